@@ -133,7 +133,7 @@ class Submitter:
             return self._replay(key, await self._read_back(tenant, key), passed)
         except Ambiguous as error:
             log.warning("create is ambiguous", tenant=tenant, job_id=key.name, reason=str(error))
-            return self._replay(key, await self._read_back(tenant, key), passed)
+            return self._replay(key, await self._read_back(tenant, key), passed, replayed=False)
         except (ClusterError, PublicError) as error:
             self._not_created(tenant, key)
             raise (_unavailable(error, key) if isinstance(error, ClusterError) else error) from error
@@ -257,10 +257,10 @@ class Submitter:
             self._observer.ledger.release(tenant, key.name)
         log.info("outcome settled", tenant=tenant, job_id=key.name, exists=self._known(key) is not None)
 
-    def _replay(self, key: Key, job: Job, passed: Passed) -> Submission:
+    def _replay(self, key: Key, job: Job, passed: Passed, *, replayed: bool = True) -> Submission:
         if job.metadata.annotations.get(ANNOTATION_SPEC_HASH) != spec_hash(passed.spec):
             raise IdempotencyConflict(f"job {key.name} was submitted under this key with another specification")
-        return self._answer(key, replayed=True)
+        return self._answer(key, replayed=replayed)
 
     def _answer(self, key: Key, *, replayed: bool) -> Submission:
         view = self._observer.view(key)

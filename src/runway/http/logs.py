@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
-import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from runway.errors import (
-    ClusterError,
     InvalidParameter,
     JobNotFound,
     KubernetesUnavailable,
@@ -29,7 +27,6 @@ from runway.http.services import Services, services
 from runway.http.tenancy import OptionalTenant
 
 router = APIRouter(tags=["jobs"])
-log = structlog.get_logger()
 
 
 @router.get(
@@ -55,25 +52,42 @@ async def read_logs(
     """A job's log. Once its pod is gone, 410 with the excerpt that was kept."""
     use = services(request)
     key = find_job(use, job_id, scope)
-    if use.streams >= use.settings.max_streams:
-        raise TooBusy(f"{use.streams} log streams are open; at most {use.settings.max_streams} may be")
-    chunks = await open_log(
-        use.kubernetes, use.observer, key, attempt=attempt, follow=follow, tail=tail, timestamps=timestamps
-    )
-    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    return StreamingResponse(_counted(use, chunks), media_type="text/plain; charset=utf-8", headers=headers)
-
-
-async def _counted(use: Services, chunks: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    """The chunks, counted as an open stream until the log or the caller ends."""
-    use.streams += 1
+    place = _Place(use)
     try:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
-    except ClusterError as error:
-        # The status is long sent: breaking the connection is the only way left to say that the log is not whole.
-        log.warning("log stream broke", reason=str(error))
+        chunks = await open_log(
+            use.kubernetes, use.observer, key, attempt=attempt, follow=follow, tail=tail, timestamps=timestamps
+        )
+    except BaseException:
+        place.give_back()
         raise
-    finally:
-        use.streams -= 1
+    return LogResponse(chunks, place)
+
+
+class _Place:
+    """One of the log streams that may be open at once. Raises TooBusy where all are taken."""
+
+    def __init__(self, use: Services) -> None:
+        if use.streams >= use.settings.max_streams:
+            raise TooBusy(f"{use.streams} log streams are open; at most {use.settings.max_streams} may be")
+        use.streams += 1
+        self._use = use
+
+    def give_back(self) -> None:
+        self._use.streams -= 1
+
+
+class LogResponse(StreamingResponse):
+    """Streams a log, and closes its source and gives its place back however the answer ends."""
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], place: _Place) -> None:
+        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        super().__init__(chunks, media_type="text/plain; charset=utf-8", headers=headers)
+        self._chunks = chunks
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._place.give_back()
+            await self._chunks.aclose()
