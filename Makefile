@@ -13,6 +13,8 @@ LOCAL_KUBECONFIG := .local/kubeconfig
 CLUSTER := $(if $(KUBECONFIG),,cluster-up)
 export KUBECONFIG ?= $(CURDIR)/$(LOCAL_KUBECONFIG)
 export RUNWAY_POLICY ?= $(CURDIR)/config/policy.local.yaml
+# The local cluster brings its own kubectl; another cluster's is the one on the PATH.
+export PATH := $(CURDIR)/.local/bin:$(PATH)
 
 .PHONY: help setup check test cluster-up cluster-down serve demo bench format requirements
 
@@ -47,8 +49,8 @@ cluster-down: ## stop it and leave nothing behind
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m localcluster down
 
 serve: $(READY) $(CLUSTER) ## Runway at 127.0.0.1:8000
-	@$(BIN)/runway tenants render --apply
-	@$(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000
+	@$(BIN)/runway tenants render | kubectl apply -f -
+	@exec $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log
 
 demo: $(READY) $(CLUSTER) ## run every scenario and show the evidence
 	@$(BIN)/python -m demo
