@@ -16,7 +16,7 @@ export RUNWAY_POLICY ?= $(CURDIR)/config/policy.local.yaml
 # The local cluster brings its own kubectl; another cluster's is the one on the PATH.
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
-.PHONY: help setup check test cluster-up cluster-down serve demo bench format requirements
+.PHONY: help setup check static test cluster-up cluster-down serve demo bench format requirements
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s "$$(printf '\t')"
@@ -31,16 +31,21 @@ $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-check: $(READY) ## format, lint, types, import layers, fast tests, secrets: under a minute
-	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && echo "format, lint: ok"
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache | tail -n 3
-	@$(BIN)/deptry . 2>&1 | tail -n 1
-	@git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline && echo "secrets: none"
+check: static ## format, lint, types, import layers, fast tests, secrets: under a minute
 	@$(BIN)/pytest -q tests/unit tests/http
 
-test: check cluster-up ## everything, on the real local Kubernetes too
-	@KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest tests
+static: $(READY)
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && echo "format, lint: ok"
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 2
+	@$(BIN)/deptry . 2>&1 | tail -n 1
+	@git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline && echo "secrets: none"
+
+# The recovery tests kill and rebuild the local cluster, so they run alone and first.
+test: static cluster-up ## everything, on the real local Kubernetes too
+	@export KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG); \
+	$(BIN)/pytest -q -m recovery tests/cluster; \
+	$(BIN)/pytest -m "not recovery" tests
 
 cluster-up: $(READY) ## a real Kubernetes on this machine; kubeconfig at .local/kubeconfig
 	@$(BIN)/python -m localcluster up

@@ -52,7 +52,7 @@ def price(pool_name: str, pool: Pool, resources: Resources, timeout_seconds: int
     """The price of these resources in that pool.
 
     The ceiling is `hourly` times the timeout, rounded up: the timeout is the whole life of the job, retries and waiting
-    included, and a job holds its resources in one pod at a time, so no job can cost more.
+    included, and a job holds its resources in one pod at a time. Only a grace period that runs out can add to it.
     """
     total = _units(pool.cpu, pool.memory, pool.gpu)
     shares = [

@@ -139,7 +139,7 @@ def _deadline(last: Pod | None, grace_seconds: int, evidence: dict[str, str]) ->
     ended = last.container.terminated if last else None
     waiting = waiting_condition(last) if last else None
     if ended is not None and signal_of(ended) == "SIGKILL":
-        message += f"; it ignored SIGTERM and was killed after its grace period of {grace_seconds} s"
+        message += f"; it did not end on SIGTERM and was killed after its grace period of {grace_seconds} s"
         evidence["grace_period_seconds"] = str(grace_seconds)
     elif ended is None and waiting is not None:
         message = f"the job reached its timeout before it could start: {waiting.message}"
