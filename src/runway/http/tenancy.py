@@ -13,11 +13,12 @@ from runway.policy import TENANT_NAME
 
 HEADER = "X-Tenant-ID"
 
-# Declared so that OpenAPI shows the header; the raw headers are read instead, since FastAPI hides one sent twice.
+# The dependencies are coroutines, since FastAPI runs plain functions in a thread. The parameter is declared so that
+# OpenAPI shows the header; the raw headers are read instead, since FastAPI hides one that is sent twice.
 _Declared = Annotated[str | None, Header(alias=HEADER, description="The tenant, as the policy names it")]
 
 
-def required_tenant(request: Request, _declared: _Declared = None) -> str:
+async def required_tenant(request: Request, _declared: _Declared = None) -> str:
     """The tenant a write is for. Raises TenantRequired or UnknownTenant."""
     tenant = _claimed(request)
     if tenant is None:
@@ -25,7 +26,7 @@ def required_tenant(request: Request, _declared: _Declared = None) -> str:
     return tenant
 
 
-def optional_tenant(request: Request, _declared: _Declared = None) -> str | None:
+async def optional_tenant(request: Request, _declared: _Declared = None) -> str | None:
     """The tenant a read is scoped to; None where no header is sent. Raises TenantRequired or UnknownTenant."""
     return _claimed(request)
 
