@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from runway.errors import PolicyError
 from runway.quantity import parse_bytes, parse_cpu
@@ -23,6 +23,7 @@ MAX_FILE_BYTES = 1 << 20
 _T = TypeVar("_T")
 
 TENANT_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_PLAIN_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
 _DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
 _LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
@@ -219,15 +220,17 @@ class Policy(_Frozen):
     pools: dict[Annotated[str, Field(pattern=_DNS_LABEL)], Pool] = Field(min_length=1, max_length=100)
     tenants: dict[Annotated[str, Field(pattern=_DNS_LABEL)], Tenant] = Field(min_length=1, max_length=10_000)
 
-    @model_validator(mode="after")
-    def _unambiguous(self) -> Self:
-        types = [pool.gpu_type for pool in self.pools.values() if pool.gpu_type is not None]
-        if len(set(types)) != len(types):
-            raise ValueError("two pools have the same gpu_type")
-        namespaces = [tenant.namespace for tenant in self.tenants.values()]
-        if len(set(namespaces)) != len(namespaces):
-            raise ValueError("two tenants share a namespace")
-        return self
+    @field_validator("pools")
+    @classmethod
+    def _one_pool_per_type(cls, pools: dict[str, Pool]) -> dict[str, Pool]:
+        _refuse_twice("gpu_type", [pool.gpu_type for pool in pools.values() if pool.gpu_type is not None])
+        return pools
+
+    @field_validator("tenants")
+    @classmethod
+    def _one_tenant_per_namespace(cls, tenants: dict[str, Tenant]) -> dict[str, Tenant]:
+        _refuse_twice("namespace", [tenant.namespace for tenant in tenants.values()])
+        return tenants
 
     def pool_for(self, gpu: int, gpu_type: str | None) -> str | None:
         """The name of the pool that runs a job with so many GPUs of that type; None where there is none.
@@ -285,8 +288,14 @@ def _check_range(item: _T, low: int, high: int, *, floor: int) -> _T:
     return item
 
 
+def _refuse_twice(what: str, values: list[str]) -> None:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{what} {', '.join(twice)} stands twice")
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """YAML without the traps: a key given twice is refused instead of the last one winning; no aliases."""
+    """YAML without the traps: no key twice, no aliases, no number read as another (`0100` is 64, `1:30` is 90)."""
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -304,3 +313,14 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> object:
+        """A plain decimal number, or something that no field takes: so the fault is told with the field's name."""
+        return int(node.value) if _PLAIN_INTEGER.fullmatch(node.value) else _NotPlain()
+
+
+class _NotPlain:
+    """Stands for a number written in a way that YAML reads as another."""
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_yaml_int)

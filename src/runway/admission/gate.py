@@ -43,7 +43,7 @@ def check(draft: Draft, policy: Policy) -> Passed:
         violations += _fit(resources, pool_name, pool)
         found = price(pool_name, pool, resources, max(timeout, 0))
         if draft.sound("timeout_seconds", "max_cost_usd"):
-            violations += _cost(draft, found, timeout)
+            violations += _cost(draft, found, timeout, limits.timeout_seconds.min)
     if violations or draft.image is None or pool_name is None or found is None:
         raise InvalidSpec(tuple(violations))
 
@@ -182,18 +182,19 @@ def _fit(resources: Resources, pool_name: str, pool: Pool) -> list[Violation]:
     ]
 
 
-def _cost(draft: Draft, found: Price, timeout: int) -> list[Violation]:
+def _cost(draft: Draft, found: Price, timeout: int, shortest: int) -> list[Violation]:
     cap = draft.max_cost_usd
     if cap is None or found.ceiling <= cap:
         return []
-    affordable = int(cap * 3600 / found.hourly) if found.hourly else timeout
+    affordable = int(cap * 3600 / found.hourly)
+    shorter = f"lower timeout_seconds to at most {affordable}, " if affordable >= shortest else ""
     return [
         Violation(
             "max_cost_usd",
             "over_max_cost",
-            f"the job could cost more: {found.hourly} USD an hour for up to {timeout} s",
-            str(found.ceiling),
-            str(cap),
-            f"lower timeout_seconds to at most {affordable}, ask for less, or raise max_cost_usd",
+            f"the job could cost more: {found.hourly:f} USD an hour for up to {timeout} s",
+            f"{found.ceiling:f}",
+            f"{cap:f}",
+            f"{shorter}ask for less, or raise max_cost_usd",
         )
     ]

@@ -8,8 +8,9 @@ free GPU. A reservation ends in exactly one of two ways: the job is observed (`b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from typing import Final
 
 from runway.errors import QuotaExceeded, Violation
 from runway.jobs.spec import Resources
@@ -53,6 +54,9 @@ class Amounts:
 
 NOTHING = Amounts()
 
+_PATHS: Final = {"gpu": "resources.gpu", "cpu": "resources.cpu", "memory": "resources.memory", "jobs": "jobs"}
+"""What each amount is called in a job's specification."""
+
 
 def amounts_of(resources: Resources) -> Amounts:
     """What one job with these resources holds: it runs in one pod at a time."""
@@ -78,6 +82,12 @@ class Account:
     reserved: Amounts = NOTHING
     terminating: Amounts = NOTHING
 
+    def holders(self, names: Iterable[str]) -> list[str]:
+        """The jobs that hold or have reserved some of these: fields of a request, as violations name them."""
+        fields_of = [name for name, path in _PATHS.items() if path in names]
+        held = [*((job_id, booking.amounts) for job_id, booking in self.bookings.items()), *self.reservations.items()]
+        return [job_id for job_id, amounts in held if any(getattr(amounts, name) for name in fields_of)]
+
 
 class Ledger:
     """The accounts of all tenants of the policy. One thread only; no method waits."""
@@ -97,7 +107,7 @@ class Ledger:
             return
         violations = _violations(account, request)
         if violations:
-            holders = [holder for holder, booking in account.bookings.items() if _overlaps(booking, request)]
+            holders = account.holders([violation.field for violation in violations])
             raise QuotaExceeded(
                 f"tenant {tenant} would pass its quota of {', '.join(v.field for v in violations)}",
                 violations=violations,
@@ -138,7 +148,6 @@ class Ledger:
 
 def _violations(account: Account, request: Amounts) -> tuple[Violation, ...]:
     taken = account.used + account.reserved
-    names = {"gpu": "resources.gpu", "cpu": "resources.cpu", "memory": "resources.memory", "jobs": "jobs"}
     show: dict[str, Callable[[int], str]] = {"gpu": str, "cpu": format_cpu, "memory": format_bytes, "jobs": str}
     found = []
     for item in fields(Amounts):
@@ -148,7 +157,7 @@ def _violations(account: Account, request: Amounts) -> tuple[Violation, ...]:
             free = max(0, limit - held)
             found.append(
                 Violation(
-                    names[name],
+                    _PATHS[name],
                     "quota_exceeded",
                     f"{show[name](held)} of {show[name](limit)} are used or reserved, {show[name](free)} free",
                     observed=show[name](asked),
@@ -165,8 +174,3 @@ def _hint(asked: int, free: int, limit: int, shown: str) -> str:
     if free:
         return f"ask for at most {shown} now, or wait until one of the jobs that hold it is over"
     return "wait until one of the jobs that hold it is over, or cancel one"
-
-
-def _overlaps(booking: Booking, request: Amounts) -> bool:
-    """Whether a job holds some of what is asked for: CPU and memory always are, so a GPU request looks at GPUs."""
-    return booking.amounts.gpu > 0 if request.gpu else True

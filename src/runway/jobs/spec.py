@@ -23,6 +23,8 @@ MAX_STRING_BYTES: Final = 32_768
 MAX_ENV: Final = 128
 MAX_ENV_BYTES: Final = 32_768
 """UTF-8 bytes of all environment names and values."""
+MAX_UNKNOWN: Final = 20
+"""Unknown fields that are named one by one."""
 RESERVED_ENV_PREFIXES: Final = ("RUNWAY_", "KUBERNETES_", "NVIDIA_", "AWS_CONTAINER_")
 """Names that the platform, Kubernetes, the GPU runtime or AWS give a meaning to."""
 
@@ -177,16 +179,16 @@ class _Reader:
         self.violations.append(_violation(path, code, message, observed, **more))
 
     def unknown(self, prefix: str, document: Mapping[str, object], known: Sequence[str]) -> None:
+        """Unknown fields are violations, but take nothing from the fields that are known."""
         strangers = [key for key in document if key not in known]
-        for key in strangers[:20]:
-            self.fault(
-                f"{prefix}{_shorten(key)}",
-                "unknown_field",
-                "is not a field of a job",
-                hint=f"fields here: {', '.join(known)}",
+        hint = f"fields here: {', '.join(known)}"
+        for key in strangers[:MAX_UNKNOWN]:
+            self.violations.append(
+                Violation(f"{prefix}{_shorten(key)}", "unknown_field", "is not a field of a job", hint=hint)
             )
-        if len(strangers) > 20:
-            self.fault(prefix.rstrip(".") or "body", "unknown_field", f"has {len(strangers) - 20} more unknown fields")
+        if len(strangers) > MAX_UNKNOWN:
+            more = f"has {len(strangers) - MAX_UNKNOWN} more unknown fields"
+            self.violations.append(Violation(prefix.rstrip(".") or "body", "unknown_field", more, hint=hint))
 
     def mapping(self, document: Mapping[str, object], name: str) -> Mapping[str, object]:
         value = document.get(name)
@@ -349,7 +351,7 @@ def _show(observed: object) -> str | None:
 def _shorten(text: str, limit: int = 80) -> str:
     """Text of a caller made fit for a problem document: printable, and not longer than `limit`."""
     shown = "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text[: limit + 1])
-    return shown if len(shown) <= limit else shown[:limit] + "…"
+    return (shown if len(shown) <= limit else shown[:limit] + "…") or '""'
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
