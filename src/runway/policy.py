@@ -314,7 +314,7 @@ class _StrictLoader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> object:
+    def construct_plain_int(self, node: yaml.ScalarNode) -> object:
         """A plain decimal number, or something that no field takes: so the fault is told with the field's name."""
         return int(node.value) if _PLAIN_INTEGER.fullmatch(node.value) else _NotPlain()
 
@@ -323,4 +323,4 @@ class _NotPlain:
     """Stands for a number written in a way that YAML reads as another."""
 
 
-_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_yaml_int)
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_plain_int)
