@@ -6,8 +6,15 @@ Names follow the API: https://kubernetes.io/docs/reference/kubernetes-api/worklo
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import msgspec
+
+LABEL_CONTROLLER: Final = "batch.kubernetes.io/controller-uid"
+"""Put on every pod of a Job by the Job controller.
+
+https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-controller-uid
+"""
 
 
 class _Part(msgspec.Struct, frozen=True, rename="camel"):
@@ -138,6 +145,11 @@ class Pod(_Part, frozen=True):
     def terminating(self) -> bool:
         """Whether the pod was told to end and has not yet."""
         return self.metadata.deletion_timestamp is not None and not self.ended
+
+    @property
+    def controller_uid(self) -> str | None:
+        """The uid of the Job that the pod belongs to; None for a pod of something else."""
+        return self.metadata.labels.get(LABEL_CONTROLLER)
 
     @property
     def container(self) -> ContainerState:

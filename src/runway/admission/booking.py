@@ -8,32 +8,24 @@ should there ever be two pods at once, both count.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from runway.admission.quota import NOTHING, Amounts, Booking
 from runway.jobs.manifest import GPU_RESOURCE
 from runway.objects import Job, Pod, PodSpec
 from runway.quantity import ceil_units
 
-LABEL_CONTROLLER: Final = "batch.kubernetes.io/controller-uid"
-"""Put on every pod by the Job controller: the uid of the Job that it belongs to."""
-
 
 def booking_of(job: Job | None, pods: Iterable[Pod]) -> Booking | None:
     """What is held under a job's name; None when nothing is."""
     live = [pod for pod in pods if not pod.ended]
     uid = None if job is None else job.metadata.uid
-    own = sum((_amounts(pod.spec) for pod in live if _controller(pod) == uid), NOTHING)
+    own = sum((_amounts(pod.spec) for pod in live if pod.controller_uid == uid), NOTHING)
     # Pods of an earlier Job of the same name: deleted while its pod still runs, and submitted again.
-    others = sum((_amounts(pod.spec) for pod in live if _controller(pod) != uid), NOTHING)
+    others = sum((_amounts(pod.spec) for pod in live if pod.controller_uid != uid), NOTHING)
     unfinished = NOTHING if job is None or job.finished else _amounts(job.spec.template.spec)
     amounts = unfinished.union(own) + others
     terminating = sum((_amounts(pod.spec) for pod in live if pod.terminating), NOTHING)
     return None if amounts == NOTHING else Booking(amounts, terminating)
-
-
-def _controller(pod: Pod) -> str | None:
-    return pod.metadata.labels.get(LABEL_CONTROLLER)
 
 
 def _amounts(spec: PodSpec) -> Amounts:

@@ -47,6 +47,7 @@ class Store:
         self._changed = changed
         self._records: dict[Key, Record] = {}
         self._order: list[tuple[datetime, Key]] = []
+        self._jobs_through = 0
 
     def get(self, key: Key) -> Record | None:
         """The record of a job, or None where nothing of it is known."""
@@ -61,8 +62,18 @@ class Store:
         return len(self._order)
 
     def put_job(self, job: Job) -> None:
-        """Take in a Job as seen, unless a newer version of it is known."""
+        """Take in a Job as a watch or an answer shows it, unless something newer is known.
+
+        An answer can be read after the watch has told of the Job's deletion: what is not known, and is no newer than
+        the last deletion or list, is gone.
+        """
         key = Key(job.metadata.namespace, job.metadata.name)
+        record = self._records.get(key)
+        if (record is None or record.job is None) and version(job) <= self._jobs_through:
+            return
+        self._take_job(key, job)
+
+    def _take_job(self, key: Key, job: Job) -> None:
         record = self._records.setdefault(key, Record())
         if record.job is not None and version(job) < version(record.job):
             return
@@ -77,6 +88,7 @@ class Store:
 
     def drop_job(self, job: Job) -> None:
         """Take in that a Job was deleted."""
+        self._jobs_through = max(self._jobs_through, version(job))
         key = Key(job.metadata.namespace, job.metadata.name)
         record = self._records.get(key)
         if record is None or record.job is None or version(job) < version(record.job):
@@ -110,29 +122,27 @@ class Store:
 
     def replace_jobs(self, jobs: Iterable[Job], at: int) -> int:
         """Take in a list of all Jobs as of version `at`. Returns how many records it corrected."""
-        before = {key: record.job.metadata.resource_version for key, record in self._records.items() if record.job}
+        before = {key: version(record.job) for key, record in self._records.items() if record.job}
         listed = {Key(job.metadata.namespace, job.metadata.name): job for job in jobs}
-        for job in listed.values():
-            self.put_job(job)
-        corrected = sum(before.get(key) != job.metadata.resource_version for key, job in listed.items())
+        corrected = sum(before.get(key, -1) < version(job) for key, job in listed.items())
+        for key, job in listed.items():
+            self._take_job(key, job)
         for key in before.keys() - listed.keys():
             known = self._records[key].job
             # A Job created while the list was under way is newer than the list, and not in it.
             if known is not None and version(known) <= at:
                 self.drop_job(known)
                 corrected += 1
+        self._jobs_through = max(self._jobs_through, at)
         return corrected
 
     def replace_pods(self, pods: Iterable[Pod], at: int) -> int:
         """Take in a list of all pods as of version `at`. Returns how many records it corrected."""
         before = {(key, name): pod for key, record in self._records.items() for name, pod in record.pods.items()}
         listed = {(self._owner(pod), pod.metadata.name): pod for pod in pods}
+        corrected = sum(place not in before or version(before[place]) < version(pod) for place, pod in listed.items())
         for pod in listed.values():
             self.put_pod(pod)
-        corrected = sum(
-            place not in before or before[place].metadata.resource_version != pod.metadata.resource_version
-            for place, pod in listed.items()
-        )
         for place in before.keys() - listed.keys():
             if version(before[place]) <= at:
                 self.drop_pod(before[place])

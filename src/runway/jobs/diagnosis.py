@@ -138,7 +138,7 @@ def _deadline(last: Pod | None, grace_seconds: int, evidence: dict[str, str]) ->
     message = "the job reached its timeout and was told to end"
     ended = last.container.terminated if last else None
     waiting = waiting_condition(last) if last else None
-    if ended is not None and signal_of(ended) == "SIGKILL":
+    if last is not None and last.metadata.deletion_timestamp and ended is not None and signal_of(ended) == "SIGKILL":
         message += f"; it did not end on SIGTERM and was killed after its grace period of {grace_seconds} s"
         evidence["grace_period_seconds"] = str(grace_seconds)
     elif ended is None and waiting is not None:

@@ -127,7 +127,11 @@ _cost_decoder = msgspec.json.Decoder(CostView)
 
 
 def job_view(tenant: str, job: Job, pods: Sequence[Pod], gone: frozenset[str] = frozenset()) -> JobView:
-    """The view of a job with these attempts, oldest first; `gone` names the pods that no longer exist."""
+    """The view of a job with these pods, oldest first; `gone` names those that no longer exist.
+
+    Pods of an earlier Job of the same name still hold quota, but are not attempts of this one.
+    """
+    pods = [pod for pod in pods if pod.controller_uid == job.metadata.uid]
     spec = _decode(_spec_decoder, job.metadata.annotations.get(ANNOTATION_SPEC))
     retries = spec.retries if spec else 0
     state = state_of(job, pods, gone, retries)
@@ -208,6 +212,8 @@ def _attempt(pod: Pod, gone: bool) -> Attempt:
     else:
         state = "running" if running else "waiting"
     started = ended.started_at if ended else running.started_at if running else None
+    if started is not None and started.year == 1970:
+        started = None  # What the kubelet writes for a container that never started: kubernetes/kubernetes#120331
     return Attempt(
         pod=pod.metadata.name,
         node=pod.spec.node_name,
