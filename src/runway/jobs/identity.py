@@ -42,7 +42,7 @@ def job_id(tenant: str, key: str) -> str:
 
 
 def spec_hash(spec: JobSpec) -> str:
-    """A hash of the admitted specification: equal exactly where the specifications are, `2.5` and `2.50` USD included."""
+    """A hash of the admitted specification: equal exactly where they are, `2.5` and `2.50` USD included."""
     cap = None if spec.max_cost_usd is None else f"{spec.max_cost_usd.normalize():f}"
     return hashlib.sha256(canonical_json({**spec.to_json(), "max_cost_usd": cap}).encode()).hexdigest()
 
