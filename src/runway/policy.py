@@ -156,6 +156,16 @@ class Images(_Frozen):
         min_length=1, max_length=200, strict=False
     )
 
+    @field_validator("allow")
+    @classmethod
+    def _names_a_registry(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+        """Images are compared as a node would pull them, so a pattern without a registry would never match."""
+        for pattern in allow:
+            first, slash, _ = pattern.partition("/")
+            if not slash or not ("." in first or ":" in first or first == "localhost"):
+                raise ValueError(f"{pattern} must start with a registry, such as docker.io/library/{pattern}")
+        return allow
+
 
 class Toleration(_Frozen):
     """https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"""
@@ -214,7 +224,7 @@ class Tenant(_Frozen):
 class Policy(_Frozen):
     """The whole policy. Pools and tenants keep the order of the file."""
 
-    version: Literal[1]
+    version: int = Field(ge=1, le=1)
     limits: Limits
     images: Images
     pools: dict[Annotated[str, Field(pattern=_DNS_LABEL)], Pool] = Field(min_length=1, max_length=100)

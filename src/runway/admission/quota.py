@@ -86,7 +86,8 @@ class Account:
         """The jobs that hold or have reserved some of these: fields of a request, as violations name them."""
         fields_of = [name for name, path in _PATHS.items() if path in names]
         held = [*((job_id, booking.amounts) for job_id, booking in self.bookings.items()), *self.reservations.items()]
-        return [job_id for job_id, amounts in held if any(getattr(amounts, name) for name in fields_of)]
+        found = (job_id for job_id, amounts in held if any(getattr(amounts, name) for name in fields_of))
+        return list(dict.fromkeys(found))
 
 
 class Ledger:

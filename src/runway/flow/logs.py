@@ -59,7 +59,7 @@ def _pod(observer: Observer, key: Key, attempt: int | None) -> Pod:
     record = observer.store.get(key)
     if record is None or record.job is None:
         raise JobNotFound(key.name)
-    pods = record.all_pods()
+    pods = [pod for pod in record.all_pods() if pod.controller_uid == record.job.metadata.uid]
     if not pods:
         raise LogsNotReady("no pod of the job exists yet")
     if attempt is not None and attempt > len(pods):
