@@ -164,6 +164,14 @@ async def test_logs_are_not_ready_then_served_then_gone_with_an_excerpt(runway: 
         return await runway.client.get(f"/v1/jobs/{job_id}/logs")
 
     assert (await logs()).json()["code"] == "logs_not_ready"
+    waiting = (await runway.submit()).json()["id"]
+    runway.kubernetes.start_pod(waiting, running=False, node=None)
+
+    async def has_pod() -> bool:
+        return bool((await runway.view(waiting))["attempts"])
+
+    await runway.until(has_pod)
+    assert (await runway.client.get(f"/v1/jobs/{waiting}/logs")).json()["code"] == "logs_not_ready"
     pod = runway.kubernetes.start_pod(job_id)
     await _until_state(runway, job_id, "running")
     assert (await logs()).json()["code"] == "logs_not_ready"

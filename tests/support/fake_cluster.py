@@ -70,6 +70,8 @@ class FakeKubernetes:
             raise NotDone("no connection to the Kubernetes API: refused")
         if path.endswith("/log"):
             pod = path.split("/")[-2]
+            if "nodeName" not in self.pod(pod)["spec"]:
+                raise StreamRefused(Answer(204, b""))
             if pod not in self.logs:
                 raise StreamRefused(_status(400, "container is waiting to start: ContainerCreating"))
             yield b""
@@ -93,7 +95,7 @@ class FakeKubernetes:
 
     # The controllers
 
-    def start_pod(self, job_name: str, *, running: bool = True, node: str = "node-1") -> str:
+    def start_pod(self, job_name: str, *, running: bool = True, node: str | None = "node-1") -> str:
         """What the Job controller, the scheduler and the kubelet do to a new Job; returns the pod's name."""
         job = self.job(job_name)
         number = sum(
@@ -109,7 +111,7 @@ class FakeKubernetes:
                 "labels": labels,
                 "uid": f"uid-{name}",
             },
-            "spec": {"nodeName": node, "containers": template["spec"]["containers"]},
+            "spec": {"containers": template["spec"]["containers"]} | ({"nodeName": node} if node else {}),
             "status": {"phase": "Pending"},
         }
         self._put("pods", pod, "ADDED")

@@ -80,9 +80,9 @@ class Kubernetes:
         answer = await self._call("PATCH", path, body=_encode(patch), content_type="application/merge-patch+json")
         return _decode(_job, answer)
 
-    async def ping(self) -> None:
-        """Ask whether the API server answers at all."""
-        await self._call("GET", "/version")
+    async def ping(self, seconds: float) -> None:
+        """Ask whether the API server answers at all within so many seconds."""
+        await self._call("GET", "/version", seconds=seconds)
 
     async def list(self, kind: Kind[Object], selector: str) -> Listing[Object]:
         """Every object with these labels, page by page, all of one moment. Raises Expired where that took too long."""
@@ -131,6 +131,8 @@ class Kubernetes:
                 async for chunk in chunks:
                     yield chunk
         except StreamRefused as refusal:
+            if refusal.answer.status == 204:
+                raise Refused("the pod has no node yet, so it has no log") from None
             raise _error(refusal.answer) from None
 
     async def _call(
@@ -141,9 +143,10 @@ class Kubernetes:
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
         content_type: str = "application/json",
+        seconds: float | None = None,
     ) -> Answer:
         answer = await self._transport.request(
-            method, path, query=query or {}, body=body, content_type=content_type, seconds=self._seconds
+            method, path, query=query or {}, body=body, content_type=content_type, seconds=seconds or self._seconds
         )
         if answer.status >= 300:
             raise _error(answer)

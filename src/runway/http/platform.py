@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from runway.admission.pricing import price
 from runway.admission.quota import Account, Amounts
 from runway.cluster.store import Key
-from runway.errors import KubernetesUnavailable, NotReady, TenantRequired, UnknownTenant
+from runway.errors import ClusterError, KubernetesUnavailable, NotReady, TenantRequired, UnknownTenant
 from runway.http.problems import responses
 from runway.http.schemas import AmountsView, HolderView, QuotaView, TenantQuotaView
 from runway.http.services import Services, services
@@ -24,6 +24,11 @@ from runway.quantity import format_bytes, format_cpu
 router = APIRouter(tags=["platform"])
 
 _encoder = msgspec.json.Encoder()
+
+FRESH_SECONDS: Final = 3.0
+"""A watch that was heard from this lately shows that Kubernetes is in contact."""
+PING_SECONDS: Final = 0.8
+"""Less than the second that a kubelet waits for a probe."""
 
 
 @router.get("/v1/quota", response_model=QuotaView, responses=responses(TenantRequired, UnknownTenant, NotReady))
@@ -52,12 +57,18 @@ async def healthz(request: Request) -> Response:
 
 @router.get("/readyz", responses=responses(NotReady, KubernetesUnavailable))
 async def readyz(request: Request) -> Response:
-    """Ready: everything was listed once, and Kubernetes is in contact."""
-    observer = services(request).observer
+    """Ready: everything was listed once, and Kubernetes is in contact: heard from just now, or it answers."""
+    use = services(request)
+    observer = use.observer
     observer.require_synced()
     lost = [f"{kind}: {watch.lost}" for kind, watch in observer.watches.items() if watch.lost]
     if lost:
         raise KubernetesUnavailable("contact is lost: " + "; ".join(lost))
+    if min(observer.age(watch) for watch in observer.watches.values()) > FRESH_SECONDS:
+        try:
+            await use.kubernetes.ping(PING_SECONDS)
+        except ClusterError as error:
+            raise KubernetesUnavailable(f"contact is lost: {error}") from error
     ages = {kind: round(observer.age(watch), 1) for kind, watch in observer.watches.items()}
     return _json({"status": "ready", "role": "writer", "watch_age_seconds": ages, "jobs": len(observer.store)})
 
