@@ -60,7 +60,6 @@ def kubectl_link(checkout: Path) -> Path:
     return checkout / ".local" / "bin" / "kubectl"
 
 
-
 def build_cache() -> Path:
     """The user's cache of built binaries, shared by all checkouts (XDG base directory specification)."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
