@@ -70,8 +70,10 @@ def _pod(observer: Observer, key: Key, attempt: int | None) -> Pod:
     return pods[-1 if attempt is None else attempt - 1]
 
 
-def _gone(pod: Pod) -> LogsGone:
+def _gone(pod: Pod) -> LogsGone | LogsNotReady:
     ended = pod.container.terminated
+    if ended is None and pod.container.running is None:
+        return LogsNotReady(f"pod {pod.metadata.name} ended before a container started, so there never was a log")
     return LogsGone(
         f"pod {pod.metadata.name} no longer exists; the excerpt is what its status kept of the last lines",
         extra={"excerpt": ended.message if ended else None, "pod": pod.metadata.name},
