@@ -41,11 +41,9 @@ static: $(READY)
 	@$(BIN)/deptry . 2>&1 | tail -n 1
 	@git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline && echo "secrets: none"
 
-# The recovery tests kill and rebuild the local cluster, so they run alone and first.
+# The recovery tests, which kill and rebuild the local cluster, come last (tests/cluster/conftest.py).
 test: static cluster-up ## everything, on the real local Kubernetes too
-	@export KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG); \
-	$(BIN)/pytest -q -m recovery tests/cluster; \
-	$(BIN)/pytest -m "not recovery" tests
+	@KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest tests
 
 cluster-up: $(READY) ## a real Kubernetes on this machine; kubeconfig at .local/kubeconfig
 	@$(BIN)/python -m localcluster up
