@@ -69,14 +69,8 @@ class FakeKubernetes:
         if self.down:
             raise NotDone("no connection to the Kubernetes API: refused")
         if path.endswith("/log"):
-            pod = path.split("/")[-2]
-            if "nodeName" not in self.pod(pod)["spec"]:
-                raise StreamRefused(Answer(204, b""))
-            if pod not in self.logs:
-                raise StreamRefused(_status(400, "container is waiting to start: ContainerCreating"))
-            yield b""
-            yield self.logs[pod]
-            await self.log_gate.wait()
+            async for chunk in self._log(path.split("/")[-2]):
+                yield chunk
             return
         kind, version = path.rsplit("/", 1)[1], int(query["resourceVersion"])
         if version < self.expired_before:
@@ -92,6 +86,15 @@ class FakeKubernetes:
                     await self._news.wait()
             if self.down:
                 raise Ambiguous("the connection to the Kubernetes API broke: reset")
+
+    async def _log(self, pod: str) -> AsyncGenerator[bytes, None]:
+        if "nodeName" not in self.pod(pod)["spec"]:
+            raise StreamRefused(Answer(204, b""))
+        if pod not in self.logs:
+            raise StreamRefused(_status(400, "container is waiting to start: ContainerCreating"))
+        yield b""
+        yield self.logs[pod]
+        await self.log_gate.wait()
 
     # The controllers
 
