@@ -70,6 +70,8 @@ def play(scenario: Scenario, stage: Stage) -> Outcome:
 def _missing(look: Callable[[], None]) -> str | None:
     try:
         look()
-    except (NotSeen, TimedOut, KubectlFailed, KernelLogLost, httpx2.HTTPError) as reason:
-        return str(reason) or type(reason).__name__
+    except (NotSeen, TimedOut, KubectlFailed, KernelLogLost, httpx2.HTTPStatusError) as reason:
+        return str(reason)
+    except httpx2.TransportError as reason:
+        return f"{reason.request.method} {reason.request.url.path}: {reason or type(reason).__name__}"
     return None

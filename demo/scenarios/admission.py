@@ -40,7 +40,7 @@ def share_gpus(stage: Stage) -> None:
     together = [device for each in devices.values() for device in each]
     expect(len(together) == 4 == len(set(together)), f"the devices are not disjoint, two for each: {devices}")
 
-    refused = stage.runway.submit("vision", _gpu_spec(1))
+    refused = stage.try_to_submit("vision", _gpu_spec(1))
     problem = refused.json()
     expect(refused.status_code == 403, f"the third job was answered {refused.status_code}: {problem}")
     fault = problem["violations"][0]
@@ -66,7 +66,7 @@ def share_gpus(stage: Stage) -> None:
 def refuse_bad_spec(stage: Stage) -> None:
     namespace = stage.runway.policy()["tenants"]["vision"]["namespace"]
     before = _job_names(stage, namespace)
-    answer = stage.runway.submit("vision", BAD_SPEC)
+    answer = stage.try_to_submit("vision", BAD_SPEC)
     problem = answer.json()
     expect(answer.status_code == 422, f"the spec was answered {answer.status_code}: {problem}")
     stage.saw(Source.RUNWAY, f"{answer.status_code} {problem['code']}: {problem['detail']}")
@@ -85,25 +85,26 @@ def limit_rate(stage: Stage) -> None:
     tenant = stage.runway.policy()["tenants"]["speech"]
     before = _job_names(stage, tenant["namespace"])
     accepted = []
-    refused = stage.runway.submit("speech", shell("true"))
+    refused = stage.try_to_submit("speech", shell("true"))
     while refused.status_code != 429:
-        accepted.append(stage.accepted(refused)["id"])
+        accepted.append(document(refused)["id"])
         expect(len(accepted) <= tenant["rate"]["burst"] + 1, f"{len(accepted)} jobs were let in at once")
-        refused = stage.runway.submit("speech", shell("true"))
+        refused = stage.try_to_submit("speech", shell("true"))
     since, seconds = time.monotonic(), int(refused.headers["Retry-After"])
     stage.saw(Source.RUNWAY, f"{len(accepted)} jobs let in, then {refused.status_code} {refused.json()['code']}")
     stage.saw(Source.RUNWAY, f"Retry-After: {seconds} ({refused.json()['detail']})")
 
     # Retry-After is in whole seconds, rounded up: the true moment lies in the last of them.
     _sleep_until(since + seconds - 1.5)
-    early = stage.runway.submit("speech", shell("true"))
+    early = stage.try_to_submit("speech", shell("true"))
     stage.saw(Source.RUNWAY, f"tried again after {time.monotonic() - since:.1f} s: {early.status_code}")
     expect(early.status_code == 429, "a job was let in before its time")
     _sleep_until(since + seconds)
     waited = time.monotonic() - since
-    last = stage.runway.submit("speech", shell("true"))
+    last = stage.try_to_submit("speech", shell("true"))
     stage.saw(Source.RUNWAY, f"tried again after {waited:.1f} s: {last.status_code}")
-    accepted.append(stage.accepted(last)["id"])
+    expect(last.status_code == 201, f"the job was not let in after its time: {last.text}")
+    accepted.append(document(last)["id"])
 
     created = _job_names(stage, tenant["namespace"]) - before
     stage.saw(Source.KUBERNETES, f"Jobs created in {tenant['namespace']} meanwhile: {len(created)}")
