@@ -7,7 +7,7 @@ Quantities must be quoted strings: YAML reads `0123` as octal and `1e3` as a flo
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from runway.errors import PolicyError
 from runway.quantity import parse_bytes, parse_cpu
+from runway.strictyaml import StrictLoader
 
 MAX_FILE_BYTES = 1 << 20
 
@@ -274,7 +275,7 @@ def load_policy(path: str | Path) -> Policy:
 def parse_policy(content: bytes | str) -> Policy:
     """Validate a policy's YAML text. Raises PolicyError, which names every faulty field."""
     try:
-        document = yaml.load(content, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader that also refuses duplicates)
+        document = yaml.load(content, Loader=_PolicyLoader)  # noqa: S506 (a stricter SafeLoader)
     except yaml.YAMLError as error:
         raise PolicyError([("file", " ".join(str(error).split()))]) from error
     except (RecursionError, ValueError) as error:
@@ -304,25 +305,8 @@ def _refuse_twice(what: str, values: list[str]) -> None:
         raise ValueError(f"{what} {', '.join(twice)} stands twice")
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without the traps: no key twice, no aliases, no number read as another (`0100` is 64, `1:30` is 90)."""
-
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases are not used here", problem_mark=mark)
-        return super().compose_node(parent, index)  # type: ignore[arg-type]
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} must be a string", problem_mark=key_node.start_mark)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+class _PolicyLoader(StrictLoader):
+    """Takes no number that YAML reads as another: `0100` is 64 to it, `1:30` is 90."""
 
     def construct_plain_int(self, node: yaml.ScalarNode) -> object:
         """A plain decimal number, or something that no field takes: so the fault is told with the field's name."""
@@ -333,4 +317,4 @@ class _NotPlain:
     """Stands for a number written in a way that YAML reads as another."""
 
 
-_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_plain_int)
+_PolicyLoader.add_constructor("tag:yaml.org,2002:int", _PolicyLoader.construct_plain_int)

@@ -121,7 +121,7 @@ def test_what_is_no_duration_is_refused(duration: str) -> None:
         ('{"image": NaN}', "NaN"),
         ("retries: .nan", "is not a job spec"),
         ("env: &e {A: b}\nresources: *e", "aliases are not used here"),
-        ("1: x", "must be text"),
+        ("1: x", "must be a string"),
         ("- image", "it must be one mapping"),
         ("image: x\n---\nimage: y", "is not a job spec"),
         ("image: !!set {a}", "is not a job spec"),
