@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from demo.api import Api
-from demo.kernel import KernelLog, KernelLogLost
+from demo.kernel import Kernel, KernelUnreadable
 from demo.kubectl import Kubectl, KubectlFailed
 from demo.report import Report
 from demo.scenario import Outcome, Scenario, play
@@ -35,7 +35,7 @@ def main(scenarios: Sequence[Scenario] = SCENARIOS) -> int:
     kubeconfig, policy = Path(os.environ["KUBECONFIG"]), Path(os.environ["RUNWAY_POLICY"])
     try:
         return 0 if all(outcome.seen for outcome in _run(scenarios, kubeconfig, policy)) else 1
-    except (KernelLogLost, KubectlFailed, ServerFailed, TenantsFailed) as error:
+    except (KernelUnreadable, KubectlFailed, ServerFailed, TenantsFailed) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -50,8 +50,8 @@ def _run(scenarios: Sequence[Scenario], kubeconfig: Path, policy: Path) -> list[
         report.note(f"tenants: {', '.join(apply_tenants(kubernetes, policy))}")
         server = stack.enter_context(Server(LOG))
         server.start()
-        report.note(f"Runway: {server.url}, pid {server.pid}, log in {LOG}")
-        kernel = stack.enter_context(KernelLog()) if _on_this_machine(kubeconfig) else None
+        report.note(f"Runway: {server.url}, pid {server.pid}, log in {LOG.relative_to(CHECKOUT)}")
+        kernel = stack.enter_context(Kernel()) if _on_this_machine(kubeconfig) else None
         tools = Tools(stack.enter_context(Api(server.url)), kubernetes, kernel)
         outcomes = []
         for number, scenario in enumerate(scenarios, start=1):

@@ -1,6 +1,7 @@
-"""The kernel's own words, from its log on this machine.
+"""The kernel as a witness: its log and its cgroups, on the machine that runs the jobs.
 
 https://www.kernel.org/doc/Documentation/ABI/testing/dev-kmsg
+https://docs.kernel.org/scheduler/sched-bwc.html#statistics
 """
 
 from __future__ import annotations
@@ -10,25 +11,29 @@ import re
 from pathlib import Path
 from typing import Self
 
+from localcluster import addresses
+
 DEVICE = Path("/dev/kmsg")
+CPU_CGROUPS = (Path("/sys/fs/cgroup/cpu", addresses.CGROUP), Path("/sys/fs/cgroup", addresses.CGROUP))
+"""Where the local cluster's cgroups are: version 1, version 2."""
 MAX_RECORD = 8192
 """Bytes of one record: the kernel's own bound."""
 
 _VICTIM = re.compile(r"\bpid=(\d+)")
 
 
-class KernelLogLost(Exception):
-    """The kernel's log cannot be read."""
+class KernelUnreadable(Exception):
+    """The kernel's log or a cgroup cannot be read."""
 
 
-class KernelLog:
-    """What the kernel logs from now on; earlier lines are never shown. A context manager."""
+class Kernel:
+    """This machine's kernel; of its log only what it writes from now on. A context manager."""
 
     def __init__(self) -> None:
         try:
             self._descriptor = os.open(DEVICE, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
-            raise KernelLogLost(f"{DEVICE}: {error.strerror} (reading it needs root)") from error
+            raise KernelUnreadable(f"{DEVICE}: {error.strerror} (reading it needs root)") from error
         os.lseek(self._descriptor, 0, os.SEEK_END)
         self._lines: list[str] = []
 
@@ -53,6 +58,13 @@ class KernelLog:
                 return [line, *(other for other in self._lines if killed and killed in other)]
         return None
 
+    def cpu_stat(self, pod_uid: str) -> dict[str, int]:
+        """The bandwidth statistics of a pod's cgroup, while the pod runs: nr_periods, nr_throttled and others."""
+        for root in CPU_CGROUPS:
+            for file in root.rglob(f"pod{pod_uid}/cpu.stat"):
+                return parse_cpu_stat(file.read_text(encoding="ascii"))
+        raise KernelUnreadable(f"pod {pod_uid} has no cgroup below {' or '.join(map(str, CPU_CGROUPS))}")
+
     def _read(self) -> None:
         while True:
             try:
@@ -65,3 +77,9 @@ class KernelLog:
             prefix, _, message = record.decode(errors="replace").partition(";")
             del prefix  # priority, sequence number, time
             self._lines.append(message.split("\n", 1)[0])
+
+
+def parse_cpu_stat(text: str) -> dict[str, int]:
+    """The lines of a cpu.stat as numbers; lines of another form are left out."""
+    pairs = (line.split() for line in text.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}

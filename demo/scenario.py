@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
-from demo.kernel import KernelLogLost
+from demo.kernel import KernelUnreadable
 from demo.kubectl import KubectlFailed
 from demo.waiting import TimedOut
 
@@ -70,7 +70,7 @@ def play(scenario: Scenario, stage: Stage) -> Outcome:
 def _missing(look: Callable[[], None]) -> str | None:
     try:
         look()
-    except (NotSeen, TimedOut, KubectlFailed, KernelLogLost, httpx2.HTTPStatusError) as reason:
+    except (NotSeen, TimedOut, KubectlFailed, KernelUnreadable, httpx2.HTTPStatusError) as reason:
         return str(reason)
     except httpx2.TransportError as reason:
         return f"{reason.request.method} {reason.request.url.path}: {reason or type(reason).__name__}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import httpx2
 
 from demo.api import OVER, Api, Document, document
-from demo.kernel import KernelLog
+from demo.kernel import Kernel
 from demo.kubectl import Kubectl
 from demo.scenario import NotSeen, Source
 from demo.waiting import TimedOut, wait_for
@@ -24,7 +24,7 @@ class Tools:
 
     runway: Api
     kubernetes: Kubectl
-    kernel: KernelLog | None
+    kernel: Kernel | None
 
 
 class Stage:

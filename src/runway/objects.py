@@ -17,6 +17,10 @@ https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesi
 """
 
 
+_LOG_ALREADY_GONE: Final = "Error on reading termination message from logs"
+"""What the kubelet writes in place of the last lines when it has removed the log of a deleted pod already."""
+
+
 class _Part(msgspec.Struct, frozen=True, rename="camel"):
     """Fields that Kubernetes leaves out when they are empty have the empty value as their default."""
 
@@ -107,6 +111,14 @@ class Terminated(_Part, frozen=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
+    @property
+    def last_words(self) -> str | None:
+        """The end of the log as the kubelet kept it; None where it kept none, or only its own failure to read it.
+
+        https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
+        """
+        return None if (self.message or "").startswith(_LOG_ALREADY_GONE) else self.message or None
+
 
 class ContainerState(_Part, frozen=True):
     waiting: Waiting | None = None
@@ -160,6 +172,20 @@ class Pod(_Part, frozen=True):
     def condition(self, type_: str) -> Condition | None:
         """The condition of this type, whatever its status."""
         return next((item for item in self.status.conditions if item.type == type_), None)
+
+
+def with_last_words_of(pod: Pod, known: Pod) -> Pod:
+    """A newer state of a pod, with the last words of the one before where the kubelet has lost them since.
+
+    The kubelet reads the log anew for each status that it builds, also after it has removed the log of a deleted pod.
+    """
+    now, before = pod.container.terminated, known.container.terminated
+    if now is None or before is None or now.last_words is not None or before.last_words is None:
+        return pod
+    told = msgspec.structs.replace(now, message=before.message)
+    first, *others = pod.status.container_statuses
+    first = msgspec.structs.replace(first, state=msgspec.structs.replace(first.state, terminated=told))
+    return msgspec.structs.replace(pod, status=msgspec.structs.replace(pod.status, container_statuses=(first, *others)))
 
 
 def version(item: Job | Pod) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from demo.api import Api
-from demo.kernel import KernelLog
+from demo.kernel import Kernel
 from demo.kubectl import Kubectl
 from demo.server import CHECKOUT, Server
 from demo.stage import Stage, Tools
@@ -57,7 +57,7 @@ def server(
 
 @pytest.fixture(scope="session")
 def tools(server: Server, kubernetes: Kubectl) -> Iterator[Tools]:
-    with Api(server.url) as api, KernelLog() as kernel:
+    with Api(server.url) as api, Kernel() as kernel:
         yield Tools(api, kubernetes, kernel)
 
 

@@ -242,3 +242,25 @@ def test_answers_that_come_later_than_the_watch_change_nothing(events: list[tupl
                 noisy.store.put_job(answer)
     assert noisy.names() == plain.names()
     assert [noisy.version(name) for name in "abc"] == [plain.version(name) for name in "abc"]
+
+
+LOST_WORDS = 'Error on reading termination message from logs: failed to try resolving symlinks in path "0.log"'
+
+
+def test_last_words_outlive_the_kubelets_failure_to_read_them_again(watched: Watched) -> None:
+    """The kubelet builds a deleted pod's status once more after it has removed its log."""
+    watched.store.put_job(job("a"))
+    watched.store.put_pod(pod("a-1", of="a", version=2, state=ended(143, message="saved")))
+    watched.store.put_pod(pod("a-1", of="a", version=3, state=ended(143, message=LOST_WORDS)))
+    watched.store.drop_pod(pod("a-1", of="a", version=4, state=ended(143, message=LOST_WORDS)))
+    record = watched.store.get(key("a"))
+    assert record is not None
+    (last,) = record.all_pods()
+    assert last.container.terminated is not None
+    assert last.container.terminated.last_words == "saved"
+
+
+def test_the_kubelets_failure_to_read_the_log_is_nobodys_last_words() -> None:
+    found = pod(state=ended(143, message=LOST_WORDS)).container.terminated
+    assert found is not None
+    assert found.last_words is None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from runway.objects import Job, Pod, version
+from runway.objects import Job, Pod, version, with_last_words_of
 
 MAX_GONE: Final = 16
 """Deleted pods remembered per job: a deadline or a drain deletes the pod, and with it the only trace of the attempt."""
@@ -105,17 +105,18 @@ class Store:
         known = record.pods.get(pod.metadata.name)
         if known is not None and version(pod) < version(known):
             return
-        record.pods[pod.metadata.name] = pod
+        record.pods[pod.metadata.name] = pod if known is None else with_last_words_of(pod, known)
         self._changed(key)
 
     def drop_pod(self, pod: Pod) -> None:
         """Take in that a pod was deleted. Its last status is remembered as long as its Job exists."""
         key = self._owner(pod)
         record = self._records.get(key)
-        if record is None or record.pods.pop(pod.metadata.name, None) is None:
+        known = record.pods.pop(pod.metadata.name, None) if record else None
+        if record is None or known is None:
             return
         if record.job is not None:
-            record.gone[pod.metadata.name] = pod
+            record.gone[pod.metadata.name] = with_last_words_of(pod, known)
             if len(record.gone) > MAX_GONE:
                 del record.gone[next(iter(record.gone))]
         self._settle(key, record)

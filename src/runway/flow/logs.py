@@ -76,5 +76,5 @@ def _gone(pod: Pod) -> LogsGone | LogsNotReady:
         return LogsNotReady(f"pod {pod.metadata.name} ended before a container started, so there never was a log")
     return LogsGone(
         f"pod {pod.metadata.name} no longer exists; the excerpt is what its status kept of the last lines",
-        extra={"excerpt": ended.message if ended else None, "pod": pod.metadata.name},
+        extra={"excerpt": ended.last_words if ended else None, "pod": pod.metadata.name},
     )

@@ -80,8 +80,8 @@ def diagnose(job: Job, pods: Sequence[Pod], memory_limit: str, grace_seconds: in
     evidence = {"job_reason": failed.reason or "", "job_message": failed.message or ""}
     if ended is not None:
         evidence |= {"exit_code": str(ended.exit_code), "container_reason": ended.reason or ""}
-        if ended.message:
-            evidence["last_words"] = ended.message[-2048:]
+        if ended.last_words:
+            evidence["last_words"] = ended.last_words[-2048:]
     if failed.reason == "DeadlineExceeded":
         return _deadline(last, grace_seconds, evidence)
     disruption = last.condition("DisruptionTarget") if last else None
