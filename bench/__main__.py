@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def main() -> None:
         print("bench: removing what was made", flush=True)
         asyncio.run(delete_namespace(api))
     if not asked.no_write:
-        version = cluster.kubectl("version", "-o", "json").split('"gitVersion": "')[2].split('"')[0]
+        version = json.loads(cluster.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
         report.write(ROOT / "docs" / "performance.md", pairs, asked.requests, version)
         print("bench: written to docs/performance.md")
 
@@ -53,7 +54,10 @@ def _runway(cluster: LocalCluster) -> Iterator[None]:
         "KUBECONFIG": str(cluster.kubeconfig),
     }
     rendered = subprocess.run(
-        [sys.executable, "-m", "runway.cli.main", "tenants", "render"], env=environment, check=True, capture_output=True
+        [str(Path(sys.executable).with_name("runway")), "tenants", "render"],
+        env=environment,
+        check=True,
+        capture_output=True,
     )
     cluster.kubectl("apply", "-f", "-", stdin=rendered.stdout.decode())
     with tempfile.TemporaryFile() as output:
