@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from runway.admission.pricing import price
 from runway.admission.quota import Account, Amounts
 from runway.cluster.store import Key
-from runway.errors import ClusterError, KubernetesUnavailable, NotReady, TenantRequired, UnknownTenant
+from runway.errors import ClusterError, KubernetesUnavailable, NotReady, TenantRequired, TooBusy, UnknownTenant
 from runway.http.problems import responses
 from runway.http.schemas import AmountsView, HolderView, QuotaView, TenantQuotaView
 from runway.http.services import Services, services
@@ -67,7 +67,7 @@ async def readyz(request: Request) -> Response:
     if min(observer.age(watch) for watch in observer.watches.values()) > FRESH_SECONDS:
         try:
             await use.kubernetes.ping(PING_SECONDS)
-        except ClusterError as error:
+        except (ClusterError, TooBusy) as error:
             raise KubernetesUnavailable(f"contact is lost: {error}") from error
     ages = {kind: round(observer.age(watch), 1) for kind, watch in observer.watches.items()}
     return _json({"status": "ready", "role": "writer", "watch_age_seconds": ages, "jobs": len(observer.store)})
