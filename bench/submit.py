@@ -1,0 +1,141 @@
+"""How much of a submission is Runway's: POST /v1/jobs beside raw Job creates on the same API server.
+
+The Job controller and the scheduler are frozen in both, so that nothing else works on the two cores; the same number of
+workers sends the same number of requests; both Jobs are alike in size, since the raw one is Runway's own manifest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import ssl
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from bench.load import Measured, Target, measure
+
+NAMESPACE = "runway-bench"
+RAW_LABEL = "runway-bench/raw"
+CONCURRENCIES = (1, 8, 32)
+
+SPEC: dict[str, Any] = {
+    "image": "runway.local/busybox:1",
+    "command": ["true"],
+    "resources": {"cpu": "100m", "memory": "32Mi"},
+    "timeout_seconds": 600,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The same load on the API server and on Runway."""
+
+    concurrency: int
+    raw: Measured
+    runway: Measured
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServer:
+    """Where the API server is, and how to speak to it as the kubeconfig's user."""
+
+    url: str
+    tls: ssl.SSLContext
+
+    @classmethod
+    def from_kubeconfig(cls, path: Path) -> ApiServer:
+        """Read a kubeconfig with client certificates, in files or embedded."""
+        config = yaml.safe_load(path.read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        with tempfile.TemporaryDirectory() as scratch:
+            authority, certificate, key = (
+                _file(entry, name, Path(scratch))
+                for entry, name in (
+                    (cluster, "certificate-authority"),
+                    (user, "client-certificate"),
+                    (user, "client-key"),
+                )
+            )
+            tls = ssl.create_default_context(cafile=authority)
+            tls.load_cert_chain(certificate, key)
+        return cls(cluster["server"], tls)
+
+
+async def submit_pairs(api: ApiServer, runway_url: str, requests: int) -> list[Pair]:
+    """Measure at each concurrency: raw, Runway, raw, Runway; the better of the two runs of each counts.
+
+    Two runs in turn, since a shared machine slows down for seconds at a time, and would slow only one of the two.
+    """
+    raw = await _raw_target(api, runway_url)
+    runway = Target(
+        f"{runway_url}/v1/jobs", {"Content-Type": "application/json", "X-Tenant-ID": "bench"}, lambda: _body(SPEC)
+    )
+    await measure(runway, 50, 8)
+    await measure(raw, 50, 8)
+    pairs = []
+    for concurrency in CONCURRENCIES:
+        count = max(100, requests // 4) if concurrency == 1 else requests
+        runs = [(await measure(raw, count, concurrency), await measure(runway, count, concurrency)) for _ in range(2)]
+        best_raw = max((run[0] for run in runs), key=lambda measured: measured.per_second)
+        best_runway = max((run[1] for run in runs), key=lambda measured: measured.per_second)
+        pairs.append(Pair(concurrency, best_raw, best_runway))
+        print(
+            f"submit, {concurrency:2d} at once: raw {best_raw.per_second:6.0f}/s p50 {best_raw.p50:6.2f} ms; "
+            f"Runway {best_runway.per_second:6.0f}/s p50 {best_runway.p50:6.2f} ms; "
+            f"{best_runway.per_second / best_raw.per_second:.2f} of raw",
+            flush=True,
+        )
+    return pairs
+
+
+async def _raw_target(api: ApiServer, runway_url: str) -> Target:
+    """Creates of the very manifest that Runway renders, each under a name of its own."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{runway_url}/v1/jobs?dry_run=true", json=SPEC, headers={"X-Tenant-ID": "bench"}) as answer,
+    ):
+        manifest = (await answer.json())["manifest"]
+    manifest["metadata"]["labels"] = {RAW_LABEL: "1"}
+    manifest["spec"]["template"]["metadata"]["labels"] = {RAW_LABEL: "1"}
+
+    def body() -> bytes:
+        manifest["metadata"]["name"] = f"raw-{uuid.uuid4().hex[:20]}"
+        return json.dumps(manifest).encode()
+
+    url = f"{api.url}/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
+    return Target(url, {"Content-Type": "application/json"}, body, api.tls)
+
+
+def _body(spec: dict[str, Any]) -> bytes:
+    return json.dumps(spec).encode()
+
+
+def _file(entry: dict[str, str], name: str, scratch: Path) -> str:
+    if name in entry:
+        return entry[name]
+    file = scratch / name
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(base64.b64decode(entry[f"{name}-data"]))
+    return str(file)
+
+
+async def delete_namespace(api: ApiServer) -> None:
+    """Let Kubernetes remove everything the bench made."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=api.tls)) as session:
+        async with session.delete(f"{api.url}/api/v1/namespaces/{NAMESPACE}") as answer:
+            await answer.read()
+        for _ in range(300):
+            async with session.get(f"{api.url}/api/v1/namespaces/{NAMESPACE}") as answer:
+                if answer.status == 404:
+                    return
+            await asyncio.sleep(1)
+    raise RuntimeError(f"namespace {NAMESPACE} is still there after 5 minutes")

@@ -1,0 +1,81 @@
+"""Runway as its callers see it: plain HTTP, nothing hidden. Also the specs of the little jobs that are submitted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, Self
+
+import httpx2
+
+Document = dict[str, Any]
+
+IMAGE = os.environ.get("DEMO_IMAGE", "runway.local/busybox:1")
+"""A busybox that the nodes of the cluster have or can pull; by default the one of the local cluster."""
+OVER = ("succeeded", "failed", "cancelled")
+"""The states that a job does not leave."""
+
+
+def shell(script: str, **fields: object) -> Document:
+    """The spec of a small job that runs this shell script; `fields` come on top, `resources` included."""
+    spec: Document = {
+        "image": IMAGE,
+        "command": ["sh", "-c", script],
+        "resources": {"cpu": "100m", "memory": "32Mi"},
+        "timeout_seconds": 60,
+        "grace_period_seconds": 5,
+    }
+    return spec | fields
+
+
+class Api:
+    """Calls to one Runway. Answers come back whatever their status is; raises httpx2.HTTPError where there is none."""
+
+    def __init__(self, url: str) -> None:
+        # No proxy of the environment is asked for a server on this machine.
+        self._http = httpx2.Client(base_url=url, timeout=30, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def submit(self, tenant: str, spec: object, *, key: str | None = None, dry_run: bool = False) -> httpx2.Response:
+        headers = {"X-Tenant-ID": tenant} | ({"Idempotency-Key": key} if key else {})
+        query = {"dry_run": "true"} if dry_run else {}
+        return self._http.post("/v1/jobs", json=spec, headers=headers, params=query)
+
+    def get(self, path: str, **query: str | int | bool) -> httpx2.Response:
+        return self._http.get(path, params=query)
+
+    def job(self, job_id: str) -> Document:
+        """The view of a job that exists."""
+        return document(self._http.get(f"/v1/jobs/{job_id}"))
+
+    def log(self, job_id: str, **query: str | int | bool) -> httpx2.Response:
+        return self._http.get(f"/v1/jobs/{job_id}/logs", params=query)
+
+    def follow(self, job_id: str) -> Iterator[str]:
+        """The lines of a log as they are written, until the container ends."""
+        with self._http.stream("GET", f"/v1/jobs/{job_id}/logs", params={"follow": True}) as response:
+            yield from response.iter_lines()
+
+    def cancel(self, job_id: str) -> httpx2.Response:
+        return self._http.delete(f"/v1/jobs/{job_id}")
+
+    def quota(self, tenant: str) -> Document:
+        """A tenant's quota: limit, used, reserved and by which jobs."""
+        return dict(document(self._http.get("/v1/quota", headers={"X-Tenant-ID": tenant}))["tenants"][0])
+
+    def policy(self) -> Document:
+        """The bounds, pools, prices and tenants in force."""
+        return document(self._http.get("/v1/policy"))
+
+
+def document(response: httpx2.Response) -> Document:
+    """The JSON object of a successful answer. Raises httpx2.HTTPStatusError with the problem otherwise."""
+    if not response.is_success:
+        problem = f"{response.request.method} {response.url.path}: {response.status_code} {response.text[:1000]}"
+        raise httpx2.HTTPStatusError(problem, request=response.request, response=response)
+    return dict(response.json())

@@ -1,0 +1,176 @@
+"""What Runway lets in and what it refuses: quota, malformed specs, rate."""
+
+from __future__ import annotations
+
+import time
+
+from demo.api import Document, document, shell
+from demo.scenario import NotSeen, Scenario, Source
+from demo.scenarios.outcomes import condition, container
+from demo.stage import Stage, expect
+
+GPU = "nvidia.com/gpu"
+SIMULATED_LABEL = "runway.local/simulated-gpus"
+
+# Each key is a field of a spec that is wrong in as many ways as there are keys.
+BAD_SPEC: Document = {
+    "name": "no/slashes",
+    "image": "example.org/miner:latest",
+    "command": "python train.py",
+    "env": {"RUNWAY_TENANT": "speech"},
+    "resources": {"cpu": "64", "memory": "1_000Mi", "gpu": 1, "gpu_type": "h100"},
+    "timeout_seconds": 0,
+    "retries": 99,
+    "grace_period_seconds": 3600,
+    "max_cost_usd": 1.5,
+    "privileged": True,
+}
+BAD_FIELDS = {
+    "name", "image", "command", "env[RUNWAY_TENANT]", "resources.cpu", "resources.memory", "resources.gpu_type",
+    "timeout_seconds", "retries", "grace_period_seconds", "max_cost_usd", "privileged",
+}  # fmt: skip
+
+
+def share_gpus(stage: Stage) -> None:
+    quota = stage.runway.quota("vision")
+    expect(quota["used"]["gpu"] == 0, f"vision holds GPUs before the scenario begins: {quota['jobs']}")
+    first, second = (_run_on_gpus(stage, 2) for _ in range(2))
+    _show_node(stage, [first, second])
+    devices = {view["id"]: _devices(stage, view) for view in (first, second)}
+    together = [device for each in devices.values() for device in each]
+    expect(len(together) == 4 == len(set(together)), f"the devices are not disjoint, two for each: {devices}")
+
+    refused = stage.try_to_submit("vision", _gpu_spec(1))
+    problem = refused.json()
+    expect(refused.status_code == 403, f"the third job was answered {refused.status_code}: {problem}")
+    fault = problem["violations"][0]
+    stage.saw(
+        Source.RUNWAY, f"a third job: {refused.status_code} {problem['code']}: {fault['field']}: {fault['message']}"
+    )
+    stage.saw(Source.RUNWAY, f"held by {', '.join(problem['held_by'])}")
+    expect(set(problem["held_by"]) == set(devices), f"the holders named are {problem['held_by']}")
+
+    document(stage.runway.cancel(first["id"]))
+    ended = stage.until_over(first["id"])
+    third = _run_on_gpus(stage, 1)
+    stage.saw(Source.RUNWAY, f"{first['id']} is {ended['state']}; the third job is let in as {third['id']}")
+    taken = set(_devices(stage, third))
+    expect(taken.isdisjoint(devices[second["id"]]), f"the third job has a device of the second: {sorted(taken)}")
+    failed = condition(stage.job(first), "Failed")
+    stage.saw(
+        Source.KUBERNETES, f"the first Job: Failed={failed['status']}; pods of the third: {_phases(stage, third)}"
+    )
+    expect(failed["status"] == "True", "the first Job is not over in Kubernetes")
+
+
+def refuse_bad_spec(stage: Stage) -> None:
+    namespace = stage.runway.policy()["tenants"]["vision"]["namespace"]
+    before = _job_names(stage, namespace)
+    answer = stage.try_to_submit("vision", BAD_SPEC)
+    problem = answer.json()
+    expect(answer.status_code == 422, f"the spec was answered {answer.status_code}: {problem}")
+    stage.saw(Source.RUNWAY, f"{answer.status_code} {problem['code']}: {problem['detail']}")
+    for fault in problem["violations"]:
+        facts = [f"{name} {fault[name]}" for name in ("observed", "limit", "hint") if fault[name] is not None]
+        stage.saw(Source.RUNWAY, f"{fault['field']}: {fault['message']} ({'; '.join(facts)})")
+    fields = {fault["field"] for fault in problem["violations"]}
+    expect(fields >= BAD_FIELDS, f"nothing was said of {sorted(BAD_FIELDS - fields)}")
+
+    created = _job_names(stage, namespace) - before
+    stage.saw(Source.KUBERNETES, f"Jobs created in {namespace} meanwhile: {len(created)}")
+    expect(not created, f"Jobs were created: {sorted(created)}")
+
+
+def limit_rate(stage: Stage) -> None:
+    tenant = stage.runway.policy()["tenants"]["speech"]
+    before = _job_names(stage, tenant["namespace"])
+    accepted = []
+    refused = stage.try_to_submit("speech", shell("true"))
+    while refused.status_code != 429:
+        accepted.append(document(refused)["id"])
+        expect(len(accepted) <= tenant["rate"]["burst"] + 1, f"{len(accepted)} jobs were let in at once")
+        refused = stage.try_to_submit("speech", shell("true"))
+    since, seconds = time.monotonic(), int(refused.headers["Retry-After"])
+    stage.saw(Source.RUNWAY, f"{len(accepted)} jobs let in, then {refused.status_code} {refused.json()['code']}")
+    stage.saw(Source.RUNWAY, f"Retry-After: {seconds} ({refused.json()['detail']})")
+
+    # Retry-After is in whole seconds, rounded up: the true moment lies in the last of them.
+    _sleep_until(since + seconds - 1.5)
+    early = stage.try_to_submit("speech", shell("true"))
+    stage.saw(Source.RUNWAY, f"tried again after {time.monotonic() - since:.1f} s: {early.status_code}")
+    expect(early.status_code == 429, "a job was let in before its time")
+    _sleep_until(since + seconds)
+    waited = time.monotonic() - since
+    last = stage.try_to_submit("speech", shell("true"))
+    stage.saw(Source.RUNWAY, f"tried again after {waited:.1f} s: {last.status_code}")
+    expect(last.status_code == 201, f"the job was not let in after its time: {last.text}")
+    accepted.append(document(last)["id"])
+
+    created = _job_names(stage, tenant["namespace"]) - before
+    stage.saw(Source.KUBERNETES, f"Jobs created in {tenant['namespace']} meanwhile: {len(created)}")
+    expect(created == set(accepted), f"Kubernetes has {sorted(created)}, but {accepted} were let in")
+
+
+def _gpu_spec(gpus: int) -> Document:
+    script = "trap 'exit 0' TERM; echo devices $NVIDIA_VISIBLE_DEVICES; sleep 600 & wait"
+    return shell(script, resources={"cpu": "100m", "memory": "32Mi", "gpu": gpus}, timeout_seconds=120)
+
+
+def _run_on_gpus(stage: Stage, gpus: int) -> Document:
+    view = stage.submit("vision", _gpu_spec(gpus))
+    stage.until_log(view["id"], "devices")
+    return view
+
+
+def _devices(stage: Stage, view: Document) -> list[str]:
+    said = stage.runway.log(view["id"]).text.split()
+    stage.saw(Source.JOB, f"{view['id']}: NVIDIA_VISIBLE_DEVICES={said[1]}")
+    return said[1].split(",")
+
+
+def _show_node(stage: Stage, views: list[Document]) -> None:
+    pods = [stage.pod(view) for view in views]
+    for name in sorted({pod["spec"]["nodeName"] for pod in pods}):
+        node = stage.kubernetes.get("node", name)
+        if node is None:
+            raise NotSeen(f"Kubernetes has no node {name}")
+        here = [pod for pod in pods if pod["spec"]["nodeName"] == name]
+        asked = [f"{container(pod)['resources']['limits'][GPU]} to {pod['metadata']['name']}" for pod in here]
+        stage.saw(Source.KUBERNETES, f"node {name} has {node['status']['allocatable'][GPU]} {GPU}: {', '.join(asked)}")
+        simulated = node["metadata"]["labels"].get(SIMULATED_LABEL)
+        if simulated is not None:
+            stage.saw(
+                Source.KUBERNETES, f"these GPUs are SIMULATED: the node is labelled {SIMULATED_LABEL}={simulated}"
+            )
+
+
+def _phases(stage: Stage, view: Document) -> str:
+    pods = stage.kubernetes.pods(view["kubernetes"]["namespace"], view["id"])
+    return ", ".join(pod["status"]["phase"] for pod in pods)
+
+
+def _job_names(stage: Stage, namespace: str) -> set[str]:
+    return {job["metadata"]["name"] for job in stage.kubernetes.select("jobs", f"--namespace={namespace}")}
+
+
+def _sleep_until(moment: float) -> None:
+    """Time itself is what is claimed here, so it is waited for and nothing else."""
+    time.sleep(max(0.0, moment - time.monotonic()))
+
+
+GPU_QUOTA = Scenario(
+    "GPU quota",
+    "Two jobs hold all 4 GPUs of tenant vision, each its own; a third is refused, told who holds them, "
+    "and let in once one has ended.",
+    share_gpus,
+)
+BAD_SPEC_REFUSED = Scenario(
+    "A bad spec",
+    f"A spec with {len(BAD_FIELDS)} faults is answered with all of them at once, and nothing reaches Kubernetes.",
+    refuse_bad_spec,
+)
+RATE_LIMIT = Scenario(
+    "Rate limit",
+    "A tenant that submits too fast is told how many seconds to wait: tried sooner, it is refused, and then let in.",
+    limit_rate,
+)

@@ -1,0 +1,102 @@
+"""Runway as a process of its own, served as `uvicorn main:app` on a loopback port."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import httpx2
+
+from demo.waiting import TimedOut, wait_for
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+READY_SECONDS = 30.0
+STOP_SECONDS = 10.0
+
+
+class ServerFailed(Exception):
+    """Runway did not start; the message holds the end of its log."""
+
+
+class Server:
+    """One Runway on one port. It can be started again after it was stopped or killed. A context manager."""
+
+    def __init__(self, log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.log = log
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = _free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """The running process, or None."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def launch(self) -> None:
+        """Start it, without waiting until it is ready."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "uvicorn", "main:app", "--host=127.0.0.1", f"--port={self._port}"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                # Open log streams may not hold up the end for longer than this.
+                [*command, "--no-access-log", "--timeout-graceful-shutdown=3"],
+                cwd=CHECKOUT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def start(self) -> None:
+        """Start it and wait until /readyz answers 200. Raises ServerFailed."""
+        self.launch()
+        try:
+            wait_for(self._ready, "Runway ready", READY_SECONDS)
+        except TimedOut as error:
+            raise ServerFailed(f"{error}\n{self.log_end()}") from error
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL: by its own pid, and only if it still runs."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(STOP_SECONDS)
+
+    def log_end(self) -> str:
+        """The last lines of its log."""
+        return f"The end of {self.log}:\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+    def _ready(self) -> bool | None:
+        if self.pid is None:
+            raise ServerFailed(f"Runway has ended\n{self.log_end()}")
+        try:
+            return httpx2.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200 or None
+        except httpx2.TransportError:
+            return None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

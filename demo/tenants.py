@@ -1,0 +1,38 @@
+"""The tenants' namespaces, put in place as an operator would: `runway tenants render | kubectl apply -f -`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from demo.kubectl import Kubectl
+
+RUNWAY = Path(sys.executable).with_name("runway")
+
+
+class TenantsFailed(Exception):
+    """The tenants could not be rendered; the message says why."""
+
+
+def apply_tenants(kubernetes: Kubectl, policy: Path) -> list[str]:
+    """Apply every tenant of the policy and return the namespaces once pods can be created there."""
+    done = subprocess.run(
+        [RUNWAY, "tenants", "render", f"--policy={policy}", "--output=json"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    if done.returncode:
+        raise TenantsFailed(f"runway tenants render: {done.stderr.strip() or done.stdout.strip()}")
+    kubernetes.apply(done.stdout)
+    items = json.loads(done.stdout)["items"]
+    namespaces = [item["metadata"]["name"] for item in items if item["kind"] == "Namespace"]
+    for namespace in namespaces:
+        # A new namespace's default service account follows it by a moment, and no pod is admitted before it is there.
+        kubernetes.run(
+            "wait", "--for=create", "serviceaccount/default", f"--namespace={namespace}", "--timeout=30s", timeout=35
+        )
+    return namespaces

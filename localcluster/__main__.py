@@ -1,0 +1,57 @@
+"""`python -m localcluster up | down | status`."""
+
+import argparse
+import sys
+
+from localcluster import paths
+from localcluster.cluster import NOT_UP, LocalCluster
+from localcluster.errors import LocalClusterError
+
+
+def main() -> int:
+    """0: done, or for status: up. 1: failed, or for status: not up."""
+    parser = argparse.ArgumentParser(prog="python -m localcluster", description="A real Kubernetes on this machine.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="start it, or repair what is broken; at once when it is up")
+    down = commands.add_parser("down", help="stop it and remove everything but the built binaries")
+    down.add_argument("--force", action="store_true", help="also when another checkout started it")
+    commands.add_parser("status", help="show each component")
+    arguments = parser.parse_args()
+    cluster = LocalCluster.default()
+    try:
+        if arguments.command == "up":
+            cluster.up()
+            _say_how_to_use(cluster)
+        elif arguments.command == "down":
+            cluster.down(force=arguments.force)
+        else:
+            return _status(cluster)
+    except LocalClusterError as error:
+        print(f"localcluster: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("localcluster: interrupted; run it again to go on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _status(cluster: LocalCluster) -> int:
+    problems = cluster.problems()
+    if problems != [NOT_UP]:
+        for component in cluster.components():
+            print(f"{component.name:26}{component.pid or '-':>8}  {component.why_not_healthy() or 'healthy'}")
+    for problem in problems:
+        print(problem)
+    if not problems:
+        _say_how_to_use(cluster)
+    return 1 if problems else 0
+
+
+def _say_how_to_use(cluster: LocalCluster) -> None:
+    print(f"kubeconfig: {cluster.kubeconfig}")
+    print(f"kubectl:    {cluster.kubectl_binary}")
+    print(f"logs:       {paths.LOG_DIR}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Names, networks and ports of the local cluster.
+
+They are fixed and unusual: fixed, so that whatever an earlier run left behind is recognisable as ours from any
+checkout; unusual, so that they do not meet another Kubernetes, Docker or service of this machine. Every server listens
+on loopback or on the bridge, which exists on this machine only.
+"""
+
+NODE_NAME = "runway-local"
+
+# Linux limits interface names to 15 characters.
+BRIDGE = "rwbr0"
+POD_SUBNET = "10.231.0.0/20"
+POD_SUBNET_PREFIX = 20
+# The bridge's own address: the pods' gateway, the node's InternalIP, and the API server as pods see it.
+BRIDGE_ADDRESS = "10.231.0.1"
+SERVICE_SUBNET = "10.231.16.0/20"
+# The first address of the service subnet always belongs to the service kubernetes.default.
+# https://kubernetes.io/docs/reference/networking/virtual-ips/#ip-address-objects
+KUBERNETES_SERVICE_ADDRESS = "10.231.16.1"
+
+LOOPBACK = "127.0.0.1"
+
+API_SERVER_PORT = 16443
+ETCD_CLIENT_PORT = 16379
+ETCD_PEER_PORT = 16380
+ETCD_METRICS_PORT = 16381
+CONTROLLER_MANAGER_PORT = 16257
+SCHEDULER_PORT = 16259
+KUBELET_PORT = 16250
+KUBELET_HEALTH_PORT = 16248
+KUBE_PROXY_HEALTH_PORT = 16256
+KUBE_PROXY_METRICS_PORT = 16249
+
+API_SERVER_URL = f"https://{LOOPBACK}:{API_SERVER_PORT}"
+
+CNI_NETWORK = "runway-localcluster"
+CGROUP = "runway-localcluster"
+
+GPU_RESOURCE = "nvidia.com/gpu"
+GPU_COUNT = 8
+# The GPUs are simulated (see components/deviceplugin), and the last label says so.
+NODE_LABELS = {
+    "nvidia.com/gpu.present": "true",
+    "nvidia.com/gpu.product": "NVIDIA-A10G",
+    "runway.local/gpu-type": "a10g",
+    "runway.local/simulated-gpus": "true",
+}

@@ -1,0 +1,273 @@
+"""The whole cluster: what up, down and status do.
+
+Life of `up`, each step skipped when there is nothing to do:
+
+ 1. refuse, before anything is touched: not root, another checkout's cluster runs, another Kubernetes runs;
+ 2. install packages, build the components;
+ 3. remove what is left of a cluster that is not ours to continue (all of it), or of ours whose containerd has died (its
+    pods; etcd's data is kept, so jobs are found again and their pods fail as after a reboot);
+ 4. bridge, cgroup, certificates;
+ 5. start etcd, containerd and the forwarder; then the API server; then everything that needs it;
+ 6. wait until the node is Ready with its GPUs.
+"""
+
+import os
+from pathlib import Path
+
+from localcluster import (
+    addresses,
+    api,
+    cgroups,
+    control_plane,
+    files,
+    images,
+    leftovers,
+    neighbours,
+    network,
+    node,
+    packages,
+    paths,
+    pki,
+    processes,
+    readiness,
+    sysctls,
+    waiting,
+)
+from localcluster.build import Build, current, ensure_built
+from localcluster.commands import run
+from localcluster.component import Component, ComponentSpec
+from localcluster.errors import LocalClusterError
+from localcluster.locking import only_one
+from localcluster.progress import say, step
+
+NOT_UP = "the local cluster is not up"
+NODE_READY_TIMEOUT_SECONDS = 90.0
+# An up that starts everything takes well under a minute; a down up to one.
+LOCK_TIMEOUT_SECONDS = 300.0
+# How long a component that runs and does not answer may take to recover before `up` restarts it.
+RECOVERY_SECONDS = 10.0
+
+
+class LocalCluster:
+    """The local cluster of this machine, as the given checkout sees it."""
+
+    def __init__(self, checkout: Path) -> None:
+        self.checkout = checkout
+
+    @classmethod
+    def default(cls) -> "LocalCluster":
+        """The cluster as seen by the checkout that this file belongs to."""
+        return cls(paths.this_checkout())
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig; there while the cluster is up."""
+        return paths.kubeconfig(self.checkout)
+
+    @property
+    def kubectl_binary(self) -> Path:
+        """The kubectl of the cluster's own version."""
+        return current().binary("kubectl")
+
+    def kubectl(self, *arguments: str, stdin: str = "", timeout: float = 90.0) -> str:
+        """What kubectl prints when run as the administrator. Raises LocalClusterError when it fails."""
+        command = [str(self.kubectl_binary), f"--kubeconfig={self.kubeconfig}", *arguments]
+        return run(command, stdin=stdin, timeout=timeout)
+
+    def component(self, name: str) -> Component:
+        """One component by its name, such as "kube-apiserver". The cluster must have been up before."""
+        for component in self.components():
+            if component.name == name:
+                return component
+        raise LocalClusterError(f"no component {name!r}; there are {[one.name for one in self.components()]}")
+
+    def components(self) -> list[Component]:
+        """All components in the order of their start. The cluster must have been up before."""
+        if not _has_state():
+            raise LocalClusterError(f"{NOT_UP}: run `python -m localcluster up`")
+        return [Component(spec, self.checkout) for spec in _specs(current())]
+
+    def up(self) -> None:
+        """Start whatever does not run, repair whatever is broken, and return once the node is ready.
+
+        Raises LocalClusterError, with the end of the failing component's log, and leaves the rest as it is: the next up
+        continues from there.
+        """
+        _require_root()
+        self._refuse_other_owner()
+        packages.ensure_installed()
+        ensure_built()
+        with only_one(paths.LOCK_FILE, what="up or down", timeout=LOCK_TIMEOUT_SECONDS):
+            self._refuse_other_owner()
+            if self._is_up():
+                self._write_access()
+                say(f"already up: node {addresses.NODE_NAME} is Ready")
+                return
+            self._start()
+        say(f"up: node {addresses.NODE_NAME} is Ready with {addresses.GPU_COUNT} SIMULATED GPUs")
+
+    def down(self, *, force: bool = False) -> None:
+        """Stop and remove everything, except the cache of binaries. With `force`, another checkout's cluster too."""
+        _require_root()
+        with only_one(paths.LOCK_FILE, what="up or down", timeout=LOCK_TIMEOUT_SECONDS):
+            if not force:
+                self._refuse_other_owner()
+            owner = _owner()
+            if not leftovers.inventory():
+                say("already down")
+            else:
+                with step("stopped and removed"):
+                    leftovers.remove_all()
+            for checkout in {self.checkout, owner or self.checkout}:
+                paths.kubeconfig(checkout).unlink(missing_ok=True)
+
+    def problems(self) -> list[str]:
+        """What is wrong with each component and the node; empty when the cluster is up."""
+        _require_root()
+        if not _has_state():
+            return [NOT_UP]
+        found = [f"{one.name}: {why}" for one in self.components() if (why := one.why_not_healthy()) is not None]
+        return found or [f"node: {why}" for why in [self._why_node_not_ready()] if why is not None]
+
+    def wait_ready(self, timeout: float = NODE_READY_TIMEOUT_SECONDS) -> None:
+        """Wait until the node is Ready, with its GPUs, and pods can be created. Raises LocalClusterError."""
+        try:
+            waiting.until(self._why_node_not_ready, what="node ready", timeout=timeout)
+        except LocalClusterError as error:
+            log = self.component("kubelet").log
+            raise LocalClusterError(f"{error}\nThe end of {log}:\n{files.tail(log)}") from error
+
+    def _is_up(self) -> bool:
+        if _owner() != self.checkout or self.problems():
+            return False
+        return not any(one.outdated for one in self.components()) and cgroups.ours() != []
+
+    def _start(self) -> None:
+        self._remove_leftovers()
+        files.write_json(paths.OWNER_FILE, {"checkout": str(self.checkout)})
+        sysctls.remember()
+        network.ensure_bridge()
+        cgroups.ensure_parent()
+        with step("certificates"):
+            if pki.ensure_made():
+                processes.stop([found.process for found in processes.marked() if found.is_component])
+        self._write_access()
+
+        # Each line is started at once and waited for in order. containerd imports while the API server starts.
+        self._launch("etcd", "containerd", "api-forwarder")
+        self._wait("etcd")
+        self._launch("kube-apiserver")
+        self._wait("containerd")
+        with step("images"):
+            images.ensure_imported()
+        self._wait("api-forwarder", "kube-apiserver")
+        self._launch("kube-controller-manager", "kube-scheduler", "kubelet", "gpu-device-plugin", "kube-proxy")
+        self._wait("kube-controller-manager", "kube-scheduler", "kubelet", "gpu-device-plugin", "kube-proxy")
+        with step("node ready"):
+            self.wait_ready()
+
+    def _remove_leftovers(self) -> None:
+        if _owner() != self.checkout:
+            if leftovers.inventory():
+                with step("removed what an earlier local cluster left behind"):
+                    leftovers.remove_all()
+            neighbours.refuse()
+            return
+        recorded = {one.name: one.process for one in self.components()} if _has_state() else {}
+        # A component that runs without a record, or twice, was started by an `up` that was killed in between.
+        strays = [found for found in processes.marked() if found.is_component]
+        processes.stop([found.process for found in strays if recorded.get(found.component) != found.process])
+        if recorded.get("containerd") is None:
+            with step("removed the pods of a containerd that has died"):
+                # The kubelet must not watch its pods vanish: it would start them again.
+                processes.stop(
+                    [process for name in ("kubelet", "gpu-device-plugin") if (process := recorded.get(name))]
+                )
+                leftovers.remove_pods()
+
+    def _launch(self, *names: str) -> None:
+        for component in map(self.component, names):
+            if component.process and not component.outdated:
+                _recover(component)
+            else:
+                component.stop()
+                component.launch()
+
+    def _wait(self, *names: str) -> None:
+        for component in map(self.component, names):
+            with step(component.name):
+                component.wait_healthy()
+
+    def _why_node_not_ready(self) -> str | None:
+        kubelet = self.component("kubelet").process
+        if kubelet is None:
+            return "kubelet is not running"
+        status = api.get_object(f"/api/v1/nodes/{addresses.NODE_NAME}")
+        if why := readiness.why_node_not_ready(status, kubelet_started_at=kubelet.started_at):
+            return why
+        # Pods are refused until the controller manager has made it.
+        if api.get_object("/api/v1/namespaces/default/serviceaccounts/default") is None:
+            return "the default service account does not exist yet"
+        return None
+
+    def _write_access(self) -> None:
+        """Put the kubeconfig, and a link to kubectl, where the checkout looks for them."""
+        text = pki.kubeconfig("admin")
+        if not self.kubeconfig.exists() or self.kubeconfig.read_text(encoding="utf-8") != text:
+            files.write(self.kubeconfig, text)
+        link = paths.kubectl_link(self.checkout)
+        if not link.is_symlink() or link.readlink() != self.kubectl_binary:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(self.kubectl_binary)
+
+    def _refuse_other_owner(self) -> None:
+        for found in processes.marked():
+            if found.is_component and found.checkout != str(self.checkout):
+                raise LocalClusterError(
+                    f"the local cluster of {found.checkout} runs on this machine (pid {found.process.pid}, "
+                    f"{found.component}), and there can be only one. Stop it with `python -m localcluster down` there, "
+                    "or with `python -m localcluster down --force` here."
+                )
+
+
+def _specs(build: Build) -> list[ComponentSpec]:
+    return [
+        control_plane.etcd(),
+        node.containerd(),
+        node.api_forwarder(),
+        control_plane.kube_apiserver(build),
+        control_plane.kube_controller_manager(build),
+        control_plane.kube_scheduler(build),
+        node.kubelet(build),
+        node.gpu_device_plugin(build),
+        node.kube_proxy(build),
+    ]
+
+
+def _recover(component: Component) -> None:
+    """Let a component that runs but does not answer go on, or stop and start it."""
+    process = component.process
+    if process and process.stopped:
+        component.thaw()
+    try:
+        component.wait_healthy(RECOVERY_SECONDS)
+    except LocalClusterError:
+        say(f"{component.name} does not answer; restarting it")
+        component.stop()
+        component.launch()
+
+
+def _has_state() -> bool:
+    """Whether an `up` got as far as certificates, and no `down` has begun since."""
+    return paths.OWNER_FILE.exists() and pki.CA.exists()
+
+
+def _owner() -> Path | None:
+    owner = files.read_json(paths.OWNER_FILE)
+    return Path(owner["checkout"]) if owner else None
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise LocalClusterError("root is needed, for containers, cgroups and network interfaces: use sudo")

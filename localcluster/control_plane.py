@@ -1,0 +1,136 @@
+"""The control plane's components and their flags: etcd, API server, controller manager, scheduler.
+
+Only flags that differ from the default are given, each with its reason.
+"""
+
+from pathlib import Path
+
+from localcluster import addresses, api, paths, pki
+from localcluster.build import Build
+from localcluster.component import ComponentSpec
+
+CONTROLLER_MANAGER_KUBECONFIG = paths.CONFIG_DIR / "controller-manager.kubeconfig"
+SCHEDULER_KUBECONFIG = paths.CONFIG_DIR / "scheduler.kubeconfig"
+
+# Their default client limits (20 and 50 requests/s) would cap how fast pods appear, and a benchmark would measure them.
+CLIENT_LIMITS = ("--kube-api-qps=500", "--kube-api-burst=1000")
+
+
+def etcd() -> ComponentSpec:
+    client_url = f"https://{addresses.LOOPBACK}:{addresses.ETCD_CLIENT_PORT}"
+    peer_url = f"http://{addresses.LOOPBACK}:{addresses.ETCD_PEER_PORT}"
+    metrics_url = f"http://{addresses.LOOPBACK}:{addresses.ETCD_METRICS_PORT}"
+    return ComponentSpec(
+        name="etcd",
+        argv=(
+            "etcd",
+            "--name=runway-local",
+            f"--data-dir={paths.ETCD_DIR}",
+            f"--listen-client-urls={client_url}",
+            f"--advertise-client-urls={client_url}",
+            f"--listen-peer-urls={peer_url}",
+            f"--initial-advertise-peer-urls={peer_url}",
+            f"--initial-cluster=runway-local={peer_url}",
+            # etcd holds every Secret: only the API server's certificate may read it, though it listens on loopback.
+            "--client-cert-auth",
+            f"--trusted-ca-file={pki.CA}",
+            f"--cert-file={pki.certificate('etcd')}",
+            f"--key-file={pki.key('etcd')}",
+            # /health without a client certificate.
+            f"--listen-metrics-urls={metrics_url}",
+            "--logger=zap",
+            "--log-level=warn",
+        ),
+        why_not_healthy=lambda: api.why_not_healthy(f"{metrics_url}/health"),
+        timeout=30,
+    )
+
+
+def kube_apiserver(build: Build) -> ComponentSpec:
+    return ComponentSpec(
+        name="kube-apiserver",
+        argv=(
+            str(build.binary("kube-apiserver")),
+            f"--etcd-servers=https://{addresses.LOOPBACK}:{addresses.ETCD_CLIENT_PORT}",
+            f"--etcd-cafile={pki.CA}",
+            f"--etcd-certfile={pki.certificate('etcd-client')}",
+            f"--etcd-keyfile={pki.key('etcd-client')}",
+            # Loopback only. Pods are sent to the advertised address, where the api-forwarder listens (see node.py): the
+            # server can bind one address, and clients on this machine must not need any but 127.0.0.1.
+            f"--bind-address={addresses.LOOPBACK}",
+            f"--secure-port={addresses.API_SERVER_PORT}",
+            f"--advertise-address={addresses.BRIDGE_ADDRESS}",
+            f"--tls-cert-file={pki.certificate('kube-apiserver')}",
+            f"--tls-private-key-file={pki.key('kube-apiserver')}",
+            f"--client-ca-file={pki.CA}",
+            "--anonymous-auth=false",
+            # Runway's own RBAC is to be really tested.
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            # The node's name does not resolve, so logs and exec must go to its address.
+            "--kubelet-preferred-address-types=InternalIP",
+            f"--kubelet-certificate-authority={pki.CA}",
+            f"--kubelet-client-certificate={pki.certificate('kubelet-client')}",
+            f"--kubelet-client-key={pki.key('kubelet-client')}",
+            f"--service-cluster-ip-range={addresses.SERVICE_SUBNET}",
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+            f"--service-account-key-file={pki.SERVICE_ACCOUNT_PUBLIC_KEY}",
+            f"--service-account-signing-key-file={pki.SERVICE_ACCOUNT_KEY}",
+            "--profiling=false",
+        ),
+        # readyz holds the API back until RBAC's default roles and the system namespaces exist.
+        # https://kubernetes.io/docs/reference/using-api/health-checks/
+        why_not_healthy=lambda: api.why_not_healthy(
+            f"{addresses.API_SERVER_URL}/readyz", authority=pki.CA, client="admin"
+        ),
+    )
+
+
+def kube_controller_manager(build: Build) -> ComponentSpec:
+    return ComponentSpec(
+        name="kube-controller-manager",
+        argv=(
+            str(build.binary("kube-controller-manager")),
+            *_client_of_api_server(CONTROLLER_MANAGER_KUBECONFIG, addresses.CONTROLLER_MANAGER_PORT),
+            f"--root-ca-file={pki.CA}",
+            f"--service-account-private-key-file={pki.SERVICE_ACCOUNT_KEY}",
+            # With RBAC the controller manager's own user may do little; each controller has a role of its own.
+            # https://kubernetes.io/docs/reference/access-authn-authz/rbac/#controller-roles
+            "--use-service-account-credentials",
+        ),
+        files={CONTROLLER_MANAGER_KUBECONFIG: pki.kubeconfig("controller-manager-user")},
+        why_not_healthy=lambda: api.why_not_healthy(
+            f"https://{addresses.LOOPBACK}:{addresses.CONTROLLER_MANAGER_PORT}/healthz", authority=pki.CA
+        ),
+    )
+
+
+def kube_scheduler(build: Build) -> ComponentSpec:
+    return ComponentSpec(
+        name="kube-scheduler",
+        argv=(
+            str(build.binary("kube-scheduler")),
+            *_client_of_api_server(SCHEDULER_KUBECONFIG, addresses.SCHEDULER_PORT),
+        ),
+        files={SCHEDULER_KUBECONFIG: pki.kubeconfig("scheduler-user")},
+        why_not_healthy=lambda: api.why_not_healthy(
+            f"https://{addresses.LOOPBACK}:{addresses.SCHEDULER_PORT}/healthz", authority=pki.CA
+        ),
+    )
+
+
+def _client_of_api_server(kubeconfig: Path, port: int) -> tuple[str, ...]:
+    """What the controller manager and the scheduler have in common."""
+    return (
+        f"--kubeconfig={kubeconfig}",
+        f"--authentication-kubeconfig={kubeconfig}",
+        f"--authorization-kubeconfig={kubeconfig}",
+        f"--bind-address={addresses.LOOPBACK}",
+        f"--secure-port={port}",
+        f"--tls-cert-file={pki.certificate('loopback')}",
+        f"--tls-private-key-file={pki.key('loopback')}",
+        # There is one of each. Electing a leader would make a restart after a kill wait for the dead one's lease.
+        "--leader-elect=false",
+        *CLIENT_LIMITS,
+        "--profiling=false",
+    )

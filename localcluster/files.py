@@ -1,0 +1,40 @@
+"""Writing files so that a reader sees all of the old content or all of the new, whenever the writer is killed."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write(path: Path, text: str, *, mode: int = 0o600) -> None:
+    """Replace the file at `path` with `text`; missing directories are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace the file at `path` with `value` as JSON."""
+    write(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any | None:
+    """The JSON value in the file, or None where there is no file or a crash of the machine left it damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def tail(path: Path, lines: int = 25) -> str:
+    """The last lines of a log, from at most its last 64 KiB."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 65536))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except FileNotFoundError:
+        return "(no log)"

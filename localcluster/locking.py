@@ -1,0 +1,27 @@
+"""A lock between processes that ends with the process that holds it."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from localcluster import waiting
+from localcluster.progress import say
+
+
+@contextmanager
+def only_one(lock_file: Path, *, what: str, timeout: float) -> Iterator[None]:
+    """Hold the lock at `lock_file`; raises LocalClusterError when another process keeps it for `timeout` seconds."""
+    with lock_file.open("w") as lock:
+
+        def why_locked() -> str | None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return f"another process holds {lock_file}"
+            return None
+
+        if why_locked() is not None:
+            say(f"waiting for another {what} to end")
+            waiting.until(why_locked, what=f"the other {what}", timeout=timeout)
+        yield

@@ -1,0 +1,95 @@
+"""Debian packages: installed when their programs are missing, never removed, their services never started."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from localcluster import files
+from localcluster.errors import LocalClusterError
+from localcluster.progress import say, step
+
+# Package -> a file that it brings. A program from elsewhere, such as Docker's own containerd, serves as well.
+PROVIDES = {
+    "busybox-static": "busybox",
+    "containerd": "containerd",
+    "containernetworking-plugins": "/usr/lib/cni/bridge",
+    "etcd-server": "etcd",
+    "iproute2": "ip",
+    "iptables": "iptables",
+    "openssl": "openssl",
+    "runc": "runc",
+    "socat": "socat",
+}
+
+POLICY_FILE = Path("/usr/sbin/policy-rc.d")
+POLICY = "#!/bin/sh\n# Made by Runway's localcluster while it installs packages; removed right after.\nexit 101\n"
+
+INSTALL_TIMEOUT_SECONDS = 600
+ATTEMPTS = 2
+
+
+def ensure_installed() -> None:
+    """Install what is missing. Raises LocalClusterError with apt's own words when that fails."""
+    absent = missing()
+    if not absent:
+        return
+    if shutil.which("apt-get") is None:
+        raise LocalClusterError(f"missing: {', '.join(absent)}; install them (this machine has no apt-get)")
+    with step(f"packages {', '.join(absent)}"), _services_kept_from_starting():
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                _apt_get("update")
+                # --no-remove: rather fail than take a package away (busybox-static conflicts with busybox).
+                _apt_get("install", "-y", "--no-install-recommends", "--no-remove", *absent)
+                break
+            except LocalClusterError as error:
+                if attempt == ATTEMPTS:
+                    raise
+                say(f"trying once more: {error}")
+    if still_absent := missing():
+        raise LocalClusterError(f"apt-get installed {', '.join(still_absent)}, but their programs are not in PATH")
+
+
+def missing() -> list[str]:
+    """The packages none of whose programs is on this machine."""
+    return [name for name, program in PROVIDES.items() if shutil.which(program) is None and not Path(program).exists()]
+
+
+def _apt_get(*arguments: str) -> None:
+    # Another apt may hold dpkg's lock for a while, e.g. unattended upgrades.
+    command = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=120", *arguments]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_TIMEOUT_SECONDS,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LocalClusterError(f"{' '.join(command)}: still running after {INSTALL_TIMEOUT_SECONDS} s") from error
+    if done.returncode != 0:
+        raise LocalClusterError(f"{' '.join(command)} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
+
+
+@contextmanager
+def _services_kept_from_starting() -> Iterator[None]:
+    """Deny the packages' scripts to start etcd and containerd: this package runs its own.
+
+    A policy that the machine has already stays in force, untouched; one that a killed run of ours left is taken over.
+    https://www.debian.org/doc/debian-policy/ch-opersys.html#interfacing-with-init-systems
+    """
+    if POLICY_FILE.exists() and POLICY_FILE.read_text(encoding="utf-8", errors="replace") != POLICY:
+        yield
+        return
+    files.write(POLICY_FILE, POLICY, mode=0o755)
+    try:
+        yield
+    finally:
+        POLICY_FILE.unlink()

@@ -1,0 +1,66 @@
+"""Where the local cluster keeps its files.
+
+There is one cluster per machine, so its places do not depend on the checkout: STATE_DIR holds what survives a reboot,
+RUN_DIR what does not. Only the kubeconfig is written into the checkout, and only the binaries into the user's cache.
+"""
+
+import os
+from pathlib import Path
+
+STATE_DIR = Path("/var/lib/runway-localcluster")
+RUN_DIR = Path("/run/runway-localcluster")
+# Held while up or down works. It stays behind on purpose: removing a lock file that another process waits for lets two
+# processes hold "the" lock at once.
+LOCK_FILE = Path("/run/runway-localcluster.lock")
+
+OWNER_FILE = STATE_DIR / "owner.json"
+SYSCTL_FILE = STATE_DIR / "sysctl.json"
+LOG_DIR = STATE_DIR / "logs"
+CONFIG_DIR = STATE_DIR / "config"
+PKI_DIR = STATE_DIR / "pki"
+IMAGE_DIR = STATE_DIR / "images"
+ETCD_DIR = STATE_DIR / "etcd"
+CONTAINERD_DIR = STATE_DIR / "containerd"
+KUBELET_DIR = STATE_DIR / "kubelet"
+POD_LOG_DIR = STATE_DIR / "pod-logs"
+
+PROCESS_DIR = RUN_DIR / "processes"
+CONTAINERD_RUN_DIR = RUN_DIR / "containerd"
+CONTAINERD_SOCKET = RUN_DIR / "containerd.sock"
+RUNC_DIR = RUN_DIR / "runc"
+CNI_DIR = RUN_DIR / "cni"
+
+CNI_PLUGIN_DIR = Path("/usr/lib/cni")
+
+# Four places that the components use whatever they are told; leftovers.py removes our part of each.
+# The kubelet's plugin directory is a constant of the device-plugin API.
+DEVICE_PLUGIN_DIR = Path("/var/lib/kubelet/device-plugins")
+# Links that the kubelet makes to the logs under POD_LOG_DIR.
+CONTAINER_LOG_LINK_DIR = Path("/var/log/containers")
+# Sockets of containerd's shims, named by a hash.
+SHIM_SOCKET_DIR = Path("/run/containerd/s")
+# libcni's record of each attached pod.
+CNI_RESULT_DIR = Path("/var/lib/cni/results")
+
+COMPONENT_SOURCE_DIR = Path(__file__).resolve().parent / "components"
+
+
+def this_checkout() -> Path:
+    """The root of the repository that this file belongs to."""
+    return Path(__file__).resolve().parents[1]
+
+
+def kubeconfig(checkout: Path) -> Path:
+    """The administrator's kubeconfig, in the checkout that started the cluster."""
+    return checkout / ".local" / "kubeconfig"
+
+
+def kubectl_link(checkout: Path) -> Path:
+    """Where a checkout finds the kubectl of the cluster's own version."""
+    return checkout / ".local" / "bin" / "kubectl"
+
+
+def build_cache() -> Path:
+    """The user's cache of built binaries, shared by all checkouts (XDG base directory specification)."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "runway"

@@ -1,0 +1,36 @@
+"""What the person at the terminal sees: one line per step with its duration, and signs of life in long ones."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+HEARTBEAT_SECONDS = 10.0
+
+_started = time.monotonic()
+
+
+def say(message: str) -> None:
+    """Print one line with the seconds since the program started."""
+    print(f"localcluster {time.monotonic() - _started:6.1f} s  {message}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def step(name: str, *, heartbeat: float = HEARTBEAT_SECONDS) -> Iterator[None]:
+    """Announce the end of a step with how long it took, and every `heartbeat` seconds that it still goes on."""
+    started = time.monotonic()
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(heartbeat):
+            say(f"... {name} ({time.monotonic() - started:.0f} s)")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    say(f"{name}: {time.monotonic() - started:.1f} s")

@@ -1,0 +1,5 @@
+"""`uvicorn main:app` serves Runway."""
+
+from runway.app import create
+
+app = create()

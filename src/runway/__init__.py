@@ -1,0 +1,1 @@
+"""Runway: the safe front door to one shared Kubernetes cluster."""

@@ -1,0 +1,90 @@
+"""What a job costs: a rate card per pool, derived from the node's hourly price.
+
+A node's price is divided over what the node holds, so that the parts of a full node add up to the price of the node,
+whoever takes which part. The weights say how dear the resources are against each other:
+
+- 1 GiB of memory is 1 unit and 1 vCPU is 9: the ratio of the published prices of AWS Fargate, where both are sold apart
+  (0.04048 and 0.004445 USD an hour in us-east-1, https://aws.amazon.com/fargate/pricing/).
+- 1 GPU is 220 units: what a g5.xlarge costs above an m6i.xlarge with the same vCPUs and memory (1.006 against 0.192 USD
+  an hour, https://aws.amazon.com/ec2/pricing/on-demand/), in units of the latter.
+
+Money is `Decimal`, in USD, rounded to a millionth; exact fractions are kept until then.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from runway.jobs.spec import Resources
+from runway.policy import Pool
+from runway.quantity import format_bytes, format_cpu
+
+CURRENCY = "USD"
+
+_PER_MILLI_CPU = Fraction(9, 1000)
+_PER_BYTE = Fraction(1, 1024**3)
+_PER_GPU = Fraction(220)
+
+
+@dataclass(frozen=True, slots=True)
+class CostLine:
+    """One resource's part of the hourly price."""
+
+    resource: str
+    quantity: str
+    hourly: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a job costs an hour, and at most. The lines add up to `hourly` exactly."""
+
+    rate_card: str
+    hourly: Decimal
+    ceiling: Decimal
+    lines: tuple[CostLine, ...]
+
+
+def price(pool_name: str, pool: Pool, resources: Resources, timeout_seconds: int) -> Price:
+    """The price of these resources in that pool.
+
+    The ceiling is `hourly` times the timeout, rounded up: the timeout is the whole life of the job, retries and waiting
+    included, and a job holds its resources in one pod at a time. Only a grace period that runs out can add to it.
+    """
+    total = _units(pool.cpu, pool.memory, pool.gpu)
+    shares = [
+        ("cpu", format_cpu(resources.cpu), _units(resources.cpu, 0, 0)),
+        ("memory", format_bytes(resources.memory), _units(0, resources.memory, 0)),
+        ("gpu", str(resources.gpu), _units(0, 0, resources.gpu)),
+    ]
+    price_per_unit = Fraction(pool.hourly_usd) / total
+    hourly = _round(sum((units for _, _, units in shares), Fraction()) * price_per_unit)
+    amounts = _split(hourly, [units * price_per_unit for _, _, units in shares])
+    lines = tuple(
+        CostLine(resource, quantity, amount)
+        for (resource, quantity, units), amount in zip(shares, amounts, strict=True)
+        if units
+    )
+    ceiling = Decimal(math.ceil(Fraction(hourly) * timeout_seconds / 3600 * 1_000_000)).scaleb(-6)
+    return Price(f"{pool_name}/{pool.instance_type}@{pool.hourly_usd}", hourly, ceiling, lines)
+
+
+def _units(cpu: int, memory: int, gpu: int) -> Fraction:
+    return cpu * _PER_MILLI_CPU + memory * _PER_BYTE + gpu * _PER_GPU
+
+
+def _round(amount: Fraction) -> Decimal:
+    return Decimal(round(amount * 1_000_000)).scaleb(-6)
+
+
+def _split(total: Decimal, parts: list[Fraction]) -> list[Decimal]:
+    """Round each part so that their sum is `total`: what rounding leaves over goes where it was cut most."""
+    floors = [int(part * 1_000_000) for part in parts]
+    left = int(total.scaleb(6)) - sum(floors)
+    by_remainder = sorted(range(len(parts)), key=lambda i: floors[i] - parts[i] * 1_000_000)
+    for index in by_remainder[:left]:
+        floors[index] += 1
+    return [Decimal(floor).scaleb(-6) for floor in floors]

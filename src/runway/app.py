@@ -1,0 +1,92 @@
+"""Put the parts together: the only place that knows all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+from fastapi import FastAPI
+
+from runway.cluster.client import Kubernetes
+from runway.cluster.connection import Connection, Transport
+from runway.errors import ConfigurationError
+from runway.flow.observe import Observer, amounts_by_resource
+from runway.flow.submit import Submitter
+from runway.http import jobs, logs, platform, problems
+from runway.http.middleware import RequestContext
+from runway.http.services import Services
+from runway.policy import Policy, load_policy
+from runway.settings import Settings, load_settings
+from runway.telemetry.logs import configure
+from runway.telemetry.metrics import Metrics, Sample
+
+
+def create() -> FastAPI:
+    """The app as the environment describes it. A faulty policy or setting ends the process with a message."""
+    try:
+        settings = load_settings()
+        policy = load_policy(settings.policy)
+    except ConfigurationError as error:
+        sys.exit(f"runway: cannot start\n{error}")
+    configure(settings.log_level)
+    return create_app(settings, policy)
+
+
+def create_app(settings: Settings, policy: Policy, transport: Transport | None = None) -> FastAPI:
+    """The app on this transport; without one it connects to the cluster that the settings name."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        connection = None if transport else await Connection.open(settings.kubeconfig, settings.max_in_flight)
+        kubernetes = Kubernetes(transport or connection, settings.kubernetes_seconds)  # type: ignore[arg-type]
+        observer = Observer(kubernetes, policy, metrics)
+        submitter = Submitter(policy, kubernetes, observer, metrics)
+        metrics.read_at_scrape(lambda: _samples(observer))
+        app.state.services = Services(
+            settings, policy, kubernetes, observer, submitter, metrics, now=lambda: datetime.now(UTC)
+        )
+        observing = asyncio.create_task(observer.run())
+        try:
+            yield
+        finally:
+            observing.cancel()
+            with suppress(asyncio.CancelledError):
+                await observing
+            await submitter.close()
+            if connection is not None:
+                await connection.close()
+
+    app = FastAPI(
+        title="Runway",
+        summary="The safe front door to one shared Kubernetes cluster",
+        version="0.1.0",
+        lifespan=lifespan,
+    )
+    for router in (jobs.router, logs.router, platform.router):
+        app.include_router(router)
+    problems.install(app)
+    app.add_middleware(RequestContext, metrics=metrics)
+    return app
+
+
+def _samples(observer: Observer) -> Iterator[Sample]:
+    """The metrics that are read from state: O(tenants)."""
+    for tenant, account in observer.ledger.accounts.items():
+        for name, amounts in (
+            ("runway_quota_limit", account.limit),
+            ("runway_quota_used", account.used),
+            ("runway_quota_reserved", account.reserved),
+            ("runway_quota_terminating", account.terminating),
+        ):
+            for resource, value in amounts_by_resource(amounts).items():
+                yield Sample(name, (tenant, resource), value)
+        yield Sample("runway_active_cost_ceiling_usd", (tenant,), float(observer.active_ceiling[tenant]))
+    for (tenant, state), count in observer.states.items():
+        yield Sample("runway_jobs", (tenant, state), count)
+    for kind, watch in observer.watches.items():
+        yield Sample("runway_watch_age_seconds", (kind,), observer.age(watch))
+    yield Sample("runway_synced", (), float(observer.synced))

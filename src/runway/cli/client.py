@@ -1,0 +1,208 @@
+"""The HTTP client: Runway's calls as methods, and everything that can go wrong with them as one small tree.
+
+RequestFailed        `problem` tells what went wrong, in the members of RFC 9457
+├── ApiError         the server answered, but not as asked: a problem document, or something that is not Runway's
+└── Unreachable      no whole answer arrived: refused connection, timeout, broken stream
+    └── StreamIdle   a followed log sent nothing for `IDLE_SECONDS`; the connection may be dead, or the job just quiet
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import httpx2
+
+from runway.cli.wire import JobPage, JobView, QuotaPage
+
+TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
+IDLE_SECONDS = 300.0
+PAGE_SIZE = 100
+
+_FOLLOW_TIMEOUT = httpx2.Timeout(30.0, connect=5.0, read=IDLE_SECONDS)
+
+
+class RequestFailed(Exception):
+    """A call that did not bring what was asked for. `retry_after` is in seconds, None where the server named none."""
+
+    def __init__(self, problem: Mapping[str, Any], *, retry_after: int | None = None) -> None:
+        super().__init__(f"{problem.get('title')}: {problem.get('detail')}")
+        self.problem = problem
+        self.retry_after = retry_after
+
+    @property
+    def code(self) -> str:
+        """The stable code of the problem."""
+        return str(self.problem.get("code"))
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same call may succeed later without anything being changed."""
+        return True
+
+
+class ApiError(RequestFailed):
+    """The server answered with a status that is not success; `status` is that status."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any], *, retry_after: int | None = None) -> None:
+        super().__init__(problem, retry_after=retry_after)
+        self.status = status
+
+    @property
+    def transient(self) -> bool:
+        return self.status in (429, 502, 503, 504)
+
+
+class Unreachable(RequestFailed):
+    """No whole answer arrived."""
+
+
+class StreamIdle(Unreachable):
+    """A followed log was silent for `IDLE_SECONDS`."""
+
+
+class Client:
+    """Calls to one Runway on behalf of one tenant (None sends no `X-Tenant-ID`). A context manager.
+
+    Every method raises RequestFailed. Raises ValueError where `url` is not an HTTP address.
+    """
+
+    def __init__(self, url: str, tenant: str | None, transport: httpx2.BaseTransport | None = None) -> None:
+        try:
+            base = httpx2.URL(url)
+        except httpx2.InvalidURL as error:
+            raise ValueError(f"{url!r} is not a URL: {error}") from error
+        if base.scheme not in ("http", "https") or not base.host:
+            raise ValueError(f"{url!r} is not a URL such as http://127.0.0.1:8000")
+        self._url = url
+        self._http = httpx2.Client(
+            base_url=base,
+            headers={"X-Tenant-ID": tenant} if tenant else {},
+            timeout=TIMEOUT,
+            transport=transport,
+            # A proxy named in the environment is for the world outside, not for this machine.
+            trust_env=not _is_loopback(base.host),
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def submit(self, spec: Mapping[str, object], idempotency_key: str | None) -> tuple[JobView, bool]:
+        """Submit a job. Returns its view, and whether it is the first job of a repeated idempotency key."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        response = self._send("POST", "/v1/jobs", json=spec, headers=headers)
+        return _job(response), response.headers.get("Idempotent-Replay") == "true"
+
+    def job(self, job_id: str) -> JobView:
+        """The view of one job."""
+        return _job(self._send("GET", f"/v1/jobs/{job_id}"))
+
+    def jobs(self, state: str | None, limit: int) -> JobPage:
+        """The newest jobs, at most `limit`, page by page; `next_cursor` is set where there are more."""
+        found: list[JobView] = []
+        cursor: str | None = None
+        while True:
+            query = {"limit": min(limit - len(found), PAGE_SIZE), "state": state, "cursor": cursor}
+            response = self._send("GET", "/v1/jobs", params=_given(query))
+            page = cast("JobPage", _document(response, "jobs"))
+            found += page["jobs"][: limit - len(found)]
+            cursor = page.get("next_cursor")
+            if cursor is None or len(found) >= limit or not page["jobs"]:
+                return {"jobs": found, "next_cursor": cursor}
+
+    def cancel(self, job_id: str) -> JobView:
+        """Ask for a job's end. Returns its view."""
+        return _job(self._send("DELETE", f"/v1/jobs/{job_id}"))
+
+    def quota(self) -> QuotaPage:
+        """Quota of the tenant, or of every tenant where none was given."""
+        return cast("QuotaPage", _document(self._send("GET", "/v1/quota"), "tenants"))
+
+    @contextmanager
+    def logs(
+        self, job_id: str, *, follow: bool, tail: int | None, attempt: int | None, timestamps: bool
+    ) -> Iterator[Iterator[bytes]]:
+        """A job's log in chunks as they arrive. A connection that breaks raises Unreachable at the next chunk."""
+        query = {"follow": follow or None, "tail": tail, "attempt": attempt, "timestamps": timestamps or None}
+        request = self._http.build_request(
+            "GET",
+            f"/v1/jobs/{job_id}/logs",
+            params=_given(query),
+            headers={"Accept-Encoding": "identity"},
+            timeout=_FOLLOW_TIMEOUT if follow else TIMEOUT,
+        )
+        with self._translated(following=follow):
+            response = self._http.send(request, stream=True)
+            try:
+                if not response.is_success:
+                    response.read()
+                    raise _api_error(response)
+                yield response.iter_bytes()
+            finally:
+                response.close()
+
+    def _send(self, method: str, path: str, **request: Any) -> httpx2.Response:
+        with self._translated():
+            response = self._http.request(method, path, **request)
+        if not response.is_success:
+            raise _api_error(response)
+        return response
+
+    @contextmanager
+    def _translated(self, *, following: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except httpx2.RequestError as error:
+            kind = StreamIdle if following and isinstance(error, httpx2.ReadTimeout) else Unreachable
+            what = str(error) or type(error).__name__
+            problem = {"title": "Runway cannot be reached", "detail": f"{self._url}: {what}", "code": "unreachable"}
+            raise kind(problem) from error
+
+
+def _api_error(response: httpx2.Response) -> ApiError:
+    seconds = response.headers.get("Retry-After", "")
+    # The other form of the header, a date, is not Runway's.
+    wait = int(seconds) if re.fullmatch(r"[0-9]{1,9}", seconds) else None
+    if response.headers.get("Content-Type", "").split(";")[0].strip() == "application/problem+json":
+        return ApiError(response.status_code, _document(response, "title"), retry_after=wait)
+    return ApiError(response.status_code, _foreign(response, "not a problem document"), retry_after=wait)
+
+
+def _job(response: httpx2.Response) -> JobView:
+    return cast("JobView", _document(response, "id"))
+
+
+def _document(response: httpx2.Response, member: str) -> Mapping[str, Any]:
+    try:
+        document = response.json()
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or member not in document:
+        raise ApiError(response.status_code, _foreign(response, f"not a JSON object with {member!r}"))
+    return document
+
+
+def _foreign(response: httpx2.Response, what: str) -> dict[str, Any]:
+    return {
+        "title": "The answer is not Runway's",
+        "status": response.status_code,
+        "detail": f"{response.url} answered {response.status_code} with {what}; is the address right?",
+        "code": "unexpected_answer",
+    }
+
+
+def _given(query: Mapping[str, str | int | bool | None]) -> dict[str, str | int | bool]:
+    return {name: value for name, value in query.items() if value is not None}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

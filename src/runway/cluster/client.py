@@ -1,0 +1,215 @@
+"""Kubernetes as Runway uses it: a handful of typed operations over the transport's two methods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from runway.cluster.connection import Answer, StreamRefused, Transport
+from runway.cluster.types import Change, Listing, Object, Status
+from runway.errors import Ambiguous, ClusterError, Expired, NotDone, ObjectExists, ObjectMissing, Refused
+from runway.objects import Job, Pod
+
+PAGE: Final = 500
+"""Objects in one page of a list: bounds what one answer takes of the API server and of our memory."""
+WATCH_SECONDS: Final = 300
+"""How long the API server keeps one watch open before it is renewed."""
+IDLE_SECONDS: Final = 90.0
+"""Bookmarks come about once a minute; a watch that is silent for longer is dead, whatever TCP says."""
+MAX_LINE: Final = 4 << 20
+"""Bytes of one watch event: etcd takes objects of at most 1.5 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[Object]):
+    """One kind of object that is listed and watched in all namespaces."""
+
+    name: str
+    path: str
+    listing: msgspec.json.Decoder[Listing[Object]]
+    change: msgspec.json.Decoder[Change[Object]]
+
+
+JOBS: Final[Kind[Job]] = Kind(
+    "jobs", "/apis/batch/v1/jobs", msgspec.json.Decoder(Listing[Job]), msgspec.json.Decoder(Change[Job])
+)
+PODS: Final[Kind[Pod]] = Kind(
+    "pods", "/api/v1/pods", msgspec.json.Decoder(Listing[Pod]), msgspec.json.Decoder(Change[Pod])
+)
+
+_Decoded = TypeVar("_Decoded")
+
+_job = msgspec.json.Decoder(Job)
+_status = msgspec.json.Decoder(Status)
+
+
+class Kubernetes:
+    """Every operation raises only errors of the tree in `runway.errors`; `seconds` bounds each call."""
+
+    def __init__(self, transport: Transport, seconds: float) -> None:
+        self._transport = transport
+        self._seconds = seconds
+
+    async def create_job(self, namespace: str, manifest: Mapping[str, object]) -> Job:
+        """Create a Job. Raises ObjectExists, Refused, NotDone or Ambiguous: only the last leaves it open."""
+        return _decode(_job, await self._call("POST", _jobs(namespace), body=_encode(manifest)))
+
+    async def try_job(self, namespace: str, manifest: Mapping[str, object]) -> tuple[str, ...]:
+        """Let the API server check a Job without keeping it; returns its warnings. Raises as `create_job` does.
+
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
+        """
+        return (await self._call("POST", _jobs(namespace), query={"dryRun": "All"}, body=_encode(manifest))).warnings
+
+    async def read_job(self, namespace: str, name: str) -> Job | None:
+        """The Job as Kubernetes has it now, or None where it has none by this name."""
+        try:
+            return _decode(_job, await self._call("GET", f"{_jobs(namespace)}/{quote(name)}"))
+        except ObjectMissing:
+            return None
+
+    async def patch_job(self, namespace: str, name: str, patch: Mapping[str, object]) -> Job:
+        """Merge a patch into a Job. Raises ObjectMissing where there is none."""
+        path = f"{_jobs(namespace)}/{quote(name)}"
+        answer = await self._call("PATCH", path, body=_encode(patch), content_type="application/merge-patch+json")
+        return _decode(_job, answer)
+
+    async def ping(self, seconds: float) -> None:
+        """Ask whether the API server answers at all within so many seconds."""
+        await self._call("GET", "/version", seconds=seconds)
+
+    async def list(self, kind: Kind[Object], selector: str) -> Listing[Object]:
+        """Every object with these labels, page by page, all of one moment. Raises Expired where that took too long."""
+        query = {"labelSelector": selector, "limit": str(PAGE)}
+        items: list[Object] = []
+        while True:
+            page = _decode(kind.listing, await self._call("GET", kind.path, query=query))
+            items.extend(page.items)
+            if not page.metadata.continue_:
+                return Listing(metadata=page.metadata, items=tuple(items))
+            query["continue"] = page.metadata.continue_
+
+    async def watch(self, kind: Kind[Object], selector: str, version: str) -> AsyncGenerator[Change[Object], None]:
+        """Every change after `version`, bookmarks included, until the server closes the watch.
+
+        Raises Expired where `version` is too old, and the errors of a call. A silent watch raises Ambiguous.
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "labelSelector": selector,
+            "resourceVersion": version,
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        async with aclosing(self._lines(kind.path, query)) as lines:
+            async for line in lines:
+                try:
+                    yield kind.change.decode(line)
+                except msgspec.DecodeError:
+                    raise _watch_error(line) from None
+
+    async def read_log(
+        self, namespace: str, pod: str, *, follow: bool, tail: int | None, timestamps: bool, idle: float | None
+    ) -> AsyncGenerator[bytes, None]:
+        """The chunks of a pod's log, an empty one first.
+
+        Raises ObjectMissing where the pod is gone, Refused where it has no log yet.
+        """
+        query = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
+        if tail is not None:
+            query["tailLines"] = str(tail)
+        path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/log"
+        try:
+            async with aclosing(self._transport.stream(path, query=query, idle=idle)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except StreamRefused as refusal:
+            if refusal.answer.status == 204:
+                raise Refused("the pod has no node yet, so it has no log") from None
+            raise _error(refusal.answer) from None
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+        seconds: float | None = None,
+    ) -> Answer:
+        answer = await self._transport.request(
+            method, path, query=query or {}, body=body, content_type=content_type, seconds=seconds or self._seconds
+        )
+        if answer.status >= 300:
+            raise _error(answer)
+        return answer
+
+    async def _lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        rest = b""
+        try:
+            async with aclosing(self._transport.stream(path, query=query, idle=IDLE_SECONDS)) as chunks:
+                async for chunk in chunks:
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        yield line
+                    if len(rest) > MAX_LINE:
+                        raise Ambiguous(f"a watch event is larger than {MAX_LINE} bytes")
+        except StreamRefused as refusal:
+            raise _error(refusal.answer) from None
+
+
+def _encode(document: Mapping[str, object]) -> bytes:
+    return json.dumps(document, ensure_ascii=False).encode()
+
+
+def _decode(decoder: msgspec.json.Decoder[_Decoded], answer: Answer) -> _Decoded:
+    try:
+        return decoder.decode(answer.body)
+    except msgspec.DecodeError as error:
+        raise Ambiguous(f"the answer of Kubernetes could not be read: {error}") from error
+
+
+def _jobs(namespace: str) -> str:
+    return f"/apis/batch/v1/namespaces/{quote(namespace)}/jobs"
+
+
+def _error(answer: Answer) -> ClusterError:
+    """What an answer that is not a success means for the call it answers."""
+    try:
+        message = _status.decode(answer.body).message or ""
+    except msgspec.DecodeError:
+        message = ""
+    detail = f"Kubernetes answered {answer.status}" + (f": {message[:500]}" if message else "")
+    if answer.status == 404:
+        return ObjectMissing(detail)
+    if answer.status == 409:
+        return ObjectExists(detail)
+    if answer.status == 410:
+        return Expired(detail)
+    if answer.status == 429:
+        return NotDone(detail)
+    if 400 <= answer.status < 500:
+        return Refused(detail)
+    return Ambiguous(detail)
+
+
+def _watch_error(line: bytes) -> ClusterError:
+    """An event of type ERROR holds a Status: 410 when the version is too old."""
+
+    class Wrapped(msgspec.Struct):
+        type: str
+        object: Status
+
+    try:
+        status = msgspec.json.decode(line, type=Wrapped).object
+    except msgspec.DecodeError:
+        return Ambiguous("a watch event could not be read")
+    return Expired(status.message or "expired") if status.code == 410 else Ambiguous(status.message or "watch failed")

@@ -1,0 +1,161 @@
+"""The seam to Kubernetes: two methods, one for a call and one for a stream.
+
+Tests put a fake behind them; here they speak HTTP. Configuration and credentials (kubeconfig, in-cluster, token
+refresh) are the official client's; requests are plain JSON on a session of our own, since the official client's models
+cost more than everything else in a submission (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import aiohttp
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from runway.errors import Ambiguous, ConfigurationError, NotDone, TooBusy
+
+CONNECT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API server said: any status, the whole body and its `Warning` headers."""
+
+    status: int
+    body: bytes
+    warnings: tuple[str, ...] = ()
+    retry_after: int | None = None
+
+
+class Transport(Protocol):
+    """What `Kubernetes` needs of the world."""
+
+    async def request(
+        self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
+    ) -> Answer:
+        """One call. Raises NotDone where it certainly did not happen, Ambiguous where it may have, TooBusy."""
+
+    def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
+        """The chunks of a GET as they come; an empty one first, as soon as the API server has answered 200.
+
+        Raises StreamRefused with the answer for any other status, and NotDone or Ambiguous where the connection fails
+        or where nothing comes for `idle` seconds.
+        """
+
+
+class StreamRefused(Exception):
+    """A stream that was answered with something other than 200."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"status {answer.status}")
+        self.answer = answer
+
+
+class Connection:
+    """The connection to one API server. Use as an async context manager; `open` reads the configuration."""
+
+    def __init__(self, configuration: Configuration, max_in_flight: int) -> None:
+        self._configuration = configuration
+        tls = RESTClientObject(configuration).ssl_context
+        # Streams (watches, logs) stay open for long, so they have a pool of their own and cannot starve calls.
+        self._calls = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=max_in_flight, ssl=tls))
+        self._streams = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=tls), read_bufsize=2**18)
+        self._places = asyncio.Semaphore(max_in_flight)
+
+    @classmethod
+    async def open(cls, kubeconfig: Path | None, max_in_flight: int) -> Connection:
+        """Connect with `kubeconfig`, or with the pod's service account where it is None.
+
+        Raises ConfigurationError where neither can be used.
+        """
+        configuration = Configuration()
+        try:
+            if kubeconfig is None:
+                load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            else:
+                await load_kube_config(  # type: ignore[no-untyped-call]
+                    config_file=str(kubeconfig), client_configuration=configuration
+                )
+        except (ConfigException, OSError, ValueError) as error:
+            where = "in-cluster configuration" if kubeconfig is None else f"KUBECONFIG {kubeconfig}"
+            raise ConfigurationError(f"{where}: {error}") from error
+        return cls(configuration, max_in_flight)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._calls.close()
+        await self._streams.close()
+
+    async def request(
+        self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
+    ) -> Answer:
+        try:
+            await asyncio.wait_for(self._places.acquire(), seconds)
+        except TimeoutError:
+            raise TooBusy("too many calls to Kubernetes are in progress") from None
+        try:
+            return await self._call(method, path, query, body, content_type, seconds)
+        finally:
+            self._places.release()
+
+    async def _call(
+        self, method: str, path: str, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
+    ) -> Answer:
+        headers = {"Content-Type": content_type, "Accept": "application/json", **await self._authorization()}
+        limit = aiohttp.ClientTimeout(total=seconds, sock_connect=min(CONNECT_SECONDS, seconds))
+        try:
+            async with self._calls.request(
+                method, self._configuration.host + path, params=query, data=body, headers=headers, timeout=limit
+            ) as response:
+                return _answer(response, await response.read())
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotDone(f"no connection to the Kubernetes API: {_reason(error)}") from error
+        except TimeoutError as error:
+            raise Ambiguous(f"the Kubernetes API did not answer within {seconds:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Ambiguous(f"the connection to the Kubernetes API broke: {_reason(error)}") from error
+
+    async def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
+        headers = {"Accept": "*/*", **await self._authorization()}
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=idle)
+        try:
+            async with self._streams.get(
+                self._configuration.host + path, params=query, headers=headers, timeout=limit
+            ) as response:
+                if response.status != 200:
+                    raise StreamRefused(_answer(response, await response.read()))
+                yield b""
+                async for chunk in response.content.iter_any():
+                    yield chunk
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotDone(f"no connection to the Kubernetes API: {_reason(error)}") from error
+        except TimeoutError as error:
+            raise Ambiguous(f"the Kubernetes API sent nothing for {idle:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Ambiguous(f"the connection to the Kubernetes API broke: {_reason(error)}") from error
+
+    async def _authorization(self) -> dict[str, str]:
+        """The bearer token where one is configured, refreshed by the official client; certificates are in the TLS."""
+        token = (await self._configuration.auth_settings()).get("BearerToken")
+        return {"Authorization": str(token["value"])} if token else {}
+
+
+def _answer(response: aiohttp.ClientResponse, body: bytes) -> Answer:
+    retry_after = response.headers.get("Retry-After", "")
+    return Answer(
+        status=response.status,
+        body=body,
+        warnings=tuple(response.headers.getall("Warning", [])),
+        retry_after=int(retry_after) if retry_after.isascii() and retry_after.isdigit() else None,
+    )
+
+
+def _reason(error: Exception) -> str:
+    cause = getattr(error, "os_error", None) or error
+    return getattr(cause, "strerror", None) or type(cause).__name__

@@ -1,0 +1,92 @@
+"""Keep up with one kind of object: three nested generators, each with one concern.
+
+- `reflect` goes on for ever: whatever fails, it backs off and lists again.
+- `_list_then_watch` lists once, then watches, renewing the watch until its version has expired.
+- `Kubernetes.watch` is one HTTP call, with bookmarks and an inactivity time-out.
+
+What comes out is a `Snapshot` whenever everything was listed, then `Change`s. A consumer that replaces its state by
+each snapshot and applies each change holds what Kubernetes holds, however often the connection is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Generic
+
+from runway.cluster.backoff import Backoff
+from runway.cluster.client import Kind, Kubernetes
+from runway.cluster.types import Change, Object
+from runway.errors import ClusterError, Expired, PublicError
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot(Generic[Object]):
+    """Everything there is, as of one resource version."""
+
+    items: tuple[Object, ...]
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Contact was lost: what is known grows old until the next snapshot."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """The API server has spoken, though nothing changed."""
+
+
+async def reflect(
+    kubernetes: Kubernetes,
+    kind: Kind[Object],
+    selector: str,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    jitter: Callable[[], float] = random.random,
+) -> AsyncGenerator[Snapshot[Object] | Change[Object] | Contact | Lost, None]:
+    """Snapshots and changes of all objects of a kind with these labels, for ever."""
+    backoff = Backoff(jitter)
+    while True:
+        try:
+            async with aclosing(_list_then_watch(kubernetes, kind, selector, backoff, sleep)) as changes:
+                async for change in changes:
+                    yield change
+        except (ClusterError, PublicError) as error:
+            yield Lost(str(error))
+        await sleep(backoff.next())
+
+
+async def _list_then_watch(
+    kubernetes: Kubernetes,
+    kind: Kind[Object],
+    selector: str,
+    backoff: Backoff,
+    sleep: Callable[[float], Awaitable[None]],
+) -> AsyncGenerator[Snapshot[Object] | Change[Object] | Contact, None]:
+    """One list, then watches from where it ended, until the version has expired or a call fails."""
+    listing = await kubernetes.list(kind, selector)
+    version = listing.metadata.resource_version
+    yield Snapshot(listing.items, int(version))
+    while True:
+        spoke = False
+        try:
+            async with aclosing(kubernetes.watch(kind, selector, version)) as changes:
+                async for change in changes:
+                    spoke = True
+                    version = change.object.metadata.resource_version
+                    yield Contact() if change.type == "BOOKMARK" else change
+        except Expired:
+            return
+        # The server closed the watch in good order, as it does every few minutes: go on from the last version seen.
+        # One that only ever closes at once is not called again without a pause.
+        if spoke:
+            backoff.reset()
+        else:
+            await sleep(backoff.next())

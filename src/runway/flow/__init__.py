@@ -1,0 +1,1 @@
+"""The stories Runway tells, each readable top to bottom: submit, observe, cancel."""

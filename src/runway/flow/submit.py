@@ -1,0 +1,329 @@
+"""The submit path: request -> decision -> manifest -> Kubernetes. Read `submit` top to bottom.
+
+1. The specification is held against the policy: every violation at once, nothing taken yet.
+2. The tenant's rate limit takes one.
+3. A job that exists under the same idempotency key is answered again, or is a conflict.
+4. Quota is checked and reserved in one step.
+5. Kubernetes creates the Job. Its name is a hash of tenant and key, so this create is the transaction.
+6. The reservation ends: the job is in the store and booked, or it certainly does not exist. Where neither is known, the
+   Job is read back by name; as long as that fails too, the reservation stays and the reading goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from runway.admission.gate import Passed, check
+from runway.admission.quota import amounts_of
+from runway.admission.rate import RateLimiter
+from runway.cluster.backoff import Backoff
+from runway.cluster.client import Kubernetes
+from runway.cluster.store import Key
+from runway.errors import (
+    Ambiguous,
+    ClusterError,
+    IdempotencyConflict,
+    InvalidSpec,
+    KubernetesUnavailable,
+    ObjectExists,
+    ObjectMissing,
+    OutcomeUnknown,
+    PublicError,
+    QuotaExceeded,
+    RateLimited,
+    Violation,
+)
+from runway.flow.observe import Observer
+from runway.jobs.identity import ANNOTATION_SPEC_HASH, job_id, spec_hash
+from runway.jobs.manifest import Placement, job_manifest
+from runway.jobs.spec import read_draft
+from runway.jobs.view import JobView
+from runway.objects import Job
+from runway.policy import Policy
+from runway.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+SETTLE_PAUSE: Final = 5.0
+"""Seconds, at most, between two reads that are to settle an unknown outcome; at least half of it."""
+SETTLE_READS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An accepted submission; `replayed` if the job was there before."""
+
+    view: JobView
+    replayed: bool
+
+
+class Submitter:
+    """Takes submissions, one process for the whole cluster. `close` ends the tasks that settle unknown outcomes."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        kubernetes: Kubernetes,
+        observer: Observer,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], int] = time.monotonic_ns,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+        token: Callable[[], str] = secrets.token_hex,
+    ) -> None:
+        self._policy = policy
+        self._kubernetes = kubernetes
+        self._observer = observer
+        self._metrics = metrics
+        self._clock = clock
+        self._sleep = sleep
+        self._jitter = jitter
+        self._token = token
+        self._limiters = {name: RateLimiter(tenant.rate) for name, tenant in policy.tenants.items()}
+        self._locks: dict[Key, asyncio.Lock] = {}
+        self._settling: dict[Key, asyncio.Task[None]] = {}
+
+    async def submit(self, tenant: str, document: object, idempotency_key: str | None) -> Submission:
+        """Admit a job and create it, or raise the PublicError that says why not."""
+        started = self._clock()
+        try:
+            submission = await self._submit(tenant, document, idempotency_key)
+        except PublicError as error:
+            self._metrics.submissions.labels(tenant, error.code).inc()
+            log.info("submission refused", tenant=tenant, decision=error.code, detail=error.detail)
+            raise
+        outcome = "replayed" if submission.replayed else "created"
+        self._metrics.submissions.labels(tenant, outcome).inc()
+        self._took("total", started)
+        log.info("submission accepted", tenant=tenant, decision=outcome, job_id=submission.view.id)
+        return submission
+
+    async def _submit(self, tenant: str, document: object, idempotency_key: str | None) -> Submission:
+        started = self._clock()
+        self._observer.require_synced()
+        passed = check(read_draft(document), self._policy)
+        self._take_rate(tenant)
+        # A key of the caller's and a random one cannot meet: only the former can hold a space before its text.
+        seed = self._token() if idempotency_key is None else f"key {idempotency_key}"
+        key = Key(self._policy.tenants[tenant].namespace, job_id(tenant, seed))
+        async with self._alone(key):
+            existing = self._known(key)
+            if existing is not None:
+                return self._replay(key, existing, passed)
+            self._observer.ledger.reserve(tenant, key.name, amounts_of(passed.spec.resources))
+            self._took("admit", started)
+            return await self._create(tenant, key, passed)
+
+    async def _create(self, tenant: str, key: Key, passed: Passed) -> Submission:
+        started = self._clock()
+        manifest = self._manifest(tenant, key, passed)
+        try:
+            job = await self._kubernetes.create_job(key.namespace, manifest)
+        except ObjectExists:
+            return self._replay(key, await self._read_back(tenant, key), passed)
+        except Ambiguous as error:
+            log.warning("create is ambiguous", tenant=tenant, job_id=key.name, reason=str(error))
+            return self._replay(key, await self._read_back(tenant, key), passed, replayed=False)
+        except (ClusterError, PublicError) as error:
+            self._not_created(tenant, key)
+            raise (_unavailable(error, key) if isinstance(error, ClusterError) else error) from error
+        except BaseException:
+            # Cancelled, or a fault of our own: the create may have gone out, so find out in the background.
+            self._settle_later(tenant, key)
+            raise
+        self._took("create", started)
+        self._settled(tenant, key, job)
+        return self._answer(key, replayed=False)
+
+    async def dry_run(self, tenant: str, document: object) -> dict[str, object]:
+        """What `submit` would decide, by the same checks and the API server's own; nothing is kept or reserved."""
+        self._observer.require_synced()
+        try:
+            passed = check(read_draft(document), self._policy)
+        except InvalidSpec as error:
+            return _decision(error.violations, None, self._quota(tenant), None, ())
+        self._take_rate(tenant)
+        key = Key(self._policy.tenants[tenant].namespace, job_id(tenant, self._token()))
+        manifest = self._manifest(tenant, key, passed)
+        violations: tuple[Violation, ...] = ()
+        try:
+            self._observer.ledger.reserve(tenant, key.name, amounts_of(passed.spec.resources))
+        except QuotaExceeded as error:
+            violations = error.violations
+        else:
+            self._observer.ledger.release(tenant, key.name)
+        try:
+            warnings = await self._kubernetes.try_job(key.namespace, manifest)
+        except ClusterError as error:
+            raise _unavailable(error, key) from error
+        return _decision(violations, cost_json(passed), self._quota(tenant), manifest, warnings)
+
+    async def close(self) -> None:
+        """Cancel what still waits for an unknown outcome; the next start finds out from Kubernetes."""
+        tasks = list(self._settling.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _take_rate(self, tenant: str) -> None:
+        wait = self._limiters[tenant].take(self._clock())
+        if wait:
+            self._metrics.rate_limited.labels(tenant).inc()
+            rate = self._policy.tenants[tenant].rate
+            raise RateLimited(
+                f"tenant {tenant} may submit {rate.per_minute} jobs a minute, {rate.burst} at once; "
+                f"the next one will be taken in {wait} s",
+                retry_after=wait,
+            )
+
+    def _manifest(self, tenant: str, key: Key, passed: Passed) -> dict[str, object]:
+        placement = Placement(key.name, tenant, key.namespace, self._policy.pools[passed.pool], cost_json(passed))
+        return job_manifest(passed.spec, placement, self._policy.limits)
+
+    def _known(self, key: Key) -> Job | None:
+        record = self._observer.store.get(key)
+        return record.job if record else None
+
+    async def _read_back(self, tenant: str, key: Key) -> Job:
+        """The Job under this name after a create that did not say what it did; settles the reservation.
+
+        Raises KubernetesUnavailable where there is none, and OutcomeUnknown where even that cannot be told.
+        """
+        try:
+            job = await self._kubernetes.read_job(key.namespace, key.name)
+        except (ClusterError, PublicError) as error:
+            self._settle_later(tenant, key)
+            raise OutcomeUnknown(
+                f"{error}; the job may exist as {key.name}. Its quota stays reserved until that is known",
+                extra={"id": key.name},
+            ) from error
+        except BaseException:
+            self._settle_later(tenant, key)
+            raise
+        if job is None:
+            # Kubernetes may still be working on the create that timed out, so "not there" is not yet an answer.
+            self._settle_later(tenant, key)
+            raise OutcomeUnknown(
+                "the create did not end in time; whether it will is not known yet", extra={"id": key.name}
+            )
+        self._settled(tenant, key, job)
+        return job
+
+    def _settled(self, tenant: str, key: Key, job: Job) -> None:
+        """The Job exists: it is booked in place of the reservation."""
+        self._observer.store.put_job(job)
+        self._observer.ledger.release(tenant, key.name)
+
+    def _not_created(self, tenant: str, key: Key) -> None:
+        """This create did nothing; the reservation ends unless an earlier create of the name is still open."""
+        if key not in self._settling:
+            self._observer.ledger.release(tenant, key.name)
+
+    def _settle_later(self, tenant: str, key: Key) -> None:
+        if key not in self._settling:
+            task = asyncio.create_task(self._settle(tenant, key))
+            self._settling[key] = task
+            task.add_done_callback(lambda _: self._settling.pop(key, None))
+
+    async def _settle(self, tenant: str, key: Key) -> None:
+        """Read a Job by name until Kubernetes says whether it exists; only then let go of its reservation.
+
+        "Not there" counts only when it is said `SETTLE_READS` times with pauses that add up to more than the API server
+        spends on any request (`--request-timeout`, 60 s), so that a create cannot land after it.
+        """
+        backoff = Backoff(self._jitter, first=SETTLE_PAUSE, longest=SETTLE_PAUSE)
+        absent = 0
+        while absent < SETTLE_READS and self._known(key) is None:
+            await self._sleep(backoff.next())
+            try:
+                job = await self._kubernetes.read_job(key.namespace, key.name)
+            except (ClusterError, PublicError) as error:
+                log.warning("outcome still unknown", tenant=tenant, job_id=key.name, reason=str(error))
+                continue
+            if job is not None:
+                self._observer.store.put_job(job)
+            absent += job is None
+        async with self._alone(key):
+            self._observer.ledger.release(tenant, key.name)
+        log.info("outcome settled", tenant=tenant, job_id=key.name, exists=self._known(key) is not None)
+
+    def _replay(self, key: Key, job: Job, passed: Passed, *, replayed: bool = True) -> Submission:
+        if job.metadata.annotations.get(ANNOTATION_SPEC_HASH) != spec_hash(passed.spec):
+            raise IdempotencyConflict(f"job {key.name} was submitted under this key with another specification")
+        return self._answer(key, replayed=replayed)
+
+    def _answer(self, key: Key, *, replayed: bool) -> Submission:
+        view = self._observer.view(key)
+        if view is None:
+            raise OutcomeUnknown("the job was deleted while it was being answered", extra={"id": key.name})
+        return Submission(view, replayed)
+
+    def _quota(self, tenant: str) -> dict[str, object]:
+        account = self._observer.ledger.accounts[tenant]
+        parts = {"limit": account.limit, "used": account.used, "reserved": account.reserved}
+        return {name: amounts.to_json() for name, amounts in parts.items()}
+
+    def _took(self, stage: str, since: int) -> None:
+        self._metrics.submission_seconds.labels(stage).observe((self._clock() - since) / 1e9)
+
+    @asynccontextmanager
+    async def _alone(self, key: Key) -> AsyncIterator[None]:
+        """One submission at a time per name: its twins wait for its outcome and are then answered with it."""
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked() and self._locks.get(key) is lock:
+                del self._locks[key]
+
+
+def cost_json(passed: Passed) -> dict[str, object]:
+    """The price as it stands in the job view and on the Job; the actual cost is not known before the end."""
+    return {
+        "currency": "USD",
+        "rate_card": passed.price.rate_card,
+        "hourly": f"{passed.price.hourly:f}",
+        "ceiling": f"{passed.price.ceiling:f}",
+        "actual": None,
+        "lines": [
+            {"resource": line.resource, "quantity": line.quantity, "hourly": f"{line.hourly:f}"}
+            for line in passed.price.lines
+        ],
+    }
+
+
+def _decision(
+    violations: tuple[Violation, ...],
+    cost: dict[str, object] | None,
+    quota: dict[str, object],
+    manifest: dict[str, object] | None,
+    warnings: tuple[str, ...],
+) -> dict[str, object]:
+    return {
+        "decision": "refused" if violations else "admitted",
+        "violations": list(violations),
+        "cost": cost,
+        "quota": quota,
+        "manifest": manifest,
+        "warnings": list(warnings),
+    }
+
+
+def _unavailable(error: ClusterError, key: Key) -> PublicError:
+    """A create that certainly did nothing. A missing namespace is worth naming: the tenant was never rendered."""
+    if isinstance(error, ObjectMissing):
+        return KubernetesUnavailable(
+            f"namespace {key.namespace} does not exist: apply the output of `runway tenants render`", retry_after=30
+        )
+    return KubernetesUnavailable(str(error))

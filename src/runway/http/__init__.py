@@ -1,0 +1,1 @@
+"""The HTTP interface: routes per noun, problem documents, middleware."""

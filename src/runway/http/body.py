@@ -1,0 +1,37 @@
+"""Request bodies: bounded before they are read, and strict JSON."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from runway.errors import BodyTooLarge, InvalidSpec, UnsupportedMediaType, Violation
+from runway.jobs.spec import decode
+
+
+async def read_json(request: Request, limit: int) -> object:
+    """The JSON document a request carries. Raises UnsupportedMediaType, BodyTooLarge or InvalidSpec."""
+    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
+    if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8"):
+        raise UnsupportedMediaType("send the job as application/json in UTF-8")
+    body = await _read(request, limit)
+    try:
+        return decode(body)
+    except ValueError as error:
+        raise InvalidSpec((Violation("body", "malformed_json", str(error), hint="send one JSON object"),)) from error
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"a request body may have at most {limit} bytes")

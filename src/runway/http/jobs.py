@@ -1,0 +1,197 @@
+"""`/v1/jobs`: submit, list, read, cancel."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from datetime import datetime
+from itertools import islice
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from fastapi.params import Header
+from fastapi.responses import Response
+
+from runway.cluster.store import Key
+from runway.errors import (
+    BodyTooLarge,
+    IdempotencyConflict,
+    InvalidParameter,
+    InvalidSpec,
+    JobNotFound,
+    KubernetesUnavailable,
+    NotReady,
+    OutcomeUnknown,
+    QuotaExceeded,
+    RateLimited,
+    TenantRequired,
+    TooBusy,
+    UnknownTenant,
+    UnsupportedMediaType,
+    Violation,
+)
+from runway.flow.cancel import cancel
+from runway.http.body import read_json
+from runway.http.problems import responses
+from runway.http.schemas import DRY_RUN_SCHEMA, JOB_SPEC_SCHEMA, JobList
+from runway.http.services import Services, services
+from runway.http.tenancy import OptionalTenant, RequiredTenant
+from runway.jobs.identity import JOB_ID
+from runway.jobs.view import JobView, State
+
+router = APIRouter(tags=["jobs"])
+
+_encoder = msgspec.json.Encoder()
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+
+
+@router.post(
+    "/v1/jobs",
+    status_code=201,
+    response_model=JobView,
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": JOB_SPEC_SCHEMA}}}},
+    responses={
+        200: {
+            "description": "A dry run's decision, or the first job again with `Idempotent-Replay: true`",
+            "content": {"application/json": {"schema": DRY_RUN_SCHEMA}},
+        },
+        **responses(
+            TenantRequired, UnknownTenant, QuotaExceeded, IdempotencyConflict, BodyTooLarge, UnsupportedMediaType,
+            InvalidSpec, InvalidParameter, RateLimited, NotReady, KubernetesUnavailable, OutcomeUnknown, TooBusy,
+        ),
+    },
+)  # fmt: skip
+async def submit_job(
+    request: Request,
+    tenant: RequiredTenant,
+    dry_run: Annotated[bool, Query(description="Decide, price and let Kubernetes check, but keep nothing")] = False,
+    _key: Annotated[str | None, Header(alias="Idempotency-Key", description="Makes a retry safe")] = None,
+) -> Response:
+    """Submit a job: it is admitted now or refused now, with every reason at once."""
+    use = services(request)
+    key = _idempotency_key(request)
+    document = await read_json(request, use.settings.max_body_bytes)
+    if dry_run:
+        return _json(await use.submitter.dry_run(tenant, document))
+    submission = await use.submitter.submit(tenant, document, key)
+    headers = {"Location": f"/v1/jobs/{submission.view.id}"}
+    if submission.replayed:
+        return _json(submission.view, headers=headers | {"Idempotent-Replay": "true"})
+    return _json(submission.view, status=201, headers=headers)
+
+
+@router.get(
+    "/v1/jobs",
+    response_model=JobList,
+    responses=responses(TenantRequired, UnknownTenant, InvalidParameter, NotReady),
+)
+async def list_jobs(
+    request: Request,
+    scope: OptionalTenant,
+    tenant: Annotated[str | None, Query(max_length=63, description="Only this tenant's jobs")] = None,
+    state: Annotated[State | None, Query(description="Only jobs in this state")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: Annotated[str | None, Query(max_length=400, description="`next_cursor` of the page before")] = None,
+) -> Response:
+    """List jobs, newest first. The X-Tenant-ID header, where sent, scopes the list."""
+    use = services(request)
+    use.observer.require_synced()
+    if scope is not None and tenant not in (None, scope):
+        raise InvalidParameter("the query asks for another tenant than the X-Tenant-ID header")
+    wanted = _namespace(use, scope or tenant)
+    place = _read_cursor(cursor) if cursor else None
+    found = (
+        (at, view)
+        for at in use.observer.store.newest_first(place)
+        if wanted in (None, at[1].namespace)
+        and (view := use.observer.view(at[1])) is not None
+        and state in (None, view.state)
+    )
+    page = list(islice(found, limit + 1))
+    more = len(page) > limit
+    return _json(
+        {"jobs": [view for _, view in page[:limit]], "next_cursor": _write_cursor(page[limit - 1][0]) if more else None}
+    )
+
+
+@router.get(
+    "/v1/jobs/{job_id}",
+    response_model=JobView,
+    responses=responses(TenantRequired, UnknownTenant, JobNotFound, NotReady),
+)
+async def read_job(request: Request, job_id: str, scope: OptionalTenant) -> Response:
+    """One job, as it is now."""
+    use = services(request)
+    view = use.observer.view(find_job(use, job_id, scope))
+    if view is None:
+        raise JobNotFound(job_id)
+    return _json(view)
+
+
+@router.delete(
+    "/v1/jobs/{job_id}",
+    status_code=202,
+    response_model=JobView,
+    responses=responses(TenantRequired, UnknownTenant, JobNotFound, NotReady, KubernetesUnavailable, TooBusy),
+)
+async def cancel_job(request: Request, job_id: str, scope: OptionalTenant) -> Response:
+    """Cancel a job: SIGTERM, its grace period, SIGKILL. Idempotent; the record stays until its time to live."""
+    use = services(request)
+    key = find_job(use, job_id, scope)
+    return _json(await cancel(use.kubernetes, use.observer, key, use.now), status=202)
+
+
+def find_job(use: Services, job_id: str, scope: str | None) -> Key:
+    """Where a job is; another tenant's is not found. Raises JobNotFound or NotReady."""
+    use.observer.require_synced()
+    if JOB_ID.fullmatch(job_id):
+        tenants = use.policy.tenants.values() if scope is None else [use.policy.tenants[scope]]
+        for tenant in tenants:
+            key = Key(tenant.namespace, job_id)
+            record = use.observer.store.get(key)
+            if record is not None and record.job is not None:
+                return key
+    raise JobNotFound(job_id[:80])
+
+
+def _idempotency_key(request: Request) -> str | None:
+    values = request.headers.getlist("Idempotency-Key")
+    if not values:
+        return None
+    if len(values) > 1 or _IDEMPOTENCY_KEY.fullmatch(values[0]) is None:
+        message = "must be sent once, with 1 to 255 printable ASCII characters"
+        raise InvalidParameter(
+            f"the Idempotency-Key header {message}", violations=(Violation("Idempotency-Key", "malformed", message),)
+        )
+    return values[0]
+
+
+def _namespace(use: Services, tenant: str | None) -> str | None:
+    if tenant is None:
+        return None
+    known = use.policy.tenants.get(tenant)
+    if known is None:
+        raise UnknownTenant(f"tenant {tenant[:63]!r} is not in the policy")
+    return known.namespace
+
+
+def _write_cursor(place: tuple[datetime, Key]) -> str:
+    created, key = place
+    return base64.urlsafe_b64encode(f"{created.isoformat()}|{key.namespace}|{key.name}".encode()).decode()
+
+
+def _read_cursor(cursor: str) -> tuple[datetime, Key]:
+    try:
+        created, namespace, name = base64.urlsafe_b64decode(cursor.encode("ascii")).decode().split("|")
+        moment = datetime.fromisoformat(created)
+        if moment.tzinfo is None:
+            raise ValueError("no time zone")
+    except (ValueError, binascii.Error) as error:
+        raise InvalidParameter("the cursor is not one that a list has returned") from error
+    return moment, Key(namespace, name)
+
+
+def _json(document: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(_encoder.encode(document), status_code=status, media_type="application/json", headers=headers)

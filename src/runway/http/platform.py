@@ -1,0 +1,158 @@
+"""`/v1/quota`, `/v1/policy`, health and metrics: what is not about one job."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from runway.admission.pricing import price
+from runway.admission.quota import Account, Amounts
+from runway.cluster.store import Key
+from runway.errors import ClusterError, KubernetesUnavailable, NotReady, TenantRequired, TooBusy, UnknownTenant
+from runway.http.problems import responses
+from runway.http.schemas import AmountsView, HolderView, QuotaView, TenantQuotaView
+from runway.http.services import Services, services
+from runway.http.tenancy import OptionalTenant
+from runway.jobs.spec import Resources
+from runway.policy import Policy, Pool
+from runway.quantity import format_bytes, format_cpu
+
+router = APIRouter(tags=["platform"])
+
+_encoder = msgspec.json.Encoder()
+
+FRESH_SECONDS: Final = 3.0
+"""A watch that was heard from this lately shows that Kubernetes is in contact."""
+PING_SECONDS: Final = 0.8
+"""Less than the second that a kubelet waits for a probe."""
+
+
+@router.get("/v1/quota", response_model=QuotaView, responses=responses(TenantRequired, UnknownTenant, NotReady))
+async def read_quota(request: Request, scope: OptionalTenant) -> Response:
+    """What each tenant may hold and holds, and which jobs hold it."""
+    use = services(request)
+    use.observer.require_synced()
+    tenants = list(use.policy.tenants) if scope is None else [scope]
+    return _json(QuotaView([_tenant_quota(use, tenant) for tenant in tenants]))
+
+
+@router.get("/v1/policy", responses=responses())
+async def read_policy(request: Request) -> Response:
+    """The bounds, pools and prices in force."""
+    return _json(policy_json(services(request).policy))
+
+
+@router.get("/healthz", responses=responses(NotReady))
+async def healthz(request: Request) -> Response:
+    """Alive: 200 unless the observe loop has failed for good, which only a restart mends."""
+    broken = services(request).observer.broken
+    if broken:
+        raise NotReady(broken)
+    return _json({"status": "alive"})
+
+
+@router.get("/readyz", responses=responses(NotReady, KubernetesUnavailable))
+async def readyz(request: Request) -> Response:
+    """Ready: everything was listed once, and Kubernetes is in contact: heard from just now, or it answers."""
+    use = services(request)
+    observer = use.observer
+    observer.require_synced()
+    lost = [f"{kind}: {watch.lost}" for kind, watch in observer.watches.items() if watch.lost]
+    if lost:
+        raise KubernetesUnavailable("contact is lost: " + "; ".join(lost))
+    if min(observer.age(watch) for watch in observer.watches.values()) > FRESH_SECONDS:
+        try:
+            await use.kubernetes.ping(PING_SECONDS)
+        except (ClusterError, TooBusy) as error:
+            raise KubernetesUnavailable(f"contact is lost: {error}") from error
+    ages = {kind: round(observer.age(watch), 1) for kind, watch in observer.watches.items()}
+    return _json({"status": "ready", "role": "writer", "watch_age_seconds": ages, "jobs": len(observer.store)})
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    return Response(generate_latest(services(request).metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def policy_json(policy: Policy) -> dict[str, Any]:
+    """The policy as callers need it: bounds in quantities, and what each pool's parts cost an hour."""
+    limits = policy.limits
+    return {
+        "limits": {
+            "cpu": {"min": format_cpu(limits.cpu.min), "max": format_cpu(limits.cpu.max)},
+            "memory": {"min": format_bytes(limits.memory.min), "max": format_bytes(limits.memory.max)},
+            "gpu": limits.gpu.model_dump(),
+            "timeout_seconds": limits.timeout_seconds.model_dump(),
+            "grace_period_seconds": limits.grace_period_seconds.model_dump(),
+            "retries": limits.retries.model_dump(),
+            "ephemeral_storage": {"per_job": format_bytes(limits.ephemeral_storage.per_job)},
+            "retention_seconds": limits.retention_seconds,
+        },
+        "images": {"allow": list(policy.images.allow)},
+        "pools": {name: _pool_json(name, pool) for name, pool in policy.pools.items()},
+        "tenants": {
+            name: {"namespace": tenant.namespace, "quota": _quota_json(tenant.quota), "rate": tenant.rate.model_dump()}
+            for name, tenant in policy.tenants.items()
+        },
+    }
+
+
+def _pool_json(name: str, pool: Pool) -> dict[str, Any]:
+    parts = {"cpu": Resources(1000, 0), "memory_gib": Resources(0, 1024**3), "gpu": Resources(0, 0, 1)}
+    if not pool.gpu:
+        del parts["gpu"]
+    return {
+        "instance_type": pool.instance_type,
+        "gpu_type": pool.gpu_type,
+        "node": {"cpu": format_cpu(pool.cpu), "memory": format_bytes(pool.memory), "gpu": pool.gpu},
+        "hourly_usd": f"{pool.hourly_usd:f}",
+        "hourly_usd_per": {part: f"{price(name, pool, one, 0).hourly:f}" for part, one in parts.items()},
+    }
+
+
+def _quota_json(quota: Any) -> dict[str, object]:
+    return Amounts(quota.gpu, quota.cpu, quota.memory, quota.jobs).to_json()
+
+
+def _tenant_quota(use: Services, tenant: str) -> TenantQuotaView:
+    account, namespace = use.observer.ledger.accounts[tenant], use.policy.tenants[tenant].namespace
+    return TenantQuotaView(
+        tenant=tenant,
+        namespace=namespace,
+        limit=_amounts(account.limit),
+        used=_amounts(account.used),
+        reserved=_amounts(account.reserved),
+        held_by_terminating=_amounts(account.terminating),
+        jobs=_holders(use, account, namespace),
+    )
+
+
+def _holders(use: Services, account: Account, namespace: str) -> list[HolderView]:
+    holders = []
+    for job_id, booking in account.bookings.items():
+        view = use.observer.view(Key(namespace, job_id))
+        held = booking.amounts
+        holders.append(
+            HolderView(
+                job_id,
+                view.state if view else None,
+                held.gpu,
+                format_cpu(held.cpu),
+                format_bytes(held.memory),
+                booking.terminating.jobs > 0,
+            )
+        )
+    return holders
+
+
+def _amounts(amounts: Amounts) -> AmountsView:
+    return AmountsView(amounts.gpu, format_cpu(amounts.cpu), format_bytes(amounts.memory), amounts.jobs)
+
+
+def _json(document: Any) -> Response:
+    return Response(_encoder.encode(document), media_type="application/json")

@@ -1,0 +1,36 @@
+"""What the routes work with: made once by `create_app`, kept on the app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+from fastapi import Request
+
+from runway.cluster.client import Kubernetes
+from runway.flow.observe import Observer
+from runway.flow.submit import Submitter
+from runway.policy import Policy
+from runway.settings import Settings
+from runway.telemetry.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Services:
+    """Everything a request may use. `streams` counts the log streams that are open."""
+
+    settings: Settings
+    policy: Policy
+    kubernetes: Kubernetes
+    observer: Observer
+    submitter: Submitter
+    metrics: Metrics
+    now: Callable[[], datetime]
+    streams: int = field(default=0)
+
+
+def services(request: Request) -> Services:
+    """The services of the app that this request came to."""
+    return cast("Services", request.app.state.services)

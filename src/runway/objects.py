@@ -1,0 +1,196 @@
+"""The parts of Kubernetes objects that Runway reads, and nothing else: decoding is most of the work of a watch.
+
+Names follow the API: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+LABEL_CONTROLLER: Final = "batch.kubernetes.io/controller-uid"
+"""Put on every pod of a Job by the Job controller.
+
+https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-controller-uid
+"""
+
+
+_LOG_ALREADY_GONE: Final = "Error on reading termination message from logs"
+"""What the kubelet writes in place of the last lines when it has removed the log of a deleted pod already."""
+
+
+class _Part(msgspec.Struct, frozen=True, rename="camel"):
+    """Fields that Kubernetes leaves out when they are empty have the empty value as their default."""
+
+
+class Metadata(_Part, frozen=True):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = "0"
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class Condition(_Part, frozen=True):
+    type: str
+    status: str
+    reason: str | None = None
+    message: str | None = None
+    last_transition_time: datetime | None = None
+
+
+class ResourceRequirements(_Part, frozen=True):
+    limits: dict[str, str] = {}
+
+
+class Container(_Part, frozen=True):
+    name: str
+    resources: ResourceRequirements = ResourceRequirements()
+
+
+class PodSpec(_Part, frozen=True):
+    node_name: str | None = None
+    containers: tuple[Container, ...] | None = None
+
+
+class PodTemplate(_Part, frozen=True):
+    spec: PodSpec = PodSpec()
+
+
+class JobSpec(_Part, frozen=True):
+    template: PodTemplate = PodTemplate()
+
+
+class JobStatus(_Part, frozen=True):
+    conditions: tuple[Condition, ...] = ()
+    start_time: datetime | None = None
+    completion_time: datetime | None = None
+    active: int = 0
+    failed: int = 0
+    succeeded: int = 0
+    terminating: int | None = None
+
+
+class Job(_Part, frozen=True):
+    metadata: Metadata
+    spec: JobSpec = JobSpec()
+    status: JobStatus = JobStatus()
+
+    def condition(self, type_: str) -> Condition | None:
+        """The condition of this type where its status is True."""
+        return next((item for item in self.status.conditions if item.type == type_ and item.status == "True"), None)
+
+    @property
+    def finished(self) -> bool:
+        """Whether Kubernetes has given its verdict: no pod of the Job will be created any more.
+
+        https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
+        """
+        return self.condition("Complete") is not None or self.condition("Failed") is not None
+
+
+class Waiting(_Part, frozen=True):
+    reason: str | None = None
+    message: str | None = None
+
+
+class Running(_Part, frozen=True):
+    started_at: datetime | None = None
+
+
+class Terminated(_Part, frozen=True):
+    exit_code: int = 0
+    signal: int | None = None
+    reason: str | None = None
+    message: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def last_words(self) -> str | None:
+        """The end of the log as the kubelet kept it; None where it kept none, or only its own failure to read it.
+
+        https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
+        """
+        return None if (self.message or "").startswith(_LOG_ALREADY_GONE) else self.message or None
+
+
+class ContainerState(_Part, frozen=True):
+    waiting: Waiting | None = None
+    running: Running | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(_Part, frozen=True):
+    name: str
+    state: ContainerState = ContainerState()
+
+
+class PodStatus(_Part, frozen=True):
+    phase: str = "Pending"
+    reason: str | None = None
+    message: str | None = None
+    start_time: datetime | None = None
+    conditions: tuple[Condition, ...] = ()
+    container_statuses: tuple[ContainerStatus, ...] = ()
+
+
+class Pod(_Part, frozen=True):
+    metadata: Metadata
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    @property
+    def ended(self) -> bool:
+        """Whether no container of the pod runs or will run.
+
+        https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
+        """
+        return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def terminating(self) -> bool:
+        """Whether the pod was told to end and has not yet."""
+        return self.metadata.deletion_timestamp is not None and not self.ended
+
+    @property
+    def controller_uid(self) -> str | None:
+        """The uid of the Job that the pod belongs to; None for a pod of something else."""
+        return self.metadata.labels.get(LABEL_CONTROLLER)
+
+    @property
+    def container(self) -> ContainerState:
+        """The state of the job's one container; empty before the kubelet has reported it."""
+        statuses = self.status.container_statuses
+        return statuses[0].state if statuses else ContainerState()
+
+    def condition(self, type_: str) -> Condition | None:
+        """The condition of this type, whatever its status."""
+        return next((item for item in self.status.conditions if item.type == type_), None)
+
+
+def with_last_words_of(pod: Pod, known: Pod) -> Pod:
+    """A newer state of a pod, with the last words of the one before where the kubelet has lost them since.
+
+    The kubelet reads the log anew for each status that it builds, also after it has removed the log of a deleted pod.
+    """
+    now, before = pod.container.terminated, known.container.terminated
+    if now is None or before is None or now.last_words is not None or before.last_words is None:
+        return pod
+    told = msgspec.structs.replace(now, message=before.message)
+    first, *others = pod.status.container_statuses
+    first = msgspec.structs.replace(first, state=msgspec.structs.replace(first.state, terminated=told))
+    return msgspec.structs.replace(pod, status=msgspec.structs.replace(pod.status, container_statuses=(first, *others)))
+
+
+def version(item: Job | Pod) -> int:
+    """The resource version as a number: comparable within one collection since Kubernetes 1.35.
+
+    https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+    """
+    return int(item.metadata.resource_version)

@@ -1,0 +1,96 @@
+"""The Kubernetes quantity grammar, strict, to and from integers.
+
+CPU is held in milli-CPU, memory in bytes; both are whole numbers everywhere else in Runway.
+
+https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+
+MAX_LENGTH = 32
+
+# ASCII digits only: `\d` also matches other scripts' digits, which Kubernetes refuses.
+_GRAMMAR = re.compile(
+    r"(?P<number>[0-9]{1,20}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?"
+)
+
+_DECIMAL: dict[str, Fraction] = {
+    "": Fraction(1),
+    "n": Fraction(1, 10**9),
+    "u": Fraction(1, 10**6),
+    "m": Fraction(1, 10**3),
+    "k": Fraction(10**3),
+    "M": Fraction(10**6),
+    "G": Fraction(10**9),
+    "T": Fraction(10**12),
+    "P": Fraction(10**15),
+    "E": Fraction(10**18),
+}
+_BINARY: dict[str, int] = {
+    suffix: 1024**power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)
+}
+
+
+def parse_cpu(text: str) -> int:
+    """CPU as milli-CPU: `"500m"` is 500, `"2"` is 2000.
+
+    Raises ValueError where the text is not a quantity, or is finer than 1m, which Kubernetes does not allow:
+    https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#meaning-of-cpu
+    """
+    milli = _parse(text) * 1000
+    if milli.denominator != 1:
+        raise ValueError("CPU cannot be finer than 1m")
+    return int(milli)
+
+
+def parse_bytes(text: str) -> int:
+    """Memory as bytes: `"64Mi"` is 67108864.
+
+    Raises ValueError where the text is not a quantity or not a whole number of bytes; `"400m"`, four tenths of a byte,
+    is the usual slip for `"400Mi"`.
+    https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#meaning-of-memory
+    """
+    amount = _parse(text)
+    if amount.denominator != 1:
+        raise ValueError("memory must be a whole number of bytes (the suffix m means thousandths; Mi means mebibytes)")
+    return int(amount)
+
+
+def ceil_units(text: str, per_unit: int = 1) -> int:
+    """A quantity in a Kubernetes object, in units of 1/`per_unit`, rounded up as the scheduler does.
+
+    Unlike a caller's, it may be finer than the unit: whatever Kubernetes took must be counted, not refused.
+    """
+    return math.ceil(_parse(text) * per_unit)
+
+
+def format_cpu(milli: int) -> str:
+    """Milli-CPU in the canonical form of Kubernetes: 500 is `"500m"`, 2000 is `"2"`."""
+    return str(milli // 1000) if milli % 1000 == 0 else f"{milli}m"
+
+
+def format_bytes(amount: int) -> str:
+    """Bytes with the largest binary suffix that divides them: 67108864 is `"64Mi"`, 1000 is `"1000"`."""
+    for suffix, size in reversed(_BINARY.items()):
+        if amount and amount % size == 0:
+            return f"{amount // size}{suffix}"
+    return str(amount)
+
+
+def _parse(text: str) -> Fraction:
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"a quantity has at most {MAX_LENGTH} characters")
+    match = _GRAMMAR.fullmatch(text)
+    if match is None:
+        raise ValueError('not a Kubernetes quantity such as "500m", "2" or "8Gi"')
+    suffix = match["suffix"] or ""
+    number = Fraction(match["number"].rstrip("."))
+    if suffix in _DECIMAL:
+        return number * _DECIMAL[suffix]
+    if suffix in _BINARY:
+        return number * _BINARY[suffix]
+    return number * Fraction(f"1{suffix}")  # Fraction reads the exponent form itself

@@ -1,0 +1,45 @@
+"""Process settings, from the environment: how this copy of Runway runs. What jobs may do stands in the policy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from runway.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable `RUNWAY_` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="RUNWAY_", frozen=True)
+
+    policy: Path
+    """The policy file."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    max_body_bytes: int = Field(default=262_144, ge=1024, le=1_048_576)
+    """A job's spec is kept in an annotation, and all annotations of an object have 256 KiB."""
+    kubernetes_seconds: float = Field(default=2.5, ge=0.1, le=30)
+    """How long one call to Kubernetes may take. A submission makes at most two: the create, and a read to settle it."""
+    max_in_flight: int = Field(default=64, ge=1, le=1000)
+    """Calls to Kubernetes at once."""
+    max_streams: int = Field(default=100, ge=1, le=10_000)
+    """Log streams at once."""
+
+    @property
+    def kubeconfig(self) -> Path | None:
+        """The kubeconfig named in `KUBECONFIG`; None in a cluster, where the service account is used."""
+        named = os.environ.get("KUBECONFIG")
+        return Path(named) if named else None
+
+
+def load_settings() -> Settings:
+    """Read the environment. Raises ConfigurationError, which names every faulty variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [f"RUNWAY_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
+        raise ConfigurationError("\n".join(faults)) from error

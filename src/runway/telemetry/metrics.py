@@ -1,0 +1,94 @@
+"""Every metric Runway has: names, types and labels in one place.
+
+Labels are bounded by the policy and by enums; a job id is never a label. What can be read from state (quota, jobs,
+watch age) is read at the scrape, at a cost that grows with the tenants and not with the jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Sample(NamedTuple):
+    """One value read from state at a scrape."""
+
+    metric: str
+    labels: tuple[str, ...]
+    value: float
+
+
+GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "runway_quota_limit": ("What a tenant may hold", ("tenant", "resource")),
+    "runway_quota_used": ("What a tenant's jobs hold", ("tenant", "resource")),
+    "runway_quota_reserved": ("What creates in flight have reserved", ("tenant", "resource")),
+    "runway_quota_terminating": ("What pods hold that were told to end", ("tenant", "resource")),
+    "runway_jobs": ("Jobs known, by state", ("tenant", "state")),
+    "runway_active_cost_ceiling_usd": ("The most that jobs which are not over can cost", ("tenant",)),
+    "runway_watch_age_seconds": ("Seconds since a watch last heard from Kubernetes", ("kind",)),
+    "runway_synced": ("1 once everything was listed", ()),
+}
+"""Read at the scrape: resources in GPUs, CPUs, bytes and jobs."""
+
+
+class Metrics:
+    """The metrics of one app, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.submissions = Counter(
+            "runway_submissions_total",
+            "Submissions by outcome: created, replayed, or the code of the refusal",
+            ("tenant", "outcome"),
+            registry=self.registry,
+        )
+        self.submission_seconds = Histogram(
+            "runway_submission_seconds",
+            "Seconds of a submission, by stage: admit, create, total",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.rate_limited = Counter(
+            "runway_rate_limited_total", "Submissions refused for their rate", ("tenant",), registry=self.registry
+        )
+        self.http_seconds = Histogram(
+            "runway_http_request_seconds",
+            "Seconds of a request to Runway until its answer began",
+            ("route", "method", "status"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.corrections = Counter(
+            "runway_resync_corrections_total",
+            "Records that a list found other than the watch had left them",
+            ("kind",),
+            registry=self.registry,
+        )
+        self.watch_losses = Counter(
+            "runway_watch_losses_total", "Times contact with Kubernetes was lost", ("kind",), registry=self.registry
+        )
+
+    def read_at_scrape(self, read: Callable[[], Iterable[Sample]]) -> None:
+        """Have `read` called at each scrape for the metrics of `GAUGES`."""
+        self.registry.register(_AtScrape(read))
+
+
+class _AtScrape(Collector):
+    def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        families = {name: GaugeMetricFamily(name, text, labels=labels) for name, (text, labels) in GAUGES.items()}
+        for sample in self._read():
+            families[sample.metric].add_metric(sample.labels, sample.value)
+        yield from families.values()
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())

@@ -1,0 +1,137 @@
+"""The command line against the real thing, as a person or a script would call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from demo.api import IMAGE
+from demo.server import Server
+from demo.stage import Stage
+
+pytestmark = pytest.mark.cluster
+
+RUNWAY = str(Path(sys.executable).with_name("runway"))
+SPEC = [f"--image={IMAGE}", "--cpu=100m", "--memory=32Mi", "--grace=5"]
+STAY = ["--", "sh", "-c", "trap 'echo ending; exit 143' TERM; echo started; sleep 600 & wait"]
+
+Done = subprocess.CompletedProcess[str]
+Cli = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def environment(server: Server) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "RUNWAY_URL": server.url, "RUNWAY_TENANT": "vision"}
+
+
+@pytest.fixture(scope="module")
+def cli(environment: dict[str, str]) -> Cli:
+    def call(*arguments: str) -> Done:
+        return finish(start(environment, *arguments))
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def runs(environment: dict[str, str]) -> dict[str, Done]:
+    """`runway run` of jobs that end in different ways, all at once."""
+    commands = {
+        "succeeds": ["--env=WHO=you", "--", "sh", "-c", "echo hello $WHO; echo there"],
+        "fails": ["--", "sh", "-c", "echo no data; exit 3"],
+        "too long": ["--timeout=10", *STAY],
+        "fails twice": ["--retries=1", "--", "sh", "-c", "echo trying; exit 4"],
+    }
+    started = {name: start(environment, "run", *SPEC, *command) for name, command in commands.items()}
+    return {name: finish(process) for name, process in started.items()}
+
+
+def test_run_shows_the_log_and_succeeds_with_the_job(runs: dict[str, Done]) -> None:
+    assert (runs["succeeds"].returncode, runs["succeeds"].stdout) == (0, "hello you\nthere\n")
+    assert "succeeded" in runs["succeeds"].stderr
+
+
+def test_run_exits_with_the_jobs_own_code(runs: dict[str, Done]) -> None:
+    assert (runs["fails"].returncode, runs["fails"].stdout) == (3, "no data\n")
+    assert "exit_nonzero" in runs["fails"].stderr
+
+
+def test_run_exits_with_124_at_the_deadline(runs: dict[str, Done]) -> None:
+    assert (runs["too long"].returncode, runs["too long"].stdout) == (124, "started\nending\n")
+    assert "deadline_exceeded" in runs["too long"].stderr
+
+
+def test_run_shows_every_attempt(runs: dict[str, Done]) -> None:
+    assert (runs["fails twice"].returncode, runs["fails twice"].stdout) == (4, "trying\ntrying\n")
+
+
+def test_a_job_from_submit_to_cancel(cli: Cli, environment: dict[str, str]) -> None:
+    submitted = cli("submit", *SPEC, "--name=from-the-cli", "-o", "name", *STAY)
+    job_id = submitted.stdout.strip()
+    assert submitted.returncode == 0
+    following = start(environment, "logs", "-f", job_id)
+    assert following.stdout is not None
+    assert following.stdout.readline() == "started\n"
+
+    status = json.loads(cli("status", job_id, "-o", "json").stdout)
+    assert (status["id"], status["name"], status["state"]) == (job_id, "from-the-cli", "running")
+    assert job_id in cli("ls", "--state", "running").stdout
+    [quota] = json.loads(cli("quota", "-o", "json").stdout)["tenants"]
+    assert [holder["id"] for holder in quota["jobs"]] == [job_id]
+    gave_up = cli("wait", job_id, "--timeout", "1")
+    assert gave_up.returncode == 75
+
+    waiting = start(environment, "wait", job_id)
+    cancelled = cli("cancel", "-y", job_id)
+    assert (cancelled.returncode, "cancelling" in cancelled.stdout) == (0, True)
+    assert waiting.communicate(timeout=30)[0] != ""
+    assert waiting.returncode == 130
+    assert following.communicate(timeout=30)[0] == "ending\n"
+    assert following.returncode == 0
+    assert cli("wait", job_id).returncode == 130
+    # From the pod, or from the excerpt that was kept of it: the same words.
+    after = cli("logs", job_id)
+    assert (after.returncode, after.stdout) == (0, "started\nending\n")
+
+
+def test_logs_of_a_job_that_waits_begin_once_it_runs(cli: Cli, environment: dict[str, str], stage: Stage) -> None:
+    """`logs -f` may be called at once: a job that has not started is no error, and nor is a job that never starts."""
+    never = cli("submit", *SPEC, "--tenant=research", "--cpu=8", "-o", "name", "--", "true").stdout.strip()
+    following = start(environment, "logs", "-f", never, "--tenant=research")
+    stage.until(never, lambda view: view["conditions"] != [], "unschedulable")
+    assert cli("logs", never, "--tenant=research").returncode == 1
+    assert following.poll() is None
+    assert cli("cancel", "-y", never, "--tenant=research").returncode == 0
+    assert following.communicate(timeout=30)[0] == ""
+    assert following.returncode == 1
+
+
+def test_a_refusal_is_shown_whole_and_exits_with_1(cli: Cli) -> None:
+    done = cli("submit", "--image=example.org/miner:1", "--cpu=64", "--memory=1", "--", "true")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    for field in ("image", "resources.cpu", "resources.memory"):
+        assert f"{field}: " in done.stderr
+    over = cli("submit", *SPEC, "--tenant=research", "--gpu=1", "--", "true")
+    assert over.returncode == 1
+    assert "quota_exceeded" in over.stderr
+
+
+def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    command = [RUNWAY, *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> Done:
+    try:
+        stdout, stderr = process.communicate(timeout=90)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)

@@ -1,0 +1,65 @@
+"""Every claim of the demo holds, and the demo says so where one does not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from demo.__main__ import main
+from demo.api import shell
+from demo.scenario import Scenario, Source, play
+from demo.scenarios import SCENARIOS
+from demo.scenarios.admission import BAD_SPEC_REFUSED
+from demo.stage import Stage, Tools, expect
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.title)
+def test_the_claim_is_seen_by_runway_and_by_another_witness(scenario: Scenario, tools: Tools) -> None:
+    evidence: list[tuple[Source, str]] = []
+    outcome = play(scenario, Stage(tools, lambda source, text: evidence.append((source, text))))
+
+    assert outcome.seen, f"{outcome.missing}; seen before: {evidence}"
+    witnesses = {source for source, _ in evidence}
+    assert Source.RUNWAY in witnesses
+    assert len(witnesses) > 1
+
+
+def claim_success_of_a_failing_job(stage: Stage) -> None:
+    view = stage.until_over(stage.submit("vision", shell("exit 3"))["id"])
+    stage.saw(Source.RUNWAY, f"the job is {view['state']}")
+    expect(view["state"] == "succeeded", f"the job is {view['state']}")
+
+
+FALSE = Scenario("A false claim", "A job that exits with 3 succeeds.", claim_success_of_a_failing_job)
+
+
+@pytest.mark.usefixtures("demo_environment")
+def test_a_claim_that_is_not_seen_fails_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([BAD_SPEC_REFUSED, FALSE]) == 1
+    shown = capsys.readouterr().out
+    assert "1 of 2 claims seen" in shown
+    assert re.search(r"2  A false claim +[0-9.]+ s  NOT SEEN", shown)
+    assert "the job is failed" in shown
+
+
+@pytest.mark.usefixtures("demo_environment")
+def test_the_demo_succeeds_where_every_claim_is_seen_and_stops_its_runway(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([BAD_SPEC_REFUSED]) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 1 claims seen" in shown
+    pid = re.search(r"Runway: http://127\.0\.0\.1:[0-9]+, pid ([0-9]+)", shown)
+    assert pid is not None
+    assert not Path("/proc", pid[1]).exists()
+
+
+@pytest.mark.usefixtures("demo_environment")
+def test_the_demo_does_not_begin_without_a_cluster(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    assert main([BAD_SPEC_REFUSED]) == 2
+    assert "demo: kubectl" in capsys.readouterr().err

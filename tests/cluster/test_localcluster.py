@@ -1,0 +1,105 @@
+"""The local cluster as the rest of the tests find it. Nothing here disturbs a job that runs."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from localcluster import LocalCluster, addresses
+
+pytestmark = pytest.mark.cluster
+
+NAMESPACE = "localcluster-test"
+
+
+@pytest.fixture
+def cluster() -> LocalCluster:
+    local = LocalCluster.default()
+    assert local.problems() == []
+    return local
+
+
+@pytest.fixture
+def namespace(cluster: LocalCluster) -> Iterator[str]:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+    cluster.kubectl("apply", "-f-", stdin=json.dumps(manifest))
+    # A namespace's default service account follows it by a moment.
+    cluster.kubectl("-n", NAMESPACE, "wait", "--for=create", "serviceaccount/default", "--timeout=30s")
+    yield NAMESPACE
+    cluster.kubectl("delete", "namespace", NAMESPACE)
+
+
+def test_the_node_is_ready_and_says_that_its_gpus_are_simulated(cluster: LocalCluster) -> None:
+    node = json.loads(cluster.kubectl("get", "node", addresses.NODE_NAME, "-o", "json"))
+
+    assert node["status"]["allocatable"]["nvidia.com/gpu"] == "8"
+    labels = node["metadata"]["labels"]
+    assert labels["nvidia.com/gpu.product"] == "NVIDIA-A10G"
+    assert labels["runway.local/gpu-type"] == "a10g"
+    assert labels["runway.local/simulated-gpus"] == "true"
+
+
+def test_up_again_restarts_nothing(cluster: LocalCluster) -> None:
+    before = {component.name: component.pid for component in cluster.components()}
+    started = time.monotonic()
+    cluster.up()
+
+    assert time.monotonic() - started < 5
+    assert {component.name: component.pid for component in cluster.components()} == before
+
+
+def test_every_server_listens_on_loopback_or_the_bridge(cluster: LocalCluster) -> None:
+    pids = [component.pid for component in cluster.components() if component.pid]
+    listening = {address for pid in pids for address in listening_addresses(pid)}
+
+    assert ("127.0.0.1", addresses.API_SERVER_PORT) in listening
+    assert ("10.231.0.1", addresses.KUBELET_PORT) in listening
+    assert {host for host, _ in listening} == {"127.0.0.1", "10.231.0.1"}
+
+
+def test_a_killed_scheduler_can_be_started_again(cluster: LocalCluster) -> None:
+    scheduler = cluster.component("kube-scheduler")
+    killed = scheduler.pid
+    scheduler.kill()
+
+    assert scheduler.pid is None
+    assert cluster.problems() == ["kube-scheduler: not running"]
+    scheduler.start()
+    assert scheduler.pid != killed
+    assert cluster.problems() == []
+
+
+def test_a_restricted_pod_reaches_the_api_server_by_its_service(cluster: LocalCluster, namespace: str) -> None:
+    container = {
+        "name": "main",
+        "image": "runway.local/busybox:1",
+        # busybox speaks no TLS; the API server's answer to plain HTTP shows that it is at the other end.
+        "command": ["sh", "-c", r"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 5 $KUBERNETES_SERVICE_HOST 443"],
+        "resources": {"limits": {"cpu": "100m", "memory": "32Mi"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    spec = {"restartPolicy": "Never", "securityContext": security, "containers": [container]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client"}, "spec": spec}
+    cluster.kubectl("-n", namespace, "apply", "-f-", stdin=json.dumps(pod))
+    cluster.kubectl("-n", namespace, "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/client", "--timeout=45s")
+
+    assert "HTTP request to an HTTPS server" in cluster.kubectl("-n", namespace, "logs", "client")
+
+
+def listening_addresses(pid: int) -> set[tuple[str, int]]:
+    """The TCP sockets on which the process listens, from /proc/net (proc_pid_net(5)); IPv6 hosts stay in hex."""
+    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
+            fields = line.split()
+            host, _, port = fields[1].partition(":")
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in links:
+                found.add(
+                    (".".join(map(str, reversed(bytes.fromhex(host)))) if len(host) == 8 else host, int(port, 16))
+                )
+    return found

@@ -1,0 +1,162 @@
+"""The local cluster killed, taken over and removed. Run alone: every job of the cluster ends with it.
+
+The last test leaves the cluster up and empty.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from localcluster import LocalCluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.recovery]
+
+
+@pytest.fixture
+def cluster() -> LocalCluster:
+    local = LocalCluster.default()
+    # Each test starts from an empty cluster, whatever one before it left.
+    local.down()
+    local.up()
+    return local
+
+
+def test_up_recovers_when_everything_was_killed(cluster: LocalCluster) -> None:
+    cluster.kubectl("create", "configmap", "survivor", "-n", "default")
+    start_sleeping_pod(cluster)
+    kill_everything()
+    cluster.up()
+
+    assert cluster.problems() == []
+    # etcd's data is kept, so Runway finds its jobs again; the pod has ended, as after a reboot, and did not start anew.
+    cluster.kubectl("get", "configmap", "survivor", "-n", "default")
+    cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Failed", "pod/sleeper", "--timeout=60s")
+    assert sleeping_pods() == []
+
+
+def test_another_checkout_waits_for_its_turn_and_then_starts_afresh(cluster: LocalCluster, tmp_path: Path) -> None:
+    shutil.copytree(Path(cluster.checkout, "localcluster"), tmp_path / "localcluster")
+    cluster.kubectl("create", "namespace", "of-the-first-checkout")
+    start_sleeping_pod(cluster)
+
+    refused = localcluster(tmp_path, "up")
+    assert refused.returncode == 1
+    assert str(cluster.checkout) in refused.stderr
+    assert "localcluster down" in refused.stderr
+    assert cluster.problems() == []
+
+    kill_everything()
+    taken_over = localcluster(tmp_path, "up")
+    assert taken_over.returncode == 0, taken_over.stderr
+    assert sleeping_pods() == []
+    other = LocalCluster(tmp_path)
+    assert "of-the-first-checkout" not in other.kubectl("get", "namespaces", "-o", "name")
+
+    start_sleeping_pod(other)
+    kill_everything()
+    shutil.rmtree(tmp_path / "localcluster")
+    cluster.up()
+    assert cluster.problems() == []
+    assert sleeping_pods() == []
+
+
+def test_down_leaves_nothing_and_up_starts_again(cluster: LocalCluster) -> None:
+    start_sleeping_pod(cluster)
+    sockets = shim_sockets()
+    interfaces = [link for link in Path("/sys/class/net").iterdir() if (link / "master").resolve().name == "rwbr0"]
+    assert traces() != []
+    assert sockets != []
+    assert interfaces != []
+    cluster.down()
+
+    assert traces() == []
+    assert sleeping_pods() == []
+    assert [path for path in [*sockets, *interfaces, cluster.kubeconfig] if path.exists()] == []
+    cluster.down()
+    cluster.up()
+    assert cluster.problems() == []
+
+
+def traces() -> list[str]:
+    """What of a local cluster is on this machine, found without the code under test."""
+    found = [f"process {pid}" for pid in marked_pids()]
+    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "runway-localcluster" in line]
+    found += [str(path) for path in Path("/sys/class/net").glob("rwbr0")]
+    found += [str(path) for path in Path("/sys/fs/cgroup").rglob("runway-localcluster")]
+    for program in ("iptables-save", "ip6tables-save"):
+        rules = subprocess.run([program], capture_output=True, text=True, timeout=30, check=True).stdout
+        found += [line for line in rules.splitlines() if "KUBE-" in line]
+    found += [str(path) for path in Path("/var/lib/cni/results").glob("*") if "runway-localcluster" in path.read_text()]
+    links = [path for path in Path("/var/log/containers").glob("*") if path.is_symlink()]
+    found += [str(link) for link in links if "runway-localcluster" in str(link.readlink())]
+    places = ["/run/runway-localcluster", "/var/lib/runway-localcluster"]
+    places += [f"/var/lib/kubelet/device-plugins/{name}" for name in ("kubelet.sock", "runway-simulated-gpu.sock")]
+    return found + [place for place in places if Path(place).exists()]
+
+
+def shim_sockets() -> list[Path]:
+    """The sockets of containerd's shims: they lie outside of the cluster's own directories."""
+    bundles = Path("/run/runway-localcluster/containerd/io.containerd.runtime.v2.task/k8s.io")
+    return [Path(file.read_text().removeprefix("unix://")) for file in bundles.glob("*/address")]
+
+
+def marked_pids() -> list[int]:
+    pids = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if b"\0RUNWAY_LOCALCLUSTER=" in b"\0" + (entry / "environ").read_bytes():
+                    pids.append(int(entry.name))
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                # Ended meanwhile, or a process that even root may not look into: none of ours is.
+                continue
+    return pids
+
+
+def kill_everything() -> None:
+    """SIGKILL components and shims at once, as an out-of-memory machine or a CI runner's end would."""
+    pids = marked_pids()
+    assert len(pids) > 9
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def sleeping_pods() -> list[str]:
+    """Processes of start_sleeping_pod that still run on this machine."""
+    found = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if command.read_bytes() == b"sleep\x004321\x00":
+                found.append(command.parent.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def start_sleeping_pod(cluster: LocalCluster) -> None:
+    container = {"name": "main", "image": "runway.local/busybox:1", "command": ["sleep", "4321"]}
+    spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [container]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "sleeper"}, "spec": spec}
+    cluster.kubectl("apply", "-f-", stdin=json.dumps(pod))
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=60s")
+    assert len(sleeping_pods()) == 1
+
+
+def localcluster(checkout: Path, command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "localcluster", command],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )

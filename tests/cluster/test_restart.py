@@ -1,0 +1,105 @@
+"""Runway killed at any moment: the next start finds every job and all quota in Kubernetes, or says it is not ready."""
+
+from __future__ import annotations
+
+import uuid
+
+import httpx2
+import pytest
+
+from demo.api import Document, shell
+from demo.server import Server
+from demo.stage import Stage
+from demo.waiting import wait_for
+
+pytestmark = pytest.mark.cluster
+
+STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
+
+
+def test_a_killed_runway_comes_back_with_the_same_jobs_and_quota(stage: Stage, server: Server) -> None:
+    key, spec = f"test {uuid.uuid4()}", shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 2})
+    running = stage.accepted(stage.runway.submit("vision", spec, key=key))
+    waiting = stage.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    failed = stage.submit("vision", shell("exit 3"))
+    cancelled = stage.submit("vision", shell(STAY))
+    stage.until_log(cancelled["id"], "started")
+    stage.runway.cancel(cancelled["id"])
+    stage.until_over(cancelled["id"])
+    stage.until_over(failed["id"])
+    stage.until_log(running["id"], "started")
+    stage.until(waiting["id"], lambda view: view["conditions"] != [], "unschedulable")
+    views = {job["id"]: stage.runway.job(job["id"]) for job in (running, waiting, failed)}
+    quota, states = whole_quota(stage), states_of_all(stage)
+
+    server.kill()
+    server.launch()
+    seen = wait_for(lambda: first_answer(server), "Runway answers for quota", 30)
+
+    # What it says first is already whole: until then it says that it is not ready.
+    assert seen == quota
+    wait_for(lambda: stage.runway.get("/readyz").status_code == 200 or None, "ready", 10)
+    assert states_of_all(stage) == states
+    assert {job_id: stage.runway.job(job_id) for job_id in views} == views
+    assert stage.runway.job(cancelled["id"])["state"] == "cancelled"
+    replay = stage.runway.submit("vision", spec, key=key)
+    assert (replay.status_code, replay.json()["id"]) == (200, running["id"])
+    refused = stage.runway.submit("vision", spec | {"resources": {"cpu": "100m", "memory": "32Mi", "gpu": 3}})
+    assert (refused.status_code, refused.json()["held_by"]) == (403, [running["id"]])
+    assert stage.runway.log(running["id"]).text == "started\n"
+
+
+def test_a_submission_that_runway_was_killed_under_is_settled_by_its_key(stage: Stage, server: Server) -> None:
+    """Whether the create was done or not, the same request again leads to the one job."""
+    key, spec = f"test {uuid.uuid4()}", shell("true")
+    try:
+        with httpx2.Client(base_url=server.url, trust_env=False, timeout=0.004) as impatient:
+            impatient.post("/v1/jobs", json=spec, headers={"X-Tenant-ID": "vision", "Idempotency-Key": key})
+    except httpx2.TimeoutException:
+        pass
+    server.kill()
+    server.start()
+    answer = stage.runway.submit("vision", spec, key=key)
+
+    assert answer.status_code in (200, 201)
+    job_id = answer.json()["id"]
+    stage.until_over(job_id)
+    namespace = stage.runway.policy()["tenants"]["vision"]["namespace"]
+    assert len(stage.kubernetes.pods(namespace, job_id)) == 1
+    assert stage.runway.quota("vision")["reserved"]["jobs"] == 0
+
+
+def first_answer(server: Server) -> list[Document] | None:
+    """Quota as soon as Runway tells it; anything but 503 before that is an error."""
+    try:
+        answer = httpx2.get(f"{server.url}/v1/quota", trust_env=False, timeout=5)
+    except httpx2.ConnectError:
+        return None
+    if answer.status_code == 503:
+        assert answer.json()["code"] == "not_ready"
+        assert int(answer.headers["Retry-After"]) > 0
+        return None
+    assert answer.status_code == 200
+    return by_tenant(answer)
+
+
+def whole_quota(stage: Stage) -> list[Document]:
+    return by_tenant(stage.runway.get("/v1/quota"))
+
+
+def by_tenant(answer: httpx2.Response) -> list[Document]:
+    """Every tenant's quota, holders in order of their ids: which came first is not part of it."""
+    tenants: list[Document] = answer.json()["tenants"]
+    return [tenant | {"jobs": sorted(tenant["jobs"], key=lambda job: job["id"])} for tenant in tenants]
+
+
+def states_of_all(stage: Stage) -> dict[str, str]:
+    """Every job that Runway knows, page by page."""
+    found: dict[str, str] = {}
+    query: dict[str, str] = {}
+    while True:
+        page = stage.runway.get("/v1/jobs", limit=40, **query).json()
+        found |= {job["id"]: job["state"] for job in page["jobs"]}
+        if page["next_cursor"] is None:
+            return found
+        query = {"cursor": page["next_cursor"]}

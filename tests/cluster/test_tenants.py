@@ -1,0 +1,105 @@
+"""What guards a tenant's namespace even where Runway is passed by: the objects, and what they refuse to kubectl."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from demo.api import IMAGE, Document
+from demo.kubectl import Kubectl, KubectlFailed
+from demo.stage import Stage
+
+pytestmark = pytest.mark.cluster
+
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "runAsNonRoot": True,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+@pytest.mark.parametrize("tenant", ["vision", "speech", "research"])
+def test_the_namespace_has_the_tenants_quota_and_bounds(tenant: str, stage: Stage) -> None:
+    policy = stage.runway.policy()
+    namespace, quota = policy["tenants"][tenant]["namespace"], policy["tenants"][tenant]["quota"]
+
+    labels = found(stage.kubernetes, "namespace", namespace)["metadata"]["labels"]
+    modes = {mode: labels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")}
+    assert modes == {"enforce": "restricted", "audit": "restricted", "warn": "restricted"}
+    [backstop] = stage.kubernetes.select("resourcequotas", f"--namespace={namespace}")
+    assert backstop["spec"]["hard"] == {
+        "requests.nvidia.com/gpu": str(quota["gpu"]),
+        "requests.cpu": quota["cpu"],
+        "limits.cpu": quota["cpu"],
+        "requests.memory": quota["memory"],
+        "limits.memory": quota["memory"],
+        "pods": str(quota["jobs"]),
+    }
+    [limits] = stage.kubernetes.select("limitranges", f"--namespace={namespace}")
+    [bounds] = limits["spec"]["limits"]
+    assert bounds["max"] == {name: policy["limits"][name]["max"] for name in ("cpu", "memory")}
+    assert bounds["min"] == {name: policy["limits"][name]["min"] for name in ("cpu", "memory")}
+    network = stage.kubernetes.select("networkpolicies", f"--namespace={namespace}")
+    assert {name["metadata"]["name"] for name in network} == {"default-deny", "allow-egress-but-metadata"}
+
+
+PODS: dict[str, tuple[Document, Document, str]] = {
+    "privileged": ({"securityContext": {"privileged": True}}, {}, "violates PodSecurity|disallowed by cluster policy"),
+    "not restricted": ({"securityContext": {}}, {}, "violates PodSecurity"),
+    "root": ({"securityContext": RESTRICTED | {"runAsUser": 0}}, {}, "violates PodSecurity"),
+    "in the host's network": ({}, {"hostNetwork": True}, "violates PodSecurity"),
+    "with a path of the host": (
+        {},
+        {"volumes": [{"name": "host", "hostPath": {"path": "/"}}]},
+        "violates PodSecurity",
+    ),
+    "on a GPU that the tenant has not": (
+        {"resources": {"limits": {"cpu": "100m", "memory": "32Mi", "nvidia.com/gpu": "1"}}},
+        {},
+        "exceeded quota: runway-quota",
+    ),
+    "larger than a job may be": (
+        {"resources": {"limits": {"cpu": "100m", "memory": "200Gi"}}},
+        {},
+        "maximum memory usage per Container is 128Gi",
+    ),
+}
+
+
+@pytest.mark.parametrize(("container", "spec", "reason"), PODS.values(), ids=PODS.keys())
+def test_a_pod_made_with_kubectl_is_refused(
+    container: Document, spec: Document, reason: str, kubernetes: Kubectl
+) -> None:
+    with pytest.raises(KubectlFailed, match=reason):
+        kubernetes.run("create", "--filename=-", stdin=pod(container, spec))
+
+
+def test_a_harmless_pod_made_with_kubectl_is_taken(kubernetes: Kubectl) -> None:
+    """So that the refusals above are for the reason they give and no other."""
+    kubernetes.run("create", "--dry-run=server", "--filename=-", stdin=pod({}, {}))
+
+
+def pod(container: Document, spec: Document) -> str:
+    main = {
+        "name": "main",
+        "image": IMAGE,
+        "resources": {"limits": {"cpu": "100m", "memory": "32Mi"}},
+        "securityContext": RESTRICTED,
+        **container,
+    }
+    document: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "by-hand", "namespace": "runway-research"},
+        "spec": {"restartPolicy": "Never", "containers": [main], **spec},
+    }
+    return json.dumps(document)
+
+
+def found(kubernetes: Kubectl, kind: str, name: str) -> Document:
+    item = kubernetes.get(kind, name)
+    assert item is not None, f"there is no {kind} {name}"
+    return item

@@ -1,0 +1,222 @@
+"""Kubernetes stopped: submissions are answered in time, nothing is admitted twice or lost, and it recovers by itself.
+
+Last by name, since the API server is frozen and then killed. One run of events, in `outages`, is what every test looks
+at. What Runway cannot know at once (whether a create that was never answered was done) is waited for in the last ones.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import httpx2
+import pytest
+
+from demo.api import Document, document, shell
+from demo.kubectl import Kubectl
+from demo.server import Server
+from demo.stage import Stage, Tools
+from demo.waiting import wait_for
+from localcluster import LocalCluster
+
+pytestmark = pytest.mark.cluster
+
+STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
+ON_ONE_GPU = shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 1}, timeout_seconds=500)
+ANSWER_SECONDS = 6.0
+RECOVERY_SECONDS = 20.0
+SETTLE_SECONDS = 200.0
+"""An unanswered create is read back 30 times, with pauses of at most 5 s, before its quota is given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """An answer, and how long it took in seconds."""
+
+    answer: httpx2.Response
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """What was seen while the API server did not answer, and of the recovery."""
+
+    submissions: list[Timed]
+    cancel: Timed
+    statuses: dict[str, int]
+    """Of reads, by path."""
+    recovery_seconds: float
+    """From when the API server was let go on until /readyz was 200."""
+    submitted_after: int
+    """The status of the first submission after that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outages:
+    """What a frozen API server and then a killed one came to.
+
+    `key` was submitted while it was frozen and again afterwards; `beyond_quota` is one more submission than the quota
+    had room for, were the unanswered ones done. `ran_through` ran all the time, `ended_meanwhile` ended without an API
+    server.
+    """
+
+    frozen: Outage
+    killed: Outage
+    key: str
+    again: httpx2.Response
+    beyond_quota: httpx2.Response
+    ran_through: Document
+    ended_meanwhile: Document
+
+    @property
+    def both(self) -> tuple[Outage, Outage]:
+        return self.frozen, self.killed
+
+
+@pytest.fixture(scope="module")
+def outages(tools: Tools) -> Iterator[Outages]:
+    stage = Stage(tools, show=lambda *_: None)
+    api_server = LocalCluster.default().component("kube-apiserver")
+    key = f"test {uuid.uuid4()}"
+    try:
+        lasting, to_cancel = stage.submit("vision", ON_ONE_GPU), stage.submit("vision", shell(STAY))
+        for job in (lasting, to_cancel):
+            stage.until_log(job["id"], "started")
+
+        # Requests on connections that are open already reach the frozen server, so whether they are done is not known.
+        open_connections(stage)
+        api_server.freeze()
+        submissions = submit_at_once(stage, ON_ONE_GPU, [key, None, None])
+        beyond = stage.runway.submit("vision", ON_ONE_GPU)
+        frozen = observe(stage, submissions, to_cancel, api_server.thaw)
+        again = stage.runway.submit("vision", ON_ONE_GPU, key=key)
+
+        ending = stage.submit("vision", shell("echo started; sleep 3"))
+        stage.until_log(ending["id"], "started")
+        api_server.kill()
+        wait_for(lambda: stage.runway.get("/readyz").status_code == 503 or None, "not ready", 10)
+        killed = observe(stage, submit_at_once(stage, shell("true"), [None] * 3), to_cancel, api_server.start)
+        yield Outages(frozen, killed, key, again, beyond, lasting, ending)
+    finally:
+        # Whatever went wrong above, the cluster is whole again for what comes after.
+        LocalCluster.default().up()
+        stage.end_jobs()
+
+
+def test_submissions_are_answered_503_in_time_with_when_to_come_back(outages: Outages) -> None:
+    for outage in outages.both:
+        assert [timed.answer.status_code for timed in outage.submissions] == [503, 503, 503]
+        assert max(timed.seconds for timed in outage.submissions) < ANSWER_SECONDS
+        assert all(int(timed.answer.headers["Retry-After"]) > 0 for timed in outage.submissions)
+    codes = [{timed.answer.json()["code"] for timed in outage.submissions} for outage in outages.both]
+    # A frozen server may have taken the request; one that refuses the connection has not.
+    assert codes == [{"outcome_unknown"}, {"kubernetes_unavailable"}]
+    assert all(timed.answer.json()["id"].startswith("rw-") for timed in outages.frozen.submissions)
+
+
+def test_a_cancel_is_answered_503_in_time(outages: Outages) -> None:
+    for outage in outages.both:
+        assert (outage.cancel.answer.status_code, outage.cancel.seconds < ANSWER_SECONDS) == (503, True)
+        assert outage.cancel.answer.json()["code"] == "kubernetes_unavailable"
+
+
+def test_runway_is_alive_and_readable_but_not_ready(outages: Outages) -> None:
+    for outage in outages.both:
+        assert outage.statuses == {"/healthz": 200, "/readyz": 503, "/v1/jobs": 200, "/v1/quota": 200, "/metrics": 200}
+
+
+def test_unanswered_creates_keep_their_quota(outages: Outages) -> None:
+    problem = outages.beyond_quota.json()
+    assert (outages.beyond_quota.status_code, problem["code"]) == (403, "quota_exceeded")
+    assert (problem["quota"]["used"]["gpu"], problem["quota"]["reserved"]["gpu"]) == (1, 3)
+
+
+def test_it_recovers_by_itself(outages: Outages) -> None:
+    for outage in outages.both:
+        assert outage.recovery_seconds < RECOVERY_SECONDS
+        assert outage.submitted_after == 201
+
+
+def test_the_same_request_again_settles_what_became_of_it(outages: Outages) -> None:
+    assert outages.again.status_code in (200, 201)
+    assert outages.again.json()["id"] == outages.frozen.submissions[0].answer.json()["id"]
+
+
+def test_what_happened_to_jobs_meanwhile_is_seen(outages: Outages, stage: Stage) -> None:
+    assert stage.until_over(outages.ended_meanwhile["id"])["state"] == "succeeded"
+    through = stage.runway.job(outages.ran_through["id"])
+    assert (through["state"], len(through["attempts"])) == ("running", 1)
+
+
+def test_in_the_end_quota_is_what_kubernetes_runs_and_nothing_ran_twice(
+    outages: Outages, stage: Stage, kubernetes: Kubectl
+) -> None:
+    wait_for(lambda: stage.runway.quota("vision")["reserved"]["jobs"] == 0 or None, "all settled", SETTLE_SECONDS)
+    namespace = outages.ran_through["kubernetes"]["namespace"]
+    unfinished = [job for job in kubernetes.select("jobs", f"--namespace={namespace}") if not finished(job)]
+
+    quota = stage.runway.quota("vision")
+    assert {holder["id"] for holder in quota["jobs"]} == {job["metadata"]["name"] for job in unfinished}
+    assert quota["used"]["gpu"] == sum(gpus(job) for job in unfinished) <= quota["limit"]["gpu"]
+    pods = kubernetes.pods(namespace, outages.again.json()["id"])
+    assert len(pods) == 1
+
+
+def test_no_request_met_a_fault_of_runways_own(outages: Outages, server: Server) -> None:
+    assert outages.killed.submissions
+    said = server.log.read_text(encoding="utf-8")
+    assert '"path": "/v1/jobs"' in said
+    faults = [
+        line for line in said.splitlines() if '"status": 500' in line or "Traceback" in line or "critical" in line
+    ]
+    assert faults == []
+
+
+def open_connections(stage: Stage) -> None:
+    """Have Runway call Kubernetes so often at once that it is left with more connections than the test needs."""
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: stage.runway.submit("vision", ON_ONE_GPU, dry_run=True), range(16)))
+    assert [answer.status_code for answer in answers] == [200] * 16
+
+
+def submit_at_once(stage: Stage, spec: Document, keys: Sequence[str | None]) -> list[Timed]:
+    """Submissions that may be done although they are not answered; those are ended with the module."""
+    with ThreadPoolExecutor(len(keys)) as pool:
+        found = list(pool.map(lambda key: timed(lambda: stage.runway.submit("vision", spec, key=key)), keys))
+    for each in found:
+        if "id" in each.answer.json():
+            stage.adopt(each.answer.json()["id"])
+    return found
+
+
+def observe(stage: Stage, submissions: list[Timed], to_cancel: Document, end: Callable[[], None]) -> Outage:
+    """Everything but submissions while the outage lasts, then end it and see how Runway recovers."""
+    cancel = timed(lambda: stage.runway.cancel(to_cancel["id"]))
+    paths = ("/healthz", "/readyz", "/v1/jobs", "/v1/quota", "/metrics")
+    statuses = {path: stage.runway.get(path).status_code for path in paths}
+    end()
+    ended = time.monotonic()
+    wait_for(lambda: stage.runway.get("/readyz").status_code == 200 or None, "ready again", RECOVERY_SECONDS)
+    recovery = time.monotonic() - ended
+    after = stage.runway.submit("research", shell("true"))
+    if after.status_code == 201:
+        stage.adopt(document(after)["id"])
+    return Outage(submissions, cancel, statuses, recovery, after.status_code)
+
+
+def timed(call: Callable[[], httpx2.Response]) -> Timed:
+    started = time.monotonic()
+    answer = call()
+    return Timed(answer, time.monotonic() - started)
+
+
+def finished(job: Document) -> bool:
+    conditions = job["status"].get("conditions", [])
+    return any(item["type"] in ("Complete", "Failed") and item["status"] == "True" for item in conditions)
+
+
+def gpus(job: Document) -> int:
+    return int(job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", 0))

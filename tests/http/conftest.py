@@ -1,0 +1,83 @@
+"""One Runway on a fake API server for each test, driven over HTTP in process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from runway.app import create_app
+from runway.policy import load_policy
+from runway.settings import Settings
+from tests.support.fake_cluster import FakeKubernetes
+
+POLICY = Path(__file__).parents[2] / "config" / "policy.local.yaml"
+
+
+class Runway:
+    """A running app and the fake cluster under it."""
+
+    def __init__(self, client: httpx2.AsyncClient, kubernetes: FakeKubernetes) -> None:
+        self.client = client
+        self.kubernetes = kubernetes
+
+    async def submit(
+        self, tenant: str = "vision", headers: dict[str, str] | None = None, **spec: Any
+    ) -> httpx2.Response:
+        """POST a small valid job, changed by `spec`."""
+        return await self.client.post("/v1/jobs", json=job(**spec), headers={"X-Tenant-ID": tenant, **(headers or {})})
+
+    async def view(self, job_id: str) -> dict[str, Any]:
+        """The job view."""
+        return dict((await self.client.get(f"/v1/jobs/{job_id}")).json())
+
+    async def quota(self, tenant: str = "vision") -> dict[str, Any]:
+        """A tenant's quota."""
+        answer = await self.client.get("/v1/quota", headers={"X-Tenant-ID": tenant})
+        return dict(answer.json()["tenants"][0])
+
+    async def until(self, condition: Callable[[], Any]) -> Any:
+        """Wait until an async condition is true; the events of the fake need a few turns of the loop to arrive."""
+        async with asyncio.timeout(10):
+            while not (result := await condition()):  # noqa: ASYNC110 (what is waited for is seen over HTTP)
+                await asyncio.sleep(0.005)
+        return result
+
+
+def job(**changes: Any) -> dict[str, Any]:
+    """A small valid specification."""
+    resources = {"cpu": "100m", "memory": "64Mi", **changes.pop("resources", {})}
+    return {"image": "runway.local/busybox:1", "command": ["true"], "resources": resources, **changes}
+
+
+@asynccontextmanager
+async def serve(kubernetes: FakeKubernetes, *, wait: bool = True, **settings: Any) -> AsyncIterator[Runway]:
+    """Runway on this API server, ready unless told not to wait."""
+    app = create_app(Settings(policy=POLICY, **settings), load_policy(POLICY), kubernetes)
+    async with app.router.lifespan_context(app):
+        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://runway") as client:
+            runway = Runway(client, kubernetes)
+
+            async def ready() -> bool:
+                return (await client.get("/readyz")).status_code == 200
+
+            if wait:
+                await runway.until(ready)
+            yield runway
+
+
+@pytest.fixture
+def kubernetes() -> FakeKubernetes:
+    return FakeKubernetes({tenant.namespace for tenant in load_policy(POLICY).tenants.values()})
+
+
+@pytest.fixture
+async def runway(kubernetes: FakeKubernetes) -> AsyncIterator[Runway]:
+    async with serve(kubernetes) as running:
+        yield running

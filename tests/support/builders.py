@@ -1,0 +1,264 @@
+"""Small builders of what the core works on: documents, specifications, policies, Jobs and pods.
+
+Jobs and pods are written as Kubernetes writes them and decoded as Runway decodes them. Moments are whole seconds after
+`START`. A test names only what it is about; everything else has a plain value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from runway.jobs.identity import (
+    ANNOTATION_CANCELLED_AT,
+    ANNOTATION_COST,
+    ANNOTATION_SPEC,
+    LABEL_JOB,
+    LABEL_NAME,
+    canonical_json,
+)
+from runway.jobs.spec import JobSpec, Resources
+from runway.objects import Job, Pod
+from runway.policy import Policy, parse_policy
+
+Json = dict[str, Any]
+
+START: Final = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+NAMESPACE: Final = "runway-vision"
+JOB: Final = "rw-aaaaaaaaaaaaaaaaaaaa"
+JOB_UID: Final = "uid-of-the-job"
+LABEL_CONTROLLER: Final = "batch.kubernetes.io/controller-uid"
+
+POLICY: Final = """\
+version: 1
+limits:
+  cpu: {min: 100m, max: "16"}
+  memory: {min: 32Mi, max: 128Gi}
+  gpu: {max: 4}
+  timeout_seconds: {min: 10, max: 86400, default: 3600}
+  grace_period_seconds: {max: 120, default: 30}
+  retries: {max: 3}
+images:
+  allow: ["runway.local/*", "docker.io/library/*", "ghcr.io/acme/train"]
+pools:
+  cpu: {instance_type: m6i.4xlarge, hourly_usd: "0.768", cpu: "16", memory: 64Gi}
+  a10g: {instance_type: g5.12xlarge, hourly_usd: "5.672", cpu: "48", memory: 192Gi, gpu: 4, gpu_type: a10g}
+  h100: {instance_type: p5.48xlarge, hourly_usd: "55.04", cpu: "192", memory: 2Ti, gpu: 8, gpu_type: h100}
+tenants:
+  vision:
+    namespace: runway-vision
+    quota: {gpu: 4, cpu: "32", memory: 128Gi, jobs: 100}
+    rate: {per_minute: 600, burst: 100}
+  speech:
+    namespace: runway-speech
+    quota: {gpu: 2, cpu: "16", memory: 64Gi, jobs: 50}
+    rate: {per_minute: 6, burst: 5}
+"""
+
+
+def moment(seconds: float) -> datetime:
+    """The time so many seconds after `START`."""
+    return START + timedelta(seconds=seconds)
+
+
+def policy_text(*edits: tuple[str, str]) -> str:
+    """`POLICY` with each first text replaced by the second; one that is not there is a mistake of the test."""
+    text = POLICY
+    for old, new in edits:
+        assert text.count(old) >= 1, f"{old!r} is not in the policy"
+        text = text.replace(old, new, 1)
+    return text
+
+
+def policy(*edits: tuple[str, str]) -> Policy:
+    """The policy of `policy_text`."""
+    return parse_policy(policy_text(*edits))
+
+
+def document(**changes: Any) -> Json:
+    """A small valid job document; `resources` is merged, every other field is set."""
+    resources = {"cpu": "1", "memory": "1Gi"}
+    changed = changes.pop("resources", {})
+    merged = {**resources, **changed} if isinstance(changed, dict) else changed
+    return {"image": "runway.local/train:1", "resources": merged, **changes}
+
+
+def spec(**changes: Any) -> JobSpec:
+    """A small admitted specification; `cpu` (milli-CPU), `memory` (bytes), `gpu` and `gpu_type` are its resources."""
+    resources = {"cpu": 1000, "memory": 1 << 30, "gpu": 0, "gpu_type": None}
+    held = {name: changes.pop(name, value) for name, value in resources.items()}
+    plain: Json = {
+        "image": "runway.local/train:1",
+        "resources": Resources(**held),
+        "timeout_seconds": 3600,
+        "retries": 0,
+        "grace_period_seconds": 30,
+    }
+    return JobSpec(**{**plain, **changes})
+
+
+def job(
+    name: str = JOB,
+    *,
+    uid: str = JOB_UID,
+    version: int = 1,
+    namespace: str = NAMESPACE,
+    created: float = 0,
+    verdict: str | None = None,
+    reason: str | None = None,
+    message: str | None = None,
+    finished: float = 100,
+    conditions: Sequence[Json] = (),
+    cancelled: bool = False,
+    admitted: JobSpec | None = None,
+    annotations: Json | None = None,
+    limits: Json | None = None,
+) -> Job:
+    """A Job as Kubernetes holds it. `verdict` is Complete or Failed; `admitted` is the specification it carries."""
+    admitted = admitted or spec()
+    notes = {ANNOTATION_SPEC: canonical_json(admitted.to_json()), ANNOTATION_COST: canonical_json(COST)}
+    if cancelled:
+        notes[ANNOTATION_CANCELLED_AT] = _time(finished)
+    if verdict is not None:
+        conditions = [*conditions, condition(verdict, reason=reason, message=message, since=finished)]
+    labels = {} if admitted.name is None else {LABEL_NAME: admitted.name}
+    return msgspec.convert(
+        {
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "uid": uid,
+                "resourceVersion": str(version),
+                "creationTimestamp": _time(created),
+                "labels": labels,
+                "annotations": {**notes, **(annotations or {})},
+            },
+            "spec": {"template": {"spec": {"containers": [_container(limits)]}}},
+            "status": {"conditions": list(conditions)},
+        },
+        Job,
+    )
+
+
+def pod(
+    name: str = f"{JOB}-first",
+    *,
+    of: str = JOB,
+    controller: str | None = JOB_UID,
+    version: int = 1,
+    namespace: str = NAMESPACE,
+    created: float = 1,
+    phase: str | None = None,
+    state: Json | None = None,
+    conditions: Sequence[Json] = (),
+    deleted: float | None = None,
+    node: str | None = "node-1",
+    reason: str | None = None,
+    limits: Json | None = None,
+) -> Pod:
+    """A pod of the Job `of`. `state` is made by `running`, `waiting` or `ended`; the phase follows from it."""
+    labels = {LABEL_JOB: of} if controller is None else {LABEL_JOB: of, LABEL_CONTROLLER: controller}
+    metadata: Json = {
+        "name": name,
+        "namespace": namespace,
+        "uid": f"uid-of-{name}",
+        "resourceVersion": str(version),
+        "creationTimestamp": _time(created),
+        "labels": labels,
+    }
+    if deleted is not None:
+        metadata["deletionTimestamp"] = _time(deleted)
+    status: Json = {"phase": phase or _phase(state), "startTime": _time(created), "conditions": list(conditions)}
+    if state is not None:
+        status["containerStatuses"] = [{"name": "job", "state": state}]
+    if reason is not None:
+        status["reason"] = reason
+    placed = {} if node is None else {"nodeName": node}
+    return msgspec.convert(
+        {"metadata": metadata, "spec": {**placed, "containers": [_container(limits)]}, "status": status}, Pod
+    )
+
+
+def running(since: float = 10) -> Json:
+    """The state of a container that runs."""
+    return {"running": {"startedAt": _time(since)}}
+
+
+def waiting(reason: str, message: str | None = None) -> Json:
+    """The state of a container that does not run yet."""
+    return {"waiting": _given(reason=reason, message=message)}
+
+
+def ended(code: int = 0, reason: str | None = None, message: str | None = None, **more: Any) -> Json:
+    """The state of a container that ended, by default as the kubelet names it: `Completed` or `Error`."""
+    started, finished = more.pop("started", 10), more.pop("finished", 90)
+    return {
+        "terminated": {
+            "exitCode": code,
+            "reason": reason or ("Error" if code else "Completed"),
+            "startedAt": _time(started),
+            "finishedAt": _time(finished),
+            **_given(message=message, **more),
+        }
+    }
+
+
+def condition(
+    type_: str, status: str = "True", *, reason: str | None = None, message: str | None = None, since: float = 0
+) -> Json:
+    """A condition of a Job or a pod."""
+    return {
+        "type": type_,
+        "status": status,
+        "lastTransitionTime": _time(since),
+        **_given(reason=reason, message=message),
+    }
+
+
+def disrupted(reason: str = "EvictionByEvictionAPI", message: str | None = None) -> Json:
+    """The condition of a pod that the cluster took away.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
+    """
+    return condition("DisruptionTarget", reason=reason, message=message, since=80)
+
+
+def unschedulable(message: str = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.") -> Json:
+    """The condition of a pod that no node has room for."""
+    return condition("PodScheduled", "False", reason="Unschedulable", message=message, since=2)
+
+
+COST: Final[Json] = {
+    "currency": "USD",
+    "rate_card": "cpu/m6i.4xlarge@0.768",
+    "hourly": "0.036706",
+    "ceiling": "0.036706",
+    "actual": None,
+    "lines": [
+        {"resource": "cpu", "quantity": "1", "hourly": "0.033035"},
+        {"resource": "memory", "quantity": "1Gi", "hourly": "0.003671"},
+    ],
+}
+
+
+def _container(limits: Json | None) -> Json:
+    return {"name": "job", "resources": {"limits": {"cpu": "1", "memory": "1Gi"} if limits is None else limits}}
+
+
+def _phase(state: Json | None) -> str:
+    if state is None or "waiting" in state:
+        return "Pending"
+    if "running" in state:
+        return "Running"
+    return "Failed" if state["terminated"]["exitCode"] else "Succeeded"
+
+
+def _given(**fields: Any) -> Json:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _time(seconds: float) -> str:
+    return moment(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")

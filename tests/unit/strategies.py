@@ -1,0 +1,73 @@
+"""Hypothesis strategies shared by the property tests: specifications and JSON."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from hypothesis import strategies as st
+
+from runway.jobs.spec import RESERVED_ENV_PREFIXES, JobSpec, Resources
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+"""Any text that can be handed to a process."""
+
+NAMES = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,10}[A-Za-z0-9])?", fullmatch=True)
+ENV_NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,10}", fullmatch=True).filter(
+    lambda name: not name.startswith(RESERVED_ENV_PREFIXES)
+)
+IMAGES = st.sampled_from(
+    ["runway.local/train:1", "python", "docker.io/library/python:3.12", f"ghcr.io/acme/train@sha256:{'0a' * 32}"]
+)
+
+
+@st.composite
+def resources(draw: st.DrawFn) -> Resources:
+    """Resources, with a GPU type exactly where there is a GPU."""
+    gpu = draw(st.integers(0, 8))
+    return Resources(
+        cpu=draw(st.integers(1, 192_000)),
+        memory=draw(st.integers(1, 1 << 41)),
+        gpu=gpu,
+        gpu_type=draw(st.sampled_from(["a10g", "h100"])) if gpu else None,
+    )
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> JobSpec:
+    """Admitted specifications."""
+    return JobSpec(
+        image=draw(IMAGES),
+        resources=draw(resources()),
+        timeout_seconds=draw(st.integers(1, 86_400)),
+        retries=draw(st.integers(0, 10)),
+        grace_period_seconds=draw(st.integers(1, 3600)),
+        name=draw(st.none() | NAMES),
+        command=tuple(draw(st.lists(TEXT, max_size=3))),
+        args=tuple(draw(st.lists(TEXT, max_size=3))),
+        env=tuple(draw(st.dictionaries(ENV_NAMES, TEXT, max_size=3)).items()),
+        max_cost_usd=draw(st.none() | st.decimals(0, 10**6, places=2).map(lambda amount: Decimal(f"{amount:f}"))),
+    )
+
+
+ANY_TEXT = st.text(st.characters(), max_size=120)
+"""Any text JSON can hold, lone surrogates and control characters included."""
+
+_SCALARS = st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | ANY_TEXT
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    _SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT, inner, max_size=4), max_leaves=8
+)
+
+_FIELDS = st.sampled_from(
+    ["name", "image", "command", "args", "env", "timeout_seconds", "retries", "grace_period_seconds", "max_cost_usd"]
+)
+_AMOUNTS = st.sampled_from(["1", "500m", "8Gi", "1_000", "NaN", "-1", "1e99", "", "١"])
+
+DOCUMENTS: st.SearchStrategy[Any] = JSON | st.builds(
+    lambda fields, resources, image: {**fields, "resources": resources, **image},
+    st.dictionaries(_FIELDS | ANY_TEXT, JSON, max_size=8),
+    JSON | st.dictionaries(st.sampled_from(["cpu", "memory", "gpu", "gpu_type"]), _AMOUNTS | JSON, max_size=4),
+    st.just({}) | st.fixed_dictionaries({"image": IMAGES}),
+)
+"""JSON, and JSON that comes near to being a job document."""

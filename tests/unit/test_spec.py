@@ -1,0 +1,363 @@
+"""The job specification: strict JSON, read without stopping at the first fault."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from runway.errors import Violation
+from runway.jobs.spec import (
+    MAX_ENV,
+    MAX_ENV_BYTES,
+    MAX_STRING_BYTES,
+    MAX_STRINGS,
+    JobSpec,
+    decode,
+    read_draft,
+    split_image,
+)
+from tests.support.builders import document, spec
+from tests.unit.strategies import DOCUMENTS, JSON, specs
+
+
+def faults(**changes: Any) -> set[tuple[str, str]]:
+    """Field and code of every violation of a small valid document with these changes."""
+    return {(found.field, found.code) for found in read_draft(document(**changes)).violations}
+
+
+def only(**changes: Any) -> Violation:
+    """The one violation of a small valid document with these changes."""
+    (found,) = read_draft(document(**changes)).violations
+    return found
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"{'name': 'x'}", "not JSON"),
+        (b'{"name": "x",}', "not JSON"),
+        (b'{"a": 1} {"b": 2}', "not JSON: Extra data at line 1"),
+        (b'{"name": "a\nb"}', "Invalid control character"),
+        (b'{"name": "a\\x"}', "Invalid .escape"),
+        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b'{"name": "\xff"}', r"not UTF-8 \(byte 10\)"),
+        (b'{"name": "\xed\xa0\x80"}', "not UTF-8"),
+        ('{"name": "x"}'.encode("utf-16"), "not UTF-8"),
+        (b'{"gpu": NaN}', "NaN is not a JSON number"),
+        (b'{"gpu": Infinity}', "Infinity is not a JSON number"),
+        (b'{"gpu": -Infinity}', "-Infinity is not a JSON number"),
+        (b'{"gpu": 01}', "not JSON"),
+        (b'{"gpu": 1_000}', "not JSON"),
+        (b'{"gpu": ' + b"9" * 5000 + b"}", "more than 20 digits"),
+        (b'{"image": "a", "image": "b"}', "'image' stands twice"),
+        (b'{"env": {"A": "1", "A": "2"}}', "'A' stands twice"),
+        (b'{"\\u0000": 1, "\\u0000": 1}', "stands twice"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_is_not_strict_json_is_refused_in_words_for_the_caller(body: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        decode(body)
+    assert type(caught.value) is ValueError
+    assert str(caught.value).isprintable()
+
+
+@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+@example(b'"\\ud800"')
+@example(b"1e999")
+def test_any_body_is_decoded_or_refused_and_never_anything_else(body: bytes) -> None:
+    with suppress(ValueError):
+        decode(body)
+
+
+def test_a_number_of_twenty_digits_is_still_a_number() -> None:
+    assert decode(b"12345678901234567890") == 12345678901234567890
+
+
+def test_only_image_cpu_and_memory_are_required() -> None:
+    draft = read_draft({"image": "python", "resources": {"cpu": "500m", "memory": "1Gi"}})
+    assert draft.violations == ()
+    assert (draft.image, draft.cpu, draft.memory) == ("python", 500, 1 << 30)
+    assert (draft.timeout_seconds, draft.retries, draft.gpu, draft.max_cost_usd) == (None, None, None, None)
+
+
+def test_everything_missing_is_said_at_once() -> None:
+    found = {(item.field, item.code) for item in read_draft({}).violations}
+    assert found == {("image", "required"), ("resources.cpu", "required"), ("resources.memory", "required")}
+
+
+def test_a_null_is_the_same_as_a_field_left_out() -> None:
+    optional = ["name", "command", "args", "env", "timeout_seconds", "retries", "grace_period_seconds", "max_cost_usd"]
+    nulls = document(**dict.fromkeys(optional), resources={"gpu": None, "gpu_type": None})
+    assert read_draft(nulls) == read_draft(document())
+
+
+@pytest.mark.parametrize("body", [None, 1, True, "job", [], [{}], 1.5])
+def test_a_body_that_is_not_an_object_is_one_violation(body: object) -> None:
+    (found,) = read_draft(body).violations
+    assert (found.field, found.code) == ("body", "wrong_type")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"name": 1}, "name"),
+        ({"name": ["a"]}, "name"),
+        ({"image": 1}, "image"),
+        ({"image": {}}, "image"),
+        ({"command": "python train.py"}, "command"),
+        ({"command": ["python", 3]}, "command[1]"),
+        ({"args": [None]}, "args[0]"),
+        ({"args": {"a": "b"}}, "args"),
+        ({"env": ["A=1"]}, "env"),
+        ({"env": {"A": 1}}, "env[A]"),
+        ({"env": {"A": None}}, "env[A]"),
+        ({"resources": "all"}, "resources"),
+        ({"resources": []}, "resources"),
+        ({"resources": {"cpu": 4}}, "resources.cpu"),
+        ({"resources": {"memory": 1024}}, "resources.memory"),
+        ({"resources": {"memory": ["1Gi"]}}, "resources.memory"),
+        ({"resources": {"gpu": "1"}}, "resources.gpu"),
+        ({"resources": {"gpu": 1.0}}, "resources.gpu"),
+        ({"resources": {"gpu": True}}, "resources.gpu"),
+        ({"resources": {"gpu_type": 1}}, "resources.gpu_type"),
+        ({"timeout_seconds": "60"}, "timeout_seconds"),
+        ({"timeout_seconds": 60.0}, "timeout_seconds"),
+        ({"timeout_seconds": True}, "timeout_seconds"),
+        ({"timeout_seconds": float("inf")}, "timeout_seconds"),
+        ({"retries": False}, "retries"),
+        ({"retries": [1]}, "retries"),
+        ({"grace_period_seconds": "30"}, "grace_period_seconds"),
+        ({"max_cost_usd": 12.5}, "max_cost_usd"),
+        ({"max_cost_usd": 12}, "max_cost_usd"),
+    ],
+)
+def test_a_wrong_type_is_named_and_nothing_is_converted(changes: dict[str, Any], field: str) -> None:
+    found = only(**changes)
+    assert (found.field, found.code) == (field, "wrong_type")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", "a b", "a\n", "a\nb", "\x1b[31m", "a\0", "-a", "a-", ".a", "a/b", "ä", "a\u202eb", "\ud800", "a" * 64],
+)
+def test_a_name_that_cannot_be_a_label_is_refused(name: str) -> None:
+    found = only(name=name)
+    assert (found.field, found.code) == ("name", "malformed")
+    assert (found.observed or "").isprintable()
+
+
+@pytest.mark.parametrize("name", ["a", "train-resnet", "Train_1.2", "a" * 63])
+def test_a_name_that_can_be_a_label_is_taken(name: str) -> None:
+    assert read_draft(document(name=name)).name == name
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["", " python", "python:", "python:3.12\n", "Python", "a//b", "/a", "a/", "a:b:c", "a@sha256:abc", "https://x/y",
+     "a b", "a\0b", "$(A)", "-a", "python@sha512:" + "a" * 64, "pythön"],
+)  # fmt: skip
+def test_what_is_not_an_image_reference_is_refused(image: str) -> None:
+    assert faults(image=image) == {("image", "malformed")}
+
+
+@pytest.mark.parametrize(
+    ("image", "repository", "rest"),
+    [
+        ("python", "python", ""),
+        ("python:3.12-slim", "python", ":3.12-slim"),
+        ("registry:5000", "registry", ":5000"),
+        ("runway.local/team/train:1.4", "runway.local/team/train", ":1.4"),
+        ("localhost:5000/a__b/c--d:x", "localhost:5000/a__b/c--d", ":x"),
+        (f"r.io/a@sha256:{'0' * 64}", "r.io/a", f"@sha256:{'0' * 64}"),
+        (f"r.io/a:1@sha256:{'0' * 64}", "r.io/a", f":1@sha256:{'0' * 64}"),
+    ],
+)
+def test_an_image_is_split_into_repository_and_the_rest(image: str, repository: str, rest: str) -> None:
+    assert read_draft(document(image=image)).image == image
+    assert split_image(image) == (repository, rest)
+
+
+def test_an_image_reference_has_a_greatest_length_and_is_shown_shortened() -> None:
+    found = only(image="a" * 10_000)
+    assert (found.field, found.code, found.limit) == ("image", "too_long", "512 characters")
+    assert len(found.observed or "") < 100
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "1_000", "1 Gi", "-1", "", "１", "1" * 33, "1e999"])
+def test_a_quantity_outside_the_grammar_is_refused_with_an_example(text: str) -> None:
+    assert faults(resources={"cpu": text, "memory": text}) == {
+        ("resources.cpu", "malformed"),
+        ("resources.memory", "malformed"),
+    }
+    assert '"500m"' in (only(resources={"cpu": text}).hint or "")
+
+
+@pytest.mark.parametrize(
+    "text", ["-1", "1e3", "1,50", "NaN", "Infinity", "", " 1", "1.0000001", "١", "1_0", "$5", "1" * 10]
+)
+def test_money_is_a_plain_decimal_of_at_most_six_places(text: str) -> None:
+    assert faults(max_cost_usd=text) == {("max_cost_usd", "malformed")}
+    assert read_draft(document(max_cost_usd="12.50")).max_cost_usd == Decimal("12.50")
+
+
+def test_unknown_fields_are_refused_with_the_known_ones_named() -> None:
+    assert faults(gpus=1, resources={"disk": "1Gi"}) == {("gpus", "unknown_field"), ("resources.disk", "unknown_field")}
+    assert "timeout_seconds" in (only(timeout=1).hint or "")
+    assert "gpu_type" in (only(resources={"gpus": 1}).hint or "")
+
+
+def test_a_flood_of_unknown_fields_is_counted_not_listed() -> None:
+    found = read_draft(document(**{f"f{i}": i for i in range(5000)})).violations
+    assert len(found) == 21
+    assert "4980 more" in found[-1].message
+
+
+def test_ten_thousand_variables_are_one_violation() -> None:
+    found = only(env={f"K{i}": "v" for i in range(10_000)})
+    assert (found.field, found.code, found.observed, found.limit) == ("env", "too_many", "10000", str(MAX_ENV))
+    assert faults(env={f"K{i}": "v" for i in range(MAX_ENV)}) == set()
+
+
+@pytest.mark.parametrize("field", ["command", "args"])
+def test_lists_of_strings_have_bounds_on_entries_and_bytes(field: str) -> None:
+    assert faults(**{field: ["x"] * MAX_STRINGS}) == set()
+    assert faults(**{field: ["x"] * (MAX_STRINGS + 1)}) == {(field, "too_many")}
+    assert faults(**{field: ["é" * (MAX_STRING_BYTES // 2)]}) == set()
+    assert faults(**{field: ["é" * (MAX_STRING_BYTES // 2), "x"]}) == {(field, "too_large")}
+
+
+def test_the_environment_has_a_bound_on_bytes_names_included() -> None:
+    assert faults(env={"A": "x" * (MAX_ENV_BYTES - 1)}) == set()
+    assert faults(env={"AB": "x" * (MAX_ENV_BYTES - 1)}) == {("env", "too_large")}
+
+
+@pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "A=B", "A.B", "Ä", "A\n", "A\0", "\ud800", "A" * 129])
+def test_a_variable_name_that_no_shell_takes_is_refused(name: str) -> None:
+    found = only(env={name: "x"})
+    assert (found.field[:4], found.code) == ("env[", "malformed")
+    assert found.field.isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["RUNWAY_JOB_ID", "RUNWAY_", "KUBERNETES_SERVICE_HOST", "NVIDIA_VISIBLE_DEVICES", "AWS_CONTAINER_TOKEN"]
+)
+def test_reserved_variables_are_refused_with_what_is_reserved(name: str) -> None:
+    found = only(env={name: "x"})
+    assert (found.field, found.code) == (f"env[{name}]", "reserved")
+    assert "NVIDIA_" in (found.hint or "")
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "ok \udfff"])
+def test_what_no_process_can_be_handed_is_refused(text: str) -> None:
+    assert faults(command=[text]) == {("command[0]", "malformed")}
+    assert faults(args=["fine", text]) == {("args[1]", "malformed")}
+    assert faults(env={"A": text}) == {("env[A]", "malformed")}
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[0m", "$(A) $$ `id`", "é😀", ""])
+def test_what_a_process_can_be_handed_is_taken_as_it_is(text: str) -> None:
+    draft = read_draft(document(command=[text], args=[text], env={"A": text}))
+    assert (draft.violations, draft.command, draft.args, draft.env) == ((), (text,), (text,), (("A", text),))
+
+
+def test_every_violation_comes_at_once_and_sound_fields_are_still_read() -> None:
+    draft = read_draft(
+        document(
+            name="a\nb",
+            image=7,
+            command="x",
+            env={"RUNWAY_X": 1},
+            timeout_seconds=90,
+            retries="1",
+            max_cost_usd="free",
+            surprise=1,
+            resources={"cpu": "1_000", "gpu": True, "gpus": 1},
+        )
+    )
+    assert {(found.field, found.code) for found in draft.violations} == {
+        ("name", "malformed"),
+        ("image", "wrong_type"),
+        ("command", "wrong_type"),
+        ("env[RUNWAY_X]", "reserved"),
+        ("env[RUNWAY_X]", "wrong_type"),
+        ("retries", "wrong_type"),
+        ("max_cost_usd", "malformed"),
+        ("surprise", "unknown_field"),
+        ("resources.cpu", "malformed"),
+        ("resources.gpu", "wrong_type"),
+        ("resources.gpus", "unknown_field"),
+    }
+    assert (draft.memory, draft.timeout_seconds) == (1 << 30, 90)
+    assert draft.sound("resources.memory", "timeout_seconds")
+    assert not draft.sound("resources.cpu")
+
+
+def test_what_a_caller_sent_is_shown_escaped_and_shortened() -> None:
+    assert only(name="a\nb").observed == "a\\u000ab"
+    assert only(name="-" * 80).observed == "-" * 80
+    assert only(name="-" * 81).observed == "-" * 80 + "…"
+    assert only(name="\x1b" * 500).observed == ("\\u001b" * 80)[:80] + "…"
+    assert only(name={"a": 1, "b": 2}).observed == "an object of 2 members"
+    assert only(name=[1]).observed == "a list of 1 entries"
+    assert only(name=True).observed == "true"
+
+
+@given(DOCUMENTS)
+def test_arbitrary_json_only_makes_violations_that_can_be_shown(value: Any) -> None:
+    violations = read_draft(value).violations
+    assert len(violations) < 1000
+    for found in violations:
+        for text in (
+            found.field,
+            found.code,
+            found.message,
+            found.observed or "-",
+            found.limit or "-",
+            found.hint or "-",
+        ):
+            assert text.isprintable()
+            assert len(text) <= 200
+            text.encode()
+
+
+@given(specs())
+def test_a_specification_is_written_as_it_is_read(admitted: JobSpec) -> None:
+    draft = read_draft(decode(json.dumps(admitted.to_json()).encode()))
+    assert draft.violations == ()
+    assert admitted == JobSpec(
+        name=draft.name,
+        image=draft.image or "",
+        command=draft.command,
+        args=draft.args,
+        env=draft.env,
+        resources=type(admitted.resources)(draft.cpu or 0, draft.memory or 0, draft.gpu or 0, draft.gpu_type),
+        timeout_seconds=draft.timeout_seconds or 0,
+        retries=draft.retries or 0,
+        grace_period_seconds=draft.grace_period_seconds or 0,
+        max_cost_usd=draft.max_cost_usd,
+    )
+
+
+def test_a_specification_is_written_with_every_field() -> None:
+    assert spec(name="a", cpu=500, memory=1 << 29, max_cost_usd=Decimal("0.000001")).to_json() == {
+        "name": "a",
+        "image": "runway.local/train:1",
+        "command": [],
+        "args": [],
+        "env": {},
+        "resources": {"cpu": "500m", "memory": "512Mi", "gpu": 0, "gpu_type": None},
+        "timeout_seconds": 3600,
+        "retries": 0,
+        "grace_period_seconds": 30,
+        "max_cost_usd": "0.000001",
+    }

@@ -1,0 +1,266 @@
+"""The store: whatever order news comes in, it ends with what Kubernetes said last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runway.cluster.store import MAX_GONE, Key, Store
+from runway.jobs.identity import LABEL_JOB
+from runway.objects import Job, Pod
+from tests.support.builders import NAMESPACE, ended, job, moment, pod, running
+
+
+class Watched:
+    """A store and the keys it said had changed."""
+
+    def __init__(self) -> None:
+        self.changed: list[str] = []
+        self.store = Store(LABEL_JOB, lambda key: self.changed.append(key.name))
+
+    def job(self, name: str = "a") -> Job | None:
+        record = self.store.get(key(name))
+        return record.job if record else None
+
+    def version(self, name: str = "a") -> str | None:
+        found = self.job(name)
+        return found.metadata.resource_version if found else None
+
+    def pods(self, name: str = "a") -> list[str]:
+        record = self.store.get(key(name))
+        return [item.metadata.name for item in record.all_pods()] if record else []
+
+    def gone(self, name: str = "a") -> list[str]:
+        record = self.store.get(key(name))
+        return list(record.gone) if record else []
+
+    def names(self) -> list[str]:
+        return [found.name for _, found in self.store.newest_first()]
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def key(name: str) -> Key:
+    return Key(NAMESPACE, name)
+
+
+def of(name: str, pod_name: str, version: int = 1, created: float = 1) -> Pod:
+    return pod(pod_name, of=name, version=version, created=created, state=running())
+
+
+def test_a_job_is_kept_and_its_change_told(watched: Watched) -> None:
+    watched.store.put_job(job("a", version=5))
+    assert (watched.version(), watched.changed, len(watched.store)) == ("5", ["a"], 1)
+    assert watched.store.get(key("b")) is None
+
+
+@pytest.mark.parametrize(("seen", "kept"), [([5, 7], "7"), ([7, 5], "7"), ([5, 5], "5"), ([9, 10], "10")])
+def test_the_newer_version_wins_whichever_comes_first(watched: Watched, seen: list[int], kept: str) -> None:
+    for version in seen:
+        watched.store.put_job(job("a", version=version))
+    assert watched.version() == kept
+
+
+def test_stale_news_changes_nothing_and_is_not_told(watched: Watched) -> None:
+    watched.store.put_job(job("a", version=7))
+    watched.store.put_pod(of("a", "a-1", version=7))
+    watched.changed.clear()
+    watched.store.put_job(job("a", version=5, verdict="Complete"))
+    watched.store.put_pod(of("a", "a-1", version=5))
+    watched.store.drop_job(job("a", version=5))
+    assert (watched.version(), watched.changed) == ("7", [])
+
+
+def test_a_deleted_job_without_pods_leaves_nothing(watched: Watched) -> None:
+    watched.store.put_job(job("a", version=5))
+    watched.store.drop_job(job("a", version=6))
+    assert (watched.store.get(key("a")), watched.names(), watched.changed) == (None, [], ["a", "a"])
+
+
+def test_what_was_never_seen_can_be_dropped(watched: Watched) -> None:
+    watched.store.drop_job(job("a"))
+    watched.store.drop_pod(of("a", "a-1"))
+    assert len(watched.store) == 0
+
+
+def test_the_deletion_of_an_earlier_job_does_not_take_its_successor(watched: Watched) -> None:
+    watched.store.put_job(job("a", uid="new", version=20))
+    watched.store.drop_job(job("a", uid="old", version=15))
+    assert watched.version() == "20"
+
+
+def test_a_successor_replaces_a_job_whose_deletion_was_missed(watched: Watched) -> None:
+    watched.store.put_job(job("a", uid="old", version=5, created=1))
+    watched.store.put_pod(of("a", "a-1"))
+    watched.store.drop_pod(of("a", "a-1", version=2))
+    watched.store.put_job(job("b", version=6, created=2))
+    watched.store.put_job(job("a", uid="new", version=9, created=3))
+    assert (watched.names(), watched.gone(), len(watched.store)) == (["a", "b"], [], 2)
+
+
+def test_an_answer_that_comes_after_the_deletion_does_not_bring_a_job_back(watched: Watched) -> None:
+    """The answer to a patch can be read after the watch has told of a later deletion; quota would be held for ever."""
+    watched.store.put_job(job("a", version=5))
+    watched.store.drop_job(job("a", version=7))
+    watched.store.put_job(job("a", version=6))
+    assert watched.job() is None
+
+
+def test_an_answer_older_than_a_list_that_lacks_the_job_does_not_bring_it_back(watched: Watched) -> None:
+    watched.store.put_job(job("a", version=5))
+    watched.store.replace_jobs([], at=10)
+    watched.store.put_job(job("a", version=6))
+    assert watched.job() is None
+
+
+def test_pods_outlive_their_job_until_they_are_deleted(watched: Watched) -> None:
+    watched.store.put_job(job("a", version=5))
+    watched.store.put_pod(of("a", "a-1"))
+    watched.store.drop_job(job("a", version=6))
+    assert (watched.job(), watched.pods(), watched.names()) == (None, ["a-1"], [])
+    watched.store.drop_pod(of("a", "a-1", version=2))
+    assert watched.store.get(key("a")) is None
+
+
+def test_pods_may_come_before_their_job(watched: Watched) -> None:
+    watched.store.put_pod(of("a", "a-1"))
+    assert (watched.pods(), watched.names()) == (["a-1"], [])
+    watched.store.put_job(job("a"))
+    assert (watched.pods(), watched.names()) == (["a-1"], ["a"])
+
+
+def test_a_deleted_pod_is_remembered_with_its_last_status(watched: Watched) -> None:
+    watched.store.put_job(job("a"))
+    watched.store.put_pod(of("a", "a-1"))
+    watched.store.drop_pod(pod("a-1", of="a", version=2, state=ended(143), deleted=50))
+    record = watched.store.get(key("a"))
+    assert record is not None
+    assert (record.pods, list(record.gone)) == ({}, ["a-1"])
+    assert record.gone["a-1"].ended
+
+
+def test_the_pods_remembered_are_bounded_and_the_latest_stay(watched: Watched) -> None:
+    watched.store.put_job(job("a"))
+    for number in range(MAX_GONE + 5):
+        watched.store.put_pod(of("a", f"a-{number}", created=number))
+        watched.store.drop_pod(of("a", f"a-{number}", version=2, created=number))
+    assert watched.gone() == [f"a-{number}" for number in range(5, MAX_GONE + 5)]
+
+
+def test_attempts_are_in_the_order_they_were_created(watched: Watched) -> None:
+    watched.store.put_job(job("a"))
+    for name, created in (("z", 1), ("m", 2), ("b", 3), ("a", 3)):
+        watched.store.put_pod(of("a", name, created=created))
+    watched.store.drop_pod(of("a", "m", version=2, created=2))
+    assert watched.pods() == ["z", "m", "a", "b"]
+
+
+def test_jobs_come_newest_first_and_a_cursor_goes_on_from_there(watched: Watched) -> None:
+    for name, created in (("b", 1), ("a", 3), ("d", 2), ("c", 2)):
+        watched.store.put_job(job(name, created=created))
+    assert watched.names() == ["a", "d", "c", "b"]
+    cursor = (moment(2), key("d"))
+    assert [found.name for _, found in watched.store.newest_first(cursor)] == ["c", "b"]
+    watched.store.drop_job(job("d", version=2))
+    assert [found.name for _, found in watched.store.newest_first(cursor)] == ["c", "b"]
+
+
+def test_a_list_drops_what_is_absent_and_keeps_what_is_newer_than_itself(watched: Watched) -> None:
+    watched.store.put_job(job("stays", version=5))
+    watched.store.put_job(job("deleted", version=10))
+    watched.store.put_job(job("created-since", version=11))
+    corrected = watched.store.replace_jobs([job("stays", version=5), job("missed", version=8)], at=10)
+    assert sorted(watched.names()) == ["created-since", "missed", "stays"]
+    assert corrected == 2
+
+
+def test_a_list_of_pods_does_the_same_and_remembers_the_dropped(watched: Watched) -> None:
+    watched.store.put_job(job("a"))
+    for name, version in (("stays", 5), ("deleted", 10), ("created-since", 11)):
+        watched.store.put_pod(of("a", name, version=version))
+    corrected = watched.store.replace_pods([of("a", "stays", version=5), of("a", "missed", version=8)], at=10)
+    record = watched.store.get(key("a"))
+    assert record is not None
+    assert sorted(record.pods) == ["created-since", "missed", "stays"]
+    assert list(record.gone) == ["deleted"]
+    assert corrected == 2
+
+
+@pytest.mark.parametrize(
+    "relist", [lambda s: s.replace_jobs([job("a", version=5)], at=10), lambda s: s.replace_pods([], at=10)]
+)
+def test_a_list_that_says_what_is_known_corrects_nothing(watched: Watched, relist: Callable[[Store], int]) -> None:
+    watched.store.put_job(job("a", version=5))
+    assert relist(watched.store) == 0
+
+
+def test_a_list_older_than_what_is_known_corrects_nothing(watched: Watched) -> None:
+    """The answer to a create or a patch is often newer than a list that was under way."""
+    watched.store.put_job(job("a", version=12))
+    assert watched.store.replace_jobs([job("a", version=9)], at=10) == 0
+    assert watched.version() == "12"
+
+
+def test_objects_of_one_name_in_two_namespaces_are_two(watched: Watched) -> None:
+    watched.store.put_job(job("a", namespace="one"))
+    watched.store.put_job(job("a", namespace="two"))
+    assert len(watched.store) == 2
+
+
+def test_a_pod_without_the_label_stands_for_itself(watched: Watched) -> None:
+    stray = pod("stray")
+    stray.metadata.labels.clear()
+    watched.store.put_pod(stray)
+    assert watched.pods("stray") == ["stray"]
+
+
+EVENTS = st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.integers(0, 4)), max_size=15)
+
+
+@given(EVENTS)
+def test_answers_that_come_later_than_the_watch_change_nothing(events: list[tuple[str, bool, int]]) -> None:
+    """Each write is told by the watch, in order, and by the answer to its writer, so many events later."""
+    plain, noisy = Watched(), Watched()
+    answers: list[tuple[int, Job]] = []
+    lives = dict.fromkeys("abc", 0)
+    for version, (name, deleted, late) in enumerate(events, start=1):
+        found = job(name, version=version, uid=f"{name}-{lives[name]}", created=lives[name])
+        for watched in (plain, noisy):
+            (watched.store.drop_job if deleted else watched.store.put_job)(found)
+        if deleted:
+            lives[name] += 1
+        else:
+            answers.append((version + late, found))
+        for due, answer in answers:
+            if due == version:
+                noisy.store.put_job(answer)
+    assert noisy.names() == plain.names()
+    assert [noisy.version(name) for name in "abc"] == [plain.version(name) for name in "abc"]
+
+
+LOST_WORDS = 'Error on reading termination message from logs: failed to try resolving symlinks in path "0.log"'
+
+
+def test_last_words_outlive_the_kubelets_failure_to_read_them_again(watched: Watched) -> None:
+    """The kubelet builds a deleted pod's status once more after it has removed its log."""
+    watched.store.put_job(job("a"))
+    watched.store.put_pod(pod("a-1", of="a", version=2, state=ended(143, message="saved")))
+    watched.store.put_pod(pod("a-1", of="a", version=3, state=ended(143, message=LOST_WORDS)))
+    watched.store.drop_pod(pod("a-1", of="a", version=4, state=ended(143, message=LOST_WORDS)))
+    record = watched.store.get(key("a"))
+    assert record is not None
+    (last,) = record.all_pods()
+    assert last.container.terminated is not None
+    assert last.container.terminated.last_words == "saved"
+
+
+def test_the_kubelets_failure_to_read_the_log_is_nobodys_last_words() -> None:
+    found = pod(state=ended(143, message=LOST_WORDS)).container.terminated
+    assert found is not None
+    assert found.last_words is None
