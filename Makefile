@@ -53,7 +53,7 @@ cluster-down: ## stop it and leave nothing behind
 
 serve: $(READY) $(CLUSTER) ## Runway at 127.0.0.1:8000
 	@$(BIN)/runway tenants render | kubectl apply -f -
-	@exec $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log
+	@exec env RUNWAY_INSTANCE=serve $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log
 
 demo: $(READY) $(CLUSTER) ## run every scenario and show the evidence
 	@$(BIN)/python -m demo

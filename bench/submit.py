@@ -6,23 +6,16 @@ workers sends the same number of requests; both Jobs are alike in size, since th
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import json
-import os
-import ssl
-import tempfile
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
-import yaml
 
+from bench.kubernetes import NAMESPACE, ApiServer
 from bench.load import Measured, Target, measure
 
-NAMESPACE = "runway-bench"
 RAW_LABEL = "runway-bench/raw"
 CONCURRENCIES = (1, 8, 32)
 
@@ -41,32 +34,6 @@ class Pair:
     concurrency: int
     raw: Measured
     runway: Measured
-
-
-@dataclass(frozen=True, slots=True)
-class ApiServer:
-    """Where the API server is, and how to speak to it as the kubeconfig's user."""
-
-    url: str
-    tls: ssl.SSLContext
-
-    @classmethod
-    def from_kubeconfig(cls, path: Path) -> ApiServer:
-        """Read a kubeconfig with client certificates, in files or embedded."""
-        config = yaml.safe_load(path.read_text())
-        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-        with tempfile.TemporaryDirectory() as scratch:
-            authority, certificate, key = (
-                _file(entry, name, Path(scratch))
-                for entry, name in (
-                    (cluster, "certificate-authority"),
-                    (user, "client-certificate"),
-                    (user, "client-key"),
-                )
-            )
-            tls = ssl.create_default_context(cafile=authority)
-            tls.load_cert_chain(certificate, key)
-        return cls(cluster["server"], tls)
 
 
 async def submit_pairs(api: ApiServer, runway_url: str, requests: int) -> list[Pair]:
@@ -116,26 +83,3 @@ async def _raw_target(api: ApiServer, runway_url: str) -> Target:
 
 def _body(spec: dict[str, Any]) -> bytes:
     return json.dumps(spec).encode()
-
-
-def _file(entry: dict[str, str], name: str, scratch: Path) -> str:
-    if name in entry:
-        return entry[name]
-    file = scratch / name
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(base64.b64decode(entry[f"{name}-data"]))
-    return str(file)
-
-
-async def delete_namespace(api: ApiServer) -> None:
-    """Let Kubernetes remove everything the bench made."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=api.tls)) as session:
-        async with session.delete(f"{api.url}/api/v1/namespaces/{NAMESPACE}") as answer:
-            await answer.read()
-        for _ in range(300):
-            async with session.get(f"{api.url}/api/v1/namespaces/{NAMESPACE}") as answer:
-                if answer.status == 404:
-                    return
-            await asyncio.sleep(1)
-    raise RuntimeError(f"namespace {NAMESPACE} is still there after 5 minutes")

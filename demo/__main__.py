@@ -52,7 +52,7 @@ def _run(scenarios: Sequence[Scenario], kubeconfig: Path, policy: Path) -> list[
         server.start()
         report.note(f"Runway: {server.url}, pid {server.pid}, log in {LOG.relative_to(CHECKOUT)}")
         kernel = stack.enter_context(Kernel()) if _on_this_machine(kubeconfig) else None
-        tools = Tools(stack.enter_context(Api(server.url)), kubernetes, kernel)
+        tools = Tools(stack.enter_context(Api(server.url)), kubernetes, kernel, server)
         outcomes = []
         for number, scenario in enumerate(scenarios, start=1):
             report.begin(number, scenario)

@@ -28,9 +28,11 @@ class Server:
 
     def __init__(self, log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
-        self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._port = _free_port()
+        # Under one name all its life, so that it takes its own Lease back at once when it is started again.
+        instance = {"RUNWAY_INSTANCE": f"demo-{self._port}"}
+        self._environment = {**os.environ, **instance, **(environment or {})}
         self.url = f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
@@ -60,7 +62,7 @@ class Server:
             )
 
     def start(self) -> None:
-        """Start it and wait until /readyz answers 200. Raises ServerFailed."""
+        """Start it and wait until it is the writer. Raises ServerFailed."""
         self.launch()
         try:
             wait_for(self._ready, "Runway ready", READY_SECONDS)
@@ -87,11 +89,16 @@ class Server:
         """The last lines of its log."""
         return f"The end of {self.log}:\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
 
+    def role(self) -> str | None:
+        """What /readyz says that it is, writer or reader; None where it is not ready."""
+        answer = httpx2.get(f"{self.url}/readyz", timeout=2, trust_env=False)
+        return str(answer.json()["role"]) if answer.status_code == 200 else None
+
     def _ready(self) -> bool | None:
         if self.pid is None:
             raise ServerFailed(f"Runway has ended\n{self.log_end()}")
         try:
-            return httpx2.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200 or None
+            return self.role() == "writer" or None
         except httpx2.TransportError:
             return None
 

@@ -11,6 +11,7 @@ from demo.api import OVER, Api, Document, document
 from demo.kernel import Kernel
 from demo.kubectl import Kubectl
 from demo.scenario import NotSeen, Source
+from demo.server import Server
 from demo.waiting import TimedOut, wait_for
 
 START_SECONDS = 30.0
@@ -20,11 +21,15 @@ END_SECONDS = 45.0
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The witnesses. `kernel` is None where the jobs do not run on this machine, so that its kernel knows nothing."""
+    """The witnesses. `kernel` is None where the jobs do not run on this machine, so that its kernel knows nothing.
+
+    `server` is the Runway that the demo has started, where it did.
+    """
 
     runway: Api
     kubernetes: Kubectl
     kernel: Kernel | None
+    server: Server | None = None
 
 
 class Stage:
@@ -34,6 +39,7 @@ class Stage:
         self.runway = tools.runway
         self.kubernetes = tools.kubernetes
         self.kernel = tools.kernel
+        self.server = tools.server
         self.saw = show
         self._jobs: list[str] = []
 
@@ -41,9 +47,9 @@ class Stage:
         """Submit a job that must be let in, and return its view."""
         return self.accepted(self.runway.submit(tenant, spec))
 
-    def try_to_submit(self, tenant: str, spec: Document) -> httpx2.Response:
+    def try_to_submit(self, tenant: str, spec: Document, *, key: str | None = None) -> httpx2.Response:
         """Submit a job that may be refused. If it is let in, it is ended with the scenario."""
-        answer = self.runway.submit(tenant, spec)
+        answer = self.runway.submit(tenant, spec, key=key)
         if answer.status_code == 201:
             self.accepted(answer)
         return answer

@@ -3,6 +3,7 @@
 from demo.scenarios.admission import BAD_SPEC_REFUSED, GPU_QUOTA, RATE_LIMIT
 from demo.scenarios.endings import CANCEL, DEADLINE, SIGTERM_IGNORED
 from demo.scenarios.outcomes import FAILURE, OUT_OF_MEMORY, SUCCESS, THROTTLING
+from demo.scenarios.trust import ABSENCE, REPLAY, RESTART
 
 SCENARIOS = (
     SUCCESS,
@@ -15,4 +16,7 @@ SCENARIOS = (
     BAD_SPEC_REFUSED,
     RATE_LIMIT,
     CANCEL,
+    REPLAY,
+    RESTART,
+    ABSENCE,
 )

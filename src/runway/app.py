@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
+import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from fastapi import FastAPI
 
+from runway.admission.limits import Limits
 from runway.cluster.client import Kubernetes
 from runway.cluster.connection import Connection, Transport
+from runway.cluster.lease import Election, Seat
 from runway.errors import ConfigurationError
+from runway.flow.lead import Writer
 from runway.flow.observe import Observer, amounts_by_resource
 from runway.flow.submit import Submitter
 from runway.http import jobs, logs, platform, problems
@@ -43,20 +48,27 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         connection = None if transport else await Connection.open(settings.kubeconfig, settings.max_in_flight)
         kubernetes = Kubernetes(transport or connection, settings.kubernetes_seconds)  # type: ignore[arg-type]
-        observer = Observer(kubernetes, policy, metrics)
-        submitter = Submitter(policy, kubernetes, observer, metrics)
+        observer = Observer(kubernetes, policy, metrics, resync_seconds=settings.resync_seconds)
+        identity = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
+        election = Election(kubernetes, Seat(settings.lease_namespace, "runway-writer", identity))
+        writer = Writer(election, observer, settings.kubernetes_seconds)
+        submitter = Submitter(policy, kubernetes, observer, writer, metrics)
+        limits = Limits(policy, settings.max_streams)
         metrics.read_at_scrape(lambda: _samples(observer))
         app.state.services = Services(
-            settings, policy, kubernetes, observer, submitter, metrics, now=lambda: datetime.now(UTC)
+            settings, policy, kubernetes, observer, writer, submitter, limits, metrics, now=lambda: datetime.now(UTC)
         )
-        observing = asyncio.create_task(observer.run())
+        # The Lease first: lists that are asked for after it is ours need not be repeated before the first write.
+        await election.try_once()
+        tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run)]
         try:
             yield
         finally:
-            observing.cancel()
-            with suppress(asyncio.CancelledError):
-                await observing
             await submitter.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await election.release()
             if connection is not None:
                 await connection.close()
 

@@ -4,7 +4,7 @@
     ├── ConfigurationError           a policy file or setting that stops the start; never answered over HTTP
     │   └── PolicyError
     ├── ClusterError                 what a call to Kubernetes came to; the flows turn it into a public error
-    │   ├── ObjectExists             409 AlreadyExists on a create
+    │   ├── ObjectExists             409: the name is taken, or the version has changed since it was read
     │   ├── ObjectMissing            404
     │   ├── Expired                  410: the resource version or continue token is too old; list again
     │   ├── Refused                  any other 4xx: nothing happened, and repeating would not help
@@ -27,6 +27,7 @@
         ├── RateLimited          429 rate_limited            with Retry-After
         └── Unavailable          503                         with Retry-After
             ├── NotReady             not_ready
+            ├── NotLeader            not_leader              another process is the writer
             ├── KubernetesUnavailable kubernetes_unavailable
             ├── OutcomeUnknown       outcome_unknown         names the id; a retry with the same key settles it
             └── TooBusy              too_busy                a bound on work in progress was reached
@@ -69,7 +70,14 @@ class PolicyError(ConfigurationError):
 
 
 class ClusterError(RunwayError):
-    """A call to Kubernetes that did not succeed; the message is fit to be shown."""
+    """A call to Kubernetes that did not succeed; the message is fit to be shown.
+
+    `retry_after` is in seconds, where the API server has given one.
+    """
+
+    def __init__(self, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ObjectExists(ClusterError):
@@ -178,7 +186,7 @@ class UnsupportedMediaType(PublicError):
 
 
 class RateLimited(PublicError):
-    status, code, title = 429, "rate_limited", "The tenant submits faster than its rate allows"
+    status, code, title = 429, "rate_limited", "The tenant asks for more, or faster, than its rate allows"
 
 
 class Unavailable(PublicError):
@@ -192,6 +200,10 @@ class Unavailable(PublicError):
 
 class NotReady(Unavailable):
     code, title = "not_ready", "Runway has not yet learnt the state of the cluster"
+
+
+class NotLeader(Unavailable):
+    code, title = "not_leader", "Another process is the writer"
 
 
 class KubernetesUnavailable(Unavailable):

@@ -45,17 +45,19 @@ class Condition(_Part, frozen=True):
 
 
 class ResourceRequirements(_Part, frozen=True):
-    limits: dict[str, str] = {}
+    requests: dict[str, str] = {}
 
 
 class Container(_Part, frozen=True):
     name: str
     resources: ResourceRequirements = ResourceRequirements()
+    restart_policy: str | None = None
 
 
 class PodSpec(_Part, frozen=True):
     node_name: str | None = None
     containers: tuple[Container, ...] | None = None
+    init_containers: tuple[Container, ...] | None = None
 
 
 class PodTemplate(_Part, frozen=True):
@@ -64,6 +66,9 @@ class PodTemplate(_Part, frozen=True):
 
 class JobSpec(_Part, frozen=True):
     template: PodTemplate = PodTemplate()
+    parallelism: int | None = None
+    completions: int | None = None
+    suspend: bool | None = None
 
 
 class JobStatus(_Part, frozen=True):
@@ -194,3 +199,18 @@ def version(item: Job | Pod) -> int:
     https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
     """
     return int(item.metadata.resource_version)
+
+
+class LeaseSpec(_Part, frozen=True):
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    acquire_time: str | None = None
+    renew_time: str | None = None
+    lease_transitions: int | None = None
+
+
+class Lease(_Part, frozen=True):
+    """https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/lease-v1/"""
+
+    metadata: Metadata
+    spec: LeaseSpec = LeaseSpec()

@@ -208,10 +208,17 @@ class Quota(_Frozen):
 
 
 class Rate(_Frozen):
-    """A tenant's submissions: so many a minute in the long run, so many at once."""
+    """So many requests a minute in the long run, so many at once."""
 
     per_minute: int = Field(ge=1, le=1_000_000)
     burst: int = Field(ge=1, le=1_000_000)
+
+
+class TenantRate(Rate):
+    """A tenant's submissions; its reads and its open streams, each apart."""
+
+    reads: Rate = Rate.model_construct(per_minute=6000, burst=600)
+    streams: int = Field(default=20, ge=1, le=10_000)
 
 
 class Tenant(_Frozen):
@@ -219,7 +226,7 @@ class Tenant(_Frozen):
 
     namespace: str = Field(pattern=_DNS_LABEL)
     quota: Quota
-    rate: Rate
+    rate: TenantRate
 
 
 class Policy(_Frozen):

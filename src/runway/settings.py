@@ -29,6 +29,14 @@ class Settings(BaseSettings):
     max_streams: int = Field(default=100, ge=1, le=10_000)
     """Log streams at once."""
 
+    resync_seconds: float = Field(default=300, ge=1, le=86_400)
+    """How often everything is listed beside the watches, to correct and count drift."""
+    instance: str | None = Field(default=None, min_length=1, max_length=200)
+    """The name under which this process holds the Lease; in a cluster the pod's. A restart under the same name takes
+    its own Lease back at once; without one the name is unique, and the old Lease must run out. No two may share it."""
+    lease_namespace: str = Field(default="default", min_length=1, max_length=63)
+    """Where the Lease that makes one process the writer is kept."""
+
     @property
     def kubeconfig(self) -> Path | None:
         """The kubeconfig named in `KUBECONFIG`; None in a cluster, where the service account is used."""

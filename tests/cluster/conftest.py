@@ -58,7 +58,7 @@ def server(
 @pytest.fixture(scope="session")
 def tools(server: Server, kubernetes: Kubectl) -> Iterator[Tools]:
     with Api(server.url) as api, Kernel() as kernel:
-        yield Tools(api, kubernetes, kernel)
+        yield Tools(api, kubernetes, kernel, server)
 
 
 @pytest.fixture

@@ -21,12 +21,14 @@ from demo.server import Server
 from demo.stage import Stage, Tools
 from demo.waiting import wait_for
 from localcluster import LocalCluster
+from localcluster.component import Component
 
 pytestmark = pytest.mark.cluster
 
 STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
 ON_ONE_GPU = shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 1}, timeout_seconds=500)
 ANSWER_SECONDS = 6.0
+FROZEN_SECONDS = 20.0
 RECOVERY_SECONDS = 20.0
 SETTLE_SECONDS = 200.0
 """An unanswered create is read back 30 times, with pauses of at most 5 s, before its quota is given back."""
@@ -89,9 +91,10 @@ def outages(tools: Tools) -> Iterator[Outages]:
         # Requests on connections that are open already reach the frozen server, so whether they are done is not known.
         open_connections(stage)
         api_server.freeze()
+        frozen_at = time.monotonic()
         submissions = submit_at_once(stage, ON_ONE_GPU, [key, None, None])
         beyond = stage.runway.submit("vision", ON_ONE_GPU)
-        frozen = observe(stage, submissions, to_cancel, api_server.thaw)
+        frozen = observe(stage, submissions, to_cancel, lambda: thaw_at(frozen_at + FROZEN_SECONDS, api_server))
         again = stage.runway.submit("vision", ON_ONE_GPU, key=key)
 
         ending = stage.submit("vision", shell("echo started; sleep 3"))
@@ -175,6 +178,12 @@ def test_no_request_met_a_fault_of_runways_own(outages: Outages, server: Server)
     assert faults == []
 
 
+def thaw_at(moment: float, api_server: Component) -> None:
+    """The length of the outage is what is tested here, so it is waited for."""
+    time.sleep(max(0.0, moment - time.monotonic()))
+    api_server.thaw()
+
+
 def open_connections(stage: Stage) -> None:
     """Have Runway call Kubernetes so often at once that it is left with more connections than the test needs."""
     with ThreadPoolExecutor(16) as pool:
@@ -199,7 +208,9 @@ def observe(stage: Stage, submissions: list[Timed], to_cancel: Document, end: Ca
     statuses = {path: stage.runway.get(path).status_code for path in paths}
     end()
     ended = time.monotonic()
-    wait_for(lambda: stage.runway.get("/readyz").status_code == 200 or None, "ready again", RECOVERY_SECONDS)
+    wait_for(
+        lambda: stage.runway.get("/readyz").json().get("role") == "writer" or None, "writes again", RECOVERY_SECONDS
+    )
     recovery = time.monotonic() - ended
     after = stage.runway.submit("research", shell("true"))
     if after.status_code == 201:

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from runway.app import create_app
-from runway.policy import load_policy
+from runway.policy import Policy, load_policy
 from runway.settings import Settings
 from tests.support.fake_cluster import FakeKubernetes
 
@@ -56,18 +56,20 @@ def job(**changes: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def serve(kubernetes: FakeKubernetes, *, wait: bool = True, **settings: Any) -> AsyncIterator[Runway]:
-    """Runway on this API server, ready unless told not to wait."""
-    app = create_app(Settings(policy=POLICY, **settings), load_policy(POLICY), kubernetes)
+async def serve(
+    kubernetes: FakeKubernetes, *, until: str | None = "writer", policy: Policy | None = None, **settings: Any
+) -> AsyncIterator[Runway]:
+    """Runway on this API server, once it is ready in this role; at once with None."""
+    app = create_app(Settings(policy=POLICY, **settings), policy or load_policy(POLICY), kubernetes)
     async with app.router.lifespan_context(app):
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://runway") as client:
             runway = Runway(client, kubernetes)
 
             async def ready() -> bool:
-                return (await client.get("/readyz")).status_code == 200
+                return bool((await client.get("/readyz")).json().get("role") == until)
 
-            if wait:
+            if until:
                 await runway.until(ready)
             yield runway
 

@@ -102,7 +102,7 @@ async def test_a_restart_rebuilds_jobs_and_quota_before_it_is_ready(kubernetes: 
 
 async def test_before_everything_is_listed_nothing_is_admitted(kubernetes: FakeKubernetes) -> None:
     kubernetes.go_down()
-    async with serve(kubernetes, wait=False) as runway:
+    async with serve(kubernetes, until=None) as runway:
         for answer in (await runway.submit(), await runway.client.get("/readyz"), await runway.client.get("/v1/quota")):
             assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
             assert answer.headers["retry-after"]
@@ -132,7 +132,7 @@ async def test_an_outage_is_told_and_recovered_from(runway: Runway) -> None:
 async def test_labels_copied_into_a_strange_namespace_count_for_nobody(runway: Runway) -> None:
     labels = {"app.kubernetes.io/managed-by": "runway", "runway.internal/job": "rw-" + "a" * 20}
     stranger = {"metadata": {"name": "rw-" + "a" * 20, "namespace": "default", "labels": labels}}
-    runway.kubernetes._put("jobs", stranger, "ADDED")
+    runway.kubernetes.add("jobs", stranger)
     job_id = (await runway.submit()).json()["id"]
     jobs = (await runway.client.get("/v1/jobs")).json()["jobs"]
     assert [view["id"] for view in jobs] == [job_id]
@@ -228,7 +228,12 @@ async def test_policy_shows_bounds_pools_prices_and_tenants(runway: Runway) -> N
     policy = (await runway.client.get("/v1/policy")).json()
     assert policy["limits"]["memory"] == {"min": "32Mi", "max": "128Gi"}
     assert policy["pools"]["a10g"]["hourly_usd"] == "5.672"
-    assert policy["tenants"]["speech"]["rate"] == {"per_minute": 6, "burst": 5}
+    assert policy["tenants"]["speech"]["rate"] == {
+        "per_minute": 6,
+        "burst": 5,
+        "reads": {"per_minute": 6000, "burst": 600},
+        "streams": 20,
+    }
 
 
 async def test_openapi_names_every_problem_of_every_route(runway: Runway) -> None:

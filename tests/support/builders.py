@@ -16,7 +16,6 @@ from runway.jobs.identity import (
     ANNOTATION_CANCELLED_AT,
     ANNOTATION_COST,
     ANNOTATION_SPEC,
-    LABEL_JOB,
     LABEL_NAME,
     canonical_json,
 )
@@ -31,6 +30,7 @@ NAMESPACE: Final = "runway-vision"
 JOB: Final = "rw-aaaaaaaaaaaaaaaaaaaa"
 JOB_UID: Final = "uid-of-the-job"
 LABEL_CONTROLLER: Final = "batch.kubernetes.io/controller-uid"
+LABEL_JOB_NAME: Final = "batch.kubernetes.io/job-name"
 
 POLICY: Final = """\
 version: 1
@@ -115,7 +115,10 @@ def job(
     cancelled: bool = False,
     admitted: JobSpec | None = None,
     annotations: Json | None = None,
-    limits: Json | None = None,
+    requests: Json | None = None,
+    parallelism: int = 1,
+    completions: int | None = 1,
+    suspend: bool = False,
 ) -> Job:
     """A Job as Kubernetes holds it. `verdict` is Complete or Failed; `admitted` is the specification it carries."""
     admitted = admitted or spec()
@@ -136,7 +139,12 @@ def job(
                 "labels": labels,
                 "annotations": {**notes, **(annotations or {})},
             },
-            "spec": {"template": {"spec": {"containers": [_container(limits)]}}},
+            "spec": {
+                "parallelism": parallelism,
+                "completions": completions,
+                "suspend": suspend,
+                "template": {"spec": {"containers": [_container(requests)]}},
+            },
             "status": {"conditions": list(conditions)},
         },
         Job,
@@ -157,10 +165,10 @@ def pod(
     deleted: float | None = None,
     node: str | None = "node-1",
     reason: str | None = None,
-    limits: Json | None = None,
+    requests: Json | None = None,
 ) -> Pod:
     """A pod of the Job `of`. `state` is made by `running`, `waiting` or `ended`; the phase follows from it."""
-    labels = {LABEL_JOB: of} if controller is None else {LABEL_JOB: of, LABEL_CONTROLLER: controller}
+    labels = {LABEL_JOB_NAME: of} if controller is None else {LABEL_JOB_NAME: of, LABEL_CONTROLLER: controller}
     metadata: Json = {
         "name": name,
         "namespace": namespace,
@@ -178,7 +186,7 @@ def pod(
         status["reason"] = reason
     placed = {} if node is None else {"nodeName": node}
     return msgspec.convert(
-        {"metadata": metadata, "spec": {**placed, "containers": [_container(limits)]}, "status": status}, Pod
+        {"metadata": metadata, "spec": {**placed, "containers": [_container(requests)]}, "status": status}, Pod
     )
 
 
@@ -244,8 +252,8 @@ COST: Final[Json] = {
 }
 
 
-def _container(limits: Json | None) -> Json:
-    return {"name": "job", "resources": {"limits": {"cpu": "1", "memory": "1Gi"} if limits is None else limits}}
+def _container(requests: Json | None) -> Json:
+    return {"name": "job", "resources": {"requests": {"cpu": "1", "memory": "1Gi"} if requests is None else requests}}
 
 
 def _phase(state: Json | None) -> str:

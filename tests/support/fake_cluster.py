@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
-from copy import deepcopy
 from typing import Any
+
+import msgspec
 
 from runway.cluster.connection import Answer, StreamRefused
 from runway.errors import Ambiguous, NotDone
@@ -29,16 +31,26 @@ class FakeKubernetes:
         self.objects: dict[str, dict[tuple[str, str], Json]] = {"jobs": {}, "pods": {}}
         self.history: dict[str, list[tuple[int, str, Json]]] = {"jobs": [], "pods": []}
         self.logs: dict[str, bytes] = {}
+        self.lease: Json = {}
         self.log_gate = asyncio.Event()
         self.log_gate.set()
         self.calls: list[tuple[str, str]] = []
         self.down = False
+        self.mute = False
+        """Watches are open and tell nothing."""
         self.before_create: list[Fault] = []
         self.after_create: list[Fault] = []
         self.expired_before = 0
-        self._version = 100
-        self._news = asyncio.Condition()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.page = 1_000_000
+        """Objects in a page of a list, where a caller asks for more."""
+        self.now: Callable[[], str] = lambda: NOW
+        """The wall clock, as Kubernetes writes it."""
+        self.listeners: list[Callable[[str], None]] = []
+        """Each is called with the kind of an object that has just changed."""
+        self.version = 100
+        self._pods: Counter[str] = Counter()
+        self._snapshots: dict[tuple[str, int], list[Json]] = {}
+        self._readers: set[asyncio.Event] = set()
 
     # The seam
 
@@ -49,8 +61,14 @@ class FakeKubernetes:
         await asyncio.sleep(0)
         if self.down:
             raise NotDone("no connection to the Kubernetes API: refused")
-        if path == "/version":
-            return _json(200, {"major": "1"})
+        return self.handle(method, path, query=query, body=body, content_type=content_type)
+
+    def handle(
+        self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str
+    ) -> Answer:
+        """Carry out one call, in one step."""
+        if "/leases" in path:
+            return self._lease(method, path, body)
         if path in ("/apis/batch/v1/jobs", "/api/v1/pods"):
             return self._list(path.rsplit("/", 1)[1], query)
         namespace, _, name = path.removeprefix("/apis/batch/v1/namespaces/").partition("/jobs")
@@ -62,7 +80,7 @@ class FakeKubernetes:
             return _status(404, f'jobs.batch "{name}" not found')
         if method == "PATCH":
             assert content_type == "application/merge-patch+json"
-            return _json(200, self._put("jobs", _merge(job, json.loads(body or b"{}")), "MODIFIED"))
+            return _json(200, self.put("jobs", _merge(job, json.loads(body or b"{}")), "MODIFIED"))
         return _json(200, job)
 
     async def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
@@ -76,16 +94,27 @@ class FakeKubernetes:
         if version < self.expired_before:
             raise StreamRefused(_status(410, "too old resource version"))
         yield b""
-        while True:
-            for at, type_, item in list(self.history[kind]):
-                if at > version:
-                    version = at
-                    yield json.dumps({"type": type_, "object": item}).encode() + b"\n"
-            async with self._news:
-                while not self.down and (not self.history[kind] or self.history[kind][-1][0] <= version):
-                    await self._news.wait()
-            if self.down:
-                raise Ambiguous("the connection to the Kubernetes API broke: reset")
+        async for line in self._events(kind, version):
+            yield line
+        raise Ambiguous("the connection to the Kubernetes API broke: reset")
+
+    async def _events(self, kind: str, version: int) -> AsyncGenerator[bytes, None]:
+        """The events after `version`, until the API server goes down."""
+        news = asyncio.Event()
+        self._readers.add(news)
+        try:
+            while True:
+                for at, type_, item in list(self.history[kind]):
+                    if at > version:
+                        version = at
+                        yield event_line(type_, item)
+                while not self.down and (self.mute or not self.history[kind] or self.history[kind][-1][0] <= version):
+                    await news.wait()
+                    news.clear()
+                if self.down:
+                    return
+        finally:
+            self._readers.discard(news)
 
     async def _log(self, pod: str) -> AsyncGenerator[bytes, None]:
         if "nodeName" not in self.pod(pod)["spec"]:
@@ -101,12 +130,14 @@ class FakeKubernetes:
     def start_pod(self, job_name: str, *, running: bool = True, node: str | None = "node-1") -> str:
         """What the Job controller, the scheduler and the kubelet do to a new Job; returns the pod's name."""
         job = self.job(job_name)
-        number = sum(
-            pod["metadata"]["labels"]["runway.internal/job"] == job_name for pod in self.objects["pods"].values()
-        )
-        name = f"{job_name}-{'abcdefghij'[number]}"
+        name = f"{job_name}-{self._pods[job_name]}"
+        self._pods[job_name] += 1
         template = job["spec"]["template"]
-        labels = {**template["metadata"]["labels"], "batch.kubernetes.io/controller-uid": job["metadata"]["uid"]}
+        labels = {
+            **template["metadata"]["labels"],
+            "batch.kubernetes.io/controller-uid": job["metadata"]["uid"],
+            "batch.kubernetes.io/job-name": job_name,
+        }
         pod = {
             "metadata": {
                 "name": name,
@@ -117,10 +148,10 @@ class FakeKubernetes:
             "spec": {"containers": template["spec"]["containers"]} | ({"nodeName": node} if node else {}),
             "status": {"phase": "Pending"},
         }
-        self._put("pods", pod, "ADDED")
+        self.put("pods", pod, "ADDED")
         if running:
             state = {"running": {"startedAt": NOW}}
-            self._set_status(name, {"phase": "Running", "containerStatuses": [{"name": "job", "state": state}]})
+            self.set_status(name, {"phase": "Running", "containerStatuses": [{"name": "job", "state": state}]})
         return name
 
     def end_pod(self, name: str, exit_code: int = 0, reason: str | None = None, message: str | None = None) -> None:
@@ -133,13 +164,13 @@ class FakeKubernetes:
             "finishedAt": NOW,
         }
         phase = "Failed" if exit_code else "Succeeded"
-        self._set_status(name, {"phase": phase, "containerStatuses": [{"name": "job", "state": {"terminated": ended}}]})
+        self.set_status(name, {"phase": phase, "containerStatuses": [{"name": "job", "state": {"terminated": ended}}]})
 
     def tell_pod_to_end(self, name: str) -> None:
         """Someone deleted the pod; it ends in its own time."""
-        pod = deepcopy(self.pod(name))
-        pod["metadata"]["deletionTimestamp"] = NOW
-        self._put("pods", pod, "MODIFIED")
+        pod = copy_of(self.pod(name))
+        pod["metadata"]["deletionTimestamp"] = self.now()
+        self.put("pods", pod, "MODIFIED")
 
     def remove_pod(self, name: str) -> None:
         """The kubelet has confirmed that nothing of the pod is left."""
@@ -175,7 +206,57 @@ class FakeKubernetes:
         """The pod by this name, in whatever namespace."""
         return next(pod for (_, known), pod in self.objects["pods"].items() if known == name)
 
+    def add(self, kind: str, item: Json) -> None:
+        """Someone made an object without Runway."""
+        item["metadata"].setdefault("uid", f"uid-{item['metadata']['name']}")
+        self.put(kind, item, "ADDED")
+
+    def lose(self, kind: str, name: str) -> None:
+        """An object is deleted and no watch is told: what a resync is for."""
+        place = next(place for place in self.objects[kind] if place[1] == name)
+        del self.objects[kind][place]
+        self.version += 1
+
+    def set_status(self, name: str, status: Json) -> None:
+        """The kubelet reports how a pod is doing."""
+        pod = copy_of(self.pod(name))
+        pod["status"] = status
+        self.put("pods", pod, "MODIFIED")
+
+    def put(self, kind: str, item: Json, type_: str) -> Json:
+        """Write an object as it is from now on, or as it was at its deletion, and tell the watches."""
+        self.version += 1
+        item = copy_of(item)
+        meta = item["metadata"]
+        meta["resourceVersion"] = str(self.version)
+        meta.setdefault("creationTimestamp", self.now())
+        self.objects[kind][meta["namespace"], meta["name"]] = item
+        self.history[kind].append((self.version, type_, item))
+        for listener in self.listeners:
+            listener(kind)
+        self._wake()
+        return item
+
+    def compact(self) -> None:
+        """Watches from before now, and lists that were begun before, have expired."""
+        self.expired_before = self.version
+        self._snapshots.clear()
+
     # Inside
+
+    def _lease(self, method: str, path: str, body: bytes | None) -> Answer:
+        """One Lease, changed only by whoever has read its latest version."""
+        if method == "GET":
+            return _json(200, self.lease) if self.lease else _status(404, "leases not found")
+        document = json.loads(body or b"{}")
+        if method == "POST" and self.lease:
+            return _status(409, "leases already exists")
+        if method == "PUT" and document["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
+            return _status(409, "the object has been modified")
+        self.version += 1
+        document["metadata"]["resourceVersion"] = str(self.version)
+        self.lease = document
+        return _json(200, document)
 
     def _create(self, namespace: str, manifest: Json, *, dry_run: bool) -> Answer:
         for fault in self.before_create[:1]:
@@ -189,8 +270,8 @@ class FakeKubernetes:
             return _status(409, f'jobs.batch "{name}" already exists')
         if dry_run:
             return Answer(201, json.dumps(manifest).encode(), warnings=('299 - "a warning of the API server"',))
-        manifest["metadata"]["uid"] = f"uid-{name}-{self._version}"
-        job = self._put("jobs", {**manifest, "status": {}}, "ADDED")
+        manifest["metadata"]["uid"] = f"uid-{name}-{self.version}"
+        job = self.put("jobs", {**manifest, "status": {}}, "ADDED")
         for fault in self.after_create[:1]:
             self.after_create.pop(0)
             if (answer := fault()) is not None:
@@ -198,57 +279,56 @@ class FakeKubernetes:
         return _json(201, job)
 
     def _list(self, kind: str, query: Mapping[str, str]) -> Answer:
-        items = sorted(self.objects[kind].values(), key=lambda item: item["metadata"]["name"])
-        start, limit = int(query.get("continue", "0")), int(query["limit"])
-        more = str(start + limit) if start + limit < len(items) else None
-        meta = {"resourceVersion": str(self._version), "continue": more}
-        return _json(200, {"metadata": meta, "items": items[start : start + limit]})
-
-    def _put(self, kind: str, item: Json, type_: str) -> Json:
-        self._version += 1
-        item = deepcopy(item)
-        meta = item["metadata"]
-        meta["resourceVersion"] = str(self._version)
-        meta.setdefault("creationTimestamp", NOW)
-        self.objects[kind][meta["namespace"], meta["name"]] = item
-        self.history[kind].append((self._version, type_, item))
-        self._wake()
-        return item
+        """One page; the pages of a list are all of the moment of the first."""
+        version, _, start = query.get("continue", f"{self.version}.0").partition(".")
+        if "continue" not in query:
+            in_order = sorted(self.objects[kind].values(), key=lambda item: str(item["metadata"]["name"]))
+            self._snapshots[kind, self.version] = in_order
+        items = self._snapshots.get((kind, int(version)))
+        if items is None:
+            return _status(410, "the continue token is too old")
+        end = int(start) + min(int(query["limit"]), self.page)
+        more = f"{version}.{end}" if end < len(items) else None
+        return _json(
+            200, {"metadata": {"resourceVersion": version, "continue": more}, "items": items[int(start) : end]}
+        )
 
     def _remove(self, kind: str, item: Json) -> None:
         meta = item["metadata"]
-        self._put(kind, item, "DELETED")
+        self.put(kind, item, "DELETED")
         del self.objects[kind][meta["namespace"], meta["name"]]
 
-    def _set_status(self, name: str, status: Json) -> None:
-        pod = deepcopy(self.pod(name))
-        pod["status"] = status
-        self._put("pods", pod, "MODIFIED")
-
     def _verdict(self, job_name: str, type_: str, reason: str | None) -> None:
-        job = deepcopy(self.job(job_name))
-        job["status"] = {"conditions": [{"type": type_, "status": "True", "reason": reason, "lastTransitionTime": NOW}]}
-        self._put("jobs", job, "MODIFIED")
+        job = copy_of(self.job(job_name))
+        job["status"] = {
+            "conditions": [{"type": type_, "status": "True", "reason": reason, "lastTransitionTime": self.now()}]
+        }
+        self.put("jobs", job, "MODIFIED")
 
     def _wake(self) -> None:
-        async def notify() -> None:
-            async with self._news:
-                self._news.notify_all()
+        for reader in self._readers:
+            reader.set()
 
-        task = asyncio.get_running_loop().create_task(notify())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+def event_line(type_: str, item: Json) -> bytes:
+    """One event of a watch."""
+    return msgspec.json.encode({"type": type_, "object": item}) + b"\n"
+
+
+def copy_of(item: Json) -> Json:
+    """A copy of a JSON object: what was told once does not change."""
+    return dict(msgspec.json.decode(msgspec.json.encode(item)))
 
 
 def _merge(target: Json, patch: Json) -> Json:
-    merged = deepcopy(target)
+    merged = copy_of(target)
     for key, value in patch.items():
         merged[key] = _merge(merged.get(key) or {}, value) if isinstance(value, dict) else value
     return merged
 
 
 def _json(status: int, document: Json) -> Answer:
-    return Answer(status, json.dumps(document).encode())
+    return Answer(status, msgspec.json.encode(document))
 
 
 def _status(code: int, message: str) -> Answer:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from runway.admission.booking import booking_of
 from runway.admission.quota import NOTHING, Amounts, Booking
 from runway.objects import Job, Pod
-from tests.support.builders import Json, ended, job, pod, running, waiting
+from tests.support.builders import NAMESPACE, Json, ended, job, pod, running, waiting
 
 GPU_JOB: Json = {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "1"}
 ONE = Amounts(gpu=1, cpu=2000, memory=4 << 30, jobs=1)
 TWO = ONE + ONE
+TWO_AT_ONCE = Amounts(2 * ONE.gpu, 2 * ONE.cpu, 2 * ONE.memory, 1)
 EARLIER = "uid-of-an-earlier-job"
 
 
 def gpu_job(**changes: object) -> Job:
-    return job(limits=GPU_JOB, **changes)  # type: ignore[arg-type]
+    return job(requests=GPU_JOB, **changes)  # type: ignore[arg-type]
 
 
 def gpu_pod(name: str = "first", **changes: object) -> Pod:
-    return pod(name, limits=GPU_JOB, **changes)  # type: ignore[arg-type]
+    return pod(name, requests=GPU_JOB, **changes)  # type: ignore[arg-type]
 
 
 CASES: dict[str, tuple[Job | None, Sequence[Pod], Booking | None]] = {
@@ -57,7 +59,7 @@ CASES: dict[str, tuple[Job | None, Sequence[Pod], Booking | None]] = {
     "two pods at once both count": (
         gpu_job(),
         [gpu_pod(state=running(), deleted=50), gpu_pod("second", state=running())],
-        Booking(TWO, ONE),
+        Booking(TWO_AT_ONCE, ONE),
     ),
     "a pod of an earlier job of the same name counts beside the new job": (
         gpu_job(),
@@ -70,6 +72,29 @@ CASES: dict[str, tuple[Job | None, Sequence[Pod], Booking | None]] = {
         Booking(TWO),
     ),
     "a pod of an earlier job that has ended": (gpu_job(), [gpu_pod(state=ended(1), controller=EARLIER)], Booking(ONE)),
+    "a job whose only needed success has ended, before the verdict": (gpu_job(), [gpu_pod(state=ended())], None),
+    "a success that was told to end proves nothing": (gpu_job(), [gpu_pod(state=ended(), deleted=50)], Booking(ONE)),
+    "a disrupted success proves nothing": (
+        gpu_job(),
+        [gpu_pod(state=ended(), conditions=[{"type": "DisruptionTarget", "status": "True"}])],
+        Booking(ONE),
+    ),
+    "a success of an earlier job proves nothing": (
+        gpu_job(),
+        [gpu_pod(state=ended(), controller=EARLIER)],
+        Booking(ONE),
+    ),
+    "one success of a job made past Runway that needs two": (
+        gpu_job(completions=2),
+        [gpu_pod(state=ended())],
+        Booking(ONE),
+    ),
+    "a job made past Runway that wants two pods at once": (
+        gpu_job(parallelism=2, completions=2),
+        [],
+        Booking(TWO_AT_ONCE),
+    ),
+    "a suspended job made past Runway": (gpu_job(suspend=True), [], None),
     "a finished job without pods": (gpu_job(verdict="Complete"), [], None),
     "a finished job whose pod ended": (gpu_job(verdict="Complete"), [gpu_pod(state=ended())], None),
     "a finished job whose pod ended and is being deleted": (
@@ -89,12 +114,29 @@ def test_what_is_held(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "amounts"),
+    ("requests", "amounts"),
     [
         ({"cpu": "500m", "memory": "64Mi"}, Amounts(0, 500, 64 << 20, 1)),
         ({"cpu": "1500u", "memory": "1500m", "nvidia.com/gpu": "1"}, Amounts(1, 2, 2, 1)),
         ({}, Amounts(0, 0, 0, 1)),
     ],
 )
-def test_amounts_are_read_as_kubernetes_wrote_them_and_rounded_up(limits: Json, amounts: Amounts) -> None:
-    assert booking_of(job(limits=limits), []) == Booking(amounts, NOTHING)
+def test_amounts_are_read_as_kubernetes_wrote_them_and_rounded_up(requests: Json, amounts: Amounts) -> None:
+    assert booking_of(job(requests=requests), []) == Booking(amounts, NOTHING)
+
+
+def test_a_pod_holds_what_runs_together_or_its_largest_init_step() -> None:
+    containers = [{"name": "main", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]
+    init = [
+        {"name": "fetch", "resources": {"requests": {"cpu": "3", "memory": "512Mi"}}},
+        {"name": "proxy", "restartPolicy": "Always", "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}},
+    ]
+    found = msgspec.convert(
+        {
+            "metadata": {"name": "by-hand", "namespace": NAMESPACE},
+            "spec": {"containers": containers, "initContainers": init},
+            "status": {"phase": "Running"},
+        },
+        Pod,
+    )
+    assert booking_of(None, [found]) == Booking(Amounts(0, 3000, 2 << 30, 1))

@@ -30,7 +30,7 @@ POD = {
         "nodeName": "node-1",
         "volumes": None,
         "containers": [
-            {"name": "job", "image": "x", "resources": {"limits": {"cpu": "1", "nvidia.com/gpu": "1"}}, "env": [{}]}
+            {"name": "job", "image": "x", "resources": {"requests": {"cpu": "1", "nvidia.com/gpu": "1"}}, "env": [{}]}
         ],
     },
     "status": {
@@ -55,7 +55,7 @@ def test_a_pod_is_read_and_what_is_not_needed_is_passed_over() -> None:
     assert found.metadata.deletion_timestamp == datetime(2026, 11, 24, 8, 1, tzinfo=UTC)
     assert found.spec.node_name == "node-1"
     assert found.spec.containers is not None
-    assert found.spec.containers[0].resources.limits == {"cpu": "1", "nvidia.com/gpu": "1"}
+    assert found.spec.containers[0].resources.requests == {"cpu": "1", "nvidia.com/gpu": "1"}
     assert found.container.running is not None
     assert found.container.running.started_at == datetime(2026, 11, 24, 8, 0, 2, tzinfo=UTC)
     assert version(found) == 4711

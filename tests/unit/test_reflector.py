@@ -24,7 +24,7 @@ async def follow(*steps: Step, kind: Any = JOBS) -> tuple[list[str], Script]:
     """What the reflector yields until the script ends, and the script. Each pause is the longest of its range."""
     script = Script(list(steps))
     news: list[str] = []
-    changes = reflect(Kubernetes(script, 5), kind, "managed-by=runway", sleep=script.sleep, jitter=lambda: 1.0)
+    changes = reflect(Kubernetes(script, 5), kind, sleep=script.sleep, jitter=lambda: 1.0)
     with suppress(ScriptEnded):
         async for change in changes:
             news.append(told(change))  # noqa: PERF401 (what came before the script ended is to be kept)
@@ -53,11 +53,11 @@ async def test_it_lists_then_watches_and_goes_on_from_the_last_version_seen() ->
     assert script.trace[:4] == ["list", "watch from 10", "watch from 12", "watch from 13"]
 
 
-async def test_it_asks_for_runways_objects_with_bookmarks_and_a_time_limit() -> None:
+async def test_it_asks_for_everything_with_bookmarks_and_a_time_limit() -> None:
     _, script = await follow(listed(10), Watched(), kind=PODS)
     page, watch = script.queries
-    assert (page["path"], page["labelSelector"], page["limit"]) == ("/api/v1/pods", "managed-by=runway", "500")
-    assert (watch["path"], watch["labelSelector"]) == ("/api/v1/pods", "managed-by=runway")
+    assert (page["path"], page["limit"]) == ("/api/v1/pods", "500")
+    assert watch["path"] == "/api/v1/pods"
     assert (watch["watch"], watch["allowWatchBookmarks"], watch["timeoutSeconds"]) == ("true", "true", "300")
 
 

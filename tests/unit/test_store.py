@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runway.cluster.store import MAX_GONE, Key, Store
-from runway.jobs.identity import LABEL_JOB
 from runway.objects import Job, Pod
 from tests.support.builders import NAMESPACE, ended, job, moment, pod, running
 
@@ -19,7 +18,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.changed: list[str] = []
-        self.store = Store(LABEL_JOB, lambda key: self.changed.append(key.name))
+        self.store = Store(lambda key: self.changed.append(key.name))
 
     def job(self, name: str = "a") -> Job | None:
         record = self.store.get(key(name))

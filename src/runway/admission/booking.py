@@ -1,38 +1,86 @@
-"""What a job is observed to hold: pure, from the Job and its pods.
+"""What is observed to be held under a name in a tenant's namespace: pure, from a Job and its pods.
 
-A Job holds its amounts while it is unfinished; every pod that has not ended holds its own, whatever became of its
-Job. A Job's pods run one at a time (`podReplacementPolicy: Failed`), so an unfinished Job and its pod are one holding;
-should there ever be two pods at once, both count.
+A Job holds its amounts while it is unfinished; every pod that has not ended holds its own, whatever became of its Job,
+and whoever made it. A Job of Runway's has one pod at a time (`podReplacementPolicy: Failed`), so an unfinished Job and
+its pod are one holding; should there ever be two pods at once, both count.
+
+A Job that needs one success is done when a pod of it has succeeded, about a second before the Job controller says so.
+That nothing can follow is proven in docs/architecture.md, "When quota is released".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from runway.admission.quota import NOTHING, Amounts, Booking
 from runway.jobs.manifest import GPU_RESOURCE
-from runway.objects import Job, Pod, PodSpec
+from runway.objects import Container, Job, Pod, PodSpec
 from runway.quantity import ceil_units
 
 
 def booking_of(job: Job | None, pods: Iterable[Pod]) -> Booking | None:
-    """What is held under a job's name; None when nothing is."""
-    live = [pod for pod in pods if not pod.ended]
+    """What is held under this name; None when nothing is."""
+    pods = list(pods)
     uid = None if job is None else job.metadata.uid
-    own = sum((_amounts(pod.spec) for pod in live if pod.controller_uid == uid), NOTHING)
+    live = [pod for pod in pods if not pod.ended]
+    held: dict[str | None, Amounts] = {}
+    for pod in live:
+        held[pod.controller_uid] = held.get(pod.controller_uid, NOTHING) + _amounts(pod.spec)
+    # Several pods of one Job are one job all the same.
+    by_job = {controller: replace(amounts, jobs=1) for controller, amounts in held.items()}
+    own = by_job.pop(uid, NOTHING)
     # Pods of an earlier Job of the same name: deleted while its pod still runs, and submitted again.
-    others = sum((_amounts(pod.spec) for pod in live if pod.controller_uid != uid), NOTHING)
-    unfinished = NOTHING if job is None or job.finished else _amounts(job.spec.template.spec)
-    amounts = unfinished.union(own) + others
+    others = sum(by_job.values(), NOTHING)
+    to_come = NOTHING if job is None or _done(job, pods) else _amounts(job.spec.template.spec, _pods_at_once(job))
+    amounts = to_come.union(own) + others
     terminating = sum((_amounts(pod.spec) for pod in live if pod.terminating), NOTHING)
     return None if amounts == NOTHING else Booking(amounts, terminating)
 
 
-def _amounts(spec: PodSpec) -> Amounts:
-    limits = [container.resources.limits for container in spec.containers or ()]
+def _done(job: Job, pods: list[Pod]) -> bool:
+    if job.finished:
+        return True
+    return _pods_at_once(job) <= 1 and job.spec.completions == 1 and any(_succeeded(job, pod) for pod in pods)
+
+
+def _succeeded(job: Job, pod: Pod) -> bool:
+    """Whether the Job controller must count this pod as the Job's success.
+
+    A pod that was told to end may be counted as failed though its process ended with 0, so it proves nothing.
+    """
+    disrupted = pod.condition("DisruptionTarget")
+    return (
+        pod.status.phase == "Succeeded"
+        and pod.metadata.deletion_timestamp is None
+        and (disrupted is None or disrupted.status != "True")
+        and pod.controller_uid == job.metadata.uid
+    )
+
+
+def _pods_at_once(job: Job) -> int:
+    if job.spec.suspend:
+        return 0
+    return 1 if job.spec.parallelism is None else job.spec.parallelism
+
+
+def _amounts(spec: PodSpec, pods: int = 1) -> Amounts:
+    """What the scheduler sets aside for so many such pods: the sum of what runs together, or a larger init step.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers
+    """
+    steps = spec.init_containers or ()
+    sidecars = [container for container in steps if container.restart_policy == "Always"]
+    together = sum((_requests(container) for container in [*(spec.containers or ()), *sidecars]), NOTHING)
+    for container in steps:
+        together = together.union(_requests(container))
+    return Amounts(together.gpu * pods, together.cpu * pods, together.memory * pods, 1 if pods else 0)
+
+
+def _requests(container: Container) -> Amounts:
+    requests = container.resources.requests
     return Amounts(
-        gpu=sum(ceil_units(limit.get(GPU_RESOURCE, "0")) for limit in limits),
-        cpu=sum(ceil_units(limit.get("cpu", "0"), 1000) for limit in limits),
-        memory=sum(ceil_units(limit.get("memory", "0")) for limit in limits),
-        jobs=1,
+        gpu=ceil_units(requests.get(GPU_RESOURCE, "0")),
+        cpu=ceil_units(requests.get("cpu", "0"), 1000),
+        memory=ceil_units(requests.get("memory", "0")),
     )

@@ -26,10 +26,22 @@ class RateLimiter:
 
         A refused request takes nothing, so the answer stays true however often a caller tries in the meantime.
         """
-        interval = -(-60 * _NS // self.rate.per_minute)
         tat = now if self._tat is None else max(self._tat, now)
-        early = tat - (self.rate.burst - 1) * interval
+        early = tat - (self.rate.burst - 1) * self._interval
         if now < early:
             return math.ceil((early - now) / _NS)
-        self._tat = tat + interval
+        self._tat = tat + self._interval
         return 0
+
+    def record(self, at: int) -> None:
+        """Count a request that passed at `at`, before this limiter was made. Oldest first."""
+        self._tat = (at if self._tat is None else max(self._tat, at)) + self._interval
+
+    @property
+    def memory_seconds(self) -> float:
+        """How long ago a request can have been and still count: the time in which an empty bucket fills."""
+        return self._interval * self.rate.burst / _NS
+
+    @property
+    def _interval(self) -> int:
+        return -(-60 * _NS // self.rate.per_minute)

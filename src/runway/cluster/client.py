@@ -14,7 +14,7 @@ import msgspec
 from runway.cluster.connection import Answer, StreamRefused, Transport
 from runway.cluster.types import Change, Listing, Object, Status
 from runway.errors import Ambiguous, ClusterError, Expired, NotDone, ObjectExists, ObjectMissing, Refused
-from runway.objects import Job, Pod
+from runway.objects import Job, Lease, Pod
 
 PAGE: Final = 500
 """Objects in one page of a list: bounds what one answer takes of the API server and of our memory."""
@@ -46,6 +46,7 @@ PODS: Final[Kind[Pod]] = Kind(
 _Decoded = TypeVar("_Decoded")
 
 _job = msgspec.json.Decoder(Job)
+_lease = msgspec.json.Decoder(Lease)
 _status = msgspec.json.Decoder(Status)
 
 
@@ -84,9 +85,24 @@ class Kubernetes:
         """Ask whether the API server answers at all within so many seconds."""
         await self._call("GET", "/version", seconds=seconds)
 
-    async def list(self, kind: Kind[Object], selector: str) -> Listing[Object]:
-        """Every object with these labels, page by page, all of one moment. Raises Expired where that took too long."""
-        query = {"labelSelector": selector, "limit": str(PAGE)}
+    async def read_lease(self, namespace: str, name: str) -> Lease | None:
+        """The Lease as Kubernetes has it now, or None where it has none by this name."""
+        try:
+            return _decode(_lease, await self._call("GET", f"{_leases(namespace)}/{quote(name)}"))
+        except ObjectMissing:
+            return None
+
+    async def create_lease(self, namespace: str, document: Mapping[str, object]) -> None:
+        """Create a Lease. Raises ObjectExists where another process was quicker."""
+        await self._call("POST", _leases(namespace), body=_encode(document))
+
+    async def replace_lease(self, namespace: str, name: str, document: Mapping[str, object]) -> None:
+        """Replace the version of a Lease that the document names. Raises ObjectExists where it has changed since."""
+        await self._call("PUT", f"{_leases(namespace)}/{quote(name)}", body=_encode(document))
+
+    async def list(self, kind: Kind[Object]) -> Listing[Object]:
+        """Every object in all namespaces, page by page, all of one moment. Raises Expired where that took too long."""
+        query = {"limit": str(PAGE)}
         items: list[Object] = []
         while True:
             page = _decode(kind.listing, await self._call("GET", kind.path, query=query))
@@ -95,7 +111,7 @@ class Kubernetes:
                 return Listing(metadata=page.metadata, items=tuple(items))
             query["continue"] = page.metadata.continue_
 
-    async def watch(self, kind: Kind[Object], selector: str, version: str) -> AsyncGenerator[Change[Object], None]:
+    async def watch(self, kind: Kind[Object], version: str) -> AsyncGenerator[Change[Object], None]:
         """Every change after `version`, bookmarks included, until the server closes the watch.
 
         Raises Expired where `version` is too old, and the errors of a call. A silent watch raises Ambiguous.
@@ -104,7 +120,6 @@ class Kubernetes:
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
-            "labelSelector": selector,
             "resourceVersion": version,
             "timeoutSeconds": str(WATCH_SECONDS),
         }
@@ -181,6 +196,10 @@ def _jobs(namespace: str) -> str:
     return f"/apis/batch/v1/namespaces/{quote(namespace)}/jobs"
 
 
+def _leases(namespace: str) -> str:
+    return f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
+
+
 def _error(answer: Answer) -> ClusterError:
     """What an answer that is not a success means for the call it answers."""
     try:
@@ -195,7 +214,7 @@ def _error(answer: Answer) -> ClusterError:
     if answer.status == 410:
         return Expired(detail)
     if answer.status == 429:
-        return NotDone(detail)
+        return NotDone(detail, answer.retry_after)
     if 400 <= answer.status < 500:
         return Refused(detail)
     return Ambiguous(detail)

@@ -21,6 +21,8 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from runway.errors import Ambiguous, ConfigurationError, NotDone, TooBusy
 
 CONNECT_SECONDS = 2.0
+WAITING_PER_PLACE = 4
+"""Calls that may wait for each one in progress: more would only time out, so they are refused at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Connection:
         self._calls = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=max_in_flight, ssl=tls))
         self._streams = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=tls), read_bufsize=2**18)
         self._places = asyncio.Semaphore(max_in_flight)
+        self._waiting, self._max_waiting = 0, max_in_flight * WAITING_PER_PLACE
 
     @classmethod
     async def open(cls, kubeconfig: Path | None, max_in_flight: int) -> Connection:
@@ -95,10 +98,15 @@ class Connection:
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
     ) -> Answer:
+        if self._waiting >= self._max_waiting:
+            raise TooBusy("too many calls to Kubernetes are waiting for their turn")
+        self._waiting += 1
         try:
             await asyncio.wait_for(self._places.acquire(), seconds)
         except TimeoutError:
             raise TooBusy("too many calls to Kubernetes are in progress") from None
+        finally:
+            self._waiting -= 1
         try:
             return await self._call(method, path, query, body, content_type, seconds)
         finally:

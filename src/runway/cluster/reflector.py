@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class Snapshot(Generic[Object]):
 
     items: tuple[Object, ...]
     version: int
+    asked: float
+    """When it was asked for, in monotonic seconds: it holds all that was written before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +49,16 @@ class Contact:
 async def reflect(
     kubernetes: Kubernetes,
     kind: Kind[Object],
-    selector: str,
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     jitter: Callable[[], float] = random.random,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncGenerator[Snapshot[Object] | Change[Object] | Contact | Lost, None]:
-    """Snapshots and changes of all objects of a kind with these labels, for ever."""
+    """Snapshots and changes of all objects of a kind, for ever."""
     backoff = Backoff(jitter)
     while True:
         try:
-            async with aclosing(_list_then_watch(kubernetes, kind, selector, backoff, sleep)) as changes:
+            async with aclosing(_list_then_watch(kubernetes, kind, backoff, sleep, clock)) as changes:
                 async for change in changes:
                     yield change
         except (ClusterError, PublicError) as error:
@@ -66,18 +69,19 @@ async def reflect(
 async def _list_then_watch(
     kubernetes: Kubernetes,
     kind: Kind[Object],
-    selector: str,
     backoff: Backoff,
     sleep: Callable[[float], Awaitable[None]],
+    clock: Callable[[], float],
 ) -> AsyncGenerator[Snapshot[Object] | Change[Object] | Contact, None]:
     """One list, then watches from where it ended, until the version has expired or a call fails."""
-    listing = await kubernetes.list(kind, selector)
+    asked = clock()
+    listing = await kubernetes.list(kind)
     version = listing.metadata.resource_version
-    yield Snapshot(listing.items, int(version))
+    yield Snapshot(listing.items, int(version), asked)
     while True:
         spoke = False
         try:
-            async with aclosing(kubernetes.watch(kind, selector, version)) as changes:
+            async with aclosing(kubernetes.watch(kind, version)) as changes:
                 async for change in changes:
                     spoke = True
                     version = change.object.metadata.resource_version

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -16,6 +17,8 @@ from runway.objects import Job, Pod, version, with_last_words_of
 
 MAX_GONE: Final = 16
 """Deleted pods remembered per job: a deadline or a drain deletes the pod, and with it the only trace of the attempt."""
+LABEL_JOB_NAME: Final = "batch.kubernetes.io/job-name"
+"""Put on every pod of a Job by the Job controller. A pod of anything else stands under its own name."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -42,12 +45,12 @@ class Record:
 class Store:
     """Records by key. `changed` is called with the key after each change of a record, the last one included."""
 
-    def __init__(self, label_job: str, changed: Callable[[Key], None]) -> None:
-        self._label_job = label_job
+    def __init__(self, changed: Callable[[Key], None]) -> None:
         self._changed = changed
         self._records: dict[Key, Record] = {}
         self._order: list[tuple[datetime, Key]] = []
         self._jobs_through = 0
+        self._deleted: set[str] | None = None
 
     def get(self, key: Key) -> Record | None:
         """The record of a job, or None where nothing of it is known."""
@@ -89,6 +92,7 @@ class Store:
     def drop_job(self, job: Job) -> None:
         """Take in that a Job was deleted."""
         self._jobs_through = max(self._jobs_through, version(job))
+        self._note_deleted(job)
         key = Key(job.metadata.namespace, job.metadata.name)
         record = self._records.get(key)
         if record is None or record.job is None or version(job) < version(record.job):
@@ -110,6 +114,7 @@ class Store:
 
     def drop_pod(self, pod: Pod) -> None:
         """Take in that a pod was deleted. Its last status is remembered as long as its Job exists."""
+        self._note_deleted(pod)
         key = self._owner(pod)
         record = self._records.get(key)
         known = record.pods.pop(pod.metadata.name, None) if record else None
@@ -120,6 +125,15 @@ class Store:
             if len(record.gone) > MAX_GONE:
                 del record.gone[next(iter(record.gone))]
         self._settle(key, record)
+
+    @contextmanager
+    def noting_deletes(self) -> Iterator[set[str]]:
+        """The uids of what is deleted meanwhile, so that a list which was taken before does not bring it back."""
+        self._deleted = set()
+        try:
+            yield self._deleted
+        finally:
+            self._deleted = None
 
     def replace_jobs(self, jobs: Iterable[Job], at: int) -> int:
         """Take in a list of all Jobs as of version `at`. Returns how many records it corrected."""
@@ -151,12 +165,16 @@ class Store:
         return corrected
 
     def _owner(self, pod: Pod) -> Key:
-        return Key(pod.metadata.namespace, pod.metadata.labels.get(self._label_job, pod.metadata.name))
+        return Key(pod.metadata.namespace, pod.metadata.labels.get(LABEL_JOB_NAME, pod.metadata.name))
 
     def _settle(self, key: Key, record: Record) -> None:
         if record.job is None and not record.pods:
             del self._records[key]
         self._changed(key)
+
+    def _note_deleted(self, item: Job | Pod) -> None:
+        if self._deleted is not None:
+            self._deleted.add(item.metadata.uid)
 
     def _forget_order(self, key: Key, job: Job) -> None:
         del self._order[bisect_left(self._order, (_created(job), key))]

@@ -16,6 +16,7 @@ import structlog
 from runway.cluster.client import Kubernetes
 from runway.cluster.store import Key
 from runway.errors import ClusterError, JobNotFound, KubernetesUnavailable, ObjectMissing
+from runway.flow.lead import Writer
 from runway.flow.observe import Observer
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT
 from runway.jobs.view import JobView, State
@@ -23,8 +24,11 @@ from runway.jobs.view import JobView, State
 log = structlog.get_logger()
 
 
-async def cancel(kubernetes: Kubernetes, observer: Observer, key: Key, now: Callable[[], datetime]) -> JobView:
-    """Cancel a job; a job that is over, or is being cancelled, is left as it is. Raises JobNotFound."""
+async def cancel(
+    kubernetes: Kubernetes, observer: Observer, writer: Writer, key: Key, now: Callable[[], datetime]
+) -> JobView:
+    """Cancel a job; a job that is over, or is being cancelled, is left as it is. Raises JobNotFound, NotLeader."""
+    writer.require()
     view = observer.view(key)
     if view is None:
         raise JobNotFound(key.name)

@@ -36,8 +36,7 @@ async def open_log(
     Raises JobNotFound, LogsNotReady, LogsGone with what was kept, or KubernetesUnavailable.
     """
     pod = _pod(observer, key, attempt)
-    record = observer.store.get(key)
-    if record is None or pod.metadata.name not in record.pods:
+    if pod.metadata.name in observer.gone(key):
         raise _gone(pod)
     chunks = kubernetes.read_log(
         key.namespace, pod.metadata.name, follow=follow, tail=tail, timestamps=timestamps, idle=None if follow else 30.0
@@ -56,10 +55,9 @@ async def open_log(
 
 
 def _pod(observer: Observer, key: Key, attempt: int | None) -> Pod:
-    record = observer.store.get(key)
-    if record is None or record.job is None:
+    if observer.job(key) is None:
         raise JobNotFound(key.name)
-    pods = [pod for pod in record.all_pods() if pod.controller_uid == record.job.metadata.uid]
+    pods = observer.attempts(key)
     if not pods:
         raise LogsNotReady("no pod of the job exists yet")
     if attempt is not None and attempt > len(pods):

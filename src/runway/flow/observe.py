@@ -1,9 +1,10 @@
 """The observe path: Kubernetes watch -> store -> ledger. Read it top to bottom.
 
-1. One reflector for Jobs and one for pods list, then watch, all of Runway's objects in the tenants' namespaces.
+1. One reflector for Jobs and one for pods list, then watch, everything in the tenants' namespaces, whoever made it.
 2. Each snapshot replaces, and each change updates, the store.
 3. Each changed record is booked in the ledger and counted by state, at once: quota is released by what is observed.
-4. Runway is ready when both reflectors have brought their first snapshot.
+4. Runway is synced when both reflectors have brought their first snapshot.
+5. Every few minutes everything is listed once more beside the watch; what differs is corrected, and counted as drift.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 import structlog
 
@@ -24,14 +27,17 @@ from runway.cluster.client import JOBS, PODS, Kind, Kubernetes
 from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
 from runway.cluster.store import Key, Record, Store
 from runway.cluster.types import Object
-from runway.errors import NotReady
-from runway.jobs.identity import LABEL_JOB, SELECTOR
+from runway.errors import ClusterError, NotReady, PublicError
+from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.view import JobView, State, job_view
 from runway.objects import Job, Pod
 from runway.policy import Policy
 from runway.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
+
+DRIFT_GRACE_SECONDS: Final = 5.0
+"""How far a watch may lag behind a list before the difference counts as drift."""
 
 
 @dataclass(slots=True)
@@ -41,6 +47,8 @@ class Watch:
     synced: bool = False
     heard: float = 0.0
     lost: str | None = None
+    listed: float = float("-inf")
+    """When the newest list that was taken in was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,7 @@ class Observer:
         policy: Policy,
         metrics: Metrics,
         *,
+        resync_seconds: float,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
@@ -67,11 +76,14 @@ class Observer:
         self._kubernetes = kubernetes
         self._tenants = {tenant.namespace: name for name, tenant in policy.tenants.items()}
         self._metrics = metrics
+        self._resync_seconds = resync_seconds
+        self._listing = asyncio.Lock()
+        self._first_lists = asyncio.Event()
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
         self._tallies: dict[Key, _Tally] = {}
-        self.store = Store(LABEL_JOB, self._changed)
+        self.store = Store(self._changed)
         self.ledger = Ledger({name: tenant.quota for name, tenant in policy.tenants.items()})
         self.watches = {kind.name: Watch(heard=clock()) for kind in (JOBS, PODS)}
         self.states: Counter[tuple[str, State]] = Counter()
@@ -84,6 +96,7 @@ class Observer:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow(JOBS, self.store.replace_jobs, self._change_job))
                 tasks.create_task(self._follow(PODS, self.store.replace_pods, self._change_pod))
+                tasks.create_task(self._resync())
         except Exception as error:
             self.broken = f"the observe loop failed: {error!r}"
             log.critical("observe loop failed", exc_info=True)
@@ -110,20 +123,88 @@ class Observer:
         return self._tenants[key.namespace]
 
     def view(self, key: Key) -> JobView | None:
-        """The view of a job as it is known now; None where there is no such Job."""
+        """The view of a job as it is known now; None where there is no such Job, or it is not one of Runway's."""
+        job = self.job(key)
+        return None if job is None else job_view(self.tenant_of(key), job, self.attempts(key), self.gone(key))
+
+    def job(self, key: Key) -> Job | None:
+        """The Job by this name, if it is one of Runway's: others count for quota, but are not shown as jobs."""
+        record = self.store.get(key)
+        job = record.job if record else None
+        return job if job and job.metadata.labels.get(LABEL_MANAGED_BY) == MANAGED_BY else None
+
+    def attempts(self, key: Key) -> list[Pod]:
+        """The pods of the Job by this name, those that are gone included, oldest first."""
         record = self.store.get(key)
         if record is None or record.job is None:
-            return None
-        return job_view(self.tenant_of(key), record.job, record.all_pods(), frozenset(record.gone))
+            return []
+        return [pod for pod in record.all_pods() if pod.controller_uid == record.job.metadata.uid]
+
+    def gone(self, key: Key) -> frozenset[str]:
+        """The names of this job's pods that no longer exist."""
+        record = self.store.get(key)
+        return frozenset(record.gone) if record else frozenset()
+
+    def created_since(self, tenant: str, moment: datetime) -> list[datetime]:
+        """When a tenant's jobs were created that are younger than `moment`, oldest first."""
+        found = []
+        for created, key in self.store.newest_first():
+            if created < moment:
+                break
+            if self.tenant_of(key) == tenant and self.job(key) is not None:
+                found.append(created)
+        return found[::-1]
+
+    async def list_after(self, moment: float) -> None:
+        """Return once everything is known that was written before `moment`, listing it again where it must.
+
+        Raises the errors of a call to Kubernetes.
+
+        A list without a resource version is answered from etcd itself, so it holds everything that was written before.
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list
+        """
+        await self._first_lists.wait()
+        if self.watches[JOBS.name].listed < moment:
+            await self._list_again(JOBS, self.store.replace_jobs, grace=0.0)
+        if self.watches[PODS.name].listed < moment:
+            await self._list_again(PODS, self.store.replace_pods, grace=0.0)
+
+    async def _resync(self) -> None:
+        while True:
+            await self._sleep(self._resync_seconds * (0.9 + 0.2 * self._jitter()))
+            if not self.synced or any(watch.lost for watch in self.watches.values()):
+                continue  # The reflectors are about to list by themselves.
+            try:
+                await self._list_again(JOBS, self.store.replace_jobs, grace=DRIFT_GRACE_SECONDS)
+                await self._list_again(PODS, self.store.replace_pods, grace=DRIFT_GRACE_SECONDS)
+            except (ClusterError, PublicError) as error:
+                log.warning("resync failed", reason=str(error))
+
+    async def _list_again(
+        self, kind: Kind[Object], replace: Callable[[Iterable[Object], int], int], grace: float
+    ) -> None:
+        """List beside the watch, which has `grace` seconds to bring the same before a difference counts as drift."""
+        asked, watch = self._clock(), self.watches[kind.name]
+        async with self._listing:
+            with self.store.noting_deletes() as deleted:
+                listing = await self._kubernetes.list(kind)
+                if grace:
+                    await self._sleep(grace)
+                items = [item for item in listing.items if self._ours(item) and item.metadata.uid not in deleted]
+                corrected = replace(items, int(listing.metadata.resource_version))
+        watch.listed = max(watch.listed, asked)
+        if grace and corrected:
+            self._metrics.corrections.labels(kind.name).inc(corrected)
+            log.warning("drift corrected", kind=kind.name, records=corrected)
 
     async def _follow(
         self,
         kind: Kind[Object],
-        replace: Callable[[Iterator[Object], int], int],
+        replace: Callable[[Iterable[Object], int], int],
         change: Callable[[str, Object], None],
     ) -> None:
         watch = self.watches[kind.name]
-        async for news in reflect(self._kubernetes, kind, SELECTOR, sleep=self._sleep, jitter=self._jitter):
+        async for news in reflect(self._kubernetes, kind, sleep=self._sleep, jitter=self._jitter, clock=self._clock):
             if isinstance(news, Lost):
                 watch.lost = news.reason
                 self._metrics.watch_losses.labels(kind.name).inc()
@@ -131,11 +212,11 @@ class Observer:
                 continue
             watch.heard, watch.lost = self._clock(), None
             if isinstance(news, Snapshot):
-                corrected = replace((item for item in news.items if self._ours(item)), news.version)
-                if watch.synced:
-                    self._metrics.corrections.labels(kind.name).inc(corrected)
-                watch.synced = True
-                log.info("listed", kind=kind.name, objects=len(news.items), corrected=corrected, version=news.version)
+                changed = replace((item for item in news.items if self._ours(item)), news.version)
+                watch.synced, watch.listed = True, max(watch.listed, news.asked)
+                if self.synced:
+                    self._first_lists.set()
+                log.info("listed", kind=kind.name, objects=len(news.items), changed=changed, version=news.version)
             elif not isinstance(news, Contact) and self._ours(news.object):
                 change(news.type, news.object)
 

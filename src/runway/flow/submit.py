@@ -1,5 +1,6 @@
 """The submit path: request -> decision -> manifest -> Kubernetes. Read `submit` top to bottom.
 
+0. This process must be the writer (`flow/lead.py`).
 1. The specification is held against the policy: every violation at once, nothing taken yet.
 2. The tenant's rate limit takes one.
 3. A job that exists under the same idempotency key is answered again, or is a conflict.
@@ -18,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -42,6 +44,7 @@ from runway.errors import (
     RateLimited,
     Violation,
 )
+from runway.flow.lead import Writer
 from runway.flow.observe import Observer
 from runway.jobs.identity import ANNOTATION_SPEC_HASH, job_id, spec_hash
 from runway.jobs.manifest import Placement, job_manifest
@@ -74,9 +77,11 @@ class Submitter:
         policy: Policy,
         kubernetes: Kubernetes,
         observer: Observer,
+        writer: Writer,
         metrics: Metrics,
         *,
         clock: Callable[[], int] = time.monotonic_ns,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
         token: Callable[[], str] = secrets.token_hex,
@@ -84,12 +89,14 @@ class Submitter:
         self._policy = policy
         self._kubernetes = kubernetes
         self._observer = observer
+        self._writer = writer
         self._metrics = metrics
         self._clock = clock
+        self._now = now
         self._sleep = sleep
         self._jitter = jitter
         self._token = token
-        self._limiters = {name: RateLimiter(tenant.rate) for name, tenant in policy.tenants.items()}
+        self._limiters: dict[str, RateLimiter] = {}
         self._locks: dict[Key, asyncio.Lock] = {}
         self._settling: dict[Key, asyncio.Task[None]] = {}
 
@@ -110,7 +117,7 @@ class Submitter:
 
     async def _submit(self, tenant: str, document: object, idempotency_key: str | None) -> Submission:
         started = self._clock()
-        self._observer.require_synced()
+        self._writer.require()
         passed = check(read_draft(document), self._policy)
         self._take_rate(tenant)
         # A key of the caller's and a random one cannot meet: only the former can hold a space before its text.
@@ -120,6 +127,7 @@ class Submitter:
             existing = self._known(key)
             if existing is not None:
                 return self._replay(key, existing, passed)
+            self._writer.require()  # Again, and with no wait until the create is sent: the Lease may have run out.
             self._observer.ledger.reserve(tenant, key.name, amounts_of(passed.spec.resources))
             self._took("admit", started)
             return await self._create(tenant, key, passed)
@@ -147,7 +155,7 @@ class Submitter:
 
     async def dry_run(self, tenant: str, document: object) -> dict[str, object]:
         """What `submit` would decide, by the same checks and the API server's own; nothing is kept or reserved."""
-        self._observer.require_synced()
+        self._writer.require()
         try:
             passed = check(read_draft(document), self._policy)
         except InvalidSpec as error:
@@ -176,7 +184,7 @@ class Submitter:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _take_rate(self, tenant: str) -> None:
-        wait = self._limiters[tenant].take(self._clock())
+        wait = self._limiter(tenant).take(self._clock())
         if wait:
             self._metrics.rate_limited.labels(tenant).inc()
             rate = self._policy.tenants[tenant].rate
@@ -185,6 +193,19 @@ class Submitter:
                 f"the next one will be taken in {wait} s",
                 retry_after=wait,
             )
+
+    def _limiter(self, tenant: str) -> RateLimiter:
+        """The tenant's limiter, made when it is first needed: as full as the jobs it has created lately make it."""
+        limiter = self._limiters.get(tenant)
+        if limiter is None:
+            limiter = RateLimiter(self._policy.tenants[tenant].rate)
+            self._limiters[tenant] = limiter
+            moment, now = self._clock(), self._now()
+            for created in self._observer.created_since(tenant, now - timedelta(seconds=limiter.memory_seconds)):
+                # Kubernetes cuts creation times to the second, so the job may be up to one second younger than it says.
+                age = max(0.0, (now - created).total_seconds() - 1)
+                limiter.record(moment - int(age * 1e9))
+        return limiter
 
     def _manifest(self, tenant: str, key: Key, passed: Passed) -> dict[str, object]:
         placement = Placement(key.name, tenant, key.namespace, self._policy.pools[passed.pool], cost_json(passed))
@@ -326,4 +347,4 @@ def _unavailable(error: ClusterError, key: Key) -> PublicError:
         return KubernetesUnavailable(
             f"namespace {key.namespace} does not exist: apply the output of `runway tenants render`", retry_after=30
         )
-    return KubernetesUnavailable(str(error))
+    return KubernetesUnavailable(str(error), retry_after=min(error.retry_after or 2, 60))

@@ -22,6 +22,7 @@ from runway.errors import (
     InvalidSpec,
     JobNotFound,
     KubernetesUnavailable,
+    NotLeader,
     NotReady,
     OutcomeUnknown,
     QuotaExceeded,
@@ -37,7 +38,7 @@ from runway.http.body import read_json
 from runway.http.problems import responses
 from runway.http.schemas import DRY_RUN_SCHEMA, JOB_SPEC_SCHEMA, JobList
 from runway.http.services import Services, services
-from runway.http.tenancy import OptionalTenant, RequiredTenant
+from runway.http.tenancy import ReadScope, RequiredTenant
 from runway.jobs.identity import JOB_ID
 from runway.jobs.view import JobView, State
 
@@ -59,7 +60,8 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
         },
         **responses(
             TenantRequired, UnknownTenant, QuotaExceeded, IdempotencyConflict, BodyTooLarge, UnsupportedMediaType,
-            InvalidSpec, InvalidParameter, RateLimited, NotReady, KubernetesUnavailable, OutcomeUnknown, TooBusy,
+            InvalidSpec, InvalidParameter, RateLimited, NotReady, NotLeader, KubernetesUnavailable, OutcomeUnknown,
+            TooBusy,
         ),
     },
 )  # fmt: skip
@@ -85,11 +87,11 @@ async def submit_job(
 @router.get(
     "/v1/jobs",
     response_model=JobList,
-    responses=responses(TenantRequired, UnknownTenant, InvalidParameter, NotReady),
+    responses=responses(TenantRequired, UnknownTenant, InvalidParameter, RateLimited, NotReady),
 )
 async def list_jobs(
     request: Request,
-    scope: OptionalTenant,
+    scope: ReadScope,
     tenant: Annotated[str | None, Query(max_length=63, description="Only this tenant's jobs")] = None,
     state: Annotated[State | None, Query(description="Only jobs in this state")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
@@ -119,9 +121,9 @@ async def list_jobs(
 @router.get(
     "/v1/jobs/{job_id}",
     response_model=JobView,
-    responses=responses(TenantRequired, UnknownTenant, JobNotFound, NotReady),
+    responses=responses(TenantRequired, UnknownTenant, JobNotFound, RateLimited, NotReady),
 )
-async def read_job(request: Request, job_id: str, scope: OptionalTenant) -> Response:
+async def read_job(request: Request, job_id: str, scope: ReadScope) -> Response:
     """One job, as it is now."""
     use = services(request)
     view = use.observer.view(find_job(use, job_id, scope))
@@ -134,13 +136,15 @@ async def read_job(request: Request, job_id: str, scope: OptionalTenant) -> Resp
     "/v1/jobs/{job_id}",
     status_code=202,
     response_model=JobView,
-    responses=responses(TenantRequired, UnknownTenant, JobNotFound, NotReady, KubernetesUnavailable, TooBusy),
+    responses=responses(
+        TenantRequired, UnknownTenant, JobNotFound, RateLimited, NotReady, NotLeader, KubernetesUnavailable, TooBusy
+    ),
 )
-async def cancel_job(request: Request, job_id: str, scope: OptionalTenant) -> Response:
+async def cancel_job(request: Request, job_id: str, scope: ReadScope) -> Response:
     """Cancel a job: SIGTERM, its grace period, SIGKILL. Idempotent; the record stays until its time to live."""
     use = services(request)
     key = find_job(use, job_id, scope)
-    return _json(await cancel(use.kubernetes, use.observer, key, use.now), status=202)
+    return _json(await cancel(use.kubernetes, use.observer, use.writer, key, use.now), status=202)
 
 
 def find_job(use: Services, job_id: str, scope: str | None) -> Key:
@@ -150,8 +154,7 @@ def find_job(use: Services, job_id: str, scope: str | None) -> Key:
         tenants = use.policy.tenants.values() if scope is None else [use.policy.tenants[scope]]
         for tenant in tenants:
             key = Key(tenant.namespace, job_id)
-            record = use.observer.store.get(key)
-            if record is not None and record.job is not None:
+            if use.observer.job(key) is not None:
                 return key
     raise JobNotFound(job_id[:80])
 

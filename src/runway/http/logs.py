@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -16,6 +16,7 @@ from runway.errors import (
     LogsGone,
     LogsNotReady,
     NotReady,
+    RateLimited,
     TenantRequired,
     TooBusy,
     UnknownTenant,
@@ -23,8 +24,8 @@ from runway.errors import (
 from runway.flow.logs import open_log
 from runway.http.jobs import find_job
 from runway.http.problems import responses
-from runway.http.services import Services, services
-from runway.http.tenancy import OptionalTenant
+from runway.http.services import services
+from runway.http.tenancy import ReadScope
 
 router = APIRouter(tags=["jobs"])
 
@@ -35,7 +36,7 @@ router = APIRouter(tags=["jobs"])
     responses={
         200: {"description": "The log", "content": {"text/plain": {"schema": {"type": "string"}}}},
         **responses(
-            TenantRequired, UnknownTenant, JobNotFound, LogsNotReady, LogsGone, InvalidParameter, NotReady,
+            TenantRequired, UnknownTenant, JobNotFound, LogsNotReady, LogsGone, InvalidParameter, RateLimited, NotReady,
             KubernetesUnavailable, TooBusy,
         ),
     },
@@ -43,7 +44,7 @@ router = APIRouter(tags=["jobs"])
 async def read_logs(
     request: Request,
     job_id: str,
-    scope: OptionalTenant,
+    scope: ReadScope,
     follow: Annotated[bool, Query(description="Go on until the container ends")] = False,
     tail: Annotated[int | None, Query(ge=0, le=100_000, description="Only the last lines")] = None,
     attempt: Annotated[int | None, Query(ge=1, le=1000, description="1 is the first; the last by default")] = None,
@@ -52,42 +53,30 @@ async def read_logs(
     """A job's log. Once its pod is gone, 410 with the excerpt that was kept."""
     use = services(request)
     key = find_job(use, job_id, scope)
-    place = _Place(use)
+    tenant = use.observer.tenant_of(key)
+    use.limits.open_stream(tenant)
     try:
         chunks = await open_log(
             use.kubernetes, use.observer, key, attempt=attempt, follow=follow, tail=tail, timestamps=timestamps
         )
     except BaseException:
-        place.give_back()
+        use.limits.close_stream(tenant)
         raise
-    return LogResponse(chunks, place)
-
-
-class _Place:
-    """One of the log streams that may be open at once. Raises TooBusy where all are taken."""
-
-    def __init__(self, use: Services) -> None:
-        if use.streams >= use.settings.max_streams:
-            raise TooBusy(f"{use.streams} log streams are open; at most {use.settings.max_streams} may be")
-        use.streams += 1
-        self._use = use
-
-    def give_back(self) -> None:
-        self._use.streams -= 1
+    return LogResponse(chunks, lambda: use.limits.close_stream(tenant))
 
 
 class LogResponse(StreamingResponse):
     """Streams a log, and closes its source and gives its place back however the answer ends."""
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], place: _Place) -> None:
+    def __init__(self, chunks: AsyncGenerator[bytes, None], give_back: Callable[[], None]) -> None:
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
         super().__init__(chunks, media_type="text/plain; charset=utf-8", headers=headers)
         self._chunks = chunks
-        self._place = place
+        self._give_back = give_back
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._place.give_back()
+            self._give_back()
             await self._chunks.aclose()

@@ -12,11 +12,19 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from runway.admission.pricing import price
 from runway.admission.quota import Account, Amounts
 from runway.cluster.store import Key
-from runway.errors import ClusterError, KubernetesUnavailable, NotReady, TenantRequired, TooBusy, UnknownTenant
+from runway.errors import (
+    ClusterError,
+    KubernetesUnavailable,
+    NotReady,
+    RateLimited,
+    TenantRequired,
+    TooBusy,
+    UnknownTenant,
+)
 from runway.http.problems import responses
 from runway.http.schemas import AmountsView, HolderView, QuotaView, TenantQuotaView
 from runway.http.services import Services, services
-from runway.http.tenancy import OptionalTenant
+from runway.http.tenancy import ReadScope
 from runway.jobs.spec import Resources
 from runway.policy import Policy, Pool
 from runway.quantity import format_bytes, format_cpu
@@ -31,8 +39,10 @@ PING_SECONDS: Final = 0.8
 """Less than the second that a kubelet waits for a probe."""
 
 
-@router.get("/v1/quota", response_model=QuotaView, responses=responses(TenantRequired, UnknownTenant, NotReady))
-async def read_quota(request: Request, scope: OptionalTenant) -> Response:
+@router.get(
+    "/v1/quota", response_model=QuotaView, responses=responses(TenantRequired, UnknownTenant, RateLimited, NotReady)
+)
+async def read_quota(request: Request, scope: ReadScope) -> Response:
     """What each tenant may hold and holds, and which jobs hold it."""
     use = services(request)
     use.observer.require_synced()
@@ -70,7 +80,8 @@ async def readyz(request: Request) -> Response:
         except (ClusterError, TooBusy) as error:
             raise KubernetesUnavailable(f"contact is lost: {error}") from error
     ages = {kind: round(observer.age(watch), 1) for kind, watch in observer.watches.items()}
-    return _json({"status": "ready", "role": "writer", "watch_age_seconds": ages, "jobs": len(observer.store)})
+    role = "writer" if use.writer.is_writer else "reader"
+    return _json({"status": "ready", "role": role, "watch_age_seconds": ages, "jobs": len(observer.store)})
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

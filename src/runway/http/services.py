@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
 from fastapi import Request
 
+from runway.admission.limits import Limits
 from runway.cluster.client import Kubernetes
+from runway.flow.lead import Writer
 from runway.flow.observe import Observer
 from runway.flow.submit import Submitter
 from runway.policy import Policy
@@ -19,16 +21,17 @@ from runway.telemetry.metrics import Metrics
 
 @dataclass(slots=True)
 class Services:
-    """Everything a request may use. `streams` counts the log streams that are open."""
+    """Everything a request may use."""
 
     settings: Settings
     policy: Policy
     kubernetes: Kubernetes
     observer: Observer
+    writer: Writer
     submitter: Submitter
+    limits: Limits
     metrics: Metrics
     now: Callable[[], datetime]
-    streams: int = field(default=0)
 
 
 def services(request: Request) -> Services:

@@ -35,6 +35,15 @@ RequiredTenant = Annotated[str, Depends(required_tenant)]
 OptionalTenant = Annotated[str | None, Depends(optional_tenant)]
 
 
+async def limited_scope(request: Request, scope: OptionalTenant) -> str | None:
+    """The tenant that a read is scoped to, after taking one of its reads. Raises RateLimited too."""
+    services(request).limits.take_read(scope)
+    return scope
+
+
+ReadScope = Annotated[str | None, Depends(limited_scope)]
+
+
 def _claimed(request: Request) -> str | None:
     values = request.headers.getlist(HEADER)
     if not values:

@@ -24,9 +24,6 @@ ANNOTATION_SPEC: Final = PREFIX + "spec"
 ANNOTATION_SPEC_HASH: Final = PREFIX + "spec-hash"
 
 MANAGED_BY: Final = "runway"
-SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
-"""The label selector of every Job and pod that Runway made."""
-
 JOB_ID: Final = re.compile(r"rw-[a-z2-7]{20}")
 
 

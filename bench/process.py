@@ -1,0 +1,102 @@
+"""Runway as the bench runs it: its own process, under the bench's policy, with Runway's default settings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from localcluster.cluster import LocalCluster
+
+ROOT = Path(__file__).resolve().parents[1]
+POLICY = ROOT / "bench" / "policy.yaml"
+PORT = 8017
+URL = f"http://127.0.0.1:{PORT}"
+
+
+class Process:
+    """One Runway under the bench's policy. A context manager that starts and, if it still runs, ends it."""
+
+    def __init__(self, cluster: LocalCluster, instance: str = "bench", port: int = PORT) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._command = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--no-access-log"]
+        self._environment = {
+            **os.environ,
+            "RUNWAY_POLICY": str(POLICY),
+            "RUNWAY_INSTANCE": instance,
+            "KUBECONFIG": str(cluster.kubeconfig),
+        }
+
+    def __enter__(self) -> Self:
+        self.started = time.monotonic()
+        self._process = subprocess.Popen(
+            self._command,
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self.end(signal.SIGTERM)
+
+    def end(self, number: signal.Signals) -> None:
+        """Send this signal and wait until the process is gone."""
+        self._process.send_signal(number)
+        self._process.wait(timeout=30)
+
+    def wait_for(self, role: str) -> None:
+        """Wait until the process says that it is the writer, or a reader. Raises RuntimeError after a minute."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if self._role() == role:
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"Runway at {self.url} did not become {role} within 60 s")
+
+    def _role(self) -> str | None:
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:  # noqa: S310 (our own loopback address)
+                return str(json.load(answer)["role"])
+        except (urllib.error.URLError, ConnectionError):
+            return None
+
+
+@contextlib.contextmanager
+def runway(cluster: LocalCluster) -> Iterator[float]:
+    """A Runway that is ready to write; yields the seconds from its start until then."""
+    with Process(cluster) as process:
+        process.wait_for("writer")
+        yield time.monotonic() - process.started
+
+
+def render_tenants(cluster: LocalCluster) -> None:
+    """Make the namespace of the bench's tenant."""
+    environment = {**os.environ, "RUNWAY_POLICY": str(POLICY)}
+    command = [str(Path(sys.executable).parent / "runway"), "tenants", "render"]
+    rendered = subprocess.run(command, env=environment, check=True, capture_output=True)
+    cluster.kubectl("apply", "-f", "-", stdin=rendered.stdout.decode())
+
+
+@contextlib.contextmanager
+def frozen(cluster: LocalCluster, *names: str) -> Iterator[None]:
+    """These components stand still meanwhile."""
+    components = [cluster.component(name) for name in names]
+    for component in components:
+        component.freeze()
+    try:
+        yield
+    finally:
+        for component in components:
+            component.thaw()

@@ -1,0 +1,40 @@
+"""How long nobody writes when the writer is gone, killed or ended in good order, with a second process standing by."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+
+from bench.process import Process
+from localcluster.cluster import LocalCluster
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """Seconds until the second process may write, over so many takeovers."""
+
+    how: str
+    samples: int
+    shortest: float
+    longest: float
+
+
+def takeovers(cluster: LocalCluster, samples: int) -> list[Takeover]:
+    """Let one process after the other end and its successor take over."""
+    found = []
+    for how, number in (("ended (SIGTERM)", signal.SIGTERM), ("killed (SIGKILL)", signal.SIGKILL)):
+        took = [_one(cluster, number) for _ in range(samples)]
+        found.append(Takeover(how, samples, min(took), max(took)))
+        print(f"takeover, {how}: {min(took):.1f} to {max(took):.1f} s of {samples}", flush=True)
+    return found
+
+
+def _one(cluster: LocalCluster, number: signal.Signals) -> float:
+    with Process(cluster, instance="bench-a", port=8018) as first, Process(cluster, "bench-b", 8019) as second:
+        first.wait_for("writer")
+        second.wait_for("reader")
+        first.end(number)
+        ended = time.monotonic()
+        second.wait_for("writer")
+        return time.monotonic() - ended

@@ -1,0 +1,86 @@
+"""One writer: who may admit and cancel, and from when on.
+
+1. The Lease becomes this process's (`cluster/lease.py`): a new term begins.
+2. Everything is listed after that moment, so that whatever the last writer created is counted.
+3. From then on this process writes, as long as the Lease is certainly its own for longer than a call to Kubernetes
+   takes: a create that is sent now has ended, one way or the other, before anyone else can become the writer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from runway.cluster.backoff import Backoff
+from runway.cluster.lease import Election
+from runway.errors import ClusterError, KubernetesUnavailable, NotLeader, NotReady, PublicError
+from runway.flow.observe import Observer
+
+log = structlog.get_logger()
+
+MARGIN_SECONDS: Final = 1.0
+"""Beyond the time of one call: for scheduling, and for clocks that do not run at quite the same speed."""
+
+
+class Writer:
+    """Whether this process is the writer. `run` is the one task that makes it one."""
+
+    def __init__(
+        self,
+        election: Election,
+        observer: Observer,
+        call_seconds: float,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._election = election
+        self._observer = observer
+        self._needed = call_seconds + MARGIN_SECONDS
+        self._sleep = sleep
+        self._jitter = jitter
+        self._caught_up = 0
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether a write may begin now."""
+        return self._caught_up == self._election.term and self._election.holds_for(self._needed)
+
+    def require(self) -> None:
+        """Raise the reason why a write may not begin now.
+
+        NotLeader; NotReady at the start of a term; or KubernetesUnavailable, where Kubernetes has been away for so long
+        that this process cannot know whether it is still the writer.
+        """
+        self._observer.require_synced()
+        if self.is_writer:
+            return
+        if self._election.holds_for(self._needed):
+            raise NotReady("this process has just become the writer and is still listing what there is")
+        if self._election.problem:
+            raise KubernetesUnavailable(f"the writer's lease cannot be renewed: {self._election.problem}")
+        raise NotLeader(f"the writer is {self._election.holder or 'not known yet'}; this process only reads")
+
+    async def run(self) -> None:
+        """At the start of each term, see that everything is listed after it began; then write."""
+        while True:
+            await self._election.began.wait()
+            self._election.began.clear()
+            await self._catch_up(self._election.term)
+
+    async def _catch_up(self, term: int) -> None:
+        backoff = Backoff(self._jitter)
+        while self._election.term == term and self._election.holds_for(0):
+            try:
+                await self._observer.list_after(self._election.gained)
+            except (ClusterError, PublicError) as error:
+                log.warning("cannot list yet", reason=str(error))
+                await self._sleep(backoff.next())
+            else:
+                self._caught_up = term
+                log.info("writing", term=term)
+                return

@@ -1,0 +1,58 @@
+"""The policy of the model: quotas so small that every history runs into them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from runway.policy import parse_policy
+from tests.model.oracle import Held
+
+SKEW: Final = 1.02
+"""How much faster than another a process's clock may run."""
+
+POLICY: Final = parse_policy("""\
+version: 1
+limits:
+  cpu: {min: 100m, max: "64"}
+  memory: {min: 32Mi, max: 64Gi}
+  gpu: {max: 4}
+  timeout_seconds: {min: 1, max: 86400, default: 3600}
+  grace_period_seconds: {max: 120, default: 30}
+  retries: {max: 3}
+images: {allow: ["runway.local/*"]}
+pools:
+  cpu: {instance_type: large, hourly_usd: "1", cpu: "64", memory: 256Gi}
+  gpu: {instance_type: gpus, hourly_usd: "5", cpu: "64", memory: 256Gi, gpu: 8, gpu_type: a10g}
+tenants:
+  red:
+    namespace: runway-red
+    quota: {gpu: 2, cpu: "3", memory: 3Gi, jobs: 4}
+    rate: {per_minute: 100000, burst: 1000}
+  blue:
+    namespace: runway-blue
+    quota: {gpu: 1, cpu: "8", memory: 8Gi, jobs: 2}
+    rate: {per_minute: 100000, burst: 1000}
+  slow:
+    namespace: runway-slow
+    quota: {gpu: 0, cpu: "64", memory: 64Gi, jobs: 60}
+    rate: {per_minute: 6, burst: 2}
+""")
+
+TENANTS: Final = {
+    name: Held(tenant.quota.gpu, tenant.quota.cpu, tenant.quota.memory, tenant.quota.jobs)
+    for name, tenant in POLICY.tenants.items()
+}
+
+SIZES: Final[dict[str, dict[str, Any]]] = {
+    "small": {"cpu": "500m", "memory": "256Mi"},
+    "one gpu": {"cpu": "1", "memory": "1Gi", "gpu": 1},
+    "two gpus": {"cpu": "1", "memory": "1Gi", "gpu": 2},
+    "much cpu": {"cpu": "2", "memory": "512Mi"},
+    "much memory": {"cpu": "500m", "memory": "2Gi"},
+}
+
+
+def document(resources: dict[str, Any], key: str | None, retries: int = 0) -> dict[str, Any]:
+    """A specification; its name tells the Jobs of one key."""
+    spec = {"image": "runway.local/busybox:1", "command": ["true"], "resources": resources, "retries": retries}
+    return spec if key is None else {**spec, "name": f"key-{key}"}
