@@ -29,6 +29,7 @@ class Server:
     def __init__(self, log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._last_role: str | None = None
         self._port = _free_port()
         # Under one name all its life, so that it takes its own Lease back at once when it is started again.
         instance = {"RUNWAY_INSTANCE": f"demo-{self._port}"}
@@ -62,12 +63,13 @@ class Server:
             )
 
     def start(self) -> None:
-        """Start it and wait until it is the writer. Raises ServerFailed."""
+        """Start it and wait until it is the writer. Raises ServerFailed, also where another Runway stays the writer."""
         self.launch()
         try:
             wait_for(self._ready, "Runway ready", READY_SECONDS)
         except TimedOut as error:
-            raise ServerFailed(f"{error}\n{self.log_end()}") from error
+            reader = "; it only reads, since another Runway is the writer" if self._last_role == "reader" else ""
+            raise ServerFailed(f"{error}{reader}\n{self.log_end()}") from error
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL: by its own pid, and only if it still runs."""
@@ -98,7 +100,8 @@ class Server:
         if self.pid is None:
             raise ServerFailed(f"Runway has ended\n{self.log_end()}")
         try:
-            return self.role() == "writer" or None
+            self._last_role = self.role()
+            return self._last_role == "writer" or None
         except httpx2.TransportError:
             return None
 

@@ -70,8 +70,13 @@ def stage(tools: Tools) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def demo_environment(monkeypatch: pytest.MonkeyPatch, kubeconfig: Path, policy_file: Path) -> None:
-    """The environment in which `make demo` runs the demo."""
+def demo_environment(
+    monkeypatch: pytest.MonkeyPatch, server: Server, kubeconfig: Path, policy_file: Path
+) -> Iterator[None]:
+    """The environment in which `make demo` runs the demo, which is the writer for that time."""
     assert os.environ.get("DEMO_IMAGE") is None
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     monkeypatch.setenv("RUNWAY_POLICY", str(policy_file))
+    server.stop()
+    yield
+    server.start()
