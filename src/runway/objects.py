@@ -201,6 +201,74 @@ def version(item: Job | Pod) -> int:
     return int(item.metadata.resource_version)
 
 
+class ObjectReference(_Part, frozen=True):
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class EventSeries(_Part, frozen=True):
+    count: int = 0
+    last_observed_time: datetime | None = None
+
+
+class Event(_Part, frozen=True):
+    """https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
+
+    Events are seldom kept for longer than an hour, and repeated ones are counted in one object.
+    """
+
+    metadata: Metadata
+    involved_object: ObjectReference = ObjectReference()
+    reason: str | None = None
+    message: str | None = None
+    type: str | None = None
+    count: int | None = None
+    first_timestamp: datetime | None = None
+    last_timestamp: datetime | None = None
+    event_time: datetime | None = None
+    series: EventSeries | None = None
+
+    @property
+    def last_seen(self) -> datetime | None:
+        """When it happened last: clients of the two event APIs fill in different fields."""
+        return (
+            (self.series.last_observed_time if self.series else None)
+            or self.last_timestamp
+            or self.event_time
+            or self.metadata.creation_timestamp
+        )
+
+
+class Taint(_Part, frozen=True):
+    key: str
+    effect: str = ""
+    value: str | None = None
+
+
+class NodeSpec(_Part, frozen=True):
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+
+
+class NodeStatus(_Part, frozen=True):
+    conditions: tuple[Condition, ...] = ()
+    allocatable: dict[str, str] = {}
+
+
+class Node(_Part, frozen=True):
+    """https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/node-v1/"""
+
+    metadata: Metadata
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+    def condition(self, type_: str) -> Condition | None:
+        """The condition of this type, whatever its status."""
+        return next((item for item in self.status.conditions if item.type == type_), None)
+
+
 class LeaseSpec(_Part, frozen=True):
     holder_identity: str | None = None
     lease_duration_seconds: int | None = None

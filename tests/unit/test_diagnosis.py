@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import pytest
 
+from runway.jobs.case import Case
 from runway.jobs.diagnosis import Category, Failure, FailureCode, diagnose, signal_of, waiting_condition
 from runway.objects import Job, Pod
 from tests.support.builders import Json, condition, disrupted, ended, job, moment, pod, running, unschedulable, waiting
 
 LIMIT = "1Gi"
-GRACE = 30
 
 
 def verdict(failed: Job, *pods: Pod) -> Failure:
-    found = diagnose(failed, pods, LIMIT, GRACE)
+    found = diagnose(Case("vision", failed, pods))
     assert found is not None
     return found
 
@@ -143,7 +143,7 @@ def test_the_verdict(case: str) -> None:
     ids=["unfinished", "complete", "only announced", "not true", "cancelled"],
 )
 def test_there_is_no_failure_without_kubernetes_verdict(found: Job) -> None:
-    assert diagnose(found, [pod(state=ended(1))], LIMIT, GRACE) is None
+    assert diagnose(Case("vision", found, (pod(state=ended(1)),))) is None
 
 
 @pytest.mark.parametrize(

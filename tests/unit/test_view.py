@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 
+from runway.jobs import case
 from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_SPEC
 from runway.jobs.view import Attempt, JobView, State, job_view
 from runway.objects import Job, Pod
@@ -43,7 +44,8 @@ class Case:
 
 
 def view(found: Job, *pods: Pod, gone: Sequence[str] = ()) -> JobView:
-    return job_view("vision", found, pods, frozenset(gone))
+    own = tuple(pod for pod in pods if pod.controller_uid == found.metadata.uid)
+    return job_view(case.Case("vision", found, own, frozenset(gone)))
 
 
 def attempt(found: Pod, *, gone: bool = False) -> Attempt:

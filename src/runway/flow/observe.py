@@ -28,6 +28,7 @@ from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
 from runway.cluster.store import Key, Record, Store
 from runway.cluster.types import Object
 from runway.errors import ClusterError, NotReady, PublicError
+from runway.jobs.case import Case
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.view import JobView, State, job_view
 from runway.objects import Job, Pod
@@ -124,8 +125,15 @@ class Observer:
 
     def view(self, key: Key) -> JobView | None:
         """The view of a job as it is known now; None where there is no such Job, or it is not one of Runway's."""
+        case = self.case(key)
+        return None if case is None else job_view(case)
+
+    def case(self, key: Key) -> Case | None:
+        """Everything that is known of a job; None where there is no such Job, or it is not one of Runway's."""
         job = self.job(key)
-        return None if job is None else job_view(self.tenant_of(key), job, self.attempts(key), self.gone(key))
+        if job is None:
+            return None
+        return Case(self.tenant_of(key), job, tuple(self.attempts(key)), self.gone(key))
 
     def job(self, key: Key) -> Job | None:
         """The Job by this name, if it is one of Runway's: others count for quota, but are not shown as jobs."""

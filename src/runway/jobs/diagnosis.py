@@ -15,13 +15,14 @@ Precedence, first match wins:
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from runway.jobs.admitted import spec_of
+from runway.jobs.case import Case
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT
-from runway.objects import Job, Pod, Terminated
+from runway.objects import Pod, Terminated
 
 
 class FailureCode(StrEnum):
@@ -70,8 +71,10 @@ _START_REASONS = frozenset({"StartError", "ContainerCannotRun", "CreateContainer
 _PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 
 
-def diagnose(job: Job, pods: Sequence[Pod], memory_limit: str, grace_seconds: int) -> Failure | None:
-    """The verdict on this job; None unless Kubernetes has failed it. `pods` are its attempts, oldest first."""
+def diagnose(case: Case) -> Failure | None:
+    """The verdict on this job; None unless Kubernetes has failed it."""
+    job, pods, spec = case.job, case.pods, spec_of(case.job)
+    memory_limit, grace_seconds = (spec.resources.memory, spec.grace_period_seconds) if spec else ("", 0)
     failed = job.condition("Failed")
     if failed is None or ANNOTATION_CANCELLED_AT in job.metadata.annotations:
         return None

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeVar
 
-import msgspec
-
+from runway.jobs.admitted import CostView, SpecView, cost_of, spec_of
+from runway.jobs.case import Case
 from runway.jobs.diagnosis import Condition, Failure, diagnose, signal_of, waiting_condition
-from runway.jobs.identity import ANNOTATION_CANCELLED_AT, ANNOTATION_COST, ANNOTATION_SPEC, LABEL_NAME
+from runway.jobs.identity import ANNOTATION_CANCELLED_AT, LABEL_NAME
 from runway.objects import Job, Pod
 
 
@@ -32,32 +31,6 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ResourcesView:
-    """Resources as the caller wrote them, in Kubernetes quantities."""
-
-    cpu: str
-    memory: str
-    gpu: int
-    gpu_type: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SpecView:
-    """The specification as admitted, every default filled in. Times are in seconds."""
-
-    name: str | None
-    image: str
-    command: list[str]
-    args: list[str]
-    env: dict[str, str]
-    resources: ResourcesView
-    timeout_seconds: int
-    retries: int
-    grace_period_seconds: int
-    max_cost_usd: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Attempt:
     """One pod of the job: where it ran, how it ended, and whether that counted against the retries."""
 
@@ -70,27 +43,6 @@ class Attempt:
     started_at: datetime | None
     finished_at: datetime | None
     counted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CostLineView:
-    """One resource's part of the hourly price, in USD."""
-
-    resource: str
-    quantity: str
-    hourly: str
-
-
-@dataclass(frozen=True, slots=True)
-class CostView:
-    """What the job costs: an hour, at most, and in the end (null while that is unknown). USD as decimal strings."""
-
-    currency: str
-    rate_card: str
-    hourly: str
-    ceiling: str
-    actual: str | None
-    lines: list[CostLineView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,26 +72,17 @@ class JobView:
     kubernetes: KubernetesRef
 
 
-_Decoded = TypeVar("_Decoded")
-
-_spec_decoder = msgspec.json.Decoder(SpecView)
-_cost_decoder = msgspec.json.Decoder(CostView)
-
-
-def job_view(tenant: str, job: Job, pods: Sequence[Pod], gone: frozenset[str] = frozenset()) -> JobView:
-    """The view of a job with these pods, oldest first; `gone` names those that no longer exist.
-
-    Pods of an earlier Job of the same name still hold quota, but are not attempts of this one.
-    """
-    pods = [pod for pod in pods if pod.controller_uid == job.metadata.uid]
-    spec = _decode(_spec_decoder, job.metadata.annotations.get(ANNOTATION_SPEC))
+def job_view(case: Case) -> JobView:
+    """The view of a job as far as it is known."""
+    job, pods, gone = case.job, case.pods, case.gone
+    spec = spec_of(job)
     retries = spec.retries if spec else 0
     state = state_of(job, pods, gone, retries)
     attempts = [_attempt(pod, pod.metadata.name in gone) for pod in pods]
     verdict = job.condition("Complete") or job.condition("Failed")
     return JobView(
         id=job.metadata.name,
-        tenant=tenant,
+        tenant=case.tenant,
         name=job.metadata.labels.get(LABEL_NAME),
         state=state,
         spec=spec,
@@ -148,8 +91,8 @@ def job_view(tenant: str, job: Job, pods: Sequence[Pod], gone: frozenset[str] = 
         finished_at=verdict.last_transition_time if verdict and state.over else None,
         conditions=_conditions(job, pods, gone, state, retries),
         attempts=attempts,
-        failure=diagnose(job, pods, spec.resources.memory if spec else "", spec.grace_period_seconds if spec else 0),
-        cost=_decode(_cost_decoder, job.metadata.annotations.get(ANNOTATION_COST)),
+        failure=diagnose(case),
+        cost=cost_of(job),
         kubernetes=KubernetesRef(job.metadata.namespace, job.metadata.name),
     )
 
@@ -245,11 +188,3 @@ def _will_retry(job: Job, pods: Sequence[Pod], retries: int) -> bool:
         return False
     counted = sum(_attempt(pod, gone=True).counted for pod in pods)
     return counted <= retries
-
-
-def _decode(decoder: msgspec.json.Decoder[_Decoded], text: str | None) -> _Decoded | None:
-    """What Runway once wrote in an annotation; None for a Job that is not its own, or was changed by hand."""
-    try:
-        return decoder.decode(text) if text is not None else None
-    except msgspec.DecodeError:
-        return None

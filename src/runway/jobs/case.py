@@ -1,0 +1,40 @@
+"""Everything that is known of one job at one moment: what its view and its diagnosis are worked out from. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from runway.objects import Event, Job, Node, Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is free on the nodes that a pod's node selector allows: the most on any one of them.
+
+    CPU in milli-CPU, memory in bytes. A node that is not ready or takes no new pods is not among them.
+    """
+
+    nodes: int
+    cpu: int
+    memory: int
+    gpu: int
+    gpu_in_all: int
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A Job of Runway's and what surrounds it.
+
+    `pods` are the attempts of this very Job, oldest first, those that no longer exist included: `gone` names them.
+    `events` are the warnings on the Job and its pods, oldest first; they fade after an hour. `nodes` are those that the
+    pods were bound to, by name. `room` is known while a pod waits for a node.
+    """
+
+    tenant: str
+    job: Job
+    pods: tuple[Pod, ...] = ()
+    gone: frozenset[str] = frozenset()
+    events: tuple[Event, ...] = ()
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    room: Room | None = None
