@@ -1,11 +1,13 @@
 """Kubernetes stopped: submissions are answered in time, nothing is admitted twice or lost, and it recovers by itself.
 
-Last by name, since the API server is frozen and then killed. One run of events, in `outages`, is what every test looks
-at. What Runway cannot know at once (whether a create that was never answered was done) is waited for in the last ones.
+Last by name, since the API server is frozen, then killed and started again with etcd's history compacted meanwhile. One
+run of events, in `outages`, is what every test looks at. What Runway cannot know at once (whether a create that was
+never answered was done) is waited for in the last ones.
 """
 
 from __future__ import annotations
 
+import ssl
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +22,7 @@ from demo.kubectl import Kubectl
 from demo.server import Server
 from demo.stage import Stage, Tools
 from demo.waiting import wait_for
-from localcluster import LocalCluster
+from localcluster import LocalCluster, addresses, pki
 from localcluster.component import Component
 
 pytestmark = pytest.mark.cluster
@@ -101,7 +103,9 @@ def outages(tools: Tools) -> Iterator[Outages]:
         stage.until_log(ending["id"], "started")
         api_server.kill()
         wait_for(lambda: stage.runway.get("/readyz").status_code == 503 or None, "not ready", 10)
-        killed = observe(stage, submit_at_once(stage, shell("true"), [None] * 3), to_cancel, api_server.start)
+        killed = observe(
+            stage, submit_at_once(stage, shell("true"), [None] * 3), to_cancel, lambda: restart(api_server)
+        )
         yield Outages(frozen, killed, key, again, beyond, lasting, ending)
     finally:
         # Whatever went wrong above, the cluster is whole again for what comes after.
@@ -182,6 +186,18 @@ def thaw_at(moment: float, api_server: Component) -> None:
     """The length of the outage is what is tested here, so it is waited for."""
     time.sleep(max(0.0, moment - time.monotonic()))
     api_server.thaw()
+
+
+def restart(api_server: Component) -> None:
+    """Start it again without history: no version that was known before can be watched from any more."""
+    url = f"https://{addresses.LOOPBACK}:{addresses.ETCD_CLIENT_PORT}/v3/kv"
+    tls = ssl.create_default_context(cafile=str(pki.CA))
+    tls.load_cert_chain(pki.certificate("etcd-client"), pki.key("etcd-client"))
+    with httpx2.Client(verify=tls, trust_env=False, timeout=10) as etcd:
+        found = etcd.post(f"{url}/range", json={"key": "AA==", "count_only": True, "range_end": "AA=="}).json()
+        done = etcd.post(f"{url}/compaction", json={"revision": found["header"]["revision"], "physical": True})
+        assert done.status_code == 200, done.text
+    api_server.start()
 
 
 def open_connections(stage: Stage) -> None:
