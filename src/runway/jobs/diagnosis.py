@@ -33,8 +33,6 @@ def diagnose(case: Case) -> Failure | None:
     if failed is None or ANNOTATION_CANCELLED_AT in case.job.metadata.annotations:
         return None
     evidence = {"job_reason": one_line(failed.reason), "job_message": one_line(failed.message)}
-    if counted := sum(counts(pod) for pod in case.pods):
-        evidence["counted_attempts"] = str(counted)
     finding = _by_deadline(case) if failed.reason == "DeadlineExceeded" else _by_attempts(case)
     return failure_of(finding or _unknown(failed), evidence)
 
@@ -61,7 +59,10 @@ def _by_attempts(case: Case) -> Finding | None:
     if blamed is None:
         return refusal_of(case)
     cause = cause_of(case, blamed)
-    return cause.finding if cause else None
+    if cause is None or cause.finding is None:
+        return None
+    found = cause.finding
+    return Finding(found.code, found.message, {**found.evidence, "counted_attempts": str(len(counted))}, found.hint)
 
 
 def _between_attempts(case: Case) -> Finding:

@@ -23,7 +23,7 @@ from runway.jobs.case import Case
 from runway.jobs.exits import not_started
 from runway.jobs.failures import FailureCode, Finding
 from runway.jobs.scheduling import unschedulable
-from runway.jobs.wording import one_line
+from runway.jobs.wording import bounded, one_line
 from runway.objects import Event, Pod, Waiting
 
 _PULL: Final = frozenset(
@@ -67,7 +67,6 @@ _REGISTRY: Final = (
     ),
 )
 _QUOTED: Final = re.compile(r'"[^"]*"')
-_LONGEST: Final = 4000
 
 
 def start_of_pod(case: Case, pod: Pod) -> Finding | None:
@@ -109,7 +108,7 @@ def refusal_of(case: Case, after: datetime | None = None) -> Finding | None:
 
 
 def _waiting(case: Case, waiting: Waiting) -> Finding:
-    reason, said = waiting.reason or "", (waiting.message or "")[:_LONGEST]
+    reason, said = waiting.reason or "", bounded(waiting.message or "")
     evidence = {"waiting_reason": one_line(reason), "waiting_message": one_line(said)}
     words = f"{one_line(reason, 80)}: {one_line(said)}" if said else one_line(reason, 80)
     if reason == "InvalidImageName":
