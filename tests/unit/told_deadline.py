@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.builders import Json, disrupted, ended, pod, running, unschedulable, waiting, warning
+from tests.support.builders import Json, condition, disrupted, ended, pod, running, unschedulable, waiting, warning
 from tests.support.told import DEADLINE, INFRA, POLICY, RUNWAY, USER, C, Told, overdue, rejected
 
 _GPU_QUOTA = (
@@ -57,6 +57,63 @@ DEADLINES: dict[str, Told] = {
         "before it could run: no node can take the pod: of 1 node, 1 has too few free GPUs",
         [pod(**UNSCHEDULED)], job=DEADLINE,
         hint="ask for less GPU", evidence={"job_reason": "DeadlineExceeded"},
+    ),
+    # Recorded on Kubernetes 1.35.4 with containerd 1.6: a pod that is told to end says ContainerCreating again.
+    "an image that could not be pulled, in a pod that was told to end": Told(
+        C.REGISTRY_UNAVAILABLE, INFRA, True, "lookup runway.local: no such host",
+        [overdue(waiting("ContainerCreating"))], job=DEADLINE,
+        events=[
+            warning(overdue(), "Failed", 'Failed to pull image "runway.local/nosuch:1": failed to pull and unpack '
+                'image "runway.local/nosuch:1": failed to resolve reference "runway.local/nosuch:1": failed to do '
+                'request: Head "https://runway.local/v2/nosuch/manifests/1": dial tcp: lookup runway.local: no such '
+                "host"),
+            warning(overdue(), "Failed", "Error: ErrImagePull"),
+            warning(overdue(), "MissingClusterDNS", "kubelet does not have ClusterDNS IP configured"),
+            warning(overdue(), "Failed", "Error: ImagePullBackOff"),
+        ],
+        evidence={"event_reason": "Failed", "job_reason": "DeadlineExceeded"},
+    ),
+    # Recorded likewise.
+    "a name that is none, in a pod that was told to end": Told(
+        C.IMAGE_NAME_INVALID, USER, False, "must be lowercase",
+        [overdue(waiting("ContainerCreating"))], job=DEADLINE,
+        events=[
+            warning(overdue(), "InspectFailed", 'Failed to apply default image tag "runway.local/UPPER:1": couldn\'t '
+                'parse image name "runway.local/UPPER:1": invalid reference format: repository name (UPPER) must be '
+                "lowercase"),
+            warning(overdue(), "Failed", "Error: InvalidImageName"),
+        ],
+    ),
+    # Recorded likewise, for a pod with a group and no user.
+    "no sandbox for the pod, recorded": Told(
+        C.SANDBOX_FAILED, INFRA, True, "is specified without user",
+        [overdue(waiting("ContainerCreating"), conditions=[condition("PodReadyToStartContainers", "False")])],
+        job=DEADLINE,
+        events=[warning(overdue(), "FailedCreatePodSandBox", "Failed to create pod sandbox: rpc error: code = Unknown "
+            "desc = failed to generate sanbdox container spec options: failed to generate user string: user group "
+            '"1000" is specified without user')],
+    ),
+    # K8S pkg/kubelet/kuberuntime/kuberuntime_container.go: startContainer puts "Error: " before what the runtime says.
+    "a container that was not created, in a pod that was told to end": Told(
+        C.RUNTIME_FAILED, INFRA, True, "context deadline exceeded",
+        [overdue(waiting("ContainerCreating"))], job=DEADLINE,
+        events=[warning(overdue(), "Failed", "Error: context deadline exceeded")],
+    ),
+    "an image that runs as root, in a pod that was told to end": Told(
+        C.IMAGE_RUNS_AS_ROOT, USER, False, "would run as root",
+        [overdue(waiting("ContainerCreating"))], job=DEADLINE,
+        events=[warning(overdue(), "Failed",
+            'Error: container has runAsNonRoot and image will run as root (pod: "a_b(0d6c)", container: job)')],
+    ),
+    "an image that may not be pulled, in a pod that was told to end": Told(
+        C.IMAGE_PULL_FAILED, INFRA, True, "may not pull",
+        [overdue(waiting("ContainerCreating"))], job=DEADLINE,
+        events=[warning(overdue(), "ErrImageNeverPull",
+            'Container image "a:1" is not present with pull policy of Never')],
+    ),
+    "gone while nobody watched": Told(
+        C.UNSCHEDULABLE, INFRA, True, "before it could run", [pod("a", node=None, conditions=[unschedulable()])],
+        job=DEADLINE, gone=["a"],
     ),
     # https://github.com/forcedotcom/salesforcedx-docker/issues/35
     "no such image": Told(

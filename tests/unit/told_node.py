@@ -31,7 +31,7 @@ NODE: dict[str, Told] = {
     "evicted for something new": Told(
         C.EVICTED, INFRA, True, "low on resource: patience", [evicted("The node was low on resource: patience. ")],
     ),
-    # K8S pkg/kubelet/eviction/helpers.go: podEphemeralStorageMessageFmt. No disruption, so it counts.
+    # Recorded on Kubernetes 1.35.4; K8S pkg/kubelet/eviction/helpers.go: podEphemeralStorageMessageFmt. It counts.
     "over the disk limit of the pod": Told(
         C.EPHEMERAL_STORAGE_EXCEEDED, USER, False, "limit of 1Gi",
         [evicted("Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ", counts=True)],

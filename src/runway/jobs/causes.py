@@ -70,13 +70,12 @@ def counts(pod: Pod) -> bool:
 def told_to_end_by(case: Case, pod: Pod) -> str | None:
     """`"cancel"` or `"deadline"` where the Job controller deleted the pod for it; None where it did not."""
     asked, job = told_to_end_at(pod, case.job), case.job
-    if asked is None or not _past_deadline(job) or _ended_before(pod):
+    if not _past_deadline(job) or _ended_before(pod) or (asked is None and not _gone_unseen(case, pod)):
         return None
-    cancelled = _moment(job.metadata.annotations.get(ANNOTATION_CANCELLED_AT))
     if ANNOTATION_CANCELLED_AT in job.metadata.annotations:
-        return "cancel" if cancelled is None or asked >= cancelled - _CLOCKS else None
-    deadline = deadline_at(job)
-    return "deadline" if deadline is None or asked >= deadline - _CLOCKS else None
+        since = _moment(job.metadata.annotations[ANNOTATION_CANCELLED_AT])
+        return "cancel" if _not_before(asked, since) else None
+    return "deadline" if _not_before(asked, deadline_at(job)) else None
 
 
 def told_to_end_at(pod: Pod, job: Job) -> datetime | None:
@@ -157,6 +156,16 @@ def _past_deadline(job: Job) -> bool:
     """Whether the Job controller has ended the Job for its deadline; a cancel moves the deadline to now."""
     target = job.condition("FailureTarget") or job.condition("Failed")
     return target is not None and target.reason == "DeadlineExceeded"
+
+
+def _gone_unseen(case: Case, pod: Pod) -> bool:
+    """Whether the job's last pod is gone, and the watch was lost while it was told to end."""
+    return pod.metadata.name in case.gone and not pod.ended and pod is case.pods[-1]
+
+
+def _not_before(asked: datetime | None, since: datetime | None) -> bool:
+    """Whether that was asked for after `since`, as far as both are known."""
+    return asked is None or since is None or asked >= since - _CLOCKS
 
 
 def _ended_before(pod: Pod) -> bool:

@@ -53,6 +53,7 @@ _NODE_AT_FAULT: Final = re.compile(
     r"|resource temporarily unavailable|too many open files|unable to apply cgroup configuration",
     re.IGNORECASE,
 )
+_BEFORE: Final = "unable to start container process: "
 # What runc writes into the container's own log where the kernel refuses the program only after the container started.
 _EXEC_FORMAT: Final = re.compile(r"^(?:standard_init_linux\.go:\d+: )?exec\b.*\bexec format error\"?$", re.MULTILINE)
 
@@ -94,7 +95,8 @@ def end_of(ended: Terminated, limit: str | None) -> Finding | None:
 
 def not_started(message: str, evidence: dict[str, str], limit: str | None) -> Finding:
     """What the runtime's refusal to start a container means. `limit` is its memory limit."""
-    words, message = one_line(message), bounded(message)
+    message = bounded(message)
+    words = one_line(message.split(_BEFORE, 1)[-1].removesuffix(": unknown"))
     if _TOO_LITTLE_MEMORY.search(message):
         return _of_memory(
             FailureCode.OOM_KILLED, f"the memory limit is too low to even start: {words}", evidence, limit

@@ -82,7 +82,7 @@ def _want(count: int, reason: str) -> Want:
         resource = one_line(reason.removeprefix("Insufficient "), 80)
         return Want(count, resource, f"{count} {has} too little free {resource}")
     if "affinity/selector" in reason:
-        return Want(count, "node selector", f"{count} {'is' if count == 1 else 'are'} not of the pool")
+        return Want(count, "node selector", f"{count} {'does' if count == 1 else 'do'} not match the node selector")
     if "taint" in reason:
         taint = re.search(r"\{[^}]{1,120}\}", reason)
         named = f" {one_line(taint.group(), 120)}" if taint else ""
