@@ -72,6 +72,8 @@ def test_an_attempt_without_an_end_of_its_container_ends_with_the_next_best(
         (attempt(pod(state=ended(3, finished=20)), DEADLINE), True, "exit_nonzero", "exit code 3"),
         (attempt(NEVER_SCHEDULED, DEADLINE), True, "unschedulable", "too few free GPUs"),
         (attempt(pod(phase="Failed")), True, "unknown", "does not say why"),
+        (attempt(pod(phase="Failed"), DEADLINE), True, "unknown", "does not say why"),
+        (attempt(overdue(phase="Failed"), DEADLINE), True, "deadline_exceeded", "does not say what kept it"),
     ],
 )  # fmt: skip
 def test_an_attempt_says_why_it_did_not_succeed(shown: Attempt, counted: bool, cause: str, words: str) -> None:

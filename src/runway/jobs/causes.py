@@ -30,6 +30,11 @@ from runway.objects import Job, Pod
 
 _CLOCKS: Final = timedelta(seconds=2)
 """How far two machines' clocks, which write whole seconds, may differ."""
+NEVER_STARTED: Final = Finding(
+    FailureCode.DEADLINE_EXCEEDED,
+    "the job reached its timeout before it could start; Kubernetes does not say what kept it",
+)
+_UNSAID: Final = Finding(FailureCode.UNKNOWN, "the pod failed, and Kubernetes does not say why")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,10 @@ def cause_of(case: Case, pod: Pod) -> Cause | None:
     if (by := told_to_end_by(case, pod)) is not None:
         if by == "cancel":
             return Cause(f"the job was cancelled{_on_sigterm(case, pod)}", None)
-        return _caused(start_of_pod(case, pod) if not ran(pod) else deadline_of(case, pod), case)
+        return _caused(deadline_of(case, pod) if ran(pod) else start_of_pod(case, pod) or NEVER_STARTED)
     if pod.status.phase == "Succeeded":
         return None
-    return _caused(_why(case, pod), case)
+    return _caused(_why(case, pod) or _UNSAID)
 
 
 def ran(pod: Pod) -> bool:
@@ -142,14 +147,8 @@ def _why(case: Case, pod: Pod) -> Finding | None:
     return start_of_pod(case, pod)
 
 
-def _caused(finding: Finding | None, case: Case) -> Cause:
-    if finding is not None:
-        return Cause(finding.message, finding)
-    if _past_deadline(case.job):
-        words = "the job reached its timeout before it could start; Kubernetes does not say what kept it"
-        return Cause(words, Finding(FailureCode.DEADLINE_EXCEEDED, words))
-    words = "the pod failed, and Kubernetes does not say why"
-    return Cause(words, Finding(FailureCode.UNKNOWN, words))
+def _caused(finding: Finding) -> Cause:
+    return Cause(finding.message, finding)
 
 
 def _past_deadline(job: Job) -> bool:

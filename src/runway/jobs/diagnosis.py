@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from runway.jobs.admitted import spec_of
 from runway.jobs.case import Case
-from runway.jobs.causes import Cause, cause_of, counts, deadline_of, ran, told_to_end_by
+from runway.jobs.causes import NEVER_STARTED, Cause, cause_of, counts, deadline_of, ran, told_to_end_by
 from runway.jobs.disruptions import disruption, disruption_of
 from runway.jobs.failures import Failure, FailureCode, Finding, failure_of
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT
@@ -84,8 +84,7 @@ def _between_attempts(case: Case) -> Finding:
 
 def _kept_from_running(finding: Finding | None, when: str) -> Finding:
     if finding is None or finding.code is FailureCode.DEADLINE_EXCEEDED:
-        words = "the job reached its timeout before it could start; Kubernetes does not say what kept it"
-        return Finding(FailureCode.DEADLINE_EXCEEDED, words)
+        return NEVER_STARTED
     message = f"the job reached its timeout {when}: {finding.message}"
     return Finding(finding.code, message, finding.evidence, finding.hint)
 
