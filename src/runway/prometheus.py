@@ -8,6 +8,7 @@ Text that comes from outside goes into a query through `matching` and `matching_
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -73,8 +74,7 @@ class Prometheus:
         except TimeoutError as error:
             raise PrometheusUnavailable(f"Prometheus did not answer within {self._seconds:g} s") from error
         except aiohttp.ClientConnectorError as error:
-            reason = error.os_error.strerror or type(error.os_error).__name__
-            raise PrometheusUnavailable(f"no connection to Prometheus: {reason}") from error
+            raise PrometheusUnavailable(f"no connection to Prometheus: {_reason(error)}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise PrometheusUnavailable(f"the connection to Prometheus broke: {type(error).__name__}") from error
         finally:
@@ -119,6 +119,14 @@ def _escape(character: str) -> str:
     if character in '"\\':
         return "\\" + character
     return character if character.isprintable() else f"\\U{ord(character):08x}"
+
+
+def _reason(error: aiohttp.ClientConnectorError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name does not resolve"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "TLS failed, or its certificate is not trusted"
+    return os.strerror(error.errno) if error.errno else type(error.os_error).__name__
 
 
 class _Series(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict
 from typing import Final
 
 import msgspec
@@ -16,12 +16,11 @@ from runway.http.problems import responses
 from runway.http.schemas import UsageView
 from runway.http.services import services
 from runway.http.tenancy import ReadScope
-from runway.jobs.usage import Usage, findings
+from runway.jobs.usage import findings
 
 router = APIRouter(tags=["jobs"])
 
 _encoder: Final = msgspec.json.Encoder()
-_FIGURES: Final = tuple(field.name for field in fields(Usage))
 
 
 @router.get(
@@ -38,7 +37,5 @@ async def read_usage(request: Request, job_id: str, scope: ReadScope) -> Respons
 
 
 def _view(job_id: str, report: UsageReport) -> UsageView:
-    figures = {name: getattr(report.usage, name) for name in _FIGURES}
-    return UsageView(
-        id=job_id, source=report.source, problem=report.problem, findings=list(findings(report.usage)), **figures
-    )
+    words = list(findings(report.usage))
+    return UsageView(id=job_id, source=report.source, problem=report.problem, findings=words, **asdict(report.usage))
