@@ -18,6 +18,7 @@ MEASURED = (
     "memory_bytes",
     "memory_peak_bytes",
     "throttled_ratio",
+    "cpu_periods",
     "gpu_utilisation",
     "sampled_at",
 )
@@ -81,6 +82,7 @@ async def test_a_running_job_shows_its_figures_and_what_they_mean(measured: Runw
         "memory_peak_bytes": 62 * MIB,
         "memory_limit_bytes": 64 * MIB,
         "throttled_ratio": 0.87,
+        "cpu_periods": 100,
         "gpu_utilisation": 0.35,
         "sampled_at": "2026-11-24T08:00:20Z",
         "findings": [

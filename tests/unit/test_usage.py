@@ -55,7 +55,8 @@ def test_the_throttled_ratio_is_unknown_where_no_period_was_counted(
 ) -> None:
     given = {Figure.CPU_PERIODS_THROTTLED: throttled, Figure.CPU_PERIODS: periods}
 
-    assert usage({name: value for name, value in given.items() if value is not None}).throttled_ratio == ratio
+    found = usage({name: value for name, value in given.items() if value is not None})
+    assert (found.throttled_ratio, found.cpu_periods) == (ratio, periods)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -1.0])
@@ -101,6 +102,8 @@ def test_gpu_utilisation_is_a_ratio() -> None:
         ({"throttled_ratio": 0.87}, ["throttled in 87% of its CPU periods: raise resources.cpu"]),
         ({"throttled_ratio": 0.25}, ["throttled in 25% of its CPU periods: raise resources.cpu"]),
         ({"throttled_ratio": 0.24}, []),
+        ({"throttled_ratio": 0.57, "cpu_periods": 7}, []),  # a container that was started, and then slept
+        ({"throttled_ratio": 0.57, "cpu_periods": None}, []),
         ({"throttled_ratio": None}, []),
         ({"memory_peak_bytes": 62 * MIB}, ["memory peaked at 97% of its limit"]),
         ({"memory_peak_bytes": 65 * MIB}, ["memory peaked at 100% of its limit"]),
@@ -112,7 +115,7 @@ def test_gpu_utilisation_is_a_ratio() -> None:
 def test_words_are_said_from_a_quarter_throttled_and_nine_tenths_of_the_memory(
     figures: dict[str, Any], words: list[str]
 ) -> None:
-    assert list(findings(replace(LIMITS, **figures))) == words
+    assert list(findings(replace(LIMITS, **{"cpu_periods": 100, **figures}))) == words
 
 
 VERDICT = Failure(
@@ -121,7 +124,7 @@ VERDICT = Failure(
 
 
 def test_a_verdict_says_that_the_job_was_throttled_and_near_its_memory_limit() -> None:
-    told = with_usage(VERDICT, replace(LIMITS, throttled_ratio=0.871, memory_peak_bytes=62 * MIB))
+    told = with_usage(VERDICT, replace(LIMITS, throttled_ratio=0.871, cpu_periods=100, memory_peak_bytes=62 * MIB))
 
     assert told.hint == (
         "look at the log; throttled in 87% of its CPU periods: raise resources.cpu; memory peaked at 97% of its limit"
@@ -136,6 +139,6 @@ def test_a_verdict_says_that_the_job_was_throttled_and_near_its_memory_limit() -
     assert replace(told, hint=VERDICT.hint, evidence=VERDICT.evidence) == VERDICT
 
 
-@pytest.mark.parametrize("unremarkable", [Usage(), LIMITS, replace(LIMITS, throttled_ratio=0.1)])
+@pytest.mark.parametrize("unremarkable", [Usage(), LIMITS, replace(LIMITS, throttled_ratio=0.1, cpu_periods=99)])
 def test_a_verdict_is_left_as_it_is_where_there_is_nothing_to_say(unremarkable: Usage) -> None:
     assert with_usage(VERDICT, unremarkable) == VERDICT

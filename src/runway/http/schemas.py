@@ -64,8 +64,9 @@ class UsageView:
     """What a job used; null is unknown, never 0.
 
     CPU, throttling and GPU are of the last attempt, `memory_peak_bytes` of all. `cpu_cores` is a mean. Ratios are from
-    0 to 1. `source` is "prometheus", or "kept" for what was kept when the job ended, or null where none is set up.
-    `problem` says why the source has not answered. `findings` are what the figures mean, in plain words.
+    0 to 1; `throttled_ratio` is of `cpu_periods` periods. `source` is "prometheus", or "kept" for what was kept when
+    the job ended, or null where none is set up. `problem` says why the source has not answered. `findings` are what the
+    figures mean, in plain words.
     """
 
     id: str
@@ -78,6 +79,7 @@ class UsageView:
     memory_peak_bytes: int | None
     memory_limit_bytes: int | None
     throttled_ratio: float | None
+    cpu_periods: int | None
     gpu_utilisation: float | None
     sampled_at: datetime | None
     findings: list[str]

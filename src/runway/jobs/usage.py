@@ -18,6 +18,8 @@ from runway.quantity import parse_bytes, parse_cpu
 
 THROTTLED_RATIO: Final = 0.25
 """From here on throttling is worth a word: a quarter of the time that the job could have run, it was held back."""
+THROTTLED_PERIODS: Final = 50
+"""So many CPU periods, 5 s of wanting to run, are needed for that word: starting any container is throttled too."""
 MEMORY_RATIO: Final = 0.9
 """From here on memory is worth a word: the next input that is a tenth larger can end the job."""
 
@@ -29,7 +31,7 @@ class Usage:
     `cpu_cores` is the mean since the container started. `memory_bytes` is the working set: what the kernel cannot
     simply drop. `throttled_ratio` is the part of the CPU periods (100 ms each) in which the limit held the job back;
     periods in which it did not run at all do not count. `gpu_utilisation` is the mean of its GPUs. Ratios are from 0 to
-    1. `sampled_at` is when CPU was measured last.
+    1, and `cpu_periods` says of how many periods. `sampled_at` is when CPU was measured last.
     """
 
     cpu_seconds: float | None = None
@@ -39,6 +41,7 @@ class Usage:
     memory_peak_bytes: int | None = None
     memory_limit_bytes: int | None = None
     throttled_ratio: float | None = None
+    cpu_periods: int | None = None
     gpu_utilisation: float | None = None
     sampled_at: datetime | None = None
 
@@ -82,14 +85,15 @@ def usage_of(spec: SpecView | None, last: Figures, started_at: datetime | None, 
     """The usage of a job, from the figures of its last attempt, when that one's container started, and of all."""
     seconds, sampled_at = _figure(last, Figure.CPU_SECONDS), _moment(_figure(last, Figure.CPU_SAMPLED_AT))
     peaks = [peak for pod in all_pods if (peak := _memory_peak(pod)) is not None]
-    percent = _figure(last, Figure.GPU_PERCENT)
+    periods, percent = _figure(last, Figure.CPU_PERIODS), _figure(last, Figure.GPU_PERCENT)
     return replace(
         limits_of(spec),
         cpu_seconds=seconds,
         cpu_cores=_mean(seconds, started_at, sampled_at),
-        memory_bytes=_bytes(_figure(last, Figure.MEMORY)),
-        memory_peak_bytes=_bytes(max(peaks, default=None)),
-        throttled_ratio=_ratio(_figure(last, Figure.CPU_PERIODS_THROTTLED), _figure(last, Figure.CPU_PERIODS)),
+        memory_bytes=_whole(_figure(last, Figure.MEMORY)),
+        memory_peak_bytes=_whole(max(peaks, default=None)),
+        throttled_ratio=_ratio(_figure(last, Figure.CPU_PERIODS_THROTTLED), periods),
+        cpu_periods=_whole(periods),
         gpu_utilisation=None if percent is None else min(percent / 100, 1.0),
         sampled_at=None if seconds is None else sampled_at,
     )
@@ -109,7 +113,8 @@ def limits_of(spec: SpecView | None) -> Usage:
 def findings(usage: Usage) -> tuple[str, ...]:
     """What the figures say that its owner should hear, in plain words."""
     found = []
-    if usage.throttled_ratio is not None and usage.throttled_ratio >= THROTTLED_RATIO:
+    enough = usage.cpu_periods is not None and usage.cpu_periods >= THROTTLED_PERIODS
+    if enough and usage.throttled_ratio is not None and usage.throttled_ratio >= THROTTLED_RATIO:
         found.append(f"throttled in {usage.throttled_ratio:.0%} of its CPU periods: raise resources.cpu")
     ratio = usage.memory_ratio
     if ratio is not None and ratio >= MEMORY_RATIO:
@@ -162,7 +167,7 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
     return None if part is None or not whole else min(part / whole, 1.0)
 
 
-def _bytes(value: float | None) -> int | None:
+def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
