@@ -51,6 +51,11 @@ cluster-up: $(READY) ## a real Kubernetes on this machine; kubeconfig at .local/
 cluster-down: ## stop it and leave nothing behind
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m localcluster down
 
+# Only the local cluster brings a Prometheus of its own.
+ifeq ($(CLUSTER),cluster-up)
+serve demo: export RUNWAY_PROMETHEUS_URL ?= http://127.0.0.1:16290
+endif
+
 serve: $(READY) $(CLUSTER) ## Runway at 127.0.0.1:8000
 	@$(BIN)/runway tenants render | kubectl apply -f -
 	@exec env RUNWAY_INSTANCE=serve $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log

@@ -20,6 +20,7 @@ PROVIDES = {
     "iproute2": "ip",
     "iptables": "iptables",
     "openssl": "openssl",
+    "prometheus": "prometheus",
     "runc": "runc",
     "socat": "socat",
 }
@@ -80,7 +81,7 @@ def _apt_get(*arguments: str) -> None:
 
 @contextmanager
 def _services_kept_from_starting() -> Iterator[None]:
-    """Deny the packages' scripts to start etcd and containerd: this package runs its own.
+    """Deny the packages' scripts to start etcd, containerd and Prometheus: this package runs its own.
 
     A policy that the machine has already stays in force, untouched; one that a killed run of ours left is taken over.
     https://www.debian.org/doc/debian-policy/ch-opersys.html#interfacing-with-init-systems

@@ -20,10 +20,11 @@ from runway.errors import ConfigurationError
 from runway.flow.lead import Writer
 from runway.flow.observe import Observer, amounts_by_resource
 from runway.flow.submit import Submitter
-from runway.http import jobs, logs, platform, problems
+from runway.http import jobs, logs, platform, problems, usage
 from runway.http.middleware import RequestContext
 from runway.http.services import Services
 from runway.policy import Policy, load_policy
+from runway.prometheus import Prometheus
 from runway.settings import Settings, load_settings
 from runway.telemetry.logs import configure
 from runway.telemetry.metrics import Metrics, Sample
@@ -55,9 +56,11 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         submitter = Submitter(policy, kubernetes, observer, writer, metrics)
         limits = Limits(policy, settings.max_streams)
         metrics.read_at_scrape(lambda: _samples(observer))
+        prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
         app.state.services = Services(
-            settings, policy, kubernetes, observer, writer, submitter, limits, metrics, now=lambda: datetime.now(UTC)
-        )
+            settings, policy, kubernetes, observer, writer, submitter, limits, metrics, prometheus,
+            now=lambda: datetime.now(UTC),
+        )  # fmt: skip
         # The Lease first: lists that are asked for after it is ours need not be repeated before the first write.
         await election.try_once()
         tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run)]
@@ -69,6 +72,8 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await election.release()
+            if prometheus is not None:
+                await prometheus.close()
             if connection is not None:
                 await connection.close()
 
@@ -78,7 +83,7 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         version="0.1.0",
         lifespan=lifespan,
     )
-    for router in (jobs.router, logs.router, platform.router):
+    for router in (jobs.router, logs.router, usage.router, platform.router):
         app.include_router(router)
     problems.install(app)
     app.add_middleware(RequestContext, metrics=metrics)

@@ -15,6 +15,7 @@ from runway.flow.lead import Writer
 from runway.flow.observe import Observer
 from runway.flow.submit import Submitter
 from runway.policy import Policy
+from runway.prometheus import Prometheus
 from runway.settings import Settings
 from runway.telemetry.metrics import Metrics
 
@@ -31,6 +32,7 @@ class Services:
     submitter: Submitter
     limits: Limits
     metrics: Metrics
+    prometheus: Prometheus | None
     now: Callable[[], datetime]
 
 
