@@ -1,47 +1,16 @@
-"""The lines of a log, each once and in order, through any chunks, breaks and rotations of a log as the kubelet sends it."""
+"""The lines of a log as the kubelet sends it, each once and in order, through any chunks, breaks and rotations."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runway.loglines import LogCursor, Piece
-
-
-@dataclass(frozen=True)
-class Record:
-    """One line of a log file as the container runtime writes it: the whole of a line, or with `partial` a part."""
-
-    time: int
-    text: bytes
-    partial: bool = False
-
-
-def stamp(time: int) -> bytes:
-    moment = datetime.fromtimestamp(time // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{moment}.{time % 10**9:09}Z".encode()
-
-
-def kubelet(records: list[Record], since: datetime | None = None) -> bytes:
-    """What the kubelet makes of a log file when it is asked for timestamps.
-
-    As in https://github.com/kubernetes/cri-client/blob/v0.35.0/pkg/logs/logs.go: `since` leaves out records, not lines,
-    and a line has its time before the first of them alone, whether that is left out or not.
-    """
-    out = b""
-    at_line_start = True
-    for record in records:
-        if since is None or record.time >= since.timestamp() * 10**9:
-            out += (stamp(record.time) + b" " if at_line_start else b"") + record.text
-            out += b"" if record.partial else b"\n"
-        at_line_start = not record.partial
-    return out
+from tests.support.fake_logs import SECOND, START, Record, kubelet
 
 
 def pieces(data: bytes, seed: int) -> Iterator[bytes]:
@@ -58,11 +27,6 @@ def text_of(taken: list[Piece], *, timestamps: bool) -> bytes:
 
 def read(cursor: LogCursor, data: bytes, seed: int = 0) -> list[Piece]:
     return [piece for chunk in pieces(data, seed) for piece in cursor.feed(chunk)]
-
-
-SECOND = 10**9
-START = 1_795_507_200 * SECOND
-"""2026-11-24T08:00:00Z"""
 
 
 @st.composite

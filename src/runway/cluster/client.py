@@ -132,16 +132,24 @@ class Kubernetes:
                     raise _watch_error(line) from None
 
     async def read_log(
-        self, namespace: str, pod: str, *, follow: bool, tail: int | None, since: datetime | None, idle: float
+        self,
+        namespace: str,
+        pod: str,
+        *,
+        follow: bool,
+        tail: int | None,
+        timestamps: bool,
+        idle: float,
+        since: datetime | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """The chunks of a pod's log, an empty one first; each line begins with its time.
+        """The chunks of a pod's log, an empty one first. With `timestamps` each line begins with its time.
 
         Raises ObjectMissing where the pod is gone, Refused where it has no log yet, and Ambiguous where the connection
         breaks or nothing comes for `idle` seconds. A break between API server and kubelet ends the log as if it were
         whole: https://github.com/kubernetes/apiserver/blob/v0.35.0/pkg/endpoints/handlers/responsewriters/writers.go
         (StreamObject).
         """
-        query = {"follow": str(follow).lower(), "timestamps": "true"}
+        query = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
         if tail is not None:
             query["tailLines"] = str(tail)
         if since is not None:

@@ -34,6 +34,7 @@ from runway.errors import (
     LogsGone,
     LogsNotReady,
     ObjectMissing,
+    PublicError,
     Refused,
     StreamCut,
     Violation,
@@ -135,21 +136,25 @@ def _find(observer: Observer, key: Key, query: LogQuery) -> tuple[int, Pod]:
     if view is None:
         raise JobNotFound(key.name)
     count = len(view.attempts)
-    attempt = count if query.attempt is None else query.attempt
-    if attempt > count and (query.attempt is None or attempt == count + 1) and not view.state.over:
-        raise _NotYet("no pod of the job exists yet" if count == 0 else f"attempt {attempt} has not begun")
-    if attempt > count and count:
-        raise InvalidParameter(
-            f"the job has {count} attempts so far",
-            violations=(Violation("attempt", "too_large", "there is no such attempt", str(attempt), str(count)),),
-        )
+    attempt = query.attempt or max(count, 1)
     if attempt > count:
-        raise LogsNotReady("the job ended before it had a pod, so there never was a log")
+        raise _no_such_attempt(attempt, count, over=view.state.over)
     name = view.attempts[attempt - 1].pod
     pod = next((pod for pod in observer.attempts(key) if pod.metadata.name == name), None)
     if pod is None:
         raise LogsGone(f"pod {name} no longer exists", extra={"excerpt": None, "pod": name})
     return attempt, pod
+
+
+def _no_such_attempt(attempt: int, count: int, *, over: bool) -> PublicError:
+    if attempt == count + 1 and not over:
+        return _NotYet(f"attempt {attempt} has no pod yet")
+    if count == 0:
+        return LogsNotReady("the job has no pod, so there is no log")
+    return InvalidParameter(
+        f"the job has {count} attempts so far",
+        violations=(Violation("attempt", "too_large", "there is no such attempt", str(attempt), str(count)),),
+    )
 
 
 def _gone(pod: Pod) -> LogsGone | LogsNotReady:
@@ -201,6 +206,7 @@ class _Reader:
             self._pod,
             follow=self._query.follow,
             tail=self._query.tail if self._cursor.at_start else None,
+            timestamps=True,
             since=self._cursor.since,
             idle=IDLE_SECONDS if self._query.follow else READ_IDLE_SECONDS,
         )
