@@ -88,6 +88,11 @@ class LogCursor:
         return not self._recent
 
     @property
+    def caught_up(self) -> bool:
+        """Whether this connection has come to where the one before it ended."""
+        return not self._behind
+
+    @property
     def since(self) -> datetime | None:
         """From when on the log has to be read again after a break; None for all of it. Whole seconds.
 

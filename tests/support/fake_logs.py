@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from runway.cluster.connection import Answer, StreamRefused
+
 SECOND = 10**9
 START = 1_795_507_200 * SECOND
 """2026-11-24T08:00:00Z"""
@@ -63,6 +65,11 @@ class FakeLog:
     queries: list[Mapping[str, str]] = field(default_factory=list)
     open: int = 0
     """Connections that are open now."""
+    stuck: bool = False
+    """Connections are taken and never answered."""
+    refusals: list[Answer] = field(default_factory=list)
+    """What the next connections are answered instead."""
+    _dropped: Exception | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
@@ -84,6 +91,11 @@ class FakeLog:
         self.ended = True
         self._news.set()
 
+    def drop(self, error: Exception) -> None:
+        """The connection that is open breaks."""
+        self._dropped = error
+        self._news.set()
+
     async def serve(self, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         """One connection, which follows the log until it has ended if that is asked for."""
         self.queries.append(dict(query))
@@ -91,9 +103,13 @@ class FakeLog:
         timestamps = query.get("timestamps") == "true"
         since = datetime.fromisoformat(query["sinceTime"]) if "sinceTime" in query else None
         first = max(0, len(self.records) - int(query["tailLines"])) if "tailLines" in query else 0
+        if self.refusals:
+            raise StreamRefused(self.refusals.pop(0))
         self.open += 1
         sent = 0
         try:
+            if self.stuck:
+                await asyncio.Event().wait()
             yield b""
             while True:
                 self._news.clear()
@@ -108,5 +124,8 @@ class FakeLog:
                 if self.ended or query.get("follow") != "true":
                     return
                 await self._news.wait()
+                if self._dropped:
+                    error, self._dropped = self._dropped, None
+                    raise error
         finally:
             self.open -= 1

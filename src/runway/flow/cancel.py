@@ -72,9 +72,8 @@ async def cancel(
             return await _read_back(kubernetes, observer, key, error)
         except ClusterError as error:
             raise KubernetesUnavailable(f"{error}; cancelling is idempotent, so try again") from error
-        view = _view(observer, key)
-        log.info("cancel requested", tenant=view.tenant, job_id=key.name)
-        return view
+        log.info("cancel requested", tenant=observer.tenant_of(key), job_id=key.name)
+        return _view(observer, key)
     raise KubernetesUnavailable("the job changes too fast to be cancelled; try again")
 
 
@@ -124,9 +123,8 @@ async def _read_back(kubernetes: Kubernetes, observer: Observer, key: Key, error
     if job is None:
         raise JobNotFound(key.name) from error
     observer.store.put_job(job)
-    if ANNOTATION_CANCELLED_AT not in job.metadata.annotations:
+    if not _is_decided(job, observer, key):
         raise unknown from error
-    log.info("cancel requested", job_id=key.name, read_back=True)
     return _view(observer, key)
 
 

@@ -3,10 +3,10 @@
 1. The attempt is found; with `follow`, its container is waited for.
 2. The log is opened. Until then whatever is wrong is a problem; from then on it can only break the answer off.
 3. What the kubelet sends is passed on byte for byte, without the times that it was asked to put before the lines.
-4. When a connection ends, it is told whether the log has ended as well. A followed log has ended for certain only where
-   a connection ends that was opened after the container had: the API server ends an answer in good order even where it
-   has lost the kubelet. In every other case the log is opened again, from a little before, and what was sent is left
-   out.
+4. When a connection ends, the log need not have: the API server ends an answer in good order even where it has lost the
+   kubelet. So the log is opened again, from a little before, and what was sent is left out, until a connection that was
+   opened after the container had ended brings nothing new. What a container has written that still runs, and is not
+   followed, is read once.
 5. What cannot be had within `GIVE_UP_SECONDS` is given up by raising StreamCut.
 """
 
@@ -192,6 +192,7 @@ class _Reader:
         self._cursor = LogCursor(from_start=query.tail is None)
         self._opened = clock()
         self._failing_since: float | None = None
+        self._brought_news = False
         self._final = False
         """Whether the container had ended before the connection was opened."""
         self._whole = False
@@ -200,6 +201,7 @@ class _Reader:
     async def connect(self) -> AsyncGenerator[bytes, None]:
         """The next connection, once it is open. Raises the errors of a call to Kubernetes."""
         self._cursor.rewind()
+        self._brought_news = False
         self._opened, self._final = self._clock(), self._ended()
         connection = self._kubernetes.read_log(
             self._key.namespace,
@@ -227,11 +229,13 @@ class _Reader:
                             yield text
                 if self._cursor.foreign:
                     raise Refused(f"the kubelet said: {self._cursor.foreign}")
-                if self._final or not self._query.follow:
+                if self._is_all():
                     return
-                self._whole = True
-                await self._until_ended(STATUS_SECONDS)
-                reason = "the log ended, and its container has not"
+                self._whole, reason = True, "the log ended before its container did, or before it was all read"
+                if not self._ended():
+                    await self._until_ended(STATUS_SECONDS)
+                elif not self._brought_news:
+                    await self._sleep(self._backoff.next())
             except ClusterError as error:
                 reason = await self._failed(error)
             following = await self._reconnect(reason)
@@ -239,9 +243,16 @@ class _Reader:
                 return
             connection = following
 
+    def _is_all(self) -> bool:
+        """Whether the log has ended with a connection that ended in good order."""
+        if self._final:
+            return self._cursor.caught_up and not self._brought_news
+        return not self._query.follow and self._cursor.caught_up
+
     def _fresh(self, chunk: bytes) -> bytes:
         pieces = self._cursor.feed(chunk)
         if pieces:
+            self._brought_news = True
             self._failing_since = None
             self._backoff.reset()
         if self._query.timestamps:

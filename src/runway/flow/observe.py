@@ -126,6 +126,11 @@ class Observer:
         """A reader of this job's changes: look, wait, look again."""
         return self._changes.reader(key)
 
+    @property
+    def readers(self) -> int:
+        """How many jobs have a reader of their changes."""
+        return len(self._changes)
+
     def tenant_of(self, key: Key) -> str:
         """The tenant whose namespace this is."""
         return self._tenants[key.namespace]
