@@ -20,9 +20,10 @@ from runway.errors import ConfigurationError
 from runway.flow.lead import Writer
 from runway.flow.observe import Observer, amounts_by_resource
 from runway.flow.submit import Submitter
-from runway.http import jobs, logs, platform, problems, usage
+from runway.http import events, jobs, logs, platform, problems, usage
 from runway.http.middleware import RequestContext
 from runway.http.services import Services
+from runway.http.streams import noticing_the_end
 from runway.policy import Policy, load_policy
 from runway.prometheus import Prometheus
 from runway.settings import Settings, load_settings
@@ -57,15 +58,17 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         limits = Limits(policy, settings.max_streams)
         metrics.read_at_scrape(lambda: _samples(observer))
         prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
-        app.state.services = Services(
+        use = Services(
             settings, policy, kubernetes, observer, writer, submitter, limits, metrics, prometheus,
             now=lambda: datetime.now(UTC),
         )  # fmt: skip
+        app.state.services = use
         # The Lease first: lists that are asked for after it is ours need not be repeated before the first write.
         await election.try_once()
         tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run)]
         try:
-            yield
+            with noticing_the_end(use.closing):
+                yield
         finally:
             await submitter.close()
             for task in tasks:
@@ -83,7 +86,7 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         version="0.1.0",
         lifespan=lifespan,
     )
-    for router in (jobs.router, logs.router, usage.router, platform.router):
+    for router in (jobs.router, logs.router, events.router, usage.router, platform.router):
         app.include_router(router)
     problems.install(app)
     app.add_middleware(RequestContext, metrics=metrics)

@@ -14,6 +14,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -28,6 +29,7 @@ from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
 from runway.cluster.store import Key, Record, Store
 from runway.cluster.types import Object
 from runway.errors import ClusterError, NotReady, PublicError
+from runway.flow.changes import Changes, Reader
 from runway.jobs.case import Case
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.view import JobView, State, job_view
@@ -84,6 +86,7 @@ class Observer:
         self._sleep = sleep
         self._jitter = jitter
         self._tallies: dict[Key, _Tally] = {}
+        self._changes = Changes()
         self.store = Store(self._changed)
         self.ledger = Ledger({name: tenant.quota for name, tenant in policy.tenants.items()})
         self.watches = {kind.name: Watch(heard=clock()) for kind in (JOBS, PODS)}
@@ -118,6 +121,15 @@ class Observer:
     def age(self, watch: Watch) -> float:
         """Seconds since a watch last heard from Kubernetes."""
         return max(0.0, self._clock() - watch.heard)
+
+    def changes(self, key: Key) -> AbstractContextManager[Reader]:
+        """A reader of this job's changes: look, wait, look again."""
+        return self._changes.reader(key)
+
+    @property
+    def readers(self) -> int:
+        """How many jobs have a reader of their changes."""
+        return len(self._changes)
 
     def tenant_of(self, key: Key) -> str:
         """The tenant whose namespace this is."""
@@ -242,6 +254,7 @@ class Observer:
         record = self.store.get(key) or Record()
         self.ledger.book(self.tenant_of(key), key.name, booking_of(record.job, record.pods.values()))
         self._tally(key)
+        self._changes.tell(key)
 
     def _tally(self, key: Key) -> None:
         tenant, before, view = self.tenant_of(key), self._tallies.pop(key, None), self.view(key)
