@@ -99,6 +99,6 @@ def _samples(observer: Observer) -> Iterator[Sample]:
         yield Sample("runway_active_cost_ceiling_usd", (tenant,), float(observer.active_ceiling[tenant]))
     for (tenant, state), count in observer.states.items():
         yield Sample("runway_jobs", (tenant, state), count)
-    for kind, watch in observer.watches.items():
+    for kind, watch in (observer.watches | observer.surroundings.watches).items():
         yield Sample("runway_watch_age_seconds", (kind,), observer.age(watch))
     yield Sample("runway_synced", (), float(observer.synced))

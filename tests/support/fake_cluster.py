@@ -20,6 +20,13 @@ from runway.errors import Ambiguous, NotDone
 Json = dict[str, Any]
 Fault = Callable[[], Answer | None]
 
+KINDS = {
+    "/apis/batch/v1/jobs": "jobs",
+    "/api/v1/pods": "pods",
+    "/api/v1/events": "events",
+    "/api/v1/nodes": "nodes",
+}
+WARNINGS_ONLY = "type=Warning"
 NOW = "2026-11-24T08:00:00Z"
 
 
@@ -28,8 +35,10 @@ class FakeKubernetes:
 
     def __init__(self, namespaces: set[str]) -> None:
         self.namespaces = namespaces
-        self.objects: dict[str, dict[tuple[str, str], Json]] = {"jobs": {}, "pods": {}}
-        self.history: dict[str, list[tuple[int, str, Json]]] = {"jobs": [], "pods": []}
+        self.objects: dict[str, dict[tuple[str, str], Json]] = {kind: {} for kind in KINDS.values()}
+        self.history: dict[str, list[tuple[int, str, Json]]] = {kind: [] for kind in KINDS.values()}
+        self.forbidden: set[str] = set()
+        """Kinds that RBAC does not let Runway list or watch."""
         self.logs: dict[str, bytes] = {}
         self.lease: Json = {}
         self.log_gate = asyncio.Event()
@@ -40,6 +49,8 @@ class FakeKubernetes:
         """Watches are open and tell nothing."""
         self.before_create: list[Fault] = []
         self.after_create: list[Fault] = []
+        self.before_patch: list[Fault] = []
+        self.after_patch: list[Fault] = []
         self.expired_before = 0
         self.page = 1_000_000
         """Objects in a page of a list, where a caller asks for more."""
@@ -49,6 +60,7 @@ class FakeKubernetes:
         """Each is called with the kind of an object that has just changed."""
         self.version = 100
         self._pods: Counter[str] = Counter()
+        self._warned = 0
         self._snapshots: dict[tuple[str, int], list[Json]] = {}
         self._readers: set[asyncio.Event] = set()
 
@@ -69,8 +81,8 @@ class FakeKubernetes:
         """Carry out one call, in one step."""
         if "/leases" in path:
             return self._lease(method, path, body)
-        if path in ("/apis/batch/v1/jobs", "/api/v1/pods"):
-            return self._list(path.rsplit("/", 1)[1], query)
+        if path in KINDS:
+            return self._list(KINDS[path], query)
         namespace, _, name = path.removeprefix("/apis/batch/v1/namespaces/").partition("/jobs")
         name = name.strip("/")
         if method == "POST":
@@ -80,7 +92,7 @@ class FakeKubernetes:
             return _status(404, f'jobs.batch "{name}" not found')
         if method == "PATCH":
             assert content_type == "application/merge-patch+json"
-            return _json(200, self.put("jobs", _merge(job, json.loads(body or b"{}")), "MODIFIED"))
+            return self._patch(job, json.loads(body or b"{}"))
         return _json(200, job)
 
     async def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
@@ -90,7 +102,10 @@ class FakeKubernetes:
             async for chunk in self._log(path.split("/")[-2]):
                 yield chunk
             return
-        kind, version = path.rsplit("/", 1)[1], int(query["resourceVersion"])
+        kind, version = KINDS[path], int(query["resourceVersion"])
+        if kind in self.forbidden:
+            raise StreamRefused(_forbidden(kind))
+        assert query.get("fieldSelector") == (WARNINGS_ONLY if kind == "events" else None)
         if version < self.expired_before:
             raise StreamRefused(_status(410, "too old resource version"))
         yield b""
@@ -107,7 +122,8 @@ class FakeKubernetes:
                 for at, type_, item in list(self.history[kind]):
                     if at > version:
                         version = at
-                        yield event_line(type_, item)
+                        if _selected(kind, item):
+                            yield event_line(type_, item)
                 while not self.down and (self.mute or not self.history[kind] or self.history[kind][-1][0] <= version):
                     await news.wait()
                     news.clear()
@@ -206,6 +222,29 @@ class FakeKubernetes:
         """The pod by this name, in whatever namespace."""
         return next(pod for (_, known), pod in self.objects["pods"].items() if known == name)
 
+    def add_node(self, name: str = "node-1", *, ready: bool = True, **allocatable: str) -> None:
+        """A node has joined, or has changed."""
+        status = {
+            "conditions": [{"type": "Ready", "status": "True" if ready else "Unknown", "lastTransitionTime": NOW}],
+            "allocatable": {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "8", **allocatable},
+        }
+        type_ = "MODIFIED" if ("", name) in self.objects["nodes"] else "ADDED"
+        self.put("nodes", {"metadata": {"name": name, "uid": f"uid-{name}"}, "spec": {}, "status": status}, type_)
+
+    def warn(self, about: Json, kind: str, reason: str, message: str, *, type_: str = "Warning") -> None:
+        """A controller tells of something about an object."""
+        meta = about["metadata"]
+        self._warned += 1
+        event = {
+            "metadata": {"name": f"{meta['name']}.{self._warned}", "namespace": meta["namespace"]},
+            "involvedObject": {"kind": kind, **{name: meta[name] for name in ("namespace", "name", "uid")}},
+            "reason": reason,
+            "message": message,
+            "type": type_,
+            "lastTimestamp": self.now(),
+        }
+        self.put("events", event, "ADDED")
+
     def add(self, kind: str, item: Json) -> None:
         """Someone made an object without Runway."""
         item["metadata"].setdefault("uid", f"uid-{item['metadata']['name']}")
@@ -230,7 +269,7 @@ class FakeKubernetes:
         meta = item["metadata"]
         meta["resourceVersion"] = str(self.version)
         meta.setdefault("creationTimestamp", self.now())
-        self.objects[kind][meta["namespace"], meta["name"]] = item
+        self.objects[kind][meta.get("namespace", ""), meta["name"]] = item
         self.history[kind].append((self.version, type_, item))
         for listener in self.listeners:
             listener(kind)
@@ -278,11 +317,31 @@ class FakeKubernetes:
                 return answer
         return _json(201, job)
 
+    def _patch(self, job: Json, patch: Json) -> Answer:
+        """Merge a patch, unless it is meant for another Job or version than there is."""
+        for fault in self.before_patch[:1]:
+            self.before_patch.pop(0)
+            if (answer := fault()) is not None:
+                return answer
+        meta = patch["metadata"]
+        if any(meta.get(name, job["metadata"][name]) != job["metadata"][name] for name in ("uid", "resourceVersion")):
+            return _status(409, "the object has been modified")
+        job = self.put("jobs", _merge(job, patch), "MODIFIED")
+        for fault in self.after_patch[:1]:
+            self.after_patch.pop(0)
+            if (answer := fault()) is not None:
+                return answer
+        return _json(200, job)
+
     def _list(self, kind: str, query: Mapping[str, str]) -> Answer:
         """One page; the pages of a list are all of the moment of the first."""
+        if kind in self.forbidden:
+            return _forbidden(kind)
+        assert query.get("fieldSelector") == (WARNINGS_ONLY if kind == "events" else None)
         version, _, start = query.get("continue", f"{self.version}.0").partition(".")
         if "continue" not in query:
-            in_order = sorted(self.objects[kind].values(), key=lambda item: str(item["metadata"]["name"]))
+            selected = [item for item in self.objects[kind].values() if _selected(kind, item)]
+            in_order = sorted(selected, key=lambda item: str(item["metadata"]["name"]))
             self._snapshots[kind, self.version] = in_order
         items = self._snapshots.get((kind, int(version)))
         if items is None:
@@ -296,7 +355,7 @@ class FakeKubernetes:
     def _remove(self, kind: str, item: Json) -> None:
         meta = item["metadata"]
         self.put(kind, item, "DELETED")
-        del self.objects[kind][meta["namespace"], meta["name"]]
+        del self.objects[kind][meta.get("namespace", ""), meta["name"]]
 
     def _verdict(self, job_name: str, type_: str, reason: str | None) -> None:
         job = copy_of(self.job(job_name))
@@ -318,6 +377,14 @@ def event_line(type_: str, item: Json) -> bytes:
 def copy_of(item: Json) -> Json:
     """A copy of a JSON object: what was told once does not change."""
     return dict(msgspec.json.decode(msgspec.json.encode(item)))
+
+
+def _selected(kind: str, item: Json) -> bool:
+    return kind != "events" or item["type"] == "Warning"
+
+
+def _forbidden(kind: str) -> Answer:
+    return _status(403, f'{kind} is forbidden: User "runway" cannot list resource "{kind}"')
 
 
 def _merge(target: Json, patch: Json) -> Json:
