@@ -32,6 +32,7 @@ class Metadata(_Part, frozen=True):
     resource_version: str = "0"
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
+    deletion_grace_period_seconds: int | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 
@@ -81,6 +82,7 @@ class JobSpec(_Part, frozen=True):
     parallelism: int | None = None
     completions: int | None = None
     suspend: bool | None = None
+    active_deadline_seconds: int | None = None
 
 
 class JobStatus(_Part, frozen=True):

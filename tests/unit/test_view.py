@@ -173,7 +173,7 @@ def test_times_are_those_of_the_first_start_and_the_verdict() -> None:
 def test_a_failure_comes_with_the_memory_limit_as_the_caller_wrote_it() -> None:
     found = view(job(verdict="Failed", admitted=spec(memory=256 << 20)), pod(state=ended(137, "OOMKilled")))
     assert found.failure is not None
-    assert found.failure.evidence["limit"] == "256Mi"
+    assert found.failure.evidence["memory_limit"] == "256Mi"
 
 
 @pytest.mark.parametrize(

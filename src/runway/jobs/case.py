@@ -38,3 +38,15 @@ class Case:
     events: tuple[Event, ...] = ()
     nodes: Mapping[str, Node] = field(default_factory=dict)
     room: Room | None = None
+
+    def events_on(self, item: Job | Pod) -> list[Event]:
+        """The events on this very Job or pod, oldest first."""
+        return [event for event in self.events if event.involved_object.uid == item.metadata.uid]
+
+    def has_ended(self, pod: Pod) -> bool:
+        """Whether no container of the pod runs or will run, as far as is known."""
+        return pod.ended or pod.metadata.name in self.gone
+
+    def node_of(self, pod: Pod) -> Node | None:
+        """The node that the pod was bound to; None where there is none, or it is not known."""
+        return self.nodes.get(pod.spec.node_name or "")

@@ -8,9 +8,13 @@ from datetime import datetime
 from enum import StrEnum
 
 from runway.jobs.admitted import CostView, SpecView, cost_of, spec_of
+from runway.jobs.attempts import MAX_ATTEMPTS, Attempt, attempts_of, disruptions
 from runway.jobs.case import Case
-from runway.jobs.diagnosis import Condition, Failure, diagnose, signal_of, waiting_condition
+from runway.jobs.causes import counts
+from runway.jobs.diagnosis import diagnose
+from runway.jobs.failures import Failure
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT, LABEL_NAME
+from runway.jobs.waiting import Condition, conditions_between_pods, conditions_of_pod
 from runway.objects import Job, Pod
 
 
@@ -31,21 +35,6 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One pod of the job: where it ran, how it ended, and whether that counted against the retries."""
-
-    pod: str
-    node: str | None
-    state: str
-    exit_code: int | None
-    signal: str | None
-    reason: str | None
-    started_at: datetime | None
-    finished_at: datetime | None
-    counted: bool
-
-
-@dataclass(frozen=True, slots=True)
 class KubernetesRef:
     """Where `kubectl` finds the job."""
 
@@ -55,7 +44,11 @@ class KubernetesRef:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as callers see it. `spec` and `cost` are null for a Job that did not come through Runway."""
+    """A job as callers see it. `spec` and `cost` are null for a Job that did not come through Runway.
+
+    `attempts` are the newest, oldest first; `attempts_left_out` says how many came before them. `disruptions` is how
+    many attempts the cluster ended, which does not count against the retries.
+    """
 
     id: str
     tenant: str
@@ -67,6 +60,8 @@ class JobView:
     finished_at: datetime | None
     conditions: list[Condition]
     attempts: list[Attempt]
+    attempts_left_out: int
+    disruptions: int
     failure: Failure | None
     cost: CostView | None
     kubernetes: KubernetesRef
@@ -78,7 +73,7 @@ def job_view(case: Case) -> JobView:
     spec = spec_of(job)
     retries = spec.retries if spec else 0
     state = state_of(job, pods, gone, retries)
-    attempts = [_attempt(pod, pod.metadata.name in gone) for pod in pods]
+    attempts = attempts_of(case)
     verdict = job.condition("Complete") or job.condition("Failed")
     return JobView(
         id=job.metadata.name,
@@ -89,8 +84,10 @@ def job_view(case: Case) -> JobView:
         created_at=job.metadata.creation_timestamp,
         started_at=min((item.started_at for item in attempts if item.started_at), default=None),
         finished_at=verdict.last_transition_time if verdict and state.over else None,
-        conditions=_conditions(job, pods, gone, state, retries),
-        attempts=attempts,
+        conditions=_conditions(case, state, retries),
+        attempts=attempts[-MAX_ATTEMPTS:],
+        attempts_left_out=max(0, len(attempts) - MAX_ATTEMPTS),
+        disruptions=disruptions(attempts),
         failure=diagnose(case),
         cost=cost_of(job),
         kubernetes=KubernetesRef(job.metadata.namespace, job.metadata.name),
@@ -119,56 +116,15 @@ def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) 
     )
 
 
-def _conditions(job: Job, pods: Sequence[Pod], gone: frozenset[str], state: State, retries: int) -> list[Condition]:
+def _conditions(case: Case, state: State, retries: int) -> list[Condition]:
     if state.over:
         return []
-    live = _live(pods, gone)
-    found = [condition for pod in live if (condition := waiting_condition(pod))]
-    found += [
-        Condition("terminating", f"pod {pod.metadata.name} was told to end", pod.metadata.deletion_timestamp)
-        for pod in live
-        if pod.terminating
-    ]
-    if state is State.PENDING and pods and not live and _will_retry(job, pods, retries):
-        ended = pods[-1].container.terminated
-        found.append(
-            Condition("retrying", "the last attempt failed; another follows", ended.finished_at if ended else None)
-        )
-    if state is State.PENDING and not pods:
-        found.append(
-            Condition("pod_not_created", "Kubernetes has not created the pod yet", job.metadata.creation_timestamp)
-        )
+    live = _live(case.pods, case.gone)
+    found = [condition for pod in live for condition in conditions_of_pod(case, pod)]
+    if state is State.PENDING and not live:
+        retrying = bool(case.pods) and _will_retry(case.job, case.pods, retries)
+        found += conditions_between_pods(case, retrying=retrying)
     return found
-
-
-def _attempt(pod: Pod, gone: bool) -> Attempt:
-    ended = pod.container.terminated
-    running = pod.container.running
-    disruption = pod.condition("DisruptionTarget")
-    disrupted = disruption is not None and disruption.status == "True"
-    succeeded = pod.status.phase == "Succeeded"
-    failed = pod.status.phase == "Failed" or (gone and not succeeded)
-    if failed or succeeded:
-        state = "failed" if failed else "succeeded"
-    elif pod.terminating:
-        state = "terminating"
-    else:
-        state = "running" if running else "waiting"
-    started = ended.started_at if ended else running.started_at if running else None
-    if started is not None and started.year == 1970:
-        started = None  # What the kubelet writes for a container that never started: kubernetes/kubernetes#120331
-    return Attempt(
-        pod=pod.metadata.name,
-        node=pod.spec.node_name,
-        state=state,
-        exit_code=ended.exit_code if ended else None,
-        signal=signal_of(ended) if ended else None,
-        reason=(disruption.reason if disruption and disrupted else None)
-        or (ended.reason if ended else pod.status.reason),
-        started_at=started,
-        finished_at=ended.finished_at if ended else None,
-        counted=failed and not disrupted,
-    )
 
 
 def _started(pod: Pod) -> bool:
@@ -186,5 +142,4 @@ def _will_retry(job: Job, pods: Sequence[Pod], retries: int) -> bool:
     """
     if pods[-1].status.phase == "Succeeded" or job.condition("FailureTarget"):
         return False
-    counted = sum(_attempt(pod, gone=True).counted for pod in pods)
-    return counted <= retries
+    return sum(counts(pod) for pod in pods) <= retries
