@@ -60,7 +60,6 @@ class FakeKubernetes:
         """Each is called with the kind of an object that has just changed."""
         self.version = 100
         self._pods: Counter[str] = Counter()
-        self._warned = 0
         self._snapshots: dict[tuple[str, int], list[Json]] = {}
         self._readers: set[asyncio.Event] = set()
 
@@ -221,29 +220,6 @@ class FakeKubernetes:
     def pod(self, name: str) -> Json:
         """The pod by this name, in whatever namespace."""
         return next(pod for (_, known), pod in self.objects["pods"].items() if known == name)
-
-    def add_node(self, name: str = "node-1", *, ready: bool = True, **allocatable: str) -> None:
-        """A node has joined, or has changed."""
-        status = {
-            "conditions": [{"type": "Ready", "status": "True" if ready else "Unknown", "lastTransitionTime": NOW}],
-            "allocatable": {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "8", **allocatable},
-        }
-        type_ = "MODIFIED" if ("", name) in self.objects["nodes"] else "ADDED"
-        self.put("nodes", {"metadata": {"name": name, "uid": f"uid-{name}"}, "spec": {}, "status": status}, type_)
-
-    def warn(self, about: Json, kind: str, reason: str, message: str, *, type_: str = "Warning") -> None:
-        """A controller tells of something about an object."""
-        meta = about["metadata"]
-        self._warned += 1
-        event = {
-            "metadata": {"name": f"{meta['name']}.{self._warned}", "namespace": meta["namespace"]},
-            "involvedObject": {"kind": kind, **{name: meta[name] for name in ("namespace", "name", "uid")}},
-            "reason": reason,
-            "message": message,
-            "type": type_,
-            "lastTimestamp": self.now(),
-        }
-        self.put("events", event, "ADDED")
 
     def add(self, kind: str, item: Json) -> None:
         """Someone made an object without Runway."""

@@ -146,9 +146,7 @@ def _takes(node: Node, pod: Pod) -> bool:
         and ready.status == "True"
         and not node.spec.unschedulable
         and node.metadata.labels.items() >= pod.spec.node_selector.items()
-        and all(
-            _tolerated(taint, pod.spec.tolerations) for taint in node.spec.taints if taint.effect in _KEEPS_PODS_AWAY
-        )
+        and all(_tolerated(taint, pod.spec.tolerations) for taint in taints)
     )
 
 

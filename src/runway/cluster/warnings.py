@@ -43,9 +43,7 @@ class Warnings:
 
     def about(self, job: Job, pods: Iterable[Pod]) -> tuple[Event, ...]:
         """The warnings about this Job and these pods, oldest first."""
-        found = [
-            event for kind, item in (("Job", job), *(("Pod", pod) for pod in pods)) for event in self._of(kind, item)
-        ]
+        found = [*self._of("Job", job), *(event for pod in pods for event in self._of("Pod", pod))]
         return tuple(sorted(found, key=_when))
 
     def put(self, event: Event) -> Key | None:

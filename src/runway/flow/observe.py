@@ -36,7 +36,7 @@ from runway.jobs.admitted import cost_of, spec_of, usd
 from runway.jobs.case import Case
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.view import JobView, State, job_view, state_of
-from runway.objects import Job, Pod
+from runway.objects import Event, Job, Node, Pod
 from runway.policy import Policy
 from runway.telemetry.metrics import Metrics
 
@@ -235,7 +235,7 @@ class Observer:
             elif not isinstance(news, Contact):
                 change(news.type, news.object)
 
-    def _ours(self, item: Job | Pod) -> bool:
+    def _ours(self, item: Job | Pod | Event | Node) -> bool:
         """Whether an object is in a tenant's namespace: labels can be copied, a namespace cannot be claimed."""
         return item.metadata.namespace in self._tenants
 

@@ -64,7 +64,7 @@ class Surroundings:
                     tasks.create_task(self._follow(WARNINGS, self.warnings.replace, self._change_warning))
                     tasks.create_task(self._follow(NODES, self.nodes.replace_nodes, self._change_node))
             except Exception:
-                log.error("watching events and nodes failed", exc_info=True)
+                log.exception("watching events and nodes failed")
             await self._sleep(LONGEST_SECONDS)
 
     def events(self, job: Job, pods: Iterable[Pod]) -> tuple[Event, ...]:
