@@ -17,6 +17,7 @@ from runway.cluster.client import Kubernetes
 from runway.cluster.connection import Connection, Transport
 from runway.cluster.lease import Election, Seat
 from runway.errors import ConfigurationError
+from runway.flow.keep import Keeper
 from runway.flow.lead import Writer
 from runway.flow.observe import Observer, amounts_by_resource
 from runway.flow.submit import Submitter
@@ -52,15 +53,16 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         identity = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         election = Election(kubernetes, Seat(settings.lease_namespace, "runway-writer", identity))
         writer = Writer(election, observer, settings.kubernetes_seconds)
+        keeper = Keeper(kubernetes, observer, writer, metrics)
         submitter = Submitter(policy, kubernetes, observer, writer, metrics)
         limits = Limits(policy, settings.max_streams)
-        metrics.read_at_scrape(lambda: _samples(observer))
+        metrics.read_at_scrape(lambda: _samples(observer, keeper))
         app.state.services = Services(
             settings, policy, kubernetes, observer, writer, submitter, limits, metrics, now=lambda: datetime.now(UTC)
         )
         # The Lease first: lists that are asked for after it is ours need not be repeated before the first write.
         await election.try_once()
-        tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run)]
+        tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run, keeper.run)]
         try:
             yield
         finally:
@@ -85,7 +87,7 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
     return app
 
 
-def _samples(observer: Observer) -> Iterator[Sample]:
+def _samples(observer: Observer, keeper: Keeper) -> Iterator[Sample]:
     """The metrics that are read from state: O(tenants)."""
     for tenant, account in observer.ledger.accounts.items():
         for name, amounts in (
@@ -101,4 +103,5 @@ def _samples(observer: Observer) -> Iterator[Sample]:
         yield Sample("runway_jobs", (tenant, state), count)
     for kind, watch in (observer.watches | observer.surroundings.watches).items():
         yield Sample("runway_watch_age_seconds", (kind,), observer.age(watch))
+    yield Sample("runway_record_lag_seconds", (), keeper.lag)
     yield Sample("runway_synced", (), float(observer.synced))

@@ -30,8 +30,8 @@ from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
 from runway.cluster.store import Key, Record, Store, owner_of
 from runway.cluster.types import Object
 from runway.errors import ClusterError, NotReady, PublicError
+from runway.flow.contact import Watch
 from runway.flow.surroundings import Surroundings
-from runway.flow.watch import Watch
 from runway.jobs.admitted import cost_of, spec_of, usd
 from runway.jobs.case import Case
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY

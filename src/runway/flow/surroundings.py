@@ -18,7 +18,7 @@ from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
 from runway.cluster.store import Key
 from runway.cluster.types import Object
 from runway.cluster.warnings import Warnings
-from runway.flow.watch import Watch
+from runway.flow.contact import Watch
 from runway.jobs.case import Room
 from runway.objects import Event, Job, Node, Pod
 from runway.telemetry.metrics import Metrics
