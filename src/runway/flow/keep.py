@@ -26,7 +26,7 @@ import structlog
 
 from runway.cluster.client import Kubernetes
 from runway.cluster.store import Key
-from runway.errors import ClusterError, NotDone, ObjectExists, ObjectMissing, PublicError, Refused
+from runway.errors import Ambiguous, ClusterError, NotDone, ObjectExists, ObjectMissing, PublicError, Refused
 from runway.flow.lead import Writer
 from runway.flow.observe import Observer
 from runway.flow.tail import READ_SECONDS, follow_end, read_end
@@ -71,6 +71,8 @@ SWEEP_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 LOG_TRIES: Final = 3
 """A node that does not answer must not keep the rest of the evidence from being kept."""
+MAX_SENT: Final = 4
+"""Records of one job that may still come to stand on it without an answer."""
 USAGE_SECONDS: Final = 5.0
 
 
@@ -224,6 +226,8 @@ class Keeper:
                 await self._keep(key, due)
             except ObjectExists:
                 self._failed(due, "conflict")
+            except ObjectMissing:
+                self._failed(due, "gone")  # The watch tells of the deletion, and then nothing is due.
             except (ClusterError, PublicError) as error:
                 self._failed(due, "failed")
                 log.warning("record not kept", job_id=key.name, need=due.need, reason=str(error), tries=due.failures)
@@ -301,7 +305,7 @@ class Keeper:
     async def _write(self, key: Key, due: _Due, job: Job, record: Record) -> None:
         """Patch the record onto the version of the Job that it was worked out from.
 
-        Raises ObjectExists where the Job has changed meanwhile; it has been read anew then.
+        Raises ObjectExists where the Job has changed meanwhile, and has been read anew; ObjectMissing where it is gone.
         """
         text = encode(record)
         due.sent[text] = record
@@ -313,12 +317,16 @@ class Keeper:
         }
         try:
             written = await self._kubernetes.patch_job(key.namespace, key.name, {"metadata": metadata})
-        except ObjectMissing:
-            return  # The watch tells of the deletion, and then nothing is due.
-        except ObjectExists:
-            found = await self._kubernetes.read_job(key.namespace, key.name)
-            if found is not None:
-                self._observer.store.put_job(found)
+        except Ambiguous:
+            if len(due.sent) > MAX_SENT:
+                del due.sent[next(iter(due.sent))]
+            raise
+        except (ClusterError, PublicError) as error:
+            del due.sent[text]
+            if isinstance(error, ObjectExists):
+                found = await self._kubernetes.read_job(key.namespace, key.name)
+                if found is not None:
+                    self._observer.store.put_job(found)
             raise
         self._observer.store.put_job(written)
 

@@ -78,7 +78,7 @@ class Metrics:
 
         self.records = Counter(
             "runway_records_total",
-            "Writes of kept evidence by outcome: kept, conflict, failed; log_lost where it was kept without the log",
+            "Writes of kept evidence by outcome: kept, conflict, gone, failed; log_lost: kept without the log",
             ("outcome",),
             registry=self.registry,
         )
