@@ -9,8 +9,9 @@ from decimal import Decimal
 import pytest
 
 from runway.jobs import case
+from runway.jobs.attempts import Attempt
 from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_SPEC
-from runway.jobs.view import Attempt, JobView, State, job_view
+from runway.jobs.view import JobView, State, job_view
 from runway.objects import Job, Pod
 from tests.support.builders import (
     COST,

@@ -64,8 +64,14 @@ def show_job(screen: Screen, view: JobView, now: datetime) -> None:
     if view["attempts"]:
         screen.line("Attempts", style="bold")
         columns = ("#", "POD", "NODE", "STATE", "EXIT", "SIGNAL", "REASON", "STARTED", "RAN", "COUNTED")
-        rows = (_attempt_row(number, attempt, now) for number, attempt in enumerate(view["attempts"], start=1))
-        screen.table(columns, rows, indent=2)
+        numbered = list(enumerate(view["attempts"], start=1 + view["attempts_left_out"]))
+        screen.table(columns, (_attempt_row(number, attempt, now) for number, attempt in numbered), indent=2)
+        verdict = view["failure"]["message"] if view["failure"] else None
+        for number, attempt in numbered:
+            if attempt["message"] not in (None, verdict):
+                screen.line(f"  {number}: {_told(attempt)}", style="dim")
+        if view["disruptions"]:
+            screen.line(f"  {view['disruptions']} ended by the cluster, which does not count against the retries")
     if view["failure"] is not None:
         screen.line("Failure", style="bold")
         _failure(screen.line, view["failure"])
@@ -117,6 +123,10 @@ def _attempt_row(number: int, attempt: Attempt, now: datetime) -> Sequence[objec
         show_age(attempt["started_at"], end),
         "yes" if attempt["counted"] else "no",
     )
+
+
+def _told(attempt: Attempt) -> str:
+    return f"{attempt['cause']}: {attempt['message']}" if attempt["cause"] else attempt["message"] or ""
 
 
 def _failure(say: Say, failure: Failure) -> None:

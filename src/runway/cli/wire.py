@@ -44,6 +44,8 @@ class Attempt(TypedDict):
     started_at: str | None
     finished_at: str | None
     counted: bool
+    cause: str | None
+    message: str | None
 
 
 class Failure(TypedDict):
@@ -88,6 +90,8 @@ class JobView(TypedDict):
     finished_at: str | None
     conditions: list[Condition]
     attempts: list[Attempt]
+    attempts_left_out: int
+    disruptions: int
     failure: Failure | None
     cost: Cost | None
     kubernetes: KubernetesName

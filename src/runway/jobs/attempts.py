@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from runway.jobs.admitted import spec_of
 from runway.jobs.case import Case
 from runway.jobs.causes import cause_of, counts
 from runway.jobs.disruptions import disruption, rejection_of
@@ -69,7 +70,7 @@ def _attempt(case: Case, pod: Pod) -> Attempt:
         finished_at=_finished_at(case, pod),
         counted=state == "failed" and counts(pod),
         cause=cause.finding.code if cause and cause.finding else None,
-        message=cause.message if cause else _doubt(pod) if state == "succeeded" else None,
+        message=cause.message if cause else _doubt(case, pod) if state == "succeeded" else None,
     )
 
 
@@ -104,11 +105,12 @@ def _finished_at(case: Case, pod: Pod) -> datetime | None:
     return _bound_at(pod) if rejection_of(pod) else None
 
 
-def _doubt(pod: Pod) -> str | None:
+def _doubt(case: Case, pod: Pod) -> str | None:
     """What speaks against an exit code of 0, by which Kubernetes calls the attempt a success."""
     ended, target = pod.container.terminated, disruption(pod)
     if ended is not None and ended.reason == "OOMKilled":
-        found = end_of(ended, None)
+        spec = spec_of(case.job)
+        found = end_of(ended, spec.resources.memory if spec else None)
         return found.message if found else None
     if target is not None:
         words = one_line(target.message or target.reason, 120)

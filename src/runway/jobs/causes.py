@@ -30,6 +30,11 @@ from runway.objects import Job, Pod
 
 _CLOCKS: Final = timedelta(seconds=2)
 """How far two machines' clocks, which write whole seconds, may differ."""
+NEVER_STARTED: Final = Finding(
+    FailureCode.DEADLINE_EXCEEDED,
+    "the job reached its timeout before it could start; Kubernetes does not say what kept it",
+)
+_UNSAID: Final = Finding(FailureCode.UNKNOWN, "the pod failed, and Kubernetes does not say why")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,10 @@ def cause_of(case: Case, pod: Pod) -> Cause | None:
     if (by := told_to_end_by(case, pod)) is not None:
         if by == "cancel":
             return Cause(f"the job was cancelled{_on_sigterm(case, pod)}", None)
-        return _caused(start_of_pod(case, pod) if not ran(pod) else deadline_of(case, pod), case)
+        return _caused(deadline_of(case, pod) if ran(pod) else start_of_pod(case, pod) or NEVER_STARTED)
     if pod.status.phase == "Succeeded":
         return None
-    return _caused(_why(case, pod), case)
+    return _caused(_why(case, pod) or _UNSAID)
 
 
 def ran(pod: Pod) -> bool:
@@ -70,13 +75,12 @@ def counts(pod: Pod) -> bool:
 def told_to_end_by(case: Case, pod: Pod) -> str | None:
     """`"cancel"` or `"deadline"` where the Job controller deleted the pod for it; None where it did not."""
     asked, job = told_to_end_at(pod, case.job), case.job
-    if asked is None or not _past_deadline(job) or _ended_before(pod):
+    if not _past_deadline(job) or _ended_before(pod) or (asked is None and not _gone_unseen(case, pod)):
         return None
-    cancelled = _moment(job.metadata.annotations.get(ANNOTATION_CANCELLED_AT))
     if ANNOTATION_CANCELLED_AT in job.metadata.annotations:
-        return "cancel" if cancelled is None or asked >= cancelled - _CLOCKS else None
-    deadline = deadline_at(job)
-    return "deadline" if deadline is None or asked >= deadline - _CLOCKS else None
+        since = _moment(job.metadata.annotations[ANNOTATION_CANCELLED_AT])
+        return "cancel" if _not_before(asked, since) else None
+    return "deadline" if _not_before(asked, deadline_at(job)) else None
 
 
 def told_to_end_at(pod: Pod, job: Job) -> datetime | None:
@@ -143,20 +147,24 @@ def _why(case: Case, pod: Pod) -> Finding | None:
     return start_of_pod(case, pod)
 
 
-def _caused(finding: Finding | None, case: Case) -> Cause:
-    if finding is not None:
-        return Cause(finding.message, finding)
-    if _past_deadline(case.job):
-        words = "the job reached its timeout before it could start; Kubernetes does not say what kept it"
-        return Cause(words, Finding(FailureCode.DEADLINE_EXCEEDED, words))
-    words = "the pod failed, and Kubernetes does not say why"
-    return Cause(words, Finding(FailureCode.UNKNOWN, words))
+def _caused(finding: Finding) -> Cause:
+    return Cause(finding.message, finding)
 
 
 def _past_deadline(job: Job) -> bool:
     """Whether the Job controller has ended the Job for its deadline; a cancel moves the deadline to now."""
     target = job.condition("FailureTarget") or job.condition("Failed")
     return target is not None and target.reason == "DeadlineExceeded"
+
+
+def _gone_unseen(case: Case, pod: Pod) -> bool:
+    """Whether the job's last pod is gone, and the watch was lost while it was told to end."""
+    return pod.metadata.name in case.gone and not pod.ended and pod is case.pods[-1]
+
+
+def _not_before(asked: datetime | None, since: datetime | None) -> bool:
+    """Whether that was asked for after `since`, as far as both are known."""
+    return asked is None or since is None or asked >= since - _CLOCKS
 
 
 def _ended_before(pod: Pod) -> bool:

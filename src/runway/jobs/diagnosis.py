@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from runway.jobs.admitted import spec_of
 from runway.jobs.case import Case
-from runway.jobs.causes import Cause, cause_of, counts, deadline_of, ran, told_to_end_by
+from runway.jobs.causes import NEVER_STARTED, Cause, cause_of, counts, deadline_of, ran, told_to_end_by
 from runway.jobs.disruptions import disruption, disruption_of
 from runway.jobs.failures import Failure, FailureCode, Finding, failure_of
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT
@@ -33,8 +33,6 @@ def diagnose(case: Case) -> Failure | None:
     if failed is None or ANNOTATION_CANCELLED_AT in case.job.metadata.annotations:
         return None
     evidence = {"job_reason": one_line(failed.reason), "job_message": one_line(failed.message)}
-    if counted := sum(counts(pod) for pod in case.pods):
-        evidence["counted_attempts"] = str(counted)
     finding = _by_deadline(case) if failed.reason == "DeadlineExceeded" else _by_attempts(case)
     return failure_of(finding or _unknown(failed), evidence)
 
@@ -61,7 +59,10 @@ def _by_attempts(case: Case) -> Finding | None:
     if blamed is None:
         return refusal_of(case)
     cause = cause_of(case, blamed)
-    return cause.finding if cause else None
+    if cause is None or cause.finding is None:
+        return None
+    found = cause.finding
+    return Finding(found.code, found.message, {**found.evidence, "counted_attempts": str(len(counted))}, found.hint)
 
 
 def _between_attempts(case: Case) -> Finding:
@@ -83,8 +84,7 @@ def _between_attempts(case: Case) -> Finding:
 
 def _kept_from_running(finding: Finding | None, when: str) -> Finding:
     if finding is None or finding.code is FailureCode.DEADLINE_EXCEEDED:
-        words = "the job reached its timeout before it could start; Kubernetes does not say what kept it"
-        return Finding(FailureCode.DEADLINE_EXCEEDED, words)
+        return NEVER_STARTED
     message = f"the job reached its timeout {when}: {finding.message}"
     return Finding(finding.code, message, finding.evidence, finding.hint)
 

@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from runway.jobs.failures import FailureCode, Finding
-from runway.jobs.wording import one_line
+from runway.jobs.wording import bounded, one_line
 from runway.objects import Condition, Node, Pod
 
 _REJECTED: Final = "Pod was rejected: "
@@ -24,7 +24,7 @@ _NODE_SHUTDOWN: Final = frozenset({"NodeShutdown", "Terminated"})
 _UNREACHABLE: Final = frozenset({"node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"})
 _OVER_DISK_LIMIT: Final = re.compile(
     r"Pod ephemeral local storage usage exceeds the total limit of containers (?P<total>\S+)\. "
-    r"|exceeded its local ephemeral storage limit \"(?P<own>[^\"]+)\"|Usage of EmptyDir volume .* exceeds the limit"
+    r"|exceeded its local ephemeral storage limit \"(?P<own>[^\"]+)\"|Usage of EmptyDir volume "
 )
 _PRESSURE: Final = (
     (re.compile(r"low on resource: memory|MemoryPressure"), FailureCode.EVICTED_MEMORY, "memory"),
@@ -98,7 +98,7 @@ def _by_kubelet(pod: Pod, evidence: dict[str, str]) -> Finding:
         return Finding(FailureCode.PREEMPTED, f"{where} ended the pod to make room for a critical one", evidence)
     if reason in _NODE_SHUTDOWN:
         return Finding(FailureCode.NODE_SHUTDOWN, f"{where} was shut down", evidence)
-    told = message or evidence.get("disruption_message", "")
+    told = bounded(message) or evidence.get("disruption_message", "")
     if over := _OVER_DISK_LIMIT.search(told):
         limit = over["total"] or over["own"]
         of_what = f"the limit of {one_line(limit, 40)}" if limit else "its limit"

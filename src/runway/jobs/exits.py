@@ -22,7 +22,7 @@ from datetime import datetime
 from typing import Final
 
 from runway.jobs.failures import FailureCode, Finding
-from runway.jobs.wording import last_lines, one_line, twice
+from runway.jobs.wording import bounded, last_lines, one_line, twice
 from runway.objects import Terminated
 
 # StartError is containerd's, ContainerCannotRun is Docker's: both write exit code 128, 127 or 126 of their own.
@@ -53,10 +53,9 @@ _NODE_AT_FAULT: Final = re.compile(
     r"|resource temporarily unavailable|too many open files|unable to apply cgroup configuration",
     re.IGNORECASE,
 )
-_LONGEST: Final = 4000
-"""Characters of a runtime's message that are read."""
+_BEFORE: Final = "unable to start container process: "
 # What runc writes into the container's own log where the kernel refuses the program only after the container started.
-_EXEC_FORMAT: Final = re.compile(r"^(?:standard_init_linux\.go:\d+: )?exec\b.*: exec format error$", re.MULTILINE)
+_EXEC_FORMAT: Final = re.compile(r"^(?:standard_init_linux\.go:\d+: )?exec\b.*\bexec format error\"?$", re.MULTILINE)
 
 
 def signal_of(ended: Terminated) -> str | None:
@@ -96,7 +95,8 @@ def end_of(ended: Terminated, limit: str | None) -> Finding | None:
 
 def not_started(message: str, evidence: dict[str, str], limit: str | None) -> Finding:
     """What the runtime's refusal to start a container means. `limit` is its memory limit."""
-    words, message = one_line(message), message[:_LONGEST]
+    message = bounded(message)
+    words = one_line(message.split(_BEFORE, 1)[-1].removesuffix(": unknown"))
     if _TOO_LITTLE_MEMORY.search(message):
         return _of_memory(
             FailureCode.OOM_KILLED, f"the memory limit is too low to even start: {words}", evidence, limit
@@ -111,13 +111,17 @@ def not_started(message: str, evidence: dict[str, str], limit: str | None) -> Fi
 
 
 def _out_of_memory(ended: Terminated, limit: str | None) -> Finding:
-    of_what = f"its memory limit of {limit}" if limit else "its memory limit"
+    """The runtime says OOMKilled once any process of the container was killed, whatever the main process did later.
+
+    https://github.com/kubernetes/kubernetes/issues/104454
+    """
+    of_what = f"the memory limit of {limit}" if limit else "the memory limit"
     if signal_of(ended) == "SIGKILL":
         message = f"the kernel killed the process: it needed more than {of_what}"
         return _of_memory(FailureCode.OOM_KILLED, message, _seen(ended), limit)
     message = (
-        f"the kernel killed a process of the container, which needed more than {of_what}; "
-        f"the main process then ended with exit code {ended.exit_code}"
+        f"the main process ended with exit code {ended.exit_code}; before that the kernel had killed a process of the "
+        f"container, which needed more than {of_what}"
     )
     return _of_memory(FailureCode.OOM_CHILD_SUSPECTED, message, _seen(ended), limit)
 
@@ -146,7 +150,7 @@ def _exit(ended: Terminated) -> Finding:
     if code == 126:
         message = "exit code 126: a shell found the program but could not run it"
         return Finding(FailureCode.COMMAND_NOT_EXECUTABLE, message, evidence)
-    if code in (1, 255) and (told := _EXEC_FORMAT.search(ended.last_words or "")):
+    if code in (1, 255) and (told := _EXEC_FORMAT.search(bounded(ended.last_words or ""))):
         message = f"the program cannot be run: {one_line(told.group())}"
         return Finding(FailureCode.COMMAND_NOT_EXECUTABLE, message, evidence)
     message = f"the process ended with exit code {code}"

@@ -15,12 +15,10 @@ from typing import Final
 from runway.jobs.case import Case, Room
 from runway.jobs.failures import FailureCode, Finding
 from runway.jobs.manifest import GPU_RESOURCE
-from runway.jobs.wording import amounts_in_words, one_line
+from runway.jobs.wording import amounts_in_words, bounded, one_line
 from runway.objects import Job, Pod
 from runway.quantity import ceil_units
 
-_LONGEST: Final = 4000
-"""Characters of the scheduler's message that are read."""
 _MOST_WANTS: Final = 8
 
 _NODES: Final = re.compile(r"0/(?P<nodes>\d{1,6}) nodes are available: ?")
@@ -48,7 +46,7 @@ class Want:
 
 def wants_of(message: str) -> tuple[int | None, tuple[Want, ...]]:
     """The number of nodes that were looked at and what each kind of refusal was; nothing where it cannot be read."""
-    text = message[:_LONGEST]
+    text = bounded(message)
     head = _NODES.match(text)
     if head is None:
         return None, ()
@@ -67,11 +65,12 @@ def unschedulable(case: Case, pod: Pod) -> Finding | None:
     nodes, wants = wants_of(said)
     evidence = {"scheduler_reason": one_line(scheduled.reason), "scheduler_message": one_line(said)}
     message = f"no node can take the pod: {_told(nodes, wants) or one_line(said) or 'no reason given'}"
-    if asked := _asked(case.job, pod):
-        message += f"; it asks for {amounts_in_words(*asked)}"
+    asked = _asked(case.job, pod)
+    if asked is not None:
+        message += f"; it asks for {amounts_in_words(asked[0] or None, *asked[1:])}"
     if case.room is not None:
-        message += f"; {_free(case.room)}"
-        evidence["room"] = _free(case.room)
+        evidence["room"] = _free(case.room, gpus=asked is None or asked[0] > 0)
+        message += f"; {evidence['room']}"
     return Finding(FailureCode.UNSCHEDULABLE, message, evidence, _hint(wants))
 
 
@@ -83,7 +82,7 @@ def _want(count: int, reason: str) -> Want:
         resource = one_line(reason.removeprefix("Insufficient "), 80)
         return Want(count, resource, f"{count} {has} too little free {resource}")
     if "affinity/selector" in reason:
-        return Want(count, "node selector", f"{count} {'is' if count == 1 else 'are'} not of the pool")
+        return Want(count, "node selector", f"{count} {'does' if count == 1 else 'do'} not match the node selector")
     if "taint" in reason:
         taint = re.search(r"\{[^}]{1,120}\}", reason)
         named = f" {one_line(taint.group(), 120)}" if taint else ""
@@ -113,13 +112,12 @@ def _asked(job: Job, pod: Pod) -> tuple[int, int, int] | None:
         return None
 
 
-def _free(room: Room) -> str:
+def _free(room: Room, *, gpus: bool) -> str:
     if room.nodes == 0:
         return "no node of the pool is ready and takes new pods"
-    free = f"the most that is free on one node is {amounts_in_words(room.gpu, room.cpu, room.memory)}"
-    return (
-        f"{free} ({room.gpu_in_all} GPU on all {room.nodes} together)" if room.nodes > 1 and room.gpu_in_all else free
-    )
+    free = amounts_in_words(room.gpu if gpus else None, room.cpu, room.memory)
+    in_all = f" ({room.gpu_in_all} GPU on {room.nodes} nodes together)" if gpus and room.nodes > 1 else ""
+    return f"the most that is free on one node is {free}{in_all}"
 
 
 def _hint(wants: Sequence[Want]) -> str | None:

@@ -6,7 +6,8 @@ Precedence, first match wins:
 2. The container waits for its image (ErrImagePull and its like): by what the registry says.
 3. The container's settings cannot be worked out (CreateContainerConfigError).
 4. The runtime does not create or start the container (CreateContainerError, RunContainerError, a failed hook).
-5. The node cannot set up the pod's sandbox or volumes (events FailedCreatePodSandBox, FailedMount).
+5. The node's newest warning on the pod, where the state alone does not say: the sandbox or a volume cannot be set up;
+   and once a pod was told to end, the kubelet writes ContainerCreating over what its container waited for.
 
 The reasons are those of `pkg/kubelet/images/types.go` and `pkg/kubelet/kuberuntime` of Kubernetes 1.35.
 https://kubernetes.io/docs/concepts/containers/images/#imagepullbackoff
@@ -23,7 +24,7 @@ from runway.jobs.case import Case
 from runway.jobs.exits import not_started
 from runway.jobs.failures import FailureCode, Finding
 from runway.jobs.scheduling import unschedulable
-from runway.jobs.wording import one_line
+from runway.jobs.wording import bounded, one_line
 from runway.objects import Event, Pod, Waiting
 
 _PULL: Final = frozenset(
@@ -34,7 +35,9 @@ _NOT_CREATED: Final = frozenset(
     {"CreateContainerError", "RunContainerError", "PreCreateHookError", "PreStartHookError", "PostStartHookError"}
 )
 _UNDER_WAY: Final = frozenset({None, "", "ContainerCreating", "PodInitializing"})
-_NODE_EVENTS: Final = frozenset({"FailedCreatePodSandBox", "FailedMount", "FailedAttachVolume", "NetworkNotReady"})
+_SANDBOX_EVENTS: Final = frozenset({"FailedCreatePodSandBox", "FailedMount", "FailedAttachVolume", "NetworkNotReady"})
+_IMAGE_EVENTS: Final = frozenset({"InspectFailed", "ErrImageNeverPull"})
+_FROM_RUNTIME: Final = re.compile(r"OCI runtime|containerd|failed to start container|deadline exceeded|container name")
 
 # The order matters: Docker Hub says "pull access denied, repository does not exist" for what it will not tell.
 _REGISTRY: Final = (
@@ -67,7 +70,6 @@ _REGISTRY: Final = (
     ),
 )
 _QUOTED: Final = re.compile(r'"[^"]*"')
-_LONGEST: Final = 4000
 
 
 def start_of_pod(case: Case, pod: Pod) -> Finding | None:
@@ -79,13 +81,10 @@ def start_of_pod(case: Case, pod: Pod) -> Finding | None:
         return _waiting(case, waiting)
     if pod.container.running is not None or pod.container.terminated is not None:
         return None
-    event = next((event for event in reversed(case.events_on(pod)) if event.reason in _NODE_EVENTS), None)
-    if event is None:
-        return None
-    words = one_line(event.message)
-    return Finding(
-        FailureCode.SANDBOX_FAILED, f"node {pod.spec.node_name} cannot set the pod up: {words}", _seen(event)
-    )
+    for event in reversed(case.events_on(pod)):
+        if (finding := _told_by(case, pod, event)) is not None:
+            return finding
+    return None
 
 
 def refusal_of(case: Case, after: datetime | None = None) -> Finding | None:
@@ -108,23 +107,52 @@ def refusal_of(case: Case, after: datetime | None = None) -> Finding | None:
     return Finding(FailureCode.POD_CREATION_REFUSED, f"Kubernetes refuses the pod: {words}", _seen(event))
 
 
+def _told_by(case: Case, pod: Pod, event: Event) -> Finding | None:
+    """What a warning of the kubelet's says of a pod that does not run; None where that is over, or nothing new."""
+    said, evidence = bounded(event.message or ""), _seen(event)
+    if event.reason in _SANDBOX_EVENTS:
+        ready = pod.condition("PodReadyToStartContainers")
+        if ready is not None and ready.status == "True":
+            return None
+        words = f"node {pod.spec.node_name} cannot set the pod up: {one_line(said)}"
+        return Finding(FailureCode.SANDBOX_FAILED, words, evidence)
+    if pod.metadata.deletion_timestamp is None and not case.has_ended(pod):
+        return None  # Its own state says what it waits for.
+    if event.reason in _IMAGE_EVENTS:
+        return _image("InvalidImageName" if "image tag" in said else event.reason or "", said, evidence)
+    if event.reason != "Failed":
+        return None
+    if said.startswith("Failed to pull image"):
+        return _image("ErrImagePull", said, evidence)
+    words = said.removeprefix("Error: ")
+    if words in _PULL or words == "InvalidImageName":
+        return None  # The warning before it says why.
+    reason = "CreateContainerError" if _FROM_RUNTIME.search(words) else "CreateContainerConfigError"
+    return _container(case, reason, words, evidence)
+
+
 def _waiting(case: Case, waiting: Waiting) -> Finding:
-    reason, said = waiting.reason or "", (waiting.message or "")[:_LONGEST]
+    reason, said = waiting.reason or "", bounded(waiting.message or "")
     evidence = {"waiting_reason": one_line(reason), "waiting_message": one_line(said)}
-    words = f"{one_line(reason, 80)}: {one_line(said)}" if said else one_line(reason, 80)
-    if reason == "InvalidImageName":
-        return Finding(FailureCode.IMAGE_NAME_INVALID, f"the image's name cannot be read: {words}", evidence)
-    if reason in _PULL:
-        return _pull(reason, said, words, evidence)
+    if reason in _PULL or reason == "InvalidImageName":
+        return _image(reason, said, evidence)
+    return _container(case, reason, said, evidence)
+
+
+def _container(case: Case, reason: str, said: str, evidence: dict[str, str]) -> Finding:
     if reason in _NOT_CREATED:
         spec = spec_of(case.job)
         return not_started(said or reason, evidence, spec.resources.memory if spec else None)
+    words = f"{one_line(reason, 80)}: {one_line(said)}" if said else one_line(reason, 80)
     if "runAsNonRoot" in said:
         return Finding(FailureCode.IMAGE_RUNS_AS_ROOT, f"the image would run as root: {words}", evidence)
     return Finding(FailureCode.CONTAINER_CONFIG_ERROR, f"the container cannot be created: {words}", evidence)
 
 
-def _pull(reason: str, said: str, words: str, evidence: dict[str, str]) -> Finding:
+def _image(reason: str, said: str, evidence: dict[str, str]) -> Finding:
+    words = f"{one_line(reason, 80)}: {one_line(said)}" if said else one_line(reason, 80)
+    if reason == "InvalidImageName":
+        return Finding(FailureCode.IMAGE_NAME_INVALID, f"the image's name cannot be read: {words}", evidence)
     if reason == "ErrImageNeverPull":
         return Finding(FailureCode.IMAGE_PULL_FAILED, f"the node may not pull the image: {words}", evidence)
     unquoted = _QUOTED.sub('""', said)  # An image may be called what it likes.

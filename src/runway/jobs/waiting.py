@@ -82,7 +82,7 @@ def conditions_of_pod(case: Case, pod: Pod) -> Iterator[Condition]:
         asked = told_to_end_at(pod, case.job)
         message = f"pod {pod.metadata.name} was told to end"
         if pod.metadata.deletion_timestamp is not None:
-            message += f" and has until {pod.metadata.deletion_timestamp.isoformat()}"
+            message += f" and has until {pod.metadata.deletion_timestamp:%H:%M:%S} UTC"
         yield Condition(ConditionCode.TERMINATING, message, asked)
 
 

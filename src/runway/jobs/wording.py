@@ -16,6 +16,7 @@ MESSAGE: Final = 400
 LAST_WORDS: Final = 2048
 """Characters of the end of a log that are kept as evidence: what the kubelet keeps at most."""
 
+_READ: Final = 4000
 _CUT: Final = " ... "
 _UNITS: Final = (("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10))
 
@@ -30,6 +31,11 @@ def one_line(text: str | None, limit: int = MESSAGE) -> str:
         return text
     end = (limit - len(_CUT)) // 2
     return text[: limit - len(_CUT) - end] + _CUT + text[-end:]
+
+
+def bounded(text: str) -> str:
+    """As much of a foreign message as patterns are tried on: its two ends."""
+    return text if len(text) <= _READ else text[: _READ // 2] + _CUT + text[-_READ // 2 :]
 
 
 def last_lines(text: str, limit: int = LAST_WORDS) -> str:
@@ -53,9 +59,10 @@ def twice(amount: str) -> str:
         return f"twice {one_line(amount)}"
 
 
-def amounts_in_words(gpu: int, cpu: int, memory: int) -> str:
-    """GPUs, milli-CPU and bytes as people read them: `"1 GPU, 3.5 CPU and 10Gi of memory"`."""
-    return f"{gpu} GPU, {_decimal(cpu / 1000)} CPU and {bytes_in_words(memory)} of memory"
+def amounts_in_words(gpu: int | None, cpu: int, memory: int) -> str:
+    """GPUs (None where they do not matter), milli-CPU and bytes: `"1 GPU, 3.5 CPU and 10Gi of memory"`."""
+    gpus = "" if gpu is None else f"{gpu} GPU, "
+    return f"{gpus}{_decimal(cpu / 1000)} CPU and {bytes_in_words(memory)} of memory"
 
 
 def _decimal(value: float) -> str:
