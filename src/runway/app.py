@@ -21,9 +21,10 @@ from runway.flow.keep import Keeper
 from runway.flow.lead import Writer
 from runway.flow.observe import Observer, amounts_by_resource
 from runway.flow.submit import Submitter
-from runway.http import jobs, logs, platform, problems
+from runway.http import events, jobs, logs, platform, problems
 from runway.http.middleware import RequestContext
 from runway.http.services import Services
+from runway.http.streams import noticing_the_end
 from runway.policy import Policy, load_policy
 from runway.settings import Settings, load_settings
 from runway.telemetry.logs import configure
@@ -57,14 +58,16 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         submitter = Submitter(policy, kubernetes, observer, writer, metrics)
         limits = Limits(policy, settings.max_streams)
         metrics.read_at_scrape(lambda: _samples(observer, keeper))
-        app.state.services = Services(
+        use = Services(
             settings, policy, kubernetes, observer, writer, submitter, limits, metrics, now=lambda: datetime.now(UTC)
         )
+        app.state.services = use
         # The Lease first: lists that are asked for after it is ours need not be repeated before the first write.
         await election.try_once()
         tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run, keeper.run)]
         try:
-            yield
+            with noticing_the_end(use.closing):
+                yield
         finally:
             await submitter.close()
             for task in tasks:
@@ -80,7 +83,7 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         version="0.1.0",
         lifespan=lifespan,
     )
-    for router in (jobs.router, logs.router, platform.router):
+    for router in (jobs.router, logs.router, events.router, platform.router):
         app.include_router(router)
     problems.install(app)
     app.add_middleware(RequestContext, metrics=metrics)

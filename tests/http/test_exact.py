@@ -9,6 +9,7 @@ from typing import Any
 from runway.policy import parse_policy
 from tests.http.conftest import POLICY, Runway, serve
 from tests.support.fake_cluster import FakeKubernetes
+from tests.support.fake_logs import FakeLog
 
 
 async def _until_gpus(runway: Runway, used: int) -> None:
@@ -101,21 +102,20 @@ async def test_reads_and_streams_are_limited_apart_from_submissions(kubernetes: 
     slow = POLICY.read_text().replace(rate, f"{rate}, reads: {{per_minute: 1, burst: 2}}, streams: 1")
     async with serve(kubernetes, policy=parse_policy(slow)) as runway:
         job_id = (await runway.submit("speech")).json()["id"]
-        kubernetes.logs[kubernetes.start_pod(job_id)] = b"x\n"
+        kubernetes.logs[pod := kubernetes.start_pod(job_id)] = FakeLog()
 
         async def has_pod() -> bool:
             return bool((await runway.view(job_id))["attempts"])
 
         await runway.until(has_pod)
-        kubernetes.log_gate.clear()
-        url = f"/v1/jobs/{job_id}/logs"
+        url = f"/v1/jobs/{job_id}/logs?follow=true"
         first = asyncio.create_task(runway.client.get(url))
 
         async def refused() -> bool:
             return bool((await asyncio.wait_for(runway.client.get(url), 2)).status_code == 429)
 
         await runway.until(refused)
-        kubernetes.log_gate.set()
+        kubernetes.end_pod(pod)
         assert (await first).status_code == 200
 
         headers = {"X-Tenant-ID": "speech"}

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.http.conftest import Runway, serve
 from tests.support.fake_cluster import FakeKubernetes
+from tests.support.fake_logs import FakeLog
 
 
 async def _until_state(runway: Runway, job_id: str, state: str) -> dict[str, Any]:
@@ -81,7 +82,7 @@ async def test_cancel_is_idempotent_and_leaves_a_record(runway: Runway) -> None:
     answers = [await runway.client.delete(f"/v1/jobs/{job_id}") for _ in range(2)]
     assert [(answer.status_code, answer.json()["state"]) for answer in answers] == [(202, "cancelling")] * 2
     assert sum(method == "PATCH" for method, _ in runway.kubernetes.calls) == 1
-    assert runway.kubernetes.job(job_id)["spec"]["activeDeadlineSeconds"] == 1
+    assert runway.kubernetes.job(job_id)["spec"]["activeDeadlineSeconds"] == 0
     runway.kubernetes.end_pod(pod, exit_code=143)
     runway.kubernetes.fail(job_id, "DeadlineExceeded")
     cancelled = await _until_state(runway, job_id, "cancelled")
@@ -195,9 +196,9 @@ async def test_logs_are_not_ready_then_served_then_gone_with_an_excerpt(runway: 
 async def test_log_streams_are_bounded_and_give_their_place_back(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes, max_streams=1) as runway:
         job_id = (await runway.submit()).json()["id"]
-        kubernetes.logs[kubernetes.start_pod(job_id)] = b"x\n"
+        kubernetes.logs[pod := kubernetes.start_pod(job_id)] = log = FakeLog()
+        log.write(b"x")
         await _until_state(runway, job_id, "running")
-        kubernetes.log_gate.clear()
         url = f"/v1/jobs/{job_id}/logs?follow=true"
         first = asyncio.create_task(runway.client.get(url))
 
@@ -206,7 +207,7 @@ async def test_log_streams_are_bounded_and_give_their_place_back(kubernetes: Fak
             return answer is not None and answer.json()["code"] == "too_busy"
 
         await runway.until(refused)
-        kubernetes.log_gate.set()
+        kubernetes.end_pod(pod)
         assert (await first).content == b"x\n"
         assert (await runway.client.get(url)).status_code == 200
 

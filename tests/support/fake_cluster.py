@@ -10,12 +10,14 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
 
 from runway.cluster.connection import Answer, StreamRefused
 from runway.errors import Ambiguous, NotDone
+from tests.support.fake_logs import FakeLog
 
 Json = dict[str, Any]
 Fault = Callable[[], Answer | None]
@@ -39,10 +41,9 @@ class FakeKubernetes:
         self.history: dict[str, list[tuple[int, str, Json]]] = {kind: [] for kind in KINDS.values()}
         self.forbidden: set[str] = set()
         """Kinds that RBAC does not let Runway list or watch."""
-        self.logs: dict[str, bytes] = {}
+        self.logs: dict[str, bytes | FakeLog] = {}
+        """By pod. The log of a pod that is there, ended or not, as a whole; or one that a test goes on writing."""
         self.lease: Json = {}
-        self.log_gate = asyncio.Event()
-        self.log_gate.set()
         self.calls: list[tuple[str, str]] = []
         self.down = False
         self.mute = False
@@ -98,8 +99,9 @@ class FakeKubernetes:
         if self.down:
             raise NotDone("no connection to the Kubernetes API: refused")
         if path.endswith("/log"):
-            async for chunk in self._log(path.split("/")[-2]):
-                yield chunk
+            async with aclosing(self._log(path.split("/")[-2], query)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
             return
         kind, version = KINDS[path], int(query["resourceVersion"])
         if kind in self.forbidden:
@@ -131,14 +133,17 @@ class FakeKubernetes:
         finally:
             self._readers.discard(news)
 
-    async def _log(self, pod: str) -> AsyncGenerator[bytes, None]:
+    async def _log(self, pod: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        if not any(name == pod for _, name in self.objects["pods"]):
+            raise StreamRefused(_status(404, f'pods "{pod}" not found'))
         if "nodeName" not in self.pod(pod)["spec"]:
             raise StreamRefused(Answer(204, b""))
         if pod not in self.logs:
             raise StreamRefused(_status(400, "container is waiting to start: ContainerCreating"))
-        yield b""
-        yield self.logs[pod]
-        await self.log_gate.wait()
+        log = self.logs[pod]
+        async with aclosing((FakeLog.of(log) if isinstance(log, bytes) else log).serve(query)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     # The controllers
 
@@ -180,6 +185,8 @@ class FakeKubernetes:
         }
         phase = "Failed" if exit_code else "Succeeded"
         self.set_status(name, {"phase": phase, "containerStatuses": [{"name": "job", "state": {"terminated": ended}}]})
+        if isinstance(log := self.logs.get(name), FakeLog):
+            log.end()
 
     def tell_pod_to_end(self, name: str) -> None:
         """Someone deleted the pod; it ends in its own time."""
@@ -274,10 +281,8 @@ class FakeKubernetes:
         return _json(200, document)
 
     def _create(self, namespace: str, manifest: Json, *, dry_run: bool) -> Answer:
-        for fault in self.before_create[:1]:
-            self.before_create.pop(0)
-            if (answer := fault()) is not None:
-                return answer
+        if (answer := _next(self.before_create)) is not None:
+            return answer
         name = manifest["metadata"]["name"]
         if namespace not in self.namespaces:
             return _status(404, f'namespaces "{namespace}" not found')
@@ -287,27 +292,18 @@ class FakeKubernetes:
             return Answer(201, json.dumps(manifest).encode(), warnings=('299 - "a warning of the API server"',))
         manifest["metadata"]["uid"] = f"uid-{name}-{self.version}"
         job = self.put("jobs", {**manifest, "status": {}}, "ADDED")
-        for fault in self.after_create[:1]:
-            self.after_create.pop(0)
-            if (answer := fault()) is not None:
-                return answer
-        return _json(201, job)
+        return _next(self.after_create) or _json(201, job)
 
     def _patch(self, job: Json, patch: Json) -> Answer:
-        """Merge a patch, unless it is meant for another Job or version than there is."""
-        for fault in self.before_patch[:1]:
-            self.before_patch.pop(0)
-            if (answer := fault()) is not None:
-                return answer
-        meta = patch["metadata"]
-        if any(meta.get(name, job["metadata"][name]) != job["metadata"][name] for name in ("uid", "resourceVersion")):
+        """A merge patch; one that names a uid or a version is refused where the object has another."""
+        if (answer := _next(self.before_patch)) is not None:
+            return answer
+        job = self.job(job["metadata"]["name"])  # As it is after what the fault did.
+        meant, meta = patch.get("metadata", {}), job["metadata"]
+        if any(meant.get(name, meta[name]) != meta[name] for name in ("uid", "resourceVersion")):
             return _status(409, "the object has been modified")
-        job = self.put("jobs", _merge(job, patch), "MODIFIED")
-        for fault in self.after_patch[:1]:
-            self.after_patch.pop(0)
-            if (answer := fault()) is not None:
-                return answer
-        return _json(200, job)
+        patched = self.put("jobs", _merge(job, patch), "MODIFIED")
+        return _next(self.after_patch) or _json(200, patched)
 
     def _list(self, kind: str, query: Mapping[str, str]) -> Answer:
         """One page; the pages of a list are all of the moment of the first."""
@@ -368,6 +364,11 @@ def _merge(target: Json, patch: Json) -> Json:
     for key, value in patch.items():
         merged[key] = _merge(merged.get(key) or {}, value) if isinstance(value, dict) else value
     return merged
+
+
+def _next(faults: list[Fault]) -> Answer | None:
+    """What the next fault answers in place of the API server, if there is one."""
+    return faults.pop(0)() if faults else None
 
 
 def _json(status: int, document: Json) -> Answer:

@@ -40,10 +40,10 @@ def booking_of(job: Job | None, pods: Iterable[Pod]) -> Booking | None:
 def _done(job: Job, pods: list[Pod]) -> bool:
     if job.finished:
         return True
-    return _pods_at_once(job) <= 1 and job.spec.completions == 1 and any(_succeeded(job, pod) for pod in pods)
+    return _pods_at_once(job) <= 1 and job.spec.completions == 1 and any(succeeded(job, pod) for pod in pods)
 
 
-def _succeeded(job: Job, pod: Pod) -> bool:
+def succeeded(job: Job, pod: Pod) -> bool:
     """Whether the Job controller must count this pod as the Job's success.
 
     A pod that was told to end may be counted as failed though its process ended with 0, so it proves nothing.

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Generic, TypeVar
 from urllib.parse import quote
 
@@ -152,15 +153,28 @@ class Kubernetes:
                     raise _watch_error(line) from None
 
     async def read_log(
-        self, namespace: str, pod: str, *, follow: bool, tail: int | None, timestamps: bool, idle: float | None
+        self,
+        namespace: str,
+        pod: str,
+        *,
+        follow: bool,
+        tail: int | None,
+        timestamps: bool,
+        idle: float,
+        since: datetime | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """The chunks of a pod's log, an empty one first.
+        """The chunks of a pod's log, an empty one first. With `timestamps` each line begins with its time.
 
-        Raises ObjectMissing where the pod is gone, Refused where it has no log yet.
+        Raises ObjectMissing where the pod is gone, Refused where it has no log yet, and Ambiguous where the connection
+        breaks or nothing comes for `idle` seconds. A break between API server and kubelet ends the log as if it were
+        whole: https://github.com/kubernetes/apiserver/blob/v0.35.0/pkg/endpoints/handlers/responsewriters/writers.go
+        (StreamObject).
         """
         query = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
         if tail is not None:
             query["tailLines"] = str(tail)
+        if since is not None:
+            query["sinceTime"] = since.strftime("%Y-%m-%dT%H:%M:%SZ")
         path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/log"
         try:
             async with aclosing(self._transport.stream(path, query=query, idle=idle)) as chunks:

@@ -16,6 +16,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -30,6 +31,7 @@ from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
 from runway.cluster.store import Key, Record, Store, owner_of
 from runway.cluster.types import Object
 from runway.errors import ClusterError, NotReady, PublicError
+from runway.flow.changes import Changes, Reader
 from runway.flow.contact import Watch
 from runway.flow.surroundings import Surroundings
 from runway.jobs.admitted import cost_of, spec_of, usd
@@ -78,6 +80,7 @@ class Observer:
         self._sleep = sleep
         self._jitter = jitter
         self._tallies: dict[Key, _Tally] = {}
+        self._changes = Changes()
         self.store = Store(self._changed)
         self.listeners: list[Callable[[Key], None]] = []
         """Each is called with a job after anything that is known of it has changed."""
@@ -118,6 +121,15 @@ class Observer:
     def age(self, watch: Watch) -> float:
         """Seconds since a watch last heard from Kubernetes."""
         return max(0.0, self._clock() - watch.heard)
+
+    def changes(self, key: Key) -> AbstractContextManager[Reader]:
+        """A reader of this job's changes: look, wait, look again."""
+        return self._changes.reader(key)
+
+    @property
+    def readers(self) -> int:
+        """How many jobs have a reader of their changes."""
+        return len(self._changes)
 
     def tenant_of(self, key: Key) -> str:
         """The tenant whose namespace this is."""
@@ -270,6 +282,7 @@ class Observer:
 
     def _tell(self, key: Key) -> None:
         """The one place where it is told that what is known of a job has changed."""
+        self._changes.tell(key)
         for listener in self.listeners:
             listener(key)
 

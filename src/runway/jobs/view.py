@@ -114,7 +114,8 @@ def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) 
     has started, and between two attempts it is pending.
     """
     live = _live(pods, gone)
-    cancelled = ANNOTATION_CANCELLED_AT in job.metadata.annotations
+    # What Kubernetes has completed has succeeded, cancelled or not.
+    cancelled = ANNOTATION_CANCELLED_AT in job.metadata.annotations and not job.condition("Complete")
     if job.finished and not live:
         if job.condition("Complete"):
             return State.SUCCEEDED
