@@ -45,6 +45,8 @@ class FakeKubernetes:
         """By pod. The log of a pod that is there, ended or not, as a whole; or one that a test goes on writing."""
         self.lease: Json = {}
         self.calls: list[tuple[str, str]] = []
+        self.patches: list[Json] = []
+        """Every patch of a Job that was sent."""
         self.down = False
         self.mute = False
         """Watches are open and tell nothing."""
@@ -296,6 +298,7 @@ class FakeKubernetes:
 
     def _patch(self, job: Json, patch: Json) -> Answer:
         """A merge patch; one that names a uid or a version is refused where the object has another."""
+        self.patches.append(patch)
         if (answer := _next(self.before_patch)) is not None:
             return answer
         job = self.job(job["metadata"]["name"])  # As it is after what the fault did.
