@@ -168,7 +168,7 @@ class FakeKubernetes:
                 "uid": f"uid-{name}",
             },
             "spec": {"containers": template["spec"]["containers"]} | ({"nodeName": node} if node else {}),
-            "status": {"phase": "Pending"},
+            "status": {"phase": "Pending", "conditions": _scheduled(self.now()) if node else []},
         }
         self.put("pods", pod, "ADDED")
         if running:
@@ -244,7 +244,7 @@ class FakeKubernetes:
     def set_status(self, name: str, status: Json) -> None:
         """The kubelet reports how a pod is doing."""
         pod = copy_of(self.pod(name))
-        pod["status"] = status
+        pod["status"] = {"conditions": pod["status"].get("conditions", [])} | status
         self.put("pods", pod, "MODIFIED")
 
     def put(self, kind: str, item: Json, type_: str) -> Json:
@@ -352,6 +352,10 @@ def event_line(type_: str, item: Json) -> bytes:
 def copy_of(item: Json) -> Json:
     """A copy of a JSON object: what was told once does not change."""
     return dict(msgspec.json.decode(msgspec.json.encode(item)))
+
+
+def _scheduled(now: str) -> list[Json]:
+    return [{"type": "PodScheduled", "status": "True", "lastTransitionTime": now}]
 
 
 def _selected(kind: str, item: Json) -> bool:

@@ -88,7 +88,9 @@ def test_a_secret_is_hidden_wherever_it_stands_also_cut_in_two() -> None:
 
 
 @given(st.text("ab", max_size=40), st.text("ab", min_size=4, max_size=12), st.integers(0, 60), st.integers(0, 60))
-def test_no_part_of_a_secret_that_is_worth_hiding_is_left_at_a_cut(text: str, secret: str, start: int, end: int) -> None:
+def test_no_part_of_a_secret_that_is_worth_hiding_is_left_at_a_cut(
+    text: str, secret: str, start: int, end: int
+) -> None:
     whole = text + secret + text
     part = whole[min(start, len(whole)) : max(0, len(whole) - end)]
     shown = redact(part, [secret])

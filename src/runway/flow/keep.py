@@ -307,7 +307,7 @@ class Keeper:
 
         Raises ObjectExists where the Job has changed meanwhile, and has been read anew; ObjectMissing where it is gone.
         """
-        text = encode(record)
+        text = encode(record, job)
         due.sent[text] = record
         due.counted = was_final(job)
         metadata = {

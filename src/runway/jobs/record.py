@@ -236,9 +236,11 @@ def excerpt_seen(case: Case) -> Excerpt | None:
     return excerpt_of(pod.metadata.name, ended.last_words, secrets_of(spec_of(case.job)))
 
 
-def encode(record: Record) -> str:
-    """The text of the annotation."""
-    return msgspec.json.encode(record).decode()
+def encode(record: Record, job: Job) -> str:
+    """The text of the annotation for this Job. Raises ValueError for one that would be ignored when it is read."""
+    if not _sound(record, job):
+        raise ValueError("the record cannot be true")
+    return _text(record)
 
 
 def _passes(case: Case, pod: Pod) -> bool:
@@ -297,7 +299,7 @@ def _bounded(record: Record, job: Job) -> Record:
         attempts=tuple(_without_secrets(attempt, secrets) for attempt in record.attempts),
         failure=_failure_without_secrets(record.failure, secrets),
     )
-    while len(encode(record).encode()) > MAX_BYTES:
+    while len(_text(record).encode()) > MAX_BYTES:
         record = _smaller(record)
     return record
 
@@ -330,6 +332,10 @@ def _failure_without_secrets(failure: Failure | None, secrets: Sequence[str]) ->
     evidence = {name: _words(value, secrets, 2 * _WORDS) for name, value in failure.evidence.items()}
     message, hint = _words(failure.message, secrets), _words(failure.hint, secrets)
     return replace(failure, message=message, hint=hint, evidence=evidence)
+
+
+def _text(record: Record) -> str:
+    return msgspec.json.encode(record).decode()
 
 
 def _words(text: str, secrets: Sequence[str], most: int = _WORDS) -> str:
