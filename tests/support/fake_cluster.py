@@ -235,6 +235,10 @@ class FakeKubernetes:
         item["metadata"].setdefault("uid", f"uid-{item['metadata']['name']}")
         self.put(kind, item, "ADDED")
 
+    def remove(self, kind: str, item: Json) -> None:
+        """An object is deleted, and the watches are told."""
+        self._remove(kind, item)
+
     def lose(self, kind: str, name: str) -> None:
         """An object is deleted and no watch is told: what a resync is for."""
         place = next(place for place in self.objects[kind] if place[1] == name)

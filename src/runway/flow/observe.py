@@ -146,7 +146,7 @@ class Observer:
         if job is None:
             return None
         pods, gone, around = tuple(self.attempts(key)), self.gone(key), self.surroundings
-        events, nodes, room = around.events(job, pods), around.nodes.of(pods), around.room(pods, gone)
+        events, nodes, room = around.events(job, pods), around.nodes.of(pods), around.room(pods)
         return Case(self.tenant_of(key), job, pods, gone, events, nodes, room)
 
     def state(self, key: Key) -> State | None:

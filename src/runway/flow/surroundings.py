@@ -7,7 +7,7 @@ refuses them, or they fail in any other way, it is logged once, tried again ever
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -71,11 +71,13 @@ class Surroundings:
         """The warnings about a Job and its pods, oldest first."""
         return self.warnings.about(job, pods)
 
-    def room(self, pods: Iterable[Pod], gone: frozenset[str]) -> Room | None:
-        """What is free for the one of these pods that waits for a node; None where none does, or no node is known."""
-        waits = (pod for pod in pods if not (pod.spec.node_name or pod.ended or pod.metadata.name in gone))
-        pod = next(waits, None)
-        return None if pod is None else self.nodes.room_for(pod)
+    def room(self, pods: Sequence[Pod]) -> Room | None:
+        """What is free for the last of these pods, where it has no node; None where it has, or no node is known.
+
+        It may be gone, as after a deadline: the verdict of a job that waited in vain says what there was.
+        """
+        last = pods[-1] if pods else None
+        return None if last is None or last.spec.node_name or last.ended else self.nodes.room_for(last)
 
     async def _follow(
         self,
