@@ -33,7 +33,7 @@ from runway.jobs.spec import JobSpec
 from runway.jobs.usage import Usage
 from runway.jobs.view import JobView, job_view
 from runway.objects import Job, Pod
-from tests.support.builders import JOB, Json, condition, ended, job, moment, pod, running, spec
+from tests.support.builders import JOB, Json, condition, disrupted, ended, job, moment, pod, running, spec
 from tests.unit.told_deadline import DEADLINES
 from tests.unit.told_node import NODE
 from tests.unit.told_process import PROCESS
@@ -157,6 +157,23 @@ def test_what_was_kept_before_joins_what_can_be_seen() -> None:
     assert [attempt.pod for attempt in last.attempts] == [f"{JOB}-0", f"{JOB}-1"]
     assert last.actual == "0.001550"
     assert last.excerpt == END
+
+
+def test_of_very_many_disruptions_the_newest_are_kept_and_all_are_counted() -> None:
+    pods = [
+        pod(f"{JOB}-{n:02}", created=n + 1, state=ended(143), conditions=[disrupted()], deleted=n + 2)
+        for n in range(30)
+    ]
+    record, seen = None, list[Pod]()
+    for number in range(0, 30, 6):
+        seen = pods[max(0, number - 10) : number + 6]
+        record = passing_record(case_of(job(), *seen), record, None, NOW)
+    assert record is not None
+    view = job_view(case_of(kept_on(job(), record), *seen))
+    assert (len(view.attempts), view.attempts_left_out, view.disruptions) == (20, 10, 30)
+    assert view.attempts[-1].pod == f"{JOB}-29"
+    done = final(case_of(kept_on(job(verdict="Complete"), record), *seen))
+    assert (done.attempts_left_out, done.disruptions_left_out, done.actual) == (10, 10, None)
 
 
 def test_the_verdict_blames_a_kept_attempt_that_cannot_be_seen_any_more() -> None:

@@ -18,7 +18,7 @@ import msgspec
 
 from runway.jobs.actual import actual_cost
 from runway.jobs.admitted import cost_of, spec_of, usd
-from runway.jobs.attempts import MAX_ATTEMPTS, Attempt, attempts_of
+from runway.jobs.attempts import MAX_ATTEMPTS, Attempt, attempts_of, disruptions
 from runway.jobs.case import Case
 from runway.jobs.causes import ran
 from runway.jobs.diagnosis import diagnose
@@ -50,7 +50,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     kept_at: datetime
     attempts: tuple[Attempt, ...] = ()
     attempts_left_out: int = 0
-    """Older attempts than those."""
+    """Older attempts than those, and how many of them were disruptions."""
+    disruptions_left_out: int = 0
     excerpt: Excerpt | None = None
     state: Over | None = None
     failure: Failure | None = None
@@ -65,11 +66,17 @@ class Known(msgspec.Struct, frozen=True):
 
     attempts: tuple[Attempt, ...]
     left_out: int
+    disruptions_left_out: int
 
     @property
     def in_all(self) -> int:
         """How many attempts there were, as far as is known."""
         return len(self.attempts) + self.left_out
+
+    @property
+    def disruptions(self) -> int:
+        """How many of them the cluster ended; they do not count against the retries."""
+        return disruptions(self.attempts) + self.disruptions_left_out
 
 
 _decoder = msgspec.json.Decoder(Record)
@@ -126,14 +133,14 @@ def known_of(case: Case, kept: Record | None) -> Known:
     """The attempts that are kept and those that can be seen, one by one: what is seen wins where it knows more."""
     seen = attempts_of(case)
     if kept is None:
-        return _newest(seen, 0)
+        return _newest(seen)
     by_pod = {attempt.pod: attempt for attempt in kept.attempts}
     for attempt in seen:
         if attempt.pod in by_pod:
             by_pod[attempt.pod] = _fuller(attempt, by_pod[attempt.pod])
         elif not _left_out(kept, attempt.created_at):
             by_pod[attempt.pod] = attempt
-    return _newest(by_pod.values(), kept.attempts_left_out)
+    return _newest(by_pod.values(), kept.attempts_left_out, kept.disruptions_left_out)
 
 
 def passing(case: Case, kept: Record | None) -> bool:
@@ -165,6 +172,7 @@ def passing_record(case: Case, kept: Record | None, excerpt: Excerpt | None, now
             kept_at=now,
             attempts=tuple(attempts),
             attempts_left_out=known.left_out,
+            disruptions_left_out=known.disruptions_left_out,
             excerpt=excerpt or (kept.excerpt if kept else None),
             usage=kept.usage if kept else None,
         ),
@@ -185,6 +193,7 @@ def final_record(
             kept_at=now,
             attempts=known.attempts,
             attempts_left_out=known.left_out,
+            disruptions_left_out=known.disruptions_left_out,
             excerpt=excerpt or (kept.excerpt if kept else None),
             state=verdict_of(case.job),
             failure=failure_with(case, known),
@@ -263,9 +272,10 @@ def _fuller(seen: Attempt, kept: Attempt) -> Attempt:
     return replace(seen, **missing, cause=seen.cause or kept.cause)
 
 
-def _newest(attempts: Iterable[Attempt], left_out: int) -> Known:
+def _newest(attempts: Iterable[Attempt], left_out: int = 0, disruptions_left_out: int = 0) -> Known:
     in_order = sorted(attempts, key=_order)
-    return Known(tuple(in_order[-MAX_ATTEMPTS:]), left_out + max(0, len(in_order) - MAX_ATTEMPTS))
+    older, newest = in_order[:-MAX_ATTEMPTS], in_order[-MAX_ATTEMPTS:]
+    return Known(tuple(newest), left_out + len(older), disruptions_left_out + disruptions(older))
 
 
 def _order(attempt: Attempt) -> tuple[bool, float, str]:
@@ -284,7 +294,7 @@ def _sound(record: Record, job: Job) -> bool:
         and (record.state is None or job.finished)
         and (record.actual is None or usd(record.actual) is not None)
         and len(record.attempts) <= MAX_ATTEMPTS
-        and 0 <= record.attempts_left_out < 1_000_000
+        and 0 <= record.disruptions_left_out <= record.attempts_left_out < 1_000_000
         and all(attempt.state in _ENDED for attempt in record.attempts)
         and all(time is None or time.tzinfo is not None for time in times)
         and (excerpt is None or len(excerpt.text.encode("utf-8", "replace")) <= EXCERPT_BYTES)
@@ -310,8 +320,12 @@ def _smaller(record: Record) -> Record:
         halved = replace(excerpt, text=excerpt.text[-(len(excerpt.text) // 2) :], truncated=True)
         return msgspec.structs.replace(record, excerpt=halved)
     if len(record.attempts) > 1:
-        left_out = record.attempts_left_out + 1
-        return msgspec.structs.replace(record, attempts=record.attempts[1:], attempts_left_out=left_out)
+        return msgspec.structs.replace(
+            record,
+            attempts=record.attempts[1:],
+            attempts_left_out=record.attempts_left_out + 1,
+            disruptions_left_out=record.disruptions_left_out + disruptions(record.attempts[:1]),
+        )
     if failure is not None and failure.evidence:
         return msgspec.structs.replace(record, failure=replace(failure, evidence={}))
     return msgspec.structs.replace(record, attempts=(), excerpt=None, usage=None)

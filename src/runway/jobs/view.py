@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from runway.jobs.admitted import CostView, SpecView, cost_of, spec_of
-from runway.jobs.attempts import Attempt, disruptions
+from runway.jobs.attempts import Attempt
 from runway.jobs.case import Case
 from runway.jobs.causes import counts
 from runway.jobs.excerpt import Excerpt
@@ -98,7 +98,7 @@ def job_view(case: Case) -> JobView:
         conditions=_conditions(case, state, retries),
         attempts=list(attempts),
         attempts_left_out=known.left_out,
-        disruptions=disruptions(attempts),
+        disruptions=known.disruptions,
         failure=final.failure if final else failure_with(case, known),
         cost=_cost(job, state, known, final),
         kubernetes=KubernetesRef(job.metadata.namespace, job.metadata.name),
