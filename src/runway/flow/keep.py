@@ -193,9 +193,11 @@ class Keeper:
 
     def _need(self, key: Key) -> Need | None:
         job, state = self._observer.job(key), self._observer.state(key)
-        if job is None or state is None or newer(job):
+        if job is None or state is None:
             return None
         kept = record_of(job)
+        if kept is None and newer(job):
+            return None
         if state.over:
             return None if kept is not None and kept.state is not None else Need.FINAL
         ending = any(pod.metadata.deletion_timestamp for pod in self._observer.attempts(key))

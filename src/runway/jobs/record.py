@@ -52,6 +52,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     attempts_left_out: int = 0
     """Older attempts than those, and how many of them were disruptions."""
     disruptions_left_out: int = 0
+    started_at: datetime | None = None
+    """When the first of all attempts started."""
     excerpt: Excerpt | None = None
     state: Over | None = None
     failure: Failure | None = None
@@ -67,6 +69,8 @@ class Known(msgspec.Struct, frozen=True):
     attempts: tuple[Attempt, ...]
     left_out: int
     disruptions_left_out: int
+    started_at: datetime | None
+    """When the first of all started."""
 
     @property
     def in_all(self) -> int:
@@ -140,7 +144,13 @@ def known_of(case: Case, kept: Record | None) -> Known:
             by_pod[attempt.pod] = _fuller(attempt, by_pod[attempt.pod])
         elif not _left_out(kept, attempt.created_at):
             by_pod[attempt.pod] = attempt
-    return _newest(by_pod.values(), kept.attempts_left_out, kept.disruptions_left_out)
+    known = _newest(by_pod.values())
+    return Known(
+        known.attempts,
+        known.left_out + kept.attempts_left_out,
+        known.disruptions_left_out + kept.disruptions_left_out,
+        min((time for time in (known.started_at, kept.started_at) if time), default=None),
+    )
 
 
 def passing(case: Case, kept: Record | None) -> bool:
@@ -173,6 +183,7 @@ def passing_record(case: Case, kept: Record | None, excerpt: Excerpt | None, now
             attempts=tuple(attempts),
             attempts_left_out=known.left_out,
             disruptions_left_out=known.disruptions_left_out,
+            started_at=known.started_at,
             excerpt=excerpt or (kept.excerpt if kept else None),
             usage=kept.usage if kept else None,
         ),
@@ -194,6 +205,7 @@ def final_record(
             attempts=known.attempts,
             attempts_left_out=known.left_out,
             disruptions_left_out=known.disruptions_left_out,
+            started_at=known.started_at,
             excerpt=excerpt or (kept.excerpt if kept else None),
             state=verdict_of(case.job),
             failure=failure_with(case, known),
@@ -232,8 +244,8 @@ def actual_of(job: Job, known: Known) -> str | None:
 
 
 def last_that_ran(case: Case) -> Pod | None:
-    """The last attempt that has a log."""
-    return next((pod for pod in reversed(case.pods) if ran(pod)), None)
+    """The last attempt that has ended and has a log."""
+    return next((pod for pod in reversed(case.pods) if ran(pod) and case.has_ended(pod)), None)
 
 
 def excerpt_seen(case: Case) -> Excerpt | None:
@@ -272,10 +284,11 @@ def _fuller(seen: Attempt, kept: Attempt) -> Attempt:
     return replace(seen, **missing, cause=seen.cause or kept.cause)
 
 
-def _newest(attempts: Iterable[Attempt], left_out: int = 0, disruptions_left_out: int = 0) -> Known:
+def _newest(attempts: Iterable[Attempt]) -> Known:
     in_order = sorted(attempts, key=_order)
     older, newest = in_order[:-MAX_ATTEMPTS], in_order[-MAX_ATTEMPTS:]
-    return Known(tuple(newest), left_out + len(older), disruptions_left_out + disruptions(older))
+    started_at = min((attempt.started_at for attempt in in_order if attempt.started_at), default=None)
+    return Known(tuple(newest), len(older), disruptions(older), started_at)
 
 
 def _order(attempt: Attempt) -> tuple[bool, float, str]:
@@ -286,7 +299,7 @@ def _order(attempt: Attempt) -> tuple[bool, float, str]:
 def _sound(record: Record, job: Job) -> bool:
     """Whether a record that could be read can be true, and does no harm where times are compared."""
     excerpt = record.excerpt
-    times = [record.kept_at, record.finished_at, record.usage.sampled_at if record.usage else None]
+    times = [record.kept_at, record.started_at, record.finished_at, record.usage.sampled_at if record.usage else None]
     for attempt in record.attempts:
         times += [attempt.created_at, attempt.bound_at, attempt.started_at, attempt.finished_at]
     return (

@@ -93,7 +93,7 @@ def job_view(case: Case) -> JobView:
         state=state,
         spec=spec,
         created_at=job.metadata.creation_timestamp,
-        started_at=min((item.started_at for item in attempts if item.started_at), default=None),
+        started_at=known.started_at,
         finished_at=verdict.last_transition_time if verdict and state.over else None,
         conditions=_conditions(case, state, retries),
         attempts=list(attempts),
