@@ -133,8 +133,8 @@ class Keeper:
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         """Each job at most once, so it is bounded by the jobs there are."""
         self._following: dict[str, asyncio.Task[None]] = {}
-        self._ends: dict[str, Excerpt] = {}
-        """Both by the pod's uid."""
+        self._ends: dict[str, tuple[Excerpt, bool]] = {}
+        """Both by the pod's uid; the latter with whether it was read to its end."""
         observer.listeners.append(self._notice)
 
     async def run(self) -> None:
@@ -276,14 +276,15 @@ class Keeper:
         pod = last_that_ran(case)
         if pod is None:
             return None
-        known = self._ends.get(pod.metadata.uid) or excerpt_seen(case)
+        followed, whole = self._ends.get(pod.metadata.uid, (None, False))
+        known = followed if whole else excerpt_seen(case)
         if known is not None or pod.metadata.name in case.gone:
-            return known
+            return known or followed
         try:
             end = await read_end(self._kubernetes, pod.metadata.namespace, pod.metadata.name)
         except (ObjectMissing, Refused) as error:
-            log.info("no log to keep", job_id=case.job.metadata.name, pod=pod.metadata.name, reason=str(error))
-            return None
+            log.info("no log to read", job_id=case.job.metadata.name, pod=pod.metadata.name, reason=str(error))
+            return followed
         except (ClusterError, PublicError, TimeoutError) as error:
             reason = str(error) or f"it took longer than {READ_SECONDS:g} s"
             due.log_failures += 1
@@ -291,7 +292,7 @@ class Keeper:
                 raise NotDone(f"the log could not be read: {reason}") from error
             log.warning("log not kept", job_id=case.job.metadata.name, pod=pod.metadata.name, reason=reason)
             self._metrics.records.labels("log_lost").inc()
-            return None
+            return followed
         return excerpt_of(pod.metadata.name, end.log, secrets_of(spec_of(case.job)), cut=end.cut)
 
     async def _usage_of(self, key: Key) -> Usage | None:
@@ -379,7 +380,7 @@ class Keeper:
             end = await follow_end(self._kubernetes, key.namespace, name, grace + FOLLOW_MARGIN_SECONDS)
             excerpt = excerpt_of(name, end.log, secrets, cut=end.cut)
             if excerpt is not None:
-                self._ends[uid] = excerpt
+                self._ends[uid] = excerpt, end.whole
                 if len(self._ends) > MAX_ENDS:
                     del self._ends[next(iter(self._ends))]
         except (ClusterError, PublicError) as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from runway.cluster.client import Kubernetes
+from runway.errors import ClusterError
 from runway.jobs.excerpt import RAW_BYTES
 
 TAIL_LINES: Final = 100
@@ -19,10 +20,11 @@ READ_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class LogEnd:
-    """The end of a log; `cut`: there was more before it."""
+    """The end of a log. `cut`: there was more before it; `whole`: it was read to where it ends."""
 
     log: bytes
     cut: bool
+    whole: bool
 
 
 async def read_end(kubernetes: Kubernetes, namespace: str, pod: str) -> LogEnd:
@@ -33,35 +35,46 @@ async def read_end(kubernetes: Kubernetes, namespace: str, pod: str) -> LogEnd:
     async with asyncio.timeout(READ_SECONDS):
         for lines in (TAIL_LINES, 1):
             chunks = kubernetes.read_log(namespace, pod, follow=False, tail=lines, timestamps=False, idle=READ_SECONDS)
-            end, whole = await _end_of(chunks, MOST_BYTES)
-            if whole:
+            end = _End()
+            if await end.take(chunks, MOST_BYTES):
                 break
-    return end
+    return end.so_far(whole=True)
 
 
 async def follow_end(kubernetes: Kubernetes, namespace: str, pod: str, seconds: float) -> LogEnd:
-    """The end of the log of a container that was told to end, once it has, or after so many seconds.
+    """The end of the log of a container that was told to end, once it has, or as far as it came in so many seconds.
 
-    Raises as `read_end` does, but for TimeoutError.
+    Raises ObjectMissing, Refused or why the read failed, where there was nothing before.
     """
     chunks = kubernetes.read_log(namespace, pod, follow=True, tail=TAIL_LINES, timestamps=False, idle=seconds)
-    end, _ = await _end_of(chunks, None, seconds)
-    return end
-
-
-async def _end_of(
-    chunks: AsyncGenerator[bytes, None], most: int | None, seconds: float | None = None
-) -> tuple[LogEnd, bool]:
-    """The last bytes of what is read, and whether all was: not where it is more than `most`, or takes too long."""
-    kept, read = bytearray(), 0
+    end = _End()
     try:
-        async with asyncio.timeout(seconds), aclosing(chunks):
+        async with asyncio.timeout(seconds):
+            await end.take(chunks)
+    except (ClusterError, TimeoutError) as error:
+        if not end.read and isinstance(error, ClusterError):
+            raise
+        return end.so_far(whole=False)
+    return end.so_far(whole=True)
+
+
+class _End:
+    """The last bytes of what was read, and how many that was in all."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+        self.read = 0
+
+    async def take(self, chunks: AsyncGenerator[bytes, None], most: int | None = None) -> bool:
+        """Read to the end; False where that is more than `most` bytes."""
+        async with aclosing(chunks):
             async for chunk in chunks:
-                read += len(chunk)
-                kept += chunk
-                del kept[:-RAW_BYTES]
-                if most is not None and read > most:
-                    return LogEnd(bytes(kept), cut=True), False
-    except TimeoutError:
-        return LogEnd(bytes(kept), read > len(kept)), False
-    return LogEnd(bytes(kept), read > len(kept)), True
+                self.read += len(chunk)
+                self._kept += chunk
+                del self._kept[:-RAW_BYTES]
+                if most is not None and self.read > most:
+                    return False
+        return True
+
+    def so_far(self, *, whole: bool) -> LogEnd:
+        return LogEnd(bytes(self._kept), self.read > len(self._kept), whole)
