@@ -65,12 +65,19 @@ def test_whatever_bytes_a_log_holds_it_stays_small_and_harmless(log: bytes) -> N
         assert all(letter.isprintable() or letter in "\n\t" for letter in found.text)
 
 
-def test_secrets_are_known_by_the_names_of_variables() -> None:
-    assert secrets(DB_PASSWORD="hunter22", API_TOKEN="t0ken", AWS_SECRET_ACCESS_KEY="abcd", LR="0.001") == (
-        "hunter22", "t0ken", "abcd",
-    )  # fmt: skip
-    assert secrets(SECRET="ab", AUTHOR="somebody", PASSES="1000000") == ()
-    assert secrets(DATABASE_URL="postgres://me:s3cret@db/x") == ("s3cret",)
+@pytest.mark.parametrize(
+    "name", ["DB_PASSWORD", "api_token", "AWS_SECRET_ACCESS_KEY", "GIT_CREDENTIALS", "PGPASS", "MY_PWD", "AUTH_HEADER"]
+)
+def test_secrets_are_known_by_the_names_of_variables(name: str) -> None:
+    assert secrets(**{name: "hunter22", "LR": "0.001"}) == ("hunter22",)
+    assert secrets(**{name: "abc"}) == ()
+
+
+def test_other_variables_are_no_secrets_but_a_password_in_an_address_is() -> None:
+    assert secrets(AUTHOR="somebody", PASSES="1000000", PWD="/work") == ()
+    value = "hunter22"
+    assert secrets(DATABASE_URL=f"postgres://me:{value}@db/x") == (value,)
+    assert secrets(MIRROR="http://proxy:8080/me@home") == ()
 
 
 def test_a_value_of_several_lines_is_hidden_line_by_line() -> None:

@@ -2,7 +2,7 @@
 
 1. The observer tells of each change. What has to be kept is noted: the record of a job that is over, or an attempt that
    was told to end, since its pod will be gone. Either stays noted until the record is seen on the Job.
-2. Where a pod is told to end, its log is followed to its end: the kubelet removes the log together with the pod.
+2. Where a pod is told to end, its log is followed to its end (`endings`).
 3. A few workers take what is noted, one at a time: they read the end of the log, work the record out, and patch it onto
    the version of the Job that it was worked out from. Should the Job have changed meanwhile, it is read and worked out
    anew. What fails is noted still, and tried again after a pause.
@@ -27,9 +27,10 @@ import structlog
 from runway.cluster.client import Kubernetes
 from runway.cluster.store import Key
 from runway.errors import Ambiguous, ClusterError, NotDone, ObjectExists, ObjectMissing, PublicError, Refused
+from runway.flow.endings import Endings
 from runway.flow.lead import Writer
 from runway.flow.observe import Observer
-from runway.flow.tail import READ_SECONDS, follow_end, read_end
+from runway.flow.tail import READ_SECONDS, read_end
 from runway.jobs.admitted import spec_of
 from runway.jobs.case import Case
 from runway.jobs.excerpt import Excerpt, excerpt_of, secrets_of
@@ -49,22 +50,16 @@ from runway.jobs.record import (
     was_final,
 )
 from runway.jobs.usage import Usage
-from runway.objects import Job, Pod
+from runway.objects import Job
 from runway.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
 WORKERS: Final = 8
 """Records that are worked on at once."""
-MAX_FOLLOWED: Final = 16
-"""Logs of ending pods that are followed at once."""
-MAX_ENDS: Final = 500
-"""Ends of logs that wait for their record: 4 KiB each."""
-FOLLOW_MARGIN_SECONDS: Final = 10.0
-"""How much longer than its grace period a pod may take to end."""
 SETTLE_SECONDS: Final = 2.0
 """Before an attempt is kept while its job lives. The Job controller is just counting it, and a write in between would
-make it start over after a second; mostly the job is over meanwhile, and one record is enough."""
+make it start over after a second (DefaultJobApiBackOff); mostly the job is over meanwhile, and one record is enough."""
 PATIENCE_SECONDS: Final = 10.0
 """How long is waited for pods that Kubernetes has counted and the watch has not told of."""
 SWEEP_SECONDS: Final = 1.0
@@ -132,9 +127,7 @@ class Keeper:
         self._due: dict[Key, _Due] = {}
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         """Each job at most once, so it is bounded by the jobs there are."""
-        self._following: dict[str, asyncio.Task[None]] = {}
-        self._ends: dict[str, tuple[Excerpt, bool]] = {}
-        """Both by the pod's uid; the latter with whether it was read to its end."""
+        self._endings = Endings(kubernetes)
         observer.listeners.append(self._notice)
 
     async def run(self) -> None:
@@ -146,10 +139,7 @@ class Keeper:
                 for _ in range(WORKERS):
                     tasks.create_task(self._work())
         finally:
-            following = list(self._following.values())
-            for task in following:
-                task.cancel()
-            await asyncio.gather(*following, return_exceptions=True)
+            await self._endings.close()
 
     @property
     def lag(self) -> float:
@@ -172,7 +162,7 @@ class Keeper:
                 del self._changed[key]
                 try:
                     self._note(key)
-                    self._follow_ending(key)
+                    self._follow(key)
                 except Exception:
                     log.exception("cannot tell what to keep", job_id=key.name)
                 await asyncio.sleep(0)
@@ -190,6 +180,15 @@ class Keeper:
         elif due.need is not need:
             due.need, due.since, due.not_before, due.failures = need, now, now, 0
         self._hand_over(key, due)
+
+    def _follow(self, key: Key) -> None:
+        """Follow the logs of this job's pods that were told to end."""
+        job, gone = self._observer.job(key), self._observer.gone(key)
+        if job is None or not self._writer.is_writer:
+            return
+        for pod in self._observer.attempts(key):
+            if pod.terminating and pod.metadata.name not in gone:
+                self._endings.follow(pod, secrets_of(spec_of(job)), lambda: self._notice(key))
 
     def _need(self, key: Key) -> Need | None:
         job, state = self._observer.job(key), self._observer.state(key)
@@ -265,7 +264,7 @@ class Keeper:
         """Whether more will be known soon; the sweep comes back to it."""
         now, ended = self._clock(), [pod for pod in case.pods if case.has_ended(pod)]
         lost = any(watch.lost for watch in self._observer.watches.values())
-        if lost or any(pod.metadata.uid in self._following for pod in ended):
+        if lost or any(map(self._endings.follows, ended)):
             due.not_before = now + SWEEP_SECONDS
         elif due.need is Need.FINAL and unseen(case.job, known_of(case, record_of(case.job))):
             due.not_before = max(due.not_before, due.since + PATIENCE_SECONDS)
@@ -276,8 +275,9 @@ class Keeper:
         pod = last_that_ran(case)
         if pod is None:
             return None
-        followed, whole = self._ends.get(pod.metadata.uid, (None, False))
-        known = followed if whole else excerpt_seen(case)
+        ending = self._endings.of(pod)
+        followed = ending.excerpt if ending else None
+        known = followed if ending and ending.whole else excerpt_seen(case)
         if known is not None or pod.metadata.name in case.gone:
             return known or followed
         try:
@@ -356,37 +356,3 @@ class Keeper:
             "job over", tenant=tenant, job_id=key.name, state=record.state, actual_usd=record.actual,
             failure=record.failure.code if record.failure else None, attempts=len(record.attempts),
         )  # fmt: skip
-
-    def _follow_ending(self, key: Key) -> None:
-        """Follow the logs of this job's pods that were told to end, as far as there is room."""
-        job = self._observer.job(key)
-        if job is None or not self._writer.is_writer:
-            return
-        for pod in self._observer.attempts(key):
-            uid = pod.metadata.uid
-            if not pod.terminating or pod.container.running is None or pod.metadata.name in self._observer.gone(key):
-                continue
-            if uid in self._following or uid in self._ends:
-                continue
-            if len(self._following) >= MAX_FOLLOWED:
-                log.warning("too many pods end at once to follow all their logs", job_id=key.name)
-                return
-            self._following[uid] = asyncio.create_task(self._follow(key, pod, secrets_of(spec_of(job))))
-
-    async def _follow(self, key: Key, pod: Pod, secrets: tuple[str, ...]) -> None:
-        name, uid = pod.metadata.name, pod.metadata.uid
-        grace = pod.metadata.deletion_grace_period_seconds or pod.spec.termination_grace_period_seconds or 0
-        try:
-            end = await follow_end(self._kubernetes, key.namespace, name, grace + FOLLOW_MARGIN_SECONDS)
-            excerpt = excerpt_of(name, end.log, secrets, cut=end.cut)
-            if excerpt is not None:
-                self._ends[uid] = excerpt, end.whole
-                if len(self._ends) > MAX_ENDS:
-                    del self._ends[next(iter(self._ends))]
-        except (ClusterError, PublicError) as error:
-            log.info("log of an ending pod not followed", job_id=key.name, pod=name, reason=str(error))
-        except Exception:
-            log.exception("log of an ending pod not followed", job_id=key.name, pod=name)
-        finally:
-            del self._following[uid]
-        self._notice(key)
