@@ -6,7 +6,7 @@ import asyncio
 import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -16,14 +16,18 @@ from runway.admission.limits import Limits
 from runway.cluster.client import Kubernetes
 from runway.cluster.connection import Connection, Transport
 from runway.cluster.lease import Election, Seat
+from runway.cluster.store import Key
 from runway.errors import ConfigurationError
+from runway.flow.keep import Keeper
 from runway.flow.lead import Writer
 from runway.flow.observe import Observer, amounts_by_resource
 from runway.flow.submit import Submitter
+from runway.flow.usage import gather
 from runway.http import events, jobs, logs, platform, problems, usage
 from runway.http.middleware import RequestContext
 from runway.http.services import Services
 from runway.http.streams import noticing_the_end
+from runway.jobs.usage import Usage
 from runway.policy import Policy, load_policy
 from runway.prometheus import Prometheus
 from runway.settings import Settings, load_settings
@@ -54,18 +58,16 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         identity = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         election = Election(kubernetes, Seat(settings.lease_namespace, "runway-writer", identity))
         writer = Writer(election, observer, settings.kubernetes_seconds)
+        prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
+        keeper = Keeper(kubernetes, observer, writer, metrics, usage=_usage(observer, prometheus))
         submitter = Submitter(policy, kubernetes, observer, writer, metrics)
         limits = Limits(policy, settings.max_streams)
-        metrics.read_at_scrape(lambda: _samples(observer))
-        prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
-        use = Services(
-            settings, policy, kubernetes, observer, writer, submitter, limits, metrics, prometheus,
-            now=lambda: datetime.now(UTC),
-        )  # fmt: skip
+        metrics.read_at_scrape(lambda: _samples(observer, keeper))
+        use = Services(settings, policy, kubernetes, observer, writer, submitter, limits, metrics, prometheus, now=_now)
         app.state.services = use
         # The Lease first: lists that are asked for after it is ours need not be repeated before the first write.
         await election.try_once()
-        tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run)]
+        tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run, keeper.run)]
         try:
             with noticing_the_end(use.closing):
                 yield
@@ -93,7 +95,16 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
     return app
 
 
-def _samples(observer: Observer) -> Iterator[Sample]:
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _usage(observer: Observer, prometheus: Prometheus | None) -> Callable[[Key], Awaitable[Usage]] | None:
+    """What tells the usage that is kept with a job's record; None where no source of it is set."""
+    return None if prometheus is None else lambda key: gather(observer, prometheus, key, now=_now)
+
+
+def _samples(observer: Observer, keeper: Keeper) -> Iterator[Sample]:
     """The metrics that are read from state: O(tenants)."""
     for tenant, account in observer.ledger.accounts.items():
         for name, amounts in (
@@ -107,6 +118,7 @@ def _samples(observer: Observer) -> Iterator[Sample]:
         yield Sample("runway_active_cost_ceiling_usd", (tenant,), float(observer.active_ceiling[tenant]))
     for (tenant, state), count in observer.states.items():
         yield Sample("runway_jobs", (tenant, state), count)
-    for kind, watch in observer.watches.items():
+    for kind, watch in (observer.watches | observer.surroundings.watches).items():
         yield Sample("runway_watch_age_seconds", (kind,), observer.age(watch))
+    yield Sample("runway_record_lag_seconds", (), keeper.lag)
     yield Sample("runway_synced", (), float(observer.synced))

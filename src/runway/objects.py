@@ -55,10 +55,22 @@ class Container(_Part, frozen=True):
     restart_policy: str | None = None
 
 
+class Toleration(_Part, frozen=True):
+    """https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"""
+
+    key: str | None = None
+    operator: str | None = None
+    value: str | None = None
+    effect: str | None = None
+
+
 class PodSpec(_Part, frozen=True):
     node_name: str | None = None
     containers: tuple[Container, ...] | None = None
     init_containers: tuple[Container, ...] | None = None
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+    termination_grace_period_seconds: int | None = None
 
 
 class PodTemplate(_Part, frozen=True):
@@ -195,7 +207,7 @@ def with_last_words_of(pod: Pod, known: Pod) -> Pod:
     return msgspec.structs.replace(pod, status=msgspec.structs.replace(pod.status, container_statuses=(first, *others)))
 
 
-def version(item: Job | Pod) -> int:
+def version(item: Job | Pod | Event | Node) -> int:
     """The resource version as a number: comparable within one collection since Kubernetes 1.35.
 
     https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions

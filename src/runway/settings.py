@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(default=64, ge=1, le=1000)
     """Calls to Kubernetes at once."""
     max_streams: int = Field(default=100, ge=1, le=10_000)
-    """Log streams at once."""
+    """Log and event streams at once."""
 
     resync_seconds: float = Field(default=300, ge=1, le=86_400)
     """How often everything is listed beside the watches, to correct and count drift."""

@@ -24,7 +24,7 @@ async def submitted(runway: Runway, **spec: Any) -> str:
 
 
 def patches(runway: Runway) -> int:
-    return sum(method == "PATCH" for method, _ in runway.kubernetes.calls)
+    return sum("spec" in patch for patch in runway.kubernetes.patches)
 
 
 def ambiguous() -> Answer:

@@ -22,6 +22,13 @@ from tests.support.fake_logs import FakeLog
 Json = dict[str, Any]
 Fault = Callable[[], Answer | None]
 
+KINDS = {
+    "/apis/batch/v1/jobs": "jobs",
+    "/api/v1/pods": "pods",
+    "/api/v1/events": "events",
+    "/api/v1/nodes": "nodes",
+}
+WARNINGS_ONLY = "type=Warning"
 NOW = "2026-11-24T08:00:00Z"
 
 
@@ -30,12 +37,16 @@ class FakeKubernetes:
 
     def __init__(self, namespaces: set[str]) -> None:
         self.namespaces = namespaces
-        self.objects: dict[str, dict[tuple[str, str], Json]] = {"jobs": {}, "pods": {}}
-        self.history: dict[str, list[tuple[int, str, Json]]] = {"jobs": [], "pods": []}
+        self.objects: dict[str, dict[tuple[str, str], Json]] = {kind: {} for kind in KINDS.values()}
+        self.history: dict[str, list[tuple[int, str, Json]]] = {kind: [] for kind in KINDS.values()}
+        self.forbidden: set[str] = set()
+        """Kinds that RBAC does not let Runway list or watch."""
         self.logs: dict[str, bytes | FakeLog] = {}
         """By pod. The log of a pod that is there, ended or not, as a whole; or one that a test goes on writing."""
         self.lease: Json = {}
         self.calls: list[tuple[str, str]] = []
+        self.patches: list[Json] = []
+        """Every patch of a Job that was sent."""
         self.down = False
         self.mute = False
         """Watches are open and tell nothing."""
@@ -72,8 +83,8 @@ class FakeKubernetes:
         """Carry out one call, in one step."""
         if "/leases" in path:
             return self._lease(method, path, body)
-        if path in ("/apis/batch/v1/jobs", "/api/v1/pods"):
-            return self._list(path.rsplit("/", 1)[1], query)
+        if path in KINDS:
+            return self._list(KINDS[path], query)
         namespace, _, name = path.removeprefix("/apis/batch/v1/namespaces/").partition("/jobs")
         name = name.strip("/")
         if method == "POST":
@@ -94,7 +105,10 @@ class FakeKubernetes:
                 async for chunk in chunks:
                     yield chunk
             return
-        kind, version = path.rsplit("/", 1)[1], int(query["resourceVersion"])
+        kind, version = KINDS[path], int(query["resourceVersion"])
+        if kind in self.forbidden:
+            raise StreamRefused(_forbidden(kind))
+        assert query.get("fieldSelector") == (WARNINGS_ONLY if kind == "events" else None)
         if version < self.expired_before:
             raise StreamRefused(_status(410, "too old resource version"))
         yield b""
@@ -111,7 +125,8 @@ class FakeKubernetes:
                 for at, type_, item in list(self.history[kind]):
                     if at > version:
                         version = at
-                        yield event_line(type_, item)
+                        if _selected(kind, item):
+                            yield event_line(type_, item)
                 while not self.down and (self.mute or not self.history[kind] or self.history[kind][-1][0] <= version):
                     await news.wait()
                     news.clear()
@@ -153,7 +168,7 @@ class FakeKubernetes:
                 "uid": f"uid-{name}",
             },
             "spec": {"containers": template["spec"]["containers"]} | ({"nodeName": node} if node else {}),
-            "status": {"phase": "Pending"},
+            "status": {"phase": "Pending", "conditions": _scheduled(self.now()) if node else []},
         }
         self.put("pods", pod, "ADDED")
         if running:
@@ -220,6 +235,10 @@ class FakeKubernetes:
         item["metadata"].setdefault("uid", f"uid-{item['metadata']['name']}")
         self.put(kind, item, "ADDED")
 
+    def remove(self, kind: str, item: Json) -> None:
+        """An object is deleted, and the watches are told."""
+        self._remove(kind, item)
+
     def lose(self, kind: str, name: str) -> None:
         """An object is deleted and no watch is told: what a resync is for."""
         place = next(place for place in self.objects[kind] if place[1] == name)
@@ -229,7 +248,7 @@ class FakeKubernetes:
     def set_status(self, name: str, status: Json) -> None:
         """The kubelet reports how a pod is doing."""
         pod = copy_of(self.pod(name))
-        pod["status"] = status
+        pod["status"] = {"conditions": pod["status"].get("conditions", [])} | status
         self.put("pods", pod, "MODIFIED")
 
     def put(self, kind: str, item: Json, type_: str) -> Json:
@@ -239,7 +258,7 @@ class FakeKubernetes:
         meta = item["metadata"]
         meta["resourceVersion"] = str(self.version)
         meta.setdefault("creationTimestamp", self.now())
-        self.objects[kind][meta["namespace"], meta["name"]] = item
+        self.objects[kind][meta.get("namespace", ""), meta["name"]] = item
         self.history[kind].append((self.version, type_, item))
         for listener in self.listeners:
             listener(kind)
@@ -282,21 +301,26 @@ class FakeKubernetes:
         return _next(self.after_create) or _json(201, job)
 
     def _patch(self, job: Json, patch: Json) -> Answer:
-        """A merge patch; one that names a version is refused where the object has another."""
+        """A merge patch; one that names a uid or a version is refused where the object has another."""
+        self.patches.append(patch)
         if (answer := _next(self.before_patch)) is not None:
             return answer
         job = self.job(job["metadata"]["name"])  # As it is after what the fault did.
-        meant = patch.get("metadata", {}).get("resourceVersion")
-        if meant not in (None, job["metadata"]["resourceVersion"]):
+        meant, meta = patch.get("metadata", {}), job["metadata"]
+        if any(meant.get(name, meta[name]) != meta[name] for name in ("uid", "resourceVersion")):
             return _status(409, "the object has been modified")
         patched = self.put("jobs", _merge(job, patch), "MODIFIED")
         return _next(self.after_patch) or _json(200, patched)
 
     def _list(self, kind: str, query: Mapping[str, str]) -> Answer:
         """One page; the pages of a list are all of the moment of the first."""
+        if kind in self.forbidden:
+            return _forbidden(kind)
+        assert query.get("fieldSelector") == (WARNINGS_ONLY if kind == "events" else None)
         version, _, start = query.get("continue", f"{self.version}.0").partition(".")
         if "continue" not in query:
-            in_order = sorted(self.objects[kind].values(), key=lambda item: str(item["metadata"]["name"]))
+            selected = [item for item in self.objects[kind].values() if _selected(kind, item)]
+            in_order = sorted(selected, key=lambda item: str(item["metadata"]["name"]))
             self._snapshots[kind, self.version] = in_order
         items = self._snapshots.get((kind, int(version)))
         if items is None:
@@ -310,7 +334,7 @@ class FakeKubernetes:
     def _remove(self, kind: str, item: Json) -> None:
         meta = item["metadata"]
         self.put(kind, item, "DELETED")
-        del self.objects[kind][meta["namespace"], meta["name"]]
+        del self.objects[kind][meta.get("namespace", ""), meta["name"]]
 
     def _verdict(self, job_name: str, type_: str, reason: str | None) -> None:
         job = copy_of(self.job(job_name))
@@ -332,6 +356,18 @@ def event_line(type_: str, item: Json) -> bytes:
 def copy_of(item: Json) -> Json:
     """A copy of a JSON object: what was told once does not change."""
     return dict(msgspec.json.decode(msgspec.json.encode(item)))
+
+
+def _scheduled(now: str) -> list[Json]:
+    return [{"type": "PodScheduled", "status": "True", "lastTransitionTime": now}]
+
+
+def _selected(kind: str, item: Json) -> bool:
+    return kind != "events" or item["type"] == "Warning"
+
+
+def _forbidden(kind: str) -> Answer:
+    return _status(403, f'{kind} is forbidden: User "runway" cannot list resource "{kind}"')
 
 
 def _merge(target: Json, patch: Json) -> Json:

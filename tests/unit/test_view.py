@@ -119,6 +119,9 @@ CASES = {
         CANCELLED, [pod(state=running(), deleted=50)], State.CANCELLING, ["terminating"]
     ),
     "cancelled": Case(CANCELLED, [pod(state=ended(143), deleted=50)], State.CANCELLED),
+    "completed although a cancel came, a pod still terminating": Case(
+        job(verdict="Complete", cancelled=True), [pod(state=running(), deleted=50)], State.RUNNING, ("terminating",)
+    ),
     "ended well before the cancel came": Case(
         job(verdict="Complete", cancelled=True), [pod(state=ended())], State.SUCCEEDED
     ),

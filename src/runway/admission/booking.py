@@ -14,9 +14,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from runway.admission.quota import NOTHING, Amounts, Booking
-from runway.jobs.manifest import GPU_RESOURCE
-from runway.objects import Container, Job, Pod, PodSpec
-from runway.quantity import ceil_units
+from runway.jobs.requests import requests_of
+from runway.objects import Job, Pod, PodSpec
 
 
 def booking_of(job: Job | None, pods: Iterable[Pod]) -> Booking | None:
@@ -65,22 +64,5 @@ def _pods_at_once(job: Job) -> int:
 
 
 def _amounts(spec: PodSpec, pods: int = 1) -> Amounts:
-    """What the scheduler sets aside for so many such pods: the sum of what runs together, or a larger init step.
-
-    https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers
-    """
-    steps = spec.init_containers or ()
-    sidecars = [container for container in steps if container.restart_policy == "Always"]
-    together = sum((_requests(container) for container in [*(spec.containers or ()), *sidecars]), NOTHING)
-    for container in steps:
-        together = together.union(_requests(container))
-    return Amounts(together.gpu * pods, together.cpu * pods, together.memory * pods, 1 if pods else 0)
-
-
-def _requests(container: Container) -> Amounts:
-    requests = container.resources.requests
-    return Amounts(
-        gpu=ceil_units(requests.get(GPU_RESOURCE, "0")),
-        cpu=ceil_units(requests.get("cpu", "0"), 1000),
-        memory=ceil_units(requests.get("memory", "0")),
-    )
+    held = requests_of(spec)
+    return Amounts(held.gpu * pods, held.cpu * pods, held.memory * pods, 1 if pods else 0)

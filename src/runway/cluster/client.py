@@ -15,7 +15,7 @@ import msgspec
 from runway.cluster.connection import Answer, StreamRefused, Transport
 from runway.cluster.types import Change, Listing, Object, Status
 from runway.errors import Ambiguous, ClusterError, Expired, NotDone, ObjectExists, ObjectMissing, Refused
-from runway.objects import Job, Lease, Pod
+from runway.objects import Event, Job, Lease, Node, Pod
 
 PAGE: Final = 500
 """Objects in one page of a list: bounds what one answer takes of the API server and of our memory."""
@@ -35,6 +35,16 @@ class Kind(Generic[Object]):
     path: str
     listing: msgspec.json.Decoder[Listing[Object]]
     change: msgspec.json.Decoder[Change[Object]]
+    selector: str | None = None
+    """A field selector: what does not match it is neither listed nor told.
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/field-selectors/
+    """
+
+    @property
+    def query(self) -> dict[str, str]:
+        """What each list and watch of this kind asks for."""
+        return {} if self.selector is None else {"fieldSelector": self.selector}
 
 
 JOBS: Final[Kind[Job]] = Kind(
@@ -42,6 +52,16 @@ JOBS: Final[Kind[Job]] = Kind(
 )
 PODS: Final[Kind[Pod]] = Kind(
     "pods", "/api/v1/pods", msgspec.json.Decoder(Listing[Pod]), msgspec.json.Decoder(Change[Pod])
+)
+WARNINGS: Final[Kind[Event]] = Kind(
+    "events",
+    "/api/v1/events",
+    msgspec.json.Decoder(Listing[Event]),
+    msgspec.json.Decoder(Change[Event]),
+    selector="type=Warning",
+)
+NODES: Final[Kind[Node]] = Kind(
+    "nodes", "/api/v1/nodes", msgspec.json.Decoder(Listing[Node]), msgspec.json.Decoder(Change[Node])
 )
 
 _Decoded = TypeVar("_Decoded")
@@ -103,7 +123,7 @@ class Kubernetes:
 
     async def list(self, kind: Kind[Object]) -> Listing[Object]:
         """Every object in all namespaces, page by page, all of one moment. Raises Expired where that took too long."""
-        query = {"limit": str(PAGE)}
+        query = {"limit": str(PAGE), **kind.query}
         items: list[Object] = []
         while True:
             page = _decode(kind.listing, await self._call("GET", kind.path, query=query))
@@ -123,6 +143,7 @@ class Kubernetes:
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
             "timeoutSeconds": str(WATCH_SECONDS),
+            **kind.query,
         }
         async with aclosing(self._lines(kind.path, query)) as lines:
             async for line in lines:

@@ -104,7 +104,7 @@ class Store:
 
     def put_pod(self, pod: Pod) -> None:
         """Take in a pod as seen, unless a newer version of it is known."""
-        key = self._owner(pod)
+        key = owner_of(pod)
         record = self._records.setdefault(key, Record())
         known = record.pods.get(pod.metadata.name)
         if known is not None and version(pod) < version(known):
@@ -115,7 +115,7 @@ class Store:
     def drop_pod(self, pod: Pod) -> None:
         """Take in that a pod was deleted. Its last status is remembered as long as its Job exists."""
         self._note_deleted(pod)
-        key = self._owner(pod)
+        key = owner_of(pod)
         record = self._records.get(key)
         known = record.pods.pop(pod.metadata.name, None) if record else None
         if record is None or known is None:
@@ -154,7 +154,7 @@ class Store:
     def replace_pods(self, pods: Iterable[Pod], at: int) -> int:
         """Take in a list of all pods as of version `at`. Returns how many records it corrected."""
         before = {(key, name): pod for key, record in self._records.items() for name, pod in record.pods.items()}
-        listed = {(self._owner(pod), pod.metadata.name): pod for pod in pods}
+        listed = {(owner_of(pod), pod.metadata.name): pod for pod in pods}
         corrected = sum(place not in before or version(before[place]) < version(pod) for place, pod in listed.items())
         for pod in listed.values():
             self.put_pod(pod)
@@ -163,9 +163,6 @@ class Store:
                 self.drop_pod(before[place])
                 corrected += 1
         return corrected
-
-    def _owner(self, pod: Pod) -> Key:
-        return Key(pod.metadata.namespace, pod.metadata.labels.get(LABEL_JOB_NAME, pod.metadata.name))
 
     def _settle(self, key: Key, record: Record) -> None:
         if record.job is None and not record.pods:
@@ -178,6 +175,11 @@ class Store:
 
     def _forget_order(self, key: Key, job: Job) -> None:
         del self._order[bisect_left(self._order, (_created(job), key))]
+
+
+def owner_of(pod: Pod) -> Key:
+    """The place of the Job that a pod belongs to; of the pod itself where it belongs to none."""
+    return Key(pod.metadata.namespace, pod.metadata.labels.get(LABEL_JOB_NAME, pod.metadata.name))
 
 
 def _created(item: Job | Pod) -> datetime:

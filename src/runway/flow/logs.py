@@ -92,13 +92,16 @@ async def open_log(
     Raises JobNotFound, InvalidParameter, LogsNotReady, LogsGone with what was kept, NotReady or KubernetesUnavailable.
     """
     attempt, pod = await _started(observer, key, query) if query.follow else _find(observer, key, query)
-    if pod.metadata.name in observer.gone(key):
-        raise _gone(pod)
-    reader = _Reader(kubernetes, observer, key, pod.metadata.name, query, clock, sleep, jitter)
+    name = pod.metadata.name
+    if name in observer.gone(key):
+        raise _gone(name, pod)
+    reader = _Reader(kubernetes, observer, key, name, query, clock, sleep, jitter)
     try:
         first = await reader.connect()
     except ObjectMissing as error:
-        raise _gone(pod) from error
+        if pod.ended or pod.terminating:
+            raise _gone(name, pod) from error
+        raise KubernetesUnavailable(f"the node of pod {name} does not know it at the moment: {error}") from error
     except Refused as error:
         raise LogsNotReady(str(error)) from error
     except ClusterError as error:
@@ -142,7 +145,7 @@ def _find(observer: Observer, key: Key, query: LogQuery) -> tuple[int, Pod]:
     name = view.attempts[attempt - 1].pod
     pod = next((pod for pod in observer.attempts(key) if pod.metadata.name == name), None)
     if pod is None:
-        raise LogsGone(f"pod {name} no longer exists", extra={"excerpt": None, "pod": name})
+        raise _gone(name, None)
     return attempt, pod
 
 
@@ -157,13 +160,14 @@ def _no_such_attempt(attempt: int, count: int, *, over: bool) -> PublicError:
     )
 
 
-def _gone(pod: Pod) -> LogsGone | LogsNotReady:
-    ended = pod.container.terminated
-    if ended is None and pod.container.running is None:
-        return LogsNotReady(f"pod {pod.metadata.name} ended before a container started, so there never was a log")
+def _gone(name: str, pod: Pod | None) -> LogsGone | LogsNotReady:
+    """The pod no longer exists; `pod` is what is remembered of it."""
+    if pod is not None and pod.container.terminated is None and pod.container.running is None:
+        return LogsNotReady(f"pod {name} ended before a container started, so there never was a log")
+    ended = pod.container.terminated if pod else None
     return LogsGone(
-        f"pod {pod.metadata.name} no longer exists; the excerpt is what its status kept of the last lines",
-        extra={"excerpt": ended.last_words if ended else None, "pod": pod.metadata.name},
+        f"pod {name} no longer exists; the excerpt is what its status kept of the last lines",
+        extra={"excerpt": ended.last_words if ended else None, "pod": name},
     )
 
 

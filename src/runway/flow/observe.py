@@ -5,6 +5,8 @@
 3. Each changed record is booked in the ledger and counted by state, at once: quota is released by what is observed.
 4. Runway is synced when both reflectors have brought their first snapshot.
 5. Every few minutes everything is listed once more beside the watch; what differs is corrected, and counted as drift.
+
+What stands around the jobs, warnings and nodes, is watched apart (`flow/surroundings.py`): none of the above needs it.
 """
 
 from __future__ import annotations
@@ -26,14 +28,17 @@ from runway.admission.booking import booking_of
 from runway.admission.quota import Amounts, Ledger
 from runway.cluster.client import JOBS, PODS, Kind, Kubernetes
 from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
-from runway.cluster.store import Key, Record, Store
+from runway.cluster.store import Key, Record, Store, owner_of
 from runway.cluster.types import Object
 from runway.errors import ClusterError, NotReady, PublicError
 from runway.flow.changes import Changes, Reader
+from runway.flow.contact import Watch
+from runway.flow.surroundings import Surroundings
+from runway.jobs.admitted import cost_of, spec_of, usd
 from runway.jobs.case import Case
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
-from runway.jobs.view import JobView, State, job_view
-from runway.objects import Job, Pod
+from runway.jobs.view import JobView, State, job_view, state_of
+from runway.objects import Event, Job, Node, Pod
 from runway.policy import Policy
 from runway.telemetry.metrics import Metrics
 
@@ -41,17 +46,6 @@ log = structlog.get_logger()
 
 DRIFT_GRACE_SECONDS: Final = 5.0
 """How far a watch may lag behind a list before the difference counts as drift."""
-
-
-@dataclass(slots=True)
-class Watch:
-    """How one reflector is doing. `heard` is monotonic seconds; `lost` says why contact is lost, if it is."""
-
-    synced: bool = False
-    heard: float = 0.0
-    lost: str | None = None
-    listed: float = float("-inf")
-    """When the newest list that was taken in was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +82,25 @@ class Observer:
         self._tallies: dict[Key, _Tally] = {}
         self._changes = Changes()
         self.store = Store(self._changed)
+        self.listeners: list[Callable[[Key], None]] = []
+        """Each is called with a job after anything that is known of it has changed."""
         self.ledger = Ledger({name: tenant.quota for name, tenant in policy.tenants.items()})
         self.watches = {kind.name: Watch(heard=clock()) for kind in (JOBS, PODS)}
         self.states: Counter[tuple[str, State]] = Counter()
         self.active_ceiling: dict[str, Decimal] = dict.fromkeys(policy.tenants, Decimal())
         self.broken: str | None = None
+        self.surroundings = Surroundings(
+            kubernetes, self._tenants, metrics, self._tell, clock=clock, sleep=sleep, jitter=jitter
+        )
 
     async def run(self) -> None:
         """Keep up with Kubernetes until cancelled. Should it ever fail, Runway is broken and says so."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow(JOBS, self.store.replace_jobs, self._change_job))
-                tasks.create_task(self._follow(PODS, self.store.replace_pods, self._change_pod))
+                tasks.create_task(self._follow(JOBS, self._replace_jobs, self._change_job))
+                tasks.create_task(self._follow(PODS, self._replace_pods, self._change_pod))
                 tasks.create_task(self._resync())
+                tasks.create_task(self.surroundings.run())
         except Exception as error:
             self.broken = f"the observe loop failed: {error!r}"
             log.critical("observe loop failed", exc_info=True)
@@ -145,7 +145,14 @@ class Observer:
         job = self.job(key)
         if job is None:
             return None
-        return Case(self.tenant_of(key), job, tuple(self.attempts(key)), self.gone(key))
+        pods, gone, around = tuple(self.attempts(key)), self.gone(key), self.surroundings
+        events, nodes, room = around.events(job, pods), around.nodes.of(pods), around.room(pods)
+        return Case(self.tenant_of(key), job, pods, gone, events, nodes, room)
+
+    def state(self, key: Key) -> State | None:
+        """The state of a job; None where there is no such Job, or it is not one of Runway's."""
+        tally = self._tallies.get(key)
+        return None if tally is None else tally.state
 
     def job(self, key: Key) -> Job | None:
         """The Job by this name, if it is one of Runway's: others count for quota, but are not shown as jobs."""
@@ -232,39 +239,64 @@ class Observer:
                 continue
             watch.heard, watch.lost = self._clock(), None
             if isinstance(news, Snapshot):
-                changed = replace((item for item in news.items if self._ours(item)), news.version)
+                changed = replace(news.items, news.version)
                 watch.synced, watch.listed = True, max(watch.listed, news.asked)
                 if self.synced:
                     self._first_lists.set()
                 log.info("listed", kind=kind.name, objects=len(news.items), changed=changed, version=news.version)
-            elif not isinstance(news, Contact) and self._ours(news.object):
+            elif not isinstance(news, Contact):
                 change(news.type, news.object)
 
-    def _ours(self, item: Job | Pod) -> bool:
+    def _ours(self, item: Job | Pod | Event | Node) -> bool:
         """Whether an object is in a tenant's namespace: labels can be copied, a namespace cannot be claimed."""
         return item.metadata.namespace in self._tenants
 
+    def _replace_jobs(self, jobs: Iterable[Job], at: int) -> int:
+        return self.store.replace_jobs((job for job in jobs if self._ours(job)), at)
+
+    def _replace_pods(self, pods: Iterable[Pod], at: int) -> int:
+        pods = tuple(pods)
+        self.surroundings.nodes.replace_pods((pod, self._key_of(pod)) for pod in pods)
+        return self.store.replace_pods((pod for pod in pods if self._ours(pod)), at)
+
     def _change_job(self, type_: str, job: Job) -> None:
-        (self.store.drop_job if type_ == "DELETED" else self.store.put_job)(job)
+        if self._ours(job):
+            (self.store.drop_job if type_ == "DELETED" else self.store.put_job)(job)
 
     def _change_pod(self, type_: str, pod: Pod) -> None:
-        (self.store.drop_pod if type_ == "DELETED" else self.store.put_pod)(pod)
+        if type_ == "DELETED":
+            self.surroundings.nodes.drop_pod(pod)
+        else:
+            self.surroundings.nodes.put_pod(pod, self._key_of(pod))
+        if self._ours(pod):
+            (self.store.drop_pod if type_ == "DELETED" else self.store.put_pod)(pod)
+
+    def _key_of(self, pod: Pod) -> Key | None:
+        return owner_of(pod) if self._ours(pod) else None
 
     def _changed(self, key: Key) -> None:
         record = self.store.get(key) or Record()
         self.ledger.book(self.tenant_of(key), key.name, booking_of(record.job, record.pods.values()))
         self._tally(key)
+        self._tell(key)
+
+    def _tell(self, key: Key) -> None:
+        """The one place where it is told that what is known of a job has changed."""
         self._changes.tell(key)
+        for listener in self.listeners:
+            listener(key)
 
     def _tally(self, key: Key) -> None:
-        tenant, before, view = self.tenant_of(key), self._tallies.pop(key, None), self.view(key)
+        tenant, before, job = self.tenant_of(key), self._tallies.pop(key, None), self.job(key)
         if before is not None:
             self.states[tenant, before.state] -= 1
             self.active_ceiling[tenant] -= before.ceiling
-        if view is not None:
-            ceiling = Decimal(view.cost.ceiling) if view.cost and not view.state.over else Decimal()
-            self._tallies[key] = _Tally(view.state, ceiling)
-            self.states[tenant, view.state] += 1
+        if job is not None:
+            spec, cost = spec_of(job), cost_of(job)
+            state = state_of(job, self.attempts(key), self.gone(key), spec.retries if spec else 0)
+            ceiling = (usd(cost.ceiling) if cost and not state.over else None) or Decimal()
+            self._tallies[key] = _Tally(state, ceiling)
+            self.states[tenant, state] += 1
             self.active_ceiling[tenant] += ceiling
 
 

@@ -9,14 +9,16 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from runway.cluster.store import Key
 from runway.errors import JobNotFound, NotReady, RateLimited, TenantRequired, UnknownTenant
 from runway.flow.usage import UsageReport, report_usage
 from runway.http.jobs import find_job
 from runway.http.problems import responses
 from runway.http.schemas import UsageView
-from runway.http.services import services
+from runway.http.services import Services, services
 from runway.http.tenancy import ReadScope
-from runway.jobs.usage import findings
+from runway.jobs.record import record_of
+from runway.jobs.usage import Usage, findings
 
 router = APIRouter(tags=["jobs"])
 
@@ -32,8 +34,14 @@ async def read_usage(request: Request, job_id: str, scope: ReadScope) -> Respons
     """CPU, throttling, memory and GPU figures. 200 also where they are unknown: `source` and `problem` say why."""
     use = services(request)
     key = find_job(use, job_id, scope)
-    report = await report_usage(use.observer, use.prometheus, key, None, now=use.now)
+    report = await report_usage(use.observer, use.prometheus, key, _kept(use, key), now=use.now)
     return Response(_encoder.encode(_view(key.name, report)), media_type="application/json")
+
+
+def _kept(use: Services, key: Key) -> Usage | None:
+    job = use.observer.job(key)
+    record = record_of(job) if job else None
+    return record.usage if record else None
 
 
 def _view(job_id: str, report: UsageReport) -> UsageView:

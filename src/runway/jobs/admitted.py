@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TypeVar
 
 import msgspec
@@ -60,6 +62,8 @@ class CostView:
 
 _Decoded = TypeVar("_Decoded")
 
+_USD = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
+
 _spec_decoder = msgspec.json.Decoder(SpecView)
 _cost_decoder = msgspec.json.Decoder(CostView)
 
@@ -72,6 +76,11 @@ def spec_of(job: Job) -> SpecView | None:
 def cost_of(job: Job) -> CostView | None:
     """The price as admitted; None for a Job that did not come through Runway."""
     return _decode(_cost_decoder, job.metadata.annotations.get(ANNOTATION_COST))
+
+
+def usd(text: str) -> Decimal | None:
+    """An amount as Runway writes it; None for a text that was changed by hand into something else."""
+    return Decimal(text) if _USD.fullmatch(text) else None
 
 
 def _decode(decoder: msgspec.json.Decoder[_Decoded], text: str | None) -> _Decoded | None:

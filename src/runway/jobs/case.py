@@ -28,7 +28,7 @@ class Case:
 
     `pods` are the attempts of this very Job, oldest first, those that no longer exist included: `gone` names them.
     `events` are the warnings on the Job and its pods, oldest first; they fade after an hour. `nodes` are those that the
-    pods were bound to, by name. `room` is known while a pod waits for a node.
+    pods were bound to, by name. `room` is known where the last pod has no node.
     """
 
     tenant: str

@@ -1,19 +1,24 @@
-"""The job view: what a caller sees of a job, derived anew each time from what Kubernetes says. Pure."""
+"""The job view: what a caller sees of a job, derived anew each time from what Kubernetes says. Pure.
+
+The record that is kept on the Job (`record`) stands in for what cannot be seen any more.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
 from runway.jobs.admitted import CostView, SpecView, cost_of, spec_of
-from runway.jobs.attempts import MAX_ATTEMPTS, Attempt, attempts_of, disruptions
+from runway.jobs.attempts import Attempt
 from runway.jobs.case import Case
 from runway.jobs.causes import counts
-from runway.jobs.diagnosis import diagnose
+from runway.jobs.excerpt import Excerpt
 from runway.jobs.failures import Failure
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT, LABEL_NAME
+from runway.jobs.record import Known, Record, actual_of, excerpt_seen, failure_with, known_of, record_of
+from runway.jobs.usage import Usage
 from runway.jobs.waiting import Condition, conditions_between_pods, conditions_of_pod
 from runway.objects import Job, Pod
 
@@ -47,7 +52,8 @@ class JobView:
     """A job as callers see it. `spec` and `cost` are null for a Job that did not come through Runway.
 
     `attempts` are the newest, oldest first; `attempts_left_out` says how many came before them. `disruptions` is how
-    many attempts the cluster ended, which does not count against the retries.
+    many attempts the cluster ended, which does not count against the retries. `excerpt` is the end of the log, as far
+    as it is kept; `usage` what the job used, where that was measured.
     """
 
     id: str
@@ -65,6 +71,8 @@ class JobView:
     failure: Failure | None
     cost: CostView | None
     kubernetes: KubernetesRef
+    excerpt: Excerpt | None
+    usage: Usage | None
 
 
 def job_view(case: Case) -> JobView:
@@ -73,7 +81,10 @@ def job_view(case: Case) -> JobView:
     spec = spec_of(job)
     retries = spec.retries if spec else 0
     state = state_of(job, pods, gone, retries)
-    attempts = attempts_of(case)
+    kept = record_of(job)
+    known = known_of(case, kept)
+    final = kept if kept is not None and kept.state is not None else None
+    attempts = known.attempts
     verdict = job.condition("Complete") or job.condition("Failed")
     return JobView(
         id=job.metadata.name,
@@ -82,15 +93,17 @@ def job_view(case: Case) -> JobView:
         state=state,
         spec=spec,
         created_at=job.metadata.creation_timestamp,
-        started_at=min((item.started_at for item in attempts if item.started_at), default=None),
+        started_at=known.started_at,
         finished_at=verdict.last_transition_time if verdict and state.over else None,
         conditions=_conditions(case, state, retries),
-        attempts=attempts[-MAX_ATTEMPTS:],
-        attempts_left_out=max(0, len(attempts) - MAX_ATTEMPTS),
-        disruptions=disruptions(attempts),
-        failure=diagnose(case),
-        cost=cost_of(job),
+        attempts=list(attempts),
+        attempts_left_out=known.left_out,
+        disruptions=known.disruptions,
+        failure=final.failure if final else failure_with(case, known),
+        cost=_cost(job, state, known, final),
         kubernetes=KubernetesRef(job.metadata.namespace, job.metadata.name),
+        excerpt=final.excerpt if final else excerpt_seen(case) or (kept.excerpt if kept else None),
+        usage=kept.usage if kept else None,
     )
 
 
@@ -115,6 +128,15 @@ def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) 
     return (
         State.RUNNING if any(_started(pod) for pod in pods) and not _will_retry(job, pods, retries) else State.PENDING
     )
+
+
+def _cost(job: Job, state: State, known: Known, final: Record | None) -> CostView | None:
+    """The price as admitted, and what the job cost once it is over."""
+    cost = cost_of(job)
+    if cost is None:
+        return None
+    actual = final.actual if final else actual_of(job, known) if state.over else None
+    return replace(cost, actual=actual)
 
 
 def _conditions(case: Case, state: State, retries: int) -> list[Condition]:

@@ -32,6 +32,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_jobs": ("Jobs known, by state", ("tenant", "state")),
     "runway_active_cost_ceiling_usd": ("The most that jobs which are not over can cost", ("tenant",)),
     "runway_watch_age_seconds": ("Seconds since a watch last heard from Kubernetes", ("kind",)),
+    "runway_record_lag_seconds": ("For how long the job has been over that has waited longest for its record", ()),
     "runway_synced": ("1 once everything was listed", ()),
 }
 """Read at the scrape: resources in GPUs, CPUs, bytes and jobs."""
@@ -73,6 +74,28 @@ class Metrics:
         )
         self.watch_losses = Counter(
             "runway_watch_losses_total", "Times contact with Kubernetes was lost", ("kind",), registry=self.registry
+        )
+
+        self.records = Counter(
+            "runway_records_total",
+            "Writes of kept evidence by outcome: kept, conflict, gone, failed; log_lost: kept without the log",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.jobs_finished = Counter(
+            "runway_jobs_finished_total", "Jobs that are over, each once", ("tenant", "state"), registry=self.registry
+        )
+        self.failures = Counter(
+            "runway_failures_total",
+            "Failed jobs by the verdict, each once",
+            ("tenant", "code", "category"),
+            registry=self.registry,
+        )
+        self.actual_cost = Counter(
+            "runway_actual_cost_usd_total",
+            "What jobs that are over have cost, each once",
+            ("tenant",),
+            registry=self.registry,
         )
 
     def read_at_scrape(self, read: Callable[[], Iterable[Sample]]) -> None:
