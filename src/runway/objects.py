@@ -193,11 +193,13 @@ class Pod(_Part, frozen=True):
         return next((item for item in self.status.conditions if item.type == type_), None)
 
 
-def with_last_words_of(pod: Pod, known: Pod) -> Pod:
-    """A newer state of a pod, with the last words of the one before where the kubelet has lost them since.
+def keeping(pod: Pod, known: Pod) -> Pod:
+    """A newer state of a pod, with what the one before told and the kubelet has written over since."""
+    return _with_last_words_of(_with_grace_of(pod, known), known)
 
-    The kubelet reads the log anew for each status that it builds, also after it has removed the log of a deleted pod.
-    """
+
+def _with_last_words_of(pod: Pod, known: Pod) -> Pod:
+    """The kubelet reads the log anew for each status that it builds, also after it has removed a deleted pod's log."""
     now, before = pod.container.terminated, known.container.terminated
     if now is None or before is None or now.last_words is not None or before.last_words is None:
         return pod
@@ -205,6 +207,17 @@ def with_last_words_of(pod: Pod, known: Pod) -> Pod:
     first, *others = pod.status.container_statuses
     first = msgspec.structs.replace(first, state=msgspec.structs.replace(first.state, terminated=told))
     return msgspec.structs.replace(pod, status=msgspec.structs.replace(pod.status, container_statuses=(first, *others)))
+
+
+def _with_grace_of(pod: Pod, known: Pod) -> Pod:
+    """When all has ended the kubelet deletes the pod with a grace period of 0, and leaves the deletion timestamp, which
+    was worked out with the real one."""
+    now, before = pod.metadata, known.metadata
+    same = now.deletion_timestamp is not None and now.deletion_timestamp == before.deletion_timestamp
+    if not same or now.deletion_grace_period_seconds or not before.deletion_grace_period_seconds:
+        return pod
+    kept = msgspec.structs.replace(now, deletion_grace_period_seconds=before.deletion_grace_period_seconds)
+    return msgspec.structs.replace(pod, metadata=kept)
 
 
 def version(item: Job | Pod | Event | Node) -> int:

@@ -121,7 +121,7 @@ def by_hand(container: Document, pod: Document | None = None, seconds: int = WAI
 
 MADE_BY_HAND: dict[str, Case] = {
     "an image that is not there": Case(
-        by_hand({"image": "runway.local/nosuch:1", "imagePullPolicy": "Never"}), "image_not_found"
+        by_hand({"image": "runway.local/nosuch:1", "imagePullPolicy": "Never"}), "image_pull_failed", ["Never"]
     ),
     "an image's name that is none": Case(by_hand({"image": "runway.local/UPPER:1"}), "image_name_invalid"),
     "a config map that is not there": Case(
@@ -207,6 +207,6 @@ def test_the_verdict_says_what_happened(name: str, verdicts: dict[str, Document]
     assert verdicts[name]["state"] == "failed"
     assert failure["code"] == case.code, failure
     words = json.dumps([failure["message"], failure["hint"], failure["evidence"]])
-    assert [word for word in case.said if word not in words] == []
+    assert [word for word in case.said if word not in words] == [], verdicts[name]
     assert {key: failure["evidence"].get(key) for key in case.evidence} == case.evidence
     assert failure["hint"]

@@ -94,7 +94,7 @@ def test_a_tainted_node_is_told_apart_from_a_lost_one(stage: Stage, kubernetes: 
         view = stage.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt", 60)
         assert (view["attempts"][0]["cause"], view["attempts"][0]["counted"]) == ("node_tainted", False)
         view = stage.until(view["id"], lambda seen: codes(seen) == ["unschedulable"], "waits for the tainted node", 30)
-        assert "test.runway/maintenance" in view["conditions"][0]["message"]
+        assert "taint" in view["conditions"][0]["message"]
     finally:
         kubernetes.run("taint", "node", NODE_NAME, "test.runway/maintenance:NoExecute-")
 

@@ -263,3 +263,24 @@ def test_the_kubelets_failure_to_read_the_log_is_nobodys_last_words() -> None:
     found = pod(state=ended(143, message=LOST_WORDS)).container.terminated
     assert found is not None
     assert found.last_words is None
+
+
+def test_a_pods_grace_period_outlives_the_kubelets_last_delete(watched: Watched) -> None:
+    """Recorded on Kubernetes 1.35.4: the last delete sets the period to 0 and leaves the timestamp as it was."""
+    watched.store.put_job(job("a"))
+    watched.store.put_pod(pod("a-1", of="a", version=2, state=running(), deleted=70, grace=10))
+    watched.store.put_pod(pod("a-1", of="a", version=3, state=ended(137, finished=70), deleted=70, grace=0))
+    watched.store.drop_pod(pod("a-1", of="a", version=4, state=ended(137, finished=70), deleted=70, grace=0))
+    record = watched.store.get(key("a"))
+    assert record is not None
+    (last,) = record.all_pods()
+    assert last.metadata.deletion_grace_period_seconds == 10
+
+
+def test_a_shorter_grace_period_that_moves_the_deletion_is_taken(watched: Watched) -> None:
+    watched.store.put_job(job("a"))
+    watched.store.put_pod(pod("a-1", of="a", version=2, state=running(), deleted=70, grace=10))
+    watched.store.put_pod(pod("a-1", of="a", version=3, state=running(), deleted=62, grace=0))
+    record = watched.store.get(key("a"))
+    assert record is not None
+    assert record.pods["a-1"].metadata.deletion_grace_period_seconds == 0

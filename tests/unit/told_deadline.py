@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.support.builders import Json, condition, disrupted, ended, pod, running, unschedulable, waiting, warning
 from tests.support.told import DEADLINE, INFRA, POLICY, RUNWAY, USER, C, Told, overdue, rejected
 
+EPOCH = -1795507200  # What the kubelet writes for a time that it does not know, in seconds after START.
 _GPU_QUOTA = (
     'Error creating: pods "rw-aaaaaaaaaaaaaaaaaaaa-x7k2p" is forbidden: exceeded quota: runway, '
     "requested: requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=2, limited: requests.nvidia.com/gpu=2"
@@ -72,6 +73,16 @@ DEADLINES: dict[str, Told] = {
             warning(overdue(), "Failed", "Error: ImagePullBackOff"),
         ],
         evidence={"event_reason": "Failed", "job_reason": "DeadlineExceeded"},
+    ),
+    # Recorded likewise, once the pod's deletion was through.
+    "an image that could not be pulled, and an end that the kubelet made up": Told(
+        C.REGISTRY_UNAVAILABLE, INFRA, True, "lookup runway.local: no such host",
+        [overdue(ended(137, "ContainerStatusUnknown", started=EPOCH, finished=EPOCH))], job=DEADLINE,
+        events=[
+            warning(overdue(), "Failed", 'Failed to pull image "runway.local/nosuch:1": dial tcp: lookup runway.local: '
+                "no such host"),
+            warning(overdue(), "Failed", "Error: ImagePullBackOff"),
+        ],
     ),
     # Recorded likewise.
     "a name that is none, in a pod that was told to end": Told(

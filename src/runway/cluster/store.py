@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from runway.objects import Job, Pod, version, with_last_words_of
+from runway.objects import Job, Pod, keeping, version
 
 MAX_GONE: Final = 16
 """Deleted pods remembered per job: a deadline or a drain deletes the pod, and with it the only trace of the attempt."""
@@ -109,7 +109,7 @@ class Store:
         known = record.pods.get(pod.metadata.name)
         if known is not None and version(pod) < version(known):
             return
-        record.pods[pod.metadata.name] = pod if known is None else with_last_words_of(pod, known)
+        record.pods[pod.metadata.name] = pod if known is None else keeping(pod, known)
         self._changed(key)
 
     def drop_pod(self, pod: Pod) -> None:
@@ -121,7 +121,7 @@ class Store:
         if record is None or known is None:
             return
         if record.job is not None:
-            record.gone[pod.metadata.name] = with_last_words_of(pod, known)
+            record.gone[pod.metadata.name] = keeping(pod, known)
             if len(record.gone) > MAX_GONE:
                 del record.gone[next(iter(record.gone))]
         self._settle(key, record)

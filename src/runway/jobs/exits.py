@@ -75,6 +75,11 @@ def start_of(ended: Terminated) -> datetime | None:
     return started if started is not None and started.year > 1970 and ended.reason not in _NEVER_STARTED else None
 
 
+def never_seen(ended: Terminated) -> bool:
+    """Whether this is the end that the kubelet makes up for a container that did not exist when its pod was deleted."""
+    return ended.reason in _LOST and start_of(ended) is None
+
+
 def end_of(ended: Terminated, limit: str | None) -> Finding | None:
     """What the end of a container means, without its pod; None for a good one. `limit` is its memory limit."""
     if ended.reason in _LOST:

@@ -21,7 +21,7 @@ from typing import Final
 
 from runway.jobs.admitted import spec_of
 from runway.jobs.case import Case
-from runway.jobs.exits import not_started
+from runway.jobs.exits import never_seen, not_started
 from runway.jobs.failures import FailureCode, Finding
 from runway.jobs.scheduling import unschedulable
 from runway.jobs.wording import bounded, one_line
@@ -79,7 +79,8 @@ def start_of_pod(case: Case, pod: Pod) -> Finding | None:
     waiting = pod.container.waiting
     if waiting is not None and waiting.reason not in _UNDER_WAY:
         return _waiting(case, waiting)
-    if pod.container.running is not None or pod.container.terminated is not None:
+    ended = pod.container.terminated
+    if pod.container.running is not None or (ended is not None and not never_seen(ended)):
         return None
     for event in reversed(case.events_on(pod)):
         if (finding := _told_by(case, pod, event)) is not None:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from runway.jobs.admitted import CostView, SpecView, cost_of, spec_of
 from runway.jobs.attempts import Attempt
 from runway.jobs.case import Case
-from runway.jobs.causes import counts
+from runway.jobs.causes import counts, ran
 from runway.jobs.excerpt import Excerpt
 from runway.jobs.failures import Failure
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT, LABEL_NAME
@@ -123,11 +123,9 @@ def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) 
     if cancelled:
         return State.CANCELLING
     if live:
-        return State.RUNNING if any(_started(pod) for pod in live) else State.PENDING
+        return State.RUNNING if any(map(ran, live)) else State.PENDING
     # Between the end of the last attempt and Kubernetes' verdict a job is still running, not waiting for anything.
-    return (
-        State.RUNNING if any(_started(pod) for pod in pods) and not _will_retry(job, pods, retries) else State.PENDING
-    )
+    return State.RUNNING if any(map(ran, pods)) and not _will_retry(job, pods, retries) else State.PENDING
 
 
 def _cost(job: Job, state: State, known: Known, final: Record | None) -> CostView | None:
@@ -148,10 +146,6 @@ def _conditions(case: Case, state: State, retries: int) -> list[Condition]:
         retrying = bool(case.pods) and _will_retry(case.job, case.pods, retries)
         found += conditions_between_pods(case, retrying=retrying)
     return found
-
-
-def _started(pod: Pod) -> bool:
-    return pod.container.running is not None or pod.container.terminated is not None
 
 
 def _live(pods: Sequence[Pod], gone: frozenset[str]) -> list[Pod]:
