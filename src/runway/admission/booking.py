@@ -33,9 +33,11 @@ def booking_of(job: Job | None, pods: Iterable[Pod]) -> Booking | None:
     # Pods of an earlier Job of the same name: deleted while its pod still runs, and submitted again.
     others = sum(by_job.values(), NOTHING)
     to_come = NOTHING if job is None or _done(job, pods) else _amounts(job.spec.template.spec, _pods_at_once(job))
-    amounts = to_come.union(own) + others
+    standing = to_come.union(own)
     terminating = sum((_amounts(pod.spec) for pod in live if pod.terminating), NOTHING)
-    return None if amounts == NOTHING else Booking(amounts, terminating)
+    if standing + others == NOTHING:
+        return None
+    return Booking(standing + others, terminating, NOTHING if job is None else standing)
 
 
 def _done(job: Job, pods: list[Pod]) -> bool:
