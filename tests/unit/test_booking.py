@@ -119,6 +119,28 @@ def test_what_is_held(case: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pods", "amounts"),
+    [
+        ([], ONE),
+        ([gpu_pod(state=running())], ONE),
+        ([gpu_pod(state=ended(1))], ONE),
+        ([gpu_pod(state=running(), controller=EARLIER)], TWO),
+    ],
+    ids=["no pod is known", "its pod is known", "a second attempt may be on its way", "another's pod"],
+)
+def test_a_deleted_job_holds_its_amounts_until_its_pods_are_certainly_known(pods: list[Pod], amounts: Amounts) -> None:
+    assert booking_of(None, pods, [gpu_job()]) == Booking(amounts)
+
+
+def test_a_deleted_job_counts_beside_its_successor() -> None:
+    assert booking_of(gpu_job(), [], [job(uid=EARLIER, requests=GPU_JOB)]) == Booking(TWO, own=ONE)
+
+
+def test_a_deleted_job_that_had_succeeded_holds_nothing() -> None:
+    assert booking_of(None, [gpu_pod(state=ended())], [gpu_job()]) is None
+
+
+@pytest.mark.parametrize(
     ("requests", "amounts"),
     [
         ({"cpu": "500m", "memory": "64Mi"}, Amounts(0, 500, 64 << 20, 1)),

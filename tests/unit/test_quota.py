@@ -50,6 +50,15 @@ def test_a_job_that_is_seen_before_its_create_is_answered_is_not_counted_twice()
     assert (account.reserved, account.used.gpu) == (NOTHING, 2)
 
 
+def test_a_create_under_an_open_reservation_is_refused_where_it_does_not_fit_any_more() -> None:
+    """The first create made the Job after all; that was deleted, its pod still ends, and the key is submitted again."""
+    book = ledger()
+    book.reserve("vision", "rw-new", request(gpu=2))
+    book.book("vision", "rw-new", Booking(request(gpu=2)))
+    assert refusal(book, request(gpu=2)).violations[0].message == "2 of 2 are used or reserved, 0 free"
+    assert book.accounts["vision"].reserved == request(gpu=2)
+
+
 def test_pods_of_an_earlier_job_of_the_name_do_not_end_the_reservation_of_a_create_in_flight() -> None:
     book = ledger()
     book.reserve("vision", "rw-a", request(gpu=1))
@@ -248,15 +257,12 @@ class LedgerLaws(RuleBasedStateMachine):
 
     @rule(tenant=TENANTS, job_id=IDS, asked=AMOUNTS)
     def reserve(self, tenant: str, job_id: str, asked: Amounts) -> None:
-        before = self.reservations.get((tenant, job_id), NOTHING)
-        own = self.bookings.get((tenant, job_id), Booking(NOTHING)).own
-        after = before.union(asked)
-        more = after.union(own) - before.union(own)
-        taken, limit = self._reserved(tenant) + self._used(tenant), self.book_.accounts[tenant].limit
+        after = self.reservations.get((tenant, job_id), NOTHING).union(asked)
+        taken, limit = self._reserved(tenant, but=job_id) + self._used(tenant), self.book_.accounts[tenant].limit
         short = {
             name
             for name in NAMES
-            if getattr(more, name) and getattr(taken, name) + getattr(more, name) > getattr(limit, name)
+            if getattr(asked, name) and getattr(taken, name) + getattr(after, name) > getattr(limit, name)
         }
         if short:
             with pytest.raises(QuotaExceeded) as caught:
@@ -303,10 +309,11 @@ class LedgerLaws(RuleBasedStateMachine):
     def _used(self, tenant: str) -> Amounts:
         return _sum({key: booking.amounts for key, booking in self.bookings.items()}, tenant)
 
-    def _reserved(self, tenant: str) -> Amounts:
+    def _reserved(self, tenant: str, but: str | None = None) -> Amounts:
         """What is reserved and not booked for the same Job already."""
-        own = {key: booking.own for key, booking in self.bookings.items() if key in self.reservations}
-        either = {key: amounts.union(own.get(key, NOTHING)) for key, amounts in self.reservations.items()}
+        reservations = {key: amounts for key, amounts in self.reservations.items() if key[1] != but}
+        own = {key: booking.own for key, booking in self.bookings.items() if key in reservations}
+        either = {key: amounts.union(own.get(key, NOTHING)) for key, amounts in reservations.items()}
         return _sum(either, tenant) - _sum(own, tenant)
 
 

@@ -120,12 +120,13 @@ class Ledger:
         """Reserve what a job asks for, or raise QuotaExceeded with every resource that does not fit.
 
         A job that is reserved already, by a create whose outcome is not yet known, keeps its reservation. It grows
-        where this create asks for more: either of the two may be the one that Kubernetes carries out.
+        where this create asks for more: either of the two may be the one that Kubernetes carries out. Whether it fits
+        is asked again: pods of a Job that the first create made, and that was deleted, may hold their part by now.
         """
         account = self.accounts[tenant]
-        before, own = account.reservations.get(job_id, NOTHING), account.bookings.get(job_id, _NO_BOOKING).own
-        reservation = before.union(request)
-        violations = _violations(account, reservation.union(own) - before.union(own))
+        reservation = account.reservations.get(job_id, NOTHING).union(request)
+        taken = account.used + account.reserved - account.reserved_beyond_booking(job_id)
+        violations = _violations(account.limit, taken, request, reservation)
         if violations:
             holders = account.holders([violation.field for violation in violations])
             raise QuotaExceeded(
@@ -172,14 +173,14 @@ def _put(entries: dict[str, _Entry], job_id: str, entry: _Entry | None) -> None:
         entries[job_id] = entry
 
 
-def _violations(account: Account, request: Amounts) -> tuple[Violation, ...]:
-    taken = account.used + account.reserved
+def _violations(limits: Amounts, taken: Amounts, request: Amounts, reservation: Amounts) -> tuple[Violation, ...]:
+    """Where a reservation does not fit beside what others have taken, as far as this request is concerned."""
     show: dict[str, Callable[[int], str]] = {"gpu": str, "cpu": format_cpu, "memory": format_bytes, "jobs": str}
     found = []
     for item in fields(Amounts):
         name = item.name
-        asked, held, limit = getattr(request, name), getattr(taken, name), getattr(account.limit, name)
-        if asked and held + asked > limit:
+        asked, held, limit = getattr(request, name), getattr(taken, name), getattr(limits, name)
+        if asked and held + getattr(reservation, name) > limit:
             free = max(0, limit - held)
             found.append(
                 Violation(
