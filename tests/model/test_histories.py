@@ -115,9 +115,8 @@ class Histories(RuleBasedStateMachine):
     @rule(which=WHICH, back=WHICH, turns=TURNS)
     def give_up(self, which: int, back: int, turns: int) -> None:
         """The connection of a caller breaks, and its request is cancelled."""
-        process = self._process(which)
-        if process and (tasks := process.serving):
-            tasks[-1 - back % len(tasks)].cancel()
+        if process := self._process(which):
+            process.give_up(back)
         self._go_on(turns)
 
     @rule(which=WHICH, job=WHICH, turns=TURNS)

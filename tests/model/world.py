@@ -52,16 +52,16 @@ class World:
         """A caller submits."""
         request = Request(tenant, key, spec, process, self.loop.time())
         self.requests.append(request)
-        process.serve(self._submit(request))
+        process.serve(lambda: self._submit(request))
         return request
 
     def cancel(self, process: Process, key: Key) -> None:
         """A caller cancels a job."""
-        process.serve(self._quietly(process.cancel_job(key, self.api.now())))
+        process.serve(lambda: self._quietly(process.cancel_job(key, self.api.now())))
 
     def dry_run(self, process: Process, tenant: str, spec: Json) -> None:
         """A caller only asks."""
-        process.serve(self._quietly(process.submitter.dry_run(tenant, spec)))
+        process.serve(lambda: self._quietly(process.submitter.dry_run(tenant, spec)))
 
     def kill(self, process: Process) -> None:
         """kill -9."""
