@@ -68,6 +68,29 @@ async def test_a_pod_that_was_told_to_end_proves_no_success(runway: Runway) -> N
     assert (await runway.quota())["used"]["gpu"] == 4
 
 
+async def test_a_deleted_job_counts_until_all_its_pods_are_known(runway: Runway) -> None:
+    """Someone deletes the Job, and the watch of pods has not told of its pod yet: that one is found by a list."""
+    job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]
+    pod = runway.kubernetes.start_pod(job_id, running=False)
+    runway.kubernetes.history["pods"].clear()
+    runway.kubernetes.delete_job(job_id)
+    assert (await runway.submit(resources={"gpu": 1})).json()["code"] == "quota_exceeded"
+
+    async def listed() -> bool:
+        assert (await runway.quota())["used"]["gpu"] == 4
+        return runway.kubernetes.calls.count(("GET", "/api/v1/pods")) > 1
+
+    await runway.until(listed)
+    runway.kubernetes.remove_pod(pod)
+    await _until_gpus(runway, 0)
+
+
+async def test_a_deleted_job_without_pods_frees_its_quota(runway: Runway) -> None:
+    job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]
+    runway.kubernetes.delete_job(job_id)
+    await _until_gpus(runway, 0)
+
+
 async def test_a_resync_corrects_and_counts_what_the_watch_missed(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes, resync_seconds=1) as runway:
         job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]

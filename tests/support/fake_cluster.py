@@ -209,6 +209,10 @@ class FakeKubernetes:
         """The Job controller's verdict: it failed."""
         self._verdict(job_name, "Failed", reason)
 
+    def announce_failure(self, job_name: str, reason: str) -> None:
+        """The Job controller will fail the Job once its pods have ended."""
+        self._verdict(job_name, "FailureTarget", reason)
+
     def delete_job(self, job_name: str) -> None:
         """The Job is gone; its pods may not be."""
         self._remove("jobs", self.job(job_name))

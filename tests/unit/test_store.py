@@ -76,10 +76,30 @@ def test_stale_news_changes_nothing_and_is_not_told(watched: Watched) -> None:
     assert (watched.version(), watched.changed) == ("7", [])
 
 
-def test_a_deleted_job_without_pods_leaves_nothing(watched: Watched) -> None:
-    watched.store.put_job(job("a", version=5))
-    watched.store.drop_job(job("a", version=6))
+def test_a_finished_job_that_is_deleted_without_pods_leaves_nothing(watched: Watched) -> None:
+    watched.store.put_job(job("a", version=5, verdict="Complete"))
+    watched.store.drop_job(job("a", version=6, verdict="Complete"))
     assert (watched.store.get(key("a")), watched.names(), watched.changed) == (None, [], ["a", "a"])
+
+
+def test_an_unfinished_job_that_is_deleted_is_kept_until_its_pods_are_known(watched: Watched) -> None:
+    watched.store.put_job(job("a", version=5, uid="first"))
+    watched.store.drop_job(job("a", version=6, uid="first"))
+    assert (watched.job(), watched.names(), watched.store.unconfirmed()) == (None, [], frozenset({"first"}))
+    record = watched.store.get(key("a"))
+    assert record is not None
+    assert list(record.deleted_jobs) == ["first"]
+    watched.changed.clear()
+    watched.store.confirm(watched.store.unconfirmed())
+    assert (watched.store.get(key("a")), watched.store.unconfirmed(), watched.changed) == (None, frozenset(), ["a"])
+
+
+def test_what_is_confirmed_of_a_job_leaves_its_successor(watched: Watched) -> None:
+    watched.store.put_job(job("a", version=5, uid="first"))
+    watched.store.put_job(job("a", version=9, uid="second"))
+    assert watched.store.unconfirmed() == {"first"}
+    watched.store.confirm({"first"})
+    assert (watched.version(), watched.names()) == ("9", ["a"])
 
 
 def test_what_was_never_seen_can_be_dropped(watched: Watched) -> None:
@@ -122,6 +142,7 @@ def test_pods_outlive_their_job_until_they_are_deleted(watched: Watched) -> None
     watched.store.put_job(job("a", version=5))
     watched.store.put_pod(of("a", "a-1"))
     watched.store.drop_job(job("a", version=6))
+    watched.store.confirm(watched.store.unconfirmed())
     assert (watched.job(), watched.pods(), watched.names()) == (None, ["a-1"], [])
     watched.store.drop_pod(of("a", "a-1", version=2))
     assert watched.store.get(key("a")) is None

@@ -2,7 +2,8 @@
 
 A Job holds its amounts while it is unfinished; every pod that has not ended holds its own, whatever became of its Job,
 and whoever made it. A Job of Runway's has one pod at a time (`podReplacementPolicy: Failed`), so an unfinished Job and
-its pod are one holding; should there ever be two pods at once, both count.
+its pod are one holding; should there ever be two pods at once, both count. A Job that was deleted before it had
+finished holds its amounts until all its pods are certainly known, since the watch of pods can be behind that of Jobs.
 
 A Job that needs one success is done when a pod of it has succeeded, about a second before the Job controller says so.
 That nothing can follow is proven in docs/architecture.md, "When quota is released".
@@ -18,8 +19,8 @@ from runway.jobs.requests import requests_of
 from runway.objects import Job, Pod, PodSpec
 
 
-def booking_of(job: Job | None, pods: Iterable[Pod]) -> Booking | None:
-    """What is held under this name; None when nothing is."""
+def booking_of(job: Job | None, pods: Iterable[Pod], deleted: Iterable[Job] = ()) -> Booking | None:
+    """What is held under this name; None when nothing is. `deleted` are Jobs whose pods may not all be known yet."""
     pods = list(pods)
     uid = None if job is None else job.metadata.uid
     live = [pod for pod in pods if not pod.ended]
@@ -29,12 +30,19 @@ def booking_of(job: Job | None, pods: Iterable[Pod]) -> Booking | None:
     # Several pods of one Job are one job all the same.
     by_job = {controller: replace(amounts, jobs=1) for controller, amounts in held.items()}
     own = by_job.pop(uid, NOTHING)
-    # Pods of an earlier Job of the same name: deleted while its pod still runs, and submitted again.
-    others = sum(by_job.values(), NOTHING)
-    to_come = NOTHING if job is None or _done(job, pods) else _amounts(job.spec.template.spec, _pods_at_once(job))
-    amounts = to_come.union(own) + others
+    standing = own if job is None else own.union(_to_come(job, pods))
+    # An earlier Job of the same name: deleted while its pod still runs, and submitted again.
+    earlier = sum((_to_come(gone, pods).union(by_job.pop(gone.metadata.uid, NOTHING)) for gone in deleted), NOTHING)
+    others = earlier + sum(by_job.values(), NOTHING)
     terminating = sum((_amounts(pod.spec) for pod in live if pod.terminating), NOTHING)
-    return None if amounts == NOTHING else Booking(amounts, terminating)
+    if standing + others == NOTHING:
+        return None
+    return Booking(standing + others, terminating, NOTHING if job is None else standing)
+
+
+def _to_come(job: Job, pods: list[Pod]) -> Amounts:
+    """What pods of a Job may hold that are not known yet."""
+    return NOTHING if _done(job, pods) else _amounts(job.spec.template.spec, _pods_at_once(job))
 
 
 def _done(job: Job, pods: list[Pod]) -> bool:

@@ -36,6 +36,8 @@ class Record:
     job: Job | None = None
     pods: dict[str, Pod] = field(default_factory=dict)
     gone: dict[str, Pod] = field(default_factory=dict)
+    deleted_jobs: dict[str, Job] = field(default_factory=dict)
+    """By uid, Jobs that were deleted before they had finished, and whose pods may not all be known yet."""
 
     def all_pods(self) -> list[Pod]:
         """Every pod known of, oldest first."""
@@ -50,7 +52,8 @@ class Store:
         self._records: dict[Key, Record] = {}
         self._order: list[tuple[datetime, Key]] = []
         self._jobs_through = 0
-        self._deleted: set[str] | None = None
+        self._notes: list[set[str]] = []
+        self._unconfirmed: dict[str, Key] = {}
 
     def get(self, key: Key) -> Record | None:
         """The record of a job, or None where nothing of it is known."""
@@ -83,9 +86,8 @@ class Store:
         if record.job is None:
             insort(self._order, (_created(job), key))
         elif record.job.metadata.uid != job.metadata.uid:
-            self._forget_order(key, record.job)
+            self._end_job(key, record, record.job)
             insort(self._order, (_created(job), key))
-            record.gone.clear()
         record.job = job
         self._changed(key)
 
@@ -97,10 +99,24 @@ class Store:
         record = self._records.get(key)
         if record is None or record.job is None or version(job) < version(record.job):
             return
-        self._forget_order(key, record.job)
+        self._end_job(key, record, record.job)
         record.job = None
-        record.gone.clear()
         self._settle(key, record)
+
+    def unconfirmed(self) -> frozenset[str]:
+        """The uids of Jobs that were deleted before they had finished, and whose pods may not all be known yet.
+
+        Jobs and pods are told of by two watches, and one may be behind the other.
+        """
+        return frozenset(self._unconfirmed)
+
+    def confirm(self, uids: Iterable[str]) -> None:
+        """Every pod of these deleted Jobs is known: all pods were listed after the deletion was."""
+        for uid in uids:
+            key = self._unconfirmed.pop(uid)
+            record = self._records[key]
+            del record.deleted_jobs[uid]
+            self._settle(key, record)
 
     def put_pod(self, pod: Pod) -> None:
         """Take in a pod as seen, unless a newer version of it is known."""
@@ -129,11 +145,12 @@ class Store:
     @contextmanager
     def noting_deletes(self) -> Iterator[set[str]]:
         """The uids of what is deleted meanwhile, so that a list which was taken before does not bring it back."""
-        self._deleted = set()
+        note: set[str] = set()
+        self._notes.append(note)
         try:
-            yield self._deleted
+            yield note
         finally:
-            self._deleted = None
+            self._notes = [other for other in self._notes if other is not note]
 
     def replace_jobs(self, jobs: Iterable[Job], at: int) -> int:
         """Take in a list of all Jobs as of version `at`. Returns how many records it corrected."""
@@ -165,13 +182,21 @@ class Store:
         return corrected
 
     def _settle(self, key: Key, record: Record) -> None:
-        if record.job is None and not record.pods:
+        if record.job is None and not record.pods and not record.deleted_jobs:
             del self._records[key]
         self._changed(key)
 
     def _note_deleted(self, item: Job | Pod) -> None:
-        if self._deleted is not None:
-            self._deleted.add(item.metadata.uid)
+        for note in self._notes:
+            note.add(item.metadata.uid)
+
+    def _end_job(self, key: Key, record: Record, job: Job) -> None:
+        """The Job of a record is no more, and with it what was remembered of pods that it had."""
+        self._forget_order(key, job)
+        record.gone.clear()
+        if not job.finished:
+            record.deleted_jobs[job.metadata.uid] = job
+            self._unconfirmed[job.metadata.uid] = key
 
     def _forget_order(self, key: Key, job: Job) -> None:
         del self._order[bisect_left(self._order, (_created(job), key))]

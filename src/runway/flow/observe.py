@@ -3,8 +3,10 @@
 1. One reflector for Jobs and one for pods list, then watch, everything in the tenants' namespaces, whoever made it.
 2. Each snapshot replaces, and each change updates, the store.
 3. Each changed record is booked in the ledger and counted by state, at once: quota is released by what is observed.
-4. Runway is synced when both reflectors have brought their first snapshot.
-5. Every few minutes everything is listed once more beside the watch; what differs is corrected, and counted as drift.
+4. Runway is synced when both reflectors have brought their first snapshot, Jobs first and then pods.
+5. When an unfinished Job was deleted, the pods are listed once more: one of its own may not have been told of yet, and
+   until then the Job counts. Jobs first, then pods: so no pod is missed whose Job is gone already.
+6. Every few minutes everything is listed once more beside the watch; what differs is corrected, and counted as drift.
 
 What stands around the jobs, warnings and nodes, is watched apart (`flow/surroundings.py`): none of the above needs it.
 """
@@ -26,6 +28,7 @@ import structlog
 
 from runway.admission.booking import booking_of
 from runway.admission.quota import Amounts, Ledger
+from runway.cluster.backoff import Backoff
 from runway.cluster.client import JOBS, PODS, Kind, Kubernetes
 from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
 from runway.cluster.store import Key, Record, Store, owner_of
@@ -74,8 +77,9 @@ class Observer:
         self._tenants = {tenant.namespace: name for name, tenant in policy.tenants.items()}
         self._metrics = metrics
         self._resync_seconds = resync_seconds
-        self._listing = asyncio.Lock()
+        self._jobs_listed = asyncio.Event()
         self._first_lists = asyncio.Event()
+        self._doubt = asyncio.Event()
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -99,6 +103,7 @@ class Observer:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow(JOBS, self._replace_jobs, self._change_job))
                 tasks.create_task(self._follow(PODS, self._replace_pods, self._change_pod))
+                tasks.create_task(self._confirm())
                 tasks.create_task(self._resync())
                 tasks.create_task(self.surroundings.run())
         except Exception as error:
@@ -193,8 +198,28 @@ class Observer:
         await self._first_lists.wait()
         if self.watches[JOBS.name].listed < moment:
             await self._list_again(JOBS, self.store.replace_jobs, grace=0.0)
+            moment = self._clock()
         if self.watches[PODS.name].listed < moment:
             await self._list_again(PODS, self.store.replace_pods, grace=0.0)
+
+    async def _confirm(self) -> None:
+        """List all pods after an unfinished Job was deleted; only then is it known what it still holds."""
+        backoff = Backoff(self._jitter)
+        while True:
+            await self._doubt.wait()
+            self._doubt.clear()
+            await self._sleep(backoff.next())  # What is deleted together is confirmed by one list.
+            deleted = self.store.unconfirmed()
+            if not deleted:
+                continue
+            try:
+                await self._list_again(PODS, self.store.replace_pods, grace=0.0)
+            except (ClusterError, PublicError) as error:
+                log.warning("pods of deleted jobs not listed yet", jobs=len(deleted), reason=str(error))
+                self._doubt.set()
+            else:
+                self.store.confirm(deleted)
+                backoff.reset()
 
     async def _resync(self) -> None:
         while True:
@@ -212,13 +237,12 @@ class Observer:
     ) -> None:
         """List beside the watch, which has `grace` seconds to bring the same before a difference counts as drift."""
         asked, watch = self._clock(), self.watches[kind.name]
-        async with self._listing:
-            with self.store.noting_deletes() as deleted:
-                listing = await self._kubernetes.list(kind)
-                if grace:
-                    await self._sleep(grace)
-                items = [item for item in listing.items if self._ours(item) and item.metadata.uid not in deleted]
-                corrected = replace(items, int(listing.metadata.resource_version))
+        with self.store.noting_deletes() as deleted:
+            listing = await self._kubernetes.list(kind)
+            if grace:
+                await self._sleep(grace)
+            items = [item for item in listing.items if self._ours(item) and item.metadata.uid not in deleted]
+            corrected = replace(items, int(listing.metadata.resource_version))
         watch.listed = max(watch.listed, asked)
         if grace and corrected:
             self._metrics.corrections.labels(kind.name).inc(corrected)
@@ -231,6 +255,8 @@ class Observer:
         change: Callable[[str, Object], None],
     ) -> None:
         watch = self.watches[kind.name]
+        if kind.name != JOBS.name:
+            await self._jobs_listed.wait()
         async for news in reflect(self._kubernetes, kind, sleep=self._sleep, jitter=self._jitter, clock=self._clock):
             if isinstance(news, Lost):
                 watch.lost = news.reason
@@ -241,6 +267,7 @@ class Observer:
             if isinstance(news, Snapshot):
                 changed = replace(news.items, news.version)
                 watch.synced, watch.listed = True, max(watch.listed, news.asked)
+                self._jobs_listed.set()
                 if self.synced:
                     self._first_lists.set()
                 log.info("listed", kind=kind.name, objects=len(news.items), changed=changed, version=news.version)
@@ -276,7 +303,10 @@ class Observer:
 
     def _changed(self, key: Key) -> None:
         record = self.store.get(key) or Record()
-        self.ledger.book(self.tenant_of(key), key.name, booking_of(record.job, record.pods.values()))
+        booking = booking_of(record.job, record.pods.values(), record.deleted_jobs.values())
+        self.ledger.book(self.tenant_of(key), key.name, booking)
+        if record.deleted_jobs:
+            self._doubt.set()
         self._tally(key)
         self._tell(key)
 
