@@ -94,13 +94,13 @@ async def open_log(
     attempt, pod = await _started(observer, key, query) if query.follow else _find(observer, key, query)
     name = pod.metadata.name
     if name in observer.gone(key):
-        raise _gone(name, pod)
+        raise _gone(observer, key, name, pod)
     reader = _Reader(kubernetes, observer, key, name, query, clock, sleep, jitter)
     try:
         first = await reader.connect()
     except ObjectMissing as error:
         if pod.ended or pod.terminating:
-            raise _gone(name, pod) from error
+            raise _gone(observer, key, name, pod) from error
         raise KubernetesUnavailable(f"the node of pod {name} does not know it at the moment: {error}") from error
     except Refused as error:
         raise LogsNotReady(str(error)) from error
@@ -145,7 +145,7 @@ def _find(observer: Observer, key: Key, query: LogQuery) -> tuple[int, Pod]:
     name = view.attempts[attempt - 1].pod
     pod = next((pod for pod in observer.attempts(key) if pod.metadata.name == name), None)
     if pod is None:
-        raise _gone(name, None)
+        raise _gone(observer, key, name, None)
     return attempt, pod
 
 
@@ -160,14 +160,17 @@ def _no_such_attempt(attempt: int, count: int, *, over: bool) -> PublicError:
     )
 
 
-def _gone(name: str, pod: Pod | None) -> LogsGone | LogsNotReady:
-    """The pod no longer exists; `pod` is what is remembered of it."""
-    if pod is not None and pod.container.terminated is None and pod.container.running is None:
-        return LogsNotReady(f"pod {name} ended before a container started, so there never was a log")
+def _gone(observer: Observer, key: Key, name: str, pod: Pod | None) -> LogsGone | LogsNotReady:
+    """The pod no longer exists; `pod` is what is remembered of it. What was kept is the job's record or its status."""
+    view = observer.view(key)
+    attempt = next((attempt for attempt in view.attempts if attempt.pod == name), None) if view else None
     ended = pod.container.terminated if pod else None
+    if attempt is not None and attempt.started_at is None and attempt.exit_code is None:
+        return LogsNotReady(f"pod {name} ended before a container started, so there never was a log")
+    kept = view.excerpt.text if view and view.excerpt and view.excerpt.pod == name else None
     return LogsGone(
-        f"pod {name} no longer exists; the excerpt is what its status kept of the last lines",
-        extra={"excerpt": ended.last_words if ended else None, "pod": name},
+        f"pod {name} no longer exists; the excerpt is what was kept of the last lines",
+        extra={"excerpt": kept or (ended.last_words if ended else None), "pod": name},
     )
 
 
