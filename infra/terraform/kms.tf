@@ -28,9 +28,9 @@ resource "aws_kms_alias" "logs" {
 # IAM policies decide. Without that statement a key can become one that nobody can ever change or delete.
 # https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html
 data "aws_iam_policy_document" "key_of_account" {
-  # checkov:skip=CKV_AWS_109: a key policy's "*" is this key alone, and its principal is the account, which IAM then limits
-  # checkov:skip=CKV_AWS_111: as above
-  # checkov:skip=CKV_AWS_356: as above
+  # checkov:skip=CKV_AWS_109: the principal is the account itself; which of its identities may manage the key, IAM says
+  # checkov:skip=CKV_AWS_111: the same: without an IAM policy beside it, the statement lets nobody write
+  # checkov:skip=CKV_AWS_356: in a key policy "*" is the key that it belongs to, and nothing else
   statement {
     sid       = "AccountDecidesByIam"
     actions   = ["kms:*"]

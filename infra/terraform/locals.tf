@@ -89,7 +89,8 @@ locals {
           effect   = "NoSchedule"
         }]
       },
-      pool.gpus > 0 ? { gpu = pool.gpus, gpu_type = pool.gpu_type } : {},
+      # Not a conditional: its two sides would be made one type, and the number of GPUs a string.
+      { for key, value in { gpu = pool.gpus, gpu_type = pool.gpu_type } : key => value if pool.gpus > 0 },
     )
   }
 }

@@ -1,4 +1,5 @@
-module runway.local/terraformtools
+// Tools of the checks that are built from source, pinned by go.sum: `make terraform-tools`.
+module runway.local/tools
 
 go 1.26.3
 
