@@ -50,6 +50,12 @@ locals {
     }
   }
 
+  # One entry per launch template: of the system nodes, and of each group of jobs.
+  launch_templates = merge(
+    { system = { disk_gib = var.system_nodes.disk_gib, gpu = false } },
+    { for name, group in local.node_groups : name => { disk_gib = group.disk_gib, gpu = group.gpu } },
+  )
+
   # Auto Scaling group tags: "group key" -> where and what.
   autoscaler_tags = merge([
     for name, group in local.node_groups : {

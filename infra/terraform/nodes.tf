@@ -12,8 +12,8 @@ resource "aws_eks_node_group" "system" {
   labels                 = { (local.pool_label) = "system" }
 
   launch_template {
-    id      = aws_launch_template.system.id
-    version = aws_launch_template.system.latest_version
+    id      = aws_launch_template.node["system"].id
+    version = aws_launch_template.node["system"].latest_version
   }
 
   scaling_config {
@@ -55,8 +55,8 @@ resource "aws_eks_node_group" "jobs" {
   labels                 = each.value.labels
 
   launch_template {
-    id      = aws_launch_template.jobs[each.key].id
-    version = aws_launch_template.jobs[each.key].latest_version
+    id      = aws_launch_template.node[each.key].id
+    version = aws_launch_template.node[each.key].latest_version
   }
 
   scaling_config {
@@ -107,40 +107,8 @@ resource "aws_autoscaling_group_tag" "autoscaler" {
 
 # Hop limit 1: a token for the instance's metadata, and so the node's credentials, cannot reach a container that has a
 # network of its own. What legitimately needs it (CNI, kube-proxy, pod identity agent) runs in the node's network.
-resource "aws_launch_template" "system" {
-  name_prefix            = "${var.name}-system-"
-  update_default_version = true
-
-  metadata_options {
-    http_endpoint               = "enabled"
-    http_tokens                 = "required"
-    http_put_response_hop_limit = 1
-  }
-
-  block_device_mappings {
-    device_name = "/dev/xvda"
-
-    ebs {
-      volume_type           = "gp3"
-      volume_size           = var.system_nodes.disk_gib
-      encrypted             = true
-      delete_on_termination = true
-    }
-  }
-
-  # Instances and disks are made by AWS, not by Terraform, so the provider's default tags do not reach them.
-  dynamic "tag_specifications" {
-    for_each = ["instance", "volume", "network-interface"]
-
-    content {
-      resource_type = tag_specifications.value
-      tags          = merge(local.tags, { Name = "${var.name}-system" })
-    }
-  }
-}
-
-resource "aws_launch_template" "jobs" {
-  for_each = local.node_groups
+resource "aws_launch_template" "node" {
+  for_each = local.launch_templates
 
   name_prefix            = "${var.name}-${each.key}-"
   update_default_version = true
@@ -163,6 +131,7 @@ resource "aws_launch_template" "jobs" {
     }
   }
 
+  # Instances and disks are made by AWS, not by Terraform, so the provider's default tags do not reach them.
   dynamic "tag_specifications" {
     for_each = ["instance", "volume", "network-interface"]
 

@@ -114,6 +114,14 @@ def test_a_pool_without_gpus_keeps_other_pods_out_too(defaults: dict[str, Any]) 
     assert group["taint"] == {"key": "runway.internal/pool", "value": "cpu"}
 
 
+def test_only_gpu_nodes_get_the_gpu_setup(defaults: dict[str, Any]) -> None:
+    assert defaults["launch_templates"] == {
+        "system": {"disk_gib": 100, "gpu": False},
+        "cpu": {"disk_gib": 200, "gpu": False},
+        "a10g": {"disk_gib": 200, "gpu": True},
+    }
+
+
 def test_the_autoscaler_learns_what_a_node_will_be_before_there_is_one(defaults: dict[str, Any]) -> None:
     """https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/cloudprovider/aws/README.md"""
     prefix = "k8s.io/cluster-autoscaler/node-template/"

@@ -39,11 +39,10 @@ def test_nodes_have_private_addresses_only(module: Module) -> None:
     assert all("network_interfaces" not in template for template in module.of_type("aws_launch_template").values())
 
 
-def test_every_group_uses_its_launch_template(module: Module) -> None:
-    for address, group in module.of_type("aws_eks_node_group").items():
-        label = address.rpartition(".")[2]
-        [used] = group["launch_template"]
-        assert used["id"].startswith(f"${{aws_launch_template.{label}"), address
+@pytest.mark.parametrize(("group", "key"), [("system", '"system"'), ("jobs", "each.key")])
+def test_every_group_uses_its_launch_template(group: str, key: str, module: Module) -> None:
+    [used] = module.resources[f"aws_eks_node_group.{group}"]["launch_template"]
+    assert used["id"] == f"${{aws_launch_template.node[{key}].id}}"
 
 
 def test_job_groups_start_at_zero_and_keep_other_pods_out(module: Module) -> None:
@@ -201,7 +200,7 @@ def test_terraform_talks_to_aws_alone(module: Module) -> None:
 
 @pytest.mark.parametrize("flag", ["envvar-when-unprivileged=false", "as-volume-mounts=true"])
 def test_gpu_nodes_let_no_container_choose_its_gpus(flag: str, module: Module) -> None:
-    user_data = module.resources["aws_launch_template.jobs"]["user_data"]
+    user_data = module.resources["aws_launch_template.node"]["user_data"]
     assert user_data == '${each.value.gpu ? base64encode(file("${path.module}/gpu-node.mime")) : null}'
     message = email.message_from_string((MODULE / "gpu-node.mime").read_text(encoding="utf-8"))
     assert message.is_multipart()
