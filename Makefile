@@ -8,6 +8,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := .local/uv/bin/uv
 
+# Tools of the Terraform checks live in the user's cache, named by what pins them: tflint is built from source, checkov
+# has a Python environment of its own, since it brings ninety packages (220 MB) that Runway has no use for.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/runway
+TFLINT = $(CACHE)/tflint-$(shell cat infra/tools/go.mod infra/tools/go.sum | sha256sum | cut -c1-12)
+CHECKOV = $(CACHE)/checkov-$(shell sha256sum requirements/checkov.txt | cut -c1-12)
+
 # Without KUBECONFIG the local cluster is ours to start; with it, that cluster is used and nothing is built.
 LOCAL_KUBECONFIG := .local/kubeconfig
 CLUSTER := $(if $(KUBECONFIG),,cluster-up)
@@ -16,16 +22,18 @@ export RUNWAY_POLICY ?= $(CURDIR)/config/policy.local.yaml
 # The local cluster brings its own kubectl; another cluster's is the one on the PATH.
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
-.PHONY: help setup check static test cluster-up cluster-down serve demo bench format requirements
+.PHONY: help setup check static test cluster-up cluster-down serve demo bench format requirements terraform-tools
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s "$$(printf '\t')"
 
 setup: $(READY) ## make .venv from the hashed requirements
 
-$(READY): requirements/uv.txt requirements/dev.txt pyproject.toml
+$(UV):
+	@python3 -m venv .local/uv && .local/uv/bin/pip install --quiet --require-hashes -r requirements/uv.txt
+
+$(READY): requirements/uv.txt requirements/dev.txt pyproject.toml | $(UV)
 	@echo "setup: python environment in .venv"
-	@[ -x $(UV) ] || { python3 -m venv .local/uv && .local/uv/bin/pip install --quiet --require-hashes -r requirements/uv.txt; }
 	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python "$$(command -v python3)" .venv
 	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements/dev.txt
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
@@ -42,8 +50,20 @@ static: $(READY)
 	@git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline && echo "secrets: none"
 
 # The recovery tests, which kill and rebuild the local cluster, come last (tests/cluster/conftest.py).
-test: static cluster-up ## everything, on the real local Kubernetes too
+test: static terraform-tools cluster-up ## everything, on the real local Kubernetes too
 	@KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest tests
+
+terraform-tools: $(UV) ## tflint and checkov, for tests/terraform
+	@mkdir -p $(CACHE) .local/bin
+	@[ -x $(TFLINT) ] || { echo "setup: tflint, built once, about 4 minutes on 2 cores" \
+		&& (cd infra/tools && CGO_ENABLED=0 GOFLAGS= GOWORK=off go build -buildvcs=false -trimpath -ldflags '-s -w' \
+			-o $(TFLINT).unfinished github.com/terraform-linters/tflint) && mv $(TFLINT).unfinished $(TFLINT); }
+	@[ -e $(CHECKOV)/.ready ] || { echo "setup: checkov, in an environment of its own" \
+		&& $(UV) venv --quiet --clear --python "$$(command -v python3)" $(CHECKOV) \
+		&& $(UV) pip sync --quiet --require-hashes --python $(CHECKOV)/bin/python requirements/checkov.txt \
+		&& touch $(CHECKOV)/.ready; }
+	@ln -sfn $(TFLINT) .local/bin/tflint
+	@ln -sfn $(CHECKOV)/bin/checkov .local/bin/checkov
 
 cluster-up: $(READY) ## a real Kubernetes on this machine; kubeconfig at .local/kubeconfig
 	@$(BIN)/python -m localcluster up
@@ -72,3 +92,4 @@ format: $(READY) ## format and fix what can be fixed
 requirements: $(READY) ## pin and hash what pyproject.toml asks for
 	@$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/runtime.txt pyproject.toml
 	@$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/runtime.txt --group dev -o requirements/dev.txt pyproject.toml
+	@$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/checkov.txt requirements/checkov.in
