@@ -40,7 +40,8 @@ $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml | $(UV)
 	@touch $(READY)
 
 check: static ## format, lint, types, import layers, fast tests, secrets: under a minute
-	@$(BIN)/pytest -q tests/unit tests/http
+	@mkdir -p .local; $(BIN)/pytest -q tests/http > .local/http.log 2>&1 & http=$$!; \
+	failed=0; $(BIN)/pytest -q tests/unit || failed=1; wait $$http || failed=1; cat .local/http.log; exit $$failed
 
 static: $(READY)
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && echo "format, lint: ok"
@@ -49,9 +50,12 @@ static: $(READY)
 	@$(BIN)/deptry . 2>&1 | tail -n 1
 	@git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline && echo "secrets: none"
 
-# The recovery tests, which kill and rebuild the local cluster, come last (tests/cluster/conftest.py).
+# What needs no cluster is tested beside what does, which mostly waits, and at a lower priority. The recovery tests, which
+# kill and rebuild the local cluster, come last (tests/cluster/conftest.py).
 test: static terraform-tools cluster-up ## everything, on the real local Kubernetes too
-	@KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest tests
+	@mkdir -p .local; nice -n 10 $(BIN)/pytest tests/unit tests/http tests/model tests/terraform > .local/beside.log 2>&1 & beside=$$!; \
+	failed=0; KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest --durations=15 tests/cluster || failed=1; \
+	wait $$beside || failed=1; cat .local/beside.log; exit $$failed
 
 terraform-tools: $(UV) ## tflint and checkov, for tests/terraform
 	@mkdir -p $(CACHE) .local/bin
