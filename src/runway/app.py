@@ -21,6 +21,7 @@ from runway.flow.lead import Writer
 from runway.flow.observe import Observer, amounts_by_resource
 from runway.flow.submit import Submitter
 from runway.http import jobs, logs, platform, problems
+from runway.http.drain import draining
 from runway.http.middleware import RequestContext
 from runway.http.services import Services
 from runway.policy import Policy, load_policy
@@ -55,14 +56,16 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         submitter = Submitter(policy, kubernetes, observer, writer, metrics)
         limits = Limits(policy, settings.max_streams)
         metrics.read_at_scrape(lambda: _samples(observer))
-        app.state.services = Services(
+        use = Services(
             settings, policy, kubernetes, observer, writer, submitter, limits, metrics, now=lambda: datetime.now(UTC)
         )
+        app.state.services = use
         # The Lease first: lists that are asked for after it is ours need not be repeated before the first write.
         await election.try_once()
         tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run)]
         try:
-            yield
+            with draining(use.draining, settings.drain_seconds):
+                yield
         finally:
             await submitter.close()
             for task in tasks:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
@@ -32,6 +33,8 @@ class Services:
     limits: Limits
     metrics: Metrics
     now: Callable[[], datetime]
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process is told to end, while it still answers."""
 
 
 def services(request: Request) -> Services:
