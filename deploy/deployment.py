@@ -23,6 +23,7 @@ LEASE = ("runway-writer", "default")
 """Name and namespace, as overlays/local has them."""
 PODS = (f"--namespace={NAMESPACE}", "--selector=app.kubernetes.io/name=runway")
 ROLLOUT_SECONDS = 120
+DELETE_SECONDS = 60
 WRITER_SECONDS = 30.0
 """Longer than a Lease whose holder was killed takes to run out."""
 CONTAINER_PORT = 8000
@@ -47,8 +48,16 @@ def up(kubernetes: Kubectl, policy: Path) -> None:
 def down(kubernetes: Kubectl) -> None:
     """Take it away, the tenants and their jobs excepted; nothing happens where it is not deployed."""
     with step("removed"):
+        # First the process, while its role still lets it give the Lease up.
         kubernetes.run(
-            "delete", "--filename=-", "--ignore-not-found", "--wait", stdin=manifests.render("local"), timeout=120
+            *("delete", "deployment/runway", f"--namespace={NAMESPACE}", "--ignore-not-found"),
+            *("--cascade=foreground", "--wait", f"--timeout={DELETE_SECONDS}s"),
+            timeout=DELETE_SECONDS + 5,
+        )
+        kubernetes.run(
+            *("delete", "--filename=-", "--ignore-not-found", "--wait", f"--timeout={DELETE_SECONDS}s"),
+            stdin=manifests.render("local"),
+            timeout=DELETE_SECONDS + 5,
         )
 
 
