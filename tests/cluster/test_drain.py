@@ -13,9 +13,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from demo.api import shell
+from demo.api import Api, shell
 from demo.kubectl import Kubectl
 from demo.server import Server
+from demo.stage import Stage, Tools
 from demo.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -30,6 +31,15 @@ def draining_server(server: Server, kubeconfig: Path, policy_file: Path, tmp_pat
         running.start()
         yield running
     server.start()
+
+
+@pytest.fixture
+def stage(draining_server: Server, kubernetes: Kubectl) -> Iterator[Stage]:
+    """A stage in front of that Runway, which has to be there at its end too."""
+    with Api(draining_server.url) as api:
+        used = Stage(Tools(api, kubernetes, None, draining_server), show=lambda *_: None)
+        yield used
+        used.end_jobs()
 
 
 def test_a_request_in_flight_is_answered_and_the_lease_given_up(draining_server: Server, kubernetes: Kubectl) -> None:
@@ -53,6 +63,19 @@ def test_a_request_in_flight_is_answered_and_the_lease_given_up(draining_server:
     lease = kubernetes.get("lease", "runway-writer", "default")
     assert lease is not None
     assert lease["spec"]["holderIdentity"] == ""
+
+
+def test_a_log_that_is_followed_is_cut_and_its_job_runs_on(draining_server: Server, stage: Stage) -> None:
+    """Cut, not ended: a client must not take what it has for the whole log."""
+    view = stage.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 60 & wait"))
+    stage.until_log(view["id"], "started")
+    lines = stage.runway.follow(view["id"])
+    assert next(lines) == "started"
+    draining_server.stop()
+    with pytest.raises(httpx2.RemoteProtocolError):
+        next(lines)
+    assert stage.pod(view)["status"]["phase"] == "Running"
+    draining_server.start()
 
 
 def connect(server: Server) -> socket.socket:
