@@ -22,7 +22,8 @@ export RUNWAY_POLICY ?= $(CURDIR)/config/policy.local.yaml
 # The local cluster brings its own kubectl; another cluster's is the one on the PATH.
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
-.PHONY: help setup check static test cluster-up cluster-down serve demo bench format requirements terraform-tools
+.PHONY: help setup check static test cluster-up cluster-down serve demo deploy-local undeploy-local bench format \
+	requirements terraform-tools
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s "$$(printf '\t')"
@@ -84,8 +85,14 @@ serve: $(READY) $(CLUSTER) ## Runway at 127.0.0.1:8000
 	@$(BIN)/runway tenants render | kubectl apply -f -
 	@exec env RUNWAY_INSTANCE=serve $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log
 
-demo: $(READY) $(CLUSTER) ## run every scenario and show the evidence
-	@$(BIN)/python -m demo
+demo: $(READY) $(CLUSTER) ## run every scenario and show the evidence; DEPLOYED=1: against Runway in the cluster
+	@$(BIN)/python -m demo $(if $(DEPLOYED),--deployed)
+
+deploy-local: $(READY) cluster-up ## Runway in the local cluster, under its own RBAC
+	@$(BIN)/python -m deploy up
+
+undeploy-local: $(READY) ## take it away again
+	@$(BIN)/python -m deploy down
 
 bench: $(READY) cluster-up ## the measurements of docs/performance.md, each beside its baseline
 	@$(BIN)/python -m bench

@@ -24,6 +24,7 @@ from runway.flow.observe import Observer, amounts_by_resource
 from runway.flow.submit import Submitter
 from runway.flow.usage import gather
 from runway.http import events, jobs, logs, platform, problems, usage
+from runway.http.drain import draining
 from runway.http.middleware import RequestContext
 from runway.http.services import Services
 from runway.http.streams import noticing_the_end
@@ -69,7 +70,7 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         await election.try_once()
         tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run, keeper.run)]
         try:
-            with noticing_the_end(use.closing):
+            with noticing_the_end(use.closing), draining(use.draining, settings.drain_seconds):
                 yield
         finally:
             await submitter.close()

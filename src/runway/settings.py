@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     max_streams: int = Field(default=100, ge=1, le=10_000)
     """Log and event streams at once."""
 
+    drain_seconds: float = Field(default=0, ge=0, le=60)
+    """How long after SIGTERM requests are still answered while `/readyz` says 503, so that whoever routes to this
+    process can look away first."""
     resync_seconds: float = Field(default=300, ge=1, le=86_400)
     """How often everything is listed beside the watches, to correct and count drift."""
     instance: str | None = Field(default=None, min_length=1, max_length=200)

@@ -37,6 +37,8 @@ class Services:
     now: Callable[[], datetime]
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to end: open streams end then."""
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process is told to end, while it still answers."""
 
 
 def services(request: Request) -> Services:

@@ -1,0 +1,96 @@
+"""SIGTERM in the middle of a request: readiness goes off, the request is answered, the Lease is given up."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from demo.api import Api, shell
+from demo.kubectl import Kubectl
+from demo.server import Server
+from demo.stage import Stage, Tools
+from demo.waiting import wait_for
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def draining_server(server: Server, kubeconfig: Path, policy_file: Path, tmp_path: Path) -> Iterator[Server]:
+    """A Runway that goes on for a while after SIGTERM; for that time no other process writes."""
+    server.stop()
+    environment = {"KUBECONFIG": str(kubeconfig), "RUNWAY_POLICY": str(policy_file), "RUNWAY_DRAIN_SECONDS": "1"}
+    with Server(tmp_path / "runway.log", environment) as running:
+        running.start()
+        yield running
+    server.start()
+
+
+@pytest.fixture
+def stage(draining_server: Server, kubernetes: Kubectl) -> Iterator[Stage]:
+    """A stage in front of that Runway, which has to be there at its end too."""
+    with Api(draining_server.url) as api:
+        used = Stage(Tools(api, kubernetes, None, draining_server), show=lambda *_: None)
+        yield used
+        used.end_jobs()
+
+
+def test_a_request_in_flight_is_answered_and_the_lease_given_up(draining_server: Server, kubernetes: Kubectl) -> None:
+    pid = draining_server.pid
+    assert pid is not None
+    body = json.dumps(shell("true")).encode()
+    with connect(draining_server) as request:
+        head = f"POST /v1/jobs HTTP/1.1\r\nHost: runway\r\nX-Tenant-ID: vision\r\nContent-Length: {len(body)}\r\n"
+        request.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body[:10])
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not_ready(draining_server), "readiness off", 5)
+        wait_for(lambda: closed(draining_server), "the door closed", 10)
+        request.sendall(body[10:])
+        answer = b"".join(iter(lambda: request.recv(65_536), b"")).decode()
+
+    assert answer.startswith("HTTP/1.1 201 ")
+    created = re.search(r'"id":"(rw-[a-z2-7]{20})"', answer)
+    assert created is not None
+    assert kubernetes.get("job", created[1], "runway-vision") is not None
+    wait_for(lambda: None if draining_server.pid else True, "the process has ended", 10)
+    lease = kubernetes.get("lease", "runway-writer", "default")
+    assert lease is not None
+    assert lease["spec"]["holderIdentity"] == ""
+
+
+def test_a_log_that_is_followed_is_cut_and_its_job_runs_on(draining_server: Server, stage: Stage) -> None:
+    """Cut, not ended: a client must not take what it has for the whole log."""
+    view = stage.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 60 & wait"))
+    stage.until_log(view["id"], "started")
+    lines = stage.runway.follow(view["id"])
+    assert next(lines) == "started"
+    draining_server.stop()
+    with pytest.raises(httpx2.RemoteProtocolError):
+        next(lines)
+    assert stage.pod(view)["status"]["phase"] == "Running"
+    draining_server.start()
+
+
+def connect(server: Server) -> socket.socket:
+    url = httpx2.URL(server.url)
+    return socket.create_connection((url.host, url.port or 0), timeout=20)
+
+
+def not_ready(server: Server) -> bool | None:
+    answer = httpx2.get(f"{server.url}/readyz", timeout=2, trust_env=False)
+    return True if answer.status_code == 503 and "told to end" in answer.json()["detail"] else None
+
+
+def closed(server: Server) -> bool | None:
+    try:
+        connect(server).close()
+    except ConnectionRefusedError:
+        return True
+    return None
