@@ -65,7 +65,7 @@ def _build(base_name: str, name: str, *options: str) -> None:
     pip, authority = store.directory() / "pip.conf", _certificate_authorities()
     secrets = [f"--secret=id=pip.conf,src={pip}"] + ([f"--secret=id=ca,src={authority}"] if authority else [])
     # An index's URL may hold a password: readable by its owner only, and not for longer than it is needed.
-    files.write(pip, _pip_settings(authority), mode=0o600)
+    files.write(pip, pip_settings(authority), mode=0o600)
     try:
         store.buildah(
             *("build-using-dockerfile", "--quiet", "--isolation=chroot", "--layers", f"--build-arg=BASE={base_name}"),
@@ -77,7 +77,7 @@ def _build(base_name: str, name: str, *options: str) -> None:
         pip.unlink()
 
 
-def _pip_settings(authority: str | None) -> str:
+def pip_settings(authority: str | None) -> str:
     """A pip.conf by which the build's pip gets packages from where this machine's pip does; a variable beats a file.
 
     https://pip.pypa.io/en/stable/topics/configuration/

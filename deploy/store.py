@@ -22,6 +22,8 @@ def alone() -> Iterator[None]:
     """Hold the store: nobody else builds, or removes what is being used."""
     directory().mkdir(parents=True, exist_ok=True)
     with only_one(directory() / "lock", what="build of an image", timeout=2 * BUILD_TIMEOUT_SECONDS):
+        # What a killed build was working on.
+        buildah("rm", "--all")
         yield
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of a request: readiness goes off, the request is answered, the Lease is given up."""
+"""SIGTERM in the middle of a request and of a stream, to a real server on the real cluster."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from demo.api import Api, shell
+from demo.api import Api, document, shell
 from demo.kubectl import Kubectl
 from demo.server import Server
-from demo.stage import Stage, Tools
+from demo.stage import START_SECONDS, Stage
 from demo.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -33,49 +33,37 @@ def draining_server(server: Server, kubeconfig: Path, policy_file: Path, tmp_pat
     server.start()
 
 
-@pytest.fixture
-def stage(draining_server: Server, kubernetes: Kubectl) -> Iterator[Stage]:
-    """A stage in front of that Runway, which has to be there at its end too."""
-    with Api(draining_server.url) as api:
-        used = Stage(Tools(api, kubernetes, None, draining_server), show=lambda *_: None)
-        yield used
-        used.end_jobs()
-
-
-def test_a_request_in_flight_is_answered_and_the_lease_given_up(draining_server: Server, kubernetes: Kubectl) -> None:
+def test_the_end_in_good_order(stage: Stage, draining_server: Server, kubernetes: Kubectl) -> None:
+    """A request in flight is answered, a followed log is cut and so not taken for whole, the Lease is given up."""
     pid = draining_server.pid
     assert pid is not None
     body = json.dumps(shell("true")).encode()
-    with connect(draining_server) as request:
+    with Api(draining_server.url) as runway, connect(draining_server) as request:
+        view = document(runway.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 60 & wait")))
+        stage.adopt(view["id"])
+        wait_for(lambda: "started" in runway.log(view["id"]).text or None, "the job has started", START_SECONDS)
+        lines = runway.follow(view["id"])
+        assert next(lines) == "started"
         head = f"POST /v1/jobs HTTP/1.1\r\nHost: runway\r\nX-Tenant-ID: vision\r\nContent-Length: {len(body)}\r\n"
         request.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body[:10])
+
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not_ready(draining_server), "readiness off", 5)
         wait_for(lambda: closed(draining_server), "the door closed", 10)
         request.sendall(body[10:])
         answer = b"".join(iter(lambda: request.recv(65_536), b"")).decode()
+        with pytest.raises(httpx2.RemoteProtocolError):
+            next(lines)
 
     assert answer.startswith("HTTP/1.1 201 ")
     created = re.search(r'"id":"(rw-[a-z2-7]{20})"', answer)
     assert created is not None
     assert kubernetes.get("job", created[1], "runway-vision") is not None
+    assert stage.pod(view)["status"]["phase"] == "Running"
     wait_for(lambda: None if draining_server.pid else True, "the process has ended", 10)
     lease = kubernetes.get("lease", "runway-writer", "default")
     assert lease is not None
     assert lease["spec"]["holderIdentity"] == ""
-
-
-def test_a_log_that_is_followed_is_cut_and_its_job_runs_on(draining_server: Server, stage: Stage) -> None:
-    """Cut, not ended: a client must not take what it has for the whole log."""
-    view = stage.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 60 & wait"))
-    stage.until_log(view["id"], "started")
-    lines = stage.runway.follow(view["id"])
-    assert next(lines) == "started"
-    draining_server.stop()
-    with pytest.raises(httpx2.RemoteProtocolError):
-        next(lines)
-    assert stage.pod(view)["status"]["phase"] == "Running"
-    draining_server.start()
 
 
 def connect(server: Server) -> socket.socket:
