@@ -210,14 +210,16 @@ def _with_last_words_of(pod: Pod, known: Pod) -> Pod:
 
 
 def _with_grace_of(pod: Pod, known: Pod) -> Pod:
-    """When all has ended the kubelet deletes the pod with a grace period of 0, and leaves the deletion timestamp, which
-    was worked out with the real one."""
+    """When all has ended the kubelet deletes the pod once more, at once: what was told first is when it had to end."""
     now, before = pod.metadata, known.metadata
-    same = now.deletion_timestamp is not None and now.deletion_timestamp == before.deletion_timestamp
-    if not same or now.deletion_grace_period_seconds or not before.deletion_grace_period_seconds:
+    if not pod.ended or before.deletion_timestamp is None:
         return pod
-    kept = msgspec.structs.replace(now, deletion_grace_period_seconds=before.deletion_grace_period_seconds)
-    return msgspec.structs.replace(pod, metadata=kept)
+    told = msgspec.structs.replace(
+        now,
+        deletion_timestamp=before.deletion_timestamp,
+        deletion_grace_period_seconds=before.deletion_grace_period_seconds,
+    )
+    return msgspec.structs.replace(pod, metadata=told)
 
 
 def version(item: Job | Pod | Event | Node) -> int:

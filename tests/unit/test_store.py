@@ -286,19 +286,20 @@ def test_the_kubelets_failure_to_read_the_log_is_nobodys_last_words() -> None:
     assert found.last_words is None
 
 
-def test_a_pods_grace_period_outlives_the_kubelets_last_delete(watched: Watched) -> None:
-    """Recorded on Kubernetes 1.35.4: the last delete sets the period to 0 and leaves the timestamp as it was."""
+def test_when_a_pod_was_told_to_end_outlives_the_kubelets_last_delete(watched: Watched) -> None:
+    """Recorded on Kubernetes 1.35.4: the last delete sets the timestamp to its own moment and the period to 0."""
     watched.store.put_job(job("a"))
     watched.store.put_pod(pod("a-1", of="a", version=2, state=running(), deleted=70, grace=10))
-    watched.store.put_pod(pod("a-1", of="a", version=3, state=ended(137, finished=70), deleted=70, grace=0))
-    watched.store.drop_pod(pod("a-1", of="a", version=4, state=ended(137, finished=70), deleted=70, grace=0))
+    last = pod("a-1", of="a", version=3, phase="Failed", state=ended(137, finished=70), deleted=73, grace=0)
+    watched.store.put_pod(last)
+    watched.store.drop_pod(last)
     record = watched.store.get(key("a"))
     assert record is not None
-    (last,) = record.all_pods()
-    assert last.metadata.deletion_grace_period_seconds == 10
+    (kept,) = record.all_pods()
+    assert (kept.metadata.deletion_timestamp, kept.metadata.deletion_grace_period_seconds) == (moment(70), 10)
 
 
-def test_a_shorter_grace_period_that_moves_the_deletion_is_taken(watched: Watched) -> None:
+def test_a_pod_that_is_told_to_end_sooner_is_taken_at_its_word(watched: Watched) -> None:
     watched.store.put_job(job("a"))
     watched.store.put_pod(pod("a-1", of="a", version=2, state=running(), deleted=70, grace=10))
     watched.store.put_pod(pod("a-1", of="a", version=3, state=running(), deleted=62, grace=0))
