@@ -261,6 +261,37 @@ def test_status_of_a_waiting_job_says_for_what_and_until_when() -> None:
     assert "  deadline  2026-11-24T09:00:00Z (in 50m)" in result.stdout
 
 
+def test_status_shows_what_was_used_and_the_kept_end_of_the_log() -> None:
+    usage = {
+        "cpu_cores": 0.0991,
+        "cpu_limit_cores": 0.1,
+        "memory_peak_bytes": 61 << 20,
+        "memory_limit_bytes": 64 << 20,
+        "throttled_ratio": 0.994,
+        "gpu_utilisation": None,
+    }
+    excerpt = {"pod": "rw-4f2a-x7k2p", "text": "epoch 1\nepoch 2\n", "truncated": True}
+    lines = runway("status", "rw-4f2a", answers=[reply(job(usage=usage, excerpt=excerpt))]).stdout.splitlines()
+    told = "  CPU 0.10 of 0.1 on average, throttled in 99% of its CPU periods, memory peak 61Mi of 64Mi"
+    assert lines[lines.index("Usage") + 1] == told
+    start = lines.index("The end of the log of rw-4f2a-x7k2p")
+    assert lines[start + 1 : start + 4] == ["  …", "  epoch 1", "  epoch 2"]
+
+
+def test_status_says_nothing_of_usage_that_is_unknown() -> None:
+    unknown = dict.fromkeys(
+        [
+            "cpu_cores",
+            "cpu_limit_cores",
+            "memory_peak_bytes",
+            "memory_limit_bytes",
+            "throttled_ratio",
+            "gpu_utilisation",
+        ]
+    )
+    assert "Usage" not in runway("status", "rw-4f2a", answers=[reply(job(usage=unknown))]).stdout
+
+
 def test_status_shows_a_job_that_did_not_come_through_runway() -> None:
     result = runway("status", "rw-4f2a", answers=[reply(job(spec=None, cost=None, created_at=None, name=None))])
     assert result.exit_code == 0

@@ -141,6 +141,8 @@ def job(state: str = "pending", **members: Any) -> dict[str, Any]:
         "attempts": [],
         "attempts_left_out": 0,
         "disruptions": 0,
+        "excerpt": None,
+        "usage": None,
         "failure": None,
         "cost": cost,
         "kubernetes": {"namespace": "runway-vision", "job": "rw-4f2a"},

@@ -77,6 +77,23 @@ class KubernetesName(TypedDict):
     job: str
 
 
+class Excerpt(TypedDict):
+    pod: str
+    text: str
+    truncated: bool
+
+
+class Usage(TypedDict):
+    """What a job used, as far as it is known; ratios are from 0 to 1."""
+
+    cpu_cores: float | None
+    cpu_limit_cores: float | None
+    memory_peak_bytes: int | None
+    memory_limit_bytes: int | None
+    throttled_ratio: float | None
+    gpu_utilisation: float | None
+
+
 class JobView(TypedDict):
     """One job. `spec` and `cost` are None for a Job that did not come through Runway."""
 
@@ -95,6 +112,8 @@ class JobView(TypedDict):
     failure: Failure | None
     cost: Cost | None
     kubernetes: KubernetesName
+    excerpt: Excerpt | None
+    usage: Usage | None
 
 
 class JobPage(TypedDict):
