@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from fastapi import FastAPI
 
+from runway import __version__
 from runway.admission.limits import Limits
 from runway.cluster.client import Kubernetes
 from runway.cluster.connection import Connection, Transport
@@ -86,7 +87,7 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
     app = FastAPI(
         title="Runway",
         summary="The safe front door to one shared Kubernetes cluster",
-        version="0.1.0",
+        version=__version__,
         lifespan=lifespan,
     )
     for router in (jobs.router, logs.router, events.router, usage.router, platform.router):
