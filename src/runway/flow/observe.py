@@ -40,6 +40,7 @@ from runway.flow.surroundings import Surroundings
 from runway.jobs.admitted import cost_of, spec_of, usd
 from runway.jobs.case import Case
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
+from runway.jobs.record import record_of
 from runway.jobs.view import JobView, State, job_view, state_of
 from runway.objects import Event, Job, Node, Pod
 from runway.policy import Policy
@@ -164,6 +165,12 @@ class Observer:
         record = self.store.get(key)
         job = record.job if record else None
         return job if job and job.metadata.labels.get(LABEL_MANAGED_BY) == MANAGED_BY else None
+
+    def is_kept(self, key: Key) -> bool:
+        """Whether the record of a job that is over stands on its Job."""
+        job = self.job(key)
+        record = record_of(job) if job else None
+        return record is not None and record.state is not None
 
     def attempts(self, key: Key) -> list[Pod]:
         """The pods of the Job by this name, those that are gone included, oldest first."""

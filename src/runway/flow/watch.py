@@ -21,6 +21,9 @@ from runway.jobs.view import JobView
 HEARTBEAT_SECONDS: Final = 15.0
 """After so long without a change a sign of life is sent: proxies close what is silent, and a dead client shows."""
 
+KEPT_SECONDS: Final = 10.0
+"""How long is waited for the record of a job that is over: with it the view gains the end of the log and the cost."""
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -52,6 +55,8 @@ class Heartbeat:
 async def watch(observer: Observer, key: Key, last: str | None) -> AsyncGenerator[Seen | Heartbeat | Gone, None]:
     """The view as it is now, unless its id is `last`; then each change; ends with the view that is for good, or Gone.
 
+    A job is over a moment before its record is kept, and its view is for good with that.
+
     Raises NotReady where Runway no longer knows the state of the cluster.
     """
     with observer.changes(key) as reader:
@@ -66,7 +71,9 @@ async def watch(observer: Observer, key: Key, last: str | None) -> AsyncGenerato
                 last = seen.id
                 yield seen
             if seen.over:
-                return
+                if observer.is_kept(key) or not await reader.wait(KEPT_SECONDS):
+                    return
+                continue
             while not await reader.wait(HEARTBEAT_SECONDS):
                 observer.require_synced()
                 yield Heartbeat()
