@@ -54,7 +54,7 @@ static: $(READY)
 # What needs no cluster is tested beside what does, which mostly waits, and at a lower priority. The recovery tests, which
 # kill and rebuild the local cluster, come last (tests/cluster/conftest.py).
 test: static terraform-tools cluster-up ## everything, on the real local Kubernetes too
-	@mkdir -p .local; nice -n 10 $(BIN)/pytest tests/unit tests/http tests/model tests/terraform > .local/beside.log 2>&1 & beside=$$!; \
+	@mkdir -p .local; nice -n 10 $(BIN)/pytest tests/unit tests/http tests/model tests/observability tests/terraform > .local/beside.log 2>&1 & beside=$$!; \
 	failed=0; KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest --durations=15 tests/cluster || failed=1; \
 	wait $$beside || failed=1; cat .local/beside.log; exit $$failed
 

@@ -55,7 +55,11 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         connection = None if transport else await Connection.open(settings.kubeconfig, settings.max_in_flight)
-        kubernetes = Kubernetes(transport or connection, settings.kubernetes_seconds)  # type: ignore[arg-type]
+        kubernetes = Kubernetes(
+            transport or connection,  # type: ignore[arg-type]
+            settings.kubernetes_seconds,
+            lambda *call: metrics.kubernetes_requests.labels(*call).inc(),
+        )
         observer = Observer(kubernetes, policy, metrics, resync_seconds=settings.resync_seconds)
         identity = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         election = Election(kubernetes, Seat(settings.lease_namespace, "runway-writer", identity))
@@ -64,7 +68,7 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         keeper = Keeper(kubernetes, observer, writer, metrics, usage=_usage(observer, prometheus))
         submitter = Submitter(policy, kubernetes, observer, writer, metrics)
         limits = Limits(policy, settings.max_streams)
-        metrics.read_at_scrape(lambda: _samples(observer, keeper))
+        metrics.read_at_scrape(lambda: _samples(policy, observer, writer, keeper))
         use = Services(settings, policy, kubernetes, observer, writer, submitter, limits, metrics, prometheus, now=_now)
         app.state.services = use
         # The Lease first: lists that are asked for after it is ours need not be repeated before the first write.
@@ -106,8 +110,9 @@ def _usage(observer: Observer, prometheus: Prometheus | None) -> Callable[[Key],
     return None if prometheus is None else lambda key: gather(observer, prometheus, key, now=_now)
 
 
-def _samples(observer: Observer, keeper: Keeper) -> Iterator[Sample]:
+def _samples(policy: Policy, observer: Observer, writer: Writer, keeper: Keeper) -> Iterator[Sample]:
     """The metrics that are read from state: O(tenants)."""
+    now = _now()
     for tenant, account in observer.ledger.accounts.items():
         for name, amounts in (
             ("runway_quota_limit", account.limit),
@@ -118,9 +123,14 @@ def _samples(observer: Observer, keeper: Keeper) -> Iterator[Sample]:
             for resource, value in amounts_by_resource(amounts).items():
                 yield Sample(name, (tenant, resource), value)
         yield Sample("runway_active_cost_ceiling_usd", (tenant,), float(observer.active_ceiling[tenant]))
+        since = observer.longest_pending(tenant)
+        waited = (now - since).total_seconds() if since else 0.0
+        yield Sample("runway_oldest_pending_seconds", (tenant,), max(0.0, waited))
+        yield Sample("runway_tenant_info", (tenant, policy.tenants[tenant].namespace), 1.0)
     for (tenant, state), count in observer.states.items():
         yield Sample("runway_jobs", (tenant, state), count)
     for kind, watch in (observer.watches | observer.surroundings.watches).items():
         yield Sample("runway_watch_age_seconds", (kind,), observer.age(watch))
     yield Sample("runway_record_lag_seconds", (), keeper.lag)
     yield Sample("runway_synced", (), float(observer.synced))
+    yield Sample("runway_is_writer", (), float(writer.is_writer))

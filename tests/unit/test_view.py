@@ -11,7 +11,7 @@ import pytest
 from runway.jobs import case
 from runway.jobs.attempts import Attempt
 from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_SPEC
-from runway.jobs.view import JobView, State, job_view
+from runway.jobs.view import JobView, State, job_view, pending_since
 from runway.objects import Job, Pod
 from tests.support.builders import (
     COST,
@@ -235,3 +235,25 @@ def test_a_pod_of_an_earlier_job_of_the_same_name_is_not_an_attempt_of_this_one(
     found = view(job(uid="uid-of-the-new-job"), pod(state=running(), deleted=50, controller="uid-of-the-old-job"))
     assert found.attempts == []
     assert found.state is State.PENDING
+
+
+@pytest.mark.parametrize(
+    ("pods", "since"),
+    [
+        ([], 5),
+        ([pod(created=200, phase="Pending", conditions=[unschedulable()])], 5),
+        ([pod(created=9, phase="Failed", state=ended(1, started=10, finished=90))], 90),
+        ([pod(created=9, state=running(10), deleted=120)], 120),
+        (
+            [
+                pod("a", phase="Failed", state=ended(1, finished=90)),
+                pod("b", phase="Failed", state=ended(1, finished=60)),
+            ],
+            90,
+        ),
+        ([pod("a", phase="Failed", state=ended(1, finished=90)), pod("b", created=300, phase="Failed")], 90),
+    ],
+    ids=["no pod yet", "unschedulable", "between attempts", "its node is lost", "the later end", "refused by a node"],
+)
+def test_a_job_waits_since_its_creation_or_the_end_of_what_last_ran(pods: list[Pod], since: int) -> None:
+    assert pending_since(job(created=5), pods) == moment(since)

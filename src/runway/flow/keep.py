@@ -43,6 +43,7 @@ from runway.flow.tail import READ_SECONDS, read_end
 from runway.jobs.admitted import spec_of
 from runway.jobs.case import Case
 from runway.jobs.excerpt import Excerpt, excerpt_of, secrets_of
+from runway.jobs.failures import MEANINGS
 from runway.jobs.identity import ANNOTATION_RECORD
 from runway.jobs.record import (
     Record,
@@ -59,6 +60,7 @@ from runway.jobs.record import (
     was_final,
 )
 from runway.jobs.usage import Usage
+from runway.jobs.view import State
 from runway.objects import Job
 from runway.telemetry.metrics import Metrics
 
@@ -138,6 +140,11 @@ class Keeper:
         """Each job at most once, so it is bounded by the jobs there are."""
         self._endings = Endings(kubernetes)
         observer.listeners.append(self._notice)
+        metrics.count_from_zero(
+            observer.ledger.accounts,
+            states=[state for state in State if state.over],
+            failures=[(code, meaning.category) for code, meaning in MEANINGS.items()],
+        )
 
     async def run(self) -> None:
         """Keep what is to be kept until cancelled."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
@@ -41,7 +42,7 @@ from runway.jobs.admitted import cost_of, spec_of, usd
 from runway.jobs.case import Case
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.record import record_of
-from runway.jobs.view import JobView, State, job_view, state_of
+from runway.jobs.view import JobView, State, job_view, pending_since, state_of
 from runway.objects import Event, Job, Node, Pod
 from runway.policy import Policy
 from runway.telemetry.metrics import Metrics
@@ -58,6 +59,7 @@ class _Tally:
 
     state: State
     ceiling: Decimal
+    pending_since: datetime | None
 
 
 class Observer:
@@ -86,6 +88,8 @@ class Observer:
         self._jitter = jitter
         self._tallies: dict[Key, _Tally] = {}
         self._changes = Changes()
+        for kind in (JOBS, PODS):
+            metrics.corrections.labels(kind.name)  # From 0 on, or the first would not show as an increase.
         self.store = Store(self._changed)
         self.listeners: list[Callable[[Key], None]] = []
         """Each is called with a job after anything that is known of it has changed."""
@@ -93,6 +97,8 @@ class Observer:
         self.watches = {kind.name: Watch(heard=clock()) for kind in (JOBS, PODS)}
         self.states: Counter[tuple[str, State]] = Counter()
         self.active_ceiling: dict[str, Decimal] = dict.fromkeys(policy.tenants, Decimal())
+        self._pending: dict[str, list[tuple[datetime, Key]]] = {tenant: [] for tenant in policy.tenants}
+        """By tenant, the jobs that wait, longest first."""
         self.broken: str | None = None
         self.surroundings = Surroundings(
             kubernetes, self._tenants, metrics, self._tell, clock=clock, sleep=sleep, jitter=jitter
@@ -159,6 +165,11 @@ class Observer:
         """The state of a job; None where there is no such Job, or it is not one of Runway's."""
         tally = self._tallies.get(key)
         return None if tally is None else tally.state
+
+    def longest_pending(self, tenant: str) -> datetime | None:
+        """Since when the tenant's job waits that has waited longest; None where none does."""
+        pending = self._pending[tenant]
+        return pending[0][0] if pending else None
 
     def job(self, key: Key) -> Job | None:
         """The Job by this name, if it is one of Runway's: others count for quota, but are not shown as jobs."""
@@ -328,11 +339,17 @@ class Observer:
         if before is not None:
             self.states[tenant, before.state] -= 1
             self.active_ceiling[tenant] -= before.ceiling
+            if before.pending_since is not None:
+                del self._pending[tenant][bisect_left(self._pending[tenant], (before.pending_since, key))]
         if job is not None:
             spec, cost = spec_of(job), cost_of(job)
-            state = state_of(job, self.attempts(key), self.gone(key), spec.retries if spec else 0)
+            pods = self.attempts(key)
+            state = state_of(job, pods, self.gone(key), spec.retries if spec else 0)
+            waiting = pending_since(job, pods) if state is State.PENDING else None
             ceiling = (usd(cost.ceiling) if cost and not state.over else None) or Decimal()
-            self._tallies[key] = _Tally(state, ceiling)
+            self._tallies[key] = _Tally(state, ceiling, waiting)
+            if waiting is not None:
+                insort(self._pending[tenant], (waiting, key))
             self.states[tenant, state] += 1
             self.active_ceiling[tenant] += ceiling
 

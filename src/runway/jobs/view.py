@@ -128,6 +128,18 @@ def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) 
     return State.RUNNING if any(map(ran, pods)) and not _will_retry(job, pods, retries) else State.PENDING
 
 
+def pending_since(job: Job, pods: Sequence[Pod]) -> datetime | None:
+    """Since when a pending job waits: its creation, or the end of the last attempt that ran.
+
+    A pod that never ran does not begin the wait anew: a node may refuse one after the other.
+    """
+    moments = [job.metadata.creation_timestamp]
+    for pod in filter(ran, pods):
+        ended = pod.container.terminated
+        moments.append(ended.finished_at if ended else pod.metadata.deletion_timestamp)
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
 def _cost(job: Job, state: State, known: Known, final: Record | None) -> CostView | None:
     """The price as admitted, and what the job cost once it is over."""
     cost = cost_of(job)
