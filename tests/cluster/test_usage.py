@@ -71,6 +71,16 @@ def test_a_busy_loop_is_shown_as_throttled_at_its_limit_and_stays_so_when_it_is_
     assert after["throttled_ratio"] > 0.5
 
 
+def test_the_verdict_of_a_job_that_was_throttled_says_so(stage: Stage) -> None:
+    script = f"timeout 12 sh -c '{BUSY}'; echo 'not done in time'; exit 3"
+    job_id = stage.submit("vision", shell(script, resources={"cpu": "100m", "memory": "32Mi"}))["id"]
+    stage.until_over(job_id)
+    kept = stage.until(job_id, lambda view: view["usage"] is not None, "its usage is kept", 20)
+    assert kept["failure"]["code"] == "exit_nonzero"
+    assert "throttled in " in kept["failure"]["hint"]
+    assert float(kept["failure"]["evidence"]["throttled_ratio"]) > 0.5
+
+
 def test_a_job_near_its_memory_limit_shows_it(stage: Stage) -> None:
     # dd keeps its full buffer while nobody reads what it writes.
     script = "dd if=/dev/zero bs=58M count=1 | sleep 600"

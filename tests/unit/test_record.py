@@ -107,6 +107,15 @@ def test_everything_of_the_end_is_kept() -> None:
     assert view.cost.actual == "0.000775"
 
 
+def test_the_verdict_says_that_the_job_was_near_its_memory_limit() -> None:
+    case = case_of(job(verdict="Failed", reason="BackoffLimitExceeded"), told(0, 3))
+    near = Usage(memory_peak_bytes=95, memory_limit_bytes=100)
+    failure = job_view(case_of(kept_on(case.job, final(case, usage=near)))).failure
+    assert failure is not None
+    assert failure.hint.endswith("memory peaked at 95% of its limit")
+    assert failure.evidence["memory_peak_bytes"] == "95"
+
+
 def test_a_job_that_is_not_over_has_no_actual_cost() -> None:
     view = job_view(case_of(job(), pod(state=running(), conditions=[BOUND])))
     assert view.cost is not None
