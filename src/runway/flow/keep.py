@@ -316,10 +316,11 @@ class Keeper:
             return None
         try:
             async with asyncio.timeout(USAGE_SECONDS):
-                return await self._usage(key)
+                usage = await self._usage(key)
         except (RunwayError, TimeoutError) as error:
             log.warning("usage not kept", job_id=key.name, reason=str(error) or "it took too long")
             return None
+        return usage if usage is not None and usage.measured else None
 
     async def _write(self, key: Key, due: _Due, job: Job, record: Record) -> None:
         """Patch the record onto the version of the Job that it was worked out from.
