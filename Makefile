@@ -8,6 +8,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := .local/uv/bin/uv
 
+# Tools of the Terraform checks live in the user's cache, named by what pins them: tflint is built from source, checkov
+# has a Python environment of its own, since it brings ninety packages (220 MB) that Runway has no use for.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/runway
+TFLINT = $(CACHE)/tflint-$(shell cat infra/tools/go.mod infra/tools/go.sum | sha256sum | cut -c1-12)
+CHECKOV = $(CACHE)/checkov-$(shell sha256sum requirements/checkov.txt | cut -c1-12)
+
 # Without KUBECONFIG the local cluster is ours to start; with it, that cluster is used and nothing is built.
 LOCAL_KUBECONFIG := .local/kubeconfig
 CLUSTER := $(if $(KUBECONFIG),,cluster-up)
@@ -16,23 +22,27 @@ export RUNWAY_POLICY ?= $(CURDIR)/config/policy.local.yaml
 # The local cluster brings its own kubectl; another cluster's is the one on the PATH.
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
-.PHONY: help setup check static test cluster-up cluster-down serve demo bench format requirements
+.PHONY: help setup check static test cluster-up cluster-down serve demo deploy-local undeploy-local bench format \
+	requirements terraform-tools
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s "$$(printf '\t')"
 
 setup: $(READY) ## make .venv from the hashed requirements
 
-$(READY): requirements/uv.txt requirements/dev.txt pyproject.toml
+$(UV):
+	@python3 -m venv .local/uv && .local/uv/bin/pip install --quiet --require-hashes -r requirements/uv.txt
+
+$(READY): requirements/uv.txt requirements/dev.txt pyproject.toml | $(UV)
 	@echo "setup: python environment in .venv"
-	@[ -x $(UV) ] || { python3 -m venv .local/uv && .local/uv/bin/pip install --quiet --require-hashes -r requirements/uv.txt; }
 	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python "$$(command -v python3)" .venv
 	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements/dev.txt
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
 check: static ## format, lint, types, import layers, fast tests, secrets: under a minute
-	@$(BIN)/pytest -q tests/unit tests/http
+	@mkdir -p .local; $(BIN)/pytest -q tests/http > .local/http.log 2>&1 & http=$$!; \
+	failed=0; $(BIN)/pytest -q tests/unit || failed=1; wait $$http || failed=1; cat .local/http.log; exit $$failed
 
 static: $(READY)
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && echo "format, lint: ok"
@@ -41,9 +51,24 @@ static: $(READY)
 	@$(BIN)/deptry . 2>&1 | tail -n 1
 	@git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline && echo "secrets: none"
 
-# The recovery tests, which kill and rebuild the local cluster, come last (tests/cluster/conftest.py).
-test: static cluster-up ## everything, on the real local Kubernetes too
-	@KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest tests
+# What needs no cluster is tested beside what does, which mostly waits, and at a lower priority. The recovery tests, which
+# kill and rebuild the local cluster, come last (tests/cluster/conftest.py).
+test: static terraform-tools cluster-up ## everything, on the real local Kubernetes too
+	@mkdir -p .local; nice -n 10 $(BIN)/pytest tests/unit tests/http tests/model tests/observability tests/terraform > .local/beside.log 2>&1 & beside=$$!; \
+	failed=0; KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest --durations=15 tests/cluster || failed=1; \
+	wait $$beside || failed=1; cat .local/beside.log; exit $$failed
+
+terraform-tools: $(UV) ## tflint and checkov, for tests/terraform
+	@mkdir -p $(CACHE) .local/bin
+	@[ -x $(TFLINT) ] || { echo "setup: tflint, built once, about 4 minutes on 2 cores" \
+		&& (cd infra/tools && CGO_ENABLED=0 GOFLAGS= GOWORK=off go build -buildvcs=false -trimpath -ldflags '-s -w' \
+			-o $(TFLINT).unfinished github.com/terraform-linters/tflint) && mv $(TFLINT).unfinished $(TFLINT); }
+	@[ -e $(CHECKOV)/.ready ] || { echo "setup: checkov, in an environment of its own" \
+		&& $(UV) venv --quiet --clear --python "$$(command -v python3)" $(CHECKOV) \
+		&& $(UV) pip sync --quiet --require-hashes --python $(CHECKOV)/bin/python requirements/checkov.txt \
+		&& touch $(CHECKOV)/.ready; }
+	@ln -sfn $(TFLINT) .local/bin/tflint
+	@ln -sfn $(CHECKOV)/bin/checkov .local/bin/checkov
 
 cluster-up: $(READY) ## a real Kubernetes on this machine; kubeconfig at .local/kubeconfig
 	@$(BIN)/python -m localcluster up
@@ -51,12 +76,23 @@ cluster-up: $(READY) ## a real Kubernetes on this machine; kubeconfig at .local/
 cluster-down: ## stop it and leave nothing behind
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m localcluster down
 
+# Only the local cluster brings a Prometheus of its own.
+ifeq ($(CLUSTER),cluster-up)
+serve demo: export RUNWAY_PROMETHEUS_URL ?= http://127.0.0.1:16290
+endif
+
 serve: $(READY) $(CLUSTER) ## Runway at 127.0.0.1:8000
 	@$(BIN)/runway tenants render | kubectl apply -f -
 	@exec env RUNWAY_INSTANCE=serve $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log
 
-demo: $(READY) $(CLUSTER) ## run every scenario and show the evidence
-	@$(BIN)/python -m demo
+demo: $(READY) $(CLUSTER) ## run every scenario and show the evidence; DEPLOYED=1: against Runway in the cluster
+	@$(BIN)/python -m demo $(if $(DEPLOYED),--deployed)
+
+deploy-local: $(READY) cluster-up ## Runway in the local cluster, under its own RBAC
+	@$(BIN)/python -m deploy up
+
+undeploy-local: $(READY) ## take it away again
+	@$(BIN)/python -m deploy down
 
 bench: $(READY) cluster-up ## the measurements of docs/performance.md, each beside its baseline
 	@$(BIN)/python -m bench
@@ -67,3 +103,4 @@ format: $(READY) ## format and fix what can be fixed
 requirements: $(READY) ## pin and hash what pyproject.toml asks for
 	@$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/runtime.txt pyproject.toml
 	@$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/runtime.txt --group dev -o requirements/dev.txt pyproject.toml
+	@$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/checkov.txt requirements/checkov.in

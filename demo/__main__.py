@@ -1,15 +1,18 @@
 """`python -m demo`: put the tenants in place, serve Runway, run every scenario. 0 only if every claim was seen.
 
+With `--deployed` Runway is not a process beside the demo but a Deployment in the local cluster.
+
 `KUBECONFIG` and `RUNWAY_POLICY` say which cluster and which policy; `make demo` sets both.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from demo.api import Api
@@ -21,12 +24,14 @@ from demo.scenarios import SCENARIOS
 from demo.server import CHECKOUT, Server, ServerFailed
 from demo.stage import Stage, Tools
 from demo.tenants import TenantsFailed, apply_tenants
-from localcluster import LocalCluster
+from deploy import deployment
+from deploy.deployment import Deployed, DeployFailed
+from localcluster import LocalCluster, LocalClusterError
 
 LOG = CHECKOUT / ".local" / "demo" / "runway.log"
 
 
-def main(scenarios: Sequence[Scenario] = SCENARIOS) -> int:
+def main(scenarios: Sequence[Scenario] = SCENARIOS, *, deployed: bool = False) -> int:
     """The exit code: 0 if every claim was seen, 1 if one was not, 2 if the demo could not begin."""
     unset = [name for name in ("KUBECONFIG", "RUNWAY_POLICY") if not os.environ.get(name)]
     if unset:
@@ -34,23 +39,28 @@ def main(scenarios: Sequence[Scenario] = SCENARIOS) -> int:
         return 2
     kubeconfig, policy = Path(os.environ["KUBECONFIG"]), Path(os.environ["RUNWAY_POLICY"])
     try:
-        return 0 if all(outcome.seen for outcome in _run(scenarios, kubeconfig, policy)) else 1
-    except (KernelUnreadable, KubectlFailed, ServerFailed, TenantsFailed) as error:
+        return 0 if all(outcome.seen for outcome in _run(scenarios, kubeconfig, policy, deployed)) else 1
+    except (DeployFailed, KernelUnreadable, KubectlFailed, LocalClusterError, ServerFailed, TenantsFailed) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
 
-def _run(scenarios: Sequence[Scenario], kubeconfig: Path, policy: Path) -> list[Outcome]:
+def _run(scenarios: Sequence[Scenario], kubeconfig: Path, policy: Path, deployed: bool) -> list[Outcome]:
     report = Report()
     with ExitStack() as stack:
         kubernetes = Kubectl(kubeconfig)
         report.note(f"cluster: {kubernetes.run('config', 'current-context').strip()} of {kubeconfig}")
         report.note(f"tenants: {', '.join(apply_tenants(kubernetes, policy))}")
-        server = stack.enter_context(Server(LOG))
+        server: Deployed | Server
+        if deployed:
+            server = stack.enter_context(_in_the_cluster(kubernetes, kubeconfig, policy))
+        else:
+            server = stack.enter_context(Server(LOG))
         server.start()
-        report.note(f"Runway: {server.url}, pid {server.pid}, log in {LOG.relative_to(CHECKOUT)}")
+        where = "in the cluster" if deployed else f"log in {LOG.relative_to(CHECKOUT)}"
+        report.note(f"Runway: {server.url}, pid {server.pid}, {where}")
         kernel = stack.enter_context(Kernel()) if _on_this_machine(kubeconfig) else None
         tools = Tools(stack.enter_context(Api(server.url)), kubernetes, kernel, server)
         outcomes = []
@@ -62,6 +72,21 @@ def _run(scenarios: Sequence[Scenario], kubeconfig: Path, policy: Path) -> list[
         return outcomes
 
 
+@contextmanager
+def _in_the_cluster(kubernetes: Kubectl, kubeconfig: Path, policy: Path) -> Iterator[Deployed]:
+    """Runway as a Deployment; it is taken away again, unless it was there before."""
+    if not _on_this_machine(kubeconfig):
+        raise DeployFailed("only the local cluster can be deployed to: its node takes an image that no registry has")
+    before = deployment.is_deployed(kubernetes)
+    try:
+        deployment.up(kubernetes, policy)
+        with Deployed(kubernetes) as running:
+            yield running
+    finally:
+        if not before:
+            deployment.down(kubernetes)
+
+
 def _on_this_machine(kubeconfig: Path) -> bool:
     """Whether the cluster is the local one, so that this machine's kernel runs its jobs."""
     return kubeconfig.resolve() == LocalCluster.default().kubeconfig.resolve()
@@ -70,4 +95,6 @@ def _on_this_machine(kubeconfig: Path) -> bool:
 if __name__ == "__main__":
     # Ended from outside, Runway is stopped all the same.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    sys.exit(main())
+    parser = argparse.ArgumentParser(prog="python -m demo", description="Run every scenario and show the evidence.")
+    parser.add_argument("--deployed", action="store_true", help="against Runway as a Deployment in the local cluster")
+    sys.exit(main(deployed=parser.parse_args().deployed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import httpx2
 
@@ -11,12 +12,25 @@ from demo.api import OVER, Api, Document, document
 from demo.kernel import Kernel
 from demo.kubectl import Kubectl
 from demo.scenario import NotSeen, Source
-from demo.server import Server
 from demo.waiting import TimedOut, wait_for
 
 START_SECONDS = 30.0
 """From accepted to running, on a busy machine; a job usually takes 2 s."""
 END_SECONDS = 45.0
+
+
+class Process(Protocol):
+    """A Runway that can be killed and comes back: a process of this machine, or one in a pod of the local cluster."""
+
+    @property
+    def pid(self) -> int | None:
+        """As this machine numbers it; None where it does not run."""
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+
+    def start(self) -> None:
+        """Come back, and wait until it is the writer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +43,7 @@ class Tools:
     runway: Api
     kubernetes: Kubectl
     kernel: Kernel | None
-    server: Server | None = None
+    server: Process | None = None
 
 
 class Stage:

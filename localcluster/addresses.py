@@ -30,8 +30,13 @@ KUBELET_PORT = 16250
 KUBELET_HEALTH_PORT = 16248
 KUBE_PROXY_HEALTH_PORT = 16256
 KUBE_PROXY_METRICS_PORT = 16249
+PROMETHEUS_PORT = 16290
+# Not a port of the cluster: where `make serve` has Runway listen.
+RUNWAY_PORT = 8000
 
 API_SERVER_URL = f"https://{LOOPBACK}:{API_SERVER_PORT}"
+# The Makefile names it too, as RUNWAY_PROMETHEUS_URL.
+PROMETHEUS_URL = f"http://{LOOPBACK}:{PROMETHEUS_PORT}"
 
 CNI_NETWORK = "runway-localcluster"
 CGROUP = "runway-localcluster"

@@ -22,6 +22,7 @@ from localcluster import (
     files,
     images,
     leftovers,
+    monitoring,
     neighbours,
     network,
     node,
@@ -63,6 +64,11 @@ class LocalCluster:
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig; there while the cluster is up."""
         return paths.kubeconfig(self.checkout)
+
+    @property
+    def prometheus_url(self) -> str:
+        """Where its Prometheus answers while the cluster is up."""
+        return addresses.PROMETHEUS_URL
 
     @property
     def kubectl_binary(self) -> Path:
@@ -162,7 +168,11 @@ class LocalCluster:
             images.ensure_imported()
         self._wait("api-forwarder", "kube-apiserver")
         self._launch("kube-controller-manager", "kube-scheduler", "kubelet", "gpu-device-plugin", "kube-proxy")
+        # Before Prometheus asks: the kubelet remembers a denial for 30 s.
+        self.kubectl("apply", "--filename=-", stdin=monitoring.kubelet_reader())
+        self._launch("prometheus")
         self._wait("kube-controller-manager", "kube-scheduler", "kubelet", "gpu-device-plugin", "kube-proxy")
+        self._wait("prometheus")
         with step("node ready"):
             self.wait_ready()
 
@@ -242,6 +252,7 @@ def _specs(build: Build) -> list[ComponentSpec]:
         node.kubelet(build),
         node.gpu_device_plugin(build),
         node.kube_proxy(build),
+        monitoring.prometheus(),
     ]
 
 

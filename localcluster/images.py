@@ -53,7 +53,7 @@ TEXT_FILES = {
 
 def ensure_imported() -> None:
     """Import what containerd does not have yet. containerd must be running."""
-    present = _ctr("images", "list", "--quiet").split()
+    present = ctr("images", "list", "--quiet").split()
     busybox, applets = _busybox()
     layer = image_layer(busybox, applets)
     for name, command in COMMANDS.items():
@@ -65,14 +65,15 @@ def ensure_imported() -> None:
         paths.IMAGE_DIR.mkdir(parents=True, exist_ok=True)
         tar = imported.with_suffix(".tar")
         tar.write_bytes(archive)
-        _ctr("images", "import", str(tar))
+        ctr("images", "import", str(tar))
         tar.unlink()
         files.write_json(imported, digest)
 
 
-def _ctr(*arguments: str) -> str:
+def ctr(*arguments: str, timeout: float = 60.0) -> str:
+    """What containerd's own client prints, in the namespace of the kubelet. containerd must be running."""
     # k8s.io is the containerd namespace that the kubelet's images and containers live in.
-    return run(["ctr", "--address", str(paths.CONTAINERD_SOCKET), "--namespace", "k8s.io", *arguments], timeout=60)
+    return run(["ctr", "--address", str(paths.CONTAINERD_SOCKET), "--namespace", "k8s.io", *arguments], timeout=timeout)
 
 
 def _busybox() -> tuple[bytes, list[str]]:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ PROVIDES = {
     "iproute2": "ip",
     "iptables": "iptables",
     "openssl": "openssl",
+    "prometheus": "prometheus",
     "runc": "runc",
     "socat": "socat",
 }
@@ -31,9 +32,9 @@ INSTALL_TIMEOUT_SECONDS = 600
 ATTEMPTS = 2
 
 
-def ensure_installed() -> None:
+def ensure_installed(provides: Mapping[str, str] = PROVIDES) -> None:
     """Install what is missing. Raises LocalClusterError with apt's own words when that fails."""
-    absent = missing()
+    absent = missing(provides)
     if not absent:
         return
     if shutil.which("apt-get") is None:
@@ -49,13 +50,13 @@ def ensure_installed() -> None:
                 if attempt == ATTEMPTS:
                     raise
                 say(f"trying once more: {error}")
-    if still_absent := missing():
+    if still_absent := missing(provides):
         raise LocalClusterError(f"apt-get installed {', '.join(still_absent)}, but their programs are not in PATH")
 
 
-def missing() -> list[str]:
-    """The packages none of whose programs is on this machine."""
-    return [name for name, program in PROVIDES.items() if shutil.which(program) is None and not Path(program).exists()]
+def missing(provides: Mapping[str, str] = PROVIDES) -> list[str]:
+    """The packages whose program is not on this machine."""
+    return [name for name, program in provides.items() if shutil.which(program) is None and not Path(program).exists()]
 
 
 def _apt_get(*arguments: str) -> None:
@@ -80,7 +81,7 @@ def _apt_get(*arguments: str) -> None:
 
 @contextmanager
 def _services_kept_from_starting() -> Iterator[None]:
-    """Deny the packages' scripts to start etcd and containerd: this package runs its own.
+    """Deny the packages' scripts to start etcd, containerd and Prometheus: this package runs its own.
 
     A policy that the machine has already stays in force, untouched; one that a killed run of ours left is taken over.
     https://www.debian.org/doc/debian-policy/ch-opersys.html#interfacing-with-init-systems

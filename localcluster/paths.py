@@ -23,6 +23,7 @@ ETCD_DIR = STATE_DIR / "etcd"
 CONTAINERD_DIR = STATE_DIR / "containerd"
 KUBELET_DIR = STATE_DIR / "kubelet"
 POD_LOG_DIR = STATE_DIR / "pod-logs"
+PROMETHEUS_DIR = STATE_DIR / "prometheus"
 
 PROCESS_DIR = RUN_DIR / "processes"
 CONTAINERD_RUN_DIR = RUN_DIR / "containerd"

@@ -31,6 +31,8 @@ class Certificate:
 
 _LOOPBACK_NAMES = (f"IP:{addresses.LOOPBACK}", "DNS:localhost")
 
+PROMETHEUS_USER = "runway-prometheus"
+
 CERTIFICATES = (
     Certificate("etcd", "etcd", names=_LOOPBACK_NAMES),
     Certificate("etcd-client", "kube-apiserver"),
@@ -57,6 +59,8 @@ CERTIFICATES = (
     Certificate("controller-manager-user", "system:kube-controller-manager"),
     Certificate("scheduler-user", "system:kube-scheduler"),
     Certificate("proxy-user", "system:kube-proxy"),
+    # What Prometheus shows the kubelet; monitoring.py has RBAC let it read the metrics.
+    Certificate("prometheus", PROMETHEUS_USER),
     # The Node authorizer knows a kubelet by exactly this user and group.
     # https://kubernetes.io/docs/reference/access-authn-authz/node/
     Certificate("node-user", f"system:node:{addresses.NODE_NAME}", "system:nodes"),

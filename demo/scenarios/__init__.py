@@ -4,10 +4,12 @@ from demo.scenarios.admission import BAD_SPEC_REFUSED, GPU_QUOTA, RATE_LIMIT
 from demo.scenarios.endings import CANCEL, DEADLINE, SIGTERM_IGNORED
 from demo.scenarios.outcomes import FAILURE, OUT_OF_MEMORY, SUCCESS, THROTTLING
 from demo.scenarios.trust import ABSENCE, REPLAY, RESTART
+from demo.scenarios.truth import EVICTED, EVIDENCE, LOST_WORKER
 
 SCENARIOS = (
     SUCCESS,
     OUT_OF_MEMORY,
+    LOST_WORKER,
     FAILURE,
     DEADLINE,
     SIGTERM_IGNORED,
@@ -18,5 +20,7 @@ SCENARIOS = (
     CANCEL,
     REPLAY,
     RESTART,
+    EVICTED,
+    EVIDENCE,
     ABSENCE,
 )

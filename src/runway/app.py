@@ -6,24 +6,32 @@ import asyncio
 import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from fastapi import FastAPI
 
+from runway import __version__
 from runway.admission.limits import Limits
 from runway.cluster.client import Kubernetes
 from runway.cluster.connection import Connection, Transport
 from runway.cluster.lease import Election, Seat
+from runway.cluster.store import Key
 from runway.errors import ConfigurationError
+from runway.flow.keep import Keeper
 from runway.flow.lead import Writer
 from runway.flow.observe import Observer, amounts_by_resource
 from runway.flow.submit import Submitter
-from runway.http import jobs, logs, platform, problems
+from runway.flow.usage import gather
+from runway.http import events, jobs, logs, platform, problems, usage
+from runway.http.drain import draining
 from runway.http.middleware import RequestContext
 from runway.http.services import Services
+from runway.http.streams import noticing_the_end
+from runway.jobs.usage import Usage
 from runway.policy import Policy, load_policy
+from runway.prometheus import Prometheus
 from runway.settings import Settings, load_settings
 from runway.telemetry.logs import configure
 from runway.telemetry.metrics import Metrics, Sample
@@ -47,46 +55,64 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         connection = None if transport else await Connection.open(settings.kubeconfig, settings.max_in_flight)
-        kubernetes = Kubernetes(transport or connection, settings.kubernetes_seconds)  # type: ignore[arg-type]
+        kubernetes = Kubernetes(
+            transport or connection,  # type: ignore[arg-type]
+            settings.kubernetes_seconds,
+            lambda *call: metrics.kubernetes_requests.labels(*call).inc(),
+        )
         observer = Observer(kubernetes, policy, metrics, resync_seconds=settings.resync_seconds)
         identity = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         election = Election(kubernetes, Seat(settings.lease_namespace, "runway-writer", identity))
         writer = Writer(election, observer, settings.kubernetes_seconds)
+        prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
+        keeper = Keeper(kubernetes, observer, writer, metrics, usage=_usage(observer, prometheus))
         submitter = Submitter(policy, kubernetes, observer, writer, metrics)
         limits = Limits(policy, settings.max_streams)
-        metrics.read_at_scrape(lambda: _samples(observer))
-        app.state.services = Services(
-            settings, policy, kubernetes, observer, writer, submitter, limits, metrics, now=lambda: datetime.now(UTC)
-        )
+        metrics.read_at_scrape(lambda: _samples(policy, observer, writer, keeper))
+        use = Services(settings, policy, kubernetes, observer, writer, submitter, limits, metrics, prometheus, now=_now)
+        app.state.services = use
         # The Lease first: lists that are asked for after it is ours need not be repeated before the first write.
         await election.try_once()
-        tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run)]
+        tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run, keeper.run)]
         try:
-            yield
+            with noticing_the_end(use.closing), draining(use.draining, settings.drain_seconds):
+                yield
         finally:
             await submitter.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await election.release()
+            if prometheus is not None:
+                await prometheus.close()
             if connection is not None:
                 await connection.close()
 
     app = FastAPI(
         title="Runway",
         summary="The safe front door to one shared Kubernetes cluster",
-        version="0.1.0",
+        version=__version__,
         lifespan=lifespan,
     )
-    for router in (jobs.router, logs.router, platform.router):
+    for router in (jobs.router, logs.router, events.router, usage.router, platform.router):
         app.include_router(router)
     problems.install(app)
     app.add_middleware(RequestContext, metrics=metrics)
     return app
 
 
-def _samples(observer: Observer) -> Iterator[Sample]:
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _usage(observer: Observer, prometheus: Prometheus | None) -> Callable[[Key], Awaitable[Usage]] | None:
+    """What tells the usage that is kept with a job's record; None where no source of it is set."""
+    return None if prometheus is None else lambda key: gather(observer, prometheus, key, now=_now)
+
+
+def _samples(policy: Policy, observer: Observer, writer: Writer, keeper: Keeper) -> Iterator[Sample]:
     """The metrics that are read from state: O(tenants)."""
+    now = _now()
     for tenant, account in observer.ledger.accounts.items():
         for name, amounts in (
             ("runway_quota_limit", account.limit),
@@ -97,8 +123,14 @@ def _samples(observer: Observer) -> Iterator[Sample]:
             for resource, value in amounts_by_resource(amounts).items():
                 yield Sample(name, (tenant, resource), value)
         yield Sample("runway_active_cost_ceiling_usd", (tenant,), float(observer.active_ceiling[tenant]))
+        since = observer.longest_pending(tenant)
+        waited = (now - since).total_seconds() if since else 0.0
+        yield Sample("runway_oldest_pending_seconds", (tenant,), max(0.0, waited))
+        yield Sample("runway_tenant_info", (tenant, policy.tenants[tenant].namespace), 1.0)
     for (tenant, state), count in observer.states.items():
         yield Sample("runway_jobs", (tenant, state), count)
-    for kind, watch in observer.watches.items():
+    for kind, watch in (observer.watches | observer.surroundings.watches).items():
         yield Sample("runway_watch_age_seconds", (kind,), observer.age(watch))
+    yield Sample("runway_record_lag_seconds", (), keeper.lag)
     yield Sample("runway_synced", (), float(observer.synced))
+    yield Sample("runway_is_writer", (), float(writer.is_writer))

@@ -10,6 +10,8 @@
     │   ├── Refused                  any other 4xx: nothing happened, and repeating would not help
     │   ├── NotDone                  no connection, or 429: certainly nothing happened
     │   └── Ambiguous                a time-out, a broken connection or a 5xx: it may have happened
+    ├── PrometheusUnavailable        no answer from Prometheus that can be used; usage stays unknown and says why
+    ├── StreamCut                    an answer in progress that cannot be made whole: its connection is broken off
     └── PublicError                  answered as a problem document (RFC 9457): code, status, title, detail
         ├── InvalidSpec          422 invalid_spec            every violation at once
         ├── InvalidParameter     422 invalid_parameter       a query parameter or path that cannot be used
@@ -102,6 +104,14 @@ class NotDone(ClusterError):
 
 class Ambiguous(ClusterError):
     pass
+
+
+class PrometheusUnavailable(RunwayError):
+    """There is no answer from Prometheus that can be used; the message is fit to be shown."""
+
+
+class StreamCut(RunwayError):
+    """The rest of an answer that has begun is not to be had; the message is for Runway's own log."""
 
 
 class PublicError(RunwayError):

@@ -32,6 +32,7 @@ class Metadata(_Part, frozen=True):
     resource_version: str = "0"
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
+    deletion_grace_period_seconds: int | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 
@@ -54,10 +55,22 @@ class Container(_Part, frozen=True):
     restart_policy: str | None = None
 
 
+class Toleration(_Part, frozen=True):
+    """https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"""
+
+    key: str | None = None
+    operator: str | None = None
+    value: str | None = None
+    effect: str | None = None
+
+
 class PodSpec(_Part, frozen=True):
     node_name: str | None = None
     containers: tuple[Container, ...] | None = None
     init_containers: tuple[Container, ...] | None = None
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+    termination_grace_period_seconds: int | None = None
 
 
 class PodTemplate(_Part, frozen=True):
@@ -69,6 +82,7 @@ class JobSpec(_Part, frozen=True):
     parallelism: int | None = None
     completions: int | None = None
     suspend: bool | None = None
+    active_deadline_seconds: int | None = None
 
 
 class JobStatus(_Part, frozen=True):
@@ -179,11 +193,13 @@ class Pod(_Part, frozen=True):
         return next((item for item in self.status.conditions if item.type == type_), None)
 
 
-def with_last_words_of(pod: Pod, known: Pod) -> Pod:
-    """A newer state of a pod, with the last words of the one before where the kubelet has lost them since.
+def keeping(pod: Pod, known: Pod) -> Pod:
+    """A newer state of a pod, with what the one before told and the kubelet has written over since."""
+    return _with_last_words_of(_with_grace_of(pod, known), known)
 
-    The kubelet reads the log anew for each status that it builds, also after it has removed the log of a deleted pod.
-    """
+
+def _with_last_words_of(pod: Pod, known: Pod) -> Pod:
+    """The kubelet reads the log anew for each status that it builds, also after it has removed a deleted pod's log."""
     now, before = pod.container.terminated, known.container.terminated
     if now is None or before is None or now.last_words is not None or before.last_words is None:
         return pod
@@ -193,12 +209,93 @@ def with_last_words_of(pod: Pod, known: Pod) -> Pod:
     return msgspec.structs.replace(pod, status=msgspec.structs.replace(pod.status, container_statuses=(first, *others)))
 
 
-def version(item: Job | Pod) -> int:
+def _with_grace_of(pod: Pod, known: Pod) -> Pod:
+    """When all has ended the kubelet deletes the pod once more, at once: what was told first is when it had to end."""
+    now, before = pod.metadata, known.metadata
+    if not pod.ended or before.deletion_timestamp is None:
+        return pod
+    told = msgspec.structs.replace(
+        now,
+        deletion_timestamp=before.deletion_timestamp,
+        deletion_grace_period_seconds=before.deletion_grace_period_seconds,
+    )
+    return msgspec.structs.replace(pod, metadata=told)
+
+
+def version(item: Job | Pod | Event | Node) -> int:
     """The resource version as a number: comparable within one collection since Kubernetes 1.35.
 
     https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
     """
     return int(item.metadata.resource_version)
+
+
+class ObjectReference(_Part, frozen=True):
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class EventSeries(_Part, frozen=True):
+    count: int = 0
+    last_observed_time: datetime | None = None
+
+
+class Event(_Part, frozen=True):
+    """https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
+
+    Events are seldom kept for longer than an hour, and repeated ones are counted in one object.
+    """
+
+    metadata: Metadata
+    involved_object: ObjectReference = ObjectReference()
+    reason: str | None = None
+    message: str | None = None
+    type: str | None = None
+    count: int | None = None
+    first_timestamp: datetime | None = None
+    last_timestamp: datetime | None = None
+    event_time: datetime | None = None
+    series: EventSeries | None = None
+
+    @property
+    def last_seen(self) -> datetime | None:
+        """When it happened last: clients of the two event APIs fill in different fields."""
+        return (
+            (self.series.last_observed_time if self.series else None)
+            or self.last_timestamp
+            or self.event_time
+            or self.metadata.creation_timestamp
+        )
+
+
+class Taint(_Part, frozen=True):
+    key: str
+    effect: str = ""
+    value: str | None = None
+
+
+class NodeSpec(_Part, frozen=True):
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+
+
+class NodeStatus(_Part, frozen=True):
+    conditions: tuple[Condition, ...] = ()
+    allocatable: dict[str, str] = {}
+
+
+class Node(_Part, frozen=True):
+    """https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/node-v1/"""
+
+    metadata: Metadata
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+    def condition(self, type_: str) -> Condition | None:
+        """The condition of this type, whatever its status."""
+        return next((item for item in self.status.conditions if item.type == type_), None)
 
 
 class LeaseSpec(_Part, frozen=True):

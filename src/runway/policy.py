@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -25,6 +25,9 @@ _T = TypeVar("_T")
 
 TENANT_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _PLAIN_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
+RUNWAY_NAMESPACE: Final = "runway"
+"""Where Runway itself is deployed (deploy/kustomize/base)."""
+
 _DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
 _LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
@@ -227,6 +230,17 @@ class Tenant(_Frozen):
     namespace: str = Field(pattern=_DNS_LABEL)
     quota: Quota
     rate: TenantRate
+
+    @field_validator("namespace")
+    @classmethod
+    def _for_tenants(cls, namespace: str) -> str:
+        """Rendering a tenant would close the network of a namespace that the cluster or Runway itself lives in.
+
+        https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/#initial-namespaces
+        """
+        if namespace in ("default", RUNWAY_NAMESPACE) or namespace.startswith("kube-"):
+            raise ValueError(f"{namespace} is not for tenants: it is Kubernetes' or Runway's own")
+        return namespace
 
 
 class Policy(_Frozen):

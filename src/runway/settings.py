@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, HttpUrl, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runway.errors import ConfigurationError
+
+
+def _without_query(url: HttpUrl) -> HttpUrl:
+    if url.query is not None or url.fragment is not None:
+        raise ValueError("the URL may not have a query or a fragment")
+    return url
 
 
 class Settings(BaseSettings):
@@ -27,8 +33,11 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(default=64, ge=1, le=1000)
     """Calls to Kubernetes at once."""
     max_streams: int = Field(default=100, ge=1, le=10_000)
-    """Log streams at once."""
+    """Log and event streams at once."""
 
+    drain_seconds: float = Field(default=0, ge=0, le=60)
+    """How long after SIGTERM requests are still answered while `/readyz` says 503, so that whoever routes to this
+    process can look away first."""
     resync_seconds: float = Field(default=300, ge=1, le=86_400)
     """How often everything is listed beside the watches, to correct and count drift."""
     instance: str | None = Field(default=None, min_length=1, max_length=200)
@@ -36,6 +45,8 @@ class Settings(BaseSettings):
     its own Lease back at once; without one the name is unique, and the old Lease must run out. No two may share it."""
     lease_namespace: str = Field(default="default", min_length=1, max_length=63)
     """Where the Lease that makes one process the writer is kept."""
+    prometheus_url: Annotated[HttpUrl, AfterValidator(_without_query)] | None = None
+    """The Prometheus that scrapes the kubelets' cAdvisor; without one the usage of jobs is unknown."""
 
     @property
     def kubeconfig(self) -> Path | None:

@@ -1,8 +1,8 @@
 """The Kubernetes objects of each tenant, rendered from the policy: what holds even where Runway is passed by.
 
 One namespace per tenant with Pod Security "restricted", a ResourceQuota equal to the tenant's quota (a backstop: Runway
-refuses earlier and says why), a LimitRange equal to the policy's bounds, and NetworkPolicies that close everything
-inwards and the node's metadata address outwards.
+refuses earlier and says why), a LimitRange equal to the policy's bounds, NetworkPolicies that close everything
+inwards and the node's metadata address outwards, and what Runway itself may do there.
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ from typing import Final
 
 from runway.jobs.identity import LABEL_MANAGED_BY, LABEL_TENANT, MANAGED_BY
 from runway.jobs.manifest import GPU_RESOURCE
-from runway.policy import Limits, Policy, Quota
+from runway.policy import RUNWAY_NAMESPACE, Limits, Policy, Quota
 from runway.quantity import format_bytes, format_cpu
 
 LINK_LOCAL: Final = "169.254.0.0/16"
 """Holds the instance metadata service (169.254.169.254) and the pod identity agent (169.254.170.23) of EKS nodes."""
+
+
+RUNWAY_ACCOUNT: Final = "runway"
+"""The service account that Runway runs under where it is deployed in the cluster (deploy/kustomize/base). Where Runway
+runs elsewhere, under a kubeconfig, it need not exist."""
 
 
 def render(policy: Policy) -> list[dict[str, object]]:
@@ -28,6 +33,7 @@ def render(policy: Policy) -> list[dict[str, object]]:
         objects.append(_resource_quota(inside, tenant.quota))
         objects.append(_limit_range(inside, policy.limits))
         objects.extend(_network_policies(inside))
+        objects.extend(_permissions(inside))
     return objects
 
 
@@ -90,5 +96,30 @@ def _network_policies(inside: dict[str, object]) -> list[dict[str, object]]:
             **kind,
             "metadata": {"name": "allow-egress-but-metadata", **inside},
             "spec": {"podSelector": everyone, "policyTypes": ["Egress"], "egress": [outside]},
+        },
+    ]
+
+
+def _permissions(inside: dict[str, object]) -> list[dict[str, object]]:
+    """What Runway does with a tenant's jobs, and no more: it never deletes one, since its time to live does.
+
+    A Role in each namespace, not one for all of them: nothing can be bound by mistake to more than it is meant for.
+    https://kubernetes.io/docs/concepts/security/rbac-good-practices/#least-privilege
+    """
+    group = "rbac.authorization.k8s.io"
+    metadata = {"name": "runway", **inside}
+    rules = [
+        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "patch"]},
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+    ]
+    account = {"kind": "ServiceAccount", "name": RUNWAY_ACCOUNT, "namespace": RUNWAY_NAMESPACE}
+    return [
+        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": "runway"},
+            "subjects": [account],
         },
     ]

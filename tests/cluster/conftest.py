@@ -49,7 +49,11 @@ def server(
 ) -> Iterator[Server]:
     """Runway as a process of its own. A test that kills it starts it again."""
     assert kubernetes.select("nodes") != []
-    environment = {"KUBECONFIG": str(kubeconfig), "RUNWAY_POLICY": str(policy_file)}
+    environment = {
+        "KUBECONFIG": str(kubeconfig),
+        "RUNWAY_POLICY": str(policy_file),
+        "RUNWAY_PROMETHEUS_URL": LocalCluster.default().prometheus_url,
+    }
     with Server(tmp_path_factory.mktemp("runway") / "runway.log", environment) as running:
         running.start()
         yield running

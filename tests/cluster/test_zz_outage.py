@@ -127,7 +127,10 @@ def test_submissions_are_answered_503_in_time_with_when_to_come_back(outages: Ou
 def test_a_cancel_is_answered_503_in_time(outages: Outages) -> None:
     for outage in outages.both:
         assert (outage.cancel.answer.status_code, outage.cancel.seconds < ANSWER_SECONDS) == (503, True)
-        assert outage.cancel.answer.json()["code"] == "kubernetes_unavailable"
+    frozen, killed = (outage.cancel.answer.json()["code"] for outage in outages.both)
+    # Certain that nothing was sent it is only where no connection was left open from before.
+    assert frozen in ("outcome_unknown", "kubernetes_unavailable")
+    assert killed == "kubernetes_unavailable"
 
 
 def test_runway_is_alive_and_readable_but_not_ready(outages: Outages) -> None:

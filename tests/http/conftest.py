@@ -10,11 +10,13 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from runway.app import create_app
 from runway.policy import Policy, load_policy
 from runway.settings import Settings
 from tests.support.fake_cluster import FakeKubernetes
+from tests.support.streamed import Streamed
 
 POLICY = Path(__file__).parents[2] / "config" / "policy.local.yaml"
 
@@ -22,7 +24,8 @@ POLICY = Path(__file__).parents[2] / "config" / "policy.local.yaml"
 class Runway:
     """A running app and the fake cluster under it."""
 
-    def __init__(self, client: httpx2.AsyncClient, kubernetes: FakeKubernetes) -> None:
+    def __init__(self, app: FastAPI, client: httpx2.AsyncClient, kubernetes: FakeKubernetes) -> None:
+        self.app = app
         self.client = client
         self.kubernetes = kubernetes
 
@@ -31,6 +34,19 @@ class Runway:
     ) -> httpx2.Response:
         """POST a small valid job, changed by `spec`."""
         return await self.client.post("/v1/jobs", json=job(**spec), headers={"X-Tenant-ID": tenant, **(headers or {})})
+
+    def stream(self, path: str, **headers: str) -> Streamed:
+        """GET a path, and read the answer as it comes."""
+        return Streamed(self.app, path, headers)
+
+    async def until_state(self, job_id: str, state: str) -> dict[str, Any]:
+        """The view of a job once it is in this state."""
+
+        async def reached() -> dict[str, Any] | None:
+            view = await self.view(job_id)
+            return view if view["state"] == state else None
+
+        return dict(await self.until(reached))
 
     async def view(self, job_id: str) -> dict[str, Any]:
         """The job view."""
@@ -64,7 +80,7 @@ async def serve(
     async with app.router.lifespan_context(app):
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://runway") as client:
-            runway = Runway(client, kubernetes)
+            runway = Runway(app, client, kubernetes)
 
             async def ready() -> bool:
                 return bool((await client.get("/readyz")).json().get("role") == until)

@@ -9,6 +9,7 @@ from typing import Any
 from runway.policy import parse_policy
 from tests.http.conftest import POLICY, Runway, serve
 from tests.support.fake_cluster import FakeKubernetes
+from tests.support.fake_logs import FakeLog
 
 
 async def _until_gpus(runway: Runway, used: int) -> None:
@@ -67,6 +68,29 @@ async def test_a_pod_that_was_told_to_end_proves_no_success(runway: Runway) -> N
     assert (await runway.quota())["used"]["gpu"] == 4
 
 
+async def test_a_deleted_job_counts_until_all_its_pods_are_known(runway: Runway) -> None:
+    """Someone deletes the Job, and the watch of pods has not told of its pod yet: that one is found by a list."""
+    job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]
+    pod = runway.kubernetes.start_pod(job_id, running=False)
+    runway.kubernetes.history["pods"].clear()
+    runway.kubernetes.delete_job(job_id)
+    assert (await runway.submit(resources={"gpu": 1})).json()["code"] == "quota_exceeded"
+
+    async def listed() -> bool:
+        assert (await runway.quota())["used"]["gpu"] == 4
+        return runway.kubernetes.calls.count(("GET", "/api/v1/pods")) > 1
+
+    await runway.until(listed)
+    runway.kubernetes.remove_pod(pod)
+    await _until_gpus(runway, 0)
+
+
+async def test_a_deleted_job_without_pods_frees_its_quota(runway: Runway) -> None:
+    job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]
+    runway.kubernetes.delete_job(job_id)
+    await _until_gpus(runway, 0)
+
+
 async def test_a_resync_corrects_and_counts_what_the_watch_missed(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes, resync_seconds=1) as runway:
         job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]
@@ -101,21 +125,20 @@ async def test_reads_and_streams_are_limited_apart_from_submissions(kubernetes: 
     slow = POLICY.read_text().replace(rate, f"{rate}, reads: {{per_minute: 1, burst: 2}}, streams: 1")
     async with serve(kubernetes, policy=parse_policy(slow)) as runway:
         job_id = (await runway.submit("speech")).json()["id"]
-        kubernetes.logs[kubernetes.start_pod(job_id)] = b"x\n"
+        kubernetes.logs[pod := kubernetes.start_pod(job_id)] = FakeLog()
 
         async def has_pod() -> bool:
             return bool((await runway.view(job_id))["attempts"])
 
         await runway.until(has_pod)
-        kubernetes.log_gate.clear()
-        url = f"/v1/jobs/{job_id}/logs"
+        url = f"/v1/jobs/{job_id}/logs?follow=true"
         first = asyncio.create_task(runway.client.get(url))
 
         async def refused() -> bool:
             return bool((await asyncio.wait_for(runway.client.get(url), 2)).status_code == 429)
 
         await runway.until(refused)
-        kubernetes.log_gate.set()
+        kubernetes.end_pod(pod)
         assert (await first).status_code == 200
 
         headers = {"X-Tenant-ID": "speech"}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.http.conftest import Runway, serve
 from tests.support.fake_cluster import FakeKubernetes
+from tests.support.fake_logs import FakeLog
 
 
 async def _until_state(runway: Runway, job_id: str, state: str) -> dict[str, Any]:
@@ -80,8 +82,8 @@ async def test_cancel_is_idempotent_and_leaves_a_record(runway: Runway) -> None:
     pod = runway.kubernetes.start_pod(job_id)
     answers = [await runway.client.delete(f"/v1/jobs/{job_id}") for _ in range(2)]
     assert [(answer.status_code, answer.json()["state"]) for answer in answers] == [(202, "cancelling")] * 2
-    assert sum(method == "PATCH" for method, _ in runway.kubernetes.calls) == 1
-    assert runway.kubernetes.job(job_id)["spec"]["activeDeadlineSeconds"] == 1
+    assert sum("spec" in patch for patch in runway.kubernetes.patches) == 1
+    assert runway.kubernetes.job(job_id)["spec"]["activeDeadlineSeconds"] == 0
     runway.kubernetes.end_pod(pod, exit_code=143)
     runway.kubernetes.fail(job_id, "DeadlineExceeded")
     cancelled = await _until_state(runway, job_id, "cancelled")
@@ -195,9 +197,9 @@ async def test_logs_are_not_ready_then_served_then_gone_with_an_excerpt(runway: 
 async def test_log_streams_are_bounded_and_give_their_place_back(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes, max_streams=1) as runway:
         job_id = (await runway.submit()).json()["id"]
-        kubernetes.logs[kubernetes.start_pod(job_id)] = b"x\n"
+        kubernetes.logs[pod := kubernetes.start_pod(job_id)] = log = FakeLog()
+        log.write(b"x")
         await _until_state(runway, job_id, "running")
-        kubernetes.log_gate.clear()
         url = f"/v1/jobs/{job_id}/logs?follow=true"
         first = asyncio.create_task(runway.client.get(url))
 
@@ -206,7 +208,7 @@ async def test_log_streams_are_bounded_and_give_their_place_back(kubernetes: Fak
             return answer is not None and answer.json()["code"] == "too_busy"
 
         await runway.until(refused)
-        kubernetes.log_gate.set()
+        kubernetes.end_pod(pod)
         assert (await first).content == b"x\n"
         assert (await runway.client.get(url)).status_code == 200
 
@@ -221,7 +223,38 @@ async def test_metrics_tell_quota_submissions_and_jobs(runway: Runway) -> None:
     assert 'runway_submissions_total{outcome="created",tenant="vision"} 1.0' in text
     assert 'runway_submissions_total{outcome="invalid_spec",tenant="vision"} 1.0' in text
     assert 'runway_watch_age_seconds{kind="pods"}' in text
+    assert "runway_is_writer 1.0" in text
+    assert 'runway_tenant_info{namespace="runway-vision",tenant="vision"} 1.0' in text
+    assert 'runway_kubernetes_requests_total{kind="jobs",outcome="ok",verb="create"} 1.0' in text
     assert "rw-" not in text
+
+
+async def test_counters_that_alerts_look_at_begin_at_zero(runway: Runway) -> None:
+    text = (await runway.client.get("/metrics")).text
+    assert 'runway_failures_total{category="infra",code="node_lost",tenant="speech"} 0.0' in text
+    assert 'runway_jobs_finished_total{state="failed",tenant="speech"} 0.0' in text
+    assert 'runway_actual_cost_usd_total{tenant="speech"} 0.0' in text
+    assert 'runway_resync_corrections_total{kind="pods"} 0.0' in text
+
+
+async def test_metrics_tell_how_long_the_oldest_job_has_been_pending(runway: Runway) -> None:
+    async def pending(tenant: str = "vision") -> float:
+        lines = (await runway.client.get("/metrics")).text.splitlines()
+        (line,) = [line for line in lines if line.startswith(f'runway_oldest_pending_seconds{{tenant="{tenant}"}}')]
+        return float(line.split()[-1])
+
+    async def submitted(age: float) -> str:
+        created = datetime.now(UTC) - timedelta(seconds=age)
+        runway.kubernetes.now = lambda: created.isoformat(timespec="seconds").replace("+00:00", "Z")
+        return str((await runway.submit()).json()["id"])
+
+    younger, older, youngest = [await submitted(age) for age in (600, 7200, 60)]
+    assert 7200 <= await pending() < 7300
+    assert await pending("speech") == 0
+    for started, left in ((older, 600), (youngest, 600), (younger, 0)):
+        runway.kubernetes.start_pod(started)
+        await _until_state(runway, started, "running")
+        assert left <= await pending() <= left * 1.1
 
 
 async def test_policy_shows_bounds_pools_prices_and_tenants(runway: Runway) -> None:

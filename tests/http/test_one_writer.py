@@ -27,6 +27,8 @@ async def test_a_second_process_serves_reads_and_refuses_writes(kubernetes: Fake
             assert "one" in answer.json()["detail"]
             assert answer.headers["retry-after"]
         assert (await first.view(job_id))["state"] == "pending"
+        assert "runway_is_writer 1.0" in (await first.client.get("/metrics")).text
+        assert "runway_is_writer 0.0" in (await second.client.get("/metrics")).text
 
 
 async def test_a_writer_that_stops_gives_its_lease_back(kubernetes: FakeKubernetes) -> None:

@@ -19,6 +19,9 @@ from tests.support.virtual_time import VirtualLoop
 if TYPE_CHECKING:
     from tests.model.wire import Wire
 
+_OF_WHAT_WAS_DONE: Final = (Answer.TRUE, Answer.GARBLED)
+"""Answers whose status the API server can only know when it has carried out the call."""
+
 START: Final = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
 
@@ -92,7 +95,7 @@ class ApiServer:
                 self.loop.call_later(fate.lands, self._land, call, context=context)
             else:
                 self.loop.call_soon(self._land, call, context=context)
-        if fate.answer not in (Answer.TRUE, Answer.NONE):
+        if fate.answer not in (*_OF_WHAT_WAS_DONE, Answer.NONE):
             self.loop.call_later(fate.answers, self._answer, call, HttpAnswer(200, b"{}"), context=context)
 
     def go_down(self) -> None:
@@ -143,7 +146,7 @@ class ApiServer:
             call.method, call.path, query=call.query, body=call.body, content_type=call.content_type
         )
         self.landed(call, answer)
-        if call.fate.answer is Answer.TRUE:
+        if call.fate.answer in _OF_WHAT_WAS_DONE:
             self.loop.call_later(call.fate.answers, self._answer, call, answer)
 
     def _answer(self, call: Call, answer: HttpAnswer) -> None:
@@ -156,7 +159,7 @@ class ApiServer:
             case Answer.ERROR:
                 call.reply.set_result(HttpAnswer(500, b"{}"))
             case Answer.GARBLED:
-                call.reply.set_result(HttpAnswer(200, b'{"metadata":'))
+                call.reply.set_result(HttpAnswer(answer.status, b'{"metadata":'))
             case Answer.THROTTLED:
                 call.reply.set_result(HttpAnswer(429, b"{}", retry_after=1))
             case _:

@@ -1,7 +1,9 @@
 """The rest of Kubernetes, and people with kubectl: every move that the real ones could make, and no other.
 
 The Job controller starts a pod only while the Job is open, nothing of it runs and its one success is not there; an
-undisturbed success stays until it was counted (the finalizer `batch.kubernetes.io/job-tracking`).
+undisturbed success stays until it was counted (the finalizer `batch.kubernetes.io/job-tracking`). A Job is finished
+only when all its pods have ended; until then its failure is announced (`FailureTarget`):
+https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ class Move(StrEnum):
     REMOVE_POD = "the pod is gone"
     COMPLETE = "the Job controller's verdict: success"
     VERDICT_FAILED = "the Job controller's verdict: failure"
-    DEADLINE = "the deadline has passed: failed, and its pod is told to end"
+    DEADLINE = "the deadline has passed: failure is announced, and its pod is told to end"
     TTL = "a finished Job and its pods are cleaned up"
     DELETE_JOB = "kubectl delete job: the Job goes, its pods are told to end"
     ORPHAN = "kubectl delete job --cascade=orphan: the Job goes, its pods stay"
@@ -50,9 +52,9 @@ class Controllers:
             Move.DELETE_POD: ("pods", lambda pod: not ended(pod) and not told_to_end(pod)),
             Move.EVICT: ("pods", lambda pod: not ended(pod) and not told_to_end(pod)),
             Move.REMOVE_POD: ("pods", self._can_go),
-            Move.COMPLETE: ("jobs", lambda job: not finished(job) and self._any(job, "Succeeded")),
+            Move.COMPLETE: ("jobs", self._can_complete),
             Move.VERDICT_FAILED: ("jobs", lambda job: self._spent(job) and not self._live(job)),
-            Move.DEADLINE: ("jobs", lambda job: not finished(job)),
+            Move.DEADLINE: ("jobs", lambda job: not (finished(job) or _has_failed(job))),
             Move.TTL: ("jobs", lambda job: finished(job) and not self._live(job)),
             Move.DELETE_JOB: ("jobs", lambda _: True),
             Move.ORPHAN: ("jobs", lambda _: True),
@@ -86,7 +88,7 @@ class Controllers:
                 server.fail(name)
             case Move.DEADLINE:
                 self._end_pods(server.job(name))
-                server.fail(name, "DeadlineExceeded")
+                server.announce_failure(name, "DeadlineExceeded")
             case Move.TTL:
                 pods = pods_of(server, server.job(name))
                 server.delete_job(name)
@@ -134,6 +136,11 @@ class Controllers:
             return False
         return bool(self._live(job) < job["spec"].get("parallelism", 1))
 
+    def _can_complete(self, job: Json) -> bool:
+        if finished(job) or _has_failed(job) or self._live(job):
+            return False
+        return any(pod["status"]["phase"] == "Succeeded" for pod in pods_of(self.server, job))
+
     def _can_go(self, pod: Json) -> bool:
         owner = pod["metadata"].get("labels", {}).get(JOB_UID)
         job = next((job for job in self.server.objects["jobs"].values() if uid(job) == owner), None)
@@ -143,15 +150,14 @@ class Controllers:
         """Whether no retry is left: what a pod that was disrupted did is not counted."""
         if finished(job):
             return False
+        if _has_failed(job):
+            return True
         failed = [pod for pod in pods_of(self.server, job) if pod["status"]["phase"] == "Failed"]
         counted = [pod for pod in failed if "conditions" not in pod["status"]]
         return bool(len(counted) > job["spec"]["backoffLimit"])
 
     def _live(self, job: Json) -> int:
         return sum(not ended(pod) for pod in pods_of(self.server, job))
-
-    def _any(self, job: Json, phase: str) -> bool:
-        return any(pod["status"]["phase"] == phase for pod in pods_of(self.server, job))
 
     def _end_pod(self, name: str, phase: str) -> None:
         self.server.set_status(name, {**self.server.pod(name)["status"], "phase": phase})
@@ -160,6 +166,11 @@ class Controllers:
         for pod in pods_of(self.server, job):
             if not ended(pod) and not told_to_end(pod):
                 self.server.tell_pod_to_end(pod["metadata"]["name"])
+
+
+def _has_failed(job: Json) -> bool:
+    """Whether the Job controller has announced that the Job will be failed once its pods have ended."""
+    return any(item["type"] == "FailureTarget" for item in job["status"].get("conditions", []))
 
 
 def _container(requests: dict[str, str]) -> Json:

@@ -23,7 +23,7 @@ class Answer(StrEnum):
     NONE = "no answer"
     RESET = "the connection breaks"
     ERROR = "500"
-    GARBLED = "200 with half a body"
+    GARBLED = "the true status with half a body"
     THROTTLED = "429"
     REFUSED = "connection refused"
 
@@ -32,8 +32,8 @@ class Answer(StrEnum):
 class Fate:
     """What becomes of one call.
 
-    `lands`: after how many seconds the API server carries it out; None: never. `answers`: how many seconds after that,
-    or after the sending where it never lands, the caller is answered.
+    `lands`: after how many seconds the API server carries it out; None: never. `answers`: how many seconds after that
+    the caller is answered, or after the sending where the answer does not say that it was carried out.
     """
 
     lands: float | None = 0.0

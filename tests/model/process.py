@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -114,9 +114,14 @@ class Process:
         context.run(OWNER.set, self)
         return self._api.loop.create_task(work, context=context)
 
-    def serve(self, work: Coroutine[Any, Any, None]) -> None:
-        """A request is worked on."""
-        self._requests.append(self.spawn(work))
+    def serve(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """A request is worked on, once the process is not frozen."""
+        self._requests.append(self.spawn(self._when_running(work)))
+
+    def give_up(self, back: int) -> None:
+        """The connection of a caller breaks; a process that is frozen does not see it."""
+        if self.serving and not self.frozen:
+            self.serving[-1 - back % len(self.serving)].cancel()
 
     @property
     def serving(self) -> list[asyncio.Task[None]]:
@@ -156,6 +161,10 @@ class Process:
         self.alive = False
         self.wire.dead = True
         self._api.wires.remove(self.wire)
+
+    async def _when_running(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await self.wire.running.wait()
+        await work()
 
     async def _main(self) -> None:
         """As the lifespan of `runway.app`."""

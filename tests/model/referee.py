@@ -88,7 +88,7 @@ class Referee:
                 self.broken(f"process {process.identity} has failed: {process.observer.broken}")
             for tenant, account in process.observer.ledger.accounts.items():
                 used = sum((booking.amounts for booking in account.bookings.values()), NOTHING)
-                reserved = sum(account.reservations.values(), NOTHING)
+                reserved = sum(map(account.reserved_beyond_booking, account.reservations), NOTHING)
                 if (used, reserved) != (account.used, account.reserved):
                     self.broken(f"the sums of {tenant} are not those of its parts")
         keys = Counter(

@@ -19,6 +19,8 @@ from tests.support.virtual_time import VirtualLoop
 QUIET_SECONDS: Final = 300.0
 """In this time everything must have come right once all faults have stopped: a create that may still land (60 s), the
 reads that settle it (150 s at most), the idle time of a watch (90 s) and the Lease of a process that is gone (15 s)."""
+GRACE_SECONDS: Final = 30.0
+"""`terminationGracePeriodSeconds` as Kubernetes has it where nobody says otherwise."""
 
 
 class Broken(AssertionError):
@@ -50,16 +52,16 @@ class World:
         """A caller submits."""
         request = Request(tenant, key, spec, process, self.loop.time())
         self.requests.append(request)
-        process.serve(self._submit(request))
+        process.serve(lambda: self._submit(request))
         return request
 
     def cancel(self, process: Process, key: Key) -> None:
         """A caller cancels a job."""
-        process.serve(self._quietly(process.cancel_job(key, self.api.now())))
+        process.serve(lambda: self._quietly(process.cancel_job(key, self.api.now())))
 
     def dry_run(self, process: Process, tenant: str, spec: Json) -> None:
         """A caller only asks."""
-        process.serve(self._quietly(process.submitter.dry_run(tenant, spec)))
+        process.serve(lambda: self._quietly(process.submitter.dry_run(tenant, spec)))
 
     def kill(self, process: Process) -> None:
         """kill -9."""
@@ -67,9 +69,16 @@ class World:
         process.kill()
 
     def stop(self, process: Process) -> None:
-        """SIGTERM. Takes at most the time-outs of what is in progress."""
-        self.loop.run_until_complete(process.stop())
-        self.processes.remove(process)
+        """SIGTERM. Takes at most the time-outs of what is in progress.
+
+        A process that is frozen does not hear it, and is killed when its time to end is over.
+        """
+        if process.frozen:
+            self.loop.wait(GRACE_SECONDS)
+            self.kill(process)
+        else:
+            self.loop.run_until_complete(process.stop())
+            self.processes.remove(process)
 
     def check(self) -> None:
         """Raise Broken where the referee has found anything."""
@@ -79,6 +88,7 @@ class World:
 
     def end(self) -> None:
         """All faults stop; then everything comes right by itself, and there is room for what fits."""
+        self.check()
         self._end_faults()
         quiet = self.loop.time() + QUIET_SECONDS + (RESYNC_SECONDS if self.api.lost_events else 0)
         while unsettled := self._unsettled():

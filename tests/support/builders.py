@@ -20,7 +20,7 @@ from runway.jobs.identity import (
     canonical_json,
 )
 from runway.jobs.spec import JobSpec, Resources
-from runway.objects import Job, Pod
+from runway.objects import Event, Job, Node, Pod
 from runway.policy import Policy, parse_policy
 
 Json = dict[str, Any]
@@ -119,8 +119,13 @@ def job(
     parallelism: int = 1,
     completions: int | None = 1,
     suspend: bool = False,
+    started: float | None = None,
+    deadline: int | None = None,
 ) -> Job:
-    """A Job as Kubernetes holds it. `verdict` is Complete or Failed; `admitted` is the specification it carries."""
+    """A Job as Kubernetes holds it. `verdict` is Complete or Failed; `admitted` is the specification it carries.
+
+    `deadline` is activeDeadlineSeconds, which count from `started`.
+    """
     admitted = admitted or spec()
     notes = {ANNOTATION_SPEC: canonical_json(admitted.to_json()), ANNOTATION_COST: canonical_json(COST)}
     if cancelled:
@@ -143,9 +148,13 @@ def job(
                 "parallelism": parallelism,
                 "completions": completions,
                 "suspend": suspend,
+                **_given(activeDeadlineSeconds=deadline),
                 "template": {"spec": {"containers": [_container(requests)]}},
             },
-            "status": {"conditions": list(conditions)},
+            "status": {
+                "conditions": list(conditions),
+                **_given(startTime=None if started is None else _time(started)),
+            },
         },
         Job,
     )
@@ -163,11 +172,16 @@ def pod(
     state: Json | None = None,
     conditions: Sequence[Json] = (),
     deleted: float | None = None,
+    grace: int | None = None,
     node: str | None = "node-1",
     reason: str | None = None,
+    message: str | None = None,
     requests: Json | None = None,
 ) -> Pod:
-    """A pod of the Job `of`. `state` is made by `running`, `waiting` or `ended`; the phase follows from it."""
+    """A pod of the Job `of`. `state` is made by `running`, `waiting` or `ended`; the phase follows from it.
+
+    `deleted` is the deletion timestamp: when the `grace` after the request to end it has passed.
+    """
     labels = {LABEL_JOB_NAME: of} if controller is None else {LABEL_JOB_NAME: of, LABEL_CONTROLLER: controller}
     metadata: Json = {
         "name": name,
@@ -178,12 +192,11 @@ def pod(
         "labels": labels,
     }
     if deleted is not None:
-        metadata["deletionTimestamp"] = _time(deleted)
+        metadata |= {"deletionTimestamp": _time(deleted), **_given(deletionGracePeriodSeconds=grace)}
     status: Json = {"phase": phase or _phase(state), "startTime": _time(created), "conditions": list(conditions)}
     if state is not None:
         status["containerStatuses"] = [{"name": "job", "state": state}]
-    if reason is not None:
-        status["reason"] = reason
+    status |= _given(reason=reason, message=message)
     placed = {} if node is None else {"nodeName": node}
     return msgspec.convert(
         {"metadata": metadata, "spec": {**placed, "containers": [_container(requests)]}, "status": status}, Pod
@@ -237,6 +250,34 @@ def disrupted(reason: str = "EvictionByEvictionAPI", message: str | None = None)
 def unschedulable(message: str = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.") -> Json:
     """The condition of a pod that no node has room for."""
     return condition("PodScheduled", "False", reason="Unschedulable", message=message, since=2)
+
+
+def warning(on: Job | Pod, reason: str, message: str, *, at: float = 5) -> Event:
+    """A warning event on a Job or a pod."""
+    kind = "Job" if isinstance(on, Job) else "Pod"
+    about = {"kind": kind, "namespace": NAMESPACE, "name": on.metadata.name, "uid": on.metadata.uid}
+    event = {"metadata": {"name": f"{on.metadata.name}.{at}"}, "involvedObject": about, "type": "Warning"}
+    return msgspec.convert(event | {"reason": reason, "message": message, "lastTimestamp": _time(at)}, Event)
+
+
+def node(
+    name: str = "node-1",
+    ready: str = "True",
+    *,
+    since: float = 0,
+    message: str | None = None,
+    taints: Sequence[str] = (),
+) -> Node:
+    """A node; `ready` is the status of its Ready condition, which it has had for as long as `since`."""
+    reason = {"True": "KubeletReady", "False": "KubeletNotReady", "Unknown": "NodeStatusUnknown"}[ready]
+    return msgspec.convert(
+        {
+            "metadata": {"name": name},
+            "spec": {"taints": [{"key": key, "effect": "NoExecute"} for key in taints]},
+            "status": {"conditions": [condition("Ready", ready, reason=reason, message=message, since=since)]},
+        },
+        Node,
+    )
 
 
 COST: Final[Json] = {

@@ -10,16 +10,25 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
 
 from runway.cluster.connection import Answer, StreamRefused
 from runway.errors import Ambiguous, NotDone
+from tests.support.fake_logs import FakeLog
 
 Json = dict[str, Any]
 Fault = Callable[[], Answer | None]
 
+KINDS = {
+    "/apis/batch/v1/jobs": "jobs",
+    "/api/v1/pods": "pods",
+    "/api/v1/events": "events",
+    "/api/v1/nodes": "nodes",
+}
+WARNINGS_ONLY = "type=Warning"
 NOW = "2026-11-24T08:00:00Z"
 
 
@@ -28,18 +37,23 @@ class FakeKubernetes:
 
     def __init__(self, namespaces: set[str]) -> None:
         self.namespaces = namespaces
-        self.objects: dict[str, dict[tuple[str, str], Json]] = {"jobs": {}, "pods": {}}
-        self.history: dict[str, list[tuple[int, str, Json]]] = {"jobs": [], "pods": []}
-        self.logs: dict[str, bytes] = {}
+        self.objects: dict[str, dict[tuple[str, str], Json]] = {kind: {} for kind in KINDS.values()}
+        self.history: dict[str, list[tuple[int, str, Json]]] = {kind: [] for kind in KINDS.values()}
+        self.forbidden: set[str] = set()
+        """Kinds that RBAC does not let Runway list or watch."""
+        self.logs: dict[str, bytes | FakeLog] = {}
+        """By pod. The log of a pod that is there, ended or not, as a whole; or one that a test goes on writing."""
         self.lease: Json = {}
-        self.log_gate = asyncio.Event()
-        self.log_gate.set()
         self.calls: list[tuple[str, str]] = []
+        self.patches: list[Json] = []
+        """Every patch of a Job that was sent."""
         self.down = False
         self.mute = False
         """Watches are open and tell nothing."""
         self.before_create: list[Fault] = []
         self.after_create: list[Fault] = []
+        self.before_patch: list[Fault] = []
+        self.after_patch: list[Fault] = []
         self.expired_before = 0
         self.page = 1_000_000
         """Objects in a page of a list, where a caller asks for more."""
@@ -69,8 +83,8 @@ class FakeKubernetes:
         """Carry out one call, in one step."""
         if "/leases" in path:
             return self._lease(method, path, body)
-        if path in ("/apis/batch/v1/jobs", "/api/v1/pods"):
-            return self._list(path.rsplit("/", 1)[1], query)
+        if path in KINDS:
+            return self._list(KINDS[path], query)
         namespace, _, name = path.removeprefix("/apis/batch/v1/namespaces/").partition("/jobs")
         name = name.strip("/")
         if method == "POST":
@@ -80,17 +94,21 @@ class FakeKubernetes:
             return _status(404, f'jobs.batch "{name}" not found')
         if method == "PATCH":
             assert content_type == "application/merge-patch+json"
-            return _json(200, self.put("jobs", _merge(job, json.loads(body or b"{}")), "MODIFIED"))
+            return self._patch(job, json.loads(body or b"{}"))
         return _json(200, job)
 
     async def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
         if self.down:
             raise NotDone("no connection to the Kubernetes API: refused")
         if path.endswith("/log"):
-            async for chunk in self._log(path.split("/")[-2]):
-                yield chunk
+            async with aclosing(self._log(path.split("/")[-2], query)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
             return
-        kind, version = path.rsplit("/", 1)[1], int(query["resourceVersion"])
+        kind, version = KINDS[path], int(query["resourceVersion"])
+        if kind in self.forbidden:
+            raise StreamRefused(_forbidden(kind))
+        assert query.get("fieldSelector") == (WARNINGS_ONLY if kind == "events" else None)
         if version < self.expired_before:
             raise StreamRefused(_status(410, "too old resource version"))
         yield b""
@@ -107,7 +125,8 @@ class FakeKubernetes:
                 for at, type_, item in list(self.history[kind]):
                     if at > version:
                         version = at
-                        yield event_line(type_, item)
+                        if _selected(kind, item):
+                            yield event_line(type_, item)
                 while not self.down and (self.mute or not self.history[kind] or self.history[kind][-1][0] <= version):
                     await news.wait()
                     news.clear()
@@ -116,14 +135,17 @@ class FakeKubernetes:
         finally:
             self._readers.discard(news)
 
-    async def _log(self, pod: str) -> AsyncGenerator[bytes, None]:
+    async def _log(self, pod: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        if not any(name == pod for _, name in self.objects["pods"]):
+            raise StreamRefused(_status(404, f'pods "{pod}" not found'))
         if "nodeName" not in self.pod(pod)["spec"]:
             raise StreamRefused(Answer(204, b""))
         if pod not in self.logs:
             raise StreamRefused(_status(400, "container is waiting to start: ContainerCreating"))
-        yield b""
-        yield self.logs[pod]
-        await self.log_gate.wait()
+        log = self.logs[pod]
+        async with aclosing((FakeLog.of(log) if isinstance(log, bytes) else log).serve(query)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     # The controllers
 
@@ -146,7 +168,7 @@ class FakeKubernetes:
                 "uid": f"uid-{name}",
             },
             "spec": {"containers": template["spec"]["containers"]} | ({"nodeName": node} if node else {}),
-            "status": {"phase": "Pending"},
+            "status": {"phase": "Pending", "conditions": _scheduled(self.now()) if node else []},
         }
         self.put("pods", pod, "ADDED")
         if running:
@@ -165,6 +187,8 @@ class FakeKubernetes:
         }
         phase = "Failed" if exit_code else "Succeeded"
         self.set_status(name, {"phase": phase, "containerStatuses": [{"name": "job", "state": {"terminated": ended}}]})
+        if isinstance(log := self.logs.get(name), FakeLog):
+            log.end()
 
     def tell_pod_to_end(self, name: str) -> None:
         """Someone deleted the pod; it ends in its own time."""
@@ -184,6 +208,10 @@ class FakeKubernetes:
     def fail(self, job_name: str, reason: str = "BackoffLimitExceeded") -> None:
         """The Job controller's verdict: it failed."""
         self._verdict(job_name, "Failed", reason)
+
+    def announce_failure(self, job_name: str, reason: str) -> None:
+        """The Job controller will fail the Job once its pods have ended."""
+        self._verdict(job_name, "FailureTarget", reason)
 
     def delete_job(self, job_name: str) -> None:
         """The Job is gone; its pods may not be."""
@@ -211,6 +239,10 @@ class FakeKubernetes:
         item["metadata"].setdefault("uid", f"uid-{item['metadata']['name']}")
         self.put(kind, item, "ADDED")
 
+    def remove(self, kind: str, item: Json) -> None:
+        """An object is deleted, and the watches are told."""
+        self._remove(kind, item)
+
     def lose(self, kind: str, name: str) -> None:
         """An object is deleted and no watch is told: what a resync is for."""
         place = next(place for place in self.objects[kind] if place[1] == name)
@@ -220,7 +252,7 @@ class FakeKubernetes:
     def set_status(self, name: str, status: Json) -> None:
         """The kubelet reports how a pod is doing."""
         pod = copy_of(self.pod(name))
-        pod["status"] = status
+        pod["status"] = {"conditions": pod["status"].get("conditions", [])} | status
         self.put("pods", pod, "MODIFIED")
 
     def put(self, kind: str, item: Json, type_: str) -> Json:
@@ -230,7 +262,7 @@ class FakeKubernetes:
         meta = item["metadata"]
         meta["resourceVersion"] = str(self.version)
         meta.setdefault("creationTimestamp", self.now())
-        self.objects[kind][meta["namespace"], meta["name"]] = item
+        self.objects[kind][meta.get("namespace", ""), meta["name"]] = item
         self.history[kind].append((self.version, type_, item))
         for listener in self.listeners:
             listener(kind)
@@ -259,10 +291,8 @@ class FakeKubernetes:
         return _json(200, document)
 
     def _create(self, namespace: str, manifest: Json, *, dry_run: bool) -> Answer:
-        for fault in self.before_create[:1]:
-            self.before_create.pop(0)
-            if (answer := fault()) is not None:
-                return answer
+        if (answer := _next(self.before_create)) is not None:
+            return answer
         name = manifest["metadata"]["name"]
         if namespace not in self.namespaces:
             return _status(404, f'namespaces "{namespace}" not found')
@@ -272,17 +302,29 @@ class FakeKubernetes:
             return Answer(201, json.dumps(manifest).encode(), warnings=('299 - "a warning of the API server"',))
         manifest["metadata"]["uid"] = f"uid-{name}-{self.version}"
         job = self.put("jobs", {**manifest, "status": {}}, "ADDED")
-        for fault in self.after_create[:1]:
-            self.after_create.pop(0)
-            if (answer := fault()) is not None:
-                return answer
-        return _json(201, job)
+        return _next(self.after_create) or _json(201, job)
+
+    def _patch(self, job: Json, patch: Json) -> Answer:
+        """A merge patch; one that names a uid or a version is refused where the object has another."""
+        self.patches.append(patch)
+        if (answer := _next(self.before_patch)) is not None:
+            return answer
+        job = self.job(job["metadata"]["name"])  # As it is after what the fault did.
+        meant, meta = patch.get("metadata", {}), job["metadata"]
+        if any(meant.get(name, meta[name]) != meta[name] for name in ("uid", "resourceVersion")):
+            return _status(409, "the object has been modified")
+        patched = self.put("jobs", _merge(job, patch), "MODIFIED")
+        return _next(self.after_patch) or _json(200, patched)
 
     def _list(self, kind: str, query: Mapping[str, str]) -> Answer:
         """One page; the pages of a list are all of the moment of the first."""
+        if kind in self.forbidden:
+            return _forbidden(kind)
+        assert query.get("fieldSelector") == (WARNINGS_ONLY if kind == "events" else None)
         version, _, start = query.get("continue", f"{self.version}.0").partition(".")
         if "continue" not in query:
-            in_order = sorted(self.objects[kind].values(), key=lambda item: str(item["metadata"]["name"]))
+            selected = [item for item in self.objects[kind].values() if _selected(kind, item)]
+            in_order = sorted(selected, key=lambda item: str(item["metadata"]["name"]))
             self._snapshots[kind, self.version] = in_order
         items = self._snapshots.get((kind, int(version)))
         if items is None:
@@ -296,7 +338,7 @@ class FakeKubernetes:
     def _remove(self, kind: str, item: Json) -> None:
         meta = item["metadata"]
         self.put(kind, item, "DELETED")
-        del self.objects[kind][meta["namespace"], meta["name"]]
+        del self.objects[kind][meta.get("namespace", ""), meta["name"]]
 
     def _verdict(self, job_name: str, type_: str, reason: str | None) -> None:
         job = copy_of(self.job(job_name))
@@ -320,11 +362,28 @@ def copy_of(item: Json) -> Json:
     return dict(msgspec.json.decode(msgspec.json.encode(item)))
 
 
+def _scheduled(now: str) -> list[Json]:
+    return [{"type": "PodScheduled", "status": "True", "lastTransitionTime": now}]
+
+
+def _selected(kind: str, item: Json) -> bool:
+    return kind != "events" or item["type"] == "Warning"
+
+
+def _forbidden(kind: str) -> Answer:
+    return _status(403, f'{kind} is forbidden: User "runway" cannot list resource "{kind}"')
+
+
 def _merge(target: Json, patch: Json) -> Json:
     merged = copy_of(target)
     for key, value in patch.items():
         merged[key] = _merge(merged.get(key) or {}, value) if isinstance(value, dict) else value
     return merged
+
+
+def _next(faults: list[Fault]) -> Answer | None:
+    """What the next fault answers in place of the API server, if there is one."""
+    return faults.pop(0)() if faults else None
 
 
 def _json(status: int, document: Json) -> Answer:

@@ -27,31 +27,36 @@ def gpu_pod(name: str = "first", **changes: object) -> Pod:
     return pod(name, requests=GPU_JOB, **changes)  # type: ignore[arg-type]
 
 
+def own(amounts: Amounts, terminating: Amounts = NOTHING) -> Booking:
+    """All of it is held by the Job that has the name."""
+    return Booking(amounts, terminating, own=amounts)
+
+
 CASES: dict[str, tuple[Job | None, Sequence[Pod], Booking | None]] = {
-    "a job whose pod is not created yet": (gpu_job(), [], Booking(ONE)),
+    "a job whose pod is not created yet": (gpu_job(), [], own(ONE)),
     "a job and its waiting pod are one holding": (
         gpu_job(),
         [gpu_pod(state=waiting("ContainerCreating"))],
-        Booking(ONE),
+        own(ONE),
     ),
-    "a job and its running pod are one holding": (gpu_job(), [gpu_pod(state=running())], Booking(ONE)),
-    "between two attempts": (gpu_job(), [gpu_pod(state=ended(1))], Booking(ONE)),
-    "a second attempt": (gpu_job(), [gpu_pod(state=ended(1)), gpu_pod("second", state=running())], Booking(ONE)),
+    "a job and its running pod are one holding": (gpu_job(), [gpu_pod(state=running())], own(ONE)),
+    "between two attempts": (gpu_job(), [gpu_pod(state=ended(1))], own(ONE)),
+    "a second attempt": (gpu_job(), [gpu_pod(state=ended(1)), gpu_pod("second", state=running())], own(ONE)),
     "an unfinished job with a terminating pod": (
         gpu_job(),
         [gpu_pod(state=running(), deleted=50)],
-        Booking(ONE, ONE),
+        own(ONE, ONE),
     ),
     "a finished job with a terminating pod": (
         gpu_job(verdict="Failed", reason="DeadlineExceeded"),
         [gpu_pod(state=running(), deleted=50)],
-        Booking(ONE, ONE),
+        own(ONE, ONE),
     ),
-    "a finished job whose pod has not ended": (gpu_job(verdict="Complete"), [gpu_pod(state=running())], Booking(ONE)),
+    "a finished job whose pod has not ended": (gpu_job(verdict="Complete"), [gpu_pod(state=running())], own(ONE)),
     "a verdict that is only announced": (
         gpu_job(conditions=[{"type": "FailureTarget", "status": "True"}]),
         [gpu_pod(state=ended(1))],
-        Booking(ONE),
+        own(ONE),
     ),
     "a deleted job with a live pod": (None, [gpu_pod(state=running())], Booking(ONE)),
     "a deleted job with a terminating pod": (None, [gpu_pod(state=running(), deleted=50)], Booking(ONE, ONE)),
@@ -59,40 +64,40 @@ CASES: dict[str, tuple[Job | None, Sequence[Pod], Booking | None]] = {
     "two pods at once both count": (
         gpu_job(),
         [gpu_pod(state=running(), deleted=50), gpu_pod("second", state=running())],
-        Booking(TWO_AT_ONCE, ONE),
+        own(TWO_AT_ONCE, ONE),
     ),
     "a pod of an earlier job of the same name counts beside the new job": (
         gpu_job(),
         [gpu_pod(state=running(), deleted=50, controller=EARLIER)],
-        Booking(TWO, ONE),
+        Booking(TWO, ONE, own=ONE),
     ),
     "pods of the earlier and the new job": (
         gpu_job(),
         [gpu_pod(state=running(), controller=EARLIER), gpu_pod("second", state=running())],
-        Booking(TWO),
+        Booking(TWO, own=ONE),
     ),
-    "a pod of an earlier job that has ended": (gpu_job(), [gpu_pod(state=ended(1), controller=EARLIER)], Booking(ONE)),
+    "a pod of an earlier job that has ended": (gpu_job(), [gpu_pod(state=ended(1), controller=EARLIER)], own(ONE)),
     "a job whose only needed success has ended, before the verdict": (gpu_job(), [gpu_pod(state=ended())], None),
-    "a success that was told to end proves nothing": (gpu_job(), [gpu_pod(state=ended(), deleted=50)], Booking(ONE)),
+    "a success that was told to end proves nothing": (gpu_job(), [gpu_pod(state=ended(), deleted=50)], own(ONE)),
     "a disrupted success proves nothing": (
         gpu_job(),
         [gpu_pod(state=ended(), conditions=[{"type": "DisruptionTarget", "status": "True"}])],
-        Booking(ONE),
+        own(ONE),
     ),
     "a success of an earlier job proves nothing": (
         gpu_job(),
         [gpu_pod(state=ended(), controller=EARLIER)],
-        Booking(ONE),
+        own(ONE),
     ),
     "one success of a job made past Runway that needs two": (
         gpu_job(completions=2),
         [gpu_pod(state=ended())],
-        Booking(ONE),
+        own(ONE),
     ),
     "a job made past Runway that wants two pods at once": (
         gpu_job(parallelism=2, completions=2),
         [],
-        Booking(TWO_AT_ONCE),
+        own(TWO_AT_ONCE),
     ),
     "a suspended job made past Runway": (gpu_job(suspend=True), [], None),
     "a finished job without pods": (gpu_job(verdict="Complete"), [], None),
@@ -114,6 +119,28 @@ def test_what_is_held(case: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pods", "amounts"),
+    [
+        ([], ONE),
+        ([gpu_pod(state=running())], ONE),
+        ([gpu_pod(state=ended(1))], ONE),
+        ([gpu_pod(state=running(), controller=EARLIER)], TWO),
+    ],
+    ids=["no pod is known", "its pod is known", "a second attempt may be on its way", "another's pod"],
+)
+def test_a_deleted_job_holds_its_amounts_until_its_pods_are_certainly_known(pods: list[Pod], amounts: Amounts) -> None:
+    assert booking_of(None, pods, [gpu_job()]) == Booking(amounts)
+
+
+def test_a_deleted_job_counts_beside_its_successor() -> None:
+    assert booking_of(gpu_job(), [], [job(uid=EARLIER, requests=GPU_JOB)]) == Booking(TWO, own=ONE)
+
+
+def test_a_deleted_job_that_had_succeeded_holds_nothing() -> None:
+    assert booking_of(None, [gpu_pod(state=ended())], [gpu_job()]) is None
+
+
+@pytest.mark.parametrize(
     ("requests", "amounts"),
     [
         ({"cpu": "500m", "memory": "64Mi"}, Amounts(0, 500, 64 << 20, 1)),
@@ -122,7 +149,7 @@ def test_what_is_held(case: str) -> None:
     ],
 )
 def test_amounts_are_read_as_kubernetes_wrote_them_and_rounded_up(requests: Json, amounts: Amounts) -> None:
-    assert booking_of(job(requests=requests), []) == Booking(amounts, NOTHING)
+    assert booking_of(job(requests=requests), []) == own(amounts)
 
 
 def test_a_pod_holds_what_runs_together_or_its_largest_init_step() -> None:

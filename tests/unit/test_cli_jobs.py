@@ -243,11 +243,53 @@ def test_status_tells_the_whole_story() -> None:
     ]
 
 
+def test_status_says_why_each_attempt_was_replaced_but_the_verdict_once() -> None:
+    lost = attempt("failed", counted=False, cause="drained", message="the pod was evicted")
+    last = attempt("failed", cause="exit_nonzero", message="the process ended with exit code 3")
+    view = job("failed", attempts=[lost, last], attempts_left_out=4, disruptions=5, failure=failure())
+    lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
+    assert [line[:4] for line in lines if "rw-4f2a-x7k2p" in line] == ["  5 ", "  6 "]
+    assert "  5: drained: the pod was evicted" in lines
+    assert "  5 ended by the cluster, which does not count against the retries" in lines
+    assert sum("exit code 3" in line for line in lines) == 1
+
+
 def test_status_of_a_waiting_job_says_for_what_and_until_when() -> None:
     condition = {"code": "unschedulable", "message": "insufficient nvidia.com/gpu", "since": "2026-11-24T08:02:00Z"}
     result = runway("status", "rw-4f2a", answers=[reply(job(conditions=[condition]))])
     assert "  unschedulable: insufficient nvidia.com/gpu (for 8m)" in result.stdout
     assert "  deadline  2026-11-24T09:00:00Z (in 50m)" in result.stdout
+
+
+def test_status_shows_what_was_used_and_the_kept_end_of_the_log() -> None:
+    usage = {
+        "cpu_cores": 0.0991,
+        "cpu_limit_cores": 0.1,
+        "memory_peak_bytes": 61 << 20,
+        "memory_limit_bytes": 64 << 20,
+        "throttled_ratio": 0.994,
+        "gpu_utilisation": None,
+    }
+    excerpt = {"pod": "rw-4f2a-x7k2p", "text": "epoch 1\nepoch 2\n", "truncated": True}
+    lines = runway("status", "rw-4f2a", answers=[reply(job(usage=usage, excerpt=excerpt))]).stdout.splitlines()
+    told = "  CPU 0.10 of 0.1 on average, throttled in 99% of its CPU periods, memory peak 61Mi of 64Mi"
+    assert lines[lines.index("Usage") + 1] == told
+    start = lines.index("The end of the log of rw-4f2a-x7k2p")
+    assert lines[start + 1 : start + 4] == ["  …", "  epoch 1", "  epoch 2"]
+
+
+def test_status_says_nothing_of_usage_that_is_unknown() -> None:
+    unknown = dict.fromkeys(
+        [
+            "cpu_cores",
+            "cpu_limit_cores",
+            "memory_peak_bytes",
+            "memory_limit_bytes",
+            "throttled_ratio",
+            "gpu_utilisation",
+        ]
+    )
+    assert "Usage" not in runway("status", "rw-4f2a", answers=[reply(job(usage=unknown))]).stdout
 
 
 def test_status_shows_a_job_that_did_not_come_through_runway() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 import httpx2
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from runway.cli.logs import MAX_PIECE_BYTES, Position, split_lines
+from runway.cli.logs import MAX_JSON_LINE_BYTES
 from runway.cli.main import app
 from runway.cli.session import Edges
 from tests.unit.test_cli_seam import Chunks, Clock, FakeRunway, job, problem, reply, runway, serve
@@ -119,7 +118,7 @@ def test_equal_lines_are_each_shown_once() -> None:
 
 
 def test_a_log_rotated_during_the_break_goes_on_with_what_is_newer() -> None:
-    answers = [log(stamped(1, "one"), stamped(3, "three"), BROKEN), log(stamped(2, "late") + stamped(4, "four"))]
+    answers = [log(stamped(1, "one"), stamped(3, "three"), BROKEN), log(stamped(3, "three") + stamped(4, "four"))]
     assert runway("logs", "rw-4f2a", "-f", answers=answers).stdout == "one\nthree\nfour\n"
 
 
@@ -142,6 +141,7 @@ def test_a_pod_that_goes_during_a_break_ends_the_log() -> None:
     result = runway("logs", "rw-4f2a", "-f", answers=answers)
     assert result.exit_code == 0
     assert result.stdout == "one\n"
+    assert "may be missing" in result.stderr
 
 
 def test_a_connection_that_is_cut_off_is_noticed() -> None:
@@ -156,24 +156,52 @@ def test_a_connection_that_is_cut_off_is_noticed() -> None:
     assert result.stdout == "one\ntwo\n"
 
 
-@given(st.lists(st.binary(max_size=40)))
-def test_lines_are_the_same_however_the_bytes_arrive(chunks: list[bytes]) -> None:
-    whole = b"".join(chunks)
-    assert list(split_lines(chunks)) == re.findall(rb"[^\n]*\n|[^\n]+", whole)
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=12)), min_size=1, max_size=12),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(1, 60)), max_size=4),
+    st.booleans(),
+)
+def test_whatever_breaks_each_line_is_shown_once(
+    lines: list[tuple[int, bytes]], breaks: list[tuple[float, int]], timestamps: bool
+) -> None:
+    """Each break: after which part of the log, and in chunks of how many bytes it came."""
+    texts = [text.replace(b"\n", b"") + b"\n" for _, text in lines]
+    whole = b"".join(stamped(second, "")[:-1] + text for (second, _), text in zip(lines, texts, strict=True))
+    answers = [log(*chunks(whole[: int(share * len(whole))], size), BROKEN) for share, size in breaks]
+    flags = ["--timestamps"] if timestamps else []
+    result = runway("logs", "rw-4f2a", "-f", *flags, answers=[*answers, log(*chunks(whole, 7))])
+    assert result.exit_code == 0
+    assert result.stdout_bytes == (whole if timestamps else b"".join(texts))
 
 
-def test_a_line_without_end_is_cut_into_equal_pieces() -> None:
-    line = b"x" * (3 * MAX_PIECE_BYTES + 7) + b"\n"
-    sizes = [len(piece) for piece in split_lines(line[start : start + 1000] for start in range(0, len(line), 1000))]
-    assert sizes == [MAX_PIECE_BYTES] * 3 + [8]
+def chunks(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
-@given(st.lists(st.integers(0, 9), max_size=30), st.lists(st.integers(0, 30), max_size=4))
-def test_whatever_breaks_each_line_is_new_once(seconds: list[int], breaks: list[int]) -> None:
-    lines = [stamped(second, f"line {number}") for number, second in enumerate(sorted(seconds))]
-    position = Position()
-    shown: list[bytes] = []
-    for length in [*breaks, len(lines)]:
-        position.rewind()
-        shown += [line for line in lines[: max(length, len(shown))] if position.advance(line)]
-    assert shown == lines
+def test_after_a_break_it_goes_on_with_the_same_attempt() -> None:
+    first = log(stamped(1, "one"), BROKEN)
+    first.headers["Runway-Attempt"] = "2"
+    fake = FakeRunway([first, log(stamped(1, "one") + stamped(2, "two"))])
+    assert runway("logs", "rw-4f2a", "-f", answers=fake).stdout == "one\ntwo\n"
+    assert [request.url.params.get("attempt") for request in fake.requests] == [None, "2"]
+
+
+def test_a_line_without_end_is_shown_as_it_comes_and_goes_on_after_a_break() -> None:
+    line = stamped(1, "x" * 200_000)
+    answers = [log(line[:90_000], BROKEN), log(line[:150_000], BROKEN), log(line)]
+    assert runway("logs", "rw-4f2a", "-f", answers=answers).stdout == "x" * 200_000 + "\n"
+
+
+def test_a_very_long_line_becomes_several_json_objects_with_its_time() -> None:
+    line = stamped(1, "x" * (2 * MAX_JSON_LINE_BYTES + 7))
+    result = runway("logs", "rw-4f2a", "-f", "-o", "json", answers=[log(*chunks(line, 1000))])
+    entries = [json.loads(text) for text in result.stdout.splitlines()]
+    assert [len(entry["line"]) for entry in entries] == [MAX_JSON_LINE_BYTES] * 2 + [7]
+    assert {entry["timestamp"] for entry in entries} == {"2026-11-24T08:00:01.000000000Z"}
+
+
+def test_an_answer_without_times_is_not_taken_for_a_followed_log() -> None:
+    result = runway("logs", "rw-4f2a", "-f", answers=[log(b"<html>a proxy's page</html>")])
+    assert result.exit_code == 125
+    assert result.stdout == ""
+    assert "unexpected_answer" in result.stderr

@@ -139,6 +139,10 @@ def job(state: str = "pending", **members: Any) -> dict[str, Any]:
         "finished_at": None,
         "conditions": [],
         "attempts": [],
+        "attempts_left_out": 0,
+        "disruptions": 0,
+        "excerpt": None,
+        "usage": None,
         "failure": None,
         "cost": cost,
         "kubernetes": {"namespace": "runway-vision", "job": "rw-4f2a"},
@@ -157,6 +161,8 @@ def attempt(state: str = "running", **members: Any) -> dict[str, Any]:
         "started_at": "2026-11-24T08:01:00Z",
         "finished_at": None,
         "counted": state == "failed",
+        "cause": None,
+        "message": None,
     }
     return view | members
 

@@ -2,133 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
-from runway.jobs.diagnosis import Category, Failure, FailureCode, diagnose, signal_of, waiting_condition
+from runway.jobs.admitted import spec_of
+from runway.jobs.case import Case
+from runway.jobs.diagnosis import diagnose
+from runway.jobs.exits import signal_of
+from runway.jobs.failures import MEANINGS, Category, Failure, FailureCode
+from runway.jobs.identity import ANNOTATION_SPEC
 from runway.objects import Job, Pod
-from tests.support.builders import Json, condition, disrupted, ended, job, moment, pod, running, unschedulable, waiting
+from tests.support.builders import Json, condition, ended, job, pod, waiting
+from tests.support.told import BACKOFF, DEADLINE, overdue
+from tests.unit.told_deadline import DEADLINES
+from tests.unit.told_node import NODE
+from tests.unit.told_process import PROCESS
 
-LIMIT = "1Gi"
-GRACE = 30
+CASES = PROCESS | NODE | DEADLINES
 
 
 def verdict(failed: Job, *pods: Pod) -> Failure:
-    found = diagnose(failed, pods, LIMIT, GRACE)
+    found = diagnose(Case("vision", failed, pods))
     assert found is not None
     return found
 
 
-def backoff_exceeded() -> Job:
-    return job(verdict="Failed", reason="BackoffLimitExceeded", message="Job has reached the specified backoff limit")
+@pytest.mark.parametrize("name", CASES)
+def test_the_verdict(name: str) -> None:
+    told = CASES[name]
+    found = diagnose(told.case)
+    assert found is not None
+    assert (found.code, found.category, found.retryable) == (told.code, told.category, told.retryable), found.message
+    assert told.message in found.message
+    assert told.hint in found.hint
+    assert told.evidence.items() <= found.evidence.items()
 
 
-def deadline_exceeded() -> Job:
-    return job(verdict="Failed", reason="DeadlineExceeded", message="Job was active longer than specified deadline")
+def test_every_code_is_told_of_some_real_status() -> None:
+    assert len(CASES) == len(PROCESS) + len(NODE) + len(DEADLINES)
+    assert {told.code for told in CASES.values()} == set(FailureCode)
 
 
-EXEC_MISSING = 'exec: "trainn": executable file not found in $PATH'
-
-CASES: dict[str, tuple[Job, Sequence[Pod], FailureCode, Category, bool, str]] = {
-    "exit code": (
-        backoff_exceeded(), [pod(state=ended(3))],
-        FailureCode.EXIT_NONZERO, Category.USER, False, "ended with exit code 3",
-    ),
-    "the highest exit code is no signal": (
-        backoff_exceeded(), [pod(state=ended(255))],
-        FailureCode.EXIT_NONZERO, Category.USER, False, "exit code 255",
-    ),
-    "segfault": (
-        backoff_exceeded(), [pod(state=ended(139))],
-        FailureCode.KILLED_BY_SIGNAL, Category.USER, False, "SIGSEGV (exit code 139)",
-    ),
-    "abort": (
-        backoff_exceeded(), [pod(state=ended(134))],
-        FailureCode.KILLED_BY_SIGNAL, Category.USER, False, "SIGABRT",
-    ),
-    "137 that was not for memory": (
-        backoff_exceeded(), [pod(state=ended(137))],
-        FailureCode.KILLED_BY_SIGNAL, Category.USER, False, "SIGKILL (exit code 137)",
-    ),
-    "killed for memory": (
-        backoff_exceeded(), [pod(state=ended(137, "OOMKilled"))],
-        FailureCode.OOM_KILLED, Category.USER, False, "memory limit of 1Gi",
-    ),
-    "killed for memory in a child, with an exit code of its own": (
-        backoff_exceeded(), [pod(state=ended(1, "OOMKilled"))],
-        FailureCode.OOM_KILLED, Category.USER, False, "memory limit of 1Gi",
-    ),
-    "no such program": (
-        backoff_exceeded(), [pod(state=ended(128, "StartError", EXEC_MISSING))],
-        FailureCode.START_FAILED, Category.USER, False, EXEC_MISSING,
-    ),
-    "a container that cannot run": (
-        backoff_exceeded(), [pod(state=ended(127, "ContainerCannotRun", EXEC_MISSING))],
-        FailureCode.START_FAILED, Category.USER, False, EXEC_MISSING,
-    ),
-    "drained from its node": (
-        backoff_exceeded(), [pod(state=ended(143), conditions=[disrupted(message="evicted by the drain")])],
-        FailureCode.DISRUPTED, Category.INFRA, True, "evicted by the drain",
-    ),
-    "preempted, which beats what the kernel did": (
-        backoff_exceeded(), [pod(state=ended(137, "OOMKilled"), conditions=[disrupted("PreemptionByScheduler")])],
-        FailureCode.DISRUPTED, Category.INFRA, True, "PreemptionByScheduler",
-    ),
-    "only the last attempt counts": (
-        backoff_exceeded(), [pod("first", state=ended(137, "OOMKilled")), pod("second", state=ended(2))],
-        FailureCode.EXIT_NONZERO, Category.USER, False, "exit code 2",
-    ),
-    "a disruption that did not happen": (
-        backoff_exceeded(), [pod(state=ended(1), conditions=[condition("DisruptionTarget", "False")])],
-        FailureCode.EXIT_NONZERO, Category.USER, False, "exit code 1",
-    ),
-    "the deadline beats the 143 that it causes": (
-        deadline_exceeded(), [pod(state=ended(143), deleted=60)],
-        FailureCode.DEADLINE_EXCEEDED, Category.USER, False, "reached its timeout and was told to end",
-    ),
-    "the deadline, with SIGTERM handled in good order": (
-        deadline_exceeded(), [pod(state=ended(0), deleted=60)],
-        FailureCode.DEADLINE_EXCEEDED, Category.USER, False, "reached its timeout and was told to end",
-    ),
-    "the deadline, with SIGTERM ignored": (
-        deadline_exceeded(), [pod(state=ended(137, finished=90), deleted=60)],
-        FailureCode.DEADLINE_EXCEEDED, Category.USER, False, "killed after its grace period of 30 s",
-    ),
-    "the deadline, never scheduled": (
-        deadline_exceeded(), [pod(conditions=[unschedulable()], node=None, deleted=60)],
-        FailureCode.DEADLINE_EXCEEDED, Category.USER, False, "before it could start: 0/1 nodes are available",
-    ),
-    "the deadline, image never pulled": (
-        deadline_exceeded(), [pod(state=waiting("ImagePullBackOff", "no such image"), deleted=60)],
-        FailureCode.DEADLINE_EXCEEDED, Category.USER, False, "before it could start: ImagePullBackOff: no such image",
-    ),
-    "the deadline, no pod at all": (
-        deadline_exceeded(), [],
-        FailureCode.DEADLINE_EXCEEDED, Category.USER, False, "reached its timeout",
-    ),
-    "no pod to look at": (
-        backoff_exceeded(), [],
-        FailureCode.UNKNOWN, Category.INFRA, False, "BackoffLimitExceeded: Job has reached the specified backoff limit",
-    ),
-    "a pod that says nothing": (
-        backoff_exceeded(), [pod(phase="Failed", reason="UnexpectedAdmissionError")],
-        FailureCode.UNKNOWN, Category.INFRA, False, "BackoffLimitExceeded",
-    ),
-    "a verdict that says nothing": (
-        job(verdict="Failed"), [],
-        FailureCode.UNKNOWN, Category.INFRA, False, "no reason given",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_the_verdict(case: str) -> None:
-    failed, pods, code, category, retryable, words = CASES[case]
-    found = verdict(failed, *pods)
-    assert (found.code, found.category, found.retryable) == (code, category, retryable)
-    assert words in found.message
-    assert found.hint
+def test_every_code_has_a_meaning_and_something_to_do() -> None:
+    assert list(MEANINGS) == list(FailureCode)
+    assert all(item.meaning and item.advice for item in MEANINGS.values())
+    assert all(not item.retryable for item in MEANINGS.values() if item.category in (Category.USER, Category.RUNWAY))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +60,7 @@ def test_the_verdict(case: str) -> None:
     ids=["unfinished", "complete", "only announced", "not true", "cancelled"],
 )
 def test_there_is_no_failure_without_kubernetes_verdict(found: Job) -> None:
-    assert diagnose(found, [pod(state=ended(1))], LIMIT, GRACE) is None
+    assert diagnose(Case("vision", found, (pod(state=ended(1)),))) is None
 
 
 @pytest.mark.parametrize(
@@ -151,14 +68,14 @@ def test_there_is_no_failure_without_kubernetes_verdict(found: Job) -> None:
 )
 def test_a_deadline_between_attempts_does_not_claim_that_the_grace_period_ran_out(attempt: Json) -> None:
     """The last attempt had ended long before; the deadline came while the job waited for the next."""
-    found = verdict(deadline_exceeded(), pod(state=attempt))
+    found = verdict(DEADLINE, pod(state=attempt))
     assert found.code is FailureCode.DEADLINE_EXCEEDED
     assert "grace period" not in found.message
-    assert "grace_period_seconds" not in found.evidence
+    assert "grace_period" not in found.evidence
 
 
 def test_evidence_is_what_kubernetes_and_the_process_said() -> None:
-    found = verdict(backoff_exceeded(), pod(state=ended(139, message="last line of the log")))
+    found = verdict(BACKOFF, pod(state=ended(139, message="last line of the log")))
     assert found.evidence == {
         "job_reason": "BackoffLimitExceeded",
         "job_message": "Job has reached the specified backoff limit",
@@ -166,18 +83,59 @@ def test_evidence_is_what_kubernetes_and_the_process_said() -> None:
         "container_reason": "Error",
         "last_words": "last line of the log",
         "signal": "SIGSEGV",
+        "counted_attempts": "1",
     }
-    assert verdict(backoff_exceeded(), pod(state=ended(137, "OOMKilled"))).evidence["limit"] == LIMIT
-    drained = verdict(backoff_exceeded(), pod(state=ended(143), conditions=[disrupted("DeletionByTaintManager")]))
-    assert drained.evidence["pod_reason"] == "DeletionByTaintManager"
-    starved = verdict(deadline_exceeded(), pod(conditions=[unschedulable()]))
-    assert starved.evidence["waiting"] == "unschedulable"
+
+
+def test_the_kubelets_failure_to_read_the_log_is_no_evidence() -> None:
+    lost = "Error on reading termination message from logs: failed to try resolving symlinks in path"
+    found = verdict(BACKOFF, pod(state=ended(1, message=lost)))
+    assert "last_words" not in found.evidence
+    assert lost not in found.message
 
 
 def test_last_words_are_bounded_and_keep_the_end() -> None:
-    found = verdict(backoff_exceeded(), pod(state=ended(1, message="x" * 5000 + "the end")))
+    found = verdict(BACKOFF, pod(state=ended(1, message="x" * 5000 + "the end")))
     assert len(found.evidence["last_words"]) == 2048
     assert found.evidence["last_words"].endswith("the end")
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        pod(state=ended(1, message="\x1b[2J\x00\u202e" * 4000)),
+        pod(state=ended(128, "StartError", "\x1b[2J\u202e" * 100_000)),
+        pod(state=ended(255, "Unknown\x07" * 50_000, "\r\n" * 50_000)),
+        pod(phase="Failed", reason="Evicted", message="\x9b31m Usage of EmptyDir volume " * 20_000),
+        pod(phase="Failed", reason="OutOf\x1b" * 9_000, message="Pod was rejected: " + "\x1b" * 100_000),
+        pod(state=waiting("ErrImagePull", "failed to resolve: " * 100_000 + "\x1b]0;pwned\x07"), phase="Failed"),
+    ],
+)
+def test_hostile_text_is_bounded_and_its_control_characters_are_made_visible(hostile: Pod) -> None:
+    found = verdict(BACKOFF, hostile)
+    texts = [found.message, found.hint, *found.evidence.values()]
+    assert all(letter.isprintable() or letter in "\n\t" for text in texts for letter in text)
+    assert len(found.message) <= 1000
+    assert sum(map(len, texts)) <= 6000
+
+
+def test_a_specification_changed_by_hand_hides_no_verdict() -> None:
+    text = BACKOFF.metadata.annotations[ANNOTATION_SPEC].replace('"memory":"1Gi"', '"memory":"much"')
+    changed = job(verdict="Failed", annotations={ANNOTATION_SPEC: text})
+    spec = spec_of(changed)
+    assert spec is not None
+    assert spec.resources.memory == "much"
+    assert verdict(changed, pod(state=ended(137, "OOMKilled"))).hint.startswith("raise resources.memory")
+    unread = verdict(job(verdict="Failed", annotations={ANNOTATION_SPEC: "{"}), pod(state=ended(137, "OOMKilled")))
+    assert (unread.code, "memory_limit" in unread.evidence) == (FailureCode.OOM_KILLED, False)
+
+
+def test_a_deadline_without_a_grace_period_in_the_pod_goes_by_that_of_the_specification() -> None:
+    """A pod as an older Kubernetes deletes it, without FailureTarget or the time of the deadline."""
+    old = job(verdict="Failed", reason="DeadlineExceeded")
+    found = verdict(old, pod(state=ended(137, finished=90), deleted=90))
+    assert "killed after its grace period of 30 s" in found.message
+    assert verdict(DEADLINE, overdue(ended(137, finished=99))).evidence["grace_period"] == "overrun"
 
 
 @pytest.mark.parametrize(
@@ -202,55 +160,10 @@ def test_last_words_are_bounded_and_keep_the_end() -> None:
         (ended(255), None),
         (ended(0, signal=9), "SIGKILL"),
         (ended(137, "StartError"), None),
+        (ended(137, "ContainerStatusUnknown"), None),
     ],
 )
 def test_signals_are_told_by_name(state: Json, name: str | None) -> None:
     terminated = pod(state=state).container.terminated
     assert terminated is not None
     assert signal_of(terminated) == name
-
-
-@pytest.mark.parametrize(
-    ("found", "code", "message"),
-    [
-        (
-            pod(conditions=[unschedulable("0/3 nodes: Insufficient cpu")]),
-            "unschedulable",
-            "0/3 nodes: Insufficient cpu",
-        ),
-        (pod(state=waiting("ErrImagePull", "not found")), "image_pull_failing", "ErrImagePull: not found"),
-        (pod(state=waiting("ImagePullBackOff")), "image_pull_failing", "ImagePullBackOff"),
-        (pod(state=waiting("InvalidImageName")), "image_pull_failing", "InvalidImageName"),
-        (
-            pod(state=waiting("CreateContainerConfigError", "image will run as root")),
-            "container_not_starting",
-            "CreateContainerConfigError: image will run as root",
-        ),
-    ],
-)
-def test_why_a_pod_waits(found: Pod, code: str, message: str) -> None:
-    condition_ = waiting_condition(found)
-    assert condition_ is not None
-    assert (condition_.code, condition_.message) == (code, message)
-    assert condition_.since is not None
-
-
-def test_a_pod_waits_since_it_was_found_unschedulable() -> None:
-    found = waiting_condition(pod(created=1, conditions=[unschedulable()]))
-    assert found is not None
-    assert found.since == moment(2)
-
-
-@pytest.mark.parametrize(
-    "found",
-    [
-        pod(),
-        pod(conditions=[condition("PodScheduled")]),
-        pod(state=waiting("ContainerCreating")),
-        pod(state=waiting("PodInitializing")),
-        pod(state=running()),
-        pod(state=ended()),
-    ],
-)
-def test_a_pod_on_its_way_has_nothing_to_wait_for(found: Pod) -> None:
-    assert waiting_condition(found) is None

@@ -1,4 +1,4 @@
-"""The parts of the local cluster that need no cluster: processes, waiting, readiness, image archives."""
+"""The parts of the local cluster that need no cluster: processes, waiting, readiness, image archives, Prometheus."""
 
 import io
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from localcluster import images, processes, readiness, waiting
+from localcluster import LocalCluster, images, monitoring, packages, processes, readiness, waiting
 from localcluster.errors import LocalClusterError
 from localcluster.processes import Process
 
@@ -110,3 +110,39 @@ def test_an_image_archive_depends_on_its_content_alone() -> None:
         manifest = tar.extractfile("manifest.json")
         assert manifest is not None
         assert json.load(manifest)[0]["RepoTags"] == ["runway.local/busybox:1"]
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Neither Prometheus nor apt-get is there.
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(LocalClusterError, match=r"missing: .*\bprometheus\b.*; install them"):
+        packages.ensure_installed()
+
+
+def test_prometheus_listens_on_loopback_and_keeps_little_in_the_clusters_own_place() -> None:
+    arguments = monitoring.prometheus().argv
+
+    assert "--web.listen-address=127.0.0.1:16290" in arguments
+    assert "--storage.tsdb.path=/var/lib/runway-localcluster/prometheus" in arguments
+    assert {name.split("=")[0] for name in arguments} >= {
+        "--storage.tsdb.retention.time",
+        "--storage.tsdb.retention.size",
+    }
+
+
+def test_prometheus_scrapes_the_kubelet_as_itself_and_runways_by_file() -> None:
+    files = monitoring.prometheus().files
+    cadvisor, runway = json.loads(files[monitoring.PROMETHEUS_CONFIG])["scrape_configs"]
+
+    assert (cadvisor["scheme"], cadvisor["metrics_path"]) == ("https", "/metrics/cadvisor")
+    assert cadvisor["static_configs"] == [{"targets": ["10.231.0.1:16250"]}]
+    assert cadvisor["tls_config"]["cert_file"].endswith("/prometheus.pem")
+    assert runway["file_sd_configs"][0]["files"] == [f"{monitoring.TARGET_DIR}/*.json"]
+    assert json.loads(files[monitoring.TARGET_DIR / "runway.json"]) == [{"targets": ["127.0.0.1:8000"]}]
+
+
+def test_the_makefile_knows_where_the_local_prometheus_is() -> None:
+    makefile = Path(__file__).parents[2] / "Makefile"
+
+    assert f"RUNWAY_PROMETHEUS_URL ?= {LocalCluster.default().prometheus_url}\n" in makefile.read_text()

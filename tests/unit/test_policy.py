@@ -128,6 +128,8 @@ FAULTS = {
     ),
     "a tenant that is no label": (("  speech:", "  Speech_2:"), "tenants.Speech_2", "match pattern"),
     "a namespace that is no label": (("runway-speech", '"a b"'), "tenants.speech.namespace", "match pattern"),
+    "Runway's own namespace": (("runway-speech", "runway"), "tenants.speech.namespace", "not for tenants"),
+    "a namespace of Kubernetes": (("runway-speech", "kube-system"), "tenants.speech.namespace", "not for tenants"),
     "a newline after a namespace": (
         ("runway-speech", '"runway-speech\\n"'),
         "tenants.speech.namespace",

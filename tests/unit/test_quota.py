@@ -39,13 +39,42 @@ def test_a_job_holds_its_resources_and_counts_as_one() -> None:
     assert amounts_of(Resources(500, GIB, 2, "a10g")) == Amounts(gpu=2, cpu=500, memory=GIB, jobs=1)
 
 
-def test_a_reservation_becomes_a_booking_in_one_step() -> None:
+def test_a_job_that_is_seen_before_its_create_is_answered_is_not_counted_twice() -> None:
     book = ledger()
     book.reserve("vision", "rw-a", request(gpu=2))
     account = book.accounts["vision"]
     assert (account.reserved.gpu, account.used.gpu) == (2, 0)
-    book.book("vision", "rw-a", Booking(request(gpu=2)))
+    book.book("vision", "rw-a", Booking(request(gpu=2), own=request(gpu=2)))
     assert (account.reserved, account.used.gpu) == (NOTHING, 2)
+    book.release("vision", "rw-a")
+    assert (account.reserved, account.used.gpu) == (NOTHING, 2)
+
+
+def test_a_create_under_an_open_reservation_is_refused_where_it_does_not_fit_any_more() -> None:
+    """The first create made the Job after all; that was deleted, its pod still ends, and the key is submitted again."""
+    book = ledger()
+    book.reserve("vision", "rw-new", request(gpu=2))
+    book.book("vision", "rw-new", Booking(request(gpu=2)))
+    assert refusal(book, request(gpu=2)).violations[0].message == "2 of 2 are used or reserved, 0 free"
+    assert book.accounts["vision"].reserved == request(gpu=2)
+
+
+def test_pods_of_an_earlier_job_of_the_name_do_not_end_the_reservation_of_a_create_in_flight() -> None:
+    book = ledger()
+    book.reserve("vision", "rw-a", request(gpu=1))
+    book.book("vision", "rw-a", Booking(request(gpu=1)))
+    assert refusal(book, request(gpu=1)).violations[0].message == "2 of 2 are used or reserved, 0 free"
+    book.release("vision", "rw-a")
+    book.reserve("vision", "rw-b", request(gpu=1))
+
+
+def test_a_job_of_the_name_that_comes_and_goes_does_not_end_the_reservation_of_a_create_in_flight() -> None:
+    """A watch that lags can tell of an earlier Job only now."""
+    book = ledger()
+    book.reserve("vision", "rw-a", request(gpu=2))
+    book.book("vision", "rw-a", Booking(request(gpu=2), own=request(gpu=2)))
+    book.book("vision", "rw-a", None)
+    assert refusal(book, request(gpu=1)).violations[0].message == "2 of 2 are used or reserved, 0 free"
 
 
 def test_one_more_gpu_than_is_free_is_refused_and_nothing_changes() -> None:
@@ -68,6 +97,24 @@ def test_reserving_the_same_job_again_takes_nothing_more() -> None:
     book.reserve("vision", "rw-a", request(gpu=2))
     book.reserve("vision", "rw-a", request(gpu=2))
     assert book.accounts["vision"].reserved == request(gpu=2)
+
+
+def test_reserving_the_same_job_again_for_more_reserves_the_larger_of_each() -> None:
+    """Either create may be the one that Kubernetes carries out."""
+    book = ledger()
+    book.reserve("vision", "rw-a", request(gpu=1, cpu=1000))
+    book.reserve("vision", "rw-a", request(gpu=0, cpu=3000))
+    assert book.accounts["vision"].reserved == request(gpu=1, cpu=3000)
+
+
+def test_reserving_the_same_job_again_for_more_than_is_free_is_refused_and_keeps_what_was_reserved() -> None:
+    book = ledger()
+    book.reserve("vision", "rw-a", request(gpu=0))
+    book.reserve("vision", "rw-b", request(gpu=1))
+    with pytest.raises(QuotaExceeded) as caught:
+        book.reserve("vision", "rw-a", request(gpu=2))
+    assert [found.field for found in caught.value.violations] == ["resources.gpu"]
+    assert book.accounts["vision"].reserved == request(gpu=0) + request(gpu=1)
 
 
 def test_what_is_not_asked_for_is_not_refused_even_where_it_is_overdrawn() -> None:
@@ -210,33 +257,30 @@ class LedgerLaws(RuleBasedStateMachine):
 
     @rule(tenant=TENANTS, job_id=IDS, asked=AMOUNTS)
     def reserve(self, tenant: str, job_id: str, asked: Amounts) -> None:
-        taken = _sum(self.reservations, tenant) + _sum(self._amounts(), tenant)
-        limit = self.book_.accounts[tenant].limit
+        after = self.reservations.get((tenant, job_id), NOTHING).union(asked)
+        taken, limit = self._reserved(tenant, but=job_id) + self._used(tenant), self.book_.accounts[tenant].limit
         short = {
             name
             for name in NAMES
-            if getattr(asked, name) and getattr(taken, name) + getattr(asked, name) > getattr(limit, name)
+            if getattr(asked, name) and getattr(taken, name) + getattr(after, name) > getattr(limit, name)
         }
-        if (tenant, job_id) in self.reservations:
-            self.book_.reserve(tenant, job_id, asked)
-        elif short:
+        if short:
             with pytest.raises(QuotaExceeded) as caught:
                 self.book_.reserve(tenant, job_id, asked)
             assert {found.field.removeprefix("resources.") for found in caught.value.violations} == short
         else:
             self.book_.reserve(tenant, job_id, asked)
-            self.reservations[tenant, job_id] = asked
+            self.reservations[tenant, job_id] = after
 
     @rule(tenant=TENANTS, job_id=IDS)
     def release(self, tenant: str, job_id: str) -> None:
         self.book_.release(tenant, job_id)
         self.reservations.pop((tenant, job_id), None)
 
-    @rule(tenant=TENANTS, job_id=IDS, amounts=AMOUNTS, ending=st.booleans())
-    def observe(self, tenant: str, job_id: str, amounts: Amounts, ending: bool) -> None:
-        booking = Booking(amounts, amounts if ending else NOTHING)
+    @rule(tenant=TENANTS, job_id=IDS, own=st.just(NOTHING) | AMOUNTS, others=AMOUNTS, ending=st.booleans())
+    def observe(self, tenant: str, job_id: str, own: Amounts, others: Amounts, ending: bool) -> None:
+        booking = Booking(own + others, others if ending else NOTHING, own)
         self.book_.book(tenant, job_id, booking)
-        self.reservations.pop((tenant, job_id), None)
         self.bookings[tenant, job_id] = booking
 
     @rule(tenant=TENANTS, job_id=IDS)
@@ -248,8 +292,8 @@ class LedgerLaws(RuleBasedStateMachine):
     def sums_are_those_of_the_entries(self) -> None:
         ending = {key: booking.terminating for key, booking in self.bookings.items()}
         for tenant, account in self.book_.accounts.items():
-            assert account.reserved == _sum(self.reservations, tenant)
-            assert account.used == _sum(self._amounts(), tenant)
+            assert account.reserved == self._reserved(tenant)
+            assert account.used == self._used(tenant)
             assert account.terminating == _sum(ending, tenant)
 
     def teardown(self) -> None:
@@ -262,8 +306,15 @@ class LedgerLaws(RuleBasedStateMachine):
             assert not account.bookings
             assert not account.reservations
 
-    def _amounts(self) -> dict[tuple[str, str], Amounts]:
-        return {key: booking.amounts for key, booking in self.bookings.items()}
+    def _used(self, tenant: str) -> Amounts:
+        return _sum({key: booking.amounts for key, booking in self.bookings.items()}, tenant)
+
+    def _reserved(self, tenant: str, but: str | None = None) -> Amounts:
+        """What is reserved and not booked for the same Job already."""
+        reservations = {key: amounts for key, amounts in self.reservations.items() if key[1] != but}
+        own = {key: booking.own for key, booking in self.bookings.items() if key in reservations}
+        either = {key: amounts.union(own.get(key, NOTHING)) for key, amounts in reservations.items()}
+        return _sum(either, tenant) - _sum(own, tenant)
 
 
 def _sum(entries: dict[tuple[str, str], Amounts], tenant: str) -> Amounts:

@@ -76,10 +76,30 @@ def test_stale_news_changes_nothing_and_is_not_told(watched: Watched) -> None:
     assert (watched.version(), watched.changed) == ("7", [])
 
 
-def test_a_deleted_job_without_pods_leaves_nothing(watched: Watched) -> None:
-    watched.store.put_job(job("a", version=5))
-    watched.store.drop_job(job("a", version=6))
+def test_a_finished_job_that_is_deleted_without_pods_leaves_nothing(watched: Watched) -> None:
+    watched.store.put_job(job("a", version=5, verdict="Complete"))
+    watched.store.drop_job(job("a", version=6, verdict="Complete"))
     assert (watched.store.get(key("a")), watched.names(), watched.changed) == (None, [], ["a", "a"])
+
+
+def test_an_unfinished_job_that_is_deleted_is_kept_until_its_pods_are_known(watched: Watched) -> None:
+    watched.store.put_job(job("a", version=5, uid="first"))
+    watched.store.drop_job(job("a", version=6, uid="first"))
+    assert (watched.job(), watched.names(), watched.store.unconfirmed()) == (None, [], frozenset({"first"}))
+    record = watched.store.get(key("a"))
+    assert record is not None
+    assert list(record.deleted_jobs) == ["first"]
+    watched.changed.clear()
+    watched.store.confirm(watched.store.unconfirmed())
+    assert (watched.store.get(key("a")), watched.store.unconfirmed(), watched.changed) == (None, frozenset(), ["a"])
+
+
+def test_what_is_confirmed_of_a_job_leaves_its_successor(watched: Watched) -> None:
+    watched.store.put_job(job("a", version=5, uid="first"))
+    watched.store.put_job(job("a", version=9, uid="second"))
+    assert watched.store.unconfirmed() == {"first"}
+    watched.store.confirm({"first"})
+    assert (watched.version(), watched.names()) == ("9", ["a"])
 
 
 def test_what_was_never_seen_can_be_dropped(watched: Watched) -> None:
@@ -122,6 +142,7 @@ def test_pods_outlive_their_job_until_they_are_deleted(watched: Watched) -> None
     watched.store.put_job(job("a", version=5))
     watched.store.put_pod(of("a", "a-1"))
     watched.store.drop_job(job("a", version=6))
+    watched.store.confirm(watched.store.unconfirmed())
     assert (watched.job(), watched.pods(), watched.names()) == (None, ["a-1"], [])
     watched.store.drop_pod(of("a", "a-1", version=2))
     assert watched.store.get(key("a")) is None
@@ -263,3 +284,25 @@ def test_the_kubelets_failure_to_read_the_log_is_nobodys_last_words() -> None:
     found = pod(state=ended(143, message=LOST_WORDS)).container.terminated
     assert found is not None
     assert found.last_words is None
+
+
+def test_when_a_pod_was_told_to_end_outlives_the_kubelets_last_delete(watched: Watched) -> None:
+    """Recorded on Kubernetes 1.35.4: the last delete sets the timestamp to its own moment and the period to 0."""
+    watched.store.put_job(job("a"))
+    watched.store.put_pod(pod("a-1", of="a", version=2, state=running(), deleted=70, grace=10))
+    last = pod("a-1", of="a", version=3, phase="Failed", state=ended(137, finished=70), deleted=73, grace=0)
+    watched.store.put_pod(last)
+    watched.store.drop_pod(last)
+    record = watched.store.get(key("a"))
+    assert record is not None
+    (kept,) = record.all_pods()
+    assert (kept.metadata.deletion_timestamp, kept.metadata.deletion_grace_period_seconds) == (moment(70), 10)
+
+
+def test_a_pod_that_is_told_to_end_sooner_is_taken_at_its_word(watched: Watched) -> None:
+    watched.store.put_job(job("a"))
+    watched.store.put_pod(pod("a-1", of="a", version=2, state=running(), deleted=70, grace=10))
+    watched.store.put_pod(pod("a-1", of="a", version=3, state=running(), deleted=62, grace=0))
+    record = watched.store.get(key("a"))
+    assert record is not None
+    assert record.pods["a-1"].metadata.deletion_grace_period_seconds == 0

@@ -8,8 +8,10 @@ from decimal import Decimal
 
 import pytest
 
+from runway.jobs import case
+from runway.jobs.attempts import Attempt
 from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_SPEC
-from runway.jobs.view import Attempt, JobView, State, job_view
+from runway.jobs.view import JobView, State, job_view, pending_since
 from runway.objects import Job, Pod
 from tests.support.builders import (
     COST,
@@ -43,7 +45,8 @@ class Case:
 
 
 def view(found: Job, *pods: Pod, gone: Sequence[str] = ()) -> JobView:
-    return job_view("vision", found, pods, frozenset(gone))
+    own = tuple(pod for pod in pods if pod.controller_uid == found.metadata.uid)
+    return job_view(case.Case("vision", found, own, frozenset(gone)))
 
 
 def attempt(found: Pod, *, gone: bool = False) -> Attempt:
@@ -116,6 +119,9 @@ CASES = {
         CANCELLED, [pod(state=running(), deleted=50)], State.CANCELLING, ["terminating"]
     ),
     "cancelled": Case(CANCELLED, [pod(state=ended(143), deleted=50)], State.CANCELLED),
+    "completed although a cancel came, a pod still terminating": Case(
+        job(verdict="Complete", cancelled=True), [pod(state=running(), deleted=50)], State.RUNNING, ("terminating",)
+    ),
     "ended well before the cancel came": Case(
         job(verdict="Complete", cancelled=True), [pod(state=ended())], State.SUCCEEDED
     ),
@@ -171,7 +177,7 @@ def test_times_are_those_of_the_first_start_and_the_verdict() -> None:
 def test_a_failure_comes_with_the_memory_limit_as_the_caller_wrote_it() -> None:
     found = view(job(verdict="Failed", admitted=spec(memory=256 << 20)), pod(state=ended(137, "OOMKilled")))
     assert found.failure is not None
-    assert found.failure.evidence["limit"] == "256Mi"
+    assert found.failure.evidence["memory_limit"] == "256Mi"
 
 
 @pytest.mark.parametrize(
@@ -229,3 +235,25 @@ def test_a_pod_of_an_earlier_job_of_the_same_name_is_not_an_attempt_of_this_one(
     found = view(job(uid="uid-of-the-new-job"), pod(state=running(), deleted=50, controller="uid-of-the-old-job"))
     assert found.attempts == []
     assert found.state is State.PENDING
+
+
+@pytest.mark.parametrize(
+    ("pods", "since"),
+    [
+        ([], 5),
+        ([pod(created=200, phase="Pending", conditions=[unschedulable()])], 5),
+        ([pod(created=9, phase="Failed", state=ended(1, started=10, finished=90))], 90),
+        ([pod(created=9, state=running(10), deleted=120)], 120),
+        (
+            [
+                pod("a", phase="Failed", state=ended(1, finished=90)),
+                pod("b", phase="Failed", state=ended(1, finished=60)),
+            ],
+            90,
+        ),
+        ([pod("a", phase="Failed", state=ended(1, finished=90)), pod("b", created=300, phase="Failed")], 90),
+    ],
+    ids=["no pod yet", "unschedulable", "between attempts", "its node is lost", "the later end", "refused by a node"],
+)
+def test_a_job_waits_since_its_creation_or_the_end_of_what_last_ran(pods: list[Pod], since: int) -> None:
+    assert pending_since(job(created=5), pods) == moment(since)

@@ -2,7 +2,8 @@
 
 A Job holds its amounts while it is unfinished; every pod that has not ended holds its own, whatever became of its Job,
 and whoever made it. A Job of Runway's has one pod at a time (`podReplacementPolicy: Failed`), so an unfinished Job and
-its pod are one holding; should there ever be two pods at once, both count.
+its pod are one holding; should there ever be two pods at once, both count. A Job that was deleted before it had
+finished holds its amounts until all its pods are certainly known, since the watch of pods can be behind that of Jobs.
 
 A Job that needs one success is done when a pod of it has succeeded, about a second before the Job controller says so.
 That nothing can follow is proven in docs/architecture.md, "When quota is released".
@@ -14,13 +15,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from runway.admission.quota import NOTHING, Amounts, Booking
-from runway.jobs.manifest import GPU_RESOURCE
-from runway.objects import Container, Job, Pod, PodSpec
-from runway.quantity import ceil_units
+from runway.jobs.requests import requests_of
+from runway.objects import Job, Pod, PodSpec
 
 
-def booking_of(job: Job | None, pods: Iterable[Pod]) -> Booking | None:
-    """What is held under this name; None when nothing is."""
+def booking_of(job: Job | None, pods: Iterable[Pod], deleted: Iterable[Job] = ()) -> Booking | None:
+    """What is held under this name; None when nothing is. `deleted` are Jobs whose pods may not all be known yet."""
     pods = list(pods)
     uid = None if job is None else job.metadata.uid
     live = [pod for pod in pods if not pod.ended]
@@ -30,21 +30,28 @@ def booking_of(job: Job | None, pods: Iterable[Pod]) -> Booking | None:
     # Several pods of one Job are one job all the same.
     by_job = {controller: replace(amounts, jobs=1) for controller, amounts in held.items()}
     own = by_job.pop(uid, NOTHING)
-    # Pods of an earlier Job of the same name: deleted while its pod still runs, and submitted again.
-    others = sum(by_job.values(), NOTHING)
-    to_come = NOTHING if job is None or _done(job, pods) else _amounts(job.spec.template.spec, _pods_at_once(job))
-    amounts = to_come.union(own) + others
+    standing = own if job is None else own.union(_to_come(job, pods))
+    # An earlier Job of the same name: deleted while its pod still runs, and submitted again.
+    earlier = sum((_to_come(gone, pods).union(by_job.pop(gone.metadata.uid, NOTHING)) for gone in deleted), NOTHING)
+    others = earlier + sum(by_job.values(), NOTHING)
     terminating = sum((_amounts(pod.spec) for pod in live if pod.terminating), NOTHING)
-    return None if amounts == NOTHING else Booking(amounts, terminating)
+    if standing + others == NOTHING:
+        return None
+    return Booking(standing + others, terminating, NOTHING if job is None else standing)
+
+
+def _to_come(job: Job, pods: list[Pod]) -> Amounts:
+    """What pods of a Job may hold that are not known yet."""
+    return NOTHING if _done(job, pods) else _amounts(job.spec.template.spec, _pods_at_once(job))
 
 
 def _done(job: Job, pods: list[Pod]) -> bool:
     if job.finished:
         return True
-    return _pods_at_once(job) <= 1 and job.spec.completions == 1 and any(_succeeded(job, pod) for pod in pods)
+    return _pods_at_once(job) <= 1 and job.spec.completions == 1 and any(succeeded(job, pod) for pod in pods)
 
 
-def _succeeded(job: Job, pod: Pod) -> bool:
+def succeeded(job: Job, pod: Pod) -> bool:
     """Whether the Job controller must count this pod as the Job's success.
 
     A pod that was told to end may be counted as failed though its process ended with 0, so it proves nothing.
@@ -65,22 +72,5 @@ def _pods_at_once(job: Job) -> int:
 
 
 def _amounts(spec: PodSpec, pods: int = 1) -> Amounts:
-    """What the scheduler sets aside for so many such pods: the sum of what runs together, or a larger init step.
-
-    https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers
-    """
-    steps = spec.init_containers or ()
-    sidecars = [container for container in steps if container.restart_policy == "Always"]
-    together = sum((_requests(container) for container in [*(spec.containers or ()), *sidecars]), NOTHING)
-    for container in steps:
-        together = together.union(_requests(container))
-    return Amounts(together.gpu * pods, together.cpu * pods, together.memory * pods, 1 if pods else 0)
-
-
-def _requests(container: Container) -> Amounts:
-    requests = container.resources.requests
-    return Amounts(
-        gpu=ceil_units(requests.get(GPU_RESOURCE, "0")),
-        cpu=ceil_units(requests.get("cpu", "0"), 1000),
-        memory=ceil_units(requests.get("memory", "0")),
-    )
+    held = requests_of(spec)
+    return Amounts(held.gpu * pods, held.cpu * pods, held.memory * pods, 1 if pods else 0)

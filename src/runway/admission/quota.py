@@ -2,15 +2,15 @@
 
 A tenant's use is what its jobs are booked for, as observed in Kubernetes, plus the reservations of creates in flight.
 `reserve` checks and reserves in one step, without an `await` in between, so two submissions can never both see the same
-free GPU. A reservation ends in exactly one of two ways: the job is observed (`book`), or it certainly does not exist
-(`release`).
+free GPU. A reservation ends (`release`) once the outcome of its creates is known. Until then what is observed of a Job
+under its name (`book`) is part of it, so a create whose Job the watch tells of first is not counted twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final
+from typing import Final, TypeVar
 
 from runway.errors import QuotaExceeded, Violation
 from runway.jobs.spec import Resources
@@ -54,6 +54,8 @@ class Amounts:
 
 NOTHING = Amounts()
 
+_Entry = TypeVar("_Entry")
+
 _PATHS: Final = {"gpu": "resources.gpu", "cpu": "resources.cpu", "memory": "resources.memory", "jobs": "jobs"}
 """What each amount is called in a job's specification."""
 
@@ -65,15 +67,26 @@ def amounts_of(resources: Resources) -> Amounts:
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """What one job holds, and how much of it only for pods that were told to end and have not."""
+    """What is held under one name, and how much of it only for pods that were told to end and have not.
+
+    `own` is the part of the Job that has the name now. The rest is held by pods of others, of an earlier Job of this
+    name perhaps: it says nothing of a create in flight.
+    """
 
     amounts: Amounts
     terminating: Amounts = NOTHING
+    own: Amounts = NOTHING
+
+
+_NO_BOOKING: Final = Booking(NOTHING)
 
 
 @dataclass(slots=True)
 class Account:
-    """One tenant's side of the ledger, by job id. The sums are kept, so a check costs the same at any size."""
+    """One tenant's side of the ledger, by job id. The sums are kept, so a check costs the same at any size.
+
+    `reserved` is what the reservations hold beyond what is booked for the same Jobs.
+    """
 
     limit: Amounts
     bookings: dict[str, Booking] = field(default_factory=dict)
@@ -81,6 +94,11 @@ class Account:
     used: Amounts = NOTHING
     reserved: Amounts = NOTHING
     terminating: Amounts = NOTHING
+
+    def reserved_beyond_booking(self, job_id: str) -> Amounts:
+        """What a reservation holds that is not booked already: one name is one Job at a time."""
+        own = self.bookings.get(job_id, _NO_BOOKING).own
+        return self.reservations.get(job_id, NOTHING).union(own) - own
 
     def holders(self, names: Iterable[str]) -> list[str]:
         """The jobs that hold or have reserved some of these: fields of a request, as violations name them."""
@@ -101,12 +119,14 @@ class Ledger:
     def reserve(self, tenant: str, job_id: str, request: Amounts) -> None:
         """Reserve what a job asks for, or raise QuotaExceeded with every resource that does not fit.
 
-        A job that is reserved already, by a create whose outcome is not yet known, keeps its reservation.
+        A job that is reserved already, by a create whose outcome is not yet known, keeps its reservation. It grows
+        where this create asks for more: either of the two may be the one that Kubernetes carries out. Whether it fits
+        is asked again: pods of a Job that the first create made, and that was deleted, may hold their part by now.
         """
         account = self.accounts[tenant]
-        if job_id in account.reservations:
-            return
-        violations = _violations(account, request)
+        reservation = account.reservations.get(job_id, NOTHING).union(request)
+        taken = account.used + account.reserved - account.reserved_beyond_booking(job_id)
+        violations = _violations(account.limit, taken, request, reservation)
         if violations:
             holders = account.holders([violation.field for violation in violations])
             raise QuotaExceeded(
@@ -123,38 +143,44 @@ class Ledger:
                     "held_by_count": len(holders),
                 },
             )
-        account.reservations[job_id] = request
-        account.reserved += request
+        self._set(account, job_id, account.bookings.get(job_id), reservation)
 
     def release(self, tenant: str, job_id: str) -> None:
-        """End a reservation of a job that certainly does not exist. Ending none is no error."""
+        """End a reservation: the outcome of its creates is known. Ending none is no error."""
         account = self.accounts[tenant]
-        account.reserved -= account.reservations.pop(job_id, NOTHING)
+        self._set(account, job_id, account.bookings.get(job_id), None)
 
     def book(self, tenant: str, job_id: str, booking: Booking | None) -> None:
-        """Take in what a job is observed to hold; None when it holds nothing any more.
-
-        An observed booking takes the place of the job's reservation, in one step. That a job holds nothing says nothing
-        of a create in flight under the same name, so it ends no reservation.
-        """
+        """Take in what is observed to be held under a name; None when nothing is any more. It ends no reservation."""
         account = self.accounts[tenant]
-        before = account.bookings.pop(job_id, None) or Booking(NOTHING)
-        after = booking or Booking(NOTHING)
-        if booking is not None:
-            account.bookings[job_id] = booking
-            self.release(tenant, job_id)
+        self._set(account, job_id, booking, account.reservations.get(job_id))
+
+    def _set(self, account: Account, job_id: str, booking: Booking | None, reservation: Amounts | None) -> None:
+        """The entries of a name as they are from now on, and the sums with them, in one step."""
+        before, beyond = account.bookings.get(job_id, _NO_BOOKING), account.reserved_beyond_booking(job_id)
+        after = booking or _NO_BOOKING
+        _put(account.bookings, job_id, booking)
+        _put(account.reservations, job_id, reservation)
         account.used = account.used - before.amounts + after.amounts
         account.terminating = account.terminating - before.terminating + after.terminating
+        account.reserved = account.reserved - beyond + account.reserved_beyond_booking(job_id)
 
 
-def _violations(account: Account, request: Amounts) -> tuple[Violation, ...]:
-    taken = account.used + account.reserved
+def _put(entries: dict[str, _Entry], job_id: str, entry: _Entry | None) -> None:
+    if entry is None:
+        entries.pop(job_id, None)
+    else:
+        entries[job_id] = entry
+
+
+def _violations(limits: Amounts, taken: Amounts, request: Amounts, reservation: Amounts) -> tuple[Violation, ...]:
+    """Where a reservation does not fit beside what others have taken, as far as this request is concerned."""
     show: dict[str, Callable[[int], str]] = {"gpu": str, "cpu": format_cpu, "memory": format_bytes, "jobs": str}
     found = []
     for item in fields(Amounts):
         name = item.name
-        asked, held, limit = getattr(request, name), getattr(taken, name), getattr(account.limit, name)
-        if asked and held + asked > limit:
+        asked, held, limit = getattr(request, name), getattr(taken, name), getattr(limits, name)
+        if asked and held + getattr(reservation, name) > limit:
             free = max(0, limit - held)
             found.append(
                 Violation(

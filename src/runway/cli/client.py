@@ -12,7 +12,7 @@ import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import httpx2
 
@@ -62,6 +62,13 @@ class Unreachable(RequestFailed):
 
 class StreamIdle(Unreachable):
     """A followed log was silent for `IDLE_SECONDS`."""
+
+
+class Log(NamedTuple):
+    """An open log. `attempt` is None where the server does not say which it is of."""
+
+    attempt: int | None
+    chunks: Iterator[bytes]
 
 
 class Client:
@@ -127,8 +134,11 @@ class Client:
     @contextmanager
     def logs(
         self, job_id: str, *, follow: bool, tail: int | None, attempt: int | None, timestamps: bool
-    ) -> Iterator[Iterator[bytes]]:
-        """A job's log in chunks as they arrive. A connection that breaks raises Unreachable at the next chunk."""
+    ) -> Iterator[Log]:
+        """A job's log in chunks as they arrive. A connection that breaks raises Unreachable at the next chunk.
+
+        So does one that Runway breaks off since it cannot bring the log to its end.
+        """
         query = {"follow": follow or None, "tail": tail, "attempt": attempt, "timestamps": timestamps or None}
         request = self._http.build_request(
             "GET",
@@ -143,7 +153,8 @@ class Client:
                 if not response.is_success:
                     response.read()
                     raise _api_error(response)
-                yield response.iter_bytes()
+                number = response.headers.get("Runway-Attempt", "")
+                yield Log(int(number) if re.fullmatch(r"[0-9]{1,9}", number) else None, response.iter_bytes())
             finally:
                 response.close()
 

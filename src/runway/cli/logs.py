@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from enum import StrEnum
-from functools import partial
 from typing import Annotated, BinaryIO
 
 import typer
@@ -18,11 +16,10 @@ from runway.cli.output import Output
 from runway.cli.session import Session, open_session
 from runway.cli.waiting import Backoff, Patience
 from runway.cli.wire import is_over
+from runway.loglines import LogCursor, Piece
 
-MAX_PIECE_BYTES = 1 << 16
-"""A longer line is handled in pieces, so that a log without newlines fills no memory."""
-
-_STAMP = re.compile(rb"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|[+-][0-9]{2}:[0-9]{2})) ?")
+MAX_JSON_LINE_BYTES = 1 << 16
+"""A longer line becomes several JSON objects, so that a log without newlines fills no memory."""
 
 
 class LogOutput(StrEnum):
@@ -57,11 +54,15 @@ def logs(
                 session.screen.note(f"{job_id} ended before it could write a log; `runway status {job_id}` says why")
                 raise typer.Exit(Exit.REFUSED)
             return
+        stamps = writer.needs_stamps
         try:
-            stamped = writer.needs_stamps
-            with session.client.logs(job_id, follow=False, tail=tail, attempt=attempt, timestamps=stamped) as chunks:
-                for line in split_lines(chunks):
-                    writer.write(line, stamped=stamped)
+            with session.client.logs(job_id, follow=False, tail=tail, attempt=attempt, timestamps=stamps) as log:
+                if stamps:
+                    _write_new(log.chunks, LogCursor(), writer)
+                else:
+                    for chunk in log.chunks:
+                        writer.write(Piece(b"", chunk))
+                writer.close()
         except ApiError as error:
             _show_excerpt(session, error, writer)
 
@@ -73,70 +74,34 @@ def follow_log(
 
     False where the job ended before it wrote a log. Raises RequestFailed where Runway refuses or stays away too long.
     """
-    open_log = partial(session.client.logs, job_id, follow=True, attempt=attempt, timestamps=True)
-    position = Position()
+    cursor = LogCursor(from_start=tail is None)
     patience, backoff = Patience(session), Backoff(session.edges.random)
     over = False
     while True:
         try:
-            with open_log(tail=tail if position.at_start else None) as chunks:
-                _write_new(chunks, position, writer, patience)
+            with session.client.logs(
+                job_id, follow=True, attempt=attempt, timestamps=True, tail=tail if cursor.at_start else None
+            ) as log:
+                # From now on of this attempt: the last one may be another after a break.
+                attempt = attempt if log.attempt is None else log.attempt
+                cursor.rewind()
+                _write_new(log.chunks, cursor, writer, patience.answered)
+            writer.close()
             return True
         except StreamIdle:
             continue
         except RequestFailed as error:
             if error.code == "logs_gone":
-                if position.at_start:
-                    _show_excerpt(session, error, writer)
-                return True
+                return _is_gone(session, error, writer, cursor)
             if error.code != "logs_not_ready":
                 session.edges.sleep(patience.pause_after(error))
                 continue
         if over:
-            return not position.at_start
+            return not cursor.at_start
         over = _is_over(session, job_id, patience)
         # A job that is over gets one more look at once: it may have run and ended since the last one.
         if not over:
             session.edges.sleep(backoff.next())
-
-
-class Position:
-    """Where a reader stands in a log that only grows, whose lines begin with their times.
-
-    After `rewind` the log is read from its beginning again, and `advance` is False for what was read before: up to the
-    line read last, or, where that line is no longer there, up to the newest time read.
-    """
-
-    def __init__(self) -> None:
-        self._last = b""
-        self._copies = 0
-        self._newest = b""
-        self._behind = 0
-
-    @property
-    def at_start(self) -> bool:
-        """Whether nothing was read yet."""
-        return self._copies == 0
-
-    def rewind(self) -> None:
-        """The next line is the log's first again."""
-        self._behind = self._copies
-
-    def advance(self, line: bytes) -> bool:
-        """Take the next line; whether it is a new one."""
-        match = _STAMP.match(line)
-        stamp = match[1] if match else b""
-        if self._behind:
-            if line == self._last:
-                self._behind -= 1
-                return False
-            if stamp <= self._newest:
-                return False
-            self._behind = 0
-        self._copies = self._copies + 1 if line == self._last else 1
-        self._last = line
-        self._newest = max(self._newest, stamp)
-        return True
 
 
 class LogWriter:
@@ -146,52 +111,69 @@ class LogWriter:
         self._stream = stream
         self._output = output
         self._timestamps = timestamps
+        self._line = b""
+        self._stamp = b""
 
     @property
     def needs_stamps(self) -> bool:
         """Whether lines must come with their times."""
         return self._timestamps or self._output is LogOutput.JSON
 
-    def write(self, line: bytes, *, stamped: bool) -> None:
-        """Write one line; `stamped` says whether the server put its time before it."""
-        match = _STAMP.match(line) if stamped else None
-        text = line[match.end() :] if match else line
-        if self._output is LogOutput.JSON:
-            stamp = match[1].decode("ascii") if match else None
-            entry = {"timestamp": stamp, "line": text.decode("utf-8", "replace").removesuffix("\n")}
-            self._stream.write(json.dumps(entry).encode() + b"\n")
-        else:
-            self._stream.write(line if self._timestamps else text)
+    def write(self, piece: Piece) -> None:
+        """Write some of a line; text at once, JSON when the line has ended or is too long."""
+        if self._output is LogOutput.TEXT:
+            self._stream.write(piece.stamp + b" " + piece.text if self._timestamps and piece.stamp else piece.text)
+            self._stream.flush()
+            return
+        self._stamp = piece.stamp or self._stamp
+        self._line += piece.text
+        while len(self._line) > MAX_JSON_LINE_BYTES:
+            self._write_json(self._line[:MAX_JSON_LINE_BYTES])
+            self._line = self._line[MAX_JSON_LINE_BYTES:]
+        if self._line.endswith(b"\n"):
+            self.close()
+
+    def close(self) -> None:
+        """Write what is left of a line that did not end."""
+        if self._line:
+            self._write_json(self._line)
+        self._line, self._stamp = b"", b""
+
+    def _write_json(self, line: bytes) -> None:
+        entry = {
+            "timestamp": self._stamp.decode("ascii") or None,
+            "line": line.decode("utf-8", "replace").removesuffix("\n"),
+        }
+        self._stream.write(json.dumps(entry).encode() + b"\n")
         self._stream.flush()
 
 
-def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines in a stream of bytes, newline included, cut after every `MAX_PIECE_BYTES` of a line.
-
-    A line whose end has not arrived is held back, so that it is lost, to be read again, if the stream breaks.
-    """
-    pending = b""
+def _write_new(
+    chunks: Iterable[bytes], cursor: LogCursor, writer: LogWriter, answered: Callable[[], None] = lambda: None
+) -> None:
     for chunk in chunks:
-        *lines, pending = (pending + chunk).split(b"\n")
-        for line in lines:
-            yield from _cut(line + b"\n")
-        *pieces, pending = list(_cut(pending)) or [b""]
-        yield from pieces
-    if pending:
-        yield pending
+        for piece in cursor.feed(chunk):
+            answered()
+            writer.write(piece)
+    if cursor.foreign:
+        problem = {
+            "title": "The answer is not Runway's",
+            "detail": f"a line of the log has no time: {cursor.foreign[:80]!r}",
+            "code": "unexpected_answer",
+        }
+        raise ApiError(200, problem)
 
 
-def _cut(line: bytes) -> Iterator[bytes]:
-    for start in range(0, len(line), MAX_PIECE_BYTES):
-        yield line[start : start + MAX_PIECE_BYTES]
-
-
-def _write_new(chunks: Iterable[bytes], position: Position, writer: LogWriter, patience: Patience) -> None:
-    position.rewind()
-    for line in split_lines(chunks):
-        patience.answered()
-        if position.advance(line):
-            writer.write(line, stamped=True)
+def _is_gone(session: Session, error: RequestFailed, writer: LogWriter, cursor: LogCursor) -> bool:
+    """The pod is gone: before anything was read, what was kept of its log is shown in its place."""
+    if cursor.at_start:
+        _show_excerpt(session, error, writer)
+    else:
+        writer.close()
+        session.screen.note(
+            "The pod went before its log was read to the end; what it wrote last may be missing.", style="yellow"
+        )
+    return True
 
 
 def _show_excerpt(session: Session, error: RequestFailed, writer: LogWriter) -> None:
@@ -200,7 +182,7 @@ def _show_excerpt(session: Session, error: RequestFailed, writer: LogWriter) -> 
         raise error
     session.screen.note("The pod is gone; this is the excerpt that Runway kept:", style="yellow")
     for line in excerpt.splitlines():
-        writer.write(line.encode("utf-8", "replace") + b"\n", stamped=False)
+        writer.write(Piece(b"", line.encode("utf-8", "replace") + b"\n"))
 
 
 def _is_over(session: Session, job_id: str, patience: Patience) -> bool:

@@ -38,7 +38,7 @@ def render(
         Literal["yaml", "json"], typer.Option("-o", "--output", help="A YAML stream, or one JSON List.")
     ] = "yaml",
 ) -> None:
-    """Print the Kubernetes objects of the tenants: namespace, quota, limits, network policy.
+    """Print the Kubernetes objects of the tenants: namespace, quota, limits, network policy, Runway's role.
 
     `runway tenants render | kubectl apply -f -` puts them in place, and may be repeated.
     """

@@ -10,7 +10,9 @@ from rich.text import Text
 
 from runway.cli.output import Screen, compact, show_state
 from runway.cli.text import safe, show_age, show_duration
-from runway.cli.wire import Attempt, Cost, Failure, JobView, Spec
+from runway.cli.wire import Attempt, Condition, Cost, Excerpt, Failure, JobView, Spec, Usage
+
+MIB = 1024 * 1024
 
 Say = Callable[..., None]
 """`Screen.line` or `Screen.note`."""
@@ -57,23 +59,41 @@ def show_job(screen: Screen, view: JobView, now: datetime) -> None:
     if view["spec"] is not None:
         _spec(screen, view["spec"])
     if view["conditions"]:
-        screen.line("Conditions", style="bold")
-        for condition in view["conditions"]:
-            since = f" (for {show_age(condition['since'], now)})" if condition["since"] else ""
-            screen.line(f"  {condition['code']}: {condition['message']}{since}", style="yellow")
+        _conditions(screen, view["conditions"], now)
     if view["attempts"]:
-        screen.line("Attempts", style="bold")
-        columns = ("#", "POD", "NODE", "STATE", "EXIT", "SIGNAL", "REASON", "STARTED", "RAN", "COUNTED")
-        rows = (_attempt_row(number, attempt, now) for number, attempt in enumerate(view["attempts"], start=1))
-        screen.table(columns, rows, indent=2)
+        _attempts(screen, view, now)
     if view["failure"] is not None:
         screen.line("Failure", style="bold")
         _failure(screen.line, view["failure"])
+    if view["usage"] is not None:
+        _usage(screen, view["usage"])
     if view["cost"] is not None:
         _cost(screen, view["cost"])
+    if view["excerpt"] is not None:
+        _excerpt(screen, view["excerpt"])
     where = view["kubernetes"]
     screen.line("Kubernetes", style="bold")
     screen.line(f"  kubectl -n {where['namespace']} describe job {where['job']}")
+
+
+def _conditions(screen: Screen, conditions: Sequence[Condition], now: datetime) -> None:
+    screen.line("Conditions", style="bold")
+    for condition in conditions:
+        since = f" (for {show_age(condition['since'], now)})" if condition["since"] else ""
+        screen.line(f"  {condition['code']}: {condition['message']}{since}", style="yellow")
+
+
+def _attempts(screen: Screen, view: JobView, now: datetime) -> None:
+    screen.line("Attempts", style="bold")
+    columns = ("#", "POD", "NODE", "STATE", "EXIT", "SIGNAL", "REASON", "STARTED", "RAN", "COUNTED")
+    numbered = list(enumerate(view["attempts"], start=1 + view["attempts_left_out"]))
+    screen.table(columns, (_attempt_row(number, attempt, now) for number, attempt in numbered), indent=2)
+    verdict = view["failure"]["message"] if view["failure"] else None
+    for number, attempt in numbered:
+        if attempt["message"] not in (None, verdict):
+            screen.line(f"  {number}: {_told(attempt)}", style="dim")
+    if view["disruptions"]:
+        screen.line(f"  {view['disruptions']} ended by the cluster, which does not count against the retries")
 
 
 def _times(screen: Screen, view: JobView, now: datetime) -> None:
@@ -119,6 +139,10 @@ def _attempt_row(number: int, attempt: Attempt, now: datetime) -> Sequence[objec
     )
 
 
+def _told(attempt: Attempt) -> str:
+    return f"{attempt['cause']}: {attempt['message']}" if attempt["cause"] else attempt["message"] or ""
+
+
 def _failure(say: Say, failure: Failure) -> None:
     again = "may succeed if repeated" if failure["retryable"] else "will not succeed by being repeated"
     say(f"  {failure['code']} ({failure['category']}; {again}): {failure['message']}", style="red")
@@ -126,6 +150,36 @@ def _failure(say: Say, failure: Failure) -> None:
         say(f"  hint: {failure['hint']}")
     for name, value in failure["evidence"].items():
         say(f"  {name}: {compact(value)}", style="dim")
+
+
+def _usage(screen: Screen, usage: Usage) -> None:
+    """What is known of it, beside the limits."""
+    told = []
+    if usage["cpu_cores"] is not None:
+        told.append(f"CPU {usage['cpu_cores']:.2f} of {_or_unknown(usage['cpu_limit_cores'], '{:g}')} on average")
+    if usage["throttled_ratio"] is not None:
+        told.append(f"throttled in {usage['throttled_ratio']:.0%} of its CPU periods")
+    if usage["memory_peak_bytes"] is not None:
+        limit = usage["memory_limit_bytes"]
+        of = "an unknown limit" if limit is None else f"{limit / MIB:.0f}Mi"
+        told.append(f"memory peak {usage['memory_peak_bytes'] / MIB:.0f}Mi of {of}")
+    if usage["gpu_utilisation"] is not None:
+        told.append(f"GPU {usage['gpu_utilisation']:.0%}")
+    if told:
+        screen.line("Usage", style="bold")
+        screen.line(f"  {', '.join(told)}")
+
+
+def _or_unknown(value: float | None, form: str) -> str:
+    return "an unknown limit" if value is None else form.format(value)
+
+
+def _excerpt(screen: Screen, excerpt: Excerpt) -> None:
+    screen.line(f"The end of the log of {excerpt['pod']}", style="bold")
+    if excerpt["truncated"]:
+        screen.line("  …", style="dim")
+    for line in excerpt["text"].splitlines():
+        screen.line(f"  {line}")
 
 
 def _cost(screen: Screen, cost: Cost) -> None:

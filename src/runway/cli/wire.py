@@ -44,6 +44,8 @@ class Attempt(TypedDict):
     started_at: str | None
     finished_at: str | None
     counted: bool
+    cause: str | None
+    message: str | None
 
 
 class Failure(TypedDict):
@@ -75,6 +77,23 @@ class KubernetesName(TypedDict):
     job: str
 
 
+class Excerpt(TypedDict):
+    pod: str
+    text: str
+    truncated: bool
+
+
+class Usage(TypedDict):
+    """What a job used, as far as it is known; ratios are from 0 to 1."""
+
+    cpu_cores: float | None
+    cpu_limit_cores: float | None
+    memory_peak_bytes: int | None
+    memory_limit_bytes: int | None
+    throttled_ratio: float | None
+    gpu_utilisation: float | None
+
+
 class JobView(TypedDict):
     """One job. `spec` and `cost` are None for a Job that did not come through Runway."""
 
@@ -88,9 +107,13 @@ class JobView(TypedDict):
     finished_at: str | None
     conditions: list[Condition]
     attempts: list[Attempt]
+    attempts_left_out: int
+    disruptions: int
     failure: Failure | None
     cost: Cost | None
     kubernetes: KubernetesName
+    excerpt: Excerpt | None
+    usage: Usage | None
 
 
 class JobPage(TypedDict):

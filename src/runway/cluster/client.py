@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Generic, TypeVar
 from urllib.parse import quote
 
@@ -13,8 +14,8 @@ import msgspec
 
 from runway.cluster.connection import Answer, StreamRefused, Transport
 from runway.cluster.types import Change, Listing, Object, Status
-from runway.errors import Ambiguous, ClusterError, Expired, NotDone, ObjectExists, ObjectMissing, Refused
-from runway.objects import Job, Lease, Pod
+from runway.errors import Ambiguous, ClusterError, Expired, NotDone, ObjectExists, ObjectMissing, Refused, TooBusy
+from runway.objects import Event, Job, Lease, Node, Pod
 
 PAGE: Final = 500
 """Objects in one page of a list: bounds what one answer takes of the API server and of our memory."""
@@ -26,6 +27,29 @@ MAX_LINE: Final = 4 << 20
 """Bytes of one watch event: etcd takes objects of at most 1.5 MiB."""
 
 
+METHODS: Final = {
+    "get": "GET",
+    "list": "GET",
+    "watch": "GET",
+    "create": "POST",
+    "update": "PUT",
+    "patch": "PATCH",
+}
+"""The API's verbs that Runway uses: https://kubernetes.io/docs/reference/access-authn-authz/authorization/"""
+OUTCOMES: Final[Mapping[type[Exception], str]] = {
+    ObjectMissing: "missing",
+    ObjectExists: "conflict",
+    Expired: "expired",
+    Refused: "refused",
+    NotDone: "not_done",
+    Ambiguous: "ambiguous",
+    TooBusy: "too_busy",
+}
+"""What a call is counted as by the error it ends with; `ok` without one."""
+Told = Callable[[str, str, str], None]
+"""Is told the verb, the kind and the outcome of each call that has ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[Object]):
     """One kind of object that is listed and watched in all namespaces."""
@@ -34,6 +58,16 @@ class Kind(Generic[Object]):
     path: str
     listing: msgspec.json.Decoder[Listing[Object]]
     change: msgspec.json.Decoder[Change[Object]]
+    selector: str | None = None
+    """A field selector: what does not match it is neither listed nor told.
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/field-selectors/
+    """
+
+    @property
+    def query(self) -> dict[str, str]:
+        """What each list and watch of this kind asks for."""
+        return {} if self.selector is None else {"fieldSelector": self.selector}
 
 
 JOBS: Final[Kind[Job]] = Kind(
@@ -41,6 +75,16 @@ JOBS: Final[Kind[Job]] = Kind(
 )
 PODS: Final[Kind[Pod]] = Kind(
     "pods", "/api/v1/pods", msgspec.json.Decoder(Listing[Pod]), msgspec.json.Decoder(Change[Pod])
+)
+WARNINGS: Final[Kind[Event]] = Kind(
+    "events",
+    "/api/v1/events",
+    msgspec.json.Decoder(Listing[Event]),
+    msgspec.json.Decoder(Change[Event]),
+    selector="type=Warning",
+)
+NODES: Final[Kind[Node]] = Kind(
+    "nodes", "/api/v1/nodes", msgspec.json.Decoder(Listing[Node]), msgspec.json.Decoder(Change[Node])
 )
 
 _Decoded = TypeVar("_Decoded")
@@ -51,61 +95,66 @@ _status = msgspec.json.Decoder(Status)
 
 
 class Kubernetes:
-    """Every operation raises only errors of the tree in `runway.errors`; `seconds` bounds each call."""
+    """Every operation raises only errors of the tree in `runway.errors`; `seconds` bounds each call.
 
-    def __init__(self, transport: Transport, seconds: float) -> None:
+    `told` hears of each call when it has ended, each page of a list apart. A stream that is closed from here has no
+    outcome.
+    """
+
+    def __init__(self, transport: Transport, seconds: float, told: Told = lambda *_: None) -> None:
         self._transport = transport
         self._seconds = seconds
+        self._told = told
 
     async def create_job(self, namespace: str, manifest: Mapping[str, object]) -> Job:
         """Create a Job. Raises ObjectExists, Refused, NotDone or Ambiguous: only the last leaves it open."""
-        return _decode(_job, await self._call("POST", _jobs(namespace), body=_encode(manifest)))
+        return _decode(_job, await self._call("create", "jobs", _jobs(namespace), body=_encode(manifest)))
 
     async def try_job(self, namespace: str, manifest: Mapping[str, object]) -> tuple[str, ...]:
         """Let the API server check a Job without keeping it; returns its warnings. Raises as `create_job` does.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
         """
-        return (await self._call("POST", _jobs(namespace), query={"dryRun": "All"}, body=_encode(manifest))).warnings
+        query, body = {"dryRun": "All"}, _encode(manifest)
+        return (await self._call("create", "jobs", _jobs(namespace), query=query, body=body)).warnings
 
     async def read_job(self, namespace: str, name: str) -> Job | None:
         """The Job as Kubernetes has it now, or None where it has none by this name."""
         try:
-            return _decode(_job, await self._call("GET", f"{_jobs(namespace)}/{quote(name)}"))
+            return _decode(_job, await self._call("get", "jobs", f"{_jobs(namespace)}/{quote(name)}"))
         except ObjectMissing:
             return None
 
     async def patch_job(self, namespace: str, name: str, patch: Mapping[str, object]) -> Job:
         """Merge a patch into a Job. Raises ObjectMissing where there is none."""
-        path = f"{_jobs(namespace)}/{quote(name)}"
-        answer = await self._call("PATCH", path, body=_encode(patch), content_type="application/merge-patch+json")
-        return _decode(_job, answer)
+        path, content_type = f"{_jobs(namespace)}/{quote(name)}", "application/merge-patch+json"
+        return _decode(_job, await self._call("patch", "jobs", path, body=_encode(patch), content_type=content_type))
 
     async def ping(self, seconds: float) -> None:
         """Ask whether the API server answers at all within so many seconds."""
-        await self._call("GET", "/version", seconds=seconds)
+        await self._call("get", "version", "/version", seconds=seconds)
 
     async def read_lease(self, namespace: str, name: str) -> Lease | None:
         """The Lease as Kubernetes has it now, or None where it has none by this name."""
         try:
-            return _decode(_lease, await self._call("GET", f"{_leases(namespace)}/{quote(name)}"))
+            return _decode(_lease, await self._call("get", "leases", f"{_leases(namespace)}/{quote(name)}"))
         except ObjectMissing:
             return None
 
     async def create_lease(self, namespace: str, document: Mapping[str, object]) -> None:
         """Create a Lease. Raises ObjectExists where another process was quicker."""
-        await self._call("POST", _leases(namespace), body=_encode(document))
+        await self._call("create", "leases", _leases(namespace), body=_encode(document))
 
     async def replace_lease(self, namespace: str, name: str, document: Mapping[str, object]) -> None:
         """Replace the version of a Lease that the document names. Raises ObjectExists where it has changed since."""
-        await self._call("PUT", f"{_leases(namespace)}/{quote(name)}", body=_encode(document))
+        await self._call("update", "leases", f"{_leases(namespace)}/{quote(name)}", body=_encode(document))
 
     async def list(self, kind: Kind[Object]) -> Listing[Object]:
         """Every object in all namespaces, page by page, all of one moment. Raises Expired where that took too long."""
-        query = {"limit": str(PAGE)}
+        query = {"limit": str(PAGE), **kind.query}
         items: list[Object] = []
         while True:
-            page = _decode(kind.listing, await self._call("GET", kind.path, query=query))
+            page = _decode(kind.listing, await self._call("list", kind.name, kind.path, query=query))
             items.extend(page.items)
             if not page.metadata.continue_:
                 return Listing(metadata=page.metadata, items=tuple(items))
@@ -122,37 +171,54 @@ class Kubernetes:
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
             "timeoutSeconds": str(WATCH_SECONDS),
+            **kind.query,
         }
-        async with aclosing(self._lines(kind.path, query)) as lines:
-            async for line in lines:
-                try:
-                    yield kind.change.decode(line)
-                except msgspec.DecodeError:
-                    raise _watch_error(line) from None
+        with self._counting("watch", kind.name):
+            async with aclosing(self._lines(kind.path, query)) as lines:
+                async for line in lines:
+                    try:
+                        yield kind.change.decode(line)
+                    except msgspec.DecodeError:
+                        raise _watch_error(line) from None
 
     async def read_log(
-        self, namespace: str, pod: str, *, follow: bool, tail: int | None, timestamps: bool, idle: float | None
+        self,
+        namespace: str,
+        pod: str,
+        *,
+        follow: bool,
+        tail: int | None,
+        timestamps: bool,
+        idle: float,
+        since: datetime | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """The chunks of a pod's log, an empty one first.
+        """The chunks of a pod's log, an empty one first. With `timestamps` each line begins with its time.
 
-        Raises ObjectMissing where the pod is gone, Refused where it has no log yet.
+        Raises ObjectMissing where the pod is gone, Refused where it has no log yet, and Ambiguous where the connection
+        breaks or nothing comes for `idle` seconds. A break between API server and kubelet ends the log as if it were
+        whole: https://github.com/kubernetes/apiserver/blob/v0.35.0/pkg/endpoints/handlers/responsewriters/writers.go
+        (StreamObject).
         """
         query = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
         if tail is not None:
             query["tailLines"] = str(tail)
+        if since is not None:
+            query["sinceTime"] = since.strftime("%Y-%m-%dT%H:%M:%SZ")
         path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/log"
-        try:
-            async with aclosing(self._transport.stream(path, query=query, idle=idle)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-        except StreamRefused as refusal:
-            if refusal.answer.status == 204:
-                raise Refused("the pod has no node yet, so it has no log") from None
-            raise _error(refusal.answer) from None
+        with self._counting("get", "pods/log"):
+            try:
+                async with aclosing(self._transport.stream(path, query=query, idle=idle)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            except StreamRefused as refusal:
+                if refusal.answer.status == 204:
+                    raise Refused("the pod has no node yet, so it has no log") from None
+                raise _error(refusal.answer) from None
 
     async def _call(
         self,
-        method: str,
+        verb: str,
+        kind: str,
         path: str,
         *,
         query: Mapping[str, str] | None = None,
@@ -160,12 +226,23 @@ class Kubernetes:
         content_type: str = "application/json",
         seconds: float | None = None,
     ) -> Answer:
-        answer = await self._transport.request(
-            method, path, query=query or {}, body=body, content_type=content_type, seconds=seconds or self._seconds
-        )
-        if answer.status >= 300:
-            raise _error(answer)
-        return answer
+        seconds = seconds or self._seconds
+        with self._counting(verb, kind):
+            answer = await self._transport.request(
+                METHODS[verb], path, query=query or {}, body=body, content_type=content_type, seconds=seconds
+            )
+            if answer.status >= 300:
+                raise _error(answer)
+            return answer
+
+    @contextmanager
+    def _counting(self, verb: str, kind: str) -> Iterator[None]:
+        try:
+            yield
+        except (ClusterError, TooBusy) as error:
+            self._told(verb, kind, OUTCOMES[type(error)])
+            raise
+        self._told(verb, kind, "ok")
 
     async def _lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         rest = b""

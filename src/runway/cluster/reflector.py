@@ -53,9 +53,10 @@ async def reflect(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     jitter: Callable[[], float] = random.random,
     clock: Callable[[], float] = time.monotonic,
+    longest: float = 5.0,
 ) -> AsyncGenerator[Snapshot[Object] | Change[Object] | Contact | Lost, None]:
-    """Snapshots and changes of all objects of a kind, for ever."""
-    backoff = Backoff(jitter)
+    """Snapshots and changes of all objects of a kind, for ever; at most `longest` seconds from one try to the next."""
+    backoff = Backoff(jitter, longest=longest)
     while True:
         try:
             async with aclosing(_list_then_watch(kubernetes, kind, backoff, sleep, clock)) as changes:

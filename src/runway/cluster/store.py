@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from runway.objects import Job, Pod, version, with_last_words_of
+from runway.objects import Job, Pod, keeping, version
 
 MAX_GONE: Final = 16
 """Deleted pods remembered per job: a deadline or a drain deletes the pod, and with it the only trace of the attempt."""
@@ -36,6 +36,8 @@ class Record:
     job: Job | None = None
     pods: dict[str, Pod] = field(default_factory=dict)
     gone: dict[str, Pod] = field(default_factory=dict)
+    deleted_jobs: dict[str, Job] = field(default_factory=dict)
+    """By uid, Jobs that were deleted before they had finished, and whose pods may not all be known yet."""
 
     def all_pods(self) -> list[Pod]:
         """Every pod known of, oldest first."""
@@ -50,7 +52,8 @@ class Store:
         self._records: dict[Key, Record] = {}
         self._order: list[tuple[datetime, Key]] = []
         self._jobs_through = 0
-        self._deleted: set[str] | None = None
+        self._notes: list[set[str]] = []
+        self._unconfirmed: dict[str, Key] = {}
 
     def get(self, key: Key) -> Record | None:
         """The record of a job, or None where nothing of it is known."""
@@ -83,9 +86,8 @@ class Store:
         if record.job is None:
             insort(self._order, (_created(job), key))
         elif record.job.metadata.uid != job.metadata.uid:
-            self._forget_order(key, record.job)
+            self._end_job(key, record, record.job)
             insort(self._order, (_created(job), key))
-            record.gone.clear()
         record.job = job
         self._changed(key)
 
@@ -97,31 +99,45 @@ class Store:
         record = self._records.get(key)
         if record is None or record.job is None or version(job) < version(record.job):
             return
-        self._forget_order(key, record.job)
+        self._end_job(key, record, record.job)
         record.job = None
-        record.gone.clear()
         self._settle(key, record)
+
+    def unconfirmed(self) -> frozenset[str]:
+        """The uids of Jobs that were deleted before they had finished, and whose pods may not all be known yet.
+
+        Jobs and pods are told of by two watches, and one may be behind the other.
+        """
+        return frozenset(self._unconfirmed)
+
+    def confirm(self, uids: Iterable[str]) -> None:
+        """Every pod of these deleted Jobs is known: all pods were listed after the deletion was."""
+        for uid in uids:
+            key = self._unconfirmed.pop(uid)
+            record = self._records[key]
+            del record.deleted_jobs[uid]
+            self._settle(key, record)
 
     def put_pod(self, pod: Pod) -> None:
         """Take in a pod as seen, unless a newer version of it is known."""
-        key = self._owner(pod)
+        key = owner_of(pod)
         record = self._records.setdefault(key, Record())
         known = record.pods.get(pod.metadata.name)
         if known is not None and version(pod) < version(known):
             return
-        record.pods[pod.metadata.name] = pod if known is None else with_last_words_of(pod, known)
+        record.pods[pod.metadata.name] = pod if known is None else keeping(pod, known)
         self._changed(key)
 
     def drop_pod(self, pod: Pod) -> None:
         """Take in that a pod was deleted. Its last status is remembered as long as its Job exists."""
         self._note_deleted(pod)
-        key = self._owner(pod)
+        key = owner_of(pod)
         record = self._records.get(key)
         known = record.pods.pop(pod.metadata.name, None) if record else None
         if record is None or known is None:
             return
         if record.job is not None:
-            record.gone[pod.metadata.name] = with_last_words_of(pod, known)
+            record.gone[pod.metadata.name] = keeping(pod, known)
             if len(record.gone) > MAX_GONE:
                 del record.gone[next(iter(record.gone))]
         self._settle(key, record)
@@ -129,11 +145,12 @@ class Store:
     @contextmanager
     def noting_deletes(self) -> Iterator[set[str]]:
         """The uids of what is deleted meanwhile, so that a list which was taken before does not bring it back."""
-        self._deleted = set()
+        note: set[str] = set()
+        self._notes.append(note)
         try:
-            yield self._deleted
+            yield note
         finally:
-            self._deleted = None
+            self._notes = [other for other in self._notes if other is not note]
 
     def replace_jobs(self, jobs: Iterable[Job], at: int) -> int:
         """Take in a list of all Jobs as of version `at`. Returns how many records it corrected."""
@@ -154,7 +171,7 @@ class Store:
     def replace_pods(self, pods: Iterable[Pod], at: int) -> int:
         """Take in a list of all pods as of version `at`. Returns how many records it corrected."""
         before = {(key, name): pod for key, record in self._records.items() for name, pod in record.pods.items()}
-        listed = {(self._owner(pod), pod.metadata.name): pod for pod in pods}
+        listed = {(owner_of(pod), pod.metadata.name): pod for pod in pods}
         corrected = sum(place not in before or version(before[place]) < version(pod) for place, pod in listed.items())
         for pod in listed.values():
             self.put_pod(pod)
@@ -164,20 +181,30 @@ class Store:
                 corrected += 1
         return corrected
 
-    def _owner(self, pod: Pod) -> Key:
-        return Key(pod.metadata.namespace, pod.metadata.labels.get(LABEL_JOB_NAME, pod.metadata.name))
-
     def _settle(self, key: Key, record: Record) -> None:
-        if record.job is None and not record.pods:
+        if record.job is None and not record.pods and not record.deleted_jobs:
             del self._records[key]
         self._changed(key)
 
     def _note_deleted(self, item: Job | Pod) -> None:
-        if self._deleted is not None:
-            self._deleted.add(item.metadata.uid)
+        for note in self._notes:
+            note.add(item.metadata.uid)
+
+    def _end_job(self, key: Key, record: Record, job: Job) -> None:
+        """The Job of a record is no more, and with it what was remembered of pods that it had."""
+        self._forget_order(key, job)
+        record.gone.clear()
+        if not job.finished:
+            record.deleted_jobs[job.metadata.uid] = job
+            self._unconfirmed[job.metadata.uid] = key
 
     def _forget_order(self, key: Key, job: Job) -> None:
         del self._order[bisect_left(self._order, (_created(job), key))]
+
+
+def owner_of(pod: Pod) -> Key:
+    """The place of the Job that a pod belongs to; of the pod itself where it belongs to none."""
+    return Key(pod.metadata.namespace, pod.metadata.labels.get(LABEL_JOB_NAME, pod.metadata.name))
 
 
 def _created(item: Job | Pod) -> datetime:

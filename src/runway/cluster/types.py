@@ -6,9 +6,9 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from runway.objects import Job, Pod
+from runway.objects import Event, Job, Node, Pod
 
-Object = TypeVar("Object", Job, Pod)
+Object = TypeVar("Object", Job, Pod, Event, Node)
 
 
 class ListMeta(msgspec.Struct, frozen=True, rename="camel"):

@@ -1,49 +1,135 @@
-"""Cancel: ask Kubernetes to end a job, and leave its record.
+"""Cancel: ask Kubernetes to end a job, and leave its record. Read it top to bottom.
 
-The Job is not deleted, since deleting it would erase its history: it is marked as cancelled and its deadline is moved
-to one second. The Job controller then deletes its pod, which gives the process SIGTERM, the grace period and SIGKILL,
-and fails the Job; the time to live removes it later, as it does every finished Job.
+The Job is not deleted, since deleting it would erase its history: it is marked as cancelled and its deadline is set to
+zero, in one patch. The Job controller then deletes its pod, which gives the process SIGTERM, the grace period and
+SIGKILL, and fails the Job; the time to live removes it later, as it does every finished Job.
 https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup
+
+- The deadline counts from the Job's start time, which the Job controller sets when it first looks at the Job. A
+  deadline of zero has passed by then, so it creates no pod for a Job that was cancelled before: one of a second would
+  let the pod run for that second. A suspended Job has no start time and no deadline, so the same patch resumes it, and
+  it ends at once. https://github.com/kubernetes/kubernetes/blob/v1.35.0/pkg/controller/job/job_controller.go (syncJob)
+- The patch names the version of the Job that was looked at. So the mark is never put on a Job which Kubernetes has
+  given its verdict on: what failed or succeeded by itself is not called cancelled, and of two cancels at once one does
+  it all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
 import structlog
 
+from runway.admission.booking import succeeded
 from runway.cluster.client import Kubernetes
 from runway.cluster.store import Key
-from runway.errors import ClusterError, JobNotFound, KubernetesUnavailable, ObjectMissing
+from runway.errors import (
+    Ambiguous,
+    ClusterError,
+    JobNotFound,
+    KubernetesUnavailable,
+    ObjectExists,
+    ObjectMissing,
+    OutcomeUnknown,
+)
 from runway.flow.lead import Writer
 from runway.flow.observe import Observer
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT
-from runway.jobs.view import JobView, State
+from runway.jobs.view import JobView
+from runway.objects import Job
 
 log = structlog.get_logger()
+
+TRIES: Final = 5
+"""How often a Job is looked at again that changes while it is being cancelled: its controller writes its status."""
 
 
 async def cancel(
     kubernetes: Kubernetes, observer: Observer, writer: Writer, key: Key, now: Callable[[], datetime]
 ) -> JobView:
-    """Cancel a job; a job that is over, or is being cancelled, is left as it is. Raises JobNotFound, NotLeader."""
-    writer.require()
+    """Cancel a job; one that is over, is ending by itself or is being cancelled already is left as it is.
+
+    Raises JobNotFound, NotReady, NotLeader, KubernetesUnavailable, TooBusy, or OutcomeUnknown, which another cancel
+    settles.
+    """
+    for _ in range(TRIES):
+        writer.require()
+        job = observer.job(key)
+        if job is None:
+            raise JobNotFound(key.name)
+        if _is_decided(job, observer, key):
+            return _view(observer, key)
+        try:
+            observer.store.put_job(await kubernetes.patch_job(key.namespace, key.name, _patch(job, now())))
+        except ObjectMissing as error:
+            raise JobNotFound(key.name) from error
+        except ObjectExists:
+            await _look_again(kubernetes, observer, key)
+            continue
+        except Ambiguous as error:
+            return await _read_back(kubernetes, observer, key, error)
+        except ClusterError as error:
+            raise KubernetesUnavailable(f"{error}; cancelling is idempotent, so try again") from error
+        log.info("cancel requested", tenant=observer.tenant_of(key), job_id=key.name)
+        return _view(observer, key)
+    raise KubernetesUnavailable("the job changes too fast to be cancelled; try again")
+
+
+def _is_decided(job: Job, observer: Observer, key: Key) -> bool:
+    """Whether there is nothing to cancel: it was cancelled before, or how it ends is certain already.
+
+    Before the conditions Complete and Failed come SuccessCriteriaMet and FailureTarget, and before those the one pod
+    that is needed has succeeded: the Job controller looks at the deadline first, and would fail a Job that has done its
+    work.
+    """
+    return (
+        ANNOTATION_CANCELLED_AT in job.metadata.annotations
+        or any(job.condition(type_) for type_ in ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"))
+        or any(succeeded(job, pod) for pod in observer.attempts(key))
+    )
+
+
+def _patch(job: Job, now: datetime) -> dict[str, object]:
+    metadata = {
+        "resourceVersion": job.metadata.resource_version,
+        "annotations": {ANNOTATION_CANCELLED_AT: now.isoformat(timespec="seconds")},
+    }
+    resume = {"suspend": False} if job.spec.suspend else {}
+    return {"metadata": metadata, "spec": {"activeDeadlineSeconds": 0, **resume}}
+
+
+async def _look_again(kubernetes: Kubernetes, observer: Observer, key: Key) -> None:
+    """Take in the Job as Kubernetes has it now. Raises JobNotFound or KubernetesUnavailable."""
+    try:
+        job = await kubernetes.read_job(key.namespace, key.name)
+    except ClusterError as error:
+        raise KubernetesUnavailable(f"{error}; cancelling is idempotent, so try again") from error
+    if job is None:
+        raise JobNotFound(key.name)
+    observer.store.put_job(job)
+
+
+async def _read_back(kubernetes: Kubernetes, observer: Observer, key: Key, error: Ambiguous) -> JobView:
+    """What came of a patch that did not say. A late one can do no harm: it names a version."""
+    unknown = OutcomeUnknown(
+        f"{error}; the job may be cancelled. Cancelling is idempotent, so try again", extra={"id": key.name}
+    )
+    try:
+        job = await kubernetes.read_job(key.namespace, key.name)
+    except ClusterError:
+        raise unknown from error
+    if job is None:
+        raise JobNotFound(key.name) from error
+    observer.store.put_job(job)
+    if not _is_decided(job, observer, key):
+        raise unknown from error
+    return _view(observer, key)
+
+
+def _view(observer: Observer, key: Key) -> JobView:
     view = observer.view(key)
     if view is None:
         raise JobNotFound(key.name)
-    if view.state.over or view.state is State.CANCELLING:
-        return view
-    patch = {
-        "metadata": {"annotations": {ANNOTATION_CANCELLED_AT: now().isoformat(timespec="seconds")}},
-        "spec": {"activeDeadlineSeconds": 1},
-    }
-    try:
-        job = await kubernetes.patch_job(key.namespace, key.name, patch)
-    except ObjectMissing as error:
-        raise JobNotFound(key.name) from error
-    except ClusterError as error:
-        raise KubernetesUnavailable(f"{error}; cancelling is idempotent, so try again") from error
-    log.info("cancel requested", tenant=view.tenant, job_id=key.name)
-    observer.store.put_job(job)
-    return observer.view(key) or view
+    return view

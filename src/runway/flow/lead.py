@@ -73,8 +73,13 @@ class Writer:
             await self._catch_up(self._election.term)
 
     async def _catch_up(self, term: int) -> None:
+        """List until it succeeds or another term has begun.
+
+        A Lease that has run out is no reason to stop: if it is renewed before anyone else takes it, the term goes on,
+        and nothing else would begin the listing again.
+        """
         backoff = Backoff(self._jitter)
-        while self._election.term == term and self._election.holds_for(0):
+        while self._election.term == term:
             try:
                 await self._observer.list_after(self._election.gained)
             except (ClusterError, PublicError) as error:

@@ -3,8 +3,12 @@
 1. One reflector for Jobs and one for pods list, then watch, everything in the tenants' namespaces, whoever made it.
 2. Each snapshot replaces, and each change updates, the store.
 3. Each changed record is booked in the ledger and counted by state, at once: quota is released by what is observed.
-4. Runway is synced when both reflectors have brought their first snapshot.
-5. Every few minutes everything is listed once more beside the watch; what differs is corrected, and counted as drift.
+4. Runway is synced when both reflectors have brought their first snapshot, Jobs first and then pods.
+5. When an unfinished Job was deleted, the pods are listed once more: one of its own may not have been told of yet, and
+   until then the Job counts. Jobs first, then pods: so no pod is missed whose Job is gone already.
+6. Every few minutes everything is listed once more beside the watch; what differs is corrected, and counted as drift.
+
+What stands around the jobs, warnings and nodes, is watched apart (`flow/surroundings.py`): none of the above needs it.
 """
 
 from __future__ import annotations
@@ -12,8 +16,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -23,14 +29,21 @@ import structlog
 
 from runway.admission.booking import booking_of
 from runway.admission.quota import Amounts, Ledger
+from runway.cluster.backoff import Backoff
 from runway.cluster.client import JOBS, PODS, Kind, Kubernetes
 from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
-from runway.cluster.store import Key, Record, Store
+from runway.cluster.store import Key, Record, Store, owner_of
 from runway.cluster.types import Object
 from runway.errors import ClusterError, NotReady, PublicError
+from runway.flow.changes import Changes, Reader
+from runway.flow.contact import Watch
+from runway.flow.surroundings import Surroundings
+from runway.jobs.admitted import cost_of, spec_of, usd
+from runway.jobs.case import Case
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
-from runway.jobs.view import JobView, State, job_view
-from runway.objects import Job, Pod
+from runway.jobs.record import record_of
+from runway.jobs.view import JobView, State, job_view, pending_since, state_of
+from runway.objects import Event, Job, Node, Pod
 from runway.policy import Policy
 from runway.telemetry.metrics import Metrics
 
@@ -40,23 +53,13 @@ DRIFT_GRACE_SECONDS: Final = 5.0
 """How far a watch may lag behind a list before the difference counts as drift."""
 
 
-@dataclass(slots=True)
-class Watch:
-    """How one reflector is doing. `heard` is monotonic seconds; `lost` says why contact is lost, if it is."""
-
-    synced: bool = False
-    heard: float = 0.0
-    lost: str | None = None
-    listed: float = float("-inf")
-    """When the newest list that was taken in was asked for."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Tally:
     """What a job adds to the sums that are kept per tenant."""
 
     state: State
     ceiling: Decimal
+    pending_since: datetime | None
 
 
 class Observer:
@@ -77,26 +80,39 @@ class Observer:
         self._tenants = {tenant.namespace: name for name, tenant in policy.tenants.items()}
         self._metrics = metrics
         self._resync_seconds = resync_seconds
-        self._listing = asyncio.Lock()
+        self._jobs_listed = asyncio.Event()
         self._first_lists = asyncio.Event()
+        self._doubt = asyncio.Event()
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
         self._tallies: dict[Key, _Tally] = {}
+        self._changes = Changes()
+        for kind in (JOBS, PODS):
+            metrics.corrections.labels(kind.name)  # From 0 on, or the first would not show as an increase.
         self.store = Store(self._changed)
+        self.listeners: list[Callable[[Key], None]] = []
+        """Each is called with a job after anything that is known of it has changed."""
         self.ledger = Ledger({name: tenant.quota for name, tenant in policy.tenants.items()})
         self.watches = {kind.name: Watch(heard=clock()) for kind in (JOBS, PODS)}
         self.states: Counter[tuple[str, State]] = Counter()
         self.active_ceiling: dict[str, Decimal] = dict.fromkeys(policy.tenants, Decimal())
+        self._pending: dict[str, list[tuple[datetime, Key]]] = {tenant: [] for tenant in policy.tenants}
+        """By tenant, the jobs that wait, longest first."""
         self.broken: str | None = None
+        self.surroundings = Surroundings(
+            kubernetes, self._tenants, metrics, self._tell, clock=clock, sleep=sleep, jitter=jitter
+        )
 
     async def run(self) -> None:
         """Keep up with Kubernetes until cancelled. Should it ever fail, Runway is broken and says so."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow(JOBS, self.store.replace_jobs, self._change_job))
-                tasks.create_task(self._follow(PODS, self.store.replace_pods, self._change_pod))
+                tasks.create_task(self._follow(JOBS, self._replace_jobs, self._change_job))
+                tasks.create_task(self._follow(PODS, self._replace_pods, self._change_pod))
+                tasks.create_task(self._confirm())
                 tasks.create_task(self._resync())
+                tasks.create_task(self.surroundings.run())
         except Exception as error:
             self.broken = f"the observe loop failed: {error!r}"
             log.critical("observe loop failed", exc_info=True)
@@ -118,20 +134,54 @@ class Observer:
         """Seconds since a watch last heard from Kubernetes."""
         return max(0.0, self._clock() - watch.heard)
 
+    def changes(self, key: Key) -> AbstractContextManager[Reader]:
+        """A reader of this job's changes: look, wait, look again."""
+        return self._changes.reader(key)
+
+    @property
+    def readers(self) -> int:
+        """How many jobs have a reader of their changes."""
+        return len(self._changes)
+
     def tenant_of(self, key: Key) -> str:
         """The tenant whose namespace this is."""
         return self._tenants[key.namespace]
 
     def view(self, key: Key) -> JobView | None:
         """The view of a job as it is known now; None where there is no such Job, or it is not one of Runway's."""
+        case = self.case(key)
+        return None if case is None else job_view(case)
+
+    def case(self, key: Key) -> Case | None:
+        """Everything that is known of a job; None where there is no such Job, or it is not one of Runway's."""
         job = self.job(key)
-        return None if job is None else job_view(self.tenant_of(key), job, self.attempts(key), self.gone(key))
+        if job is None:
+            return None
+        pods, gone, around = tuple(self.attempts(key)), self.gone(key), self.surroundings
+        events, nodes, room = around.events(job, pods), around.nodes.of(pods), around.room(pods)
+        return Case(self.tenant_of(key), job, pods, gone, events, nodes, room)
+
+    def state(self, key: Key) -> State | None:
+        """The state of a job; None where there is no such Job, or it is not one of Runway's."""
+        tally = self._tallies.get(key)
+        return None if tally is None else tally.state
+
+    def longest_pending(self, tenant: str) -> datetime | None:
+        """Since when the tenant's job waits that has waited longest; None where none does."""
+        pending = self._pending[tenant]
+        return pending[0][0] if pending else None
 
     def job(self, key: Key) -> Job | None:
         """The Job by this name, if it is one of Runway's: others count for quota, but are not shown as jobs."""
         record = self.store.get(key)
         job = record.job if record else None
         return job if job and job.metadata.labels.get(LABEL_MANAGED_BY) == MANAGED_BY else None
+
+    def is_kept(self, key: Key) -> bool:
+        """Whether the record of a job that is over stands on its Job."""
+        job = self.job(key)
+        record = record_of(job) if job else None
+        return record is not None and record.state is not None
 
     def attempts(self, key: Key) -> list[Pod]:
         """The pods of the Job by this name, those that are gone included, oldest first."""
@@ -166,8 +216,28 @@ class Observer:
         await self._first_lists.wait()
         if self.watches[JOBS.name].listed < moment:
             await self._list_again(JOBS, self.store.replace_jobs, grace=0.0)
+            moment = self._clock()
         if self.watches[PODS.name].listed < moment:
             await self._list_again(PODS, self.store.replace_pods, grace=0.0)
+
+    async def _confirm(self) -> None:
+        """List all pods after an unfinished Job was deleted; only then is it known what it still holds."""
+        backoff = Backoff(self._jitter)
+        while True:
+            await self._doubt.wait()
+            self._doubt.clear()
+            await self._sleep(backoff.next())  # What is deleted together is confirmed by one list.
+            deleted = self.store.unconfirmed()
+            if not deleted:
+                continue
+            try:
+                await self._list_again(PODS, self.store.replace_pods, grace=0.0)
+            except (ClusterError, PublicError) as error:
+                log.warning("pods of deleted jobs not listed yet", jobs=len(deleted), reason=str(error))
+                self._doubt.set()
+            else:
+                self.store.confirm(deleted)
+                backoff.reset()
 
     async def _resync(self) -> None:
         while True:
@@ -185,13 +255,12 @@ class Observer:
     ) -> None:
         """List beside the watch, which has `grace` seconds to bring the same before a difference counts as drift."""
         asked, watch = self._clock(), self.watches[kind.name]
-        async with self._listing:
-            with self.store.noting_deletes() as deleted:
-                listing = await self._kubernetes.list(kind)
-                if grace:
-                    await self._sleep(grace)
-                items = [item for item in listing.items if self._ours(item) and item.metadata.uid not in deleted]
-                corrected = replace(items, int(listing.metadata.resource_version))
+        with self.store.noting_deletes() as deleted:
+            listing = await self._kubernetes.list(kind)
+            if grace:
+                await self._sleep(grace)
+            items = [item for item in listing.items if self._ours(item) and item.metadata.uid not in deleted]
+            corrected = replace(items, int(listing.metadata.resource_version))
         watch.listed = max(watch.listed, asked)
         if grace and corrected:
             self._metrics.corrections.labels(kind.name).inc(corrected)
@@ -204,6 +273,8 @@ class Observer:
         change: Callable[[str, Object], None],
     ) -> None:
         watch = self.watches[kind.name]
+        if kind.name != JOBS.name:
+            await self._jobs_listed.wait()
         async for news in reflect(self._kubernetes, kind, sleep=self._sleep, jitter=self._jitter, clock=self._clock):
             if isinstance(news, Lost):
                 watch.lost = news.reason
@@ -212,38 +283,74 @@ class Observer:
                 continue
             watch.heard, watch.lost = self._clock(), None
             if isinstance(news, Snapshot):
-                changed = replace((item for item in news.items if self._ours(item)), news.version)
+                changed = replace(news.items, news.version)
                 watch.synced, watch.listed = True, max(watch.listed, news.asked)
+                self._jobs_listed.set()
                 if self.synced:
                     self._first_lists.set()
                 log.info("listed", kind=kind.name, objects=len(news.items), changed=changed, version=news.version)
-            elif not isinstance(news, Contact) and self._ours(news.object):
+            elif not isinstance(news, Contact):
                 change(news.type, news.object)
 
-    def _ours(self, item: Job | Pod) -> bool:
+    def _ours(self, item: Job | Pod | Event | Node) -> bool:
         """Whether an object is in a tenant's namespace: labels can be copied, a namespace cannot be claimed."""
         return item.metadata.namespace in self._tenants
 
+    def _replace_jobs(self, jobs: Iterable[Job], at: int) -> int:
+        return self.store.replace_jobs((job for job in jobs if self._ours(job)), at)
+
+    def _replace_pods(self, pods: Iterable[Pod], at: int) -> int:
+        pods = tuple(pods)
+        self.surroundings.nodes.replace_pods((pod, self._key_of(pod)) for pod in pods)
+        return self.store.replace_pods((pod for pod in pods if self._ours(pod)), at)
+
     def _change_job(self, type_: str, job: Job) -> None:
-        (self.store.drop_job if type_ == "DELETED" else self.store.put_job)(job)
+        if self._ours(job):
+            (self.store.drop_job if type_ == "DELETED" else self.store.put_job)(job)
 
     def _change_pod(self, type_: str, pod: Pod) -> None:
-        (self.store.drop_pod if type_ == "DELETED" else self.store.put_pod)(pod)
+        if type_ == "DELETED":
+            self.surroundings.nodes.drop_pod(pod)
+        else:
+            self.surroundings.nodes.put_pod(pod, self._key_of(pod))
+        if self._ours(pod):
+            (self.store.drop_pod if type_ == "DELETED" else self.store.put_pod)(pod)
+
+    def _key_of(self, pod: Pod) -> Key | None:
+        return owner_of(pod) if self._ours(pod) else None
 
     def _changed(self, key: Key) -> None:
         record = self.store.get(key) or Record()
-        self.ledger.book(self.tenant_of(key), key.name, booking_of(record.job, record.pods.values()))
+        booking = booking_of(record.job, record.pods.values(), record.deleted_jobs.values())
+        self.ledger.book(self.tenant_of(key), key.name, booking)
+        if record.deleted_jobs:
+            self._doubt.set()
         self._tally(key)
+        self._tell(key)
+
+    def _tell(self, key: Key) -> None:
+        """The one place where it is told that what is known of a job has changed."""
+        self._changes.tell(key)
+        for listener in self.listeners:
+            listener(key)
 
     def _tally(self, key: Key) -> None:
-        tenant, before, view = self.tenant_of(key), self._tallies.pop(key, None), self.view(key)
+        tenant, before, job = self.tenant_of(key), self._tallies.pop(key, None), self.job(key)
         if before is not None:
             self.states[tenant, before.state] -= 1
             self.active_ceiling[tenant] -= before.ceiling
-        if view is not None:
-            ceiling = Decimal(view.cost.ceiling) if view.cost and not view.state.over else Decimal()
-            self._tallies[key] = _Tally(view.state, ceiling)
-            self.states[tenant, view.state] += 1
+            if before.pending_since is not None:
+                del self._pending[tenant][bisect_left(self._pending[tenant], (before.pending_since, key))]
+        if job is not None:
+            spec, cost = spec_of(job), cost_of(job)
+            pods = self.attempts(key)
+            state = state_of(job, pods, self.gone(key), spec.retries if spec else 0)
+            waiting = pending_since(job, pods) if state is State.PENDING else None
+            ceiling = (usd(cost.ceiling) if cost and not state.over else None) or Decimal()
+            self._tallies[key] = _Tally(state, ceiling, waiting)
+            if waiting is not None:
+                insort(self._pending[tenant], (waiting, key))
+            self.states[tenant, state] += 1
             self.active_ceiling[tenant] += ceiling
 
 

@@ -137,9 +137,10 @@ async def read_job(request: Request, job_id: str, scope: ReadScope) -> Response:
     status_code=202,
     response_model=JobView,
     responses=responses(
-        TenantRequired, UnknownTenant, JobNotFound, RateLimited, NotReady, NotLeader, KubernetesUnavailable, TooBusy
+        TenantRequired, UnknownTenant, JobNotFound, RateLimited, NotReady, NotLeader, KubernetesUnavailable,
+        OutcomeUnknown, TooBusy,
     ),
-)
+)  # fmt: skip
 async def cancel_job(request: Request, job_id: str, scope: ReadScope) -> Response:
     """Cancel a job: SIGTERM, its grace period, SIGKILL. Idempotent; the record stays until its time to live."""
     use = services(request)

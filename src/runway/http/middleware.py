@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import uuid
@@ -15,6 +16,9 @@ from runway.http.problems import problem
 from runway.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
+
+ASKED_BY_MACHINES: Final = ("/healthz", "/readyz", "/metrics")
+"""Every few seconds, by kubelet and Prometheus: in the log such a request is worth a line only where it failed."""
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -59,7 +63,8 @@ class RequestContext:
                 raise
             await problem(InternalError("the request id is in the log"), request_id)(scope, receive, send_with_id)
         finally:
-            log.info(
+            log.log(
+                logging.DEBUG if status == 200 and scope["path"] in ASKED_BY_MACHINES else logging.INFO,
                 "request",
                 method=scope["method"],
                 path=scope["path"][:200],

@@ -69,6 +69,8 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Ready: everything was listed once, and Kubernetes is in contact: heard from just now, or it answers."""
     use = services(request)
+    if use.draining.is_set():
+        raise NotReady("this process has been told to end")
     observer = use.observer
     observer.require_synced()
     lost = [f"{kind}: {watch.lost}" for kind, watch in observer.watches.items() if watch.lost]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, Literal
 
 from runway.jobs.view import JobView, State
 
@@ -56,6 +57,32 @@ class QuotaView:
     """Every tenant's quota, or one tenant's."""
 
     tenants: list[TenantQuotaView]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageView:
+    """What a job used; null is unknown, never 0.
+
+    CPU, throttling and GPU are of the last attempt, `memory_peak_bytes` of all. `cpu_cores` is a mean. Ratios are from
+    0 to 1; `throttled_ratio` is of `cpu_periods` periods. `source` is "prometheus", or "kept" for what was kept when
+    the job ended, or null where none is set up. `problem` says why the source has not answered. `findings` are what the
+    figures mean, in plain words.
+    """
+
+    id: str
+    source: Literal["prometheus", "kept"] | None
+    problem: str | None
+    cpu_seconds: float | None
+    cpu_cores: float | None
+    cpu_limit_cores: float | None
+    memory_bytes: int | None
+    memory_peak_bytes: int | None
+    memory_limit_bytes: int | None
+    throttled_ratio: float | None
+    cpu_periods: int | None
+    gpu_utilisation: float | None
+    sampled_at: datetime | None
+    findings: list[str]
 
 
 _TEXTS: Final = {"type": ["array", "null"], "items": {"type": "string"}}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
@@ -15,6 +16,7 @@ from runway.flow.lead import Writer
 from runway.flow.observe import Observer
 from runway.flow.submit import Submitter
 from runway.policy import Policy
+from runway.prometheus import Prometheus
 from runway.settings import Settings
 from runway.telemetry.metrics import Metrics
 
@@ -31,7 +33,12 @@ class Services:
     submitter: Submitter
     limits: Limits
     metrics: Metrics
+    prometheus: Prometheus | None
     now: Callable[[], datetime]
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process is told to end: open streams end then."""
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process is told to end, while it still answers."""
 
 
 def services(request: Request) -> Services:

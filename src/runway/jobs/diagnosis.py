@@ -1,166 +1,94 @@
-"""What went wrong, told in plain words: pure, from the Job and its pods as last seen.
+"""The verdict on a failed job. Pure, from everything that is known of it.
 
 Precedence, first match wins:
 
-1. The Job has not failed: no failure.
-2. The Job failed by its deadline: `deadline_exceeded`, whatever exit code the SIGTERM caused.
-3. The last attempt was disrupted (pod condition DisruptionTarget): `disrupted`, not the job's fault.
-4. The container was killed by the kernel for memory: `oom_killed`.
-5. The container could not be started: `start_failed`.
-6. The process was ended by a signal (exit code 128 + n): `killed_by_signal`.
-7. The process ended with a code other than 0: `exit_nonzero`.
-8. Anything else: `unknown`, with Kubernetes' own words as evidence.
+1. Kubernetes has not failed the Job, or the job was cancelled: no failure.
+2. The Job failed by its deadline:
+   a. an attempt ran when the deadline came: `deadline_exceeded`, whatever exit code its SIGTERM caused;
+   b. an attempt had run before and was not taken away: `deadline_exceeded`, with what the job waited for since;
+   c. otherwise the job never got to run: what kept its last attempt from it is the code;
+   d. no pod was ever created: why Kubernetes refused it;
+   e. `deadline_exceeded`, where Kubernetes says nothing more.
+3. The Job failed by its attempts: the last attempt that counted is to blame, by the precedence of `causes`.
+4. There is no attempt to look at: why Kubernetes refused the pod.
+5. Anything else: `unknown`, with Kubernetes' own words as evidence.
 """
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
-
+from runway.jobs.admitted import spec_of
+from runway.jobs.case import Case
+from runway.jobs.causes import NEVER_STARTED, Cause, cause_of, counts, deadline_of, ran, told_to_end_by
+from runway.jobs.disruptions import disruption, disruption_of
+from runway.jobs.failures import Failure, FailureCode, Finding, failure_of
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT
-from runway.objects import Job, Pod, Terminated
+from runway.jobs.starts import refusal_of, start_of_pod
+from runway.jobs.wording import one_line
+from runway.objects import Condition
 
 
-class FailureCode(StrEnum):
-    """Stable codes of why a job failed."""
-
-    DEADLINE_EXCEEDED = "deadline_exceeded"
-    DISRUPTED = "disrupted"
-    OOM_KILLED = "oom_killed"
-    START_FAILED = "start_failed"
-    KILLED_BY_SIGNAL = "killed_by_signal"
-    EXIT_NONZERO = "exit_nonzero"
-    UNKNOWN = "unknown"
-
-
-class Category(StrEnum):
-    """Who has to act: the job's owner, the platform's operators, or the policy."""
-
-    USER = "user"
-    INFRA = "infra"
-    POLICY = "policy"
-    RUNWAY = "runway"
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The verdict on a failed job. `retryable`: the same spec may succeed if it is submitted again."""
-
-    code: FailureCode
-    category: Category
-    retryable: bool
-    message: str
-    hint: str
-    evidence: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """Why a job that is not over is not further along."""
-
-    code: str
-    message: str
-    since: datetime | None
-
-
-_START_REASONS = frozenset({"StartError", "ContainerCannotRun", "CreateContainerError", "RunContainerError"})
-_PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
-
-
-def diagnose(job: Job, pods: Sequence[Pod], memory_limit: str, grace_seconds: int) -> Failure | None:
-    """The verdict on this job; None unless Kubernetes has failed it. `pods` are its attempts, oldest first."""
-    failed = job.condition("Failed")
-    if failed is None or ANNOTATION_CANCELLED_AT in job.metadata.annotations:
+def diagnose(case: Case) -> Failure | None:
+    """The verdict on this job; None unless Kubernetes has failed it, and nobody cancelled it."""
+    failed = case.job.condition("Failed")
+    if failed is None or ANNOTATION_CANCELLED_AT in case.job.metadata.annotations:
         return None
-    last = pods[-1] if pods else None
-    ended = last.container.terminated if last else None
-    evidence = {"job_reason": failed.reason or "", "job_message": failed.message or ""}
-    if ended is not None:
-        evidence |= {"exit_code": str(ended.exit_code), "container_reason": ended.reason or ""}
-        if ended.last_words:
-            evidence["last_words"] = ended.last_words[-2048:]
-    if failed.reason == "DeadlineExceeded":
-        return _deadline(last, grace_seconds, evidence)
-    disruption = last.condition("DisruptionTarget") if last else None
-    if disruption is not None and disruption.status == "True":
-        evidence["pod_reason"] = disruption.reason or ""
-        return Failure(
-            FailureCode.DISRUPTED, Category.INFRA, True,
-            f"the pod was taken away by the cluster: {disruption.message or disruption.reason or 'no reason given'}",
-            "submit the job again; it was not at fault", evidence,
-        )  # fmt: skip
-    if ended is not None and ended.reason == "OOMKilled":
-        return Failure(
-            FailureCode.OOM_KILLED, Category.USER, False,
-            f"the kernel killed the process: it needed more than its memory limit of {memory_limit}",
-            f"raise resources.memory above {memory_limit}, or make the job use less",
-            evidence | {"limit": memory_limit},
-        )  # fmt: skip
-    if ended is not None and ended.reason in _START_REASONS:
-        return Failure(
-            FailureCode.START_FAILED, Category.USER, False,
-            f"the container could not be started: {ended.message or ended.reason}",
-            "check command and image: the program must exist in the image and be executable", evidence,
-        )  # fmt: skip
-    if ended is not None and ended.exit_code:
-        return _exit(ended, evidence)
-    return Failure(
-        FailureCode.UNKNOWN, Category.INFRA, False,
-        f"Kubernetes failed the job: {failed.reason or 'no reason given'}: {failed.message or ''}".rstrip(": "),
-        "look at the Job itself: kubectl describe job, in the namespace named in this view", evidence,
-    )  # fmt: skip
+    evidence = {"job_reason": one_line(failed.reason), "job_message": one_line(failed.message)}
+    finding = _by_deadline(case) if failed.reason == "DeadlineExceeded" else _by_attempts(case)
+    return failure_of(finding or _unknown(failed), evidence)
 
 
-def signal_of(ended: Terminated) -> str | None:
-    """The name of the signal that ended a container, where its exit code follows the shell's 128 + n."""
-    number = ended.signal or (ended.exit_code - 128 if 128 < ended.exit_code <= 192 else 0)
-    if ended.reason in _START_REASONS or number not in set(signal.Signals):
+def _by_deadline(case: Case) -> Finding:
+    last = case.pods[-1] if case.pods else None
+    for pod in reversed(case.pods):
+        if ran(pod) and told_to_end_by(case, pod) == "deadline":
+            return deadline_of(case, pod)
+    if last is None:
+        return _kept_from_running(refusal_of(case), "before it could start")
+    if any(ran(pod) and disruption(pod) is None for pod in case.pods):
+        return _between_attempts(case)
+    if (kept := start_of_pod(case, last)) is not None:
+        return _kept_from_running(kept, "before it could run" + (" again" if any(map(ran, case.pods)) else ""))
+    cause = cause_of(case, last)
+    found = disruption_of(last, case.node_of(last)) or (cause.finding if cause else None)
+    return _kept_from_running(found, "and its attempt had not been replaced")
+
+
+def _by_attempts(case: Case) -> Finding | None:
+    counted = [pod for pod in case.pods if counts(pod)]
+    blamed = counted[-1] if counted else case.pods[-1] if case.pods else None
+    if blamed is None:
+        return refusal_of(case)
+    cause = cause_of(case, blamed)
+    if cause is None or cause.finding is None:
         return None
-    return signal.Signals(number).name
+    found = cause.finding
+    return Finding(found.code, found.message, {**found.evidence, "counted_attempts": str(len(counted))}, found.hint)
 
 
-def waiting_condition(pod: Pod) -> Condition | None:
-    """Why this pod does not run yet, where Kubernetes says so."""
-    scheduled = pod.condition("PodScheduled")
-    if scheduled is not None and scheduled.status == "False":
-        return Condition("unschedulable", scheduled.message or scheduled.reason or "", scheduled.last_transition_time)
-    waiting = pod.container.waiting
-    if waiting is None or waiting.reason in (None, "ContainerCreating", "PodInitializing"):
-        return None
-    code = "image_pull_failing" if waiting.reason in _PULL_REASONS else "container_not_starting"
-    return Condition(code, f"{waiting.reason}: {waiting.message or ''}".rstrip(": "), pod.status.start_time)
-
-
-def _deadline(last: Pod | None, grace_seconds: int, evidence: dict[str, str]) -> Failure:
-    message = "the job reached its timeout and was told to end"
-    ended = last.container.terminated if last else None
-    waiting = waiting_condition(last) if last else None
-    if last is not None and last.metadata.deletion_timestamp and ended is not None and signal_of(ended) == "SIGKILL":
-        message += f"; it did not end on SIGTERM and was killed after its grace period of {grace_seconds} s"
-        evidence["grace_period_seconds"] = str(grace_seconds)
-    elif ended is None and waiting is not None:
-        message = f"the job reached its timeout before it could start: {waiting.message}"
-        evidence["waiting"] = waiting.code
-    return Failure(
-        FailureCode.DEADLINE_EXCEEDED, Category.USER, False, message,
-        "raise timeout_seconds (it counts from acceptance: waiting and retries included), or make the job shorter",
+def _between_attempts(case: Case) -> Finding:
+    last = case.pods[-1]
+    kept = start_of_pod(case, last) or refusal_of(case, last.metadata.creation_timestamp)
+    cause = Cause(kept.message, kept) if kept else cause_of(case, last)
+    since = f": {cause.message}" if cause else ""
+    spec = spec_of(case.job)
+    timeout = f" of {spec.timeout_seconds} s" if spec else ""
+    evidence = dict(cause.finding.evidence) if cause and cause.finding else {}
+    if spec is not None:
+        evidence["timeout_seconds"] = str(spec.timeout_seconds)
+    return Finding(
+        FailureCode.DEADLINE_EXCEEDED,
+        f"the job reached its timeout{timeout} between two attempts{since}",
         evidence,
-    )  # fmt: skip
+    )
 
 
-def _exit(ended: Terminated, evidence: dict[str, str]) -> Failure:
-    name = signal_of(ended)
-    if name is not None:
-        return Failure(
-            FailureCode.KILLED_BY_SIGNAL, Category.USER, False,
-            f"the process was ended by {name} (exit code {ended.exit_code})",
-            "look at the last lines of the log; the kernel's memory limit was not the cause",
-            evidence | {"signal": name},
-        )  # fmt: skip
-    return Failure(
-        FailureCode.EXIT_NONZERO, Category.USER, False, f"the process ended with exit code {ended.exit_code}",
-        "look at the last lines of the log", evidence,
-    )  # fmt: skip
+def _kept_from_running(finding: Finding | None, when: str) -> Finding:
+    if finding is None or finding.code is FailureCode.DEADLINE_EXCEEDED:
+        return NEVER_STARTED
+    message = f"the job reached its timeout {when}: {finding.message}"
+    return Finding(finding.code, message, finding.evidence, finding.hint)
+
+
+def _unknown(failed: Condition) -> Finding:
+    words = f"{one_line(failed.reason) or 'no reason given'}: {one_line(failed.message)}".rstrip(": ")
+    return Finding(FailureCode.UNKNOWN, f"Kubernetes failed the job: {words}")

@@ -20,6 +20,7 @@ LABEL_NAME: Final = PREFIX + "name"
 LABEL_TENANT: Final = PREFIX + "tenant"
 ANNOTATION_COST: Final = PREFIX + "cost"
 ANNOTATION_CANCELLED_AT: Final = PREFIX + "cancelled-at"
+ANNOTATION_RECORD: Final = PREFIX + "record"
 ANNOTATION_SPEC: Final = PREFIX + "spec"
 ANNOTATION_SPEC_HASH: Final = PREFIX + "spec-hash"
 

@@ -1,17 +1,25 @@
-"""The job view: what a caller sees of a job, derived anew each time from what Kubernetes says. Pure."""
+"""The job view: what a caller sees of a job, derived anew each time from what Kubernetes says. Pure.
+
+The record that is kept on the Job (`record`) stands in for what cannot be seen any more.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeVar
 
-import msgspec
-
-from runway.jobs.diagnosis import Condition, Failure, diagnose, signal_of, waiting_condition
-from runway.jobs.identity import ANNOTATION_CANCELLED_AT, ANNOTATION_COST, ANNOTATION_SPEC, LABEL_NAME
+from runway.jobs.admitted import CostView, SpecView, cost_of, spec_of
+from runway.jobs.attempts import Attempt
+from runway.jobs.case import Case
+from runway.jobs.causes import counts, ran
+from runway.jobs.excerpt import Excerpt
+from runway.jobs.failures import Failure
+from runway.jobs.identity import ANNOTATION_CANCELLED_AT, LABEL_NAME
+from runway.jobs.record import Known, Record, actual_of, excerpt_seen, failure_with, known_of, record_of
+from runway.jobs.usage import Usage
+from runway.jobs.waiting import Condition, conditions_between_pods, conditions_of_pod
 from runway.objects import Job, Pod
 
 
@@ -32,68 +40,6 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ResourcesView:
-    """Resources as the caller wrote them, in Kubernetes quantities."""
-
-    cpu: str
-    memory: str
-    gpu: int
-    gpu_type: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SpecView:
-    """The specification as admitted, every default filled in. Times are in seconds."""
-
-    name: str | None
-    image: str
-    command: list[str]
-    args: list[str]
-    env: dict[str, str]
-    resources: ResourcesView
-    timeout_seconds: int
-    retries: int
-    grace_period_seconds: int
-    max_cost_usd: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One pod of the job: where it ran, how it ended, and whether that counted against the retries."""
-
-    pod: str
-    node: str | None
-    state: str
-    exit_code: int | None
-    signal: str | None
-    reason: str | None
-    started_at: datetime | None
-    finished_at: datetime | None
-    counted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CostLineView:
-    """One resource's part of the hourly price, in USD."""
-
-    resource: str
-    quantity: str
-    hourly: str
-
-
-@dataclass(frozen=True, slots=True)
-class CostView:
-    """What the job costs: an hour, at most, and in the end (null while that is unknown). USD as decimal strings."""
-
-    currency: str
-    rate_card: str
-    hourly: str
-    ceiling: str
-    actual: str | None
-    lines: list[CostLineView]
-
-
-@dataclass(frozen=True, slots=True)
 class KubernetesRef:
     """Where `kubectl` finds the job."""
 
@@ -103,7 +49,12 @@ class KubernetesRef:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as callers see it. `spec` and `cost` are null for a Job that did not come through Runway."""
+    """A job as callers see it. `spec` and `cost` are null for a Job that did not come through Runway.
+
+    `attempts` are the newest, oldest first; `attempts_left_out` says how many came before them. `disruptions` is how
+    many attempts the cluster ended, which does not count against the retries. `excerpt` is the end of the log, as far
+    as it is kept; `usage` what the job used, where that was measured.
+    """
 
     id: str
     tenant: str
@@ -115,42 +66,44 @@ class JobView:
     finished_at: datetime | None
     conditions: list[Condition]
     attempts: list[Attempt]
+    attempts_left_out: int
+    disruptions: int
     failure: Failure | None
     cost: CostView | None
     kubernetes: KubernetesRef
+    excerpt: Excerpt | None
+    usage: Usage | None
 
 
-_Decoded = TypeVar("_Decoded")
-
-_spec_decoder = msgspec.json.Decoder(SpecView)
-_cost_decoder = msgspec.json.Decoder(CostView)
-
-
-def job_view(tenant: str, job: Job, pods: Sequence[Pod], gone: frozenset[str] = frozenset()) -> JobView:
-    """The view of a job with these pods, oldest first; `gone` names those that no longer exist.
-
-    Pods of an earlier Job of the same name still hold quota, but are not attempts of this one.
-    """
-    pods = [pod for pod in pods if pod.controller_uid == job.metadata.uid]
-    spec = _decode(_spec_decoder, job.metadata.annotations.get(ANNOTATION_SPEC))
+def job_view(case: Case) -> JobView:
+    """The view of a job as far as it is known."""
+    job, pods, gone = case.job, case.pods, case.gone
+    spec = spec_of(job)
     retries = spec.retries if spec else 0
     state = state_of(job, pods, gone, retries)
-    attempts = [_attempt(pod, pod.metadata.name in gone) for pod in pods]
+    kept = record_of(job)
+    known = known_of(case, kept)
+    final = kept if kept is not None and kept.state is not None else None
+    attempts = known.attempts
     verdict = job.condition("Complete") or job.condition("Failed")
     return JobView(
         id=job.metadata.name,
-        tenant=tenant,
+        tenant=case.tenant,
         name=job.metadata.labels.get(LABEL_NAME),
         state=state,
         spec=spec,
         created_at=job.metadata.creation_timestamp,
-        started_at=min((item.started_at for item in attempts if item.started_at), default=None),
+        started_at=known.started_at,
         finished_at=verdict.last_transition_time if verdict and state.over else None,
-        conditions=_conditions(job, pods, gone, state, retries),
-        attempts=attempts,
-        failure=diagnose(job, pods, spec.resources.memory if spec else "", spec.grace_period_seconds if spec else 0),
-        cost=_decode(_cost_decoder, job.metadata.annotations.get(ANNOTATION_COST)),
+        conditions=_conditions(case, state, retries),
+        attempts=list(attempts),
+        attempts_left_out=known.left_out,
+        disruptions=known.disruptions,
+        failure=final.failure if final else failure_with(case, known),
+        cost=_cost(job, state, known, final),
         kubernetes=KubernetesRef(job.metadata.namespace, job.metadata.name),
+        excerpt=final.excerpt if final else excerpt_seen(case) or (kept.excerpt if kept else None),
+        usage=kept.usage if kept else None,
     )
 
 
@@ -161,7 +114,8 @@ def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) 
     has started, and between two attempts it is pending.
     """
     live = _live(pods, gone)
-    cancelled = ANNOTATION_CANCELLED_AT in job.metadata.annotations
+    # What Kubernetes has completed has succeeded, cancelled or not.
+    cancelled = ANNOTATION_CANCELLED_AT in job.metadata.annotations and not job.condition("Complete")
     if job.finished and not live:
         if job.condition("Complete"):
             return State.SUCCEEDED
@@ -169,67 +123,41 @@ def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) 
     if cancelled:
         return State.CANCELLING
     if live:
-        return State.RUNNING if any(_started(pod) for pod in live) else State.PENDING
+        return State.RUNNING if any(map(ran, live)) else State.PENDING
     # Between the end of the last attempt and Kubernetes' verdict a job is still running, not waiting for anything.
-    return (
-        State.RUNNING if any(_started(pod) for pod in pods) and not _will_retry(job, pods, retries) else State.PENDING
-    )
+    return State.RUNNING if any(map(ran, pods)) and not _will_retry(job, pods, retries) else State.PENDING
 
 
-def _conditions(job: Job, pods: Sequence[Pod], gone: frozenset[str], state: State, retries: int) -> list[Condition]:
+def pending_since(job: Job, pods: Sequence[Pod]) -> datetime | None:
+    """Since when a pending job waits: its creation, or the end of the last attempt that ran.
+
+    A pod that never ran does not begin the wait anew: a node may refuse one after the other.
+    """
+    moments = [job.metadata.creation_timestamp]
+    for pod in filter(ran, pods):
+        ended = pod.container.terminated
+        moments.append(ended.finished_at if ended else pod.metadata.deletion_timestamp)
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
+def _cost(job: Job, state: State, known: Known, final: Record | None) -> CostView | None:
+    """The price as admitted, and what the job cost once it is over."""
+    cost = cost_of(job)
+    if cost is None:
+        return None
+    actual = final.actual if final else actual_of(job, known) if state.over else None
+    return replace(cost, actual=actual)
+
+
+def _conditions(case: Case, state: State, retries: int) -> list[Condition]:
     if state.over:
         return []
-    live = _live(pods, gone)
-    found = [condition for pod in live if (condition := waiting_condition(pod))]
-    found += [
-        Condition("terminating", f"pod {pod.metadata.name} was told to end", pod.metadata.deletion_timestamp)
-        for pod in live
-        if pod.terminating
-    ]
-    if state is State.PENDING and pods and not live and _will_retry(job, pods, retries):
-        ended = pods[-1].container.terminated
-        found.append(
-            Condition("retrying", "the last attempt failed; another follows", ended.finished_at if ended else None)
-        )
-    if state is State.PENDING and not pods:
-        found.append(
-            Condition("pod_not_created", "Kubernetes has not created the pod yet", job.metadata.creation_timestamp)
-        )
+    live = _live(case.pods, case.gone)
+    found = [condition for pod in live for condition in conditions_of_pod(case, pod)]
+    if state is State.PENDING and not live:
+        retrying = bool(case.pods) and _will_retry(case.job, case.pods, retries)
+        found += conditions_between_pods(case, retrying=retrying)
     return found
-
-
-def _attempt(pod: Pod, gone: bool) -> Attempt:
-    ended = pod.container.terminated
-    running = pod.container.running
-    disruption = pod.condition("DisruptionTarget")
-    disrupted = disruption is not None and disruption.status == "True"
-    succeeded = pod.status.phase == "Succeeded"
-    failed = pod.status.phase == "Failed" or (gone and not succeeded)
-    if failed or succeeded:
-        state = "failed" if failed else "succeeded"
-    elif pod.terminating:
-        state = "terminating"
-    else:
-        state = "running" if running else "waiting"
-    started = ended.started_at if ended else running.started_at if running else None
-    if started is not None and started.year == 1970:
-        started = None  # What the kubelet writes for a container that never started: kubernetes/kubernetes#120331
-    return Attempt(
-        pod=pod.metadata.name,
-        node=pod.spec.node_name,
-        state=state,
-        exit_code=ended.exit_code if ended else None,
-        signal=signal_of(ended) if ended else None,
-        reason=(disruption.reason if disruption and disrupted else None)
-        or (ended.reason if ended else pod.status.reason),
-        started_at=started,
-        finished_at=ended.finished_at if ended else None,
-        counted=failed and not disrupted,
-    )
-
-
-def _started(pod: Pod) -> bool:
-    return pod.container.running is not None or pod.container.terminated is not None
 
 
 def _live(pods: Sequence[Pod], gone: frozenset[str]) -> list[Pod]:
@@ -243,13 +171,4 @@ def _will_retry(job: Job, pods: Sequence[Pod], retries: int) -> bool:
     """
     if pods[-1].status.phase == "Succeeded" or job.condition("FailureTarget"):
         return False
-    counted = sum(_attempt(pod, gone=True).counted for pod in pods)
-    return counted <= retries
-
-
-def _decode(decoder: msgspec.json.Decoder[_Decoded], text: str | None) -> _Decoded | None:
-    """What Runway once wrote in an annotation; None for a Job that is not its own, or was changed by hand."""
-    try:
-        return decoder.decode(text) if text is not None else None
-    except msgspec.DecodeError:
-        return None
+    return sum(counts(pod) for pod in pods) <= retries

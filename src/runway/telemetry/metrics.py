@@ -6,7 +6,7 @@ watch age) is read at the scrape, at a cost that grows with the tenants and not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -30,9 +30,13 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_quota_reserved": ("What creates in flight have reserved", ("tenant", "resource")),
     "runway_quota_terminating": ("What pods hold that were told to end", ("tenant", "resource")),
     "runway_jobs": ("Jobs known, by state", ("tenant", "state")),
+    "runway_oldest_pending_seconds": ("For how long the pending job waits that has waited longest", ("tenant",)),
     "runway_active_cost_ceiling_usd": ("The most that jobs which are not over can cost", ("tenant",)),
     "runway_watch_age_seconds": ("Seconds since a watch last heard from Kubernetes", ("kind",)),
+    "runway_record_lag_seconds": ("For how long the job has been over that has waited longest for its record", ()),
     "runway_synced": ("1 once everything was listed", ()),
+    "runway_is_writer": ("1 where this process may write", ()),
+    "runway_tenant_info": ("Always 1: the namespace of each tenant", ("tenant", "namespace")),
 }
 """Read at the scrape: resources in GPUs, CPUs, bytes and jobs."""
 
@@ -74,6 +78,48 @@ class Metrics:
         self.watch_losses = Counter(
             "runway_watch_losses_total", "Times contact with Kubernetes was lost", ("kind",), registry=self.registry
         )
+        self.kubernetes_requests = Counter(
+            "runway_kubernetes_requests_total",
+            "Calls to Kubernetes that have ended by outcome: ok, missing, conflict, expired, refused (another 4xx), "
+            "not_done (no connection, or 429), ambiguous (no answer, or 5xx), too_busy (never sent)",
+            ("verb", "kind", "outcome"),
+            registry=self.registry,
+        )
+        self.records = Counter(
+            "runway_records_total",
+            "Writes of kept evidence by outcome: kept, conflict, gone, failed; log_lost: kept without the log",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.jobs_finished = Counter(
+            "runway_jobs_finished_total", "Jobs that are over, each once", ("tenant", "state"), registry=self.registry
+        )
+        self.failures = Counter(
+            "runway_failures_total",
+            "Failed jobs by the verdict, each once",
+            ("tenant", "code", "category"),
+            registry=self.registry,
+        )
+        self.actual_cost = Counter(
+            "runway_actual_cost_usd_total",
+            "What jobs that are over have cost, each once",
+            ("tenant",),
+            registry=self.registry,
+        )
+
+    def count_from_zero(
+        self, tenants: Iterable[str], *, states: Sequence[str], failures: Sequence[tuple[str, str]]
+    ) -> None:
+        """Show the counters of finished jobs before the first: a series that begins at 1 has not increased.
+
+        https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics
+        """
+        for tenant in tenants:
+            self.actual_cost.labels(tenant)
+            for state in states:
+                self.jobs_finished.labels(tenant, state)
+            for code, category in failures:
+                self.failures.labels(tenant, code, category)
 
     def read_at_scrape(self, read: Callable[[], Iterable[Sample]]) -> None:
         """Have `read` called at each scrape for the metrics of `GAUGES`."""

@@ -1,0 +1,194 @@
+"""Runway as a Deployment in the local cluster: put it there, use it from this machine, take it away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Self
+
+import httpx2
+
+from demo.kubectl import Document, Kubectl, KubectlFailed
+from demo.tenants import apply_tenants
+from demo.waiting import TimedOut, wait_for
+from deploy import image, manifests
+from deploy.manifests import NAMESPACE
+from localcluster.images import ctr
+from localcluster.progress import step
+
+LEASE = ("runway-writer", "default")
+"""Name and namespace, as overlays/local has them."""
+PODS = (f"--namespace={NAMESPACE}", "--selector=app.kubernetes.io/name=runway")
+ROLLOUT_SECONDS = 120
+DELETE_SECONDS = 60
+WRITER_SECONDS = 30.0
+"""Longer than a Lease whose holder was killed takes to run out."""
+CONTAINER_PORT = 8000
+
+
+class DeployFailed(Exception):
+    """Runway was not deployed; the message says how far it came."""
+
+
+def up(kubernetes: Kubectl, policy: Path) -> None:
+    """Build, import, apply, and wait until it is the writer. Raises DeployFailed, KubectlFailed, LocalClusterError."""
+    name = image.ensure_imported()
+    apply_tenants(kubernetes, policy)
+    with step("manifests applied"):
+        kubernetes.apply(manifests.render("local", name))
+    with step("rolled out"):
+        _wait_for_rollout(kubernetes)
+        _wait_for_lease(kubernetes)
+    _forget_other_images(name)
+
+
+def down(kubernetes: Kubectl) -> None:
+    """Take it away, the tenants and their jobs excepted; nothing happens where it is not deployed."""
+    with step("removed"):
+        # First the process, while its role still lets it give the Lease up.
+        kubernetes.run(
+            *("delete", "deployment/runway", f"--namespace={NAMESPACE}", "--ignore-not-found"),
+            *("--cascade=foreground", "--wait", f"--timeout={DELETE_SECONDS}s"),
+            timeout=DELETE_SECONDS + 5,
+        )
+        kubernetes.run(
+            *("delete", "--filename=-", "--ignore-not-found", "--wait", f"--timeout={DELETE_SECONDS}s"),
+            stdin=manifests.render("local"),
+            timeout=DELETE_SECONDS + 5,
+        )
+
+
+def is_deployed(kubernetes: Kubectl) -> bool:
+    """Whether there is a Deployment, ready or not."""
+    return kubernetes.get("deployment", "runway", NAMESPACE) is not None
+
+
+def the_pod(kubernetes: Kubectl) -> Document | None:
+    """The pod that is to stay; None while there is none, or more than one."""
+    staying = [pod for pod in kubernetes.select("pods", *PODS) if "deletionTimestamp" not in pod["metadata"]]
+    return staying[0] if len(staying) == 1 else None
+
+
+class Deployed:
+    """The deployed Runway, on a loopback port of this machine. A context manager.
+
+    Like `demo.server.Server` it can be killed and started, except that it is Kubernetes that starts it. What is between
+    is not `kubectl port-forward`, which goes through the API server: that is to be away at times.
+    """
+
+    def __init__(self, kubernetes: Kubectl) -> None:
+        self._kubernetes = kubernetes
+        self._port = _free_port()
+        self._forwarder: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._disconnect()
+
+    @property
+    def pid(self) -> int | None:
+        """The process in its container, as this machine numbers it; None where it does not run."""
+        pod = the_pod(self._kubernetes)
+        states = pod["status"].get("containerStatuses", []) if pod else []
+        ids = [state["containerID"].removeprefix("containerd://") for state in states if "running" in state["state"]]
+        tasks = [line.split() for line in ctr("tasks", "list").splitlines()]
+        return next((int(task[1]) for task in tasks if task[0] in ids and task[2] == "RUNNING"), None)
+
+    def start(self) -> None:
+        """Wait until it is the writer and can be reached, in whichever pod it now runs. Raises DeployFailed."""
+        try:
+            pod = wait_for(lambda: _started(the_pod(self._kubernetes)), "a pod that runs", ROLLOUT_SECONDS)
+            self._connect(pod["status"]["podIP"])
+            wait_for(self._ready, "Runway ready", WRITER_SECONDS)
+        except TimedOut as error:
+            raise DeployFailed(f"{error}\n{_last_words(self._kubernetes)}") from error
+
+    def kill(self) -> None:
+        """SIGKILL for the process in the container. The kubelet starts the container again, in the same pod."""
+        pid = self.pid
+        if pid is None:
+            raise DeployFailed("Runway does not run, so it cannot be killed")
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: None if Path("/proc", str(pid)).exists() else True, "the killed process is gone", 10)
+
+    def _ready(self) -> bool | None:
+        try:
+            answer = httpx2.get(f"{self.url}/readyz", timeout=2, trust_env=False)
+        except httpx2.TransportError:
+            return None
+        return (answer.status_code == 200 and answer.json()["role"] == "writer") or None
+
+    def _connect(self, pod_address: str) -> None:
+        self._disconnect()
+        listen = f"TCP4-LISTEN:{self._port},bind=127.0.0.1,fork,reuseaddr,backlog=128,max-children=256"
+        command = ["socat", listen, f"TCP4:{pod_address}:{CONTAINER_PORT}"]
+        # A session of its own, since it has a child for each connection. What it says of broken ones is no news.
+        self._forwarder = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def _disconnect(self) -> None:
+        if self._forwarder is not None:
+            os.killpg(self._forwarder.pid, signal.SIGTERM)
+            self._forwarder.wait(10)
+            self._forwarder = None
+
+
+def _started(pod: Document | None) -> Document | None:
+    if pod is None or "podIP" not in pod["status"]:
+        return None
+    return pod if any("running" in state["state"] for state in pod["status"].get("containerStatuses", [])) else None
+
+
+def _wait_for_rollout(kubernetes: Kubectl) -> None:
+    try:
+        kubernetes.run(
+            *("rollout", "status", "deployment/runway", f"--namespace={NAMESPACE}", f"--timeout={ROLLOUT_SECONDS}s"),
+            timeout=ROLLOUT_SECONDS + 5,
+        )
+    except KubectlFailed as error:
+        raise DeployFailed(f"{error}\n{_last_words(kubernetes)}") from error
+
+
+def _wait_for_lease(kubernetes: Kubectl) -> None:
+    holder: list[str] = []
+
+    def held() -> bool | None:
+        lease, pod = kubernetes.get("lease", *LEASE), the_pod(kubernetes)
+        holder[:] = [str(lease["spec"]["holderIdentity"])] if lease else []
+        return (pod is not None and holder == [pod["metadata"]["name"]]) or None
+
+    try:
+        wait_for(held, "the deployed Runway is the writer", WRITER_SECONDS)
+    except TimedOut as error:
+        raise DeployFailed(f"{error}: the Lease is held by {holder or 'nobody'}; is another Runway running?") from error
+
+
+def _last_words(kubernetes: Kubectl) -> str:
+    """What the pods are and said last, as far as that can be had."""
+    try:
+        pods = kubernetes.run("get", "pods", *PODS, "--output=wide")
+        return pods + kubernetes.run("logs", *PODS, "--tail=15", "--ignore-errors")
+    except KubectlFailed as error:
+        return str(error)
+
+
+def _forget_other_images(name: str) -> None:
+    """Each image of Runway's is 300 MB on the node, and the cluster's images are never collected."""
+    others = [other for other in ctr("images", "list", "--quiet").split() if other.startswith(f"{image.REPOSITORY}:")]
+    for other in others:
+        if other != name:
+            ctr("images", "remove", other)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,114 @@
+"""Runway's image for the local cluster: deploy/Dockerfile on the base, named by what it is made of.
+
+The same sources give the same name, so nothing is built or imported twice, and a changed source is a new image of the
+Deployment, which rolls it.
+"""
+
+import configparser
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from deploy import base, store
+from localcluster import files, packages, paths
+from localcluster.images import ctr
+from localcluster.progress import step
+
+REPOSITORY = "runway.local/runway"
+INSTALLED = "localhost/runway-packages"
+"""The stage of the Dockerfile that holds the installed packages: kept, since it takes longest and changes least."""
+
+DOCKERFILE = Path("deploy/Dockerfile")
+REQUIREMENTS = Path("requirements/runtime.txt")
+PIP_FILES = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
+PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host")
+
+
+def ensure_built() -> str:
+    """The image's name; it is built if it is not in the store. Raises LocalClusterError."""
+    packages.ensure_installed(store.PACKAGES)
+    with store.alone():
+        return _ensure_built()
+
+
+def ensure_imported() -> str:
+    """The image's name, once the local cluster's containerd has it. Raises LocalClusterError."""
+    packages.ensure_installed(store.PACKAGES)
+    with store.alone():
+        name = _ensure_built()
+        if name not in ctr("images", "list", "--quiet").split():
+            archive = store.directory() / "image.tar"
+            archive.unlink(missing_ok=True)
+            with step("image: into the cluster"):
+                store.buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}", timeout=300)
+                ctr("images", "import", str(archive), timeout=300)
+            archive.unlink()
+    return name
+
+
+def _ensure_built() -> str:
+    base_name = base.ensure_made()
+    name = f"{REPOSITORY}:{_digest(base_name, *_sources())}"
+    if not store.has(name):
+        installed = f"{INSTALLED}:{_digest(base_name, DOCKERFILE, REQUIREMENTS)}"
+        with step("image: packages"):
+            _build(base_name, installed, "--target=packages")
+        with step("image: Runway"):
+            _build(base_name, name)
+        store.keep_only(installed)
+        store.keep_only(name)
+    return name
+
+
+def _build(base_name: str, name: str, *options: str) -> None:
+    pip, authority = store.directory() / "pip.conf", _certificate_authorities()
+    secrets = [f"--secret=id=pip.conf,src={pip}"] + ([f"--secret=id=ca,src={authority}"] if authority else [])
+    # An index's URL may hold a password: readable by its owner only, and not for longer than it is needed.
+    files.write(pip, pip_settings(authority), mode=0o600)
+    try:
+        store.buildah(
+            *("build-using-dockerfile", "--quiet", "--isolation=chroot", "--layers", f"--build-arg=BASE={base_name}"),
+            *(*secrets, *options, f"--file={paths.this_checkout() / DOCKERFILE}", f"--tag={name}"),
+            str(paths.this_checkout()),
+            timeout=store.BUILD_TIMEOUT_SECONDS,
+        )
+    finally:
+        pip.unlink()
+
+
+def pip_settings(authority: str | None) -> str:
+    """A pip.conf by which the build's pip gets packages from where this machine's pip does; a variable beats a file.
+
+    https://pip.pypa.io/en/stable/topics/configuration/
+    """
+    found = configparser.ConfigParser(interpolation=None)
+    found.read([Path(place).expanduser() for place in PIP_FILES], encoding="utf-8")
+    lines = ["[global]"]
+    for setting in PIP_SETTINGS:
+        variable = f"PIP_{setting.upper().replace('-', '_')}"
+        value = os.environ.get(variable) or found.get("global", setting, fallback="")
+        if value:
+            lines.append(f"{setting} = {' '.join(value.split())}")
+    if authority:
+        lines.append("cert = /run/secrets/ca.pem")
+    return "\n".join([*lines, ""])
+
+
+def _certificate_authorities() -> str | None:
+    """The certificates that this machine trusts, where it was told to trust others than the usual ones."""
+    return os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
+
+
+def _sources() -> Iterator[Path]:
+    checkout = paths.this_checkout()
+    yield from (DOCKERFILE, Path(".dockerignore"), REQUIREMENTS, Path("main.py"))
+    yield from sorted(file.relative_to(checkout) for file in (checkout / "src/runway").rglob("*.py"))
+
+
+def _digest(base_name: str, *sources: Path) -> str:
+    digest = hashlib.sha256(base_name.encode())
+    for source in sources:
+        digest.update(f"\0{source}\0".encode())
+        digest.update((paths.this_checkout() / source).read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,76 @@
+# Add-ons that nodes need come before the nodes, CoreDNS after them: it must find somewhere to run.
+
+resource "aws_eks_addon" "pod_identity" {
+  cluster_name  = aws_eks_cluster.this.name
+  addon_name    = "eks-pod-identity-agent"
+  addon_version = lookup(var.addon_versions, "eks-pod-identity-agent", null)
+}
+
+# enableNetworkPolicy: without it NetworkPolicies are stored and nothing enforces them, the tenants' own included.
+# https://docs.aws.amazon.com/eks/latest/userguide/cni-network-policy-configure.html
+resource "aws_eks_addon" "vpc_cni" {
+  cluster_name         = aws_eks_cluster.this.name
+  addon_name           = "vpc-cni"
+  addon_version        = lookup(var.addon_versions, "vpc-cni", null)
+  configuration_values = jsonencode({ enableNetworkPolicy = "true" })
+
+  pod_identity_association {
+    role_arn        = aws_iam_role.vpc_cni.arn
+    service_account = "aws-node"
+  }
+
+  depends_on = [aws_eks_addon.pod_identity, aws_iam_role_policy_attachment.vpc_cni]
+}
+
+resource "aws_eks_addon" "kube_proxy" {
+  cluster_name  = aws_eks_cluster.this.name
+  addon_name    = "kube-proxy"
+  addon_version = lookup(var.addon_versions, "kube-proxy", null)
+}
+
+resource "aws_eks_addon" "coredns" {
+  cluster_name  = aws_eks_cluster.this.name
+  addon_name    = "coredns"
+  addon_version = lookup(var.addon_versions, "coredns", null)
+
+  depends_on = [aws_eks_node_group.system]
+}
+
+# Pod identity: what a pod may do in AWS hangs on its service account. The CNI gets its permissions so, not from the
+# node's role, where every process of the node would have them.
+#
+# Runway itself has no association: it calls no AWS API, and gets its image through the node. Jobs have none either.
+
+data "aws_iam_policy_document" "pod_trust" {
+  statement {
+    actions = ["sts:AssumeRole", "sts:TagSession"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["pods.eks.amazonaws.com"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [var.account_id]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceArn"
+      values   = [aws_eks_cluster.this.arn]
+    }
+  }
+}
+
+resource "aws_iam_role" "vpc_cni" {
+  name               = "${var.name}-vpc-cni"
+  description        = "The VPC CNI of ${var.name} attaches addresses to nodes"
+  assume_role_policy = data.aws_iam_policy_document.pod_trust.json
+}
+
+resource "aws_iam_role_policy_attachment" "vpc_cni" {
+  role       = aws_iam_role.vpc_cni.name
+  policy_arn = "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy"
+}

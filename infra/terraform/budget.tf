@@ -1,0 +1,21 @@
+# An alarm, not a brake: AWS knows the bill hours later. What bounds spend in the moment is Runway's quotas and max_cost,
+# each pool's max_nodes, and behind them the account's EC2 quotas.
+resource "aws_budgets_budget" "monthly" {
+  name         = "${var.name}-monthly"
+  budget_type  = "COST"
+  time_unit    = "MONTHLY"
+  limit_amount = tostring(var.monthly_budget_usd)
+  limit_unit   = "USD"
+
+  dynamic "notification" {
+    for_each = local.budget_alarms
+
+    content {
+      notification_type          = notification.value.type
+      comparison_operator        = "GREATER_THAN"
+      threshold                  = notification.value.threshold
+      threshold_type             = "PERCENTAGE"
+      subscriber_email_addresses = var.budget_emails
+    }
+  }
+}

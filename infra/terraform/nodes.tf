@@ -1,0 +1,167 @@
+# Three kinds of nodes: system (always on, no jobs), and one group per pool of the policy, CPU or GPU, which starts at
+# zero. The cluster autoscaler (autoscaler.tf, infra/kubernetes) moves the groups between zero and max_nodes.
+
+resource "aws_eks_node_group" "system" {
+  cluster_name           = aws_eks_cluster.this.name
+  node_group_name_prefix = "system-"
+  node_role_arn          = aws_iam_role.node.arn
+  subnet_ids             = [for subnet in aws_subnet.private : subnet.id]
+  version                = var.kubernetes_version
+  ami_type               = "AL2023_x86_64_STANDARD"
+  instance_types         = [var.system_nodes.instance_type]
+  labels                 = { (local.pool_label) = "system" }
+
+  launch_template {
+    id      = aws_launch_template.node["system"].id
+    version = aws_launch_template.node["system"].latest_version
+  }
+
+  scaling_config {
+    min_size     = var.system_nodes.count
+    max_size     = var.system_nodes.count
+    desired_size = var.system_nodes.count
+  }
+
+  update_config {
+    max_unavailable = 1
+  }
+
+  lifecycle {
+    create_before_destroy = true
+  }
+
+  # A node needs its way out (images), its permissions and its network plugin before it can be ready.
+  depends_on = [
+    aws_eks_addon.kube_proxy,
+    aws_eks_addon.vpc_cni,
+    aws_iam_role_policy_attachment.node,
+    aws_route.private_nat,
+    aws_route_table_association.private,
+    aws_route_table_association.public,
+  ]
+}
+
+resource "aws_eks_node_group" "jobs" {
+  for_each = local.node_groups
+
+  cluster_name           = aws_eks_cluster.this.name
+  node_group_name_prefix = "${each.key}-"
+  node_role_arn          = aws_iam_role.node.arn
+  subnet_ids             = [for subnet in aws_subnet.private : subnet.id]
+  version                = var.kubernetes_version
+  ami_type               = each.value.ami_type
+  capacity_type          = each.value.capacity_type
+  instance_types         = [each.value.instance_type]
+  labels                 = each.value.labels
+
+  launch_template {
+    id      = aws_launch_template.node[each.key].id
+    version = aws_launch_template.node[each.key].latest_version
+  }
+
+  scaling_config {
+    min_size     = 0
+    max_size     = each.value.max_size
+    desired_size = 0
+  }
+
+  taint {
+    key    = each.value.taint.key
+    value  = each.value.taint.value
+    effect = "NO_SCHEDULE"
+  }
+
+  update_config {
+    max_unavailable = 1
+  }
+
+  lifecycle {
+    create_before_destroy = true
+    # The autoscaler's to decide: an apply must not take nodes from running jobs.
+    ignore_changes = [scaling_config[0].desired_size]
+  }
+
+  # A node needs its way out (images), its permissions and its network plugin before it can be ready.
+  depends_on = [
+    aws_eks_addon.kube_proxy,
+    aws_eks_addon.vpc_cni,
+    aws_iam_role_policy_attachment.node,
+    aws_route.private_nat,
+    aws_route_table_association.private,
+    aws_route_table_association.public,
+  ]
+}
+
+# Tags of a managed node group do not reach its Auto Scaling group, where the autoscaler looks.
+resource "aws_autoscaling_group_tag" "autoscaler" {
+  for_each = local.autoscaler_tags
+
+  autoscaling_group_name = aws_eks_node_group.jobs[each.value.group].resources[0].autoscaling_groups[0].name
+
+  tag {
+    key                 = each.value.key
+    value               = each.value.value
+    propagate_at_launch = false
+  }
+}
+
+# Hop limit 1: a token for the instance's metadata, and so the node's credentials, cannot reach a container that has a
+# network of its own. What legitimately needs it (CNI, kube-proxy, pod identity agent) runs in the node's network.
+resource "aws_launch_template" "node" {
+  for_each = local.launch_templates
+
+  name_prefix            = "${var.name}-${each.key}-"
+  update_default_version = true
+  user_data              = each.value.gpu ? base64encode(file("${path.module}/gpu-node.mime")) : null
+
+  metadata_options {
+    http_endpoint               = "enabled"
+    http_tokens                 = "required"
+    http_put_response_hop_limit = 1
+  }
+
+  block_device_mappings {
+    device_name = "/dev/xvda"
+
+    ebs {
+      volume_type           = "gp3"
+      volume_size           = each.value.disk_gib
+      encrypted             = true
+      delete_on_termination = true
+    }
+  }
+
+  # Instances and disks are made by AWS, not by Terraform, so the provider's default tags do not reach them.
+  dynamic "tag_specifications" {
+    for_each = ["instance", "volume", "network-interface"]
+
+    content {
+      resource_type = tag_specifications.value
+      tags          = merge(local.tags, { Name = "${var.name}-${each.key}" })
+    }
+  }
+}
+
+resource "aws_iam_role" "node" {
+  name               = "${var.name}-node"
+  description        = "Nodes of ${var.name}: join the cluster and pull images, nothing else"
+  assume_role_policy = data.aws_iam_policy_document.node_trust.json
+}
+
+data "aws_iam_policy_document" "node_trust" {
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["ec2.amazonaws.com"]
+    }
+  }
+}
+
+resource "aws_iam_role_policy_attachment" "node" {
+  for_each = toset(["AmazonEC2ContainerRegistryPullOnly", "AmazonEKSWorkerNodePolicy"])
+
+  role       = aws_iam_role.node.name
+  policy_arn = "arn:aws:iam::aws:policy/${each.value}"
+}

@@ -1,0 +1,111 @@
+"""The warnings that Kubernetes has given about jobs: a small, bounded store of events.
+
+Events are the only place where some refusals are told: a pod that a quota or Pod Security does not let be created, the
+words of an image registry, a volume that cannot be mounted. They fade after an hour, and anyone may write any number
+of them, so what is kept is bounded, and nothing but words depends on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from runway.cluster.store import Key
+from runway.objects import Event, Job, Pod
+
+MOST: Final = 5000
+"""Warnings in all; beyond that the oldest go."""
+PER_OBJECT: Final = 8
+PER_REASON: Final = 3
+"""One reason can have several texts at once: `Failed` is the registry's words, and then what became of them."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _Place(NamedTuple):
+    namespace: str
+    kind: str
+    name: str
+
+
+class Warnings:
+    """Warnings by the object that they are about. Each change returns the jobs that it is news for."""
+
+    def __init__(self, namespaces: Iterable[str], most: int = MOST) -> None:
+        self._namespaces = frozenset(namespaces)
+        self._most = most
+        self._places: dict[_Place, dict[str, Event]] = {}
+        self._order: dict[tuple[_Place, str], None] = {}
+        """Every warning kept, the one that was told longest ago first."""
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def about(self, job: Job, pods: Iterable[Pod]) -> tuple[Event, ...]:
+        """The warnings about this Job and these pods, oldest first."""
+        found = [*self._of("Job", job), *(event for pod in pods for event in self._of("Pod", pod))]
+        return tuple(sorted(found, key=_when))
+
+    def put(self, event: Event) -> Key | None:
+        """Take in a warning, new or again; returns the job that it is about, if it is kept."""
+        place = self._place(event)
+        if place is None:
+            return None
+        known = self._places.setdefault(place, {})
+        name = event.metadata.name
+        self._order.pop((place, name), None)
+        known[name] = event
+        self._order[place, name] = None
+        same = [other for other in known.values() if other.reason == event.reason]
+        if len(same) > PER_REASON:
+            self._forget(place, min(same, key=_when).metadata.name)
+        if len(known) > PER_OBJECT:
+            self._forget(place, min(known.values(), key=_when).metadata.name)
+        if len(self._order) > self._most:
+            self._forget(*next(iter(self._order)))
+        return _job_of(place)
+
+    def drop(self, event: Event) -> Key | None:
+        """Take in that a warning has faded; returns the job that it was about, if it was kept."""
+        place = self._place(event)
+        if place is None or event.metadata.name not in self._places.get(place, {}):
+            return None
+        self._forget(place, event.metadata.name)
+        return _job_of(place)
+
+    def replace(self, events: Iterable[Event]) -> set[Key]:
+        """Take in a list of all warnings; returns the jobs that it has news of."""
+        before = self._places
+        self._places, self._order = {}, {}
+        for event in sorted(events, key=_when):
+            self.put(event)
+        places = before.keys() | self._places.keys()
+        return {_job_of(place) for place in places if before.get(place) != self._places.get(place)}
+
+    def _of(self, kind: str, item: Job | Pod) -> Iterable[Event]:
+        known = self._places.get(_Place(item.metadata.namespace, kind, item.metadata.name), {})
+        return (event for event in known.values() if event.involved_object.uid in ("", item.metadata.uid))
+
+    def _place(self, event: Event) -> _Place | None:
+        about = event.involved_object
+        if about.kind not in ("Job", "Pod") or about.namespace not in self._namespaces or not about.name:
+            return None
+        return _Place(about.namespace, about.kind, about.name)
+
+    def _forget(self, place: _Place, name: str) -> None:
+        del self._order[place, name]
+        del self._places[place][name]
+        if not self._places[place]:
+            del self._places[place]
+
+
+def _job_of(place: _Place) -> Key:
+    """The job that a warning is about. The Job controller names its pods after the Job: `<job>-<five letters>`.
+
+    https://kubernetes.io/docs/concepts/workloads/controllers/job/#writing-a-job-spec
+    """
+    return Key(place.namespace, place.name if place.kind == "Job" else place.name.rpartition("-")[0])
+
+
+def _when(event: Event) -> datetime:
+    return event.last_seen or _EPOCH

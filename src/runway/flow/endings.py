@@ -1,0 +1,87 @@
+"""The logs of pods that were told to end, followed to their end: the kubelet removes a log together with its pod."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from runway.cluster.client import Kubernetes
+from runway.errors import ClusterError, PublicError
+from runway.flow.tail import follow_end
+from runway.jobs.excerpt import Excerpt, excerpt_of
+from runway.objects import Pod
+
+log = structlog.get_logger()
+
+MAX_FOLLOWED: Final = 16
+"""Logs that are followed at once."""
+MAX_ENDS: Final = 500
+"""Ends of logs that wait for their record: 4 KiB each."""
+MARGIN_SECONDS: Final = 10.0
+"""How much longer than its grace period a pod may take to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of a log as it was followed; `whole`: to its very end."""
+
+    excerpt: Excerpt
+    whole: bool
+
+
+class Endings:
+    """Follows logs, each in a task of its own that ends by itself; whoever owns this must `close` it."""
+
+    def __init__(self, kubernetes: Kubernetes) -> None:
+        self._kubernetes = kubernetes
+        self._following: dict[str, asyncio.Task[None]] = {}
+        self._ends: dict[str, Ending] = {}
+        """Both by the pod's uid."""
+
+    def follows(self, pod: Pod) -> bool:
+        """Whether the end of this pod's log is still to come."""
+        return pod.metadata.uid in self._following
+
+    def of(self, pod: Pod) -> Ending | None:
+        """The end of this pod's log, if it was followed and held anything."""
+        return self._ends.get(pod.metadata.uid)
+
+    def follow(self, pod: Pod, secrets: tuple[str, ...], done: Callable[[], None]) -> None:
+        """Follow this pod's log, if it was told to end and runs, and there is room; `done` is called after that."""
+        uid = pod.metadata.uid
+        if not pod.terminating or pod.container.running is None or uid in self._following or uid in self._ends:
+            return
+        if len(self._following) >= MAX_FOLLOWED:
+            log.info("too many pods end at once to follow all their logs", pod=pod.metadata.name)
+            return
+        self._following[uid] = asyncio.create_task(self._follow(pod, secrets, done))
+
+    async def close(self) -> None:
+        """Follow nothing any more."""
+        tasks = list(self._following.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._following.clear()
+
+    async def _follow(self, pod: Pod, secrets: tuple[str, ...], done: Callable[[], None]) -> None:
+        namespace, name, uid = pod.metadata.namespace, pod.metadata.name, pod.metadata.uid
+        grace = pod.metadata.deletion_grace_period_seconds or pod.spec.termination_grace_period_seconds or 0
+        try:
+            end = await follow_end(self._kubernetes, namespace, name, grace + MARGIN_SECONDS)
+            excerpt = excerpt_of(name, end.log, secrets, cut=end.cut)
+            if excerpt is not None:
+                self._ends[uid] = Ending(excerpt, end.whole)
+                if len(self._ends) > MAX_ENDS:
+                    del self._ends[next(iter(self._ends))]
+        except (ClusterError, PublicError) as error:
+            log.info("log of an ending pod not followed", pod=name, reason=str(error))
+        except Exception:
+            log.exception("log of an ending pod not followed", pod=name)
+        finally:
+            self._following.pop(uid, None)
+        done()

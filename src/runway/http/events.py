@@ -1,0 +1,85 @@
+"""`/v1/jobs/{id}/events`: a job's views as server-sent events.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Request
+from fastapi.params import Header
+from fastapi.responses import Response
+
+from runway.cluster.store import Key
+from runway.errors import JobNotFound, NotReady, RateLimited, TenantRequired, TooBusy, UnknownTenant
+from runway.flow.observe import Observer
+from runway.flow.watch import Gone, Heartbeat, Seen, watch
+from runway.http.jobs import find_job
+from runway.http.problems import responses
+from runway.http.services import services
+from runway.http.streams import Body, StreamedAnswer
+from runway.http.tenancy import ReadScope
+
+router = APIRouter(tags=["jobs"])
+
+RETRY_MILLISECONDS: Final = 2000
+"""After so long a browser connects again when the stream has ended or broken."""
+
+_DESCRIPTION: Final = """One event for each change; its data is the job view on one line, its id a hash of that view.
+
+The stream ends after the view of a job that is over, or after an event `gone` where the Job was deleted. One that ends
+in any other way was cut off: connect again with `Last-Event-ID`, and the view as it is now is sent first, unless it has
+that id. Views between may be left out, the last one never is. A comment is sent after 15 s without a change."""
+_EXAMPLE: Final = 'retry: 2000\n\nid: 0f8e...\ndata: {"id": "rw-...", "state": "running", ...}\n\n: no change\n\n'
+_STREAM: Final[dict[str, Any]] = {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}}
+
+
+@router.get(
+    "/v1/jobs/{job_id}/events",
+    response_class=Response,
+    responses={
+        200: {"description": _DESCRIPTION, "content": _STREAM},
+        204: {"description": "The job is over, and `Last-Event-ID` is its last view: do not connect again"},
+        **responses(TenantRequired, UnknownTenant, JobNotFound, RateLimited, NotReady, TooBusy),
+    },
+)
+async def read_events(
+    request: Request,
+    job_id: str,
+    scope: ReadScope,
+    last: Annotated[str | None, Header(alias="Last-Event-ID", description="The id of the last event seen")] = None,
+) -> Response:
+    """A job's view whenever it changes, until the job is over."""
+    use = services(request)
+    key = find_job(use, job_id, scope)
+    view = use.observer.view(key)
+    if view is None:
+        raise JobNotFound(job_id)
+    if view.state.over and Seen.of(view).id == last:
+        # A browser connects again after every end; this is the answer that makes it stop.
+        return Response(status_code=204, headers={"Cache-Control": "no-store"})
+
+    async def opened() -> Body:
+        return Body(_events(use.observer, key, last))
+
+    return StreamedAnswer(use, use.observer.tenant_of(key), opened, "text/event-stream")
+
+
+async def _events(observer: Observer, key: Key, last: str | None) -> AsyncGenerator[bytes, None]:
+    yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
+    async with aclosing(watch(observer, key, last)) as news:
+        async for item in news:
+            yield _event(item, key)
+
+
+def _event(item: Seen | Heartbeat | Gone, key: Key) -> bytes:
+    if isinstance(item, Heartbeat):
+        return b": no change\n\n"
+    if isinstance(item, Gone):
+        # An event without data would not be dispatched.
+        return b"event: gone\ndata: " + msgspec.json.encode({"id": key.name}) + b"\n\n"
+    return b"id: " + item.id.encode() + b"\ndata: " + item.document + b"\n\n"

@@ -1,0 +1,91 @@
+"""What Runway wrote on a Job when it admitted it: the specification and the price, as callers see them again. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TypeVar
+
+import msgspec
+
+from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_SPEC
+from runway.objects import Job
+
+
+@dataclass(frozen=True, slots=True)
+class ResourcesView:
+    """Resources as the caller wrote them, in Kubernetes quantities."""
+
+    cpu: str
+    memory: str
+    gpu: int
+    gpu_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SpecView:
+    """The specification as admitted, every default filled in. Times are in seconds."""
+
+    name: str | None
+    image: str
+    command: list[str]
+    args: list[str]
+    env: dict[str, str]
+    resources: ResourcesView
+    timeout_seconds: int
+    retries: int
+    grace_period_seconds: int
+    max_cost_usd: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CostLineView:
+    """One resource's part of the hourly price, in USD."""
+
+    resource: str
+    quantity: str
+    hourly: str
+
+
+@dataclass(frozen=True, slots=True)
+class CostView:
+    """What the job costs: an hour, at most, and in the end (null while that is unknown). USD as decimal strings."""
+
+    currency: str
+    rate_card: str
+    hourly: str
+    ceiling: str
+    actual: str | None
+    lines: list[CostLineView]
+
+
+_Decoded = TypeVar("_Decoded")
+
+_USD = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
+
+_spec_decoder = msgspec.json.Decoder(SpecView)
+_cost_decoder = msgspec.json.Decoder(CostView)
+
+
+def spec_of(job: Job) -> SpecView | None:
+    """The specification as admitted; None for a Job that did not come through Runway."""
+    return _decode(_spec_decoder, job.metadata.annotations.get(ANNOTATION_SPEC))
+
+
+def cost_of(job: Job) -> CostView | None:
+    """The price as admitted; None for a Job that did not come through Runway."""
+    return _decode(_cost_decoder, job.metadata.annotations.get(ANNOTATION_COST))
+
+
+def usd(text: str) -> Decimal | None:
+    """An amount as Runway writes it; None for a text that was changed by hand into something else."""
+    return Decimal(text) if _USD.fullmatch(text) else None
+
+
+def _decode(decoder: msgspec.json.Decoder[_Decoded], text: str | None) -> _Decoded | None:
+    """What Runway once wrote in an annotation; None for a Job that is not its own, or was changed by hand."""
+    try:
+        return decoder.decode(text) if text is not None else None
+    except msgspec.DecodeError:
+        return None

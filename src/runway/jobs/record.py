@@ -1,0 +1,372 @@
+"""The record of a job, kept on the Job itself as an annotation: what pods, logs and events would take away with them.
+
+While a job lives it holds the attempts whose pods are gone or were told to end. Once the job is over it is final, and
+holds the verdict, every attempt, the end of the log and the actual cost. Pure.
+
+A record that cannot be read, is not of this very Job or cannot be true is ignored: whoever may write annotations can
+change one, but cannot make Runway fail by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final, Literal
+
+import msgspec
+
+from runway.jobs.actual import actual_cost
+from runway.jobs.admitted import cost_of, spec_of, usd
+from runway.jobs.attempts import MAX_ATTEMPTS, Attempt, attempts_of, disruptions
+from runway.jobs.case import Case
+from runway.jobs.causes import ran
+from runway.jobs.diagnosis import diagnose
+from runway.jobs.excerpt import EXCERPT_BYTES, Excerpt, excerpt_of, redact, secrets_of
+from runway.jobs.failures import Failure, Finding, failure_of
+from runway.jobs.identity import ANNOTATION_CANCELLED_AT, ANNOTATION_RECORD
+from runway.jobs.usage import Usage, with_usage
+from runway.objects import Job, Pod
+
+VERSION: Final = 1
+MAX_BYTES: Final = 16 * 1024
+"""Of the whole record; all annotations of an object together may have 256 KiB.
+
+https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
+"""
+_WORDS: Final = 1024
+"""Characters of any one text in a record but the excerpt and the last words."""
+_ENDED: Final = frozenset({"succeeded", "failed"})
+
+Over = Literal["succeeded", "failed", "cancelled"]
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is kept of a job. `state` is None until it is over; the fields after it belong to the end."""
+
+    version: int
+    uid: str
+    """The Job's: a record that was copied from another Job says nothing of this one."""
+    kept_at: datetime
+    attempts: tuple[Attempt, ...] = ()
+    attempts_left_out: int = 0
+    """Older attempts than those, and how many of them were disruptions."""
+    disruptions_left_out: int = 0
+    started_at: datetime | None = None
+    """When the first of all attempts started."""
+    excerpt: Excerpt | None = None
+    state: Over | None = None
+    failure: Failure | None = None
+    actual: str | None = None
+    """USD; None where it cannot be known."""
+    usage: Usage | None = None
+    finished_at: datetime | None = None
+
+
+class Known(msgspec.Struct, frozen=True):
+    """Everything known of a job's attempts: those that are kept and those that can be seen, oldest first."""
+
+    attempts: tuple[Attempt, ...]
+    left_out: int
+    disruptions_left_out: int
+    started_at: datetime | None
+    """When the first of all started."""
+
+    @property
+    def in_all(self) -> int:
+        """How many attempts there were, as far as is known."""
+        return len(self.attempts) + self.left_out
+
+    @property
+    def disruptions(self) -> int:
+        """How many of them the cluster ended; they do not count against the retries."""
+        return disruptions(self.attempts) + self.disruptions_left_out
+
+
+_decoder = msgspec.json.Decoder(Record)
+_head_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def record_of(job: Job) -> Record | None:
+    """The record that is kept on a Job; None where there is none that can be used."""
+    text = job.metadata.annotations.get(ANNOTATION_RECORD)
+    if text is None or len(text) > MAX_BYTES:
+        return None
+    try:
+        record = _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
+    if not _sound(record, job):
+        return None
+    if record.state not in (None, verdict_of(job)):
+        # Written before the verdict became another one, as by a cancel that came too late: what was seen still holds.
+        return msgspec.structs.replace(record, state=None, failure=None, finished_at=None)
+    return record
+
+
+def newer(job: Job) -> bool:
+    """Whether the record was written by a later version of Runway, which knew better."""
+    try:
+        head = _head_decoder.decode(job.metadata.annotations.get(ANNOTATION_RECORD, "{}"))
+        return int(msgspec.json.decode(head.get("version", b"0"), type=int)) > VERSION
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return False
+
+
+def was_final(job: Job) -> bool:
+    """Whether a final record was kept on this Job before, whatever has become of it: it has been counted."""
+    text = job.metadata.annotations.get(ANNOTATION_RECORD)
+    if text is None:
+        return False
+    try:
+        return _decoder.decode(text).state is not None
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return True
+
+
+def verdict_of(job: Job) -> Over | None:
+    """What Kubernetes, and whoever cancelled the job, made of it; None before."""
+    if job.condition("Complete"):
+        return "succeeded"
+    if job.condition("Failed"):
+        return "cancelled" if ANNOTATION_CANCELLED_AT in job.metadata.annotations else "failed"
+    return None
+
+
+def known_of(case: Case, kept: Record | None) -> Known:
+    """The attempts that are kept and those that can be seen, one by one: what is seen wins where it knows more."""
+    seen = attempts_of(case)
+    if kept is None:
+        return _newest(seen)
+    by_pod = {attempt.pod: attempt for attempt in kept.attempts}
+    for attempt in seen:
+        if attempt.pod in by_pod:
+            by_pod[attempt.pod] = _fuller(attempt, by_pod[attempt.pod])
+        elif not _left_out(kept, attempt.created_at):
+            by_pod[attempt.pod] = attempt
+    known = _newest(by_pod.values())
+    return Known(
+        known.attempts,
+        known.left_out + kept.attempts_left_out,
+        known.disruptions_left_out + kept.disruptions_left_out,
+        min((time for time in (known.started_at, kept.started_at) if time), default=None),
+    )
+
+
+def passing(case: Case, kept: Record | None) -> bool:
+    """Whether there is an attempt that cannot be seen for much longer, and is not kept yet."""
+    names = {attempt.pod for attempt in kept.attempts} if kept else set()
+    return any(
+        _passes(case, pod)
+        and pod.metadata.name not in names
+        and not (kept and _left_out(kept, pod.metadata.creation_timestamp))
+        for pod in case.pods
+    )
+
+
+def unseen(job: Job, known: Known) -> int:
+    """How many attempts Kubernetes has counted that nothing is known of."""
+    return max(0, job.status.failed + job.status.succeeded - known.in_all)
+
+
+def passing_record(case: Case, kept: Record | None, excerpt: Excerpt | None, now: datetime) -> Record:
+    """The record of a job that is not over: the attempts that are kept, and those that are about to go."""
+    names = {attempt.pod for attempt in kept.attempts} if kept else set()
+    names |= {pod.metadata.name for pod in case.pods if _passes(case, pod)}
+    known = known_of(case, kept)
+    attempts = [attempt for attempt in known.attempts if attempt.pod in names]
+    return _bounded(
+        Record(
+            version=VERSION,
+            uid=case.job.metadata.uid,
+            kept_at=now,
+            attempts=tuple(attempts),
+            attempts_left_out=known.left_out,
+            disruptions_left_out=known.disruptions_left_out,
+            started_at=known.started_at,
+            excerpt=excerpt or (kept.excerpt if kept else None),
+            usage=kept.usage if kept else None,
+        ),
+        case.job,
+    )
+
+
+def final_record(
+    case: Case, kept: Record | None, excerpt: Excerpt | None, usage: Usage | None, now: datetime
+) -> Record:
+    """The record of a job that is over."""
+    known = known_of(case, kept)
+    verdict = case.job.condition("Complete") or case.job.condition("Failed")
+    usage = usage or (kept.usage if kept else None)
+    failure = failure_with(case, known)
+    return _bounded(
+        Record(
+            version=VERSION,
+            uid=case.job.metadata.uid,
+            kept_at=now,
+            attempts=known.attempts,
+            attempts_left_out=known.left_out,
+            disruptions_left_out=known.disruptions_left_out,
+            started_at=known.started_at,
+            excerpt=excerpt or (kept.excerpt if kept else None),
+            state=verdict_of(case.job),
+            failure=with_usage(failure, usage) if failure and usage else failure,
+            actual=actual_of(case.job, known),
+            usage=usage,
+            finished_at=verdict.last_transition_time if verdict else None,
+        ),
+        case.job,
+    )
+
+
+def failure_with(case: Case, known: Known) -> Failure | None:
+    """The verdict, from what can be seen; from the kept attempt where the one to blame cannot be seen any more."""
+    failure = diagnose(case)
+    failed = case.job.condition("Failed")
+    if failure is None or failed is None or not known.attempts:
+        return failure
+    counted = [attempt for attempt in known.attempts if attempt.counted]
+    blamed = counted[-1] if counted and failed.reason != "DeadlineExceeded" else known.attempts[-1]
+    if blamed.cause is None or any(pod.metadata.name == blamed.pod for pod in case.pods):
+        return failure
+    evidence = {name: value for name, value in failure.evidence.items() if name in ("job_reason", "job_message")}
+    if blamed.exit_code is not None:
+        evidence["exit_code"] = str(blamed.exit_code)
+    return failure_of(Finding(blamed.cause, blamed.message or "", evidence), {})
+
+
+def actual_of(job: Job, known: Known) -> str | None:
+    """What the job cost, in USD; None where an attempt or a time of it is not known."""
+    cost = cost_of(job)
+    hourly = usd(cost.hourly) if cost else None
+    if hourly is None or known.left_out or unseen(job, known):
+        return None
+    amount = actual_cost(hourly, known.attempts)
+    return None if amount is None else f"{amount:f}"
+
+
+def last_that_ran(case: Case) -> Pod | None:
+    """The last attempt that has ended and has a log."""
+    return next((pod for pod in reversed(case.pods) if ran(pod) and case.has_ended(pod)), None)
+
+
+def excerpt_seen(case: Case) -> Excerpt | None:
+    """What the status of the last attempt that ran holds of the end of its log."""
+    pod = last_that_ran(case)
+    ended = pod.container.terminated if pod else None
+    if pod is None or ended is None or ended.last_words is None:
+        return None
+    return excerpt_of(pod.metadata.name, ended.last_words, secrets_of(spec_of(case.job)))
+
+
+def encode(record: Record, job: Job) -> str:
+    """The text of the annotation for this Job. Raises ValueError for one that would be ignored when it is read."""
+    if not _sound(record, job):
+        raise ValueError("the record cannot be true")
+    return _text(record)
+
+
+def _passes(case: Case, pod: Pod) -> bool:
+    """Whether an attempt has ended and its pod is gone, or will be as soon as everyone has seen its end."""
+    gone = pod.metadata.name in case.gone
+    return gone or (pod.ended and pod.metadata.deletion_timestamp is not None)
+
+
+def _left_out(kept: Record, created: datetime | None) -> bool:
+    """Whether an attempt of that age is one of those that the record had no room for."""
+    oldest = min((attempt.created_at for attempt in kept.attempts if attempt.created_at), default=None)
+    return kept.attempts_left_out > 0 and oldest is not None and created is not None and created < oldest
+
+
+def _fuller(seen: Attempt, kept: Attempt) -> Attempt:
+    if seen.state not in _ENDED:
+        return kept
+    names = ("node", "exit_code", "signal", "reason", "created_at", "bound_at", "started_at", "finished_at", "message")
+    missing = {name: getattr(kept, name) for name in names if getattr(seen, name) is None}
+    return replace(seen, **missing, cause=seen.cause or kept.cause)
+
+
+def _newest(attempts: Iterable[Attempt]) -> Known:
+    in_order = sorted(attempts, key=_order)
+    older, newest = in_order[:-MAX_ATTEMPTS], in_order[-MAX_ATTEMPTS:]
+    started_at = min((attempt.started_at for attempt in in_order if attempt.started_at), default=None)
+    return Known(tuple(newest), len(older), disruptions(older), started_at)
+
+
+def _order(attempt: Attempt) -> tuple[bool, float, str]:
+    created = attempt.created_at
+    return created is not None, created.timestamp() if created else 0.0, attempt.pod
+
+
+def _sound(record: Record, job: Job) -> bool:
+    """Whether a record that could be read can be true, and does no harm where times are compared."""
+    excerpt = record.excerpt
+    times = [record.kept_at, record.started_at, record.finished_at, record.usage.sampled_at if record.usage else None]
+    for attempt in record.attempts:
+        times += [attempt.created_at, attempt.bound_at, attempt.started_at, attempt.finished_at]
+    return (
+        (record.version, record.uid) == (VERSION, job.metadata.uid)
+        and (record.state is None or job.finished)
+        and (record.actual is None or usd(record.actual) is not None)
+        and len(record.attempts) <= MAX_ATTEMPTS
+        and 0 <= record.disruptions_left_out <= record.attempts_left_out < 1_000_000
+        and all(attempt.state in _ENDED for attempt in record.attempts)
+        and all(time is None or time.tzinfo is not None for time in times)
+        and (excerpt is None or len(excerpt.text.encode("utf-8", "replace")) <= EXCERPT_BYTES)
+    )
+
+
+def _bounded(record: Record, job: Job) -> Record:
+    """The record without secrets, and small enough: of what is too much, the least telling goes first."""
+    secrets = secrets_of(spec_of(job))
+    record = msgspec.structs.replace(
+        record,
+        attempts=tuple(_without_secrets(attempt, secrets) for attempt in record.attempts),
+        failure=_failure_without_secrets(record.failure, secrets),
+    )
+    while len(_text(record).encode()) > MAX_BYTES:
+        record = _smaller(record)
+    return record
+
+
+def _smaller(record: Record) -> Record:
+    excerpt, failure = record.excerpt, record.failure
+    if excerpt is not None and len(excerpt.text) > _WORDS:
+        halved = replace(excerpt, text=excerpt.text[-(len(excerpt.text) // 2) :], truncated=True)
+        return msgspec.structs.replace(record, excerpt=halved)
+    if len(record.attempts) > 1:
+        return msgspec.structs.replace(
+            record,
+            attempts=record.attempts[1:],
+            attempts_left_out=record.attempts_left_out + 1,
+            disruptions_left_out=record.disruptions_left_out + disruptions(record.attempts[:1]),
+        )
+    if failure is not None and failure.evidence:
+        return msgspec.structs.replace(record, failure=replace(failure, evidence={}))
+    return msgspec.structs.replace(record, attempts=(), excerpt=None, usage=None)
+
+
+def _without_secrets(attempt: Attempt, secrets: Sequence[str]) -> Attempt:
+    message, reason = attempt.message, attempt.reason
+    return replace(
+        attempt,
+        message=None if message is None else _words(message, secrets),
+        reason=None if reason is None else reason[:_WORDS],
+    )
+
+
+def _failure_without_secrets(failure: Failure | None, secrets: Sequence[str]) -> Failure | None:
+    if failure is None:
+        return None
+    evidence = {name: _words(value, secrets, 2 * _WORDS) for name, value in failure.evidence.items()}
+    message, hint = _words(failure.message, secrets), _words(failure.hint, secrets)
+    return replace(failure, message=message, hint=hint, evidence=evidence)
+
+
+def _text(record: Record) -> str:
+    return msgspec.json.encode(record).decode()
+
+
+def _words(text: str, secrets: Sequence[str], most: int = _WORDS) -> str:
+    """The end of a text, without secrets: a message ends with what matters, and a log with what happened last."""
+    return redact(text, secrets)[-most:]

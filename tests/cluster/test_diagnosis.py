@@ -1,0 +1,212 @@
+"""Failures made on the real kubelet, and the verdict that a person reads.
+
+All jobs of `verdicts` run side by side: each is a case by itself. What disturbs the node is in test_disruptions.py.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+
+from demo.api import Document, shell
+from demo.kubectl import Kubectl
+from demo.stage import Stage, Tools
+from demo.waiting import wait_for
+
+pytestmark = pytest.mark.cluster
+
+WAIT_SECONDS = 15
+"""The timeout of jobs that cannot start: long enough for the kubelet to say why."""
+OVER_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A job, the code of its verdict, and what a person must be able to read of it."""
+
+    spec: Document
+    code: str
+    said: Sequence[str] = ()
+    evidence: Mapping[str, str] = field(default_factory=dict)
+    tenant: str = "vision"
+
+
+def in_child(signal: str) -> str:
+    """A process with a number other than 1, which the kernel lets kill itself; the shell passes its code on."""
+    return f"sh -c 'kill -{signal} $$'; exit $?"
+
+
+def waits(spec: Document, **fields: object) -> Document:
+    return spec | {"timeout_seconds": WAIT_SECONDS} | fields
+
+
+MEMORY = {"cpu": "100m", "memory": "32Mi"}
+
+SUBMITTED: dict[str, Case] = {
+    "exit code 3": Case(shell("echo cannot read the data; exit 3"), "exit_nonzero", ["3"], {"exit_code": "3"}),
+    "exit code 255": Case(shell("exit 255"), "exit_nonzero", ["255"]),
+    "no such command": Case(shell("trainn --epochs 3"), "command_not_found", ["127"]),
+    "no such program": Case(shell("") | {"command": ["/usr/bin/trainn"]}, "command_not_found"),
+    "not executable by a shell": Case(shell("/etc/hosts"), "command_not_executable", ["126"]),
+    "not executable": Case(shell("") | {"command": ["/etc/hosts"]}, "command_not_executable"),
+    "out of memory": Case(shell("") | {"command": ["tail", "/dev/zero"]}, "oom_killed", ["32Mi"]),
+    "a child out of memory": Case(shell("tail /dev/zero; echo lost a worker; exit 7"), "oom_child_suspected", ["7"]),
+    "SIGKILL": Case(shell(in_child("KILL")), "sigkill_unexplained", ["137"]),
+    "SIGTERM": Case(shell(in_child("TERM")), "terminated", ["143"]),
+    "SIGSEGV": Case(shell(in_child("SEGV")), "segmentation_fault", ["SIGSEGV"]),
+    "SIGABRT": Case(shell(in_child("ABRT")), "aborted", ["SIGABRT"]),
+    "SIGILL": Case(shell(in_child("ILL")), "illegal_instruction", ["SIGILL"]),
+    "SIGFPE": Case(shell(in_child("FPE")), "floating_point_exception", ["SIGFPE"]),
+    "SIGBUS": Case(shell(in_child("BUS")), "bus_error", ["SIGBUS"]),
+    "SIGUSR1": Case(shell(in_child("USR1")), "killed_by_signal", ["SIGUSR1"]),
+    "deadline, ends with 143": Case(
+        shell("trap 'echo saving; exit 143' TERM; sleep 600 & wait", timeout_seconds=10), "deadline_exceeded"
+    ),
+    "deadline, ends with 0": Case(
+        shell("trap 'echo saving; exit 0' TERM; sleep 600 & wait", timeout_seconds=10), "deadline_exceeded"
+    ),
+    "deadline, ignores SIGTERM": Case(
+        shell("trap '' TERM; while :; do sleep 1; done", timeout_seconds=10, grace_period_seconds=2),
+        "deadline_exceeded",
+        ["grace period", "2 s"],
+    ),
+    "deadline between two attempts": Case(shell("exit 4", timeout_seconds=14, retries=3), "deadline_exceeded"),
+    "too little CPU": Case(waits(shell("true", resources={"cpu": "8", "memory": "32Mi"})), "unschedulable", ["CPU"]),
+    "too little memory": Case(
+        waits(shell("true", resources={"cpu": "100m", "memory": "60Gi"})), "unschedulable", ["memory"]
+    ),
+    "too few GPUs": Case(
+        waits(shell("true", resources={"cpu": "100m", "memory": "32Mi", "gpu": 2})), "unschedulable", ["GPU"]
+    ),
+    "every retry failed": Case(shell("exit 5", retries=1), "exit_nonzero", ["5"]),
+}
+
+
+def by_hand(container: Document, pod: Document | None = None, seconds: int = WAIT_SECONDS) -> Document:
+    """A Job as Runway would show it, with what no manifest of Runway holds."""
+    restricted = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "runAsUser": 1000,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    plain = {
+        "name": "job",
+        "image": "runway.local/busybox:1",
+        "command": ["sh", "-c", "sleep 1"],
+        "securityContext": restricted,
+        "resources": {"limits": {"cpu": "100m", "memory": "32Mi"}},
+    }
+    labels = {"app.kubernetes.io/managed-by": "runway"}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "rw-" + uuid.uuid4().hex[:20].translate(str.maketrans("0189", "abcd")), "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": seconds,
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"restartPolicy": "Never", "containers": [plain | container], **(pod or {})},
+            },
+        },
+    }
+
+
+MADE_BY_HAND: dict[str, Case] = {
+    "an image that is not there": Case(
+        by_hand({"image": "runway.local/nosuch:1", "imagePullPolicy": "Never"}), "image_pull_failed", ["Never"]
+    ),
+    "an image's name that is none": Case(by_hand({"image": "runway.local/UPPER:1"}), "image_name_invalid"),
+    "a config map that is not there": Case(
+        by_hand({"envFrom": [{"configMapRef": {"name": "nosuch"}}]}), "container_config_error", ["nosuch"]
+    ),
+    "refused by Pod Security": Case(
+        by_hand({"securityContext": {}}), "pod_security_refused", ["allowPrivilegeEscalation"]
+    ),
+    "refused by the kubelet": Case(
+        by_hand(
+            {"resources": {"limits": {"cpu": "100m", "memory": "32Mi", "nvidia.com/gpu": "1"}}},
+            {"nodeName": "runway-local"},
+        ),
+        "admission_rejected",
+    ),
+    "refused by the namespace's quota": Case(
+        by_hand({"resources": {"limits": {"cpu": "100m", "memory": "40Gi"}}}), "quota_backstop", tenant="research"
+    ),
+}  # fmt: skip
+
+REGISTRY = Case(waits(shell("true") | {"image": "runway.local/nosuch:1"}), "registry_unavailable")
+"""Nothing can be pulled on this machine: no registry answers by this name."""
+
+CASES = {**SUBMITTED, **MADE_BY_HAND, "no registry": REGISTRY}
+
+
+@pytest.fixture(scope="module")
+def hogged(kubernetes: Kubectl) -> Iterator[None]:
+    """Seven of the node's eight GPUs are somebody else's."""
+    name = f"hog-{uuid.uuid4().hex[:8]}"
+    limits = {"cpu": "10m", "memory": "16Mi", "nvidia.com/gpu": "7"}
+    container = {"name": "hog", "image": "runway.local/busybox:1", "command": ["sleep", "600"]}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container | {"resources": {"limits": limits}}]},
+    }
+    kubernetes.apply(json.dumps(pod))
+    try:
+        running = lambda: (kubernetes.get("pod", name, "default") or {})["status"]["phase"] == "Running" or None  # noqa: E731
+        wait_for(running, "the hog runs", 30)
+        yield
+    finally:
+        kubernetes.run("delete", "pod", name, "--namespace=default", "--wait=true")
+
+
+@pytest.fixture(scope="module")
+def verdicts(tools: Tools, hogged: None) -> Iterator[dict[str, Document]]:
+    """The views of all jobs once they are over."""
+    assert hogged is None
+    stage = Stage(tools, show=lambda *_: None)
+    namespaces = {name: tenant["namespace"] for name, tenant in stage.runway.policy()["tenants"].items()}
+    try:
+        ids = {}
+        for name, case in CASES.items():
+            if case.spec.get("kind") == "Job":
+                tools.kubernetes.run(
+                    "create", f"--namespace={namespaces[case.tenant]}", "-f", "-", stdin=json.dumps(case.spec)
+                )
+                ids[name] = case.spec["metadata"]["name"]
+                stage.adopt(ids[name])
+            else:
+                ids[name] = stage.submit(case.tenant, case.spec)["id"]
+        with ThreadPoolExecutor(len(ids)) as pool:
+            views = pool.map(lambda job_id: stage.until_over(job_id, OVER_SECONDS), ids.values())
+            yield dict(zip(ids, views, strict=True))
+    finally:
+        stage.end_jobs()
+        for case in MADE_BY_HAND.values():
+            tools.kubernetes.run(
+                "delete",
+                "job",
+                case.spec["metadata"]["name"],
+                f"--namespace={namespaces[case.tenant]}",
+                "--ignore-not-found",
+            )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_verdict_says_what_happened(name: str, verdicts: dict[str, Document]) -> None:
+    case, failure = CASES[name], verdicts[name]["failure"]
+    assert verdicts[name]["state"] == "failed"
+    assert failure["code"] == case.code, failure
+    words = json.dumps([failure["message"], failure["hint"], failure["evidence"]])
+    assert [word for word in case.said if word not in words] == [], verdicts[name]
+    assert {key: failure["evidence"].get(key) for key in case.evidence} == case.evidence
+    assert failure["hint"]

@@ -1,0 +1,188 @@
+"""What the cluster does to a running job: drained, preempted, tainted, deleted, out of touch. Told, and not held
+against the job."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from demo.api import OVER, Document, shell
+from demo.kubectl import Kubectl
+from demo.stage import Stage
+from demo.waiting import wait_for
+from localcluster import LocalCluster
+from localcluster.addresses import NODE_NAME
+
+pytestmark = pytest.mark.cluster
+
+STAY = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
+LOST_SECONDS = 120.0
+"""The node controller waits 50 s before it calls a silent node unknown, and pods are collected every 20 s."""
+
+
+def lasting(seconds: int) -> str:
+    """A job that the second attempt finishes: it ends well once so many seconds have passed since now."""
+    until = int(time.time()) + seconds
+    return f"echo started; trap 'exit 143' TERM; while [ $(date +%s) -lt {until} ]; do sleep 1; done"
+
+
+def started(stage: Stage, tenant: str = "vision", script: str = STAY, **fields: object) -> Document:
+    view = stage.submit(tenant, shell(script, timeout_seconds=300, **fields))
+    stage.until_log(view["id"], "started")
+    return stage.runway.job(view["id"])
+
+
+def test_a_drained_job_runs_again_and_the_drain_costs_no_retry(stage: Stage, kubernetes: Kubectl) -> None:
+    view = started(stage, script=lasting(20))
+    try:
+        selector = f"--pod-selector=batch.kubernetes.io/job-name={view['id']}"
+        kubernetes.run("drain", NODE_NAME, "--force", selector, "--disable-eviction=false", timeout=60)
+        view = stage.until(view["id"], lambda seen: codes(seen) == ["unschedulable"], "waits for the cordoned node")
+        assert "cordoned" in view["conditions"][0]["message"]
+    finally:
+        kubernetes.run("uncordon", NODE_NAME)
+    view = stage.until_over(view["id"], 90)
+    assert (view["state"], view["failure"]) == ("succeeded", None)
+    first, second = view["attempts"]
+    assert (first["cause"], first["counted"], first["state"]) == ("drained", False, "failed")
+    assert (second["cause"], second["state"], second["exit_code"]) == (None, "succeeded", 0)
+    times = [
+        [attempt[at] for at in ("created_at", "bound_at", "started_at", "finished_at")] for attempt in (first, second)
+    ]
+    assert all(all(moments) and moments == sorted(moments) for moments in times), times
+
+
+def test_a_preempted_job_runs_again(stage: Stage, kubernetes: Kubectl) -> None:
+    view = started(stage, resources={"cpu": "1", "memory": "32Mi"})
+    name = f"urgent-{uuid.uuid4().hex[:8]}"
+    priority = {
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": {"name": name},
+        "value": 1000,
+    }
+    container = {"name": "urgent", "image": "runway.local/busybox:1", "command": ["sleep", "600"]}
+    limits = {"resources": {"limits": {"cpu": "1500m", "memory": "16Mi"}}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"priorityClassName": name, "terminationGracePeriodSeconds": 0, "containers": [container | limits]},
+    }
+    kubernetes.apply(json.dumps(priority))
+    try:
+        kubernetes.apply(json.dumps(pod))
+        view = stage.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt", 60)
+        first = view["attempts"][0]
+        assert (first["cause"], first["counted"]) == ("preempted", False)
+        assert view["state"] == "pending"
+    finally:
+        kubernetes.run("delete", "pod", name, "--namespace=default", "--ignore-not-found", "--wait=true")
+        kubernetes.run("delete", "priorityclass", name)
+    stage.until(view["id"], lambda seen: seen["state"] == "running", "runs again", 60)
+
+
+def test_a_tainted_node_is_told_apart_from_a_lost_one(stage: Stage, kubernetes: Kubectl) -> None:
+    view = started(stage)
+    kubernetes.run("taint", "node", NODE_NAME, "test.runway/maintenance=now:NoExecute")
+    try:
+        view = stage.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt", 60)
+        assert (view["attempts"][0]["cause"], view["attempts"][0]["counted"]) == ("node_tainted", False)
+        view = stage.until(view["id"], lambda seen: codes(seen) == ["unschedulable"], "waits for the tainted node", 30)
+        assert "taint" in view["conditions"][0]["message"]
+    finally:
+        kubernetes.run("taint", "node", NODE_NAME, "test.runway/maintenance:NoExecute-")
+
+
+def test_a_pod_deleted_by_hand_counts_and_is_named(stage: Stage, kubernetes: Kubectl) -> None:
+    view = started(stage)
+    kubernetes.run("delete", "pod", view["attempts"][0]["pod"], f"--namespace={view['kubernetes']['namespace']}")
+    view = stage.until_over(view["id"], 60)
+    assert (view["state"], view["failure"]["code"]) == ("failed", "pod_deleted")
+    assert view["attempts"][0]["counted"]
+
+
+def test_a_retry_succeeds_on_the_second_attempt(stage: Stage) -> None:
+    until = int(time.time()) + 8
+    script = f"[ $(date +%s) -ge {until} ] && echo 'data is here' && exit 0; echo 'no data yet'; exit 9"
+    view = stage.submit("vision", shell(script, retries=2, timeout_seconds=120))
+    view = stage.until_over(view["id"], 90)
+    assert (view["state"], view["failure"]) == ("succeeded", None)
+    assert [attempt["exit_code"] for attempt in view["attempts"]] == [9, 0]
+    first, last = view["attempts"]
+    assert (first["cause"], first["counted"]) == ("exit_nonzero", True)
+    assert (last["cause"], last["counted"]) == (None, False)
+
+
+def test_a_job_that_fills_the_disk_is_evicted_for_it(stage: Stage) -> None:
+    script = "echo started; head -c 1200000000 /dev/zero | tr '\\0' x > /tmp/big; sleep 600 & wait"
+    view = stage.submit("vision", shell(script, timeout_seconds=300, resources={"cpu": "500m", "memory": "64Mi"}))
+    view = stage.until_over(view["id"], 150)
+    assert view["failure"]["code"] == "ephemeral_storage_exceeded", view["failure"]
+    assert "1Gi" in view["failure"]["message"]
+
+
+def test_lost_contact_is_a_condition_and_never_a_failure(stage: Stage, kubernetes: Kubectl) -> None:
+    """The job runs on while its node is silent, and its end is told when the node speaks again.
+
+    A second job is cancelled meanwhile: it holds its quota until it is known to have ended.
+    """
+    healthy, unwanted = started(stage, script=lasting(75)), started(stage)
+    with silent_kubelet(kubernetes):
+        for view in (healthy, unwanted):
+            seen = stage.until(view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable", LOST_SECONDS)
+            assert seen["state"] == "running"
+        assert stage.runway.cancel(unwanted["id"]).status_code == 202
+        seen = stage.until(unwanted["id"], lambda seen: "terminating" in codes(seen), "told to end", 30)
+        assert (seen["state"], sorted(codes(seen))) == ("cancelling", ["node_unreachable", "terminating"])
+        assert unwanted["id"] in holders(stage)
+    assert stage.until_over(healthy["id"], 120)["state"] == "succeeded"
+    assert stage.until_over(unwanted["id"], 60)["state"] == "cancelled"
+    assert len(stage.runway.job(healthy["id"])["attempts"]) == 1
+
+
+def test_a_lost_node_is_told_and_the_job_runs_again(stage: Stage, kubernetes: Kubectl) -> None:
+    view = started(stage)
+    with silent_kubelet(kubernetes):
+        stage.until(view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable", LOST_SECONDS)
+        # An operator who knows that the machine is off says so, and Kubernetes gives its pods up.
+        # https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/#non-graceful-node-shutdown
+        kubernetes.run("taint", "node", NODE_NAME, "node.kubernetes.io/out-of-service=off:NoExecute")
+        try:
+            view = stage.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt", LOST_SECONDS)
+        finally:
+            kubernetes.run("taint", "node", NODE_NAME, "node.kubernetes.io/out-of-service:NoExecute-")
+    assert (view["attempts"][0]["cause"], view["attempts"][0]["counted"]) == ("node_lost", False)
+    assert view["state"] not in OVER
+
+
+@contextmanager
+def silent_kubelet(kubernetes: Kubectl) -> Iterator[None]:
+    """The kubelet is frozen, as on a machine that hangs; afterwards the node is ready again."""
+    kubelet = LocalCluster.default().component("kubelet")
+    kubelet.freeze()
+    try:
+        yield
+    finally:
+        kubelet.thaw()
+        wait_for(lambda: ready(kubernetes) or None, "the node is ready again", 90)
+
+
+def ready(kubernetes: Kubectl) -> bool:
+    node = kubernetes.get("node", NODE_NAME)
+    assert node is not None
+    conditions = {condition["type"]: condition["status"] for condition in node["status"]["conditions"]}
+    return conditions["Ready"] == "True" and not node["spec"].get("taints")
+
+
+def codes(view: Document) -> list[str]:
+    return [condition["code"] for condition in view["conditions"]]
+
+
+def holders(stage: Stage) -> list[str]:
+    return [holder["id"] for holder in stage.runway.quota("vision")["jobs"]]

@@ -1,0 +1,84 @@
+"""SIGTERM in the middle of a request and of a stream, to a real server on the real cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from demo.api import Api, document, shell
+from demo.kubectl import Kubectl
+from demo.server import Server
+from demo.stage import START_SECONDS, Stage
+from demo.waiting import wait_for
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def draining_server(server: Server, kubeconfig: Path, policy_file: Path, tmp_path: Path) -> Iterator[Server]:
+    """A Runway that goes on for a while after SIGTERM; for that time no other process writes."""
+    server.stop()
+    environment = {"KUBECONFIG": str(kubeconfig), "RUNWAY_POLICY": str(policy_file), "RUNWAY_DRAIN_SECONDS": "1"}
+    with Server(tmp_path / "runway.log", environment) as running:
+        running.start()
+        yield running
+    server.start()
+
+
+def test_the_end_in_good_order(stage: Stage, draining_server: Server, kubernetes: Kubectl) -> None:
+    """A request in flight is answered, a followed log is cut and so not taken for whole, the Lease is given up."""
+    pid = draining_server.pid
+    assert pid is not None
+    body = json.dumps(shell("true")).encode()
+    with Api(draining_server.url) as runway, connect(draining_server) as request:
+        view = document(runway.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 60 & wait")))
+        stage.adopt(view["id"])
+        wait_for(lambda: "started" in runway.log(view["id"]).text or None, "the job has started", START_SECONDS)
+        lines = runway.follow(view["id"])
+        assert next(lines) == "started"
+        head = f"POST /v1/jobs HTTP/1.1\r\nHost: runway\r\nX-Tenant-ID: vision\r\nContent-Length: {len(body)}\r\n"
+        request.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body[:10])
+
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not_ready(draining_server), "readiness off", 5)
+        wait_for(lambda: closed(draining_server), "the door closed", 10)
+        request.sendall(body[10:])
+        answer = b"".join(iter(lambda: request.recv(65_536), b"")).decode()
+        with pytest.raises(httpx2.RemoteProtocolError):
+            next(lines)
+
+    assert answer.startswith("HTTP/1.1 201 ")
+    created = re.search(r'"id":"(rw-[a-z2-7]{20})"', answer)
+    assert created is not None
+    assert kubernetes.get("job", created[1], "runway-vision") is not None
+    assert stage.pod(view)["status"]["phase"] == "Running"
+    wait_for(lambda: None if draining_server.pid else True, "the process has ended", 10)
+    lease = kubernetes.get("lease", "runway-writer", "default")
+    assert lease is not None
+    assert lease["spec"]["holderIdentity"] == ""
+
+
+def connect(server: Server) -> socket.socket:
+    url = httpx2.URL(server.url)
+    return socket.create_connection((url.host, url.port or 0), timeout=20)
+
+
+def not_ready(server: Server) -> bool | None:
+    answer = httpx2.get(f"{server.url}/readyz", timeout=2, trust_env=False)
+    return True if answer.status_code == 503 and "told to end" in answer.json()["detail"] else None
+
+
+def closed(server: Server) -> bool | None:
+    try:
+        connect(server).close()
+    except ConnectionRefusedError:
+        return True
+    return None

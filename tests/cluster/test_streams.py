@@ -1,0 +1,348 @@
+"""Streams on the real kubelet: logs from before the container starts, through broken connections; events; cancel."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from demo.api import Document, shell
+from demo.server import Server
+from demo.stage import Stage
+from demo.waiting import wait_for
+from localcluster import LocalCluster
+from tests.support.tcp_proxy import TcpProxy
+
+pytestmark = pytest.mark.cluster
+
+STAY = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
+STAY_UNTIL_KILLED = "trap '' TERM; echo started; while :; do sleep 600 & wait; done"
+RUNWAY = str(Path(sys.executable).with_name("runway"))
+
+
+class Reading:
+    """A streamed answer, read by a thread of its own as it comes."""
+
+    def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
+        self.body = b""
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.error: Exception | None = None
+        self._url, self._sent = url, headers or {}
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def until(self, text: bytes, seconds: float = 45) -> bytes:
+        """The body, once it holds these bytes."""
+        return wait_for(lambda: self.body if text in self.body else None, f"{text!r} in {self._url}", seconds)
+
+    def end(self, seconds: float = 60) -> bytes:
+        """The whole body. Raises where the answer was broken off."""
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), f"{self._url} goes on after {seconds} s: {self.body[-300:]!r}"
+        if self.error:
+            raise self.error
+        return self.body
+
+    def ended(self) -> bool:
+        """Whether the answer has come to its end, whole or not."""
+        return not self._thread.is_alive()
+
+    def go(self) -> None:
+        """The client is gone: its connection ends in the middle of the answer."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _read(self) -> None:
+        try:
+            with (
+                httpx2.Client(timeout=httpx2.Timeout(150, connect=5), trust_env=False) as client,
+                client.stream("GET", self._url, headers=self._sent) as response,
+            ):
+                self._socket = response.extensions["network_stream"].get_extra_info("socket")
+                self.status, self.headers = response.status_code, dict(response.headers)
+                for chunk in response.iter_raw():
+                    self.body += chunk
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
+            self.error = error
+
+
+def log_url(server: Server, job_id: str, **query: str | int) -> str:
+    return f"{server.url}/v1/jobs/{job_id}/logs?" + "&".join(f"{name}={value}" for name, value in query.items())
+
+
+def test_a_log_is_followed_from_submission_to_the_end_of_the_container(stage: Stage, server: Server) -> None:
+    job_id = stage.submit("vision", shell("echo one; sleep 2; printf 'two\\377\\000\\rx\\n\\nno newline'"))["id"]
+    reading = Reading(log_url(server, job_id, follow="true"))
+    body = reading.end()
+    assert reading.status == 200
+    assert reading.headers["runway-attempt"] == "1"
+    assert body.rstrip(b"\n") == b"one\ntwo\xff\x00\rx\n\nno newline"
+    assert body == stage.runway.log(job_id).content
+
+
+def test_a_followed_job_that_never_gets_a_container_is_a_problem(stage: Stage, server: Server) -> None:
+    spec = shell("true", timeout_seconds=5) | {"image": "runway.local/nosuch:1"}
+    job_id = stage.submit("vision", spec)["id"]
+    reading = Reading(log_url(server, job_id, follow="true"))
+    assert json.loads(reading.end())["code"] == "logs_not_ready"
+    assert reading.status == 404
+
+
+def test_lines_of_megabytes_and_many_lines_at_once_come_through_whole(stage: Stage, server: Server) -> None:
+    # The last output of a container that ends at once can be lost by the runtime, before the kubelet ever sees it.
+    script = (
+        "head -c 3000000 /dev/zero | tr '\\0' x; echo; seq 1 30000; sleep 1; echo err >&2; seq 30001 30100; sleep 2"
+    )
+    job_id = stage.submit("vision", shell(script))["id"]
+    body = Reading(log_url(server, job_id, follow="true")).end()
+    lines = body.split(b"\n")
+    assert lines[0] == b"x" * 3_000_000
+    assert [int(line) for line in lines if line.isdigit()] == list(range(1, 30101))
+    stamped = Reading(log_url(server, job_id, timestamps="true")).end().split(b"\n")
+    assert len(stamped[0].partition(b" ")[2]) == 3_000_000
+    assert all(line[:2] == b"20" and line.partition(b" ")[0].endswith(b"Z") for line in stamped if line)
+    assert Reading(log_url(server, job_id, tail=3)).end() == b"30098\n30099\n30100\n"
+
+
+def test_a_client_that_goes_takes_its_stream_with_it(stage: Stage, server: Server) -> None:
+    job_id = stage.submit("vision", shell(STAY))["id"]
+    stage.until_log(job_id, "started")
+    before = sockets(server)
+    readings = [Reading(log_url(server, job_id, follow="true")) for _ in range(5)]
+    for reading in readings:
+        reading.until(b"started")
+    assert sockets(server) >= before + 8, "five of the clients, five to Kubernetes"
+    for reading in readings:
+        reading.go()
+    wait_for(lambda: sockets(server) <= before + 1 or None, "the streams to Kubernetes are closed", 5)
+
+
+def test_events_tell_of_a_job_from_its_submission_to_its_end(stage: Stage, server: Server) -> None:
+    job_id = stage.submit("vision", shell("echo hello; sleep 2"))["id"]
+    url = f"{server.url}/v1/jobs/{job_id}/events"
+    body = Reading(url).end().decode()
+    events = [
+        dict(line.split(": ", 1) for line in block.splitlines()) for block in body.split("\n\n") if "id: " in block
+    ]
+    views = [json.loads(event["data"]) for event in events]
+    states = list(dict.fromkeys(view["state"] for view in views))
+    assert states == ["pending", "running", "succeeded"]
+    assert views[-1] == stage.runway.job(job_id)
+    again = httpx2.get(url, headers={"Last-Event-ID": events[-1]["id"]}, trust_env=False)
+    assert again.status_code == 204
+    resumed = Reading(url, {"Last-Event-ID": events[0]["id"]}).end().decode()
+    assert resumed.count("id: ") == 1
+    assert events[-1]["id"] in resumed
+
+
+def test_streams_are_resumed_after_a_restart_and_do_not_hold_it_up(stage: Stage, server: Server) -> None:
+    job_id = stage.submit("vision", shell("for i in $(seq 1 200); do echo $i; sleep 0.1; done"))["id"]
+    stage.until_log(job_id, "3\n")
+    environment = {**os.environ, "RUNWAY_URL": server.url, "RUNWAY_TENANT": "vision"}
+    cli = subprocess.Popen([RUNWAY, "logs", "-f", job_id], stdout=subprocess.PIPE, env=environment)
+    raw = Reading(log_url(server, job_id, follow="true"))
+    events = Reading(f"{server.url}/v1/jobs/{job_id}/events")
+    raw.until(b"10\n")
+    events.until(b"running")
+    stopped = time.monotonic()
+    server.stop()
+    assert time.monotonic() - stopped < 2.5, "open streams do not hold up the end"
+    for reading in (raw, events):
+        with pytest.raises(httpx2.RemoteProtocolError):
+            reading.end()
+    server.start()
+    said, _ = cli.communicate(timeout=60)
+    assert [int(line) for line in said.split()] == list(range(1, 201))
+    assert cli.returncode == 0
+
+
+@contextmanager
+def behind_a_proxy(kubeconfig: Path, policy_file: Path, folder: Path) -> Iterator[tuple[Server, TcpProxy]]:
+    """A second Runway, which reads, and reaches the API server through a proxy."""
+    config = json.loads(kubeconfig.read_text())
+    cluster = config["clusters"][0]["cluster"]
+    address = urlsplit(cluster["server"])
+    assert address.hostname
+    assert address.port
+    with TcpProxy(address.hostname, address.port) as proxy:
+        cluster["server"] = f"https://127.0.0.1:{proxy.port}"
+        mine = folder / "kubeconfig"
+        mine.write_text(json.dumps(config))
+        mine.chmod(0o600)
+        environment = {"KUBECONFIG": str(mine), "RUNWAY_POLICY": str(policy_file)}
+        with Server(folder / "runway.log", environment) as reader:
+            reader.launch()
+            wait_for(lambda: reader_is_ready(reader), "reader ready", 30)
+            yield reader, proxy
+
+
+def reader_is_ready(server: Server) -> bool | None:
+    try:
+        return server.role() == "reader" or None
+    except httpx2.TransportError:
+        return None
+
+
+def test_broken_connections_to_kubernetes_lose_and_repeat_nothing(
+    stage: Stage, kubeconfig: Path, policy_file: Path, tmp_path: Path
+) -> None:
+    script = (
+        "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo out $i; [ $((i % 7)) = 0 ] && echo err $i >&2;"
+        "[ $((i % 50)) = 0 ] && sleep 0.2; done; head -c 40000 /dev/zero | tr '\\0' y; echo; echo out 3001"
+    )
+    job_id = stage.submit("vision", shell(script))["id"]
+    with behind_a_proxy(kubeconfig, policy_file, tmp_path) as (reader, proxy):
+        wait_for(lambda: stage.runway.job(job_id)["attempts"] or None, "a pod", 20)
+        wait_for(lambda: known(reader, job_id), "known to the reader", 10)
+        reading = Reading(log_url(reader, job_id, follow="true"))
+        stamped = Reading(log_url(reader, job_id, follow="true", timestamps="true"))
+        reading.until(b"out 100\n")
+        cuts = 0
+        while not reading.ended():
+            cuts += proxy.cut()
+            time.sleep(0.7)
+        text, times = reading.end(), stamped.end()
+    assert cuts >= 8
+    lines = text.split(b"\n")
+    assert [line for line in lines if line.startswith(b"out")] == [b"out %d" % number for number in range(1, 3002)]
+    assert [line for line in lines if line.startswith(b"err")] == [b"err %d" % number for number in range(7, 3001, 7)]
+    assert b"y" * 40000 in lines
+    assert b"\n".join(line.partition(b" ")[2] for line in times.split(b"\n")) == text
+    assert text == stage.runway.log(job_id).content
+
+
+def known(server: Server, job_id: str) -> bool | None:
+    answer = httpx2.get(f"{server.url}/v1/jobs/{job_id}", trust_env=False)
+    return bool(answer.status_code == 200 and answer.json()["attempts"]) or None
+
+
+def test_a_log_whose_kubernetes_is_gone_is_broken_off_and_not_called_whole(
+    stage: Stage, kubeconfig: Path, policy_file: Path, tmp_path: Path
+) -> None:
+    job_id = stage.submit("vision", shell(STAY, timeout_seconds=300))["id"]
+    stage.until_log(job_id, "started")
+    with behind_a_proxy(kubeconfig, policy_file, tmp_path) as (reader, proxy):
+        reading = Reading(log_url(reader, job_id, follow="true"))
+        reading.until(b"started")
+        proxy.__exit__()
+        with pytest.raises(httpx2.RemoteProtocolError):
+            reading.end(120)
+
+
+def test_an_unschedulable_job_is_cancelled(stage: Stage) -> None:
+    view = stage.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    stage.until(view["id"], lambda seen: [item["code"] for item in seen["conditions"]] == ["unschedulable"], "waits")
+    cancelled(stage, view, 15)
+
+
+def test_a_job_whose_image_is_pulled_is_cancelled(stage: Stage) -> None:
+    view = stage.submit("vision", shell("true") | {"image": "runway.local/nosuch:1"})
+    stage.until(
+        view["id"], lambda seen: [item["code"] for item in seen["conditions"]] == ["image_pull_failing"], "waits"
+    )
+    cancelled(stage, view, 15)
+
+
+def test_a_running_job_is_cancelled_and_its_followed_log_ends_with_it(stage: Stage, server: Server) -> None:
+    view = stage.submit("vision", shell("trap 'echo bye; exit 0' TERM; echo started; sleep 600 & wait"))
+    reading = Reading(log_url(server, view["id"], follow="true"))
+    reading.until(b"started")
+    events = Reading(f"{server.url}/v1/jobs/{view['id']}/events")
+    events.until(b"running")
+    over = cancelled(stage, view, 20)
+    assert reading.end() == b"started\nbye\n"
+    seen = [json.loads(line[6:]) for line in events.end().decode().splitlines() if line.startswith("data: ")]
+    assert list(dict.fromkeys(item["state"] for item in seen)) == ["running", "cancelling", "cancelled"]
+    assert over["attempts"][0]["exit_code"] in (0, None)
+
+
+def test_a_job_that_ignores_sigterm_is_killed_after_its_grace_period(stage: Stage) -> None:
+    view = stage.submit("vision", shell(STAY_UNTIL_KILLED, grace_period_seconds=4))
+    stage.until_log(view["id"], "started")
+    begun = time.monotonic()
+    over = cancelled(stage, view, 30)
+    assert time.monotonic() - begun > 3.5
+    assert (over["attempts"][0]["exit_code"], over["attempts"][0]["signal"]) == (137, "SIGKILL")
+
+
+def test_a_job_is_cancelled_between_two_attempts(stage: Stage) -> None:
+    view = stage.submit("vision", shell("exit 4", retries=1))
+    stage.until(view["id"], lambda seen: [item["code"] for item in seen["conditions"]] == ["retrying"], "retrying")
+    over = cancelled(stage, view, 15)
+    assert len(over["attempts"]) == 1
+
+
+def test_a_job_that_kubernetes_has_not_begun_is_cancelled_without_a_pod(stage: Stage) -> None:
+    controllers = LocalCluster.default().component("kube-controller-manager")
+    controllers.freeze()
+    try:
+        view = stage.submit("vision", shell(STAY))
+        assert stage.runway.cancel(view["id"]).json()["state"] == "cancelling"
+    finally:
+        controllers.thaw()
+    over = cancelled(stage, view, 20)
+    assert over["attempts"] == []
+    events = stage.kubernetes.select("events", f"--namespace={view['kubernetes']['namespace']}")
+    reasons = {event["reason"] for event in events if event["involvedObject"]["name"] == view["id"]}
+    assert reasons == {"DeadlineExceeded"}, "no pod was ever created"
+
+
+def test_a_suspended_job_is_cancelled(stage: Stage) -> None:
+    view = stage.submit("vision", shell(STAY))
+    stage.until_log(view["id"], "started")
+    namespace = view["kubernetes"]["namespace"]
+    suspend = json.dumps({"spec": {"suspend": True}})
+    stage.kubernetes.run("patch", "job", view["id"], f"--namespace={namespace}", "--type=merge", f"--patch={suspend}")
+    stage.until(view["id"], lambda seen: seen["attempts"][0]["state"] == "failed", "suspended")
+    over = cancelled(stage, view, 15)
+    assert len(over["attempts"]) == 1, "nothing was started again"
+
+
+def test_a_job_that_has_succeeded_stays_succeeded(stage: Stage) -> None:
+    view = stage.submit("vision", shell("true"))
+    stage.until(view["id"], lambda seen: [item["state"] for item in seen["attempts"]] == ["succeeded"], "succeeded")
+    assert stage.runway.cancel(view["id"]).status_code == 202
+    assert stage.until_over(view["id"])["state"] == "succeeded"
+
+
+def cancelled(stage: Stage, view: Document, seconds: float) -> Document:
+    """Cancel twice, see it cancelling until it is over, and return the last view."""
+    job_id = view["id"]
+    for answer in (stage.runway.cancel(job_id), stage.runway.cancel(job_id)):
+        assert answer.status_code == 202
+        assert answer.json()["state"] in ("cancelling", "cancelled")
+    over = stage.until(job_id, lambda seen: seen["state"] != "cancelling", "over", seconds)
+    assert (over["state"], over["failure"]) == ("cancelled", None)
+    assert over["finished_at"]
+    condition = next(item for item in stage.job(view)["status"]["conditions"] if item["type"] == "Failed")
+    assert condition["reason"] == "DeadlineExceeded"
+    assert job_id not in {holder["id"] for holder in stage.runway.quota(view["tenant"])["jobs"]}
+    again = stage.runway.cancel(job_id).json()
+    # What is kept with its record may come a moment after its end.
+    assert {name: again[name] for name in ("state", "failure", "finished_at", "attempts")} == {
+        name: over[name] for name in ("state", "failure", "finished_at", "attempts")
+    }
+    return over
+
+
+def sockets(server: Server) -> int:
+    """How many sockets the process of Runway has open."""
+    folder = Path(f"/proc/{server.pid}/fd")
+    found = 0
+    for entry in folder.iterdir():
+        try:
+            found += str(entry.readlink()).startswith("socket:")
+        except FileNotFoundError:
+            continue
+    return found

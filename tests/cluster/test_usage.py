@@ -1,0 +1,158 @@
+"""What a job uses, from the kernel's cgroups by way of cAdvisor and Prometheus, and what Runway says of it."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Callable, Iterator
+
+import httpx2
+import pytest
+
+from demo.api import Document, document, shell
+from demo.server import Server
+from demo.stage import Stage
+from demo.waiting import wait_for
+from localcluster import LocalCluster
+from localcluster.component import Component
+from localcluster.monitoring import scraping
+
+pytestmark = pytest.mark.cluster
+
+MIB = 1 << 20
+MEASURED = ("cpu_seconds", "cpu_cores", "throttled_ratio", "memory_bytes", "memory_peak_bytes", "gpu_utilisation")
+BUSY = "while :; do :; done"
+SAMPLE_SECONDS = 20.0
+"""The kubelet samples and Prometheus asks every 2 s; more on a busy machine."""
+
+
+@pytest.fixture
+def cluster() -> LocalCluster:
+    return LocalCluster.default()
+
+
+@pytest.fixture
+def prometheus(cluster: LocalCluster) -> Iterator[Component]:
+    """Prometheus itself, to be broken; it runs again afterwards."""
+    component = cluster.component("prometheus")
+    assert component.why_not_healthy() is None
+    yield component
+    cluster.up()
+
+
+def usage(stage: Stage, job_id: str) -> Document:
+    return document(stage.runway.get(f"/v1/jobs/{job_id}/usage"))
+
+
+def until_usage(
+    stage: Stage, job_id: str, done: Callable[[Document], bool], what: str, seconds: float = SAMPLE_SECONDS
+) -> Document:
+    def probe() -> Document | None:
+        found = usage(stage, job_id)
+        return found if done(found) else None
+
+    return wait_for(probe, what, seconds)
+
+
+def test_a_busy_loop_is_shown_as_throttled_at_its_limit_and_stays_so_when_it_is_over(stage: Stage) -> None:
+    job_id = stage.submit("vision", shell(BUSY, resources={"cpu": "100m", "memory": "32Mi"}))["id"]
+    stage.until(job_id, lambda view: view["state"] == "running", "running")
+    found = until_usage(stage, job_id, lambda seen: (seen["cpu_seconds"] or 0) >= 1, "a CPU second", 40)
+
+    assert (found["source"], found["problem"]) == ("prometheus", None)
+    assert found["throttled_ratio"] > 0.5
+    assert found["cpu_cores"] == pytest.approx(0.1, abs=0.03)
+    assert found["cpu_limit_cores"] == 0.1
+    assert found["findings"] == [f"throttled in {found['throttled_ratio']:.0%} of its CPU periods: raise resources.cpu"]
+
+    stage.runway.cancel(job_id)
+    stage.until_over(job_id)
+    after = usage(stage, job_id)
+    assert after["cpu_seconds"] >= found["cpu_seconds"]
+    assert after["throttled_ratio"] > 0.5
+
+
+def test_the_verdict_of_a_job_that_was_throttled_says_so(stage: Stage) -> None:
+    script = f"timeout 12 sh -c '{BUSY}'; echo 'not done in time'; exit 3"
+    job_id = stage.submit("vision", shell(script, resources={"cpu": "100m", "memory": "32Mi"}))["id"]
+    stage.until_over(job_id)
+    kept = stage.until(job_id, lambda view: view["usage"] is not None, "its usage is kept", 20)
+    assert kept["failure"]["code"] == "exit_nonzero"
+    assert "throttled in " in kept["failure"]["hint"]
+    assert float(kept["failure"]["evidence"]["throttled_ratio"]) > 0.5
+
+
+def test_a_job_near_its_memory_limit_shows_it(stage: Stage) -> None:
+    # dd keeps its full buffer while nobody reads what it writes.
+    script = "dd if=/dev/zero bs=58M count=1 | sleep 600"
+    job_id = stage.submit("vision", shell(script, resources={"cpu": "500m", "memory": "64Mi"}))["id"]
+    found = until_usage(stage, job_id, lambda seen: (seen["memory_bytes"] or 0) > 58 * MIB, "58 MiB", 40)
+
+    assert 58 * MIB < found["memory_bytes"] <= found["memory_peak_bytes"] <= found["memory_limit_bytes"] == 64 * MIB
+    peak = found["memory_peak_bytes"] / found["memory_limit_bytes"]
+    assert found["findings"] == [f"memory peaked at {peak:.0%} of its limit"]
+
+
+def test_a_peak_between_two_samples_is_known_and_a_written_file_is_no_memory(stage: Stage) -> None:
+    resources = {"cpu": "500m", "memory": "64Mi"}
+    spike = stage.submit("vision", shell("dd if=/dev/zero of=/dev/null bs=40M count=1; sleep 600", resources=resources))
+    file = stage.submit("vision", shell("dd if=/dev/zero of=/tmp/file bs=1M count=40; sleep 600", resources=resources))
+    for view in (spike, file):
+        stage.until_log(view["id"], "records out")
+
+    found = until_usage(stage, spike["id"], lambda seen: (seen["memory_peak_bytes"] or 0) > 40 * MIB, "the spike")
+    assert found["memory_bytes"] < 10 * MIB
+    found = until_usage(stage, file["id"], lambda seen: seen["memory_peak_bytes"] is not None, "a sample")
+    assert found["memory_peak_bytes"] < 20 * MIB
+    assert found["findings"] == []
+
+
+def test_a_job_that_never_started_has_no_figures_but_null(stage: Stage) -> None:
+    view = stage.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    found = usage(stage, view["id"])
+
+    assert (found["source"], found["problem"]) == ("prometheus", None)
+    assert {found[name] for name in MEASURED} == {None}
+    assert (found["cpu_limit_cores"], found["memory_limit_bytes"]) == (8.0, 32 * MIB)
+
+
+def test_a_prometheus_that_hangs_or_was_killed_is_told_and_its_samples_survive(
+    stage: Stage, cluster: LocalCluster, prometheus: Component
+) -> None:
+    job_id = stage.submit("vision", shell("sleep 600"))["id"]
+    known = until_usage(stage, job_id, lambda seen: seen["cpu_seconds"] is not None, "a sample")
+    # Its start was throttled, as every container's is; that is nobody's concern.
+    assert known["findings"] == []
+    for break_it, words in ((prometheus.freeze, "did not answer within 2 s"), (prometheus.kill, "refused")):
+        break_it()
+        found = usage(stage, job_id)
+        assert words in found["problem"]
+        assert {found[name] for name in MEASURED} == {None}
+        assert stage.runway.job(job_id)["state"] == "running"
+
+    cluster.up()
+    found = usage(stage, job_id)
+    assert found["problem"] is None
+    assert found["cpu_seconds"] >= known["cpu_seconds"]
+
+
+def test_prometheus_scrapes_the_kubelet_and_every_runway_that_is_named(cluster: LocalCluster, server: Server) -> None:
+    target = urllib.parse.urlsplit(server.url).netloc
+
+    def samples(query: str) -> list[Document] | None:
+        url = f"{cluster.prometheus_url}/api/v1/query"
+        answer = httpx2.get(url, params={"query": query}, trust_env=False)
+        return list(document(answer)["data"]["result"]) or None
+
+    wait_for(lambda: samples('up{job="cadvisor"} == 1'), "the kubelet scraped", SAMPLE_SECONDS)
+    with scraping(target):
+        wait_for(lambda: samples(f'runway_synced{{instance="{target}"}} == 1'), "Runway scraped", SAMPLE_SECONDS)
+
+
+def test_prometheus_may_read_the_kubelets_metrics_and_nothing_else(cluster: LocalCluster) -> None:
+    allowed = cluster.kubectl("auth", "can-i", "--list", "--as=runway-prometheus", "--no-headers")
+    rules = [line.split() for line in allowed.splitlines()]
+
+    # The rest is what every user may: discovery, and asking what it may.
+    own = {"selfsubjectreviews.authentication.k8s.io", "selfsubjectaccessreviews.authorization.k8s.io"}
+    own.add("selfsubjectrulesreviews.authorization.k8s.io")
+    assert {words[0] for words in rules if not words[0].startswith("[")} - own == {"nodes/metrics"}

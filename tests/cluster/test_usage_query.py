@@ -1,0 +1,91 @@
+"""The query for a job's usage, as Prometheus' own engine evaluates it: GPU figures too, which no series here has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from localcluster import LocalCluster
+from runway.flow.usage import promql
+from runway.jobs.usage import Figure
+from runway.prometheus import Prometheus, Sample, matching, matching_any
+
+pytestmark = pytest.mark.cluster
+
+HOSTILE = ('"} or up{x="', "a\\", "line\nfeed\t\x00\x7f", "é\u2028\U0001f600", "$1 `x` {{y}}", "a|b.*[c]")
+
+POD = 'namespace="runway-vision",pod="rw-a-1"'
+CGROUP = f'{POD},container="",image=""'
+CONTAINER = f'{POD},container="job",image="runway.local/busybox:1"'
+SANDBOX = f'{POD},container="",image="runway.local/pause:1"'
+# Its name begins with the other's.
+STRANGER = 'namespace="runway-vision",pod="rw-a-10",container="",image=""'
+NAMESAKE = 'namespace="runway-speech",pod="rw-a-1",container="",image=""'
+OF_EXPORTER = 'namespace="gpu",pod="dcgm-1",exported_namespace="runway-vision",exported_pod="rw-a-1"'
+
+# Samples a second apart, in promtool's notation: start+step x repetitions.
+SERIES = {
+    f'container_cpu_usage_seconds_total{{{CGROUP},cpu="total"}}': "0+1x30",
+    f'container_cpu_usage_seconds_total{{{CONTAINER},cpu="total"}}': "5+1x30",
+    f'container_cpu_usage_seconds_total{{{SANDBOX},cpu="total"}}': "90+1x30",
+    f'container_cpu_usage_seconds_total{{{STRANGER},cpu="total"}}': "70+1x30",
+    f'container_cpu_usage_seconds_total{{{NAMESAKE},cpu="total"}}': "80+1x30",
+    f"container_cpu_cfs_periods_total{{{CGROUP}}}": "0+10x30",
+    f"container_cpu_cfs_throttled_periods_total{{{CGROUP}}}": "0+9x30",
+    f"container_cpu_cfs_throttled_periods_total{{{CONTAINER}}}": "0+1x30",
+    # What is left when the container has ended is not what it used.
+    f"container_memory_working_set_bytes{{{CGROUP}}}": "10 50 20x27 1",
+    f"container_memory_max_usage_bytes{{{CGROUP}}}": "10 60x29",
+    f"container_memory_cache{{{CGROUP}}}": "1 5 2x28",
+    f'DCGM_FI_DEV_GPU_UTIL{{gpu="0",{OF_EXPORTER}}}': "40x30",
+    f'DCGM_FI_DEV_GPU_UTIL{{gpu="1",{OF_EXPORTER}}}': "20 80 50x28",
+    f'DCGM_FI_DEV_GPU_UTIL{{gpu="2",{STRANGER}}}': "99x30",
+    'DCGM_FI_DEV_GPU_UTIL{gpu="3",namespace="runway-vision",pod="rw-b-1"}': "30x30",
+}
+EXPECTED = [
+    ("rw-a-1", Figure.CPU_SECONDS, 30),
+    ("rw-a-1", Figure.CPU_SAMPLED_AT, 30),
+    ("rw-a-1", Figure.CPU_PERIODS, 300),
+    ("rw-a-1", Figure.CPU_PERIODS_THROTTLED, 270),
+    ("rw-a-1", Figure.MEMORY, 20),
+    ("rw-a-1", Figure.MEMORY_PEAK, 50),
+    ("rw-a-1", Figure.MEMORY_MOST, 60),
+    ("rw-a-1", Figure.CACHE_PEAK, 5),
+    ("rw-a-1", Figure.GPU_PERCENT, 45),
+    ("rw-b-1", Figure.GPU_PERCENT, 30),
+]
+
+
+def test_each_figure_is_that_of_the_pods_cgroup_and_of_no_other_pod(tmp_path: Path) -> None:
+    expected = [{"labels": f'{{pod="{pod}",figure="{figure}"}}', "value": value} for pod, figure, value in EXPECTED]
+    expression = promql("runway-vision", ["rw-a-1", "rw-b-1"], 90)
+    case = {
+        "interval": "1s",
+        "input_series": [{"series": series, "values": values} for series, values in SERIES.items()],
+        "promql_expr_test": [{"expr": expression, "eval_time": "30s", "exp_samples": expected}],
+    }
+    file = tmp_path / "usage.json"
+    file.write_text(json.dumps({"evaluation_interval": "1s", "tests": [case]}))
+    # https://prometheus.io/docs/prometheus/2.42/configuration/unit_testing_rules/
+    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_hostile_text_in_a_query_is_only_text_to_prometheus() -> None:
+    async def ask() -> list[list[Sample]]:
+        prometheus = Prometheus(LocalCluster.default().prometheus_url)
+        try:
+            # The labels of `absent` are those of its equality matchers.
+            alone = [await prometheus.query(f"absent(nosuch{{{matching('x', text)}}})") for text in HOSTILE]
+            return [*alone, await prometheus.query(f"absent(nosuch{{{matching_any('x', HOSTILE)}}})")]
+        finally:
+            await prometheus.close()
+
+    *alone, together = asyncio.run(ask())
+    assert [[dict(sample.labels) for sample in samples] for samples in alone] == [[{"x": text}] for text in HOSTILE]
+    assert len(together) == 1

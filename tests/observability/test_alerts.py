@@ -1,0 +1,145 @@
+"""The alerts as Prometheus would run them: they fire when they should, name what exists, and lead to a runbook."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.rules import OBSERVABILITY, rule_file
+from runway.telemetry.metrics import GAUGES, Metrics
+
+DOCS = OBSERVABILITY.parents[1] / "docs" / "operations.md"
+FOREIGN = {"DCGM_FI_DEV_GPU_UTIL"}
+"""What others export. https://docs.nvidia.com/datacenter/dcgm/latest/gpu-telemetry/dcgm-exporter.html"""
+RUNBOOK = ("**Means.**", "**Look.**", "**Do.**", "**Escalate**")
+TESTS = sorted((OBSERVABILITY / "tests").glob("*.yaml"))
+Json = dict[str, Any]
+
+
+def alerts() -> list[Json]:
+    return [rule for group in rule_file()["groups"] for rule in group["rules"]]
+
+
+def checks() -> Iterator[Json]:
+    """Every look at an alert, of all tests."""
+    for path in TESTS:
+        for test in yaml.safe_load(path.read_text())["tests"]:
+            yield from test["promql_expr_test"]
+
+
+def seen(alert: str, firing: bool) -> list[Json]:
+    """The looks at an alert that expect it to fire, or not to."""
+    return [check for check in checks() if f'"{alert}"' in check["expr"] and bool(check["exp_samples"]) is firing]
+
+
+def promtool(*arguments: str) -> None:
+    found = shutil.which("promtool")
+    assert found, "promtool is not installed: it comes with Debian's package prometheus (`make cluster-up`)"
+    done = subprocess.run([found, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    """The rules of the PrometheusRule as a plain file, and the unit tests beside it."""
+    for path in TESTS:
+        shutil.copy(path, tmp_path)
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule_file(), sort_keys=False))
+    return tmp_path
+
+
+@pytest.fixture(params=alerts(), ids=lambda rule: str(rule["alert"]))
+def alert(request: pytest.FixtureRequest) -> Json:
+    rule: Json = request.param
+    return rule
+
+
+def test_prometheus_takes_the_rules(rules: Path) -> None:
+    promtool("check", "rules", "--lint=all", "--lint-fatal", str(rules / "rules.yaml"))
+
+
+@pytest.mark.parametrize("name", [path.name for path in TESTS])
+def test_each_alert_fires_when_it_should_and_only_then(rules: Path, name: str) -> None:
+    promtool("test", "rules", str(rules / name))
+
+
+def test_every_alert_is_tested_firing_and_quiet(alert: Json) -> None:
+    assert seen(alert["alert"], firing=True)
+    assert seen(alert["alert"], firing=False)
+
+
+def test_every_alert_says_who_has_to_act_and_what_happened(alert: Json) -> None:
+    assert alert["labels"]["severity"] in {"page", "ticket"}
+    assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
+    (fired, *_) = [sample for check in seen(alert["alert"], firing=True) for sample in check["exp_samples"]]
+    for label in re.findall(r"\$labels\.(\w+)", " ".join(alert["annotations"].values())):
+        assert f'{label}="' in fired["labels"], f"the alert has no label {label}"
+
+
+def test_every_metric_of_an_expression_exists_with_its_labels(alert: Json) -> None:
+    known = exported()
+    names = re.findall(r"\b(?:runway|DCGM)_\w+", alert["expr"])
+    assert names
+    for name in names:
+        assert name in known or name in FOREIGN, f"{name} is not exported"
+    for name, matchers in re.findall(r"(runway_\w+)\{([^}]*)\}", alert["expr"]):
+        for label in re.findall(r"(\w+)\s*[!=]", matchers):
+            assert label in known[name], f"{name} has no label {label}"
+
+
+def test_series_of_the_tests_are_series_that_are_exported() -> None:
+    known = exported()
+    added = {"pod", "instance"}  # by the scrape
+    for path in TESTS:
+        for name, labels in re.findall(r"series: '(runway_\w+)\{([^}]*)\}'", path.read_text()):
+            assert set(re.findall(r"(\w+)=", labels)) <= known[name] | added, f"{name}{{{labels}}}"
+
+
+def test_every_alert_has_a_runbook(alert: Json) -> None:
+    _, anchor = alert["annotations"]["runbook_url"].split("docs/operations.md#")
+    section = sections()[anchor]
+    for part in RUNBOOK:
+        assert part in section, f"{anchor}: {part} is missing"
+    assert "```sh\n" in section, f"{anchor}: no command to begin with"
+
+
+def test_every_runbook_has_its_alert() -> None:
+    written = {anchor for anchor, section in sections().items() if RUNBOOK[0] in section}
+    assert written == {alert["alert"].lower() for alert in alerts()}
+
+
+def test_the_scrape_finds_the_port_of_the_service() -> None:
+    service = yaml.safe_load((OBSERVABILITY.parent / "kustomize" / "base" / "service.yaml").read_text())
+    labels = yaml.safe_load((OBSERVABILITY.parent / "kustomize" / "base" / "kustomization.yaml").read_text())["labels"]
+    monitor = yaml.safe_load((OBSERVABILITY / "servicemonitor.yaml").read_text())
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert monitor["spec"]["selector"]["matchLabels"] == labels[0]["pairs"]
+    assert monitor["metadata"]["namespace"] == service["metadata"]["namespace"]
+
+
+def exported() -> dict[str, set[str]]:
+    """Every series that Runway exports, and its labels."""
+    found = {name: set(labels) for name, (_, labels) in GAUGES.items()}
+    for metric in vars(Metrics()).values():
+        labels = set(getattr(metric, "_labelnames", ()))
+        for family in metric.describe() if hasattr(metric, "describe") else ():
+            if family.type == "counter":
+                found[f"{family.name}_total"] = labels
+            if family.type == "histogram":
+                found |= {f"{family.name}_bucket": labels | {"le"}}
+                found |= {f"{family.name}_{part}": labels for part in ("count", "sum")}
+    return found
+
+
+def sections() -> dict[str, str]:
+    """The sections of the operations document by their anchors, as GitHub makes them of titles of one word."""
+    parts = re.split(r"^#{2,3} (.+)$", DOCS.read_text(), flags=re.MULTILINE)
+    return {title.lower().replace(" ", "-"): body for title, body in zip(parts[1::2], parts[2::2], strict=True)}

@@ -1,0 +1,131 @@
+"""The log of a container as the kubelet serves it: what is written, what a connection brings, and how it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from runway.cluster.connection import Answer, StreamRefused
+
+SECOND = 10**9
+START = 1_795_507_200 * SECOND
+"""2026-11-24T08:00:00Z"""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a log file as the container runtime writes it: the whole of a line, or with `partial` a part."""
+
+    time: int
+    text: bytes
+    partial: bool = False
+
+
+def stamp(time: int) -> bytes:
+    """A time as the kubelet writes it."""
+    moment = datetime.fromtimestamp(time // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{moment}.{time % SECOND:09}Z".encode()
+
+
+def kubelet(records: list[Record], since: datetime | None = None, *, timestamps: bool = True) -> bytes:
+    """What the kubelet makes of a log file.
+
+    As in https://github.com/kubernetes/cri-client/blob/v0.35.0/pkg/logs/logs.go: `since` leaves out records, not lines,
+    and a line has its time before the first of them alone, whether that is left out or not.
+    """
+    out = bytearray()
+    at_line_start = True
+    for record in records:
+        if since is None or record.time >= since.timestamp() * SECOND:
+            out += (stamp(record.time) + b" " if at_line_start and timestamps else b"") + record.text
+            out += b"" if record.partial else b"\n"
+        at_line_start = not record.partial
+    return bytes(out)
+
+
+@dataclass
+class Cut:
+    """How the next connection ends: after so many bytes, by this error; in good order where there is none."""
+
+    after: int
+    error: Exception | None = None
+    said: bytes = b""
+    """What the kubelet says at the end, in place of more of the log."""
+
+
+@dataclass
+class FakeLog:
+    """A log that is written, a microsecond apart, and ends. `cuts` are for the next connections, in their order."""
+
+    records: list[Record] = field(default_factory=list)
+    ended: bool = False
+    cuts: list[Cut] = field(default_factory=list)
+    queries: list[Mapping[str, str]] = field(default_factory=list)
+    open: int = 0
+    """Connections that are open now."""
+    stuck: bool = False
+    """Connections are taken and never answered."""
+    refusals: list[Answer] = field(default_factory=list)
+    """What the next connections are answered instead."""
+    _dropped: Exception | None = None
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def of(cls, text: bytes) -> FakeLog:
+        """The whole log of a container that has ended, or does not write any more."""
+        log = cls(ended=True)
+        log.write(*text.removesuffix(b"\n").split(b"\n"))
+        return log
+
+    def write(self, *lines: bytes, partial: bool = False, step: int = 1000) -> None:
+        """Write lines, or parts of one; each is `step` nanoseconds younger than the one before."""
+        for line in lines:
+            last = self.records[-1].time if self.records else START
+            self.records.append(Record(last + step, line, partial))
+        self._news.set()
+
+    def end(self) -> None:
+        """The container has ended."""
+        self.ended = True
+        self._news.set()
+
+    def drop(self, error: Exception) -> None:
+        """The connection that is open breaks."""
+        self._dropped = error
+        self._news.set()
+
+    async def serve(self, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        """One connection, which follows the log until it has ended if that is asked for."""
+        self.queries.append(dict(query))
+        cut = self.cuts.pop(0) if self.cuts else None
+        timestamps = query.get("timestamps") == "true"
+        since = datetime.fromisoformat(query["sinceTime"]) if "sinceTime" in query else None
+        first = max(0, len(self.records) - int(query["tailLines"])) if "tailLines" in query else 0
+        if self.refusals:
+            raise StreamRefused(self.refusals.pop(0))
+        self.open += 1
+        sent = 0
+        try:
+            if self.stuck:
+                await asyncio.Event().wait()
+            yield b""
+            while True:
+                self._news.clear()
+                rest = kubelet(self.records[first:], since, timestamps=timestamps)[sent:]
+                if cut and sent + len(rest) >= cut.after:
+                    yield rest[: cut.after - sent] + cut.said
+                    if cut.error:
+                        raise cut.error
+                    return
+                yield rest
+                sent += len(rest)
+                if self.ended or query.get("follow") != "true":
+                    return
+                await self._news.wait()
+                if self._dropped:
+                    error, self._dropped = self._dropped, None
+                    raise error
+        finally:
+            self.open -= 1

@@ -1,0 +1,64 @@
+"""A Prometheus on a loopback port that answers every query with what the test has put into it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+
+class FakePrometheus:
+    """`samples` is what it knows; `status`, `headers` and `body` are said in its place where a test sets them."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.queries: list[dict[str, str]] = []
+        """The form of each query."""
+        self.credentials: str | None = None
+        """The Authorization header of the last query."""
+        self.samples: list[tuple[dict[str, str], str]] = []
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.body: bytes | None = None
+        self.gate = asyncio.Event()
+        """It answers once this is set."""
+        self.gate.set()
+
+    def knows(self, pod: str, **figures: str | float) -> None:
+        """From now on it has these figures of a pod."""
+        self.samples += [({"pod": pod, "figure": name}, str(value)) for name, value in figures.items()]
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.queries.append({name: str(value) for name, value in (await request.post()).items()})
+        self.credentials = request.headers.get("Authorization")
+        await self.gate.wait()
+        body = json.dumps(vector(*self.samples)).encode() if self.body is None else self.body
+        return web.Response(status=self.status, headers=self.headers, body=body, content_type="application/json")
+
+
+def vector(*samples: tuple[dict[str, str], str]) -> dict[str, Any]:
+    """The answer to an instant query that evaluates to these labels and values."""
+    result = [{"metric": labels, "value": [1795507200.123, value]} for labels, value in samples]
+    return {"status": "success", "data": {"resultType": "vector", "result": result}}
+
+
+@asynccontextmanager
+async def fake_prometheus() -> AsyncIterator[FakePrometheus]:
+    """One that listens meanwhile."""
+    fake = FakePrometheus()
+    app = web.Application()
+    app.router.add_post("/prefix/api/v1/query", fake.answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0]
+        fake.url = f"http://{host}:{port}/prefix/"
+        yield fake
+    finally:
+        fake.gate.set()
+        await runner.cleanup()

@@ -1,0 +1,76 @@
+"""The Terraform module, parsed once, and its variables and locals evaluated by Terraform itself.
+
+Evaluating needs no provider: `variables.tf` and `locals.tf` ask AWS for nothing, so they are copied to a directory of
+their own with an output per local value, and planned there. Nothing is created.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.terraform import tools
+from tests.terraform.hcl import MODULE, Module, load
+
+REQUIRED: dict[str, Any] = {
+    "account_id": "123456789012",
+    "admin_role_arns": ["arn:aws:iam::123456789012:role/platform-admin"],
+    "budget_emails": ["platform@example.com"],
+    "monthly_budget_usd": 5000,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a set of variables comes to: the locals by name, or Terraform's refusal."""
+
+    values: dict[str, Any]
+    refusal: str
+
+
+Evaluate = Callable[..., Evaluation]
+
+
+@pytest.fixture(scope="session")
+def module() -> Module:
+    return load()
+
+
+@pytest.fixture(scope="session")
+def evaluate(module: Module, tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
+    """A function from variables, over those without a default, to their Evaluation."""
+    directory = tmp_path_factory.mktemp("evaluate")
+    for name in ("variables.tf", "locals.tf"):
+        shutil.copy(MODULE / name, directory)
+    locals_here = load(directory).local_values
+    [version] = {settings["required_version"] for settings in module.settings}
+    outputs = [f'output "{name}" {{\n  value = local.{name}\n}}\n' for name in locals_here]
+    header = f'terraform {{\n  required_version = "{version}"\n}}\n'
+    (directory / "evaluate.tf").write_text(header + "".join(outputs), encoding="utf-8")
+    started = tools.run("terraform", "init", "-input=false", cwd=directory)
+    assert started.returncode == 0, started.stderr
+
+    def evaluated(**variables: Any) -> Evaluation:
+        (directory / "case.tfvars.json").write_text(json.dumps({**REQUIRED, **variables}), encoding="utf-8")
+        plan = ["-input=false", "-lock=false", "-var-file=case.tfvars.json", "-out=case.tfplan"]
+        planned = tools.run("terraform", "plan", *plan, cwd=directory)
+        if planned.returncode != 0:
+            return Evaluation({}, " ".join(planned.stderr.replace("\u2502", " ").split()))
+        shown = tools.run("terraform", "show", "-json", "case.tfplan", cwd=directory)
+        outputs = json.loads(shown.stdout)["planned_values"]["outputs"]
+        return Evaluation({name: output.get("value") for name, output in outputs.items()}, "")
+
+    return evaluated
+
+
+@pytest.fixture(scope="session")
+def defaults(evaluate: Evaluate) -> dict[str, Any]:
+    """The locals where only what has no default is given."""
+    found = evaluate()
+    assert found.refusal == ""
+    return found.values

@@ -1,0 +1,65 @@
+"""Every resource has the arguments that the pinned provider knows, and refers only to what is declared."""
+
+from __future__ import annotations
+
+import re
+from graphlib import TopologicalSorter
+
+import pytest
+
+from tests.terraform import provider
+from tests.terraform.hcl import MODULE, Module, parse
+
+ADDRESS = re.compile(r"(?<![\w.])((?:data\.)?aws_[a-z0-9_]+\.[a-z0-9_]+)")
+NAMED = re.compile(r"(?<![\w.])(var|local)\.([a-z0-9_]+)")
+
+
+def test_every_argument_is_one_of_the_providers(module: Module) -> None:
+    assert len(module.resources) > 40
+    assert provider.faults(module) == []
+
+
+def test_the_arguments_are_those_of_the_version_that_is_pinned(module: Module) -> None:
+    pinned = [required["aws"] for settings in module.settings for required in settings["required_providers"]]
+    assert pinned == [{"source": "hashicorp/aws", "version": provider.VERSION}]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('resource "aws_vpcs" "a" {}', "aws_vpcs.a: no such resource"),
+        ('resource "aws_subnet" "a" {\n vpc = "b"\n vpc_id = "c"\n}', "aws_subnet.a: no argument vpc"),
+        ('resource "aws_subnet" "a" {}', "aws_subnet.a: vpc_id is required"),
+        (
+            'resource "aws_launch_template" "a" {\n metadata_options {\n  http_token = "required"\n }\n}',
+            "aws_launch_template.a.metadata_options: no argument http_token",
+        ),
+        (
+            'resource "aws_flow_log" "a" {\n dynamic "destination_options" {\n  content {\n   file = 1\n  }\n }\n}',
+            "aws_flow_log.a.destination_options: no argument file",
+        ),
+    ],
+)
+def test_a_name_that_the_provider_does_not_know_is_found(text: str, fault: str) -> None:
+    assert provider.faults(parse(text)) == [fault]
+
+
+def test_whatever_is_referred_to_is_declared(module: Module) -> None:
+    text = source()
+    declared = module.resources.keys() | module.data.keys()
+    assert set(ADDRESS.findall(text)) - declared == set()
+
+    names = {"var": module.variables.keys(), "local": module.local_values.keys()}
+    assert [(kind, name) for kind, name in NAMED.findall(text) if name not in names[kind]] == []
+
+
+def test_nothing_depends_on_itself(module: Module) -> None:
+    everything = {**module.resources, **module.data}
+    graph = {address: set(ADDRESS.findall(repr(body))) - {address} for address, body in everything.items()}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(everything)
+
+
+def source() -> str:
+    """All of the module without its comments."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(MODULE.glob("*.tf")))
+    return re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)

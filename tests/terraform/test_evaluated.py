@@ -1,0 +1,153 @@
+"""Variables and what follows from them, as Terraform itself evaluates them: bad input is refused, and by its name."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from itertools import combinations
+from typing import Any
+
+import pytest
+
+from tests.terraform.conftest import REQUIRED, Evaluate
+from tests.terraform.hcl import Module
+
+GPU_POOL = {
+    "instance_type": "p5.48xlarge",
+    "cpu": 180,
+    "memory_gib": 1800,
+    "gpus": 8,
+    "gpu_type": "h100",
+    "max_nodes": 1,
+}
+ADMIN = REQUIRED["admin_role_arns"][0]
+
+
+def pools(**changes: Any) -> dict[str, Any]:
+    return {"pools": {"h100": {**GPU_POOL, **changes}}}
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "an account that is none": ({"account_id": "1234"}, "account_id"),
+    "another partition's region": ({"region": "us-gov-west-1"}, "region"),
+    "one zone": ({"availability_zones": ["us-east-1a"]}, "availability_zones"),
+    "the same zone twice": ({"availability_zones": ["us-east-1a", "us-east-1a"]}, "availability_zones"),
+    "a zone of another region": ({"availability_zones": ["us-east-1a", "eu-west-1a"]}, "availability_zones"),
+    "a name with capitals": ({"name": "Runway"}, "name"),
+    "public addresses in the VPC": ({"vpc_cidr": "52.0.0.0/16"}, "vpc_cidr"),
+    "a VPC that is too small for the plan": ({"vpc_cidr": "10.80.0.0/20"}, "vpc_cidr"),
+    "the internet at the private endpoint": ({"api_private_cidrs": ["0.0.0.0/0"]}, "api_private_cidrs"),
+    "a public network at the private endpoint": ({"api_private_cidrs": ["52.1.0.0/16"]}, "api_private_cidrs"),
+    "the internet at the public endpoint": ({"api_public_cidrs": ["0.0.0.0/0"]}, "api_public_cidrs"),
+    "half of the internet at the public endpoint": ({"api_public_cidrs": ["0.0.0.0/1"]}, "api_public_cidrs"),
+    "no administrator": ({"admin_role_arns": []}, "admin_role_arns"),
+    "a user as administrator": ({"admin_role_arns": ["arn:aws:iam::123456789012:user/a"]}, "admin_role_arns"),
+    "an administrator who only reads": ({"viewer_role_arns": [ADMIN]}, "viewer_role_arns"),
+    "a patch version": ({"kubernetes_version": "1.35.4"}, "kubernetes_version"),
+    "an add-on that is not installed": ({"addon_versions": {"aws-ebs-csi-driver": "v1"}}, "addon_versions"),
+    "logs for a month": ({"log_retention_days": 30}, "log_retention_days"),
+    "a single system node": (
+        {"system_nodes": {"instance_type": "m6i.xlarge", "count": 1, "disk_gib": 100}},
+        "system_nodes",
+    ),
+    "no pool": ({"pools": {}}, "pools"),
+    "a pool called system": ({"pools": {"system": GPU_POOL}}, "system"),
+    "a pool without a bound": (pools(max_nodes=0), "max_nodes"),
+    "a pool that could buy anything": (pools(max_nodes=1000), "max_nodes"),
+    "GPUs without a type": (pools(gpu_type=None), "gpu_type"),
+    "a type without GPUs": (pools(gpus=0), "gpu_type"),
+    "half a GPU": (pools(gpus=0.5), "gpus"),
+    "a disk that images alone would fill": (pools(disk_gib=20), "disk_gib"),
+    "half a CPU": (pools(cpu=0.5), "cpu"),
+    "a repository with capitals": ({"repositories": ["Runway"]}, "repositories"),
+    "a budget of nothing": ({"monthly_budget_usd": 0}, "monthly_budget_usd"),
+    "an alarm that nobody hears": ({"budget_emails": []}, "budget_emails"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_variable_is_refused_by_name(case: str, evaluate: Evaluate) -> None:
+    variables, named = REFUSED[case]
+    refusal = evaluate(**variables).refusal
+    assert "Invalid value for variable" in refusal
+    assert named in refusal.partition("Invalid value for variable")[2]
+
+
+def test_every_variable_that_is_validated_is_tried(module: Module) -> None:
+    validated = {name for name, body in module.variables.items() if "validation" in body}
+    tried = {name for variables, _ in REFUSED.values() for name in variables}
+    assert validated - tried == set()
+
+
+def test_every_variable_and_output_is_described_and_typed(module: Module) -> None:
+    assert [name for name, body in module.variables.items() if not {"description", "type"} <= body.keys()] == []
+    assert [name for name, body in module.outputs.items() if "description" not in body] == []
+    without_default = {name for name, body in module.variables.items() if "default" not in body}
+    assert without_default == REQUIRED.keys()
+
+
+def test_the_subnets_lie_in_the_vpc_and_do_not_overlap(evaluate: Evaluate) -> None:
+    values = evaluate(vpc_cidr="172.20.0.0/16").values
+    subnets = [IPv4Network(cidr) for kind in ("private_subnets", "public_subnets") for cidr in values[kind].values()]
+    assert len(subnets) == 6
+    assert all(subnet.subnet_of(IPv4Network("172.20.0.0/16")) for subnet in subnets)
+    assert not any(one.overlaps(other) for one, other in combinations(subnets, 2))
+
+
+def test_each_zone_has_its_own_way_out_unless_one_was_asked_for(evaluate: Evaluate, defaults: dict[str, Any]) -> None:
+    assert defaults["nat_zone"] == {f"us-east-1{zone}": f"us-east-1{zone}" for zone in "abc"}
+    shared = evaluate(single_nat_gateway=True).values["nat_zone"]
+    assert shared == {f"us-east-1{zone}": "us-east-1a" for zone in "abc"}
+
+
+def test_a_gpu_pool_gets_drivers_and_a_taint(evaluate: Evaluate) -> None:
+    group = evaluate(**pools(spot=True)).values["node_groups"]["h100"]
+    assert group["ami_type"] == "AL2023_x86_64_NVIDIA"
+    assert group["capacity_type"] == "SPOT"
+    assert group["taint"] == {"key": "nvidia.com/gpu", "value": "true"}
+    assert group["labels"] == {"runway.internal/pool": "h100", "k8s.amazonaws.com/accelerator": "h100"}
+
+
+def test_a_pool_without_gpus_keeps_other_pods_out_too(defaults: dict[str, Any]) -> None:
+    group = defaults["node_groups"]["cpu"]
+    assert group["ami_type"] == "AL2023_x86_64_STANDARD"
+    assert group["capacity_type"] == "ON_DEMAND"
+    assert group["taint"] == {"key": "runway.internal/pool", "value": "cpu"}
+
+
+def test_only_gpu_nodes_get_the_gpu_setup(defaults: dict[str, Any]) -> None:
+    assert defaults["launch_templates"] == {
+        "system": {"disk_gib": 100, "gpu": False},
+        "cpu": {"disk_gib": 200, "gpu": False},
+        "a10g": {"disk_gib": 200, "gpu": True},
+    }
+
+
+def test_the_autoscaler_learns_what_a_node_will_be_before_there_is_one(defaults: dict[str, Any]) -> None:
+    """https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/cloudprovider/aws/README.md"""
+    prefix = "k8s.io/cluster-autoscaler/node-template/"
+    tags = [tag for tag in defaults["autoscaler_tags"].values() if tag["group"] == "a10g"]
+    assert {tag["key"].removeprefix(prefix): tag["value"] for tag in tags} == {
+        "label/runway.internal/pool": "a10g",
+        "label/k8s.amazonaws.com/accelerator": "a10g",
+        "taint/nvidia.com/gpu": "true:NoSchedule",
+        "resources/cpu": "46",
+        "resources/memory": "164Gi",
+        "resources/ephemeral-storage": "160Gi",
+        "resources/nvidia.com/gpu": "4",
+    }
+    cpu = {tag["key"] for tag in defaults["autoscaler_tags"].values() if tag["group"] == "cpu"}
+    assert f"{prefix}resources/ephemeral-storage" in cpu
+    assert f"{prefix}resources/nvidia.com/gpu" not in cpu
+
+
+def test_tags_keep_the_length_that_aws_allows(evaluate: Evaluate) -> None:
+    """https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html"""
+    tags = evaluate(pools={"p" * 30: GPU_POOL}).values["autoscaler_tags"].values()
+    assert max(len(tag["key"]) for tag in tags) <= 128
+    assert max(len(tag["value"]) for tag in tags) <= 256
+
+
+def test_the_bill_is_watched_before_and_after_the_limit(defaults: dict[str, Any]) -> None:
+    alarms = {(alarm["type"], alarm["threshold"]) for alarm in defaults["budget_alarms"].values()}
+    assert {("FORECASTED", 100), ("ACTUAL", 80), ("ACTUAL", 100)} <= alarms
+    assert len(alarms) <= 5, "AWS takes five notifications a budget"

@@ -1,0 +1,131 @@
+"""infra/kubernetes is the other half of the cluster: the nodes, names and versions in it are those of Terraform."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import yaml
+
+from runway.policy import load_policy
+from tests.terraform.hcl import CHECKOUT, Module
+from tests.terraform.test_policy import EXAMPLE, NOMINAL
+
+DIRECTORY = CHECKOUT / "infra" / "kubernetes"
+PINNED = re.compile(r"^[a-z0-9.-]+\.[a-z]+/[a-z0-9/-]+:v?[0-9]+\.[0-9]+\.[0-9]+[-a-z0-9.]*$")
+DAEMONS = ("nvidia-device-plugin", "dcgm-exporter")
+
+Manifest = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def manifests() -> dict[tuple[str, str], Manifest]:
+    """Every object of the kustomization, by kind and name."""
+    kustomization = yaml.safe_load((DIRECTORY / "kustomization.yaml").read_text(encoding="utf-8"))
+    found = [
+        manifest
+        for name in kustomization["resources"]
+        for manifest in yaml.safe_load_all((DIRECTORY / name).read_text(encoding="utf-8"))
+    ]
+    return {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in found}
+
+
+def test_every_file_is_applied() -> None:
+    for directory in (DIRECTORY, DIRECTORY / "monitoring"):
+        files = {path.name for path in directory.glob("*.yaml")} - {"kustomization.yaml"}
+        assert set(yaml.safe_load((directory / "kustomization.yaml").read_text())["resources"]) == files
+
+
+def test_images_are_pinned_to_a_version(manifests: dict[tuple[str, str], Manifest]) -> None:
+    images = [container(manifest)["image"] for manifest in manifests.values() if "template" in manifest.get("spec", {})]
+    assert len(images) == 3
+    assert [image for image in images if not PINNED.match(image)] == []
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_gpu_daemons_run_on_every_gpu_node(
+    name: str, manifests: dict[tuple[str, str], Manifest], defaults: dict[str, Any]
+) -> None:
+    pod = manifests["DaemonSet", name]["spec"]["template"]["spec"]
+    [term] = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    [expression] = term["matchExpressions"]
+    assert expression["operator"] == "Exists"
+    tolerated = [(toleration["key"], toleration["operator"], toleration["effect"]) for toleration in pod["tolerations"]]
+    for group in defaults["node_groups"].values():
+        assert (expression["key"] in group["labels"]) == group["gpu"]
+        assert ((group["taint"]["key"], "Exists", "NoSchedule") in tolerated) == group["gpu"]
+
+
+def test_gpus_are_handed_over_as_mounts(manifests: dict[tuple[str, str], Manifest]) -> None:
+    environment = variables(manifests["DaemonSet", "nvidia-device-plugin"])
+    assert environment["DEVICE_LIST_STRATEGY"] == "volume-mounts"
+
+
+def test_the_autoscaler_is_the_clusters_version_name_region_and_identity(
+    manifests: dict[tuple[str, str], Manifest], module: Module
+) -> None:
+    autoscaler = manifests["Deployment", "cluster-autoscaler"]
+    default = {name: body.get("default") for name, body in module.variables.items()}
+    assert container(autoscaler)["image"].rpartition(":")[2].startswith(f"v{default['kubernetes_version']}.")
+    assert flags(autoscaler)["node-group-auto-discovery"].endswith(f"k8s.io/cluster-autoscaler/{default['name']}")
+    assert variables(autoscaler)["AWS_REGION"] == default["region"]
+
+    association = module.the("aws_eks_pod_identity_association")
+    assert autoscaler["metadata"]["namespace"] == association["namespace"]
+    assert autoscaler["spec"]["template"]["spec"]["serviceAccountName"] == association["service_account"]
+
+
+def test_the_autoscaler_runs_where_no_job_does(
+    manifests: dict[tuple[str, str], Manifest], module: Module, defaults: dict[str, Any]
+) -> None:
+    selector = manifests["Deployment", "cluster-autoscaler"]["spec"]["template"]["spec"]["nodeSelector"]
+    assert selector == {defaults["pool_label"]: "system"}
+    assert module.resources["aws_eks_node_group.system"]["labels"] == {"${(local.pool_label)}": "system"}
+
+
+def test_the_autoscaler_never_takes_a_node_from_a_running_job(manifests: dict[tuple[str, str], Manifest]) -> None:
+    """A node is a candidate below the threshold only, and the smallest job on the largest node is above it.
+
+    https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md#how-does-scale-down-work
+    """
+    given = flags(manifests["Deployment", "cluster-autoscaler"])
+    smallest = load_policy(EXAMPLE).limits.cpu.min
+    largest = max(cpus * 1000 for cpus, _, _ in NOMINAL.values())
+    threshold = Decimal(given["scale-down-utilization-threshold"])
+    assert 0 < threshold < Decimal(smallest) / largest
+    assert 0 < Decimal(given["scale-down-gpu-utilization-threshold"]) < Decimal(1) / 16
+    assert given["ignore-daemonsets-utilization"] == "true"
+
+
+def test_the_autoscaler_reads_no_secret_and_has_no_wildcard(manifests: dict[tuple[str, str], Manifest]) -> None:
+    for kind in ("ClusterRole", "Role"):
+        for rule in manifests[kind, "cluster-autoscaler"]["rules"]:
+            assert "secrets" not in rule["resources"]
+            assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+
+
+def test_the_exporters_metrics_are_scraped_by_their_own_names(manifests: dict[tuple[str, str], Manifest]) -> None:
+    monitor = yaml.safe_load((DIRECTORY / "monitoring" / "dcgm-exporter.yaml").read_text(encoding="utf-8"))
+    service = manifests["Service", "dcgm-exporter"]
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert monitor["metadata"]["namespace"] == service["metadata"]["namespace"]
+    assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+    assert endpoint["honorLabels"] is True, "the pod that holds the GPU, not the exporter's own"
+
+
+def container(manifest: Manifest) -> Manifest:
+    [only] = manifest["spec"]["template"]["spec"]["containers"]
+    assert isinstance(only, dict)
+    return only
+
+
+def variables(manifest: Manifest) -> dict[str, str]:
+    return {variable["name"]: variable["value"] for variable in container(manifest)["env"] if "value" in variable}
+
+
+def flags(manifest: Manifest) -> dict[str, str]:
+    given = [flag.removeprefix("--").partition("=") for flag in container(manifest)["command"] if flag.startswith("--")]
+    return {name: value for name, _, value in given}

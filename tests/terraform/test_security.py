@@ -1,0 +1,216 @@
+"""What must hold of the module whatever the linters think: nodes, access, encryption, network, permissions, money."""
+
+from __future__ import annotations
+
+import email
+import re
+from typing import Any
+
+import pytest
+
+from tests.terraform.hcl import MODULE, Body, Module
+
+EVERYWHERE = {"0.0.0.0/0", "::/0"}
+READ_ONLY = re.compile(r"^[a-z0-9]+:(Describe|Get|List)[A-Za-z]+$")
+
+
+def test_nodes_ask_their_metadata_by_token_and_pods_cannot(module: Module) -> None:
+    for address, template in module.of_type("aws_launch_template").items():
+        [options] = template["metadata_options"]
+        assert options == {"http_endpoint": "enabled", "http_tokens": "required", "http_put_response_hop_limit": 1}, (
+            address
+        )
+
+
+def test_disks_of_nodes_are_encrypted_gp3(module: Module) -> None:
+    for address, template in module.of_type("aws_launch_template").items():
+        for mapping in template["block_device_mappings"]:
+            [disk] = mapping["ebs"]
+            assert (disk["encrypted"], disk["volume_type"], disk["delete_on_termination"]) == (True, "gp3", True), (
+                address
+            )
+
+
+def test_nodes_have_private_addresses_only(module: Module) -> None:
+    for address, group in module.of_type("aws_eks_node_group").items():
+        assert group["subnet_ids"] == "${[for subnet in aws_subnet.private : subnet.id]}", address
+        assert "remote_access" not in group, address
+    assert [name for name, subnet in module.of_type("aws_subnet").items() if subnet["map_public_ip_on_launch"]] == []
+    assert all("network_interfaces" not in template for template in module.of_type("aws_launch_template").values())
+
+
+@pytest.mark.parametrize(("group", "key"), [("system", '"system"'), ("jobs", "each.key")])
+def test_every_group_uses_its_launch_template(group: str, key: str, module: Module) -> None:
+    [used] = module.resources[f"aws_eks_node_group.{group}"]["launch_template"]
+    assert used["id"] == f"${{aws_launch_template.node[{key}].id}}"
+
+
+def test_job_groups_start_at_zero_and_keep_other_pods_out(module: Module) -> None:
+    group = module.resources["aws_eks_node_group.jobs"]
+    [scaling], [taint], [lifecycle] = group["scaling_config"], group["taint"], group["lifecycle"]
+    assert (scaling["min_size"], scaling["desired_size"]) == (0, 0)
+    assert taint["effect"] == "NO_SCHEDULE"
+    assert lifecycle["ignore_changes"] == ["${scaling_config[0].desired_size}"], (
+        "an apply must not take nodes from jobs"
+    )
+    assert "taint" not in module.resources["aws_eks_node_group.system"], "CoreDNS tolerates no taint"
+
+
+def test_the_control_plane_is_private_logged_and_encrypted(module: Module) -> None:
+    cluster = module.the("aws_eks_cluster")
+    [network], [access], [encryption] = cluster["vpc_config"], cluster["access_config"], cluster["encryption_config"]
+    assert network["endpoint_private_access"] is True
+    assert network["endpoint_public_access"] == "${length(var.api_public_cidrs) > 0}"
+    assert access == {"authentication_mode": "API", "bootstrap_cluster_creator_admin_permissions": False}
+    assert set(cluster["enabled_cluster_log_types"]) == {
+        "api", "audit", "authenticator", "controllerManager", "scheduler",
+    }  # fmt: skip
+    assert encryption["resources"] == ["secrets"]
+    assert encryption["provider"] == [{"key_arn": "${aws_kms_key.cluster.arn}"}]
+
+
+def test_network_policies_are_enforced(module: Module) -> None:
+    addon = module.resources["aws_eks_addon.vpc_cni"]
+    assert addon["configuration_values"] == '${jsonencode({enableNetworkPolicy = "true"})}'
+
+
+def test_keys_rotate_and_logs_are_kept_encrypted(module: Module) -> None:
+    assert all(key["enable_key_rotation"] is True for key in module.of_type("aws_kms_key").values())
+    for address, group in module.of_type("aws_cloudwatch_log_group").items():
+        assert group["kms_key_id"] == "${aws_kms_key.logs.arn}", address
+        assert group["retention_in_days"] == "${var.log_retention_days}", address
+
+
+def test_the_vpc_logs_its_flows(module: Module) -> None:
+    flows = module.the("aws_flow_log")
+    assert (flows["vpc_id"], flows["traffic_type"]) == ("${aws_vpc.this.id}", "ALL")
+
+
+def test_nothing_comes_in_from_everywhere(module: Module) -> None:
+    rules = module.of_type("aws_vpc_security_group_ingress_rule")
+    assert [name for name, rule in rules.items() if EVERYWHERE & {rule.get("cidr_ipv4"), rule.get("cidr_ipv6")}] == []
+    assert {rule["from_port"] for rule in rules.values()} == {rule["to_port"] for rule in rules.values()} == {443}
+    assert not {"ingress", "egress"} & module.the("aws_default_security_group").keys()
+    elsewhere = {"aws_security_group", "aws_security_group_rule", "aws_network_acl_rule"}
+    assert [address for address in module.resources if address.split(".")[0] in elsewhere] == []
+
+
+def test_a_service_cannot_find_a_public_subnet_for_a_load_balancer(module: Module) -> None:
+    assert all("kubernetes.io/role/elb" not in subnet["tags"] for subnet in module.of_type("aws_subnet").values())
+
+
+def test_no_permission_is_a_wildcard_on_everything(module: Module) -> None:
+    """Key policies apart: there "*" is the key itself (and each statement names its principal)."""
+    for address, statement in statements(module):
+        assert "not_actions" not in statement, address
+        assert "not_resources" not in statement, address
+        if "principals" in statement:
+            continue
+        actions, resources = statement["actions"], statement["resources"]
+        assert [action for action in actions if "*" in action] == [], address
+        if "*" in resources:
+            assert [action for action in actions if not READ_ONLY.match(action)] == [], address
+
+
+def test_only_the_accounts_own_services_may_assume_a_role(module: Module) -> None:
+    trusts = [(address, statement) for address, statement in statements(module) if address.endswith("_trust")]
+    assert len(trusts) == 4
+    for address, statement in trusts:
+        [principal] = statement["principals"]
+        assert principal["type"] == "Service", address
+        checked = {condition["variable"]: condition["values"] for condition in statement.get("condition", [])}
+        if principal["identifiers"] != ["ec2.amazonaws.com"]:  # EC2 acts for the instance's own account only
+            assert checked["aws:SourceAccount"] == ["${var.account_id}"], address
+
+
+def test_the_key_of_logs_is_for_our_log_groups_only(module: Module) -> None:
+    [services] = module.data["data.aws_iam_policy_document.key_of_logs"]["statement"]
+    [condition] = services["condition"]
+    assert condition["variable"] == "kms:EncryptionContext:aws:logs:arn"
+    assert all(value.startswith("arn:aws:logs:${var.region}:${var.account_id}:") for value in condition["values"])
+
+
+def test_the_autoscaler_can_touch_only_its_own_groups(module: Module) -> None:
+    document = module.data["data.aws_iam_policy_document.autoscaler"]
+    [writing] = [
+        statement for statement in document["statement"] if not all(READ_ONLY.match(a) for a in statement["actions"])
+    ]
+    [condition] = writing["condition"]
+    assert condition["variable"] == "aws:ResourceTag/k8s.io/cluster-autoscaler/${var.name}"
+    assert condition["values"] == ["owned"]
+    assert set(writing["actions"]) == {
+        "autoscaling:SetDesiredCapacity",
+        "autoscaling:TerminateInstanceInAutoScalingGroup",
+    }
+
+
+def test_roles_have_the_managed_policies_that_aws_requires_and_no_more(module: Module) -> None:
+    attached = module.of_type("aws_iam_role_policy_attachment")
+    arns = {address.rpartition(".")[2]: attachment["policy_arn"] for address, attachment in attached.items()}
+    assert arns == {
+        "cluster": "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy",
+        "node": "arn:aws:iam::aws:policy/${each.value}",
+        "vpc_cni": "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy",
+    }
+    nodes = attached["aws_iam_role_policy_attachment.node"]["for_each"]
+    assert nodes == '${toset(["AmazonEC2ContainerRegistryPullOnly", "AmazonEKSWorkerNodePolicy"])}'
+
+
+def test_runway_and_its_jobs_have_no_permission_in_aws(module: Module) -> None:
+    associations = module.of_type("aws_eks_pod_identity_association")
+    holders = {(body["namespace"], body["service_account"]) for body in associations.values()}
+    assert holders == {("kube-system", "cluster-autoscaler")}
+    by_addon = [
+        body for addon in module.of_type("aws_eks_addon").values() for body in addon.get("pod_identity_association", [])
+    ]
+    assert [body["service_account"] for body in by_addon] == ["aws-node"]
+    assert "aws_iam_openid_connect_provider.this" not in module.resources
+    assert [address for address in module.resources if address.startswith(("aws_iam_user", "aws_iam_access_key"))] == []
+
+
+def test_images_cannot_be_replaced_and_are_scanned(module: Module) -> None:
+    repository = module.the("aws_ecr_repository")
+    assert repository["image_tag_mutability"] == "IMMUTABLE"
+    assert repository["image_scanning_configuration"] == [{"scan_on_push": True}]
+    assert repository["encryption_configuration"] == [{"encryption_type": "KMS"}]
+    assert "force_delete" not in repository
+    assert module.the("aws_ecr_lifecycle_policy")["for_each"] == "${aws_ecr_repository.this}"
+
+
+def test_somebody_is_told_of_the_bill(module: Module) -> None:
+    budget = module.the("aws_budgets_budget")
+    assert (budget["budget_type"], budget["time_unit"]) == ("COST", "MONTHLY")
+    [dynamic] = budget["dynamic"]
+    assert dynamic["notification"]["for_each"] == "${local.budget_alarms}"
+    [content] = dynamic["notification"]["content"]
+    assert content["subscriber_email_addresses"] == "${var.budget_emails}"
+
+
+def test_the_state_is_encrypted_and_locked(module: Module) -> None:
+    [backend] = [backend for settings in module.settings for backend in settings["backend"]]
+    assert backend == {"s3": {"encrypt": True, "use_lockfile": True}}
+
+
+def test_terraform_talks_to_aws_alone(module: Module) -> None:
+    """A provider that is configured from the cluster that the same apply makes is the classic way to a broken plan."""
+    assert module.providers.keys() == {"aws"}
+    assert module.providers["aws"]["allowed_account_ids"] == ["${var.account_id}"]
+    assert module.modules == {}
+
+
+@pytest.mark.parametrize("flag", ["envvar-when-unprivileged=false", "as-volume-mounts=true"])
+def test_gpu_nodes_let_no_container_choose_its_gpus(flag: str, module: Module) -> None:
+    user_data = module.resources["aws_launch_template.node"]["user_data"]
+    assert user_data == '${each.value.gpu ? base64encode(file("${path.module}/gpu-node.mime")) : null}'
+    message = email.message_from_string((MODULE / "gpu-node.mime").read_text(encoding="utf-8"))
+    assert message.is_multipart()
+    [part] = [part for part in message.walk() if not part.is_multipart()]
+    assert part.get_content_type() == "text/x-shellscript"
+    script = str(part.get_payload())
+    assert script.startswith("#!/bin/bash\n")
+    assert f"nvidia-ctk config --in-place --set accept-nvidia-visible-devices-{flag}\n" in script
+
+
+def statements(module: Module) -> list[tuple[str, Body]]:
+    documents: dict[str, Any] = module.of_type("aws_iam_policy_document")
+    return [(address, statement) for address, document in documents.items() for statement in document["statement"]]

@@ -1,0 +1,99 @@
+"""The store of warnings: what is kept of them, for whom they are news, and that there is an end to them."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runway.cluster.store import Key
+from runway.cluster.warnings import PER_OBJECT, PER_REASON, Warnings
+from runway.objects import Event, ObjectReference
+from tests.support.builders import JOB, NAMESPACE, job, pod, warning
+
+KEY = Key(NAMESPACE, JOB)
+
+
+def about(kind: str, namespace: str, name: str = JOB, event: str = "e") -> Event:
+    found = warning(job(), "Failed", "it failed")
+    metadata = msgspec.structs.replace(found.metadata, name=event)
+    return msgspec.structs.replace(
+        found, metadata=metadata, involved_object=ObjectReference(kind, namespace, name, "some-uid")
+    )
+
+
+def reasons(kept: Warnings) -> list[str | None]:
+    return [event.reason for event in kept.about(job(), [pod()])]
+
+
+def test_a_warning_is_found_by_its_job_and_by_the_jobs_pods_oldest_first() -> None:
+    kept = Warnings([NAMESPACE])
+    assert kept.put(warning(pod(), "Failed", "no such image", at=20)) == KEY
+    assert kept.put(warning(job(), "FailedCreate", "exceeded quota", at=10)) == KEY
+    assert reasons(kept) == ["FailedCreate", "Failed"]
+
+
+def test_one_of_an_earlier_job_or_pod_of_the_same_name_is_not_shown() -> None:
+    kept = Warnings([NAMESPACE])
+    kept.put(warning(job(uid="uid-of-another"), "FailedCreate", "exceeded quota"))
+    assert reasons(kept) == []
+
+
+def test_only_jobs_and_pods_of_tenants_are_kept() -> None:
+    kept = Warnings([NAMESPACE])
+    for event in (about("Node", NAMESPACE), about("Pod", "kube-system"), about("Job", "")):
+        assert kept.put(event) is None
+    assert len(kept) == 0
+
+
+def test_one_told_again_takes_the_place_of_itself_and_one_that_faded_is_gone() -> None:
+    kept = Warnings([NAMESPACE])
+    first = warning(job(), "FailedCreate", "first")
+    again = msgspec.structs.replace(first, message="again")
+    kept.put(first)
+    kept.put(again)
+    assert [event.message for event in kept.about(job(), [])] == ["again"]
+    assert kept.drop(again) == KEY
+    assert kept.drop(again) is None
+    assert reasons(kept) == []
+
+
+def test_the_newest_of_a_reason_are_kept_and_do_not_drive_other_reasons_out() -> None:
+    kept = Warnings([NAMESPACE])
+    kept.put(warning(pod(), "Failed", "registry says no", at=1))
+    for at in range(2, 40):
+        kept.put(warning(pod(), "BackOff", f"try {at}", at=at))
+    assert reasons(kept) == ["Failed", *["BackOff"] * PER_REASON]
+    assert kept.about(job(), [pod()])[-1].message == "try 39"
+
+
+def test_a_list_replaces_everything_and_names_only_the_jobs_it_has_news_of() -> None:
+    kept = Warnings([NAMESPACE])
+    other = job("rw-" + "b" * 20, uid="other")
+    same, fades, comes = warning(other, "A", "same"), warning(job(), "B", "fades"), warning(job(), "C", "comes")
+    kept.replace([same, fades])
+    assert kept.replace([same, comes]) == {KEY}
+    assert reasons(kept) == ["C"]
+    assert kept.replace([same, comes]) == set()
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30), st.booleans()), max_size=200))
+def test_whatever_comes_there_is_an_end_to_it(history: list[tuple[int, int, bool]]) -> None:
+    most, kept = 20, Warnings([NAMESPACE], 20)
+    for item, number, drop in history:
+        event = about("Pod", NAMESPACE, f"{JOB}-{item}", f"{item}.{number}")
+        unnamed = ObjectReference("Pod", NAMESPACE, f"{JOB}-{item}")
+        event = msgspec.structs.replace(event, reason=f"reason {number % 7}", involved_object=unnamed)
+        (kept.drop if drop else kept.put)(event)
+        found = [len(kept.about(job(), [pod(f"{JOB}-{n}")])) for n in range(6)]
+        assert sum(found) == len(kept) <= most
+        assert max(found) <= PER_OBJECT
+
+
+def test_the_oldest_of_all_goes_first() -> None:
+    kept = Warnings([NAMESPACE], 3)
+    for number in range(5):
+        kept.put(about("Pod", NAMESPACE, f"{JOB}-{number}", f"e{number}"))
+    assert len(kept) == 3
+    assert kept.drop(about("Pod", NAMESPACE, f"{JOB}-0", "e0")) is None
+    assert kept.drop(about("Pod", NAMESPACE, f"{JOB}-4", "e4")) == KEY
