@@ -22,7 +22,7 @@ pytestmark = pytest.mark.cluster
 
 STAY = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
 LOST_SECONDS = 120.0
-"""The node controller waits 50 s before it calls a silent node unknown, and pods are collected every 20 s."""
+"""The local node controller waits 20 s before it calls a silent node unknown, and pods are collected every 20 s."""
 
 
 def lasting(seconds: int) -> str:
