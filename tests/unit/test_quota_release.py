@@ -96,6 +96,7 @@ def test_a_success_is_timed_once_from_its_containers_end(world: World) -> None:
     assert released(metrics) == (1, 0.25)
     world.clock.late = 7
     world.server.complete("rw-1")
+    world.loop.wait(1)
     world.server.remove_pod(pod)
     world.server.delete_job("rw-1")
     world.loop.wait(1)
