@@ -15,7 +15,7 @@ import yaml
 from deploy.rules import OBSERVABILITY, rule_file
 from runway.telemetry.metrics import GAUGES, Metrics
 
-DOCS = OBSERVABILITY.parents[1] / "docs" / "operations.md"
+DOCS = OBSERVABILITY.parents[1] / "docs" / "runbooks.md"
 FOREIGN = {"DCGM_FI_DEV_GPU_UTIL"}
 """What others export. https://docs.nvidia.com/datacenter/dcgm/latest/gpu-telemetry/dcgm-exporter.html"""
 RUNBOOK = ("**Means.**", "**Look.**", "**Do.**", "**Escalate**")
@@ -103,7 +103,7 @@ def test_series_of_the_tests_are_series_that_are_exported() -> None:
 
 
 def test_every_alert_has_a_runbook(alert: Json) -> None:
-    _, anchor = alert["annotations"]["runbook_url"].split("docs/operations.md#")
+    _, anchor = alert["annotations"]["runbook_url"].split("docs/runbooks.md#")
     section = sections()[anchor]
     for part in RUNBOOK:
         assert part in section, f"{anchor}: {part} is missing"
@@ -140,6 +140,6 @@ def exported() -> dict[str, set[str]]:
 
 
 def sections() -> dict[str, str]:
-    """The sections of the operations document by their anchors, as GitHub makes them of titles of one word."""
+    """The sections of the runbooks by their anchors, as GitHub makes them of titles of one word."""
     parts = re.split(r"^#{2,3} (.+)$", DOCS.read_text(), flags=re.MULTILINE)
     return {title.lower().replace(" ", "-"): body for title, body in zip(parts[1::2], parts[2::2], strict=True)}
