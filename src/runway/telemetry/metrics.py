@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -46,6 +46,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # CPU, memory, start and open files of this process, under the names that all clients of Prometheus share.
+        # https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
+        ProcessCollector(registry=self.registry)
         self.submissions = Counter(
             "runway_submissions_total",
             "Submissions by outcome: created, replayed, or the code of the refusal",
@@ -110,11 +113,13 @@ class Metrics:
     def count_from_zero(
         self, tenants: Iterable[str], *, states: Sequence[str], failures: Sequence[tuple[str, str]]
     ) -> None:
-        """Show the counters of finished jobs before the first: a series that begins at 1 has not increased.
+        """Show the counters of each tenant's jobs before the first: a series that begins at 1 has not increased.
 
         https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics
         """
         for tenant in tenants:
+            self.submissions.labels(tenant, "created")
+            self.rate_limited.labels(tenant)
             self.actual_cost.labels(tenant)
             for state in states:
                 self.jobs_finished.labels(tenant, state)
