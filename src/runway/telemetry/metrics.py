@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+_CUT_TO_SECONDS = (1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -36,6 +37,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_record_lag_seconds": ("For how long the job has been over that has waited longest for its record", ()),
     "runway_synced": ("1 once everything was listed", ()),
     "runway_is_writer": ("1 where this process may write", ()),
+    "runway_submissions_stopped": ("1 while an operator has stopped all submissions", ()),
     "runway_tenant_info": ("Always 1: the namespace of each tenant", ("tenant", "namespace")),
 }
 """Read at the scrape: resources in GPUs, CPUs, bytes and jobs."""
@@ -72,6 +74,11 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.internal_errors = Counter(
+            "runway_internal_errors_total",
+            "Requests that met a defect of Runway's own: answered 500, or broken off where the answer had begun",
+            registry=self.registry,
+        )
         self.corrections = Counter(
             "runway_resync_corrections_total",
             "Records that a list found other than the watch had left them",
@@ -86,6 +93,13 @@ class Metrics:
             "Calls to Kubernetes that have ended by outcome: ok, missing, conflict, expired, refused (another 4xx), "
             "not_done (no connection, or 429), ambiguous (no answer, or 5xx), too_busy (never sent)",
             ("verb", "kind", "outcome"),
+            registry=self.registry,
+        )
+        self.quota_release_seconds = Histogram(
+            "runway_quota_release_seconds",
+            "Seconds from a job's end as Kubernetes dates it (a successful container's end, else the Job's verdict) to "
+            "the release of its quota. Those times are other clocks' and cut to whole seconds: up to 1 s too long",
+            buckets=_CUT_TO_SECONDS,
             registry=self.registry,
         )
         self.records = Counter(
