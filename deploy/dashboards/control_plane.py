@@ -16,7 +16,7 @@ def dashboard() -> Dashboard:
         "Runway / Control plane",
         "Runway's own health: latency, its calls to Kubernetes, what it knows and how old that is.",
         [
-            ("Answers", _answers()),
+            ("Answers", [*_answers(), *_releases_and_defects()]),
             ("Kubernetes", _kubernetes()),
             ("What it knows", _knowledge()),
             ("The process", _process()),
@@ -24,8 +24,10 @@ def dashboard() -> Dashboard:
     )
 
 
-def _quantile(quantile: float, metric: str, label: str) -> str:
-    return f"histogram_quantile({quantile}, sum by (le, {label}) (rate({metric}_bucket[$__rate_interval])))"
+def _quantile(quantile: float, metric: str, *by: str) -> str:
+    return (
+        f"histogram_quantile({quantile}, sum by ({', '.join(('le', *by))}) (rate({metric}_bucket[$__rate_interval])))"
+    )
 
 
 def _answers() -> list[Panel]:
@@ -57,6 +59,27 @@ def _answers() -> list[Panel]:
             f"the caller. {see('RunwaySubmissionsFailing')}",
             "reqps",
             ("sum by (status) (rate(runway_http_request_seconds_count[$__rate_interval]))", "{{status}}"),
+        ),
+    ]
+
+
+def _releases_and_defects() -> list[Panel]:
+    return [
+        graph(
+            "Release of quota after a job's end",
+            "From the end as Kubernetes dates it, which is cut to whole seconds, until the quota was free again. Long: "
+            f"pods that end slowly, or old news. {see('RunwayWatchStale', 'RunwayGpusHeldByTerminating')}",
+            "s",
+            (_quantile(0.5, "runway_quota_release_seconds"), "median"),
+            (_quantile(0.99, "runway_quota_release_seconds"), "p99"),
+        ),
+        graph(
+            "Defects, last 30 min",
+            "Requests that Runway itself failed: answered 500, or broken off. It must be 0; the log has a traceback of "
+            f"each. {see('RunwayServerErrors')}",
+            "short",
+            ("sum(increase(runway_internal_errors_total[30m]))", "defects"),
+            steps=((None, "green"), (1, "red")),
         ),
     ]
 

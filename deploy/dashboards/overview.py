@@ -62,7 +62,7 @@ def _safe_and_up() -> list[Panel]:
         ),
         number(
             "Turned away by Runway, 5 min",
-            "Share of submissions that got 503 for a reason that is not the tenants'. "
+            "Share of submissions that got 503, or 500, for a reason that is not the tenants'. "
             + see("RunwaySubmissionsFailing"),
             "percentunit",
             (
@@ -83,12 +83,13 @@ def _safe_and_up() -> list[Panel]:
             rising(900, 1800),
         ),
         number(
-            "Oldest job without its record",
-            "Over, and its verdict, the end of its log and its cost are not yet written on it. "
-            + see("RunwayEvidenceNotKept"),
-            "s",
-            ("max(runway_record_lag_seconds)", "lag"),
-            rising(60, 300),
+            "Submissions are open",
+            "No: an operator has stopped all submissions, on purpose; the reason is in /readyz and in every refusal. "
+            + see("RunwaySubmissionsStopped"),
+            "short",
+            ("1 - max(runway_submissions_stopped)", "open"),
+            MUST_BE_ONE,
+            words=True,
         ),
     ]
 

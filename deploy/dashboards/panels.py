@@ -36,7 +36,7 @@ Row: TypeAlias = tuple[str, Sequence[Panel]]
 PLAIN: Final[Steps] = ((None, "blue"),)
 MUST_BE_ONE: Final[Steps] = ((None, "red"), (1, "green"))
 
-OWN_REFUSALS: Final = "kubernetes_unavailable|outcome_unknown|not_ready|too_busy"
+OWN_REFUSALS: Final = "kubernetes_unavailable|outcome_unknown|not_ready|too_busy|internal_error"
 """Outcomes of submissions that are no tenant's fault, as in the alert RunwaySubmissionsFailing."""
 
 

@@ -1,8 +1,8 @@
 """The alerts in a Prometheus that scrapes a real Runway: silent while all is well, and firing when it is not.
 
-Twelve of the sixteen. Not made here, and tested by promtool alone: RunwayExplanationsStale and RunwayEvidenceNotKept,
-which take five real minutes of outage; RunwaySubmissionsSlow, an API server that is slow and answers; RunwayGpuIdle,
-real GPUs.
+Thirteen of the eighteen. Not made here, and tested by promtool alone: RunwayExplanationsStale and RunwayEvidenceNotKept
+(five real minutes of outage), RunwaySubmissionsSlow (an API server that is slow and answers), RunwayServerErrors (a
+defect of Runway's own), RunwayGpuIdle (real GPUs).
 
 The rules are those that are shipped, but for their patience: see `RULES`. One story is what every test looks at.
 """
@@ -50,6 +50,7 @@ ON_TENANTS: dict[str, dict[str, str]] = {
     "RunwayCostBurn": {"tenant": "vision"},
 }
 ON_FAULTS: dict[str, dict[str, str]] = {
+    "RunwaySubmissionsStopped": {},
     "RunwayResyncDrift": {},
     "RunwayKubernetesErrors": {},
     "RunwaySubmissionsFailing": {},
@@ -159,10 +160,16 @@ def use(scene: Scene) -> Document:
 
 
 def break_it(scene: Scene, ending: Document) -> None:
-    """First the watches die silently, then Kubernetes cannot be reached at all, then Runway starts without it."""
+    """Submissions are stopped, and the watches die silently; Kubernetes cannot be reached; Runway starts without it."""
     scene.stage.until_log(ending["id"], "started")
     assert scene.network.fall_silent() >= 4, "four watches are open"
-    scene.alarms.until_firing(["RunwayResyncDrift"], 60)
+    stop = ("annotate", "lease", "runway-writer", "--namespace=default")
+    scene.stage.kubernetes.run(*stop, "--overwrite", "runway.internal/submissions-stopped=to see the alert")
+    try:
+        scene.alarms.until_firing(["RunwayResyncDrift", "RunwaySubmissionsStopped"], 60)
+    finally:
+        scene.stage.kubernetes.run(*stop, "runway.internal/submissions-stopped-")
+    scene.alarms.until_quiet(["RunwaySubmissionsStopped"], 20)
     assert scene.network.hang_up() > 0
     with submitting(scene.runway, "vision", shell("true")):
         scene.alarms.until_firing(["RunwayKubernetesErrors", "RunwaySubmissionsFailing", "RunwayNoWriter"], 40)

@@ -21,6 +21,8 @@ OWN_THRESHOLDS = {
     "Memory of the process",
     "CPU of the process",
     "Corrections by a resync, last hour",
+    "Defects, last 30 min",
+    "Submissions are open",
     "A process may write",
     "All jobs and pods listed",
 }
