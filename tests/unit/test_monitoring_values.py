@@ -75,7 +75,7 @@ def test_no_series_of_a_jobs_usage_is_dropped() -> None:
 
 def test_there_is_no_password_and_no_address_of_a_receiver() -> None:
     assert "adminPassword" not in VALUES["grafana"]
-    assert VALUES["grafana"]["admin"]["existingSecret"] == "runway-grafana"
+    assert VALUES["grafana"]["admin"]["existingSecret"] == "runway-grafana"  # pragma: allowlist secret
     for receiver in VALUES["alertmanager"]["config"]["receivers"]:
         for webhook in receiver.get("webhook_configs", []):
             (secret,) = VALUES["alertmanager"]["alertmanagerSpec"]["secrets"]

@@ -7,7 +7,7 @@ watch age) is read at the scrape, at a cost that grows with the tenants and not 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -41,6 +41,8 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_tenant_info": ("Always 1: the namespace of each tenant", ("tenant", "namespace")),
 }
 """Read at the scrape: resources in GPUs, CPUs, bytes and jobs."""
+STAGES: Final = ("admit", "create", "total")
+"""Of a submission."""
 
 
 class Metrics:
@@ -59,11 +61,13 @@ class Metrics:
         )
         self.submission_seconds = Histogram(
             "runway_submission_seconds",
-            "Seconds of a submission, by stage: admit, create, total",
+            "Seconds of a submission, by stage: " + ", ".join(STAGES),
             ("stage",),
             buckets=_SECONDS,
             registry=self.registry,
         )
+        for stage in STAGES:
+            self.submission_seconds.labels(stage)  # From 0 on, or the first would not show as an increase.
         self.rate_limited = Counter(
             "runway_rate_limited_total", "Submissions refused for their rate", ("tenant",), registry=self.registry
         )
