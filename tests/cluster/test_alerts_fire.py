@@ -99,9 +99,9 @@ def story(
         with set_up(kubernetes, kubeconfig, policy_file, tmp_path_factory.mktemp("alerts")) as scene:
             scene.alarms.watched_for(QUIET_SECONDS)
             at_rest = scene.alarms.names()
-            ending = use(scene)
+            running = use(scene)
             in_use = scene.alarms.names()
-            break_it(scene, ending)
+            break_it(scene, running)
             mended = {"RunwayWatchStale", "RunwayNotSynced", "RunwayNoWriter"}
             scene.alarms.until_quiet(mended, 20)
             yield Story(at_rest, in_use, scene.alarms, scene.alarms.now())
@@ -143,26 +143,29 @@ def set_up(kubernetes: Kubectl, kubeconfig: Path, policy_file: Path, folder: Pat
 
 
 def use(scene: Scene) -> Document:
-    """Tenants fill their quota, hang, wait, fail, submit too fast and commit money. Returns a job that ends in 25 s."""
+    """Tenants fill their quota, hang, wait, fail, submit too fast and commit money. Returns a job that runs on."""
     stage = scene.stage
     stage.submit("vision", shell(STAY, resources=gpus(4), timeout_seconds=7 * 86400))
     stubborn = stage.submit("speech", shell(STUBBORN, resources=gpus(1), grace_period_seconds=60))
     stage.submit("vision", shell("true", resources=TOO_LARGE, timeout_seconds=600))
     for _ in range(6):
         stage.submit("vision", shell("true", resources=TOO_LARGE, timeout_seconds=5))
-    ending = stage.submit("vision", shell("echo started; sleep 25", timeout_seconds=600))
+    running = stage.submit("vision", shell(STAY, timeout_seconds=600))
     stage.until_log(stubborn["id"], "started")
     stage.runway.cancel(stubborn["id"])
     # More GPUs than the quota has: each takes a place in the tenant's rate, and none makes a job.
     with submitting(scene.runway, "speech", shell("true", resources=gpus(4))):
         scene.alarms.until_firing(ON_TENANTS, 40)
-    return ending
+    return running
 
 
-def break_it(scene: Scene, ending: Document) -> None:
+def break_it(scene: Scene, running: Document) -> None:
     """Submissions are stopped, and the watches die silently; Kubernetes cannot be reached; Runway starts without it."""
-    scene.stage.until_log(ending["id"], "started")
+    scene.stage.until_log(running["id"], "started")
+    pod = scene.stage.pod(running)["metadata"]
     assert scene.network.fall_silent() >= 4, "four watches are open"
+    # Its end is told to nobody who still listens.
+    scene.stage.kubernetes.run("delete", "pod", pod["name"], f"--namespace={pod['namespace']}", "--wait=false")
     stop = ("annotate", "lease", "runway-writer", "--namespace=default")
     scene.stage.kubernetes.run(*stop, "--overwrite", "runway.internal/submissions-stopped=to see the alert")
     try:
