@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.dashboards.panels import RUNBOOKS, Panel, assemble, graph, or_none_yet, rising, see
+from deploy.dashboards.panels import DOCUMENTS, Panel, assemble, graph, or_none_yet, rising, see
 
 CALLS = 'runway_kubernetes_requests_total{kind!="pods/log"}'
 FAILED_CALLS = 'runway_kubernetes_requests_total{kind!="pods/log", outcome=~"not_done|ambiguous"}'
@@ -164,7 +164,8 @@ def _process() -> list[Panel]:
         graph(
             "Memory of the process",
             "Resident. About 85 MiB and 14 KiB for each job with its pod; the Deployment's limit is 1 GiB. Raise the "
-            f"limit before it is reached: Memory in [Deploy]({RUNBOOKS}#deploy). {see('RunwayNotSynced')}",
+            f"limit before it is reached, see Memory in [Deploy]({DOCUMENTS}/operations.md#deploy). "
+            + see("RunwayNotSynced"),
             "bytes",
             ('max by (instance) (process_resident_memory_bytes{job="runway"})', "{{instance}}"),
             steps=rising(700 * 2**20, 900 * 2**20),

@@ -22,8 +22,9 @@ from grafana_foundation_sdk.models.common import (
     VizOrientation,
 )
 
-RUNBOOKS: Final = "https://github.com/example-org/runway/blob/main/docs/operations.md"
+DOCUMENTS: Final = "https://github.com/example-org/runway/blob/main/docs"
 """example-org is a placeholder, as in prometheusrule.yaml: put in where your runbooks are to be read."""
+RUNBOOKS: Final = f"{DOCUMENTS}/runbooks.md"
 SOURCE: Final = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 Query: TypeAlias = tuple[str, str]

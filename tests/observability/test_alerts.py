@@ -92,15 +92,15 @@ def test_series_of_the_tests_are_series_that_are_exported() -> None:
 
 
 def test_every_alert_has_a_runbook(alert: Json) -> None:
-    _, anchor = alert["annotations"]["runbook_url"].split("docs/operations.md#")
-    section = sections()[anchor]
+    _, anchor = alert["annotations"]["runbook_url"].split("docs/runbooks.md#")
+    section = sections("runbooks.md")[anchor]
     for part in RUNBOOK:
         assert part in section, f"{anchor}: {part} is missing"
     assert "```sh\n" in section, f"{anchor}: no command to begin with"
 
 
 def test_every_runbook_has_its_alert() -> None:
-    written = {anchor for anchor, section in sections().items() if RUNBOOK[0] in section}
+    written = {anchor for anchor, section in sections("runbooks.md").items() if RUNBOOK[0] in section}
     assert written == {alert["alert"].lower() for alert in alerts()}
 
 

@@ -1,4 +1,4 @@
-"""What dashboards and alerts are held to: the metrics that there are, and the sections of the operations document."""
+"""What dashboards and alerts are held to: the metrics that there are, and the sections of the documents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runway.telemetry.metrics import GAUGES, Metrics
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCRAPED = {"job", "instance", "pod", "namespace"}
 """Labels that a scrape adds to every series."""
 FOREIGN = {
@@ -54,7 +54,7 @@ def faults(expression: str) -> list[str]:
     return found if NAME.search(expression) else [*found, f"no metric in {expression}"]
 
 
-def sections() -> dict[str, str]:
-    """The sections of the operations document by their anchors, as GitHub makes them of titles of one word."""
-    parts = re.split(r"^#{2,3} (.+)$", DOCS.read_text(), flags=re.MULTILINE)
+def sections(name: str) -> dict[str, str]:
+    """The sections of a document by their anchors, as GitHub makes them of titles of few words."""
+    parts = re.split(r"^#{2,3} (.+)$", (DOCS / name).read_text(), flags=re.MULTILINE)
     return {title.lower().replace(" ", "-"): body for title, body in zip(parts[1::2], parts[2::2], strict=True)}

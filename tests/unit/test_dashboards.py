@@ -65,9 +65,9 @@ def test_a_query_for_what_does_not_exist_is_noticed() -> None:
 def test_every_panel_says_what_it_shows_and_where_to_read_on(panel: Json) -> None:
     text, _, links = panel["description"].partition("Runbook: ")
     assert len(text) > 30
-    anchors = re.findall(r"\]\(https://\S+/docs/operations\.md#([\w-]+)\)", links)
+    anchors = re.findall(r"\]\(https://\S+/docs/runbooks\.md#([\w-]+)\)", links)
     assert anchors, "no runbook"
-    assert set(anchors) <= sections().keys()
+    assert set(anchors) <= sections("runbooks.md").keys()
 
 
 def test_every_panel_has_a_unit_a_scale_and_names_for_its_series(panel: Json) -> None:
