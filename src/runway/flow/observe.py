@@ -91,7 +91,9 @@ class Observer:
         self._tallies: dict[Key, _Tally] = {}
         self._changes = Changes()
         for kind in (JOBS, PODS):
-            metrics.corrections.labels(kind.name)  # From 0 on, or the first would not show as an increase.
+            # From 0 on, or the first would not show as an increase.
+            metrics.corrections.labels(kind.name)
+            metrics.watch_losses.labels(kind.name)
         self.store = Store(self._changed)
         self.listeners: list[Callable[[Key], None]] = []
         """Each is called with a job after anything that is known of it has changed."""

@@ -7,9 +7,9 @@ watch age) is read at the scrape, at a cost that grows with the tenants and not 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -41,6 +41,8 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_tenant_info": ("Always 1: the namespace of each tenant", ("tenant", "namespace")),
 }
 """Read at the scrape: resources in GPUs, CPUs, bytes and jobs."""
+STAGES: Final = ("admit", "create", "total")
+"""Of a submission."""
 
 
 class Metrics:
@@ -48,6 +50,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # CPU, memory, start and open files of this process, under the names that all clients of Prometheus share.
+        # https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
+        ProcessCollector(registry=self.registry)
         self.submissions = Counter(
             "runway_submissions_total",
             "Submissions by outcome: created, replayed, or the code of the refusal",
@@ -56,11 +61,13 @@ class Metrics:
         )
         self.submission_seconds = Histogram(
             "runway_submission_seconds",
-            "Seconds of a submission, by stage: admit, create, total",
+            "Seconds of a submission, by stage: " + ", ".join(STAGES),
             ("stage",),
             buckets=_SECONDS,
             registry=self.registry,
         )
+        for stage in STAGES:
+            self.submission_seconds.labels(stage)  # From 0 on, or the first would not show as an increase.
         self.rate_limited = Counter(
             "runway_rate_limited_total", "Submissions refused for their rate", ("tenant",), registry=self.registry
         )
@@ -124,11 +131,13 @@ class Metrics:
     def count_from_zero(
         self, tenants: Iterable[str], *, states: Sequence[str], failures: Sequence[tuple[str, str]]
     ) -> None:
-        """Show the counters of finished jobs before the first: a series that begins at 1 has not increased.
+        """Show the counters of each tenant's jobs before the first: a series that begins at 1 has not increased.
 
         https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics
         """
         for tenant in tenants:
+            self.submissions.labels(tenant, "created")
+            self.rate_limited.labels(tenant)
             self.actual_cost.labels(tenant)
             for state in states:
                 self.jobs_finished.labels(tenant, state)
