@@ -76,6 +76,9 @@ def kube_apiserver(build: Build) -> ComponentSpec:
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
             f"--service-account-key-file={pki.SERVICE_ACCOUNT_PUBLIC_KEY}",
             f"--service-account-signing-key-file={pki.SERVICE_ACCOUNT_KEY}",
+            # A list by watching needs progress notifications, which Debian's etcd 3.4.23 has not: with it every watch
+            # from version 0 is refused. https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists
+            "--feature-gates=WatchList=false",
             "--profiling=false",
         ),
         # readyz holds the API back until RBAC's default roles and the system namespaces exist.
@@ -97,6 +100,8 @@ def kube_controller_manager(build: Build) -> ComponentSpec:
             # With RBAC the controller manager's own user may do little; each controller has a role of its own.
             # https://kubernetes.io/docs/reference/access-authn-authz/rbac/#controller-roles
             "--use-service-account-credentials",
+            # 50 s by default, and each test of a silent node waits for it. The kubelet renews its lease every 4 s.
+            "--node-monitor-grace-period=20s",
         ),
         files={CONTROLLER_MANAGER_KUBECONFIG: pki.kubeconfig("controller-manager-user")},
         why_not_healthy=lambda: api.why_not_healthy(

@@ -190,6 +190,8 @@ def _kubelet_config() -> dict[str, Any]:
         # Since 1.35 the kubelet refuses cgroup v1 unless told otherwise.
         "failCgroupV1": cgroups.is_v2(),
         "failSwapOn": False,
+        # Renewed each quarter of it. https://kubernetes.io/docs/reference/node/node-status/#heartbeats
+        "nodeLeaseDurationSeconds": 16,
         # The default, -999, needs CAP_SYS_RESOURCE, which a container or a small virtual machine may lack.
         "oomScoreAdj": 0,
         # A developer's disk is often 90 % full. No image may be collected: none can be pulled again.

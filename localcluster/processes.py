@@ -8,6 +8,7 @@ nothing else can be mistaken for ours.
 import os
 import signal
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def spawn(argv: Sequence[str], *, log: Path, component: str, checkout: Path) -> 
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
+            # What the caller left open, such as the file of a lock: it would be held for as long as the component runs.
+            *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable()),
         ],
         setsid=True,
         # Python ignores SIGPIPE, and an ignored signal stays ignored across exec.
@@ -104,6 +107,16 @@ def spawn(argv: Sequence[str], *, log: Path, component: str, checkout: Path) -> 
     assert fields is not None  # noqa: S101
     _children.add(pid)
     return Process(pid, int(fields[19]))
+
+
+def _inheritable() -> list[int]:
+    """Descriptors beyond the standard ones that a child would be given: all that this process was itself given."""
+    found = []
+    for name in (link.name for link in Path("/proc/self/fd").iterdir()):
+        with suppress(OSError):  # the descriptor that listed them is closed by now
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def find(pid: int) -> Process | None:

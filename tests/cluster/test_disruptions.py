@@ -22,7 +22,7 @@ pytestmark = pytest.mark.cluster
 
 STAY = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
 LOST_SECONDS = 120.0
-"""The node controller waits 50 s before it calls a silent node unknown, and pods are collected every 20 s."""
+"""The local node controller waits 20 s before it calls a silent node unknown, and pods are collected every 20 s."""
 
 
 def lasting(seconds: int) -> str:
@@ -132,7 +132,7 @@ def test_lost_contact_is_a_condition_and_never_a_failure(stage: Stage, kubernete
 
     A second job is cancelled meanwhile: it holds its quota until it is known to have ended.
     """
-    healthy, unwanted = started(stage, script=lasting(75)), started(stage)
+    healthy, unwanted = started(stage, script=lasting(50)), started(stage)
     with silent_kubelet(kubernetes):
         for view in (healthy, unwanted):
             seen = stage.until(view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable", LOST_SECONDS)

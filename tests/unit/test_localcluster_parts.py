@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import tarfile
 from datetime import UTC, datetime, timedelta
@@ -95,6 +96,21 @@ def test_what_a_component_starts_is_found_but_not_taken_for_the_component(tmp_pa
     waiting.until(lambda: None if family()[False] else "no child yet", what="the child", timeout=5)
     assert family()[True] == [parent.pid]
     processes.kill([one.process for one in processes.marked() if one.checkout == str(tmp_path)])
+
+
+def test_a_component_is_not_given_what_its_starter_has_open(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        process = spawn(tmp_path, "sleep", "600")
+    try:
+        waiting.until(lambda: None if is_sleep(process.pid) else "still starting", what="sleep", timeout=5)
+        assert sorted(int(link.name) for link in Path(f"/proc/{process.pid}/fd").iterdir()) == [0, 1, 2]
+    finally:
+        processes.kill([process])
+
+
+def is_sleep(pid: int) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() == "sleep"
 
 
 def test_an_image_archive_depends_on_its_content_alone() -> None:
