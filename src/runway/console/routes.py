@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from itertools import islice
 from typing import Annotated, Any, Final
 
@@ -29,6 +30,7 @@ from runway.flow import listing
 from runway.http.jobs import find_job, read_cursor, write_cursor
 from runway.http.services import Services, services
 from runway.http.tenancy import ReadScope
+from runway.jobs.admitted import usd
 from runway.jobs.view import JobView, State
 
 router = APIRouter(include_in_schema=False)
@@ -113,6 +115,7 @@ async def job(
         usage=usage,
         timeline=timeline_of(view, use.now()),
         command=_command(view),
+        spent=_spent(view),
         env=list(islice(sorted(view.spec.env.items()), MOST_VARIABLES)) if view.spec else [],
     )
 
@@ -216,6 +219,13 @@ def _command(view: JobView) -> str:
     if len(text) <= COMMAND:
         return text
     return f"{text[: COMMAND // 2]} [{len(text) - COMMAND} characters left out] {text[-COMMAND // 2 :]}"
+
+
+def _spent(view: JobView) -> float:
+    """The actual cost in percent of its ceiling; 0 where either is not known."""
+    actual = usd(view.cost.actual) if view.cost and view.cost.actual else None
+    ceiling = usd(view.cost.ceiling) if view.cost else None
+    return round(float(min(100 * actual / ceiling, Decimal(100))), 2) if actual and ceiling else 0.0
 
 
 async def _nothing() -> None:
