@@ -32,12 +32,20 @@ class Page:
     looked_at: int
 
 
-def page(observer: Observer, namespace: str | None, states: Collection[State], after: Place | None, most: int) -> Page:
+def page(
+    observer: Observer,
+    namespace: str | None,
+    states: Collection[State],
+    after: Place | None,
+    most: int,
+    *,
+    look: int = LOOKED_AT,
+) -> Page:
     """At most so many jobs after a place, of one namespace or of all, in one of these states or in any."""
     keys: list[Key] = []
     last, looked_at = after, 0
-    for place in islice(observer.store.newest_first(after), LOOKED_AT + 1):
-        if len(keys) == most or looked_at == LOOKED_AT:
+    for place in islice(observer.store.newest_first(after), look + 1):
+        if len(keys) == most or looked_at == look:
             return Page(keys, last, looked_at)
         key, last, looked_at = place[1], place, looked_at + 1
         if namespace in (None, key.namespace) and _matches(observer.state(key), states):
