@@ -76,8 +76,9 @@ class Served:
             await runway.until(writes)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Not for the session: as long as it runs, Playwright has an event loop, and tests that are coroutines cannot run."""
     with chromium() as running:
         yield running
 

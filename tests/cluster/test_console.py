@@ -98,6 +98,7 @@ def test_a_job_is_seen_to_wait_run_and_fail_without_a_reload(scene: Scene, stage
         expect(page.locator("#timeline svg.end.failed")).to_be_visible()
         expect(page.locator("#attempts")).to_contain_text("exit 3")
         expect(page.locator("#live")).to_contain_text("Over")
+        expect(page.locator("#cost")).not_to_contain_text("known once it is over")
         _stayed(page)
         assert seen.complaints == []
 

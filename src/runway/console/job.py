@@ -32,7 +32,6 @@ class LogEnd:
     text: str
     cut: bool
     note: str
-    follow: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,33 +58,30 @@ async def log_end(use: Services, key: Key, view: JobView) -> LogEnd:
 
     The read holds one of the tenant's streams, as a caller's own would.
     """
-    follow = not view.state.over
     attempt = view.attempts[-1] if view.attempts else None
     if attempt is None or not _has_started(attempt):
-        return LogEnd("", False, "No container has started, so there is no log.", follow)
+        return LogEnd("", False, "No container has started, so there is no log.")
     if attempt.pod in use.observer.gone(key):
         return _kept(view, "its pod is gone")
     try:
         use.limits.open_stream(view.tenant)
     except PublicError as error:
-        return LogEnd("", False, f"Not read: {error.detail}. Reload the page to try again.", follow)
+        return LogEnd("", False, f"Not read: {error.detail}. Reload the page to try again.")
     try:
         async with asyncio.timeout(LOG_SECONDS):
             end = await read_end(use.kubernetes, key.namespace, attempt.pod)
     except ObjectMissing:
         return _kept(view, "its pod is gone")
     except Refused as error:
-        return LogEnd("", False, f"Not to be had: {error}.", follow)
+        return LogEnd("", False, f"Not to be had: {error}.")
     except TimeoutError:
         return _kept(view, f"the node did not answer within {LOG_SECONDS:g} s")
     except (ClusterError, PublicError) as error:
         return _kept(view, str(error))
     finally:
         use.limits.close_stream(view.tenant)
-    text = end.log.decode("utf-8", "replace").replace("\r\n", "\n")
-    return LogEnd(
-        text, end.cut, f"The last lines of pod {attempt.pod}." if text else "Nothing was written yet.", follow
-    )
+    text = end.log.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    return LogEnd(text, end.cut, f"The last lines of pod {attempt.pod}." if text else "Nothing was written yet.")
 
 
 async def usage_shown(use: Services, key: Key, view: JobView) -> UsageShown:
@@ -150,7 +146,6 @@ def _has_started(attempt: Attempt) -> bool:
 
 def _kept(view: JobView, why: str) -> LogEnd:
     """What was kept of the log, where it cannot be read any more."""
-    follow = not view.state.over
     if view.excerpt is None:
-        return LogEnd("", False, f"Not to be had: {why}, and nothing was kept.", follow)
-    return LogEnd(view.excerpt.text, view.excerpt.truncated, f"What was kept of the last lines: {why}.", follow)
+        return LogEnd("", False, f"Not to be had: {why}, and nothing was kept.")
+    return LogEnd(view.excerpt.text, view.excerpt.truncated, f"What was kept of the last lines: {why}.")

@@ -37,7 +37,7 @@ function put(text) {
     main.dataset.state = state;
     said.textContent = "The job is now " + state;
   }
-  return next.getElementById("main").hasAttribute("data-follow");
+  return !next.getElementById("main").hasAttribute("data-over");
 }
 
 function path(element, root) {
@@ -48,7 +48,7 @@ function path(element, root) {
 }
 
 let asked = 0, failures = 0;
-async function refresh() { // Whether a job's page is still of a job that goes on; null where it could not be fetched.
+async function refresh() { // Whether what is shown goes on; null where that could not be fetched.
   const address = new URL(location.href), number = ++asked;
   if (main.dataset.job) address.searchParams.set("log", "false");
   try {
@@ -56,8 +56,10 @@ async function refresh() { // Whether a job's page is still of a job that goes o
     if (!answer.ok) throw new Error("status " + answer.status);
     const text = await answer.text();
     failures = 0;
-    show("on", "Live, as of ");
-    return number === asked ? put(text) : true;
+    if (number !== asked) return true;
+    const goesOn = put(text);
+    show(goesOn ? "on" : "over", goesOn ? "Live, as of " : "Over, as of ");
+    return goesOn;
   } catch (error) {
     failures += 1;
     show("off", "Not live (" + error.message + ") since ");
@@ -78,18 +80,18 @@ async function poll(seconds, on = () => true) {
   }
 }
 
-// A job's events say when to look; what there is to see is rendered by the server.
+// A job's events say when to look; what there is to see is rendered by the server. Once it is over its record still
+// comes, with cost and the end of the log; the server ends the stream after that.
 function listen(id) {
   let stream = null, over = false;
   const open = () => {
     if (over || stream || document.visibilityState !== "visible") return;
     stream = new EventSource("/v1/jobs/" + id + "/events");
-    stream.onmessage = async () => { if ((await refresh()) === false) end(); };
-    stream.addEventListener("gone", end);
-    stream.onerror = () => { if (stream && stream.readyState === EventSource.CLOSED) close(); };
+    stream.onmessage = async () => { over = (await refresh()) === false || over; };
+    stream.addEventListener("gone", () => { over = true; refresh(); });
+    stream.onerror = () => { if (over || stream?.readyState === EventSource.CLOSED) close(); };
   };
   const close = () => { stream?.close(); stream = null; };
-  const end = () => { over = true; close(); show("done", "Over, as of "); };
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" ? open() : close());
   open();
   // Between events time goes on, and usage with it; this also opens again a stream that was refused.
@@ -118,6 +120,7 @@ async function follow(id, log) {
         continue;
       }
       if (answer.status !== 429 && answer.status !== 503) return;
+      note.textContent = "The log is not followed, since Runway is too busy or the tenant has too many streams open; trying again.";
     } catch (error) {
       if (!hidden.signal.aborted) note.textContent = "The log broke off; trying again.";
     } finally {
@@ -129,13 +132,18 @@ async function follow(id, log) {
 
 async function copy(body, log) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let kept = 0;
   log.textContent = "";
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
     const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-    log.append(value.replace(/\r\n/g, "\n").replace(HIDDEN, escaped));
-    if (log.textContent.length > LONGEST_LOG) log.textContent = log.textContent.slice(-LONGEST_LOG / 2);
+    log.append(value.replace(/\r\n?/g, "\n").replace(HIDDEN, escaped));
+    kept += value.length;
+    if (kept > LONGEST_LOG) {
+      log.textContent = log.textContent.slice(-LONGEST_LOG / 2);
+      kept = LONGEST_LOG / 2;
+    }
     if (atEnd) log.scrollTop = log.scrollHeight;
   }
 }
@@ -143,7 +151,7 @@ async function copy(body, log) {
 const log = document.getElementById("log");
 if (log) log.scrollTop = log.scrollHeight;
 if (main.dataset.refresh) poll(Number(main.dataset.refresh));
-if (main.dataset.job && "follow" in main.dataset) {
+if (main.dataset.job && !("over" in main.dataset)) {
   listen(main.dataset.job);
   if (log) follow(main.dataset.job, log);
 }
