@@ -78,7 +78,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Not for the session: as long as it runs, Playwright has an event loop, and tests that are coroutines cannot run."""
+    """Not for the session: while it runs Playwright has an event loop, and no test that is a coroutine can run."""
     with chromium() as running:
         yield running
 

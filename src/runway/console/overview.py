@@ -85,7 +85,6 @@ class Health:
 
     writer: bool
     may_not_write: str | None
-    stopped: str | None
     broken: str | None
     synced: bool
     watches: tuple[WatchHealth, ...]
@@ -114,7 +113,6 @@ def health_of(use: Services) -> Health:
     return Health(
         writer=use.writer.is_writer,
         may_not_write=_may_not_write(use),
-        stopped=None,
         broken=observer.broken,
         synced=observer.synced,
         watches=tuple(
