@@ -73,6 +73,7 @@ def _made() -> Environment:
     environment.filters |= {
         "between": words.between,
         "bytes": bytes_in_words,
+        "cores": words.cores,
         "duration": words.duration,
         "machine": words.machine,
         "money": words.money,
