@@ -35,6 +35,7 @@ class Server:
         instance = {"RUNWAY_INSTANCE": f"demo-{self._port}"}
         self._environment = {**os.environ, **instance, **(environment or {})}
         self.url = f"http://127.0.0.1:{self._port}"
+        self.lease = ("runway-writer", self._environment.get("RUNWAY_LEASE_NAMESPACE", "default"))
 
     def __enter__(self) -> Self:
         return self

@@ -23,6 +23,10 @@ class Process(Protocol):
     """A Runway that can be killed and comes back: a process of this machine, or one in a pod of the local cluster."""
 
     @property
+    def lease(self) -> tuple[str, str]:
+        """Name and namespace of the Lease that makes it the writer."""
+
+    @property
     def pid(self) -> int | None:
         """As this machine numbers it; None where it does not run."""
 

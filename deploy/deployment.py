@@ -84,6 +84,7 @@ class Deployed:
         self._port = _free_port()
         self._forwarder: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
+        self.lease = LEASE
 
     def __enter__(self) -> Self:
         return self

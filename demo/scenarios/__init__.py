@@ -3,6 +3,7 @@
 from demo.scenarios.admission import BAD_SPEC_REFUSED, GPU_QUOTA, RATE_LIMIT
 from demo.scenarios.endings import CANCEL, DEADLINE, SIGTERM_IGNORED
 from demo.scenarios.outcomes import FAILURE, OUT_OF_MEMORY, SUCCESS, THROTTLING
+from demo.scenarios.stop import EMERGENCY_STOP
 from demo.scenarios.trust import ABSENCE, REPLAY, RESTART
 from demo.scenarios.truth import EVICTED, EVIDENCE, LOST_WORKER
 
@@ -22,5 +23,6 @@ SCENARIOS = (
     RESTART,
     EVICTED,
     EVIDENCE,
+    EMERGENCY_STOP,
     ABSENCE,
 )

@@ -31,6 +31,7 @@ from runway.http.middleware import RequestContext
 from runway.http.services import Services
 from runway.http.streams import noticing_the_end
 from runway.jobs.usage import Usage
+from runway.jobs.view import State
 from runway.policy import Policy, load_policy
 from runway.prometheus import Prometheus
 from runway.settings import Settings, load_settings
@@ -129,10 +130,11 @@ def _samples(policy: Policy, observer: Observer, writer: Writer, keeper: Keeper)
         waited = (now - since).total_seconds() if since else 0.0
         yield Sample("runway_oldest_pending_seconds", (tenant,), max(0.0, waited))
         yield Sample("runway_tenant_info", (tenant, policy.tenants[tenant].namespace), 1.0)
-    for (tenant, state), count in observer.states.items():
-        yield Sample("runway_jobs", (tenant, state), count)
+        for state in State:
+            yield Sample("runway_jobs", (tenant, state), observer.states[tenant, state])
     for kind, watch in (observer.watches | observer.surroundings.watches).items():
         yield Sample("runway_watch_age_seconds", (kind,), observer.age(watch))
     yield Sample("runway_record_lag_seconds", (), keeper.lag)
     yield Sample("runway_synced", (), float(observer.synced))
     yield Sample("runway_is_writer", (), float(writer.is_writer))
+    yield Sample("runway_submissions_stopped", (), float(writer.stopped is not None))

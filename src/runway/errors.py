@@ -27,9 +27,11 @@
         ├── BodyTooLarge         413 body_too_large
         ├── UnsupportedMediaType 415 unsupported_media_type
         ├── RateLimited          429 rate_limited            with Retry-After
+        ├── InternalError        500 internal_error          a defect of Runway's own, never meant to be seen
         └── Unavailable          503                         with Retry-After
             ├── NotReady             not_ready
             ├── NotLeader            not_leader              another process is the writer
+            ├── SubmissionsStopped   submissions_stopped     an operator's emergency stop; the detail is the reason
             ├── KubernetesUnavailable kubernetes_unavailable
             ├── OutcomeUnknown       outcome_unknown         names the id; a retry with the same key settles it
             └── TooBusy              too_busy                a bound on work in progress was reached
@@ -199,6 +201,12 @@ class RateLimited(PublicError):
     status, code, title = 429, "rate_limited", "The tenant asks for more, or faster, than its rate allows"
 
 
+class InternalError(PublicError):
+    """A fault of Runway's own. It is a defect wherever it is seen; the log has the traceback under the request id."""
+
+    status, code, title = 500, "internal_error", "Runway itself failed"
+
+
 class Unavailable(PublicError):
     """Runway cannot decide now; nothing was kept unless the code says so. Always carries Retry-After."""
 
@@ -214,6 +222,15 @@ class NotReady(Unavailable):
 
 class NotLeader(Unavailable):
     code, title = "not_leader", "Another process is the writer"
+
+
+class SubmissionsStopped(Unavailable):
+    code, title = "submissions_stopped", "The platform's operators have stopped all submissions"
+
+    hint: ClassVar = "accepted jobs go on, and can be read and cancelled; submit again once the stop has ended"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, retry_after=60, extra={"hint": self.hint})
 
 
 class KubernetesUnavailable(Unavailable):

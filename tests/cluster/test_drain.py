@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 
 from demo.api import Api, document, shell
 from demo.kubectl import Kubectl
-from demo.server import Server
+from demo.server import CHECKOUT, Server
 from demo.stage import START_SECONDS, Stage
 from demo.waiting import wait_for
 
@@ -64,6 +66,35 @@ def test_the_end_in_good_order(stage: Stage, draining_server: Server, kubernetes
     lease = kubernetes.get("lease", "runway-writer", "default")
     assert lease is not None
     assert lease["spec"]["holderIdentity"] == ""
+
+
+def test_an_end_while_it_still_starts_as_process_1(kubeconfig: Path, policy_file: Path, tmp_path: Path) -> None:
+    """In a container it is PID 1, for which the kernel drops a signal without a handler."""
+    environment = {**os.environ, "RUNWAY_POLICY": str(policy_file), "KUBECONFIG": str(kubeconfig)}
+    server = [sys.executable, "-m", "uvicorn", "main:app", "--host=127.0.0.1", "--port=0"]
+    log = tmp_path / "runway.log"
+    with log.open("wb") as output:
+        parent = subprocess.Popen(
+            ["unshare", "--pid", "--fork", "--kill-child", *server],
+            cwd=CHECKOUT, env=environment, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        child = wait_for(lambda: _listens_to_sigterm(parent.pid), "a handler of SIGTERM", 20)
+        os.kill(child, signal.SIGTERM)
+        assert parent.wait(5) == 128 + signal.SIGTERM
+    finally:
+        parent.kill()
+    assert log.read_text() == ""
+
+
+def _listens_to_sigterm(parent: int) -> int | None:
+    """The one child of a process, once it has a handler."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    if not children:
+        return None
+    status = dict(line.split(":\t", 1) for line in Path("/proc", children[0], "status").read_text().splitlines())
+    caught = int(status["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1
+    return int(children[0]) if caught and status["NSpid"].split()[-1] == "1" else None
 
 
 def connect(server: Server) -> socket.socket:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.kubectl import Kubectl
+from demo.kubectl import Kubectl, KubectlFailed
 from demo.server import CHECKOUT
 from deploy import manifests
 from runway.policy import load_policy
+from tests.support.operator_kinds import operator_kinds
 
 pytestmark = pytest.mark.cluster
 
@@ -72,6 +73,36 @@ def test_a_changed_policy_rolls_the_deployment(kubernetes: Kubectl, tmp_path: Pa
     assert after["spec"]["template"] != before[0]["spec"]["template"]
     (config,) = of_kind(kubernetes.run(*render), "ConfigMap")
     assert after["spec"]["template"]["spec"]["volumes"][0]["configMap"]["name"] == config["metadata"]["name"]
+
+
+def test_the_api_server_takes_what_the_terraform_cluster_needs(kubernetes: Kubectl) -> None:
+    """All but `privileged`, which this API server allows to nobody (--allow-privileged) and EKS's does."""
+    rendered = kubernetes.run("kustomize", str(CHECKOUT / "infra" / "kubernetes"))
+    with pytest.raises(KubectlFailed) as refused:
+        try_to_apply(kubernetes, rendered)
+    assert str(refused.value).count("is invalid") == rendered.count("privileged: true") == 2
+    assert str(refused.value).count("privileged: Forbidden: disallowed by cluster policy") == 2
+    try_to_apply(kubernetes, rendered.replace("privileged: true", "privileged: false"))
+
+
+@pytest.mark.parametrize("folder", ["deploy/observability", "infra/kubernetes/monitoring"])
+def test_the_api_server_takes_what_is_monitored_by_the_operators_own_definitions(
+    kubernetes: Kubectl, folder: str
+) -> None:
+    """In a namespace that is there: `runway` is only while Runway is deployed."""
+    rendered = kubernetes.run("kustomize", str(CHECKOUT / folder)).replace(
+        "namespace: runway\n", "namespace: default\n"
+    )
+    with operator_kinds(kubernetes):
+        try_to_apply(kubernetes, rendered)
+        with pytest.raises(KubectlFailed, match="unknown field"):
+            try_to_apply(kubernetes, rendered.replace("  endpoints:", "  endpoint: []\n  endpoints:"))
+
+
+def try_to_apply(kubernetes: Kubectl, manifests: str) -> None:
+    """Have the API server check every object, defaults and admission included, and keep none."""
+    told = kubernetes.run("apply", "--dry-run=server", "--filename=-", stdin=manifests, timeout=60)
+    assert told.count("server dry run") == len(told.splitlines()) == len(list(yaml.safe_load_all(manifests)))
 
 
 def of_kind(rendered: str, kind: str) -> list[dict[str, Any]]:

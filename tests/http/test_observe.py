@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from runway.jobs.view import State
 from tests.http.conftest import Runway, serve
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.fake_logs import FakeLog
@@ -229,12 +230,25 @@ async def test_metrics_tell_quota_submissions_and_jobs(runway: Runway) -> None:
     assert "rw-" not in text
 
 
-async def test_counters_that_alerts_look_at_begin_at_zero(runway: Runway) -> None:
+async def test_counters_that_alerts_and_dashboards_look_at_begin_at_zero(runway: Runway) -> None:
     text = (await runway.client.get("/metrics")).text
     assert 'runway_failures_total{category="infra",code="node_lost",tenant="speech"} 0.0' in text
     assert 'runway_jobs_finished_total{state="failed",tenant="speech"} 0.0' in text
     assert 'runway_actual_cost_usd_total{tenant="speech"} 0.0' in text
     assert 'runway_resync_corrections_total{kind="pods"} 0.0' in text
+    for kind in ("jobs", "pods", "events", "nodes"):
+        assert f'runway_watch_losses_total{{kind="{kind}"}} 0.0' in text
+    assert 'runway_submissions_total{outcome="created",tenant="speech"} 0.0' in text
+    assert 'runway_rate_limited_total{tenant="speech"} 0.0' in text
+    assert 'runway_submission_seconds_count{stage="create"} 0.0' in text
+
+
+async def test_every_state_of_every_tenant_is_told_and_the_process_tells_of_itself(runway: Runway) -> None:
+    text = (await runway.client.get("/metrics")).text
+    assert text.count("\nrunway_jobs{") == 3 * len(State)
+    assert 'runway_jobs{state="succeeded",tenant="research"} 0.0' in text
+    (memory,) = [line for line in text.splitlines() if line.startswith("process_resident_memory_bytes ")]
+    assert 10 << 20 < float(memory.split()[-1]) < 4 << 30
 
 
 async def test_metrics_tell_how_long_the_oldest_job_has_been_pending(runway: Runway) -> None:

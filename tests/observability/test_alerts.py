@@ -13,11 +13,8 @@ import pytest
 import yaml
 
 from deploy.rules import OBSERVABILITY, rule_file
-from runway.telemetry.metrics import GAUGES, Metrics
+from tests.support.exported import SCRAPED, exported, faults, sections
 
-DOCS = OBSERVABILITY.parents[1] / "docs" / "operations.md"
-FOREIGN = {"DCGM_FI_DEV_GPU_UTIL"}
-"""What others export. https://docs.nvidia.com/datacenter/dcgm/latest/gpu-telemetry/dcgm-exporter.html"""
 RUNBOOK = ("**Means.**", "**Look.**", "**Do.**", "**Escalate**")
 TESTS = sorted((OBSERVABILITY / "tests").glob("*.yaml"))
 Json = dict[str, Any]
@@ -84,34 +81,26 @@ def test_every_alert_says_who_has_to_act_and_what_happened(alert: Json) -> None:
 
 
 def test_every_metric_of_an_expression_exists_with_its_labels(alert: Json) -> None:
-    known = exported()
-    names = re.findall(r"\b(?:runway|DCGM)_\w+", alert["expr"])
-    assert names
-    for name in names:
-        assert name in known or name in FOREIGN, f"{name} is not exported"
-    for name, matchers in re.findall(r"(runway_\w+)\{([^}]*)\}", alert["expr"]):
-        for label in re.findall(r"(\w+)\s*[!=]", matchers):
-            assert label in known[name], f"{name} has no label {label}"
+    assert faults(alert["expr"]) == []
 
 
 def test_series_of_the_tests_are_series_that_are_exported() -> None:
     known = exported()
-    added = {"pod", "instance"}  # by the scrape
     for path in TESTS:
         for name, labels in re.findall(r"series: '(runway_\w+)\{([^}]*)\}'", path.read_text()):
-            assert set(re.findall(r"(\w+)=", labels)) <= known[name] | added, f"{name}{{{labels}}}"
+            assert set(re.findall(r"(\w+)=", labels)) <= known[name] | SCRAPED, f"{name}{{{labels}}}"
 
 
 def test_every_alert_has_a_runbook(alert: Json) -> None:
-    _, anchor = alert["annotations"]["runbook_url"].split("docs/operations.md#")
-    section = sections()[anchor]
+    _, anchor = alert["annotations"]["runbook_url"].split("docs/runbooks.md#")
+    section = sections("runbooks.md")[anchor]
     for part in RUNBOOK:
         assert part in section, f"{anchor}: {part} is missing"
     assert "```sh\n" in section, f"{anchor}: no command to begin with"
 
 
 def test_every_runbook_has_its_alert() -> None:
-    written = {anchor for anchor, section in sections().items() if RUNBOOK[0] in section}
+    written = {anchor for anchor, section in sections("runbooks.md").items() if RUNBOOK[0] in section}
     assert written == {alert["alert"].lower() for alert in alerts()}
 
 
@@ -123,23 +112,3 @@ def test_the_scrape_finds_the_port_of_the_service() -> None:
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
     assert monitor["spec"]["selector"]["matchLabels"] == labels[0]["pairs"]
     assert monitor["metadata"]["namespace"] == service["metadata"]["namespace"]
-
-
-def exported() -> dict[str, set[str]]:
-    """Every series that Runway exports, and its labels."""
-    found = {name: set(labels) for name, (_, labels) in GAUGES.items()}
-    for metric in vars(Metrics()).values():
-        labels = set(getattr(metric, "_labelnames", ()))
-        for family in metric.describe() if hasattr(metric, "describe") else ():
-            if family.type == "counter":
-                found[f"{family.name}_total"] = labels
-            if family.type == "histogram":
-                found |= {f"{family.name}_bucket": labels | {"le"}}
-                found |= {f"{family.name}_{part}": labels for part in ("count", "sum")}
-    return found
-
-
-def sections() -> dict[str, str]:
-    """The sections of the operations document by their anchors, as GitHub makes them of titles of one word."""
-    parts = re.split(r"^#{2,3} (.+)$", DOCS.read_text(), flags=re.MULTILINE)
-    return {title.lower().replace(" ", "-"): body for title, body in zip(parts[1::2], parts[2::2], strict=True)}

@@ -269,6 +269,15 @@ class FakeKubernetes:
         self._wake()
         return item
 
+    def annotate_lease(self, **annotations: str | None) -> None:
+        """`kubectl annotate` of the Lease: a merge patch, which no writer of an older version can undo. None removes.
+
+        Names are those of `runway.internal/`, with `_` for `-`.
+        """
+        given = {f"runway.internal/{name.replace('_', '-')}": value for name, value in annotations.items()}
+        self.version += 1
+        self.lease = _merge(self.lease, {"metadata": {"annotations": given, "resourceVersion": str(self.version)}})
+
     def compact(self) -> None:
         """Watches from before now, and lists that were begun before, have expired."""
         self.expired_before = self.version
@@ -378,6 +387,8 @@ def _merge(target: Json, patch: Json) -> Json:
     merged = copy_of(target)
     for key, value in patch.items():
         merged[key] = _merge(merged.get(key) or {}, value) if isinstance(value, dict) else value
+        if value is None:
+            del merged[key]
     return merged
 
 

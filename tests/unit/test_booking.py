@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from runway.admission.booking import booking_of
+from runway.admission.booking import booking_of, ended_at
 from runway.admission.quota import NOTHING, Amounts, Booking
 from runway.objects import Job, Pod
-from tests.support.builders import NAMESPACE, Json, ended, job, pod, running, waiting
+from tests.support.builders import NAMESPACE, Json, ended, job, moment, pod, running, waiting
 
 GPU_JOB: Json = {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "1"}
 ONE = Amounts(gpu=1, cpu=2000, memory=4 << 30, jobs=1)
@@ -167,3 +167,36 @@ def test_a_pod_holds_what_runs_together_or_its_largest_init_step() -> None:
         Pod,
     )
     assert booking_of(None, [found]) == Booking(Amounts(0, 3000, 2 << 30, 1))
+
+
+ENDS: dict[str, tuple[Job, Sequence[Pod], float | None]] = {
+    "a success releases before the verdict": (job(), [pod(state=ended(0, finished=90))], 90),
+    "a success after a failed attempt": (
+        job(),
+        [pod(state=ended(1, finished=95)), pod("second", state=ended(0, finished=120))],
+        120,
+    ),
+    "a failure is over with its verdict": (
+        job(verdict="Failed", finished=100),
+        [pod(state=ended(1, finished=90))],
+        100,
+    ),
+    "a pod that ended after the verdict": (
+        job(verdict="Failed", finished=100),
+        [pod(state=ended(143, finished=130), deleted=130)],
+        130,
+    ),
+    "a success that was told to end is one by the verdict only": (
+        job(verdict="Complete", finished=100),
+        [pod(state=ended(0, finished=90), deleted=95)],
+        100,
+    ),
+    "a verdict without any pod": (job(verdict="Failed", finished=100), [], 100),
+    "a pod of an earlier job": (job(), [pod(controller=EARLIER, state=ended(0, finished=90))], None),
+}
+
+
+@pytest.mark.parametrize("case", ENDS, ids=str)
+def test_when_the_last_of_a_job_ended(case: str) -> None:
+    of, pods, seconds = ENDS[case]
+    assert ended_at(of, pods) == (None if seconds is None else moment(seconds))

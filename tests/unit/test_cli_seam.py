@@ -277,6 +277,16 @@ def test_an_unknown_outcome_names_the_command_that_settles_it() -> None:
     assert "`runway status rw-9`" in result.stderr
 
 
+def test_a_stop_is_shown_with_its_reason_and_what_still_works() -> None:
+    stopped = problem(503, "submissions_stopped", retry_after=60, detail="driver rollout", hint="accepted jobs go on")
+    result = runway("submit", "--image", "x", answers=[stopped])
+    assert result.exit_code == 125
+    assert "submissions_stopped" in result.stderr
+    assert "driver rollout" in result.stderr
+    assert "hint: accepted jobs go on" in result.stderr
+    assert "Try again in 60 s." in result.stderr
+
+
 def test_a_server_that_is_not_there_is_named_with_the_way_to_name_another() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
 from runway.cluster.client import Kubernetes
 from runway.cluster.connection import Answer
-from runway.cluster.lease import DURATION_SECONDS, Election, Seat
-from runway.flow.lead import Writer
+from runway.cluster.lease import DURATION_SECONDS, RENEW_SECONDS, Election, Seat
+from runway.flow.lead import STOPPED, Writer
 from runway.flow.observe import Observer
 from runway.telemetry.metrics import Metrics
 from tests.support.builders import policy
@@ -25,10 +25,15 @@ class SlowLease(FakeKubernetes):
 
     late = 0.0
     """Seconds."""
+    edit: Callable[[], None] | None = None
+    """What somebody does to the Lease between the next look at it and the write that follows."""
 
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
     ) -> Answer:
+        if "/leases" in path and method == "PUT" and self.edit is not None:
+            edit, self.edit = self.edit, None
+            edit()
         answer = await super().request(method, path, query=query, body=body, content_type=content_type, seconds=seconds)
         if "/leases" in path and method != "GET":
             await asyncio.sleep(self.late)
@@ -50,6 +55,10 @@ class Candidate:
         loop.wait(1)
         assert observer.synced
         self.tasks += [loop.create_task(run()) for run in (self.election.run, self.writer.run)]
+
+    def stopped(self) -> str | None:
+        """Why it takes no submissions."""
+        return self.writer.stopped
 
     def close(self) -> None:
         """It ends."""
@@ -92,3 +101,78 @@ def test_it_writes_though_it_learned_that_the_lease_is_its_own_when_that_had_run
     candidate.server.late = 0
     candidate.loop.wait(5 + DURATION_SECONDS)
     assert candidate.writer.is_writer
+
+
+def test_a_stop_is_seen_at_the_next_renewal_and_survives_all_that_follow(candidate: Candidate) -> None:
+    candidate.loop.wait(1)
+    assert candidate.stopped() is None
+    candidate.server.annotate_lease(submissions_stopped="driver rollout")
+    candidate.loop.wait(RENEW_SECONDS + 0.5)
+    assert candidate.stopped() == "driver rollout"
+    candidate.loop.wait(60)
+    assert candidate.stopped() == "driver rollout"
+    assert candidate.writer.is_writer
+    candidate.server.annotate_lease(submissions_stopped=None)
+    candidate.loop.wait(RENEW_SECONDS + 0.5)
+    assert candidate.stopped() is None
+
+
+def test_an_edit_in_the_moment_of_a_renewal_is_not_lost_nor_is_the_lease(candidate: Candidate) -> None:
+    candidate.loop.wait(1)
+    candidate.server.edit = lambda: candidate.server.annotate_lease(submissions_stopped="in between")
+    for _ in range(20):
+        candidate.loop.wait(0.5)
+        assert candidate.writer.is_writer
+    assert candidate.stopped() == "in between"
+    assert candidate.election.term == 1
+
+
+def test_a_stop_outlasts_the_writer_that_saw_it(candidate: Candidate) -> None:
+    """What is on the Lease stays there when it is given up and when another takes it."""
+    candidate.loop.wait(1)
+    candidate.server.annotate_lease(submissions_stopped="driver rollout", of_somebody="else")
+    candidate.server.lease["metadata"]["labels"] = {"team": "platform"}
+    candidate.loop.wait(RENEW_SECONDS + 0.5)
+    candidate.loop.run_until_complete(candidate.election.release())
+    assert candidate.server.lease["spec"]["holderIdentity"] == ""
+    successor = Election(Kubernetes(candidate.server, CALL_SECONDS), Seat("default", "runway-writer", "two"))
+    candidate.loop.run_until_complete(successor.try_once())
+    assert candidate.server.lease["spec"]["holderIdentity"] == "two"
+    assert candidate.server.lease["metadata"]["annotations"] == {
+        STOPPED: "driver rollout",
+        "runway.internal/of-somebody": "else",
+    }
+    assert candidate.server.lease["metadata"]["labels"] == {"team": "platform"}
+
+
+def test_a_stop_stands_while_the_lease_cannot_be_read(candidate: Candidate) -> None:
+    candidate.loop.wait(1)
+    candidate.server.annotate_lease(submissions_stopped="driver rollout")
+    candidate.loop.wait(RENEW_SECONDS + 0.5)
+    candidate.server.go_down()
+    candidate.loop.wait(60)
+    assert candidate.stopped() == "driver rollout"
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("", "no reason was given"),
+        (" \n\t ", "no reason was given"),
+        ("false", "false"),
+        ("a\x1b[2Jb\u202ec\0", "a\\x1b[2Jb\\u202ec\\x00"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_whatever_stands_there_is_a_stop_and_harmless_to_show(candidate: Candidate, value: str, reason: str) -> None:
+    candidate.loop.wait(1)
+    candidate.server.annotate_lease(submissions_stopped=value)
+    candidate.loop.wait(RENEW_SECONDS + 0.5)
+    assert candidate.stopped() == reason
+
+
+def test_a_reason_of_any_length_is_shown_in_part(candidate: Candidate) -> None:
+    candidate.loop.wait(1)
+    candidate.server.annotate_lease(submissions_stopped="\x1b" * 200_000)
+    candidate.loop.wait(RENEW_SECONDS + 0.5)
+    assert 0 < len(candidate.stopped() or "") <= 400

@@ -129,8 +129,14 @@ def test_gpus_are_asked_for_exactly_where_the_job_asks(admitted: JobSpec) -> Non
     assert asked == (str(admitted.resources.gpu) if admitted.resources.gpu else None)
     on_gpu_pool = admitted.resources.gpu_type == "a10g"
     assert ("nodeSelector" in pod) == ("tolerations" in pod) == on_gpu_pool
-    annotations = manifest(admitted)["spec"]["template"]["metadata"]["annotations"]
-    assert annotations.get("karpenter.sh/do-not-disrupt") == ("true" if admitted.resources.gpu else None)
+
+
+@given(specs())
+def test_no_autoscaler_takes_the_node_away_under_a_job(admitted: JobSpec) -> None:
+    assert manifest(admitted)["spec"]["template"]["metadata"]["annotations"] == {
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+    }
 
 
 @given(specs())

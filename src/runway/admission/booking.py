@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 
 from runway.admission.quota import NOTHING, Amounts, Booking
 from runway.jobs.requests import requests_of
@@ -38,6 +39,19 @@ def booking_of(job: Job | None, pods: Iterable[Pod], deleted: Iterable[Job] = ()
     if standing + others == NOTHING:
         return None
     return Booking(standing + others, terminating, NOTHING if job is None else standing)
+
+
+def ended_at(job: Job, pods: Iterable[Pod]) -> datetime | None:
+    """When the last of what a Job held has ended, as Kubernetes dates it, to the second; None where it does not say.
+
+    The end of the container whose success releases it; else the Job's verdict, or a container that ended later.
+    """
+    pods = [pod for pod in pods if pod.controller_uid == job.metadata.uid]
+    success = [pod for pod in pods if succeeded(job, pod)]
+    ends = [ended.finished_at for pod in success or pods if (ended := pod.container.terminated)]
+    if not success and (verdict := job.condition("Failed") or job.condition("Complete")):
+        ends.append(verdict.last_transition_time)
+    return max((end for end in ends if end), default=None)
 
 
 def _to_come(job: Job, pods: list[Pod]) -> Amounts:

@@ -155,6 +155,10 @@ class Ledger:
         account = self.accounts[tenant]
         self._set(account, job_id, booking, account.reservations.get(job_id))
 
+    def held(self, tenant: str, job_id: str) -> Amounts:
+        """What is booked under a name now; reservations are not part of it."""
+        return self.accounts[tenant].bookings.get(job_id, _NO_BOOKING).amounts
+
     def _set(self, account: Account, job_id: str, booking: Booking | None, reservation: Amounts | None) -> None:
         """The entries of a name as they are from now on, and the sums with them, in one step."""
         before, beyond = account.bookings.get(job_id, _NO_BOOKING), account.reserved_beyond_booking(job_id)

@@ -7,6 +7,10 @@ https://kubernetes.io/docs/concepts/architecture/leases/
 The holder counts its own time from *before* it asked for the renewal, so it always gives up earlier than anyone can
 take over, and it stops writing while there is still time for a call in flight to end. `resourceVersion` makes each
 change a compare-and-swap: of two processes that see an old Lease expire, one gets it.
+
+What others put on the Lease, its labels and annotations, is theirs: it is read at each look and written back as it was.
+An edit between the look and the renewal makes the renewal a conflict, so it is not lost either; the next look follows
+long before the Lease runs out.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -66,6 +70,8 @@ class Election:
         self._mine_until = float("-inf")
         self._seen: tuple[str, float] | None = None
         self.holder: str | None = None
+        self.annotations: Mapping[str, str] = {}
+        """What stood on the Lease at the last look that succeeded; nothing where there is no Lease."""
         self.problem: str | None = None
         """Why the last look at the Lease failed; None where it did not."""
         self._transitions: int | None = None
@@ -91,6 +97,7 @@ class Election:
         asked = self._clock()
         try:
             lease = await self._kubernetes.read_lease(self._seat.namespace, self._seat.name)
+            self.annotations = lease.metadata.annotations if lease else {}
             if lease is None:
                 await self._kubernetes.create_lease(self._seat.namespace, self._document(None))
             elif self._may_take(lease):
@@ -154,6 +161,8 @@ class Election:
         metadata: dict[str, object] = {"name": self._seat.name, "namespace": self._seat.namespace}
         if lease is not None:
             metadata["resourceVersion"] = lease.metadata.resource_version
+            metadata["labels"] = lease.metadata.labels
+            metadata["annotations"] = lease.metadata.annotations
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",

@@ -4,6 +4,9 @@
 2. Everything is listed after that moment, so that whatever the last writer created is counted.
 3. From then on this process writes, as long as the Lease is certainly its own for longer than a call to Kubernetes
    takes: a create that is sent now has ended, one way or the other, before anyone else can become the writer.
+
+An operator's emergency stop stands on the Lease too: every process sees it at its next look, within some 3 s, and so
+does every later one, since it is kept in Kubernetes. It refuses submissions and nothing else.
 """
 
 from __future__ import annotations
@@ -17,13 +20,18 @@ import structlog
 
 from runway.cluster.backoff import Backoff
 from runway.cluster.lease import Election
-from runway.errors import ClusterError, KubernetesUnavailable, NotLeader, NotReady, PublicError
+from runway.errors import ClusterError, KubernetesUnavailable, NotLeader, NotReady, PublicError, SubmissionsStopped
 from runway.flow.observe import Observer
+from runway.jobs.wording import one_line
 
 log = structlog.get_logger()
 
 MARGIN_SECONDS: Final = 1.0
 """Beyond the time of one call: for scheduling, and for clocks that do not run at quite the same speed."""
+
+
+STOPPED: Final = "runway.internal/submissions-stopped"
+"""The annotation of the Lease that stops submissions, whatever its value: that is the reason which users are told."""
 
 
 class Writer:
@@ -64,6 +72,17 @@ class Writer:
         if self._election.problem:
             raise KubernetesUnavailable(f"the writer's lease cannot be renewed: {self._election.problem}")
         raise NotLeader(f"the writer is {self._election.holder or 'not known yet'}; this process only reads")
+
+    @property
+    def stopped(self) -> str | None:
+        """Why submissions are stopped, as one harmless line; None where they are not."""
+        reason = self._election.annotations.get(STOPPED)
+        return None if reason is None else one_line(reason) or "no reason was given"
+
+    def require_open(self) -> None:
+        """Raise SubmissionsStopped while an operator's stop stands."""
+        if (reason := self.stopped) is not None:
+            raise SubmissionsStopped(reason)
 
     async def run(self) -> None:
         """At the start of each term, see that everything is listed after it began; then write."""

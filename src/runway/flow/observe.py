@@ -21,14 +21,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
 import structlog
 
-from runway.admission.booking import booking_of
-from runway.admission.quota import Amounts, Ledger
+from runway.admission.booking import booking_of, ended_at
+from runway.admission.quota import NOTHING, Amounts, Ledger
 from runway.cluster.backoff import Backoff
 from runway.cluster.client import JOBS, PODS, Kind, Kubernetes
 from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
@@ -73,6 +73,7 @@ class Observer:
         *,
         resync_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -84,12 +85,15 @@ class Observer:
         self._first_lists = asyncio.Event()
         self._doubt = asyncio.Event()
         self._clock = clock
+        self._now = now
         self._sleep = sleep
         self._jitter = jitter
         self._tallies: dict[Key, _Tally] = {}
         self._changes = Changes()
         for kind in (JOBS, PODS):
-            metrics.corrections.labels(kind.name)  # From 0 on, or the first would not show as an increase.
+            # From 0 on, or the first would not show as an increase.
+            metrics.corrections.labels(kind.name)
+            metrics.watch_losses.labels(kind.name)
         self.store = Store(self._changed)
         self.listeners: list[Callable[[Key], None]] = []
         """Each is called with a job after anything that is known of it has changed."""
@@ -321,12 +325,24 @@ class Observer:
 
     def _changed(self, key: Key) -> None:
         record = self.store.get(key) or Record()
+        tenant = self.tenant_of(key)
         booking = booking_of(record.job, record.pods.values(), record.deleted_jobs.values())
-        self.ledger.book(self.tenant_of(key), key.name, booking)
+        held = self.ledger.held(tenant, key.name)
+        self.ledger.book(tenant, key.name, booking)
+        if held != NOTHING and self.ledger.held(tenant, key.name) == NOTHING:
+            self._released(key)
         if record.deleted_jobs:
             self._doubt.set()
         self._tally(key)
         self._tell(key)
+
+    def _released(self, key: Key) -> None:
+        """Time the release of a job's quota. What the first lists show is no news: it may have ended long ago."""
+        job = self.job(key)
+        if not self.synced or job is None or (ended := ended_at(job, self.attempts(key))) is None:
+            return
+        # Clocks differ, and a time may lie a moment ahead of this process's own.
+        self._metrics.quota_release_seconds.observe(max(0.0, (self._now() - ended).total_seconds()))
 
     def _tell(self, key: Key) -> None:
         """The one place where it is told that what is known of a job has changed."""

@@ -2,11 +2,13 @@
 
 0. This process must be the writer (`flow/lead.py`).
 1. The specification is held against the policy: every violation at once, nothing taken yet.
-2. The tenant's rate limit takes one.
-3. A job that exists under the same idempotency key is answered again, or is a conflict.
-4. Quota is checked and reserved in one step.
-5. Kubernetes creates the Job. Its name is a hash of tenant and key, so this create is the transaction.
-6. The reservation ends: the job is in the store and booked, or it certainly does not exist. Where neither is known, the
+2. Submissions must not be stopped. A job that exists under the same idempotency key is answered all the same: nothing
+   is created, and its caller learns what became of a submission that was made before the stop.
+3. The tenant's rate limit takes one.
+4. A job that exists under the same idempotency key is answered again, or is a conflict.
+5. Quota is checked and reserved in one step.
+6. Kubernetes creates the Job. Its name is a hash of tenant and key, so this create is the transaction.
+7. The reservation ends: the job is in the store and booked, or it certainly does not exist. Where neither is known, the
    Job is read back by name; as long as that fails too, the reservation stays and the reading goes on.
 """
 
@@ -34,6 +36,7 @@ from runway.errors import (
     Ambiguous,
     ClusterError,
     IdempotencyConflict,
+    InternalError,
     InvalidSpec,
     KubernetesUnavailable,
     ObjectExists,
@@ -42,6 +45,7 @@ from runway.errors import (
     PublicError,
     QuotaExceeded,
     RateLimited,
+    SubmissionsStopped,
     Violation,
 )
 from runway.flow.lead import Writer
@@ -109,6 +113,9 @@ class Submitter:
             self._metrics.submissions.labels(tenant, error.code).inc()
             log.info("submission refused", tenant=tenant, decision=error.code, detail=error.detail)
             raise
+        except Exception:
+            self._metrics.submissions.labels(tenant, InternalError.code).inc()
+            raise
         outcome = "replayed" if submission.replayed else "created"
         self._metrics.submissions.labels(tenant, outcome).inc()
         self._took("total", started)
@@ -119,15 +126,19 @@ class Submitter:
         started = self._clock()
         self._writer.require()
         passed = check(read_draft(document), self._policy)
-        self._take_rate(tenant)
         # A key of the caller's and a random one cannot meet: only the former can hold a space before its text.
         seed = self._token() if idempotency_key is None else f"key {idempotency_key}"
         key = Key(self._policy.tenants[tenant].namespace, job_id(tenant, seed))
+        if self._known(key) is None:
+            self._writer.require_open()
+        self._take_rate(tenant)
         async with self._alone(key):
             existing = self._known(key)
             if existing is not None:
                 return self._replay(key, existing, passed)
-            self._writer.require()  # Again, and with no wait until the create is sent: the Lease may have run out.
+            # Again, and with no wait until the create is sent: the Lease may have run out, or a stop been put on it.
+            self._writer.require()
+            self._writer.require_open()
             self._observer.ledger.reserve(tenant, key.name, amounts_of(passed.spec.resources))
             self._took("admit", started)
             return await self._create(tenant, key, passed)
@@ -154,20 +165,24 @@ class Submitter:
         return self._answer(key, replayed=False)
 
     async def dry_run(self, tenant: str, document: object) -> dict[str, object]:
-        """What `submit` would decide, by the same checks and the API server's own; nothing is kept or reserved."""
+        """What `submit` would decide, by the same checks and the API server's own; nothing is kept or reserved.
+
+        A stop is one of the reasons to refuse, beside all others, and the API server is asked all the same: so an
+        operator can try the whole path before the stop is ended.
+        """
         self._writer.require()
+        violations = _stop(self._writer.stopped)
         try:
             passed = check(read_draft(document), self._policy)
         except InvalidSpec as error:
-            return _decision(error.violations, None, self._quota(tenant), None, ())
+            return _decision(violations + error.violations, None, self._quota(tenant), None, ())
         self._take_rate(tenant)
         key = Key(self._policy.tenants[tenant].namespace, job_id(tenant, self._token()))
         manifest = self._manifest(tenant, key, passed)
-        violations: tuple[Violation, ...] = ()
         try:
             self._observer.ledger.reserve(tenant, key.name, amounts_of(passed.spec.resources))
         except QuotaExceeded as error:
-            violations = error.violations
+            violations += error.violations
         else:
             self._observer.ledger.release(tenant, key.name)
         try:
@@ -322,6 +337,13 @@ def cost_json(passed: Passed) -> dict[str, object]:
             for line in passed.price.lines
         ],
     }
+
+
+def _stop(reason: str | None) -> tuple[Violation, ...]:
+    """An emergency stop as a dry run tells of it: of no field of the specification."""
+    if reason is None:
+        return ()
+    return (Violation("submissions", SubmissionsStopped.code, reason, hint=SubmissionsStopped.hint),)
 
 
 def _decision(

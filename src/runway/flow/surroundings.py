@@ -55,6 +55,8 @@ class Surroundings:
         self.warnings = Warnings(namespaces)
         self.nodes = Nodes()
         self.watches = {kind.name: Watch(heard=clock()) for kind in (WARNINGS, NODES)}
+        for kind in self.watches:
+            metrics.watch_losses.labels(kind)  # From 0 on, or the first would not show as an increase.
 
     async def run(self) -> None:
         """Keep up until cancelled. A defect here is logged, and must not take the rest of Runway along."""

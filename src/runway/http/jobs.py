@@ -27,6 +27,7 @@ from runway.errors import (
     OutcomeUnknown,
     QuotaExceeded,
     RateLimited,
+    SubmissionsStopped,
     TenantRequired,
     TooBusy,
     UnknownTenant,
@@ -60,8 +61,8 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
         },
         **responses(
             TenantRequired, UnknownTenant, QuotaExceeded, IdempotencyConflict, BodyTooLarge, UnsupportedMediaType,
-            InvalidSpec, InvalidParameter, RateLimited, NotReady, NotLeader, KubernetesUnavailable, OutcomeUnknown,
-            TooBusy,
+            InvalidSpec, InvalidParameter, RateLimited, SubmissionsStopped, NotReady, NotLeader, KubernetesUnavailable,
+            OutcomeUnknown, TooBusy,
         ),
     },
 )  # fmt: skip

@@ -9,9 +9,10 @@ import uuid
 from typing import Final
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runway.errors import PublicError
+from runway.errors import InternalError
 from runway.http.problems import problem
 from runway.telemetry.metrics import Metrics
 
@@ -21,12 +22,6 @@ ASKED_BY_MACHINES: Final = ("/healthz", "/readyz", "/metrics")
 """Every few seconds, by kubelet and Prometheus: in the log such a request is worth a line only where it failed."""
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-
-
-class InternalError(PublicError):
-    """A fault of Runway's own. It is a defect wherever it is seen; the log has the traceback under the request id."""
-
-    status, code, title = 500, "internal_error", "Runway itself failed"
 
 
 class RequestContext:
@@ -57,7 +52,10 @@ class RequestContext:
 
         try:
             await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            log.info("client gone before its request had arrived", path=scope["path"][:200])
         except Exception:
+            self.metrics.internal_errors.inc()
             log.exception("request failed", method=scope["method"], path=scope["path"][:200])
             if status:
                 raise

@@ -83,7 +83,17 @@ async def readyz(request: Request) -> Response:
             raise KubernetesUnavailable(f"contact is lost: {error}") from error
     ages = {kind: round(observer.age(watch), 1) for kind, watch in observer.watches.items()}
     role = "writer" if use.writer.is_writer else "reader"
-    return _json({"status": "ready", "role": role, "watch_age_seconds": ages, "jobs": len(observer.store)})
+    reason = use.writer.stopped
+    return _json(
+        {
+            "status": "ready",
+            "role": role,
+            "submissions": "open" if reason is None else "stopped",
+            "stop_reason": reason,
+            "watch_age_seconds": ages,
+            "jobs": len(observer.store),
+        }
+    )
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

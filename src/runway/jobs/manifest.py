@@ -27,6 +27,13 @@ from runway.quantity import format_bytes, format_cpu
 
 CONTAINER: Final = "job"
 GPU_RESOURCE: Final = "nvidia.com/gpu"
+_STAYS: Final = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
+"""No node is taken away to save money while a job runs on it, which would have to begin again; the job's deadline
+bounds how long it can object. A drain with kubectl is not held up, nor a spot interruption.
+
+https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md#what-types-of-pods-can-prevent-ca-from-removing-a-node
+https://karpenter.sh/docs/concepts/disruption/#pod-level-controls
+"""
 USER_ID: Final = 1000
 """The user and group a job runs as: any but root; images that set none would run as root otherwise."""
 
@@ -79,7 +86,7 @@ def job_manifest(spec: JobSpec, placement: Placement, limits: Limits) -> dict[st
                 "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
             },
             "template": {
-                "metadata": {"labels": labels, "annotations": _pod_annotations(spec)},
+                "metadata": {"labels": labels, "annotations": dict(_STAYS)},
                 "spec": _pod_spec(spec, placement, limits),
             },
         },
@@ -89,14 +96,6 @@ def job_manifest(spec: JobSpec, placement: Placement, limits: Limits) -> dict[st
 def _labels(spec: JobSpec, placement: Placement) -> dict[str, str]:
     labels = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_JOB: placement.job_id, LABEL_TENANT: placement.tenant}
     return labels if spec.name is None else {**labels, LABEL_NAME: spec.name}
-
-
-def _pod_annotations(spec: JobSpec) -> dict[str, str]:
-    """Karpenter must not consolidate a node under a GPU job; the deadline bounds how long it can object.
-
-    https://karpenter.sh/docs/concepts/disruption/#pod-level-controls
-    """
-    return {"karpenter.sh/do-not-disrupt": "true"} if spec.resources.gpu else {}
 
 
 def _pod_spec(spec: JobSpec, placement: Placement, limits: Limits) -> dict[str, object]:

@@ -7,12 +7,13 @@ watch age) is read at the scrape, at a cost that grows with the tenants and not 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+_CUT_TO_SECONDS = (1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -36,9 +37,12 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_record_lag_seconds": ("For how long the job has been over that has waited longest for its record", ()),
     "runway_synced": ("1 once everything was listed", ()),
     "runway_is_writer": ("1 where this process may write", ()),
+    "runway_submissions_stopped": ("1 while an operator has stopped all submissions", ()),
     "runway_tenant_info": ("Always 1: the namespace of each tenant", ("tenant", "namespace")),
 }
 """Read at the scrape: resources in GPUs, CPUs, bytes and jobs."""
+STAGES: Final = ("admit", "create", "total")
+"""Of a submission."""
 
 
 class Metrics:
@@ -46,6 +50,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # CPU, memory, start and open files of this process, under the names that all clients of Prometheus share.
+        # https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
+        ProcessCollector(registry=self.registry)
         self.submissions = Counter(
             "runway_submissions_total",
             "Submissions by outcome: created, replayed, or the code of the refusal",
@@ -54,11 +61,13 @@ class Metrics:
         )
         self.submission_seconds = Histogram(
             "runway_submission_seconds",
-            "Seconds of a submission, by stage: admit, create, total",
+            "Seconds of a submission, by stage: " + ", ".join(STAGES),
             ("stage",),
             buckets=_SECONDS,
             registry=self.registry,
         )
+        for stage in STAGES:
+            self.submission_seconds.labels(stage)  # From 0 on, or the first would not show as an increase.
         self.rate_limited = Counter(
             "runway_rate_limited_total", "Submissions refused for their rate", ("tenant",), registry=self.registry
         )
@@ -67,6 +76,11 @@ class Metrics:
             "Seconds of a request to Runway until its answer began",
             ("route", "method", "status"),
             buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.internal_errors = Counter(
+            "runway_internal_errors_total",
+            "Requests that met a defect of Runway's own: answered 500, or broken off where the answer had begun",
             registry=self.registry,
         )
         self.corrections = Counter(
@@ -83,6 +97,13 @@ class Metrics:
             "Calls to Kubernetes that have ended by outcome: ok, missing, conflict, expired, refused (another 4xx), "
             "not_done (no connection, or 429), ambiguous (no answer, or 5xx), too_busy (never sent)",
             ("verb", "kind", "outcome"),
+            registry=self.registry,
+        )
+        self.quota_release_seconds = Histogram(
+            "runway_quota_release_seconds",
+            "Seconds from a job's end as Kubernetes dates it (a successful container's end, else the Job's verdict) to "
+            "the release of its quota. Those times are other clocks' and cut to whole seconds: up to 1 s too long",
+            buckets=_CUT_TO_SECONDS,
             registry=self.registry,
         )
         self.records = Counter(
@@ -110,11 +131,13 @@ class Metrics:
     def count_from_zero(
         self, tenants: Iterable[str], *, states: Sequence[str], failures: Sequence[tuple[str, str]]
     ) -> None:
-        """Show the counters of finished jobs before the first: a series that begins at 1 has not increased.
+        """Show the counters of each tenant's jobs before the first: a series that begins at 1 has not increased.
 
         https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics
         """
         for tenant in tenants:
+            self.submissions.labels(tenant, "created")
+            self.rate_limited.labels(tenant)
             self.actual_cost.labels(tenant)
             for state in states:
                 self.jobs_finished.labels(tenant, state)

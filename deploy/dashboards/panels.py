@@ -1,0 +1,188 @@
+"""What all dashboards share: how a panel, a row and a dashboard are made, and how a panel leads to its runbook.
+
+Several processes of Runway may be scraped, each with the same state. So queries take gauges as their max and counters
+as their sum, as the alerts do.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import dashboard as builders
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models.common import (
+    BarGaugeDisplayMode,
+    BigValueColorMode,
+    GraphThresholdsStyleMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    VizOrientation,
+)
+
+DOCUMENTS: Final = "https://github.com/example-org/runway/blob/main/docs"
+"""example-org is a placeholder, as in prometheusrule.yaml: put in where your runbooks are to be read."""
+RUNBOOKS: Final = f"{DOCUMENTS}/runbooks.md"
+SOURCE: Final = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+Query: TypeAlias = tuple[str, str]
+"""PromQL, and what its series are called: text, with {{label}} for a label's value."""
+Steps: TypeAlias = tuple[tuple[float | None, str], ...]
+"""Colours by the value from which on they hold; the first has None and holds from below."""
+Panel: TypeAlias = timeseries.Panel | stat.Panel | bargauge.Panel
+Row: TypeAlias = tuple[str, Sequence[Panel]]
+
+PLAIN: Final[Steps] = ((None, "blue"),)
+MUST_BE_ONE: Final[Steps] = ((None, "red"), (1, "green"))
+
+OWN_REFUSALS: Final = "kubernetes_unavailable|outcome_unknown|not_ready|too_busy|internal_error"
+"""Outcomes of submissions that are no tenant's fault, as in the alert RunwaySubmissionsFailing."""
+
+
+def rising(orange: float, red: float) -> Steps:
+    """More is worse."""
+    return (None, "green"), (orange, "orange"), (red, "red")
+
+
+def see(*alerts: str) -> str:
+    """Where to read on: the runbooks of these alerts."""
+    links = ", ".join(f"[{alert}]({RUNBOOKS}#{alert.lower()})" for alert in alerts)
+    return f"Runbook: {links}."
+
+
+def or_none_yet(expression: str) -> str:
+    """This, or 0 where it never happened, which a counter shows as no series at all. Still empty without a Runway."""
+    return f"({expression} or 0 * max(runway_synced))"
+
+
+def number(title: str, text: str, unit: str, query: Query, steps: Steps = PLAIN, *, words: bool = False) -> stat.Panel:
+    """One value as it is now; with `words` 1 is shown as yes and 0 as no."""
+    panel = (
+        stat.Panel()
+        .title(title)
+        .description(text)
+        .unit(unit)
+        .datasource(SOURCE)
+        .height(4)
+        .span(4)
+        .thresholds(builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(_steps(steps)))
+        .color_mode(BigValueColorMode.BACKGROUND if len(steps) > 1 else BigValueColorMode.VALUE)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .with_target(_target(0, query).instant())
+    )
+    if words:
+        yes, no = models.ValueMappingResult(text="yes", index=0), models.ValueMappingResult(text="no", index=1)
+        panel.mappings([models.ValueMap(options={"1": yes, "0": no})])
+    return panel
+
+
+def bars(title: str, text: str, unit: str, query: Query, steps: Steps = PLAIN, *, full: float | None = None) -> Panel:
+    """A bar for each series as it is now; `full` is the value of a full bar."""
+    panel = (
+        bargauge.Panel()
+        .title(title)
+        .description(text)
+        .unit(unit)
+        .datasource(SOURCE)
+        .height(8)
+        .span(12)
+        .min(0)
+        .thresholds(builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(_steps(steps)))
+        .orientation(VizOrientation.HORIZONTAL)
+        .display_mode(BarGaugeDisplayMode.BASIC)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .with_target(_target(0, query).instant())
+    )
+    return panel if full is None else panel.max(full)
+
+
+def graph(title: str, text: str, unit: str, *queries: Query, steps: Steps = PLAIN) -> timeseries.Panel:
+    """Lines over time; thresholds, where there are any, are drawn as lines too."""
+    panel = (
+        timeseries.Panel()
+        .title(title)
+        .description(text)
+        .unit(unit)
+        .datasource(SOURCE)
+        .height(8)
+        .span(12)
+        .min(0)
+        .line_width(1)
+        .fill_opacity(5)
+        .legend(
+            common.VizLegendOptions()
+            .display_mode(LegendDisplayMode.TABLE)
+            .placement(LegendPlacement.RIGHT)
+            .show_legend(True)
+            .calcs(["lastNotNull", "max"])
+        )
+        .thresholds(builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(_steps(steps)))
+    )
+    if len(steps) > 1:
+        panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED))
+    for index, query in enumerate(queries):
+        panel.with_target(_target(index, query).range())
+    return panel
+
+
+def assemble(
+    uid: str, title: str, text: str, rows: Sequence[Row], *variables: builders.QueryVariable
+) -> models.Dashboard:
+    """The dashboard: its data source and its other variables above, then the rows."""
+    made = (
+        builders.Dashboard(title)
+        .uid(uid)
+        .description(text)
+        .tags(["runway"])
+        .timezone("browser")
+        .readonly()
+        .refresh("30s")
+        .time("now-3h", "now")
+        .tooltip(models.DashboardCursorSync.CROSSHAIR)
+        .with_variable(builders.DatasourceVariable("datasource").label("Data source").type("prometheus"))
+        .link(
+            builders.DashboardLink("Runway")
+            .type(models.DashboardLinkType.DASHBOARDS)
+            .tags(["runway"])
+            .include_vars(True)
+            .keep_time(True)
+        )
+        .link(builders.DashboardLink("Runbooks").type(models.DashboardLinkType.LINK).url(RUNBOOKS).target_blank(True))
+    )
+    for variable in variables:
+        made.with_variable(variable)
+    ids = itertools.count(1)
+    for name, panels in rows:
+        made.with_row(builders.Row(name).id(next(ids)))
+        for panel in panels:
+            made.with_panel(panel.id(next(ids)))
+    return made.build()
+
+
+def choice(name: str, label: str, values: str) -> builders.QueryVariable:
+    """A variable with one, several or all of the values that Prometheus has; for use as {label=~"$name"}."""
+    return (
+        builders.QueryVariable(name)
+        .label(label)
+        .query(values)
+        .datasource(SOURCE)
+        .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(models.VariableSort.ALPHABETICAL_ASC)
+        .multi(True)
+        .include_all(True)
+        .all_value(".+")
+        .current(models.VariableOption(text="All", value="$__all", selected=True))
+    )
+
+
+def _steps(steps: Steps) -> list[models.Threshold]:
+    return [models.Threshold(value=value, color=color) for value, color in steps]
+
+
+def _target(index: int, query: Query) -> prometheus.Dataquery:
+    expression, legend = query
+    return (
+        prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(chr(ord("A") + index)).datasource(SOURCE)
+    )

@@ -1,0 +1,167 @@
+"""Every query of every dashboard, asked of the real Prometheus that scrapes a Runway in use: none is empty."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import urllib.parse
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+import yaml
+
+from demo.api import Document, document, shell
+from demo.kubectl import Kubectl
+from demo.server import CHECKOUT, Server
+from demo.stage import Stage, Tools
+from demo.waiting import wait_for
+from localcluster import LocalCluster
+from localcluster.monitoring import scraping
+from tests.cluster.test_diagnosis import by_hand
+from tests.support.panels import Query, dashboards, queries
+
+pytestmark = pytest.mark.cluster
+
+VARIABLES = {
+    # Grafana's own: four times the scrape interval, which is 5 s here, and the time that is shown.
+    # https://grafana.com/docs/grafana/latest/datasources/prometheus/template-variables/#use-__rate_interval
+    "$__rate_interval": "20s",
+    "$__range": "15m",
+    "$tenant": ".+",
+}
+SHOWN_SECONDS, STEP_SECONDS = 120, 5
+ON_A_GPU = {"cpu": "100m", "memory": "32Mi", "gpu": 1}
+STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
+STUBBORN = "trap '' TERM; echo started; while :; do sleep 1; done"
+# Jobs that no manifest of Runway could be: each namespace, Job and the category of its failure.
+BY_HAND: tuple[tuple[str, Document, str], ...] = (
+    ("runway-research", by_hand({"resources": {"limits": {"cpu": "100m", "memory": "40Gi"}}}, seconds=8), "policy"),
+    ("runway-vision", by_hand({"securityContext": {}}, seconds=8), "runway"),
+)
+
+
+@pytest.fixture(scope="module")
+def prometheus(tools: Tools, server: Server) -> Iterator[httpx2.Client]:
+    """Prometheus, once it has scraped a Runway in which everything happens that a dashboard shows."""
+    target = urllib.parse.urlsplit(server.url).netloc
+    stage = Stage(tools, show=lambda *_: None)
+    with (
+        httpx2.Client(base_url=LocalCluster.default().prometheus_url, trust_env=False, timeout=30) as client,
+        scraping(target),
+    ):
+        # What happens before the first scrape is no increase to Prometheus.
+        wait_for(lambda: ask(client, f'runway_is_writer{{instance="{target}"}} == 1') or None, "the first scrape", 30)
+        try:
+            use(stage)
+            over = f'sum by (state) (runway_jobs_finished_total{{instance="{target}"}}) > 0'
+            wait_for(lambda: len(ask(client, over)) == 3 or None, "every end has been scraped", 60)
+            yield client
+        finally:
+            stage.end_jobs()
+            for namespace, job, _ in BY_HAND:
+                name = job["metadata"]["name"]
+                tools.kubernetes.run("delete", "job", name, f"--namespace={namespace}", "--ignore-not-found")
+
+
+def use(stage: Stage) -> None:
+    """Jobs that succeed, fail for each kind of reason, are cancelled, wait, hang, are refused in every way."""
+    for namespace, job, _ in BY_HAND:
+        stage.kubernetes.run("create", f"--namespace={namespace}", "-f", "-", stdin=json.dumps(job))
+    ended = [
+        stage.submit("vision", shell("sleep 1", resources=ON_A_GPU)),
+        stage.submit("vision", shell("exit 3")),
+        stage.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}, timeout_seconds=8)),
+    ]
+    cancelled, stubborn = (
+        stage.submit("vision", shell(STAY)),
+        stage.submit("vision", shell(STUBBORN, resources=ON_A_GPU, grace_period_seconds=20)),
+    )
+    stage.submit("vision", shell(STAY, resources=ON_A_GPU, timeout_seconds=300))
+    stage.submit("vision", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    for view in (cancelled, stubborn):
+        stage.until_log(view["id"], "started")
+        stage.runway.cancel(view["id"])
+
+    refusals = [stage.runway.submit("vision", {"image": "runway.local/busybox:1"})]
+    refusals += [stage.runway.submit("research", shell("true", resources=ON_A_GPU))]
+    refusals += [stage.try_to_submit("speech", shell("true", resources=ON_A_GPU | {"gpu": 3})) for _ in range(8)]
+    assert {answer.json()["code"] for answer in refusals} == {"invalid_spec", "quota_exceeded", "rate_limited"}
+    for view in ended:
+        stage.until_over(view["id"])
+    categories = [(stage.runway.job(view["id"])["failure"] or {}).get("category") for view in ended]
+    assert categories == [None, "user", "infra"]
+    for _, job, category in BY_HAND:
+        assert stage.until_over(job["metadata"]["name"])["failure"]["category"] == category
+
+
+@pytest.mark.parametrize("query", queries(), ids=lambda query: str(query.where))
+def test_no_query_of_a_panel_is_empty_or_an_error(prometheus: httpx2.Client, query: Query) -> None:
+    expression = filled_in(query.expression)
+    found = ask(prometheus, expression) if query.instant else ask_over_time(prometheus, expression)
+    values = [float(value) for series in found for _, value in series.get("values", [series.get("value")])]
+    assert any(math.isfinite(value) for value in values), f"{expression}: {found}"
+
+
+def test_the_tenant_to_choose_is_every_tenant(prometheus: httpx2.Client, stage: Stage) -> None:
+    chosen = [each for each in dashboards()["runway-tenants"]["templating"]["list"] if each["type"] == "query"]
+    for variable in chosen:
+        # https://grafana.com/docs/grafana/latest/datasources/prometheus/template-variables/
+        match = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
+        assert match, variable["query"]
+        series, label = match.groups()
+        values = document(prometheus.get(f"/api/v1/label/{label}/values", params={"match[]": series}))["data"]
+        assert values == sorted(stage.runway.policy()["tenants"])
+    assert [variable["name"] for variable in chosen] == ["tenant"]
+
+
+def test_failures_of_every_category_and_each_refusal_are_told_apart(prometheus: httpx2.Client) -> None:
+    categories = ask(prometheus, "sum by (category) (increase(runway_failures_total[15m])) > 0")
+    assert {series["metric"]["category"] for series in categories} == {"user", "infra", "policy", "runway"}
+    outcomes = ask(prometheus, "sum by (outcome) (runway_submissions_total) > 0")
+    assert {series["metric"]["outcome"] for series in outcomes} >= {
+        "created",
+        "invalid_spec",
+        "quota_exceeded",
+        "rate_limited",
+    }
+
+
+def test_kubernetes_takes_each_dashboard_as_a_config_map_that_grafana_looks_for(kubernetes: Kubectl) -> None:
+    made = yaml.safe_load_all(kubernetes.run("kustomize", str(CHECKOUT / "deploy" / "observability")))
+    maps = [manifest for manifest in made if manifest["kind"] == "ConfigMap"]
+    assert len(maps) == len(dashboards())
+    for each in maps:
+        # Runway's own namespace need not be there for a dry run elsewhere.
+        each["metadata"]["namespace"] = "default"
+        taken = json.loads(
+            kubernetes.run("create", "--dry-run=server", "--output=json", "-f", "-", stdin=json.dumps(each))
+        )
+        assert taken["metadata"]["labels"]["grafana_dashboard"] == "1"
+        (content,) = taken["data"].values()
+        assert json.loads(content) in dashboards().values()
+
+
+def filled_in(expression: str) -> str:
+    for name, value in VARIABLES.items():
+        expression = expression.replace(name, value)
+    assert "$" not in expression, f"a variable that the test does not know: {expression}"
+    return expression
+
+
+def ask(client: httpx2.Client, expression: str) -> list[Document]:
+    """What Prometheus answers for now. Raises with its message where it refuses the query."""
+    return list(document(client.get("/api/v1/query", params={"query": expression}))["data"]["result"])
+
+
+def ask_over_time(client: httpx2.Client, expression: str) -> list[Document]:
+    """What Prometheus answers for the time that is shown."""
+    now = document(client.get("/api/v1/query", params={"query": "time()"}))["data"]["result"][0]
+    query: dict[str, str | float] = {
+        "query": expression,
+        "start": float(now) - SHOWN_SECONDS,
+        "end": float(now),
+        "step": STEP_SECONDS,
+    }
+    return list(document(client.get("/api/v1/query_range", params=query))["data"]["result"])

@@ -1,0 +1,130 @@
+"""The emergency stop on a real Lease: who may order it, and that neither it nor the Lease is ever lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from demo.api import shell
+from demo.kubectl import Kubectl, KubectlFailed
+from demo.scenarios.stop import ANNOTATION, SEEN_SECONDS
+from demo.server import Server
+from demo.stage import Stage
+from demo.waiting import wait_for
+
+pytestmark = pytest.mark.cluster
+
+LEASE = ("lease", "runway-writer", "--namespace=default")
+OPERATOR = ("--as=ada", "--as-group=platform-operators")
+
+
+@pytest.fixture
+def annotate(kubernetes: Kubectl) -> Iterator[Callable[..., str]]:
+    """`kubectl annotate` of Runway's Lease; the stop is ended with the test."""
+
+    def run(*changes: str) -> str:
+        return kubernetes.run("annotate", *LEASE, "--overwrite", *changes)
+
+    yield run
+    run(f"{ANNOTATION}-", "tests.runway.internal/edit-")
+
+
+@pytest.fixture
+def operator(kubernetes: Kubectl) -> Iterator[None]:
+    """The Role that docs/operations.md gives to operators, in the namespace of the local Lease."""
+    role = ("--verb=get,patch", "--resource=leases.coordination.k8s.io", "--resource-name=runway-writer")
+    kubernetes.run("create", "role", "runway-stop", "--namespace=default", *role)
+    try:
+        kubernetes.run(
+            *("create", "rolebinding", "runway-stop", "--namespace=default"),
+            *("--role=runway-stop", "--group=platform-operators"),
+        )
+        yield
+    finally:
+        kubernetes.run("delete", "role,rolebinding", "runway-stop", "--namespace=default", "--ignore-not-found")
+
+
+def test_it_survives_the_end_of_the_writer_and_its_successor_sees_it(
+    stage: Stage, server: Server, kubernetes: Kubectl, annotate: Callable[..., str]
+) -> None:
+    annotate(f"{ANNOTATION}=driver rollout")
+    wait_for(lambda: told(stage) == "driver rollout" or None, "the stop is seen", SEEN_SECONDS)
+    server.stop()
+    try:
+        lease = the_lease(kubernetes)
+        assert lease["spec"]["holderIdentity"] == ""
+        assert lease["metadata"]["annotations"][ANNOTATION] == "driver rollout"
+    finally:
+        server.start()
+    assert told(stage) == "driver rollout"
+    assert stage.runway.submit("vision", shell("true")).json()["code"] == "submissions_stopped"
+
+
+def test_a_process_that_stands_by_sees_it(
+    kubernetes: Kubectl, kubeconfig: Path, policy_file: Path, tmp_path: Path, annotate: Callable[..., str], stage: Stage
+) -> None:
+    annotate(f"{ANNOTATION}=")
+    environment = {"KUBECONFIG": str(kubeconfig), "RUNWAY_POLICY": str(policy_file)}
+    with Server(tmp_path / "reader.log", environment) as reader:
+        reader.launch()
+        told_by_reader = wait_for(lambda: ready(reader), "a process that is ready", 20)
+        assert (told_by_reader["role"], told_by_reader["stop_reason"]) == ("reader", "no reason was given")
+        wait_for(lambda: told(stage) or None, "the writer sees the stop", SEEN_SECONDS)
+        assert "runway_submissions_stopped 1.0" in stage.runway.get("/metrics").text
+    assert the_lease(kubernetes)["metadata"]["annotations"][ANNOTATION] == ""
+
+
+def test_edits_between_look_and_renewal_lose_neither_themselves_nor_the_lease(
+    stage: Stage, kubernetes: Kubectl, annotate: Callable[..., str]
+) -> None:
+    before = the_lease(kubernetes)
+    for number in range(100):
+        annotate(f"tests.runway.internal/edit={number}")
+        assert the_lease(kubernetes)["metadata"]["annotations"]["tests.runway.internal/edit"] == str(number)
+        assert stage.runway.get("/readyz").json()["role"] == "writer"
+    after = the_lease(kubernetes)
+    assert after["spec"]["renewTime"] > before["spec"]["renewTime"]
+    assert after["spec"]["leaseTransitions"] == before["spec"]["leaseTransitions"]
+    ended = stage.until_over(stage.submit("vision", shell("true"))["id"])
+    assert ended["state"] == "succeeded"
+
+
+@pytest.mark.usefixtures("operator", "annotate")
+def test_an_operator_needs_no_more_than_the_role_of_the_runbook(stage: Stage, kubernetes: Kubectl) -> None:
+    kubernetes.run("annotate", *LEASE, *OPERATOR, f"{ANNOTATION}=by ada")
+    wait_for(lambda: told(stage) == "by ada" or None, "the stop is seen", SEEN_SECONDS)
+    kubernetes.run("annotate", *LEASE, *OPERATOR, f"{ANNOTATION}-")
+    wait_for(lambda: told(stage) is None or None, "the stop has ended", SEEN_SECONDS)
+    for beyond in (
+        ("delete", *LEASE),
+        ("get", "leases", "--namespace=default"),
+        ("get", "jobs", "--namespace=runway-vision"),
+        ("annotate", "lease", "kube-scheduler", "--namespace=kube-system", f"{ANNOTATION}=no"),
+    ):
+        with pytest.raises(KubectlFailed, match="orbidden"):
+            kubernetes.run(*beyond, *OPERATOR)
+
+
+def told(stage: Stage) -> str | None:
+    """The reason as /readyz says it."""
+    reason = stage.runway.get("/readyz").json()["stop_reason"]
+    return None if reason is None else str(reason)
+
+
+def ready(server: Server) -> dict[str, Any] | None:
+    """What /readyz says; None until it is ready."""
+    try:
+        answer = httpx2.get(f"{server.url}/readyz", timeout=2, trust_env=False)
+    except httpx2.TransportError:
+        return None
+    return dict(answer.json()) if answer.status_code == 200 else None
+
+
+def the_lease(kubernetes: Kubectl) -> dict[str, Any]:
+    lease = kubernetes.get("lease", "runway-writer", "default")
+    assert lease is not None
+    return lease

@@ -1,0 +1,52 @@
+"""The Prometheus operator's kinds, for a while: its own definitions, pinned by operator/go.sum and not kept here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from demo.kubectl import Kubectl
+
+MODULE: Final = "github.com/prometheus-operator/prometheus-operator"
+FOLDER: Final = Path(__file__).parent / "operator"
+KINDS: Final = ("servicemonitors", "prometheusrules")
+
+
+def definitions() -> list[Path]:
+    """The files of the CustomResourceDefinitions. The source is downloaded, unless Go has it, and nothing is built.
+
+    https://go.dev/ref/mod#go-mod-download
+    """
+    pinned = re.search(rf"{re.escape(MODULE)} (v\S+)", (FOLDER / "go.mod").read_text())
+    assert pinned, "operator/go.mod names no version"
+    done = subprocess.run(
+        ["go", "mod", "download", "-json", f"{MODULE}@{pinned[1]}"],
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    source = Path(json.loads(done.stdout)["Dir"], "example", "prometheus-operator-crd")
+    return [source / f"monitoring.coreos.com_{kind}.yaml" for kind in KINDS]
+
+
+@contextmanager
+def operator_kinds(kubernetes: Kubectl) -> Iterator[None]:
+    """Have the API server know these kinds; they are taken away again unless it knew them before."""
+    names = [f"crd/{kind}.monitoring.coreos.com" for kind in KINDS]
+    before = kubernetes.run("get", *names, "--ignore-not-found", "--output=name").split()
+    try:
+        for path in definitions():
+            kubernetes.run("apply", "--server-side", f"--filename={path}", timeout=60)
+        kubernetes.run("wait", "--for=condition=Established", *names, "--timeout=30s", timeout=35)
+        yield
+    finally:
+        if not before:
+            kubernetes.run("delete", *names, "--ignore-not-found", "--timeout=30s", timeout=35)

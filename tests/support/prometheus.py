@@ -1,0 +1,161 @@
+"""A Prometheus of a test's own that scrapes one Runway and evaluates its alerts, and a record of what those did."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import yaml
+
+from demo.waiting import wait_for
+
+Json = dict[str, Any]
+
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+POLL_SECONDS = 0.25
+
+
+def hurried(rules: Json, *, fors: int, windows: int, thresholds: Mapping[str, tuple[str, str]]) -> Json:
+    """The same rules for somebody who cannot wait: only durations differ.
+
+    Every `for` is divided by `fors` and every range in an expression by `windows`, to whole seconds and at least one.
+    `thresholds` says of an alert which comparison is replaced by which: for those that are themselves a time to wait.
+    """
+    made = copy.deepcopy(rules)
+    for rule in (rule for group in made["groups"] for rule in group["rules"]):
+        if "for" in rule:
+            rule["for"] = _divided(rule["for"], fors)
+        rule["expr"] = re.sub(r"\[(\w+)\]", lambda found: f"[{_divided(found[1], windows)}]", rule["expr"])
+        if rule["alert"] in thresholds:
+            before, after = thresholds[rule["alert"]]
+            assert rule["expr"].count(before) == 1, f"{rule['alert']} has no {before}"
+            rule["expr"] = rule["expr"].replace(before, after)
+    return made
+
+
+class Alarms:
+    """What the alerts did, looked at four times a second: each alert's states with the alert as it first was in it."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx2.Client(base_url=url, trust_env=False, timeout=10)
+        self._lock = threading.Lock()
+        self._seen: dict[tuple[str, str], Json] = {}
+        self._now: set[tuple[str, str]] = set()
+        self._rounds = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="alarms")
+
+    def __enter__(self) -> Alarms:
+        wait_for(self._scraped, "Runway scraped, and that known to the rules", 20)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(20)
+        self._http.close()
+
+    def seen(self, alert: str, state: str) -> Json | None:
+        """The alert as it first was pending or firing, with the moment as `at`; None where it never was."""
+        with self._lock:
+            return self._seen.get((alert, state))
+
+    def names(self) -> set[str]:
+        """All alerts that have been pending or firing so far."""
+        with self._lock:
+            return {name for name, _ in self._seen}
+
+    def now(self) -> set[str]:
+        """The alerts that were pending or firing at the last look."""
+        with self._lock:
+            return {name for name, _ in self._now}
+
+    def until_firing(self, alerts: Iterable[str], seconds: float) -> None:
+        """Wait until each of them has fired."""
+        for alert in alerts:
+            wait_for(lambda alert=alert: self.seen(alert, "firing"), f"{alert} fires", seconds)  # type: ignore[misc]
+
+    def until_quiet(self, alerts: Iterable[str], seconds: float) -> None:
+        """Wait until none of them is pending or firing any more."""
+        wanted = set(alerts)
+        wait_for(lambda: True if not wanted & self.now() else None, f"{sorted(wanted)} are over", seconds)
+
+    def watched_for(self, seconds: float) -> None:
+        """Look for so long at least."""
+        with self._lock:
+            begun = self._rounds
+        needed = begun + int(seconds / POLL_SECONDS)
+        wait_for(lambda: True if self._rounds >= needed else None, f"{needed - begun} looks", seconds * 3 + 10)
+
+    def _look(self) -> None:
+        while not self._over.wait(POLL_SECONDS):
+            found = self._http.get("/api/v1/alerts").raise_for_status().json()["data"]["alerts"]
+            with self._lock:
+                self._now = {(alert["labels"]["alertname"], alert["state"]) for alert in found}
+                self._rounds += 1
+                for alert in found:
+                    key = (alert["labels"]["alertname"], alert["state"])
+                    self._seen.setdefault(key, alert | {"at": time.monotonic()})
+
+    def _scraped(self) -> bool | None:
+        """Until the first scrape there is no Runway to Prometheus, which RunwayNoWriter rightly holds against it."""
+        try:
+            up = self._http.get("/api/v1/query", params={"query": "up == 1"})
+            alerts = self._http.get("/api/v1/alerts")
+        except httpx2.TransportError:
+            return None
+        if not (up.is_success and alerts.is_success and up.json()["data"]["result"]):
+            return None
+        return alerts.json()["data"]["alerts"] == [] or None
+
+
+@contextmanager
+def evaluating(rules: Json, target: str, folder: Path) -> Iterator[Alarms]:
+    """A Prometheus on loopback that scrapes the Runway at "host:port" and evaluates the rules, both once a second."""
+    binary = shutil.which("prometheus")
+    assert binary, "prometheus is not installed: it comes with Debian's package (`make cluster-up`)"
+    (folder / "rules.yaml").write_text(yaml.safe_dump(rules, sort_keys=False))
+    config = {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "rule_files": ["rules.yaml"],
+        "scrape_configs": [{"job_name": "runway", "static_configs": [{"targets": [target]}]}],
+    }
+    (folder / "prometheus.json").write_text(json.dumps(config))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    command = [
+        binary,
+        f"--config.file={folder / 'prometheus.json'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=warn",
+    ]
+    with (folder / "prometheus.log").open("ab") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        with Alarms(f"http://127.0.0.1:{port}") as alarms:
+            yield alarms
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
+def _divided(duration: str, by: int) -> str:
+    found = re.fullmatch(r"(\d+)([smh])", duration)
+    assert found, f"a duration that is not understood: {duration}"
+    return f"{max(1, round(int(found[1]) * SECONDS[found[2]] / by))}s"
