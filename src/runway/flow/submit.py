@@ -159,7 +159,7 @@ class Submitter:
         try:
             passed = check(read_draft(document), self._policy)
         except InvalidSpec as error:
-            return _decision(error.violations, None, self._quota(tenant), None, ())
+            return decision_json(error.violations, None, self._quota(tenant), None, ())
         self._take_rate(tenant)
         key = Key(self._policy.tenants[tenant].namespace, job_id(tenant, self._token()))
         manifest = self._manifest(tenant, key, passed)
@@ -174,7 +174,7 @@ class Submitter:
             warnings = await self._kubernetes.try_job(key.namespace, manifest)
         except ClusterError as error:
             raise _unavailable(error, key) from error
-        return _decision(violations, cost_json(passed), self._quota(tenant), manifest, warnings)
+        return decision_json(violations, cost_json(passed), self._quota(tenant), manifest, warnings)
 
     async def close(self) -> None:
         """Cancel what still waits for an unknown outcome; the next start finds out from Kubernetes."""
@@ -324,13 +324,14 @@ def cost_json(passed: Passed) -> dict[str, object]:
     }
 
 
-def _decision(
+def decision_json(
     violations: tuple[Violation, ...],
     cost: dict[str, object] | None,
     quota: dict[str, object],
     manifest: dict[str, object] | None,
     warnings: tuple[str, ...],
 ) -> dict[str, object]:
+    """What a dry run answers."""
     return {
         "decision": "refused" if violations else "admitted",
         "violations": list(violations),
