@@ -31,6 +31,10 @@ from runway.http.tenancy import ReadScope
 router = APIRouter(tags=["jobs"], dependencies=[Depends(only_known_parameters)])
 
 ATTEMPT_HEADER: Final = "Runway-Attempt"
+_FOLLOW: Final = (
+    "Wait until the container has started, and go on until it has ended; with `attempt`, wait for the next attempt too"
+)
+_TAIL: Final = "Only the last lines; one of more than 16 KiB counts as several, as the runtime keeps it"
 
 
 @router.get(
@@ -59,10 +63,12 @@ async def read_logs(
     request: Request,
     job_id: str,
     scope: ReadScope,
-    follow: Annotated[bool, Query(description="Wait for the container, and go on until it ends")] = False,
-    tail: Annotated[int | None, Query(ge=0, le=100_000, description="Only the last lines")] = None,
-    attempt: Annotated[int | None, Query(ge=1, le=1000, description="1 is the first; the last by default")] = None,
-    timestamps: Annotated[bool, Query(description="Start each line with its time")] = False,
+    follow: Annotated[bool, Query(description=_FOLLOW)] = False,
+    tail: Annotated[int | None, Query(ge=0, le=100_000, description=_TAIL)] = None,
+    attempt: Annotated[
+        int | None, Query(ge=1, le=1000, description="1 is the first, as in the view; else the last")
+    ] = None,
+    timestamps: Annotated[bool, Query(description="Start each line with its time, in nanoseconds")] = False,
 ) -> Response:
     """The log of one attempt, from the pod that wrote it. Once that pod is gone, 410 with the excerpt that was kept."""
     use = services(request)

@@ -14,7 +14,7 @@ from runway.http.problems import MEDIA_TYPE
 
 Json = dict[str, Any]
 
-METHODS: Final = ("get", "post", "put", "patch", "delete")
+METHODS: Final = ("post", "get", "put", "patch", "delete")
 
 _ABOUT: Final = """Teams submit batch jobs, GPU training included. Runway decides whether a job may enter, turns it into
 a Kubernetes Job, and shows what Kubernetes and Linux did with it.
@@ -59,7 +59,7 @@ _REQUEST_ID_PARAMETER: Final[Json] = {
     "name": "X-Request-ID",
     "in": "header",
     "required": False,
-    "description": "Echoed, and in Runway's log, if it is 1 to 128 letters, digits, `.`, `_` or `-`; else replaced",
+    "description": "echoed, and in Runway's log, if it is 1 to 128 letters, digits, `.`, `_` or `-`; else replaced",
     "schema": {"type": "string"},
 }
 
@@ -207,11 +207,15 @@ def _responses(operation: Json, answers: dict[str, dict[str, Json]], problems: d
             found = answers.get(status, {})
             if media_type == MEDIA_TYPE:
                 known = [code for code in codes(response) if code in problems]
-                found = {code: {"summary": problems[code]["title"], "value": problems[code]} for code in known}
+                found = {code: _example_of(problems[code]) for code in known}
                 _extra_members(media["schema"], codes(response))
             if found:
                 media["examples"] = found
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def _example_of(problem: Json) -> Json:
+    return {"summary": problem["title"], "description": errors.ADVICE[problem["code"]], "value": problem}
 
 
 def _extra_members(schema: Json, possible: list[str]) -> None:

@@ -50,6 +50,31 @@ def problem_examples() -> dict[str, dict[str, Any]]:
     return {error.code: _plain(problem_document(error, REQUEST_ID)) for error in _errors()}
 
 
+ADVICE: Final[dict[str, str]] = {
+    "malformed_request": "speak HTTP/1.1 to this port, without TLS",
+    "tenant_required": "send the header once, with your tenant's name",
+    "unknown_tenant": "check the name; an operator adds tenants to the policy",
+    "invalid_spec": "change what each violation names; it says the limit and a way",
+    "invalid_parameter": "change the parameter or header that is named",
+    "quota_exceeded": "wait for one of the jobs in `held_by`, cancel one, or ask for less",
+    "not_found": "check the path",
+    "job_not_found": "check the id and the tenant; a job is forgotten after its time to live",
+    "logs_not_ready": "try again once the job runs, or use `follow`",
+    "method_not_allowed": "use a method of the `Allow` header",
+    "idempotency_conflict": "use a new key for another job, or the same body for the same job",
+    "logs_gone": "read `excerpt`; the rest is where your logging keeps it",
+    "body_too_large": "send less: long command lines and files belong into the image or a store",
+    "unsupported_media_type": "send `Content-Type: application/json`, in UTF-8 and not compressed",
+    "rate_limited": "wait as long as `Retry-After` says; a try before that costs nothing",
+    "not_ready": "try again after `Retry-After`; Runway is listing what there is",
+    "not_leader": "try again after `Retry-After`, or send it to the writer",
+    "kubernetes_unavailable": "try again after `Retry-After`; nothing was kept",
+    "outcome_unknown": "send the same request with the same key again, or read the job that `id` names",
+    "too_busy": "try again after `Retry-After`; nothing was kept",
+}
+"""By code: what the caller does next."""
+
+
 def _errors() -> list[PublicError]:
     return [
         TenantRequired("send the header X-Tenant-ID with the name of your tenant"),

@@ -39,7 +39,10 @@ _USAGE: Final[dict[str, Form]] = {
         _RATIO,
     ),
     "cpu_periods": ("How many such periods there were, of 100 ms each", _COUNT),
-    "gpu_utilisation": ("Mean of the job's GPUs, where NVIDIA's DCGM exporter is scraped", _RATIO),
+    "gpu_utilisation": (
+        "Mean of the job's GPUs, where NVIDIA's DCGM exporter is scraped; null elsewhere, as on the local cluster",
+        _RATIO,
+    ),
     "sampled_at": "When CPU was measured last",
 }
 
@@ -129,7 +132,7 @@ FIELDS: Final[dict[str, dict[str, Form]]] = {
         "source": "Where the figures are from: measured now, or kept with the verdict; null where no source is set up",
         "problem": "Why the source has not answered",
         **_USAGE,
-        "findings": "What the figures mean, in plain words",
+        "findings": "What the figures mean, in plain words: throttling, and memory near its limit",
     },
     "JobList": {
         "jobs": "Newest first",

@@ -28,6 +28,8 @@ def pattern(grammar: re.Pattern[str], ahead: str = "") -> str:
 LABEL: Final = pattern(LABEL_GRAMMAR)
 """A name for people, or of a GPU type: what Kubernetes takes as the value of a label."""
 QUANTITY: Final = pattern(GRAMMAR)
+IMAGE_REFERENCE: Final = pattern(IMAGE)
+PRICE: Final = pattern(MONEY)
 _ENV_NAME: Final = pattern(ENV_NAME, f"(?!{'|'.join(RESERVED_ENV_PREFIXES)})")
 _PASSABLE: Final = r"^[^\x00]*$"
 """What can be handed to a process: a NUL would end it."""
@@ -91,7 +93,7 @@ JOB_SPEC: Final[dict[str, Any]] = {
         "image": {
             "type": "string",
             "maxLength": 512,
-            "pattern": pattern(IMAGE),
+            "pattern": IMAGE_REFERENCE,
             "description": "An image reference from an allowed repository: `registry/team/train:1.4`, or by digest",
         },
         "command": _texts("Replaces the image's entry point"),
@@ -117,7 +119,7 @@ JOB_SPEC: Final[dict[str, Any]] = {
         ),
         "max_cost_usd": {
             "type": ["string", "null"],
-            "pattern": pattern(MONEY),
+            "pattern": PRICE,
             "description": "Refuse the job if it could cost more than this: its hourly price times its timeout",
         },
     },
