@@ -88,7 +88,7 @@ serve: $(READY) $(CLUSTER) ## Runway at 127.0.0.1:8000
 	@$(BIN)/runway tenants render | kubectl apply -f -
 	@exec env RUNWAY_INSTANCE=serve $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log
 
-demo: $(READY) $(CLUSTER) ## run every scenario and show the evidence; DEPLOYED=1: against Runway in the cluster
+demo: $(READY) $(CLUSTER) ## run every scenario, show the evidence, write a report; DEPLOYED=1: against Runway in the cluster
 	@$(BIN)/python -m demo $(if $(DEPLOYED),--deployed)
 
 deploy-local: $(READY) cluster-up ## Runway in the local cluster, under its own RBAC
