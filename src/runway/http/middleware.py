@@ -62,8 +62,7 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
-            # Nobody is there to be answered, and nothing has failed here.
-            log.info("client went away", method=scope["method"], path=scope["path"][:200])
+            log.info("client gone before its request had arrived", path=scope["path"][:200])
         except Exception:
             log.exception("request failed", method=scope["method"], path=scope["path"][:200])
             if status:
