@@ -91,11 +91,11 @@ def _module(name: str) -> bool:
 
 
 def _faults_of_cli(words: list[str]) -> list[str]:
-    """Walk down the tree of subcommands, then look each option up. A list of subcommands, `a | b`, is cut before."""
+    """Walk down the tree of subcommands, then look each option up. A word in capitals stands for any."""
     command = typer.main.get_command(app)
     path = ["runway"]
     while words and hasattr(command, "commands"):
-        if words[0].startswith("-") or words[0] in ("…", "..."):
+        if words[0].startswith("-") or words[0] in ("…", "...") or words[0].isupper():
             break
         if words[0] not in command.commands:
             return [" ".join([*path, words[0]])]
