@@ -44,7 +44,8 @@ def logs(
 ) -> None:
     """Show what a job wrote to stdout and stderr.
 
-    Once the pod is gone, the excerpt that Runway kept is shown instead. The log's bytes are passed on as they are.
+    With -f lines come as they are written, each once through broken connections too, until the attempt ends. Once the
+    pod is gone, the excerpt that Runway kept is shown instead. The log's bytes are passed on as they are.
     """
     writer = LogWriter(typer.get_binary_stream("stdout"), output, timestamps=timestamps)
     problem_form = Output.JSON if output is LogOutput.JSON else Output.TABLE

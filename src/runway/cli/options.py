@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from runway.cli import complete
 from runway.cli.output import Output
 from runway.cli.text import parse_duration
 
@@ -22,6 +23,10 @@ def _job_id(text: str) -> str:
     return text
 
 
+def _job_ids(texts: list[str]) -> list[str]:
+    return list(dict.fromkeys(_job_id(text) for text in texts))
+
+
 def header_text(text: str | None) -> str | None:
     """An option's value that is sent as an HTTP header. Raises typer.BadParameter where it cannot be."""
     if text is not None and not (text.isascii() and text.isprintable()):
@@ -29,13 +34,32 @@ def header_text(text: str | None) -> str | None:
     return text
 
 
-Url = Annotated[str, typer.Option("--url", envvar="RUNWAY_URL", metavar="URL", help="Address of Runway.")]
+Url = Annotated[str, typer.Option("--url", "--server", envvar="RUNWAY_URL", metavar="URL", help="Address of Runway.")]
 Tenant = Annotated[
     str | None,
-    typer.Option("--tenant", envvar="RUNWAY_TENANT", metavar="NAME", callback=header_text, help="Act as this tenant."),
+    typer.Option(
+        "--tenant",
+        envvar="RUNWAY_TENANT",
+        metavar="NAME",
+        callback=header_text,
+        autocompletion=complete.tenants,
+        help="Act as this tenant.",
+    ),
 ]
-As = Annotated[Output, typer.Option("-o", "--output", help="Form of the result on stdout.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", callback=_job_id, help="Job id, as `runway ls` shows it.")]
+As = Annotated[
+    Output,
+    typer.Option("-o", "--output", help="Form of the result on stdout; wide is a table that leaves nothing out."),
+]
+JobId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", callback=_job_id, autocompletion=complete.job_ids, help="Job id, as `runway ls` shows it."
+    ),
+]
+JobIds = Annotated[
+    list[str],
+    typer.Argument(metavar="ID...", callback=_job_ids, autocompletion=complete.live_job_ids, help="Job ids."),
+]
 WaitTimeout = Annotated[
     int | None,
     typer.Option(
