@@ -54,7 +54,7 @@ def test_quota_shows_limit_use_and_who_holds_it() -> None:
         "  rw-1  running    1    4    16Gi",
         "  rw-2  deleted    1    4    16Gi  terminating",
         "",
-        "█ used   ▓ used by pods that are ending   ▒ reserved   ░ free",
+        "█ used   ▓ used, ending   ▒ reserved   ░ free",
     ]
 
 

@@ -69,7 +69,7 @@ def bar(amounts: Held, width: int, encoding: str) -> Text:
 def legend(encoding: str) -> Text:
     """What the parts of a bar mean."""
     letters = _BLOCKS if encoding.lower().startswith("utf") else _ASCII
-    names = ("used", "used by pods that are ending", "reserved", "free")
+    names = ("used", "used, ending", "reserved", "free")
     parts = (
         Text.assemble((letter, style), f" {name}") for letter, style, name in zip(letters, _STYLES, names, strict=True)
     )

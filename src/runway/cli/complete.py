@@ -9,7 +9,7 @@ import typer
 
 from runway.cli.client import Client, RequestFailed
 from runway.cli.session import Edges
-from runway.cli.text import safe
+from runway.cli.text import is_name, safe
 from runway.cli.wire import JobView, is_over
 
 TIMEOUT: Final = httpx2.Timeout(1.0)
@@ -33,7 +33,7 @@ def tenants(context: typer.Context, incomplete: str) -> Words:
     """The tenants of the policy."""
     try:
         with _client(context, None) as client:
-            return [(name, "") for name in client.tenants() if name.startswith(incomplete)]
+            return [(name, "") for name in client.tenants() if is_name(name) and name.startswith(incomplete)]
     except (RequestFailed, ValueError):
         return []
 
@@ -50,7 +50,8 @@ def _words(views: list[JobView], incomplete: str) -> Words:
     return [
         (view["id"], safe(f"{view['state']} {view['name'] or ''}".rstrip()))
         for view in views
-        if view["id"].startswith(incomplete)
+        # Shells evaluate what is completed: nothing but a name is handed to them.
+        if is_name(view["id"]) and view["id"].startswith(incomplete)
     ]
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
 
 from runway.cli import complete
 from runway.cli.output import Output
-from runway.cli.text import parse_duration
+from runway.cli.text import is_name, parse_duration
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names
-_JOB_ID = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-
 
 def _job_id(text: str) -> str:
-    if not _JOB_ID.fullmatch(text):
+    if not is_name(text):
         raise typer.BadParameter(f"{text!r} is not a job id such as rw-4f2a; `runway ls` lists them")
     return text
 

@@ -11,6 +11,8 @@ import typer
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION = re.compile(r"(?:[0-9]{1,9}[dhms])+")
 _USD = re.compile(r"-?[0-9]{1,12}\.[0-9]{2,12}")
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names
+_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 # Controls, format characters (bidi overrides, zero width), lone surrogates, line and paragraph separators.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -21,6 +23,11 @@ def safe(value: object) -> str:
         letter.encode("unicode_escape").decode("ascii") if unicodedata.category(letter) in _UNSAFE else letter
         for letter in str(value)
     )
+
+
+def is_name(text: str) -> bool:
+    """Whether Kubernetes could have an object, so Runway a job or a tenant, of this name."""
+    return _NAME.fullmatch(text) is not None
 
 
 def parse_duration(text: str) -> int:

@@ -14,6 +14,7 @@ from runway.cli.client import RequestFailed
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
 from runway.cli.output import Output, emit
 from runway.cli.session import Session, open_session
+from runway.cli.text import safe
 from runway.cli.topview import Frame, job_lines, quota_lines
 from runway.cli.waiting import Backoff
 from runway.cli.wire import JobView, Usage
@@ -116,7 +117,7 @@ def _lines(session: Session, frame: Frame, every: float, trouble: str | None) ->
     head = _head(session, frame.at, f"every {every:g} s, q ends")
     if trouble is not None:
         seconds = (session.edges.now() - frame.at).total_seconds()
-        head = Text(f"{trouble} (figures are {seconds:.0f} s old)", "bold red")
+        head = Text(f"{safe(trouble)} (figures are {seconds:.0f} s old)", "bold red")
     lines = [head, *quota_lines(frame, screen.width, screen.out.encoding), Text()]
     lines += job_lines(frame, screen.width, screen.out.height - len(lines) - 1, several=session.client.tenant is None)
     for line in lines:
@@ -136,5 +137,5 @@ def _print(session: Session, frame: Frame) -> None:
 
 def _head(session: Session, at: datetime, said: str) -> Text:
     tenant = f"tenant {session.client.tenant}" if session.client.tenant else "all tenants"
-    parts = (f"Runway at {session.client.url}", tenant, f"{at:%H:%M:%S} UTC", said)
+    parts = (f"Runway at {safe(session.client.url)}", tenant, f"{at:%H:%M:%S} UTC", said)
     return Text(", ".join(part for part in parts if part), "bold")
