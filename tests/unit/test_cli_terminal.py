@@ -11,12 +11,15 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from runway.cli.harmless import Harmless
 from runway.cli.main import app
 from runway.cli.session import Edges
 from tests.unit.test_cli_output import HARMLESS, HOSTILE, steering
 from tests.unit.test_cli_quota import QUOTA as QUOTA_PAGE
-from tests.unit.test_cli_seam import NOW, URL, Clock, FakeRunway, attempt, failure, job, problem, reply
+from tests.unit.test_cli_seam import NOW, URL, Chunks, Clock, FakeRunway, attempt, failure, job, problem, reply
 from tests.unit.test_cli_stream import event, stream
 
 UNSCHEDULABLE = {"code": "unschedulable", "message": "no node has a free GPU", "since": "2026-11-24T08:02:00Z"}
@@ -213,3 +216,20 @@ def test_top_bears_an_outage_and_says_how_old_its_figures_are() -> None:
 def test_a_submission_at_a_terminal_says_what_to_do_next() -> None:
     written = seen("submit", "--image", "x", answers=FakeRunway([reply(job(), 201)]))[1]
     assert "next: runway wait rw-4f2a" in plain(written)
+
+
+def test_a_log_keeps_its_colours_and_cannot_drive_the_terminal() -> None:
+    text = b"\x1b[32mok\x1b[0m 50%\r100%\n\x1b]0;owned\x07\x1b[2J\x1b[31mred"
+    answer = httpx2.Response(200, stream=Chunks(text))
+    _, written = seen("logs", "rw-4f2a", answers=FakeRunway([answer]))
+    assert written.replace("\r\n", "\n") == (
+        "\x1b[32mok\x1b[0m 50%\r100%\n\\x1b]0;owned\\x07\\x1b[2J\x1b[31mred\x1b[0m"
+    )
+
+
+@given(st.binary(max_size=60) | st.text("\x1b[0;1mK]\n\té", max_size=60).map(str.encode), st.integers(1, 9))
+def test_it_does_not_matter_where_a_log_is_cut(text: bytes, size: int) -> None:
+    whole, pieces = Harmless(), Harmless()
+    shown = b"".join(pieces.feed(text[at : at + size]) for at in range(0, len(text), size)) + pieces.close()
+    assert shown == whole.feed(text) + whole.close()
+    assert steering(re.sub(r"\x1b\[[0-9;:]*m|[\r\t]", "", shown.decode())) == set()
