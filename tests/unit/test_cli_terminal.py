@@ -22,6 +22,7 @@ from tests.unit.test_cli_quota import QUOTA as QUOTA_PAGE
 from tests.unit.test_cli_seam import NOW, URL, Chunks, Clock, FakeRunway, attempt, failure, job, problem, reply
 from tests.unit.test_cli_stream import event, stream
 
+ID = "rw-" + "x" * 20
 UNSCHEDULABLE = {"code": "unschedulable", "message": "no node has a free GPU", "since": "2026-11-24T08:02:00Z"}
 
 
@@ -138,12 +139,10 @@ def test_everything_fits_a_narrow_terminal(
     words = "of 1001 nodes 1 has too little free CPU and 1000 have a taint " * 3
     view = job(
         "failed",
-        id="rw-abcdefghijklmnopqrst",
+        id=ID,
         name="a-name-that-is-rather-long-for-a-name",
         conditions=[UNSCHEDULABLE | {"message": words}],
-        attempts=[
-            attempt("failed", pod="rw-abcdefghijklmnopqrst-12345", exit_code=137, signal="SIGKILL", cause="oom_killed")
-        ],
+        attempts=[attempt("failed", pod=f"{ID}-12345", exit_code=137, signal="SIGKILL", cause="oom_killed")],
         failure=failure("oom_killed", message=words, hint=words, evidence={"words": words}),
         kubernetes={"namespace": "n", "job": "j"},
     )
