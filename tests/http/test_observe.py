@@ -156,6 +156,8 @@ async def test_jobs_are_listed_newest_first_by_page_state_and_tenant(runway: Run
     assert (len(first), len(rest), end) == (4, 2, None)
     assert sorted(first + rest) == sorted([*ids, other])
     assert await listed("state=running") == ([ids[0]], None)
+    assert sorted((await listed("state=running&state=pending"))[0]) == sorted([*ids, other])
+    assert await listed("state=failed&state=cancelled") == ([], None)
     assert await listed("tenant=research") == ([other], None)
     assert await listed("", {"X-Tenant-ID": "research"}) == ([other], None)
 

@@ -104,7 +104,7 @@ async def list_jobs(
     request: Request,
     scope: ReadScope,
     tenant: Annotated[str | None, Query(max_length=63, description="Only this tenant's jobs")] = None,
-    state: Annotated[State | None, Query(description="Only jobs in this state")] = None,
+    state: Annotated[list[State] | None, Query(description="Only jobs in this state; may be repeated")] = None,
     limit: Annotated[int, Query(ge=1, le=500, description="Jobs in one page")] = 50,
     cursor: Annotated[str | None, Query(max_length=400, description="`next_cursor` of the page before")] = None,
 ) -> Response:
@@ -120,7 +120,7 @@ async def list_jobs(
         for at in use.observer.store.newest_first(place)
         if wanted in (None, at[1].namespace)
         and (view := use.observer.view(at[1])) is not None
-        and state in (None, view.state)
+        and (not state or view.state in state)
     )
     page = list(islice(found, limit + 1))
     more = len(page) > limit
