@@ -22,7 +22,7 @@ export RUNWAY_POLICY ?= $(CURDIR)/config/policy.local.yaml
 # The local cluster brings its own kubectl; another cluster's is the one on the PATH.
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
-.PHONY: help setup check static test cluster-up cluster-down serve demo deploy-local undeploy-local bench format \
+.PHONY: help setup check static test browser cluster-up cluster-down serve demo deploy-local undeploy-local bench format \
 	requirements terraform-tools
 
 help: ## list the commands
@@ -56,10 +56,13 @@ static: $(READY)
 
 # What needs no cluster is tested beside what does, which mostly waits, and at a lower priority. The recovery tests, which
 # kill and rebuild the local cluster, come last (tests/cluster/conftest.py).
-test: static terraform-tools cluster-up ## everything, on the real local Kubernetes too
-	@mkdir -p .local; nice -n 10 $(BIN)/pytest tests/unit tests/http tests/fuzz tests/model tests/observability tests/terraform > .local/beside.log 2>&1 & beside=$$!; \
+test: static terraform-tools browser cluster-up ## everything, on the real local Kubernetes too
+	@mkdir -p .local; nice -n 10 $(BIN)/pytest tests/unit tests/http tests/fuzz tests/browser tests/model tests/observability tests/terraform > .local/beside.log 2>&1 & beside=$$!; \
 	failed=0; KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest --durations=15 tests/cluster || failed=1; \
 	wait $$beside || failed=1; cat .local/beside.log; exit $$failed
+
+browser: $(READY) ## Debian's Chromium and a font, for the tests of the console
+	@$(BIN)/python -m tests.support.chromium
 
 terraform-tools: $(UV) ## tflint and checkov, for tests/terraform
 	@mkdir -p $(CACHE) .local/bin

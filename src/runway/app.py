@@ -18,6 +18,7 @@ from runway.cluster.client import Kubernetes
 from runway.cluster.connection import Connection, Transport
 from runway.cluster.lease import Election, Seat
 from runway.cluster.store import Key
+from runway.console import routes as console
 from runway.errors import ConfigurationError
 from runway.flow.keep import Keeper
 from runway.flow.lead import Writer
@@ -105,6 +106,7 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         app.include_router(router)
     problems.install(app)
     describe(app)
+    console.install(app)
     app.add_middleware(RequestContext, metrics=metrics)
     return app
 

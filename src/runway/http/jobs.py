@@ -114,7 +114,7 @@ async def list_jobs(
     if scope is not None and tenant not in (None, scope):
         raise InvalidParameter("the query asks for another tenant than the X-Tenant-ID header")
     wanted = _namespace(use, scope or tenant)
-    place = _read_cursor(cursor) if cursor else None
+    place = read_cursor(cursor) if cursor else None
     found = (
         (at, view)
         for at in use.observer.store.newest_first(place)
@@ -125,7 +125,7 @@ async def list_jobs(
     page = list(islice(found, limit + 1))
     more = len(page) > limit
     return _json(
-        {"jobs": [view for _, view in page[:limit]], "next_cursor": _write_cursor(page[limit - 1][0]) if more else None}
+        {"jobs": [view for _, view in page[:limit]], "next_cursor": write_cursor(page[limit - 1][0]) if more else None}
     )
 
 
@@ -198,12 +198,12 @@ def _namespace(use: Services, tenant: str | None) -> str | None:
     return known.namespace
 
 
-def _write_cursor(place: tuple[datetime, Key]) -> str:
+def write_cursor(place: tuple[datetime, Key]) -> str:
     created, key = place
     return base64.urlsafe_b64encode(f"{created.isoformat()}|{key.namespace}|{key.name}".encode()).decode()
 
 
-def _read_cursor(cursor: str) -> tuple[datetime, Key]:
+def read_cursor(cursor: str) -> tuple[datetime, Key]:
     try:
         created, namespace, name = base64.urlsafe_b64decode(cursor.encode("ascii")).decode().split("|")
         moment = datetime.fromisoformat(created)
