@@ -117,7 +117,7 @@ def test_a_refusal_is_shown_whole_and_exits_with_1(cli: Cli) -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     for field in ("image", "resources.cpu", "resources.memory"):
-        assert f"{field}: " in done.stderr
+        assert f"\n  {field} " in done.stderr
     over = cli("submit", *SPEC, "--tenant=research", "--gpu=1", "--", "true")
     assert over.returncode == 1
     assert "quota_exceeded" in over.stderr
@@ -154,7 +154,7 @@ def test_a_dry_run_explains_and_keeps_nothing(cli: Cli) -> None:
     before = json.loads(cli("ls", "--all", "-o", "json").stdout)["jobs"]
     refused = cli("submit", "--dry-run", "--image=example.org/miner:1", "--cpu=64", "--memory=1", "--", "true")
     assert (refused.returncode, refused.stderr) == (1, "")
-    assert refused.stdout.startswith("Would be refused for 3 violations")
+    assert refused.stdout.startswith("Would be refused for 4 violations")
     admitted = cli("submit", "--dry-run", *SPEC, "--gpu=1", "--", "true")
     assert admitted.returncode == 0
     for words in ("Would be admitted", "at most", "THIS JOB"):

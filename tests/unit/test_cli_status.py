@@ -68,12 +68,21 @@ def test_status_tells_the_whole_story() -> None:
 
 
 def test_status_says_why_each_attempt_was_replaced_but_the_verdict_once() -> None:
-    lost = attempt("failed", counted=False, cause="drained", message="the pod was evicted")
+    lost = attempt(
+        "failed",
+        counted=False,
+        cause="drained",
+        message="the pod was evicted",
+        exit_code=143,
+        signal="SIGTERM",
+        finished_at="2026-11-24T08:02:00Z",
+    )
     last = attempt("failed", cause="exit_nonzero", message="the process ended with exit code 3")
     view = job("failed", attempts=[lost, last], attempts_left_out=4, disruptions=5, failure=failure())
     lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
     assert [line[:4] for line in lines if "rw-4f2a-x7k2p" in line] == ["  5 ", "  6 "]
     assert "  5: the pod was evicted" in lines
+    assert any(line.endswith("attempt 5 ended after 1m: SIGTERM, exit code 143") for line in lines)
     assert "  4 earlier ones are not kept" in lines
     assert "  5 ended by the cluster, which does not count against the retries" in lines
     assert sum("exit code 3" in line for line in lines) == 1

@@ -26,8 +26,10 @@ def timeline(view: JobView) -> list[Moment]:
 
 
 def how_it_ended(attempt: Attempt) -> str:
-    """`exit code 3`, `killed by SIGKILL, exit code 137 (OOMKilled)`."""
-    parts = [f"killed by {attempt['signal']}"] if attempt["signal"] else []
+    """`exit code 3`, `killed by SIGKILL, exit code 137 (OOMKilled)`, `SIGTERM, exit code 143`."""
+    # A process may have handled these, and ended by itself.
+    killed = "" if attempt["signal"] in ("SIGTERM", "SIGINT", "SIGHUP") else "killed by "
+    parts = [f"{killed}{attempt['signal']}"] if attempt["signal"] else []
     if attempt["exit_code"] is not None:
         parts.append(f"exit code {attempt['exit_code']}")
     reason = f" ({attempt['reason']})" if attempt["reason"] not in (None, "Error", "Completed") else ""
