@@ -115,3 +115,11 @@ def _code(place: str) -> list[Path]:
 
 def test_reserved_names_are_those_of_the_reference() -> None:
     assert all(f"`{prefix}`" in DOCUMENTS["docs/api.md"] for prefix in RESERVED_ENV_PREFIXES)
+
+
+def test_the_specification_names_every_code_that_callers_can_meet() -> None:
+    documented = set(re.findall(r"^### ([a-z_]+)$", DOCUMENTS["docs/api.md"], re.MULTILINE))
+    table = set(
+        re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\| [45].*", DOCUMENTS["docs/project_spec.md"], re.MULTILINE)))
+    )
+    assert documented - table == set()
