@@ -87,6 +87,40 @@ def test_an_address_that_is_hostile_is_text_on_the_page_that_refuses_it(served: 
         assert [words for words in seen.complaints if "status of 4" not in words] == []
 
 
+def test_a_job_is_seen_to_wait_run_fail_and_be_kept_without_a_reload(served: Served, browser: Browser) -> None:
+    async def submit(runway: Runway) -> str:
+        return str((await runway.submit()).json()["id"])
+
+    async def run(runway: Runway) -> None:
+        pod = runway.kubernetes.start_pod(job_id)
+        runway.kubernetes.logs[pod] = log
+
+    async def fail(runway: Runway) -> None:
+        log.write(b"last words")
+        runway.kubernetes.end_pod(f"{job_id}-0", 3)
+        runway.kubernetes.fail(job_id)
+
+    job_id, log = served.run(submit), FakeLog()
+    with Watched(browser, served.url) as seen:
+        page, state = seen.page, seen.page.locator("h1 .state")
+        page.goto(f"/jobs/{job_id}")
+        page.evaluate("window.marked = true")
+        expect(state).to_have_text("pending")
+        served.run(run)
+        expect(state).to_have_text("running")
+        expect(page.locator("#said")).to_have_text("The job is now running")
+        served.run(fail)
+        expect(state).to_have_text("failed")
+        expect(page.locator("#said")).to_have_text("The job is now failed")
+        expect(page.locator(".verdict")).to_contain_text("exit_nonzero")
+        expect(page.locator("#log")).to_contain_text("last words")
+        expect(page.locator("#live")).to_contain_text("Over")
+        expect(page.locator("#cost")).not_to_contain_text("known once it is over")
+        expect(page.locator("#log-note")).to_contain_text("has ended")
+        assert page.evaluate("window.marked") is True, "the page was loaded anew"
+        assert seen.complaints == []
+
+
 def test_a_retry_is_followed_into_its_next_attempt(served: Served, browser: Browser) -> None:
     async def first(runway: Runway) -> str:
         job_id = str((await runway.submit(retries=1)).json()["id"])

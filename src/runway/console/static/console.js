@@ -32,12 +32,10 @@ function put(text) {
     if (focused) part.querySelector(focused)?.focus({ preventScroll: true });
   }
   document.title = next.title;
-  const state = next.getElementById("main").dataset.state;
-  if (state && state !== main.dataset.state) {
-    main.dataset.state = state;
-    said.textContent = "The job is now " + state;
-  }
-  return !next.getElementById("main").hasAttribute("data-over");
+  const now = next.getElementById("main").dataset;
+  if (now.state !== main.dataset.state) said.textContent = "The job is now " + now.state;
+  Object.assign(main.dataset, now);
+  return !("over" in now);
 }
 
 function path(element, root) {
@@ -115,7 +113,9 @@ async function follow(id, log) {
         note.textContent = "Following attempt " + attempt + ", from its last 200 lines.";
         await copy(answer.body, log);
         note.textContent = "The log of attempt " + attempt + " has ended.";
-        attempt += 1; // Waits for it, or is told that there will be none.
+        while (Number(main.dataset.attempts) <= attempt && !("over" in main.dataset)) await pause(1000);
+        if (Number(main.dataset.attempts) <= attempt) return;
+        attempt += 1;
         tries = 0;
         continue;
       }
