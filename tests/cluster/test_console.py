@@ -114,7 +114,7 @@ def test_the_log_of_a_running_job_grows_and_a_cancelled_one_ends(scene: Scene, s
         )
         stage.runway.cancel(job_id)
         expect(page.locator("h1 .state")).to_have_text("cancelled", timeout=20_000)
-        expect(page.locator("#moments, .moments")).to_contain_text("over: cancelled")
+        expect(page.locator(".moments")).to_contain_text("over: cancelled")
         _stayed(page)
         assert seen.complaints == []
 

@@ -326,6 +326,17 @@ async def test_before_the_first_list_the_overview_says_so_and_the_rest_waits(kub
             assert "Try again" in words(await get(runway, path, 503))
 
 
+async def test_an_emergency_stop_is_seen_first_with_its_reason(kubernetes: FakeKubernetes) -> None:
+    async with serve(kubernetes, instance="one") as running:
+        assert "Submissions open" in words(await get(running, "/"))
+    kubernetes.annotate_lease(submissions_stopped=f"drivers {HOSTILE}")
+    async with serve(kubernetes, instance="two") as stopped:
+        html = await get(stopped, "/")
+        assert "Overview Submissions are stopped. drivers" in words(html)
+        assert "Submissions stopped" in words(html)
+        _inert(html)
+
+
 async def test_a_watch_that_lost_contact_is_shown_with_its_reason(runway: Runway) -> None:
     runway.kubernetes.go_down()
 

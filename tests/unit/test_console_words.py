@@ -56,13 +56,13 @@ def test_usage_that_is_unknown_is_told_apart_from_usage_that_is_nothing() -> Non
     assert [(figure.name, figure.value) for figure in unknown] == [
         ("CPU, mean", None),
         ("CPU periods throttled", None),
-        ("Memory, now", None),
+        ("Memory, last", None),
         ("Memory, peak", None),
         ("GPU, mean", None),
     ]
     nothing = figures_of(Usage(cpu_cores=0.0, cpu_limit_cores=0.5, throttled_ratio=0.0, cpu_periods=9), gpus=0)
     assert [(figure.value, figure.of, figure.ratio) for figure in nothing[:2]] == [
-        ("0.00", "0.5 CPU", 0.0),
+        ("0", "0.5 CPU", 0.0),
         ("0%", "9 periods", 0.0),
     ]
     assert len(nothing) == 4

@@ -81,7 +81,9 @@ async def log_end(use: Services, key: Key, view: JobView) -> LogEnd:
     finally:
         use.limits.close_stream(view.tenant)
     text = end.log.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
-    return LogEnd(text, end.cut, f"The last lines of pod {attempt.pod}." if text else "Nothing was written yet.")
+    if not text:
+        return LogEnd("", False, "Nothing was written." if view.state.over else "Nothing was written yet.")
+    return LogEnd(text, end.cut, f"The last lines of pod {attempt.pod}.")
 
 
 async def usage_shown(use: Services, key: Key, view: JobView) -> UsageShown:
@@ -100,7 +102,7 @@ def figures_of(usage: Usage, gpus: int) -> tuple[Figure, ...]:
     figures = [
         Figure(
             "CPU, mean",
-            None if cpu is None else f"{cpu:.2f}",
+            None if cpu is None else f"{cpu:.3g}",
             None if cpu_limit is None else f"{cpu_limit:g} CPU",
             None if cpu is None or not cpu_limit else min(cpu / cpu_limit, 1.0),
         ),
@@ -110,7 +112,7 @@ def figures_of(usage: Usage, gpus: int) -> tuple[Figure, ...]:
             None if usage.cpu_periods is None else f"{usage.cpu_periods} periods",
             usage.throttled_ratio,
         ),
-        Figure("Memory, now", *_memory(usage.memory_bytes, memory_limit)),
+        Figure("Memory, last", *_memory(usage.memory_bytes, memory_limit)),
         Figure("Memory, peak", *_memory(peak, memory_limit)),
     ]
     if gpus:

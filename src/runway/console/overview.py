@@ -81,10 +81,14 @@ class WatchHealth:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The control plane, as this process knows it. `may_not_write` says why it is not the writer, where it is not."""
+    """The control plane, as this process knows it.
+
+    `may_not_write` says why it is not the writer, `stopped` why submissions are stopped, `broken` what has failed.
+    """
 
     writer: bool
     may_not_write: str | None
+    stopped: str | None
     broken: str | None
     synced: bool
     watches: tuple[WatchHealth, ...]
@@ -113,6 +117,7 @@ def health_of(use: Services) -> Health:
     return Health(
         writer=use.writer.is_writer,
         may_not_write=_may_not_write(use),
+        stopped=use.writer.stopped,
         broken=observer.broken,
         synced=observer.synced,
         watches=tuple(
