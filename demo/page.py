@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from demo.drawing import duration_bar, quota, timeline
-from demo.recording import Played, Recording, printable
+from demo.recording import Recording, printable
 from demo.scenario import Source
 
 
 def _shown(value: object) -> object:
     """What was seen, with its control characters made visible; our own pictures are left as they are."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 _environment = Environment(
@@ -35,14 +34,10 @@ def page(recording: Recording) -> str:
         recording=recording,
         seen=seen,
         sources=list(Source),
-        bar=lambda scenario: Markup(duration_bar(scenario.seconds, longest)),  # noqa: S704
-        picture=_picture,
-        charts=[Markup(chart) for chart in _charts(recording)],  # noqa: S704
+        bar=lambda scenario: duration_bar(scenario.seconds, longest),
+        picture=timeline,
+        charts=_charts(recording),
     )
-
-
-def _picture(scenario: Played) -> Markup:
-    return Markup(timeline(scenario))  # noqa: S704
 
 
 def _charts(recording: Recording) -> list[str]:

@@ -171,7 +171,7 @@ class Recorder:
                 created=self._at(attempt["created_at"] or view["created_at"]) or 0.0,
                 started=self._at(attempt["started_at"]),
                 finished=self._at(attempt["finished_at"]),
-                state=attempt["state"],
+                state=_state(attempt),
             )
             for attempt in view["attempts"]
         )
@@ -214,6 +214,11 @@ class QuotaWatch:
         with httpx2.Client(base_url=self._url, timeout=2, trust_env=False) as client:
             while not self._over.wait(SAMPLE_SECONDS) and len(self.samples) < MAX_SAMPLES:
                 self.samples.append(Sample(self._recorder.now, _held(client)))
+
+
+def _state(attempt: Document) -> str:
+    """What became of an attempt; what the cluster took away is no failure of the job's."""
+    return "disrupted" if attempt["state"] == "failed" and not attempt["counted"] else str(attempt["state"])
 
 
 def _held(client: httpx2.Client) -> dict[str, Held] | None:

@@ -158,11 +158,13 @@ def test_the_recorder_counts_from_the_beginning_of_the_demo() -> None:
     recorder = Recorder(clock)
     recorder.begin()
     recorder.evidence(Source.JOB, "hello")
-    pod = {"created_at": None, "started_at": "1970-01-01T00:16:44Z", "finished_at": None, "state": "running"}
+    pod: Document = {"created_at": None, "started_at": "1970-01-01T00:16:44Z", "finished_at": None, "state": "running"}
+    pod["counted"] = False
+    taken = {**pod, "finished_at": "1970-01-01T00:16:45Z", "state": "failed"}
     view: Document = {
         "id": "rw-a", "tenant": "vision", "state": "failed", "failure": {"code": "oom_killed"}, "cost": None,
         "created_at": "1970-01-01T00:16:43Z", "finished_at": None,
-        "attempts": [pod],
+        "attempts": [taken, pod],
     }  # fmt: skip
     recorder.end(Outcome(Scenario("T", "C", lambda _: None), None, 5.5), [view])
     made = recorder.recording([], [], simulated_gpus=False)
@@ -170,4 +172,7 @@ def test_the_recorder_counts_from_the_beginning_of_the_demo() -> None:
     assert (scenario.began, scenario.ended, scenario.seconds, made.seconds) == (2.0, 9.0, 7.0, 10.0)
     assert scenario.evidence == (Evidence(3.5, Source.JOB, "hello"),)
     assert (scenario.jobs[0].created, scenario.jobs[0].verdict) == (3.0, "oom_killed")
-    assert scenario.jobs[0].attempts == (AttemptSeen(3.0, 4.0, None, "running"),)
+    assert scenario.jobs[0].attempts == (
+        AttemptSeen(3.0, 4.0, 5.0, "disrupted"),
+        AttemptSeen(3.0, 4.0, None, "running"),
+    )
