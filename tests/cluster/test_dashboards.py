@@ -55,14 +55,22 @@ def prometheus(tools: Tools, server: Server) -> Iterator[httpx2.Client]:
         wait_for(lambda: ask(client, f'runway_is_writer{{instance="{target}"}} == 1') or None, "the first scrape", 30)
         try:
             use(stage)
-            over = f'sum by (state) (runway_jobs_finished_total{{instance="{target}"}}) > 0'
-            wait_for(lambda: len(ask(client, over)) == 3 or None, "every end has been scraped", 60)
+            wait_for(lambda: all_scraped(stage, client, target), "all that happened has been scraped", 60)
             yield client
         finally:
             stage.end_jobs()
             for namespace, job, _ in BY_HAND:
                 name = job["metadata"]["name"]
                 tools.kubernetes.run("delete", "job", name, f"--namespace={namespace}", "--ignore-not-found")
+
+
+def all_scraped(stage: Stage, client: httpx2.Client, target: str) -> bool | None:
+    """Whether failures of all categories are known, and requests too: a series of those begins with the first."""
+    document(stage.runway.get("/v1/jobs"))
+    categories = f'sum by (category) (increase(runway_failures_total{{instance="{target}"}}[15m])) > 0'
+    requests = f'rate(runway_http_request_seconds_count{{instance="{target}", route="/v1/jobs"}}[20s]) > 0'
+    records = f'rate(runway_records_total{{instance="{target}", outcome="kept"}}[20s]) > 0'
+    return (len(ask(client, categories)) == 4 and ask(client, requests) != [] and ask(client, records) != []) or None
 
 
 def use(stage: Stage) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ import pytest
 from demo.api import shell
 from demo.kubectl import Kubectl, KubectlFailed
 from demo.scenarios.stop import ANNOTATION, SEEN_SECONDS
-from demo.server import Server
+from demo.server import CHECKOUT, Server
 from demo.stage import Stage
 from demo.waiting import wait_for
 
@@ -107,6 +111,23 @@ def test_an_operator_needs_no_more_than_the_role_of_the_runbook(stage: Stage, ku
     ):
         with pytest.raises(KubectlFailed, match="orbidden"):
             kubernetes.run(*beyond, *OPERATOR)
+
+
+def test_the_command_of_the_runbook_cancels_every_job_of_a_tenant(stage: Stage, server: Server) -> None:
+    stay = shell("trap 'exit 0' TERM; echo started; sleep 600 & wait", timeout_seconds=120)
+    mine = [stage.submit("vision", stay)["id"] for _ in range(2)]
+    other = stage.submit("research", stay)["id"]
+    for job_id in (*mine, other):
+        stage.until_log(job_id, "started")
+    [command] = re.findall(r"^for state in .*$", (CHECKOUT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RUNWAY_URL": server.url,
+        "RUNWAY_TENANT": "vision",
+    }
+    subprocess.run(["bash", "-ec", command], env=environment, check=True, timeout=60)
+    assert [stage.until_over(job_id)["state"] for job_id in mine] == ["cancelled", "cancelled"]
+    assert stage.runway.job(other)["state"] == "running"
 
 
 def told(stage: Stage) -> str | None:

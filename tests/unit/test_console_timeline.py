@@ -146,4 +146,4 @@ def test_whatever_the_clocks_say_everything_lies_inside_the_picture(
             assert span.width > 0
             assert span.left + span.width <= 100.01
     assert 0 <= line.end_at <= 100
-    assert line.deadline_at is None or 0 < line.deadline_at <= 100
+    assert line.deadline_at is None or 0 <= line.deadline_at <= 100

@@ -175,7 +175,7 @@ class Submitter:
         try:
             passed = check(read_draft(document), self._policy)
         except InvalidSpec as error:
-            return _decision(violations + error.violations, None, self._quota(tenant), None, ())
+            return decision_json(violations + error.violations, None, self._quota(tenant), None, ())
         self._take_rate(tenant)
         key = Key(self._policy.tenants[tenant].namespace, job_id(tenant, self._token()))
         manifest = self._manifest(tenant, key, passed)
@@ -189,7 +189,7 @@ class Submitter:
             warnings = await self._kubernetes.try_job(key.namespace, manifest)
         except ClusterError as error:
             raise _unavailable(error, key) from error
-        return _decision(violations, cost_json(passed), self._quota(tenant), manifest, warnings)
+        return decision_json(violations, cost_json(passed), self._quota(tenant), manifest, warnings)
 
     async def close(self) -> None:
         """Cancel what still waits for an unknown outcome; the next start finds out from Kubernetes."""
@@ -346,13 +346,14 @@ def _stop(reason: str | None) -> tuple[Violation, ...]:
     return (Violation("submissions", SubmissionsStopped.code, reason, hint=SubmissionsStopped.hint),)
 
 
-def _decision(
+def decision_json(
     violations: tuple[Violation, ...],
     cost: dict[str, object] | None,
     quota: dict[str, object],
     manifest: dict[str, object] | None,
     warnings: tuple[str, ...],
 ) -> dict[str, object]:
+    """What a dry run answers."""
     return {
         "decision": "refused" if violations else "admitted",
         "violations": list(violations),

@@ -135,6 +135,7 @@ class Metrics:
 
         https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics
         """
+        self.records.labels("kept")
         for tenant in tenants:
             self.submissions.labels(tenant, "created")
             self.rate_limited.labels(tenant)
