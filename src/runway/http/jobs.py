@@ -119,8 +119,8 @@ async def list_jobs(
         (at, view)
         for at in use.observer.store.newest_first(place)
         if wanted in (None, at[1].namespace)
+        and (not state or use.observer.state(at[1]) in state)
         and (view := use.observer.view(at[1])) is not None
-        and (not state or view.state in state)
     )
     page = list(islice(found, limit + 1))
     more = len(page) > limit
