@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -101,7 +102,7 @@ class Submitter:
         self._jitter = jitter
         self._token = token
         self._limiters: dict[str, RateLimiter] = {}
-        self._locks: dict[Key, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._settling: dict[Key, asyncio.Task[None]] = {}
 
     async def submit(self, tenant: str, document: object, idempotency_key: str | None) -> Submission:
@@ -314,14 +315,14 @@ class Submitter:
 
     @asynccontextmanager
     async def _alone(self, key: Key) -> AsyncIterator[None]:
-        """One submission at a time per name: its twins wait for its outcome and are then answered with it."""
+        """One submission at a time per name: its twins wait for its outcome and are then answered with it.
+
+        The lock lives as long as one of them refers to it. Whether it is locked does not tell: it is not, for a moment,
+        when it passes to one that has waited.
+        """
         lock = self._locks.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            if not lock.locked() and self._locks.get(key) is lock:
-                del self._locks[key]
+        async with lock:
+            yield
 
 
 def cost_json(passed: Passed) -> dict[str, object]:
