@@ -153,6 +153,7 @@ class Submitter:
             return self._replay(key, await self._read_back(tenant, key), passed)
         except Ambiguous as error:
             log.warning("create is ambiguous", tenant=tenant, job_id=key.name, reason=str(error))
+            # New: a twin that was told of this Job would have left it in the store, and this create unsent.
             return self._replay(key, await self._read_back(tenant, key), passed, replayed=False)
         except (ClusterError, PublicError) as error:
             self._not_created(tenant, key)
@@ -267,10 +268,15 @@ class Submitter:
             self._observer.ledger.release(tenant, key.name)
 
     def _settle_later(self, tenant: str, key: Key) -> None:
-        if key not in self._settling:
-            task = asyncio.create_task(self._settle(tenant, key))
-            self._settling[key] = task
-            task.add_done_callback(lambda _: self._settling.pop(key, None))
+        """Find out what became of a create, from now on: what was read before it was open says nothing of it."""
+        if earlier := self._settling.get(key):
+            earlier.cancel()
+        task = self._settling[key] = asyncio.create_task(self._settle(tenant, key))
+        task.add_done_callback(lambda task: self._end_settling(key, task))
+
+    def _end_settling(self, key: Key, task: asyncio.Task[None]) -> None:
+        if self._settling.get(key) is task:
+            del self._settling[key]
 
     async def _settle(self, tenant: str, key: Key) -> None:
         """Read a Job by name until Kubernetes says whether it exists; only then let go of its reservation.
