@@ -22,7 +22,7 @@ export RUNWAY_POLICY ?= $(CURDIR)/config/policy.local.yaml
 # The local cluster brings its own kubectl; another cluster's is the one on the PATH.
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
-.PHONY: help setup check static test cluster-up cluster-down serve demo deploy-local undeploy-local bench format \
+.PHONY: help setup check static test browser cluster-up cluster-down serve demo deploy-local undeploy-local bench format \
 	requirements terraform-tools
 
 help: ## list the commands
@@ -40,8 +40,11 @@ $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml | $(UV)
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
+# The same requests each time; tests/fuzz/test_fuzzed.py, which takes as long as it is given, is part of `make test`.
+FUZZ_SHORT := tests/fuzz/test_every_call.py tests/fuzz/test_malformed.py
+
 check: static ## format, lint, types, import layers, fast tests, secrets: under a minute
-	@mkdir -p .local; $(BIN)/pytest -q tests/http > .local/http.log 2>&1 & http=$$!; \
+	@mkdir -p .local; $(BIN)/pytest -q tests/http $(FUZZ_SHORT) > .local/http.log 2>&1 & http=$$!; \
 	failed=0; $(BIN)/pytest -q tests/unit || failed=1; wait $$http || failed=1; cat .local/http.log; exit $$failed
 
 static: $(READY)
@@ -53,10 +56,13 @@ static: $(READY)
 
 # What needs no cluster is tested beside what does, which mostly waits, and at a lower priority. The recovery tests, which
 # kill and rebuild the local cluster, come last (tests/cluster/conftest.py).
-test: static terraform-tools cluster-up ## everything, on the real local Kubernetes too
-	@mkdir -p .local; nice -n 10 $(BIN)/pytest tests/unit tests/http tests/model tests/observability tests/terraform > .local/beside.log 2>&1 & beside=$$!; \
+test: static terraform-tools browser cluster-up ## everything, on the real local Kubernetes too
+	@mkdir -p .local; nice -n 10 $(BIN)/pytest tests/unit tests/http tests/fuzz tests/browser tests/model tests/observability tests/terraform > .local/beside.log 2>&1 & beside=$$!; \
 	failed=0; KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest --durations=15 tests/cluster || failed=1; \
 	wait $$beside || failed=1; cat .local/beside.log; exit $$failed
+
+browser: $(READY) ## Debian's Chromium and a font, for the tests of the console
+	@$(BIN)/python -m tests.support.chromium
 
 terraform-tools: $(UV) ## tflint and checkov, for tests/terraform
 	@mkdir -p $(CACHE) .local/bin
@@ -85,7 +91,7 @@ serve: $(READY) $(CLUSTER) ## Runway at 127.0.0.1:8000
 	@$(BIN)/runway tenants render | kubectl apply -f -
 	@exec env RUNWAY_INSTANCE=serve $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log
 
-demo: $(READY) $(CLUSTER) ## run every scenario and show the evidence; DEPLOYED=1: against Runway in the cluster
+demo: $(READY) $(CLUSTER) ## run every scenario, show the evidence, write a report; DEPLOYED=1: against Runway in the cluster
 	@$(BIN)/python -m demo $(if $(DEPLOYED),--deployed)
 
 deploy-local: $(READY) cluster-up ## Runway in the local cluster, under its own RBAC

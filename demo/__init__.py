@@ -2,5 +2,6 @@
 
 Read in this order: `scenario` (what a scenario is and when it counts as seen), `stage` (what a scenario may do), then
 `scenarios/` (all of them). `server`, `kubectl` and `kernel` are the tools: Runway as a process of its own, and the two
-other witnesses. `tests/cluster` holds Runway to the same scenarios.
+other witnesses. `recording` takes everything down, and `page` makes a file of it that can be sent to someone.
+`tests/cluster` holds Runway to the same scenarios.
 """

@@ -15,20 +15,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from demo.api import Api
+import httpx2
+
+from demo.api import Api, Document
 from demo.kernel import Kernel, KernelUnreadable
 from demo.kubectl import Kubectl, KubectlFailed
+from demo.page import page
+from demo.recording import QuotaWatch, Recorder
 from demo.report import Report
-from demo.scenario import Outcome, Scenario, play
+from demo.scenario import Outcome, Scenario, Source, play
 from demo.scenarios import SCENARIOS
 from demo.server import CHECKOUT, Server, ServerFailed
 from demo.stage import Stage, Tools
+from demo.surroundings import surroundings
 from demo.tenants import TenantsFailed, apply_tenants
 from deploy import deployment
 from deploy.deployment import Deployed, DeployFailed
 from localcluster import LocalCluster, LocalClusterError
 
 LOG = CHECKOUT / ".local" / "demo" / "runway.log"
+REPORT = LOG.with_name("report.html")
 
 
 def main(scenarios: Sequence[Scenario] = SCENARIOS, *, deployed: bool = False) -> int:
@@ -63,13 +69,35 @@ def _run(scenarios: Sequence[Scenario], kubeconfig: Path, policy: Path, deployed
         report.note(f"Runway: {server.url}, pid {server.pid}, {where}")
         kernel = stack.enter_context(Kernel()) if _on_this_machine(kubeconfig) else None
         tools = Tools(stack.enter_context(Api(server.url)), kubernetes, kernel, server)
+        recorder = Recorder()
+        watch = stack.enter_context(QuotaWatch(server.url, recorder))
+
+        def show(source: Source, text: str) -> None:
+            report.evidence(source, text)
+            recorder.evidence(source, text)
+
         outcomes = []
         for number, scenario in enumerate(scenarios, start=1):
             report.begin(number, scenario)
-            outcomes.append(play(scenario, Stage(tools, report.evidence)))
+            recorder.begin()
+            stage = Stage(tools, show)
+            outcomes.append(play(scenario, stage))
+            recorder.end(outcomes[-1], _views(tools.runway, stage.submitted))
             report.end(outcomes[-1])
         report.summary(outcomes)
+        facts, simulated = surroundings(kubernetes, deployed=deployed, here=kernel is not None)
+        REPORT.parent.mkdir(parents=True, exist_ok=True)
+        REPORT.write_text(page(recorder.recording(facts, watch.samples, simulated_gpus=simulated)), encoding="utf-8")
+        report.note(f"the same to be sent to someone: {REPORT.relative_to(CHECKOUT)}")
         return outcomes
+
+
+def _views(runway: Api, job_ids: Sequence[str]) -> list[Document]:
+    """The jobs of a scenario for the report; none where the scenario has left no Runway to ask."""
+    try:
+        return runway.jobs(job_ids)
+    except httpx2.TransportError:
+        return []
 
 
 @contextmanager

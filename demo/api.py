@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import httpx2
@@ -52,6 +52,11 @@ class Api:
     def job(self, job_id: str) -> Document:
         """The view of a job that exists."""
         return document(self._http.get(f"/v1/jobs/{job_id}"))
+
+    def jobs(self, job_ids: Iterable[str]) -> list[Document]:
+        """The views of those of these jobs that Runway knows."""
+        answers = (self._http.get(f"/v1/jobs/{job_id}") for job_id in dict.fromkeys(job_ids))
+        return [answer.json() for answer in answers if answer.status_code == 200]
 
     def log(self, job_id: str, **query: str | int | bool) -> httpx2.Response:
         return self._http.get(f"/v1/jobs/{job_id}/logs", params=query)

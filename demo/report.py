@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from demo.recording import printable
 from demo.scenario import Outcome, Scenario, Source
 
 STYLES = {Source.RUNWAY: "cyan", Source.KUBERNETES: "blue", Source.LINUX: "magenta", Source.JOB: "yellow"}
@@ -32,13 +33,13 @@ class Report:
     def evidence(self, source: Source, text: str) -> None:
         """One thing that was seen, and who says so."""
         label = f"    {source:<{LABEL_WIDTH}}"
-        self._console.print(Text.assemble((label, STYLES[source]), _printable(text)))
+        self._console.print(Text.assemble((label, STYLES[source]), printable(text)))
 
     def end(self, outcome: Outcome) -> None:
         """Whether the claim was seen."""
         self._console.print(Text("    ") + _verdict(outcome) + Text(f" in {outcome.seconds:.1f} s"))
         if outcome.missing:
-            self._console.print(Text(f"    {_printable(outcome.missing)}", style="red"))
+            self._console.print(Text(f"    {printable(outcome.missing)}", style="red"))
 
     def summary(self, outcomes: Sequence[Outcome]) -> None:
         """One line for each scenario, and the sum."""
@@ -53,8 +54,3 @@ class Report:
 
 def _verdict(outcome: Outcome) -> Text:
     return Text("SEEN", style="bold green") if outcome.seen else Text("NOT SEEN", style="bold red")
-
-
-def _printable(text: str) -> str:
-    """What a job wrote must not steer the terminal."""
-    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)

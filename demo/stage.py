@@ -59,6 +59,8 @@ class Stage:
         self.kernel = tools.kernel
         self.server = tools.server
         self.saw = show
+        self.submitted: list[str] = []
+        """Every job of the scenario, ended or not."""
         self._jobs: list[str] = []
 
     def submit(self, tenant: str, spec: Document) -> Document:
@@ -83,6 +85,7 @@ class Stage:
     def adopt(self, job_id: str) -> None:
         """Have a job that was submitted in another way, and may not exist, ended with the scenario."""
         self._jobs.append(job_id)
+        self.submitted.append(job_id)
 
     def until(self, job_id: str, done: Callable[[Document], bool], what: str, seconds: float = END_SECONDS) -> Document:
         """The view of a job as soon as `done` holds for it. Raises NotSeen with the view as it was instead."""

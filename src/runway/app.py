@@ -18,6 +18,7 @@ from runway.cluster.client import Kubernetes
 from runway.cluster.connection import Connection, Transport
 from runway.cluster.lease import Election, Seat
 from runway.cluster.store import Key
+from runway.console import routes as console
 from runway.errors import ConfigurationError
 from runway.flow.keep import Keeper
 from runway.flow.lead import Writer
@@ -25,7 +26,9 @@ from runway.flow.observe import Observer, amounts_by_resource
 from runway.flow.submit import Submitter
 from runway.flow.usage import gather
 from runway.http import events, jobs, logs, platform, problems, usage
+from runway.http.contract.document import describe
 from runway.http.drain import draining
+from runway.http.malformed import answer_as_problems
 from runway.http.middleware import RequestContext
 from runway.http.services import Services
 from runway.http.streams import noticing_the_end
@@ -46,6 +49,7 @@ def create() -> FastAPI:
     except ConfigurationError as error:
         sys.exit(f"runway: cannot start\n{error}")
     configure(settings.log_level)
+    answer_as_problems()
     return create_app(settings, policy)
 
 
@@ -94,10 +98,15 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         summary="The safe front door to one shared Kubernetes cluster",
         version=__version__,
         lifespan=lifespan,
+        # A redirect would send a caller, and its tenant header, to wherever the Host header points.
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     for router in (jobs.router, logs.router, events.router, usage.router, platform.router):
         app.include_router(router)
     problems.install(app)
+    describe(app)
+    console.install(app)
     app.add_middleware(RequestContext, metrics=metrics)
     return app
 

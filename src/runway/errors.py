@@ -15,6 +15,7 @@
     └── PublicError                  answered as a problem document (RFC 9457): code, status, title, detail
         ├── InvalidSpec          422 invalid_spec            every violation at once
         ├── InvalidParameter     422 invalid_parameter       a query parameter or path that cannot be used
+        ├── MalformedRequest     400 malformed_request       what was sent is not HTTP
         ├── TenantRequired       400 tenant_required
         ├── UnknownTenant        403 unknown_tenant
         ├── QuotaExceeded        403 quota_exceeded
@@ -148,6 +149,10 @@ class InvalidSpec(PublicError):
 
 class InvalidParameter(PublicError):
     status, code, title = 422, "invalid_parameter", "A parameter of the request cannot be used"
+
+
+class MalformedRequest(PublicError):
+    status, code, title = 400, "malformed_request", "What was sent is not HTTP"
 
 
 class TenantRequired(PublicError):

@@ -14,7 +14,7 @@ from fractions import Fraction
 MAX_LENGTH = 32
 
 # ASCII digits only: `\d` also matches other scripts' digits, which Kubernetes refuses.
-_GRAMMAR = re.compile(
+GRAMMAR = re.compile(
     r"(?P<number>[0-9]{1,20}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?"
 )
 
@@ -84,7 +84,7 @@ def format_bytes(amount: int) -> str:
 def _parse(text: str) -> Fraction:
     if len(text) > MAX_LENGTH:
         raise ValueError(f"a quantity has at most {MAX_LENGTH} characters")
-    match = _GRAMMAR.fullmatch(text)
+    match = GRAMMAR.fullmatch(text)
     if match is None:
         raise ValueError('not a Kubernetes quantity such as "500m", "2" or "8Gi"')
     suffix = match["suffix"] or ""

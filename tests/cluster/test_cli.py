@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from demo.api import IMAGE
-from demo.server import Server
+from demo.server import CHECKOUT, Server
+from demo.session import play, session_environment
 from demo.stage import Stage
 
 pytestmark = pytest.mark.cluster
@@ -27,7 +28,7 @@ Cli = Callable[..., Done]
 
 @pytest.fixture(scope="module")
 def environment(server: Server) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "RUNWAY_URL": server.url, "RUNWAY_TENANT": "vision"}
+    return session_environment(server.url)
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +117,78 @@ def test_a_refusal_is_shown_whole_and_exits_with_1(cli: Cli) -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     for field in ("image", "resources.cpu", "resources.memory"):
-        assert f"{field}: " in done.stderr
+        assert f"\n  {field} " in done.stderr
     over = cli("submit", *SPEC, "--tenant=research", "--gpu=1", "--", "true")
     assert over.returncode == 1
     assert "quota_exceeded" in over.stderr
+
+
+def test_waiting_is_told_as_it_goes_and_ends_with_the_job(cli: Cli) -> None:
+    done = cli("submit", "--wait", *SPEC, "--", "sh", "-c", "sleep 1; echo last words; exit 3")
+    job_id = done.stdout.split()[0]
+    assert done.returncode == 3
+    assert f"{job_id} is running" in done.stderr
+    assert "of at most" in done.stderr
+    assert "hint: " in done.stdout
+    assert done.stdout.endswith("  last words\n"), "the end of the log comes with the last view of the stream"
+
+    story = cli("status", job_id).stdout
+    for words in ("accepted", "bound to node", "started", "exit code 3", "failed: exit_nonzero"):
+        assert words in story
+
+
+def test_a_wait_survives_a_restart_of_runway(cli: Cli, environment: dict[str, str], server: Server) -> None:
+    submitted = cli("submit", *SPEC, "-o", "name", "--", "sh", "-c", "sleep 15")
+    waiting = start(environment, "wait", submitted.stdout.strip())
+    assert waiting.stderr is not None
+    # It has been told that the job runs, so it reads the stream that is cut off now.
+    while "is running" not in (line := waiting.stderr.readline()):
+        assert line != ""
+    server.kill()
+    server.start()
+    stdout, _ = waiting.communicate(timeout=60)
+    assert (waiting.returncode, "succeeded" in stdout) == (0, True)
+
+
+def test_a_dry_run_explains_and_keeps_nothing(cli: Cli) -> None:
+    before = json.loads(cli("ls", "--all", "-o", "json").stdout)["jobs"]
+    refused = cli("submit", "--dry-run", "--image=example.org/miner:1", "--cpu=64", "--memory=1", "--", "true")
+    assert (refused.returncode, refused.stderr) == (1, "")
+    assert refused.stdout.startswith("Would be refused for 4 violations")
+    admitted = cli("submit", "--dry-run", *SPEC, "--gpu=1", "--", "true")
+    assert admitted.returncode == 0
+    for words in ("Would be admitted", "at most", "THIS JOB"):
+        assert words in admitted.stdout
+    assert len(json.loads(cli("ls", "--all", "-o", "json").stdout)["jobs"]) == len(before)
+
+
+def test_top_and_quota_show_what_runs_and_cancel_ends_several(cli: Cli) -> None:
+    ids = [cli("submit", *SPEC, "-o", "name", *STAY).stdout.strip() for _ in range(2)]
+    shown = json.loads(cli("top", "-o", "json").stdout)
+    assert set(ids) <= {view["id"] for view in shown["jobs"]}
+    assert cli("top", "--once").stdout.count("rw-") == len(shown["jobs"])
+    assert all(job_id in cli("quota").stdout for job_id in ids)
+
+    unsure = cli("cancel", *ids)
+    assert (unsure.returncode, "-y" in unsure.stderr) == (2, True)
+    done = cli("cancel", "-y", ids[0], "rw-unknown", ids[1])
+    assert done.returncode == 1
+    assert done.stdout.count("is cancelling") == 2
+    assert "rw-unknown was not cancelled" in done.stderr
+    assert [cli("wait", job_id).returncode for job_id in ids] == [130, 130]
+
+
+def test_the_session_in_the_documents_can_be_played(server: Server) -> None:
+    session = play(session_environment(server.url))
+    for words in ("Would be refused for", "oom_killed", "Timeline", "THROTTLED", "is cancelling"):
+        assert words in session
+    recorded = (CHECKOUT / "docs" / "session.md").read_text()
+    assert shape(session) == shape(recorded), "its commands have changed: record it again"
+
+
+def shape(session: str) -> list[str]:
+    """The commands of a session, without the ids of their jobs."""
+    return [re.sub(r"rw-[a-z2-7]{20}", "ID", line) for line in session.splitlines() if line.startswith("$ ")]
 
 
 def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from demo.__main__ import main
+from demo.__main__ import REPORT, main
 from demo.api import shell
 from demo.scenario import Scenario, Source, play
 from demo.scenarios import SCENARIOS
 from demo.scenarios.admission import BAD_SPEC_REFUSED
+from demo.server import CHECKOUT
 from demo.stage import Stage, Tools, expect
 
 pytestmark = pytest.mark.cluster
@@ -44,6 +45,9 @@ def test_a_claim_that_is_not_seen_fails_the_demo(capsys: pytest.CaptureFixture[s
     assert "1 of 2 claims seen" in shown
     assert re.search(r"2  A false claim +[0-9.]+ s  NOT SEEN", shown)
     assert "the job is failed" in shown
+    report = REPORT.read_text(encoding="utf-8")
+    assert "<h1>1 of 2 claims seen</h1>" in report
+    assert "Instead: the job is failed" in report
 
 
 @pytest.mark.usefixtures("demo_environment")
@@ -51,6 +55,10 @@ def test_the_demo_succeeds_where_every_claim_is_seen_and_stops_its_runway(capsys
     assert main([BAD_SPEC_REFUSED]) == 0
     shown = capsys.readouterr().out
     assert "1 of 1 claims seen" in shown
+    report = REPORT.read_text(encoding="utf-8")
+    assert "<h1>1 of 1 claims seen</h1>" in report
+    assert "The GPUs are simulated." in report
+    assert str(CHECKOUT) not in report, "it can be sent to someone: it names no place of this machine"
     pid = re.search(r"Runway: http://127\.0\.0\.1:[0-9]+, pid ([0-9]+)", shown)
     assert pid is not None
     assert not Path("/proc", pid[1]).exists()

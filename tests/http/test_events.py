@@ -142,7 +142,7 @@ async def test_openapi_tells_of_the_stream(runway: Runway) -> None:
     told = paths["/v1/jobs/{job_id}/events"]["get"]
     assert {"200", "204", "400", "403", "404", "429", "503"} <= told["responses"].keys()
     assert list(told["responses"]["200"]["content"]) == ["text/event-stream"]
-    assert "Last-Event-ID" in [parameter["name"] for parameter in told["parameters"]]
+    assert "Last-Event-ID" in [parameter.get("name") for parameter in told["parameters"]]
     logs = paths["/v1/jobs/{job_id}/logs"]["get"]["responses"]["200"]
     assert list(logs["content"]) == ["text/plain"]
     assert "Runway-Attempt" in logs["headers"]

@@ -94,7 +94,10 @@ async def test_a_tenant_header_sent_twice_is_refused(runway: Runway) -> None:
     [
         ("GET", "/nowhere", 404, "not_found"),
         ("GET", "/v1/jobs/../../etc/passwd", 404, "not_found"),
+        ("GET", "/v1/jobs/", 404, "not_found"),
         ("PUT", "/v1/jobs", 405, "method_not_allowed"),
+        ("OPTIONS", "/v1/jobs", 405, "method_not_allowed"),
+        ("TRACE", "/v1/quota", 405, "method_not_allowed"),
         ("POST", "/v1/quota", 405, "method_not_allowed"),
         ("GET", "/v1/jobs/rw-%00", 404, "job_not_found"),
         ("GET", "/v1/jobs/" + "x" * 5000, 404, "job_not_found"),
@@ -108,6 +111,10 @@ async def test_a_tenant_header_sent_twice_is_refused(runway: Runway) -> None:
         ("GET", "/v1/jobs?tenant=nobody", 403, "unknown_tenant"),
         ("GET", "/v1/jobs/rw-aaaaaaaaaaaaaaaaaaaa/logs?tail=-1", 422, "invalid_parameter"),
         ("POST", "/v1/jobs?dry_run=perhaps", 422, "invalid_parameter"),
+        ("POST", "/v1/jobs?dry_run=true&dry_run=false", 422, "invalid_parameter"),
+        ("GET", "/v1/jobs?%ff=%00", 422, "invalid_parameter"),
+        ("GET", "/v1/jobs?" + "&".join(f"a{i}=1" for i in range(2000)), 422, "invalid_parameter"),
+        ("GET", "/v1/policy?verbose", 422, "invalid_parameter"),
     ],
 )
 async def test_hostile_paths_and_parameters_get_their_problem(
@@ -115,6 +122,37 @@ async def test_hostile_paths_and_parameters_get_their_problem(
 ) -> None:
     headers = {"X-Tenant-ID": "vision"} if method == "POST" else {}
     _is_problem(await runway.client.request(method, path, headers=headers), status, code)
+
+
+async def test_a_misspelt_dry_run_submits_nothing(runway: Runway) -> None:
+    answer = await runway.client.post("/v1/jobs?dryrun=true", json=job(), headers={"X-Tenant-ID": "vision"})
+    _is_problem(answer, 422, "invalid_parameter")
+    (violation,) = answer.json()["violations"]
+    assert (violation["field"], violation["hint"]) == ("dryrun", "parameters here: dry_run")
+    assert runway.kubernetes.objects["jobs"] == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"), [("/v1/jobs", "GET, POST"), ("/v1/jobs/x", "GET, DELETE"), ("/v1/quota", "GET")]
+)
+async def test_a_method_that_is_not_taken_is_told_which_are(runway: Runway, path: str, allow: str) -> None:
+    for method in ("PATCH", "HEAD"):
+        answer = await runway.client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Content-Type", "application/json"), ("Content-Type", "text/plain")],
+        [("Content-Type", "application/json"), ("Content-Encoding", "gzip")],
+    ],
+)
+async def test_a_body_that_says_two_things_of_itself_is_not_read(
+    runway: Runway, headers: list[tuple[str, str]]
+) -> None:
+    answer = await runway.client.post("/v1/jobs", content=_with(), headers=[("X-Tenant-ID", "vision"), *headers])
+    _is_problem(answer, 415, "unsupported_media_type")
 
 
 async def test_another_tenants_job_is_not_found(runway: Runway) -> None:

@@ -81,6 +81,8 @@ class FakeKubernetes:
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str
     ) -> Answer:
         """Carry out one call, in one step."""
+        if path == "/version":
+            return _json(200, {"major": "1", "minor": "35"})
         if "/leases" in path:
             return self._lease(method, path, body)
         if path in KINDS:

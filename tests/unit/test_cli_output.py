@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runway.cli.output import Screen, show_state
+from runway.cli.tables import columns
 from runway.cli.text import safe, show_age, show_duration
 from tests.unit.test_cli_seam import NOW, attempt, failure, job, problem, reply, runway
 
@@ -86,7 +87,7 @@ def shown_on_a_terminal() -> str:
         with os.fdopen(end, "w") as stream, redirect_stdout(stream):
             screen = Screen()
             screen.line("title", style="bold")
-            screen.table(("STATE",), [[show_state("failed")]])
+            screen.table(columns("STATE"), [[show_state("failed")]])
             return os.read(terminal, 65_536).decode()
     finally:
         os.close(terminal)

@@ -41,14 +41,21 @@ class Clock:
 
 @dataclass
 class FakeRunway:
-    """Gives its answers one after the other, the last one again and again, and keeps the requests."""
+    """Gives its answers one after the other, the last one again and again, and keeps the requests.
+
+    Event streams have a script of their own; without one this Runway has none, and a job is read instead.
+    """
 
     answers: list[Answer]
+    events: list[Answer] = field(default_factory=lambda: [problem(404, "not_found")])
     requests: list[httpx2.Request] = field(default_factory=list)
+    streams: list[httpx2.Request] = field(default_factory=list)
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        self.requests.append(request)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        streaming = request.url.path.endswith("/events")
+        (self.streams if streaming else self.requests).append(request)
+        script = self.events if streaming else self.answers
+        answer = script.pop(0) if len(script) > 1 else script[0]
         if isinstance(answer, Exception):
             raise answer
         return answer() if callable(answer) else answer
@@ -158,6 +165,8 @@ def attempt(state: str = "running", **members: Any) -> dict[str, Any]:
         "exit_code": None,
         "signal": None,
         "reason": None,
+        "created_at": "2026-11-24T08:00:01Z",
+        "bound_at": "2026-11-24T08:00:30Z",
         "started_at": "2026-11-24T08:01:00Z",
         "finished_at": None,
         "counted": state == "failed",
@@ -247,18 +256,49 @@ def test_a_refusal_shows_every_violation_with_what_was_seen_allowed_and_advised(
     assert result.stderr.splitlines() == [
         "Error: Not today (invalid_spec)",
         "It is closed.",
-        "  resources.cpu: is above what a job may ask for (observed 64, limit 16)",
-        "    hint: ask for at most 16",
-        "  image: is required",
+        "  resources.cpu  observed 64, limit 16",
+        "      is above what a job may ask for",
+        "      hint: ask for at most 16",
+        "  image",
+        "      is required",
         "request id: req-7",
     ]
 
 
 def test_a_refusal_shows_members_of_its_own_and_when_to_try_again() -> None:
-    answer = problem(403, "quota_exceeded", retry_after=7, held_by=["rw-1", "rw-2"])
-    result = runway("submit", "--image", "x", answers=[answer])
-    assert '  held_by: ["rw-1", "rw-2"]' in result.stderr
+    result = runway("submit", "--image", "x", answers=[problem(429, "closed", retry_after=7, news=["a", 1])])
+    assert '  news: ["a", 1]' in result.stderr
     assert "Try again in 7 s." in result.stderr
+
+
+def test_a_refusal_by_quota_shows_what_is_held_and_by_which_jobs() -> None:
+    quota = {
+        "limit": {"gpu": 2, "cpu": "16"},
+        "used": {"gpu": 1, "cpu": "500m"},
+        "reserved": {"gpu": 1, "cpu": "0"},
+        "requested": {"gpu": 1, "cpu": "4"},
+    }
+    holders = [f"rw-{number}" for number in range(10)]
+    answer = problem(403, "quota_exceeded", quota=quota, held_by=[*holders, "rw-10"], held_by_count=60)
+    result = runway("submit", "--image", "x", answers=[answer])
+    assert result.stderr.splitlines()[2:] == [
+        "  RESOURCE  USED  RESERVED  REQUESTED  LIMIT",
+        "  gpu       1     1         1          2",
+        "  cpu       500m  0         4          16",
+        f"  held by {', '.join(holders)} and 50 more",
+    ]
+
+
+def test_an_emergency_stop_is_told_with_its_reason() -> None:
+    """A code that the command line does not know is shown like every other problem."""
+    answer = problem(503, "submissions_stopped", retry_after=60, detail="the GPU nodes are being replaced")
+    result = runway("submit", "--image", "x", answers=[answer])
+    assert result.exit_code == 125
+    assert result.stderr.splitlines() == [
+        "Error: Not today (submissions_stopped)",
+        "the GPU nodes are being replaced",
+        "Try again in 60 s.",
+    ]
 
 
 @pytest.mark.parametrize("form", ["json", "yaml"])

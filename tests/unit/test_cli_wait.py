@@ -46,7 +46,7 @@ def test_it_waits_through_every_other_state_and_tells_each_change_once() -> None
     views = [
         job("pending", conditions=[waiting]),
         job("pending", conditions=[waiting]),
-        job("running"),
+        job("running", attempts=[attempt("running")]),
         job("cancelling"),
         job("cancelled"),
     ]
@@ -54,9 +54,9 @@ def test_it_waits_through_every_other_state_and_tells_each_change_once() -> None
     result = runway("wait", "rw-4f2a", answers=[reply(view) for view in views], clock=clock)
     assert result.exit_code == 130
     assert result.stderr.splitlines() == [
-        "rw-4f2a is pending; unschedulable: 0/1 nodes: insufficient GPU",
-        "rw-4f2a is running",
-        "rw-4f2a is cancelling",
+        "rw-4f2a is pending; unschedulable: 0/1 nodes: insufficient GPU (10m of 1h, 0.00 of at most 1.418 USD)",
+        "rw-4f2a is running, attempt 1 of 2 on node-1 (10m of 1h, 0.224517 of at most 1.418 USD)",
+        "rw-4f2a is cancelling (10m of 1h, 0.00 of at most 1.418 USD)",
     ]
     assert clock.slept == sorted(set(clock.slept)), "each pause is longer than the one before"
 
@@ -67,9 +67,9 @@ def test_the_end_is_told_with_cause_and_hint() -> None:
     result = runway("wait", "rw-4f2a", answers=[reply(view)])
     assert result.stdout.splitlines() == [
         "rw-4f2a failed (0.023633 USD)",
-        "  exit_nonzero (user; will not succeed by being repeated): the process ended with exit code 3",
+        "  exit_nonzero (user; will not succeed by being repeated)",
+        "  the process ended with exit code 3",
         "  hint: read the log",
-        "  exit_code: 3",
     ]
 
 
@@ -154,7 +154,9 @@ def test_an_interrupt_says_that_the_job_goes_on() -> None:
 
     result = runway("wait", "rw-4f2a", answers=[interrupt])
     assert result.exit_code == 130
-    assert "rw-4f2a goes on. To stop it: runway cancel rw-4f2a" in result.stderr
+    assert "Interrupted; rw-4f2a goes on." in result.stderr
+    assert "runway wait rw-4f2a" in result.stderr
+    assert "runway cancel rw-4f2a" in result.stderr
 
 
 def test_what_it_calls_over_is_what_runway_calls_over() -> None:

@@ -73,6 +73,8 @@ def test_a_figure_that_cannot_be_is_unknown(value: float) -> None:
         (10 * MIB, None, 5 * MIB, 10 * MIB),
         (None, 40 * MIB, 0, 40 * MIB),
         (None, 40 * MIB, None, None),
+        (0, None, None, None),  # sampled before the process began
+        (0, 5 * MIB, 5 * MIB, None),
     ],
 )
 def test_the_memory_peak_holds_spikes_but_no_page_cache(

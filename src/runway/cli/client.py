@@ -3,20 +3,22 @@
 RequestFailed        `problem` tells what went wrong, in the members of RFC 9457
 ├── ApiError         the server answered, but not as asked: a problem document, or something that is not Runway's
 └── Unreachable      no whole answer arrived: refused connection, timeout, broken stream
-    └── StreamIdle   a followed log sent nothing for `IDLE_SECONDS`; the connection may be dead, or the job just quiet
+    └── StreamIdle   a stream sent nothing for too long; the connection may be dead, or the job just quiet
 """
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import httpx2
 
-from runway.cli.wire import JobPage, JobView, QuotaPage
+from runway.cli.sse import Event, TooLong, read_events
+from runway.cli.wire import DryRun, JobPage, JobView, QuotaPage, Usage
 
 TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
 IDLE_SECONDS = 300.0
@@ -61,7 +63,7 @@ class Unreachable(RequestFailed):
 
 
 class StreamIdle(Unreachable):
-    """A followed log was silent for `IDLE_SECONDS`."""
+    """A stream was silent for longer than it may be."""
 
 
 class Log(NamedTuple):
@@ -71,24 +73,38 @@ class Log(NamedTuple):
     chunks: Iterator[bytes]
 
 
+class JobEvent(NamedTuple):
+    """What an event stream sent: a view and its id, or, where `view` is None, a sign of life."""
+
+    id: str | None
+    view: JobView | None
+
+
 class Client:
     """Calls to one Runway on behalf of one tenant (None sends no `X-Tenant-ID`). A context manager.
 
     Every method raises RequestFailed. Raises ValueError where `url` is not an HTTP address.
     """
 
-    def __init__(self, url: str, tenant: str | None, transport: httpx2.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        tenant: str | None,
+        transport: httpx2.BaseTransport | None = None,
+        timeout: httpx2.Timeout = TIMEOUT,
+    ) -> None:
         try:
             base = httpx2.URL(url)
         except httpx2.InvalidURL as error:
             raise ValueError(f"{url!r} is not a URL: {error}") from error
         if base.scheme not in ("http", "https") or not base.host:
             raise ValueError(f"{url!r} is not a URL such as http://127.0.0.1:8000")
-        self._url = url
+        self.url = url
+        self.tenant = tenant
         self._http = httpx2.Client(
             base_url=base,
             headers={"X-Tenant-ID": tenant} if tenant else {},
-            timeout=TIMEOUT,
+            timeout=timeout,
             transport=transport,
             # A proxy named in the environment is for the world outside, not for this machine.
             trust_env=not _is_loopback(base.host),
@@ -106,21 +122,30 @@ class Client:
         response = self._send("POST", "/v1/jobs", json=spec, headers=headers)
         return _job(response), response.headers.get("Idempotent-Replay") == "true"
 
+    def dry_run(self, spec: Mapping[str, object]) -> DryRun:
+        """What a submission of this spec would come to, by the same checks; nothing is kept."""
+        response = self._send("POST", "/v1/jobs", json=spec, params={"dry_run": "true"})
+        return cast("DryRun", _document(response, "decision"))
+
     def job(self, job_id: str) -> JobView:
         """The view of one job."""
         return _job(self._send("GET", f"/v1/jobs/{job_id}"))
 
-    def jobs(self, state: str | None, limit: int) -> JobPage:
-        """The newest jobs, at most `limit`, page by page; `next_cursor` is set where there are more."""
+    def jobs(self, states: Sequence[str] = (), limit: int | None = None) -> JobPage:
+        """The newest jobs in any of these states, or in every one, page by page.
+
+        At most `limit`, or all; `next_cursor` is set where there are more.
+        """
         found: list[JobView] = []
         cursor: str | None = None
         while True:
-            query = {"limit": min(limit - len(found), PAGE_SIZE), "state": state, "cursor": cursor}
+            size = PAGE_SIZE if limit is None else min(limit - len(found), PAGE_SIZE)
+            query = {"limit": size, "state": list(states) or None, "cursor": cursor}
             response = self._send("GET", "/v1/jobs", params=_given(query))
             page = cast("JobPage", _document(response, "jobs"))
-            found += page["jobs"][: limit - len(found)]
+            found += page["jobs"][:size]
             cursor = page.get("next_cursor")
-            if cursor is None or len(found) >= limit or not page["jobs"]:
+            if cursor is None or len(found) == limit or not page["jobs"]:
                 return {"jobs": found, "next_cursor": cursor}
 
     def cancel(self, job_id: str) -> JobView:
@@ -131,6 +156,31 @@ class Client:
         """Quota of the tenant, or of every tenant where none was given."""
         return cast("QuotaPage", _document(self._send("GET", "/v1/quota"), "tenants"))
 
+    def usage(self, job_id: str) -> Usage:
+        """What a job uses, as far as that is known."""
+        return cast("Usage", _document(self._send("GET", f"/v1/jobs/{job_id}/usage"), "throttled_ratio"))
+
+    def tenants(self) -> list[str]:
+        """The tenants of the policy in force."""
+        return list(_document(self._send("GET", "/v1/policy"), "tenants")["tenants"])
+
+    @contextmanager
+    def events(self, job_id: str, last: str | None, idle_seconds: float) -> Iterator[Iterator[JobEvent]]:
+        """A job's views as they change, from the one after the event `last`, until the server ends the stream.
+
+        That is once the job is over, or deleted. A stream that breaks raises Unreachable at the next event; StreamIdle
+        where nothing came for `idle_seconds`.
+        """
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
+        timeout = httpx2.Timeout(30.0, connect=5.0, read=idle_seconds)
+        with self._opened(f"/v1/jobs/{job_id}/events", {}, headers, timeout) as response:
+            if response.status_code == 204:
+                yield iter(())
+                return
+            if response.headers.get("Content-Type", "").split(";")[0].strip() != "text/event-stream":
+                raise ApiError(response.status_code, _foreign(response, "not an event stream"))
+            yield _job_events(response)
+
     @contextmanager
     def logs(
         self, job_id: str, *, follow: bool, tail: int | None, attempt: int | None, timestamps: bool
@@ -140,21 +190,26 @@ class Client:
         So does one that Runway breaks off since it cannot bring the log to its end.
         """
         query = {"follow": follow or None, "tail": tail, "attempt": attempt, "timestamps": timestamps or None}
+        timeout = _FOLLOW_TIMEOUT if follow else TIMEOUT
+        with self._opened(f"/v1/jobs/{job_id}/logs", _given(query), {}, timeout) as response:
+            number = response.headers.get("Runway-Attempt", "")
+            yield Log(int(number) if re.fullmatch(r"[0-9]{1,9}", number) else None, response.iter_bytes())
+
+    @contextmanager
+    def _opened(
+        self, path: str, query: Mapping[str, Any], headers: Mapping[str, str], timeout: httpx2.Timeout
+    ) -> Iterator[httpx2.Response]:
+        """An answer whose body is read as it comes. What breaks while it is read is raised as Unreachable."""
         request = self._http.build_request(
-            "GET",
-            f"/v1/jobs/{job_id}/logs",
-            params=_given(query),
-            headers={"Accept-Encoding": "identity"},
-            timeout=_FOLLOW_TIMEOUT if follow else TIMEOUT,
+            "GET", path, params=query, headers={"Accept-Encoding": "identity", **headers}, timeout=timeout
         )
-        with self._translated(following=follow):
+        with self._translated(streaming=True):
             response = self._http.send(request, stream=True)
             try:
                 if not response.is_success:
                     response.read()
                     raise _api_error(response)
-                number = response.headers.get("Runway-Attempt", "")
-                yield Log(int(number) if re.fullmatch(r"[0-9]{1,9}", number) else None, response.iter_bytes())
+                yield response
             finally:
                 response.close()
 
@@ -166,13 +221,13 @@ class Client:
         return response
 
     @contextmanager
-    def _translated(self, *, following: bool = False) -> Iterator[None]:
+    def _translated(self, *, streaming: bool = False) -> Iterator[None]:
         try:
             yield
         except httpx2.RequestError as error:
-            kind = StreamIdle if following and isinstance(error, httpx2.ReadTimeout) else Unreachable
+            kind = StreamIdle if streaming and isinstance(error, httpx2.ReadTimeout) else Unreachable
             what = str(error) or type(error).__name__
-            problem = {"title": "Runway cannot be reached", "detail": f"{self._url}: {what}", "code": "unreachable"}
+            problem = {"title": "Runway cannot be reached", "detail": f"{self.url}: {what}", "code": "unreachable"}
             raise kind(problem) from error
 
 
@@ -183,6 +238,27 @@ def _api_error(response: httpx2.Response) -> ApiError:
     if response.headers.get("Content-Type", "").split(";")[0].strip() == "application/problem+json":
         return ApiError(response.status_code, _document(response, "title"), retry_after=wait)
     return ApiError(response.status_code, _foreign(response, "not a problem document"), retry_after=wait)
+
+
+def _job_events(response: httpx2.Response) -> Iterator[JobEvent]:
+    try:
+        for event in read_events(response.iter_bytes()):
+            yield _job_event(event, response)
+    except TooLong as error:
+        raise ApiError(response.status_code, _foreign(response, str(error))) from error
+
+
+def _job_event(event: Event | None, response: httpx2.Response) -> JobEvent:
+    # `gone` tells of no view: the job was deleted, and the stream ends.
+    if event is None or event.name != "message":
+        return JobEvent(None, None)
+    try:
+        view = json.loads(event.data)
+    except ValueError:
+        view = None
+    if not isinstance(view, dict) or "id" not in view:
+        raise ApiError(response.status_code, _foreign(response, "an event that is not a job"))
+    return JobEvent(event.id, cast("JobView", view))
 
 
 def _job(response: httpx2.Response) -> JobView:
@@ -208,7 +284,7 @@ def _foreign(response: httpx2.Response, what: str) -> dict[str, Any]:
     }
 
 
-def _given(query: Mapping[str, str | int | bool | None]) -> dict[str, str | int | bool]:
+def _given(query: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in query.items() if value is not None}
 
 

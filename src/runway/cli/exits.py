@@ -18,8 +18,8 @@ class Exit(IntEnum):
     doc: str
 
     OK = 0, "done; for a job that was waited for: it succeeded"
-    REFUSED = 1, "refused: by Runway (a 4xx problem), by the policy check, or by you at a prompt"
-    USAGE = 2, "the command line, or a file named on it, cannot be used"
+    REFUSED = 1, "refused: by Runway (a 4xx problem, a dry run), by the policy check, or by you at a prompt"
+    USAGE = 2, "the command line, or a file named on it, cannot be used; cancel without -y where it cannot ask"
     GAVE_UP = 75, "wait --timeout ran out and the job goes on"
     DEADLINE = 124, "the job reached its deadline"
     RUNWAY = 125, "the job could not be run, or failed for a reason that is not its own; Runway failing or unreachable"

@@ -11,6 +11,7 @@ import typer
 
 from runway.cli.client import ApiError, RequestFailed, StreamIdle
 from runway.cli.exits import Exit
+from runway.cli.harmless import Harmless
 from runway.cli.options import DEFAULT_URL, JobId, Tenant, Url
 from runway.cli.output import Output
 from runway.cli.session import Session, open_session
@@ -44,7 +45,9 @@ def logs(
 ) -> None:
     """Show what a job wrote to stdout and stderr.
 
-    Once the pod is gone, the excerpt that Runway kept is shown instead. The log's bytes are passed on as they are.
+    With -f lines come as they are written, each once through broken connections too, until the attempt ends. Once the
+    pod is gone, the excerpt that Runway kept is shown instead. The log's bytes are passed on as they are; at a terminal
+    colours are, and what else could drive it is shown as an escape.
     """
     writer = LogWriter(typer.get_binary_stream("stdout"), output, timestamps=timestamps)
     problem_form = Output.JSON if output is LogOutput.JSON else Output.TABLE
@@ -105,7 +108,10 @@ def follow_log(
 
 
 class LogWriter:
-    """Writes the lines of a log in the form that was asked for. Each line is flushed: someone may be watching."""
+    """Writes the lines of a log in the form that was asked for. Each line is flushed: someone may be watching.
+
+    Bytes are passed on as they are, but not to a terminal, which they could drive.
+    """
 
     def __init__(self, stream: BinaryIO, output: LogOutput = LogOutput.TEXT, *, timestamps: bool = False) -> None:
         self._stream = stream
@@ -113,6 +119,7 @@ class LogWriter:
         self._timestamps = timestamps
         self._line = b""
         self._stamp = b""
+        self._harmless = Harmless() if output is LogOutput.TEXT and stream.isatty() else None
 
     @property
     def needs_stamps(self) -> bool:
@@ -122,8 +129,7 @@ class LogWriter:
     def write(self, piece: Piece) -> None:
         """Write some of a line; text at once, JSON when the line has ended or is too long."""
         if self._output is LogOutput.TEXT:
-            self._stream.write(piece.stamp + b" " + piece.text if self._timestamps and piece.stamp else piece.text)
-            self._stream.flush()
+            self._write_text(piece.stamp + b" " + piece.text if self._timestamps and piece.stamp else piece.text)
             return
         self._stamp = piece.stamp or self._stamp
         self._line += piece.text
@@ -138,6 +144,13 @@ class LogWriter:
         if self._line:
             self._write_json(self._line)
         self._line, self._stamp = b"", b""
+        if self._harmless is not None:
+            self._stream.write(self._harmless.close())
+            self._stream.flush()
+
+    def _write_text(self, text: bytes) -> None:
+        self._stream.write(text if self._harmless is None else self._harmless.feed(text))
+        self._stream.flush()
 
     def _write_json(self, line: bytes) -> None:
         entry = {

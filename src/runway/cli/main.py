@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from runway.cli import jobs, logs, policy, quota, serve
+from runway.cli import cancel, jobs, logs, policy, quota, serve, submit, top, version
 from runway.cli.exits import exit_code_help
 from runway.cli.session import Edges
 
@@ -25,19 +25,21 @@ app = typer.Typer(
 policy_app = typer.Typer(help="The policy file.", no_args_is_help=True, rich_markup_mode=None)
 tenants_app = typer.Typer(help="The tenants of the policy.", no_args_is_help=True, rich_markup_mode=None)
 
-app.command()(jobs.submit)
-app.command(epilog=_EXIT_CODES)(jobs.run)
+app.command(epilog=_EXIT_CODES)(submit.submit)
+app.command(epilog=_EXIT_CODES)(submit.run)
 app.command()(jobs.ls)
 app.command()(jobs.status)
 app.command()(logs.logs)
 app.command(epilog=_EXIT_CODES)(jobs.wait)
-app.command()(jobs.cancel)
+app.command()(cancel.cancel)
 app.command()(quota.quota)
+app.command()(top.top)
 app.add_typer(policy_app, name="policy")
 policy_app.command()(policy.check)
 app.add_typer(tenants_app, name="tenants")
 tenants_app.command()(policy.render)
 app.command()(serve.serve)
+app.command()(version.version)
 
 
 def main() -> None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
 
+from runway.cli import complete
 from runway.cli.output import Output
-from runway.cli.text import parse_duration
+from runway.cli.text import is_name, parse_duration
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names
-_JOB_ID = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-
 
 def _job_id(text: str) -> str:
-    if not _JOB_ID.fullmatch(text):
+    if not is_name(text):
         raise typer.BadParameter(f"{text!r} is not a job id such as rw-4f2a; `runway ls` lists them")
     return text
+
+
+def _job_ids(texts: list[str]) -> list[str]:
+    return list(dict.fromkeys(_job_id(text) for text in texts))
 
 
 def header_text(text: str | None) -> str | None:
@@ -29,13 +30,32 @@ def header_text(text: str | None) -> str | None:
     return text
 
 
-Url = Annotated[str, typer.Option("--url", envvar="RUNWAY_URL", metavar="URL", help="Address of Runway.")]
+Url = Annotated[str, typer.Option("--url", "--server", envvar="RUNWAY_URL", metavar="URL", help="Address of Runway.")]
 Tenant = Annotated[
     str | None,
-    typer.Option("--tenant", envvar="RUNWAY_TENANT", metavar="NAME", callback=header_text, help="Act as this tenant."),
+    typer.Option(
+        "--tenant",
+        envvar="RUNWAY_TENANT",
+        metavar="NAME",
+        callback=header_text,
+        autocompletion=complete.tenants,
+        help="Act as this tenant.",
+    ),
 ]
-As = Annotated[Output, typer.Option("-o", "--output", help="Form of the result on stdout.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", callback=_job_id, help="Job id, as `runway ls` shows it.")]
+As = Annotated[
+    Output,
+    typer.Option("-o", "--output", help="Form of the result on stdout; wide is a table that leaves nothing out."),
+]
+JobId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", callback=_job_id, autocompletion=complete.job_ids, help="Job id, as `runway ls` shows it."
+    ),
+]
+JobIds = Annotated[
+    list[str],
+    typer.Argument(metavar="ID...", callback=_job_ids, autocompletion=complete.live_job_ids, help="Job ids."),
+]
 WaitTimeout = Annotated[
     int | None,
     typer.Option(

@@ -1,7 +1,8 @@
 """What reaches the terminal: tables and lines for people, JSON and YAML for programs.
 
-Text from the server or a file goes through `safe`, and nothing is ever read as rich markup. Colours appear only where
-the stream is a terminal and NO_COLOR (https://no-color.org) is not set.
+Text from the server or a file goes through `safe`, and nothing is ever read as rich markup. On a terminal long lines
+are wrapped and tables made to fit; elsewhere, and with `-o wide`, a record is a line. Colours appear only where the
+stream is a terminal and NO_COLOR (https://no-color.org) is not set.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
+from runway.cli.tables import Column, lay_out
 from runway.cli.text import safe
 
 STATE_STYLES = {
@@ -31,41 +33,53 @@ STATE_STYLES = {
     "terminating": "yellow",
 }
 
+NARROWEST = 20
+"""What is left for text in fewer columns than these is not wrapped any more."""
+
 
 class Output(StrEnum):
     """The forms of `-o`."""
 
     TABLE = "table"
+    WIDE = "wide"
     JSON = "json"
     YAML = "yaml"
     NAME = "name"
 
+    @property
+    def for_people(self) -> bool:
+        """Whether the result is shown to be read, not as data or names."""
+        return self in (Output.TABLE, Output.WIDE)
+
 
 class Screen:
-    """The two streams of a command: results on stdout, everything else on stderr."""
+    """The two streams of a command: results on stdout, everything else on stderr. `wide` makes nothing fit."""
 
-    def __init__(self) -> None:
-        self._out = _console(sys.stdout)
-        self._err = _console(sys.stderr)
+    def __init__(self, *, wide: bool = False) -> None:
+        self.out = _console(sys.stdout)
+        self.err = _console(sys.stderr)
+        self.wide = wide
 
-    def line(self, *parts: object, style: str = "") -> None:
-        """One line on stdout; the parts that are not empty are joined by spaces, `Text` keeps its style."""
-        _print(self._out, parts, style)
+    @property
+    def width(self) -> int | None:
+        """Columns that stdout has; None where nothing has to fit."""
+        return None if self.wide else _width(self.out)
 
-    def note(self, *parts: object, style: str = "") -> None:
-        """One line on stderr: progress, warnings, errors."""
-        _print(self._err, parts, style)
+    def line(self, *parts: object, style: str = "", hang: int | None = None) -> None:
+        """One line on stdout; the parts that are not empty are joined by spaces, `Text` keeps its style.
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, indent: int = 0) -> None:
-        """A table on stdout, a record a line however wide it gets; None is an empty cell, `Text` keeps its style."""
-        lines = [[Text(column, "bold") for column in columns], *([_cell(cell) for cell in row] for row in rows)]
-        widths = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
-        for line in lines:
-            text = Text(" " * indent)
-            for cell, width in zip(line, widths, strict=True):
-                text.append_text(cell).append(" " * (width - cell.cell_len + 2))
-            text.rstrip()
-            _print(self._out, [text], "")
+        With `hang` a line that is too long for the terminal is wrapped, and goes on after so many spaces.
+        """
+        _print(self.out, parts, style, hang, self.width)
+
+    def note(self, *parts: object, style: str = "", hang: int | None = None) -> None:
+        """One line on stderr: progress, warnings, errors. Like `line`."""
+        _print(self.err, parts, style, hang, _width(self.err))
+
+    def table(self, heads: Sequence[Column], rows: Iterable[Sequence[object]], *, indent: int = 0) -> None:
+        """A table on stdout; None is an empty cell, `Text` keeps its style."""
+        for line in lay_out(heads, rows, width=self.width, indent=indent):
+            _print(self.out, [line], "", None, None)
 
 
 def show_state(state: str) -> Text:
@@ -75,7 +89,7 @@ def show_state(state: str) -> Text:
 
 def emit(document: object, output: Output, *, names: Iterable[str], table: Callable[[], None]) -> None:
     """Show one result on stdout in the form asked for: as data, as names one a line, or through `table`."""
-    if output is Output.TABLE:
+    if output.for_people:
         table()
     elif output is Output.NAME:
         for name in names:
@@ -102,29 +116,44 @@ def compact(value: object) -> str:
     return safe(value) if isinstance(value, str) else json.dumps(value)
 
 
+def wrapped(console: Console, text: Text, hang: int, width: int) -> list[Text]:
+    """The text in lines of at most `width` columns, the second and later ones after `hang` spaces."""
+    if text.cell_len <= width or width - hang < NARROWEST:
+        return [text]
+    first, *_ = text.wrap(console, width)
+    rest = text[len(first) :]
+    first.rstrip()
+    plain = rest.plain
+    rest = rest[len(plain) - len(plain.lstrip()) :]
+    return [first, *(Text(" " * hang).append_text(line) for line in rest.wrap(console, width - hang))]
+
+
 class _PlainDumper(yaml.SafeDumper):
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 (the base class names the parameter)
         return True
 
 
 def _console(stream: TextIO) -> Console:
-    colour = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
     return Console(
         file=stream,
-        force_terminal=colour,
+        force_terminal=terminal,
+        # Without colours the cursor may still move: a live display needs that.
+        color_system="auto" if terminal and not os.environ.get("NO_COLOR") else None,
         markup=False,
         emoji=False,
         highlight=False,
     )
 
 
-def _print(console: Console, parts: Sequence[object], style: str) -> None:
+def _width(console: Console) -> int | None:
+    return console.width if console.is_terminal else None
+
+
+def _print(console: Console, parts: Sequence[object], style: str, hang: int | None, width: int | None) -> None:
     texts = [part if isinstance(part, Text) else Text(safe(part)) for part in parts]
     text = Text(" ").join(text for text in texts if text)
     text.stylize(style)
-    # soft_wrap leaves folding to the terminal, so that a line copied from it is one line.
-    console.print(text, soft_wrap=True)
-
-
-def _cell(cell: object) -> Text:
-    return cell if isinstance(cell, Text) else Text("" if cell is None else safe(cell))
+    for line in [text] if hang is None or width is None else wrapped(console, text, hang, width):
+        # soft_wrap leaves folding to the terminal, so that a line copied from it is one line.
+        console.print(line, soft_wrap=True)

@@ -12,6 +12,7 @@ import typer
 
 from runway.cli.exits import Exit
 from runway.cli.output import Output, Screen, emit, emit_data, to_yaml
+from runway.cli.tables import columns
 from runway.cli.text import show_duration
 from runway.errors import PolicyError
 from runway.quantity import format_bytes, format_cpu
@@ -119,7 +120,7 @@ def _show(screen: Screen, policy: Policy) -> None:
         ("ephemeral storage", "", format_bytes(limits.ephemeral_storage.per_job), ""),
         ("kept after the end", "", "", show_duration(limits.retention_seconds)),
     )
-    screen.table(("FIELD", "MIN", "MAX", "DEFAULT"), bounds, indent=2)
+    screen.table(columns("FIELD", "MIN", "MAX", "DEFAULT"), bounds, indent=2)
     screen.line("Images that may run", style="bold")
     for pattern in policy.images.allow:
         screen.line(f"  {pattern}")
@@ -136,12 +137,12 @@ def _show(screen: Screen, policy: Policy) -> None:
         )
         for name, pool in policy.pools.items()
     )
-    screen.table(("POOL", "INSTANCE", "USD AN HOUR", "CPU", "MEMORY", "GPU", "GPU TYPE"), pools, indent=2)
+    screen.table(columns("POOL", "INSTANCE", "USD AN HOUR", "CPU", "MEMORY", "GPU", "GPU TYPE"), pools, indent=2)
     screen.line("Tenants", style="bold")
     tenants = (
         (name, t.namespace, t.quota.gpu, format_cpu(t.quota.cpu), format_bytes(t.quota.memory), t.quota.jobs,
          t.rate.per_minute, t.rate.burst)
         for name, t in policy.tenants.items()
     )  # fmt: skip
-    columns = ("TENANT", "NAMESPACE", "GPU", "CPU", "MEMORY", "JOBS", "SUBMITS A MINUTE", "BURST")
-    screen.table(columns, tenants, indent=2)
+    heads = columns("TENANT", "NAMESPACE", "GPU", "CPU", "MEMORY", "JOBS", "SUBMITS A MINUTE", "BURST")
+    screen.table(heads, tenants, indent=2)

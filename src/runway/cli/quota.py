@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import typer
 
+from runway.cli.bars import RESOURCES, bar, held, legend
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
 from runway.cli.output import Output, Screen, emit, show_state
 from runway.cli.session import open_session
-from runway.cli.wire import TenantQuota
+from runway.cli.tables import Column, columns
+from runway.cli.wire import QuotaHolder, TenantQuota
 
-_RESOURCES = ("gpu", "cpu", "memory", "jobs")
-_COLUMNS = ("limit", "used", "reserved", "held_by_terminating")
+BAR_WIDTH: Final = 20
+
+_AMOUNTS: Final = ("limit", "used", "reserved", "held_by_terminating")
+_COLUMNS: Final = [
+    Column(title="RESOURCE"),
+    Column(title="", spare=1),
+    *(Column(title=title, right=True) for title in ("LIMIT", "USED", "RESERVED", "TERMINATING")),
+]
+_HOLDERS: Final = [
+    *columns("JOB", "STATE"),
+    *(Column(title=title, right=True) for title in ("GPU", "CPU", "MEMORY")),
+    Column(title=""),
+]
 
 
 def quota(context: typer.Context, output: As = Output.TABLE, url: Url = DEFAULT_URL, tenant: Tenant = None) -> None:
     """Show what a tenant may hold, what it holds, and by which jobs.
 
-    RESERVED is held by submissions in flight, TERMINATING by pods that have not ended yet.
+    RESERVED is held by submissions in flight; TERMINATING, a part of USED, by pods that were told to end and have not.
     """
     with open_session(context, url, tenant, output) as session:
         page = session.client.quota()
@@ -25,33 +40,25 @@ def quota(context: typer.Context, output: As = Output.TABLE, url: Url = DEFAULT_
 
 
 def _show(screen: Screen, tenants: list[TenantQuota]) -> None:
-    for position, entry in enumerate(tenants):
-        if position:
-            screen.line()
+    encoding = screen.out.encoding
+    for entry in tenants:
         screen.line(f"{entry['tenant']} (namespace {entry['namespace']})", style="bold")
-        amounts = {
-            "limit": entry["limit"],
-            "used": entry["used"],
-            "reserved": entry["reserved"],
-            "held_by_terminating": entry["held_by_terminating"],
-        }
-        rows = [(resource, *(dict(amounts[column])[resource] for column in _COLUMNS)) for resource in _RESOURCES]
-        screen.table(("RESOURCE", "LIMIT", "USED", "RESERVED", "TERMINATING"), rows, indent=2)
+        rows = [
+            (
+                resource,
+                bar(held(entry, resource), BAR_WIDTH, encoding),
+                *(dict(amounts)[resource] for amounts in map(dict(entry).get, _AMOUNTS) if isinstance(amounts, dict)),
+            )
+            for resource in RESOURCES
+        ]
+        screen.table(_COLUMNS, rows, indent=2)
         if entry["jobs"]:
             screen.line("  held by")
-            holders = [
-                (
-                    job["id"],
-                    show_state(job["state"] or "deleted"),
-                    job["gpu"],
-                    job["cpu"],
-                    job["memory"],
-                    _ending(job["terminating"]),
-                )
-                for job in entry["jobs"]
-            ]
-            screen.table(("JOB", "STATE", "GPU", "CPU", "MEMORY", ""), holders, indent=2)
+            screen.table(_HOLDERS, map(_holder, entry["jobs"]), indent=2)
+        screen.line()
+    screen.line(legend(encoding))
 
 
-def _ending(terminating: bool) -> str:
-    return "terminating" if terminating else ""
+def _holder(job: QuotaHolder) -> tuple[object, ...]:
+    ending = "terminating" if job["terminating"] else ""
+    return job["id"], show_state(job["state"] or "deleted"), job["gpu"], job["cpu"], job["memory"], ending

@@ -6,7 +6,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,11 +15,9 @@ import typer
 
 from runway.cli.client import ApiError, Client, RequestFailed
 from runway.cli.exits import Exit
-from runway.cli.output import Output, Screen, compact, emit_data
-
-_SHOWN_APART = frozenset(
-    {"type", "title", "status", "detail", "code", "instance", "request_id", "violations", "excerpt"}
-)
+from runway.cli.keys import ReadKey, terminal_keys
+from runway.cli.output import Output, Screen, emit_data
+from runway.cli.problems import show_problem
 
 
 def _now() -> datetime:
@@ -40,6 +38,7 @@ class Edges:
     random: Callable[[], float] = random.random
     now: Callable[[], datetime] = _now
     at_terminal: Callable[[], bool] = _at_terminal
+    keys: Callable[[], AbstractContextManager[ReadKey]] = terminal_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Session:
 def open_session(context: typer.Context, url: str, tenant: str | None, output: Output) -> Iterator[Session]:
     """A session for the body of a command. A request that fails in it is shown, and ends the command by typer.Exit."""
     edges = context.ensure_object(Edges)
-    screen = Screen()
+    screen = Screen(wide=output is Output.WIDE)
     try:
         client = Client(url, tenant, edges.transport)
     except ValueError as error:
@@ -67,36 +66,11 @@ def open_session(context: typer.Context, url: str, tenant: str | None, output: O
             if output in (Output.JSON, Output.YAML):
                 emit_data(error.problem, output)
             else:
-                show_problem(screen, error)
-            raise typer.Exit(_exit_for(error)) from error
+                show_problem(screen, error, url)
+            raise typer.Exit(exit_for(error)) from error
 
 
-def show_problem(screen: Screen, error: RequestFailed) -> None:
-    """Show a problem on stderr: title, detail, every violation with its hint, and what to do next."""
-    problem = error.problem
-    screen.note(f"Error: {problem.get('title')}", f"({error.code})", style="bold red")
-    screen.note(problem.get("detail") or "")
-    for violation in problem.get("violations") or ():
-        facts = [f"{name} {violation[name]}" for name in ("observed", "limit") if violation.get(name) is not None]
-        known = f" ({', '.join(facts)})" if facts else ""
-        screen.note(f"  {violation.get('field')}: {violation.get('message')}{known}")
-        if violation.get("hint"):
-            screen.note(f"    hint: {violation['hint']}")
-    for name, value in problem.items():
-        if name not in _SHOWN_APART:
-            screen.note(f"  {name}: {compact(value)}")
-    if error.retry_after is not None:
-        screen.note(f"Try again in {error.retry_after} s.")
-    if error.code == "tenant_required":
-        screen.note("hint: name your tenant with --tenant NAME or RUNWAY_TENANT")
-    if error.code == "outcome_unknown" and problem.get("id"):
-        screen.note(f"hint: `runway status {problem['id']}` tells whether the job exists")
-    if error.code == "unreachable":
-        screen.note("hint: set the address with --url or RUNWAY_URL")
-    if problem.get("request_id"):
-        screen.note(f"request id: {problem['request_id']}", style="dim")
-
-
-def _exit_for(error: RequestFailed) -> Exit:
+def exit_for(error: RequestFailed) -> Exit:
+    """The exit code of a request that failed: refused by Runway, or anything else."""
     refused = isinstance(error, ApiError) and 400 <= error.status < 500 and error.code != "unexpected_answer"
     return Exit.REFUSED if refused else Exit.RUNWAY

@@ -1,19 +1,28 @@
-"""Waiting for a job: polls with back-off and jitter, and patience with a Runway that does not answer."""
+"""Waiting for a job: its event stream, reading the job where there is none, and patience with a Runway that is away."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
-from runway.cli.client import RequestFailed
-from runway.cli.session import Edges, Session
+from runway.cli.client import ApiError, RequestFailed
+from runway.cli.session import Session
 from runway.cli.text import show_duration
-from runway.cli.wire import JobView
+from runway.cli.wire import JobView, is_over
 
 PATIENCE_SECONDS = 300.0
 """How long an outage of Runway is waited out."""
 
 FIRST_PAUSE_SECONDS = 0.4
 LONGEST_PAUSE_SECONDS = 5.0
+
+HEARTBEAT_SECONDS = 16.0
+"""A stream shows a sign of life more often than that: so long a deadline may be overlooked while it is read."""
+IDLE_SECONDS = 40.0
+"""A stream that was silent for so long is dead: two signs of life are missing."""
+STREAM_PAUSE_SECONDS = 30.0
+"""After a stream was refused, for want of a free one for instance, the job is read for so long instead."""
 
 
 class GaveUp(Exception):
@@ -73,42 +82,98 @@ class Patience:
 
 
 def wait_until(
-    session: Session, job_id: str, done: Callable[[JobView], bool], *, timeout: float | None = None
+    session: Session,
+    job_id: str,
+    done: Callable[[JobView], bool],
+    *,
+    tell: Callable[[JobView], None],
+    timeout: float | None = None,
 ) -> JobView:
-    """Poll a job until `done` says so; each change of it is noted on stderr.
+    """Follow a job until `done` says so; each view before that is told.
 
     `timeout` is in seconds. Raises GaveUp once it is over, RequestFailed where Runway refuses or stays away too long.
     """
-    edges = session.edges
-    deadline = None if timeout is None else edges.monotonic() + timeout
-    backoff, patience = Backoff(edges.random), Patience(session)
-    view: JobView | None = None
-    shown: str | None = None
-    while True:
-        try:
-            view = session.client.job(job_id)
-        except RequestFailed as error:
-            pause = patience.pause_after(error)
-        else:
-            patience.answered()
+    deadline = math.inf if timeout is None else session.edges.monotonic() + timeout
+    with closing(_Watch(session, job_id, deadline).views()) as views:
+        for view in views:
             if done(view):
                 return view
-            if (progress := _progress(view)) != shown:
-                session.screen.note(progress)
-                shown = progress
-            pause = backoff.next()
-        edges.sleep(_within(pause, deadline, edges, view))
+            tell(view)
+    raise AssertionError("a job that is over is done")
 
 
-def _within(pause: float, deadline: float | None, edges: Edges, view: JobView | None) -> float:
-    if deadline is None:
-        return pause
-    left = deadline - edges.monotonic()
-    if left <= 0:
-        raise GaveUp(view)
-    return min(pause, left)
+class _Watch:
+    """The views of one job, as they change, from its event stream.
 
+    Whenever there is no stream, or it ends before the job, the job is read, and after a pause the stream opened again
+    where it ended. The first views of a job that is over may lack what is kept of it, so the last one is waited for.
+    """
 
-def _progress(view: JobView) -> str:
-    why = "".join(f"; {condition['code']}: {condition['message']}" for condition in view["conditions"])
-    return f"{view['id']} is {view['state']}{why}"
+    def __init__(self, session: Session, job_id: str, deadline: float) -> None:
+        self._client, self._edges = session.client, session.edges
+        self._job_id = job_id
+        self._deadline = deadline
+        self._patience, self._backoff = Patience(session), Backoff(session.edges.random)
+        self._last: str | None = None
+        self._streams_from = -math.inf
+
+    def views(self) -> Generator[JobView, None, None]:
+        """Every view that is seen; the last one is of a job that is over."""
+        view: JobView | None = None
+        while True:
+            for view in self._streamed():
+                yield view
+                if is_over(view):
+                    return
+            try:
+                view = self._client.job(self._job_id)
+            except RequestFailed as error:
+                pause = self._patience.pause_after(error)
+            else:
+                self._patience.answered()
+                yield view
+                if is_over(view):
+                    return
+                pause = self._backoff.next()
+            self._edges.sleep(self._within(pause, view))
+
+    def _streamed(self) -> Iterator[JobView]:
+        opened_at = self._edges.monotonic()
+        if opened_at < self._streams_from or self._deadline - opened_at <= HEARTBEAT_SECONDS:
+            return
+        last: JobView | None = None
+        try:
+            idle = min(IDLE_SECONDS, self._deadline - opened_at)
+            with self._client.events(self._job_id, self._last, idle) as events:
+                for event in events:
+                    self._patience.answered()
+                    if event.view is not None:
+                        self._last, last = event.id, event.view
+                        if not is_over(last):
+                            yield last
+                    now = self._edges.monotonic()
+                    if now - opened_at > LONGEST_PAUSE_SECONDS:
+                        self._backoff.reset()
+                    if self._deadline - now <= HEARTBEAT_SECONDS:
+                        break
+        except ApiError as error:
+            self._refused(error)
+        except RequestFailed:
+            pass  # Broken off: the job is read next, and that tells whether Runway is there at all.
+        if last is not None and is_over(last):
+            yield last
+
+    def _refused(self, error: ApiError) -> None:
+        """Go without a stream for a while, or for good where this Runway has none."""
+        if error.code == "not_found":
+            self._streams_from = math.inf
+        elif error.transient or error.code == "unexpected_answer":
+            self._streams_from = self._edges.monotonic() + max(STREAM_PAUSE_SECONDS, float(error.retry_after or 0))
+        else:
+            raise error
+
+    def _within(self, pause: float, view: JobView | None) -> float:
+        left = self._deadline - self._edges.monotonic()
+        if left <= 0:
+            raise GaveUp(view)
+        return min(pause, left)

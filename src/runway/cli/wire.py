@@ -41,6 +41,8 @@ class Attempt(TypedDict):
     exit_code: int | None
     signal: str | None
     reason: str | None
+    created_at: str | None
+    bound_at: str | None
     started_at: str | None
     finished_at: str | None
     counted: bool
@@ -88,6 +90,7 @@ class Usage(TypedDict):
 
     cpu_cores: float | None
     cpu_limit_cores: float | None
+    memory_bytes: int | None
     memory_peak_bytes: int | None
     memory_limit_bytes: int | None
     throttled_ratio: float | None
@@ -153,8 +156,39 @@ class QuotaPage(TypedDict):
     tenants: list[TenantQuota]
 
 
+class Violation(TypedDict):
+    field: str
+    code: str
+    message: str
+    observed: str | None
+    limit: str | None
+    hint: str | None
+
+
+class QuotaNow(TypedDict):
+    limit: Amounts
+    used: Amounts
+    reserved: Amounts
+
+
+class DryRun(TypedDict):
+    """What a submission would come to. `cost` and `manifest` are None where the spec itself is refused."""
+
+    decision: str
+    violations: list[Violation]
+    cost: Cost | None
+    quota: QuotaNow
+    manifest: dict[str, object] | None
+    warnings: list[str]
+
+
 OVER = frozenset({"succeeded", "failed", "cancelled"})
 """The states that a job does not leave."""
+
+
+def attempts_begun(view: JobView) -> int:
+    """How many attempts there are, those that the view leaves out included."""
+    return view["attempts_left_out"] + len(view["attempts"])
 
 
 def is_over(view: JobView) -> bool:

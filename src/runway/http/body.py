@@ -10,10 +10,12 @@ from runway.jobs.spec import decode
 
 async def read_json(request: Request, limit: int) -> object:
     """The JSON document a request carries. Raises UnsupportedMediaType, BodyTooLarge or InvalidSpec."""
-    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    media_type, _, parameters = ", ".join(request.headers.getlist("content-type")).partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
     if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8"):
         raise UnsupportedMediaType("send the job as application/json in UTF-8")
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("send the job as it is: a body that is compressed is not read")
     body = await _read(request, limit)
     try:
         return decode(body)

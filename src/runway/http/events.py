@@ -10,21 +10,31 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.params import Header
 from fastapi.responses import Response
 
 from runway.cluster.store import Key
-from runway.errors import JobNotFound, NotReady, RateLimited, TenantRequired, TooBusy, UnknownTenant
+from runway.errors import (
+    InvalidParameter,
+    JobNotFound,
+    NotReady,
+    RateLimited,
+    RouteNotFound,
+    TenantRequired,
+    TooBusy,
+    UnknownTenant,
+)
 from runway.flow.observe import Observer
 from runway.flow.watch import Gone, Heartbeat, Seen, watch
 from runway.http.jobs import find_job
 from runway.http.problems import responses
+from runway.http.query import only_known_parameters
 from runway.http.services import services
 from runway.http.streams import Body, StreamedAnswer
 from runway.http.tenancy import ReadScope
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], dependencies=[Depends(only_known_parameters)])
 
 RETRY_MILLISECONDS: Final = 2000
 """After so long a browser connects again when the stream has ended or broken."""
@@ -34,17 +44,29 @@ _DESCRIPTION: Final = """One event for each change; its data is the job view on 
 The stream ends after the view of a job that is over, or after an event `gone` where the Job was deleted. One that ends
 in any other way was cut off: connect again with `Last-Event-ID`, and the view as it is now is sent first, unless it has
 that id. Views between may be left out, the last one never is. A comment is sent after 15 s without a change."""
-_EXAMPLE: Final = 'retry: 2000\n\nid: 0f8e...\ndata: {"id": "rw-...", "state": "running", ...}\n\n: no change\n\n'
-_STREAM: Final[dict[str, Any]] = {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}}
+_EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "One event",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string", "description": "A hash of the view; send it as `Last-Event-ID` after a break"},
+        "event": {"type": "string", "enum": ["message", "gone"], "description": "`gone` where the Job was deleted"},
+        "data": {"type": "string", "contentMediaType": "application/json", "description": "The job view, on one line"},
+    },
+}
+_STREAM: Final[dict[str, Any]] = {"text/event-stream": {"schema": _EVENT}}
 
 
 @router.get(
     "/v1/jobs/{job_id}/events",
     response_class=Response,
+    summary="Follow a job",
     responses={
         200: {"description": _DESCRIPTION, "content": _STREAM},
         204: {"description": "The job is over, and `Last-Event-ID` is its last view: do not connect again"},
-        **responses(TenantRequired, UnknownTenant, JobNotFound, RateLimited, NotReady, TooBusy),
+        **responses(
+            TenantRequired, UnknownTenant, JobNotFound, RouteNotFound, InvalidParameter, RateLimited, NotReady, TooBusy
+        ),
     },
 )
 async def read_events(
@@ -53,7 +75,7 @@ async def read_events(
     scope: ReadScope,
     last: Annotated[str | None, Header(alias="Last-Event-ID", description="The id of the last event seen")] = None,
 ) -> Response:
-    """A job's view whenever it changes, until the job is over."""
+    """Server-sent events: the job view now, and again whenever it changes, until the job is over."""
     use = services(request)
     key = find_job(use, job_id, scope)
     view = use.observer.view(key)
@@ -73,13 +95,14 @@ async def _events(observer: Observer, key: Key, last: str | None) -> AsyncGenera
     yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
     async with aclosing(watch(observer, key, last)) as news:
         async for item in news:
-            yield _event(item, key)
+            yield event(item, key.name)
 
 
-def _event(item: Seen | Heartbeat | Gone, key: Key) -> bytes:
+def event(item: Seen | Heartbeat | Gone, job_id: str) -> bytes:
+    """A piece of the stream."""
     if isinstance(item, Heartbeat):
         return b": no change\n\n"
     if isinstance(item, Gone):
         # An event without data would not be dispatched.
-        return b"event: gone\ndata: " + msgspec.json.encode({"id": key.name}) + b"\n\n"
+        return b"event: gone\ndata: " + msgspec.json.encode({"id": job_id}) + b"\n\n"
     return b"id: " + item.id.encode() + b"\ndata: " + item.document + b"\n\n"

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.params import Header
 from fastapi.responses import Response
 
@@ -27,6 +27,7 @@ from runway.errors import (
     OutcomeUnknown,
     QuotaExceeded,
     RateLimited,
+    RouteNotFound,
     SubmissionsStopped,
     TenantRequired,
     TooBusy,
@@ -37,13 +38,14 @@ from runway.errors import (
 from runway.flow.cancel import cancel
 from runway.http.body import read_json
 from runway.http.problems import responses
-from runway.http.schemas import DRY_RUN_SCHEMA, JOB_SPEC_SCHEMA, JobList
+from runway.http.query import only_known_parameters
+from runway.http.schemas import DryRun, JobList
 from runway.http.services import Services, services
 from runway.http.tenancy import ReadScope, RequiredTenant
 from runway.jobs.identity import JOB_ID
 from runway.jobs.view import JobView, State
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], dependencies=[Depends(only_known_parameters)])
 
 _encoder = msgspec.json.Encoder()
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
@@ -53,11 +55,12 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
     "/v1/jobs",
     status_code=201,
     response_model=JobView,
-    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": JOB_SPEC_SCHEMA}}}},
+    summary="Submit a job",
+    response_description="The job was admitted, and Kubernetes has it",
     responses={
         200: {
-            "description": "A dry run's decision, or the first job again with `Idempotent-Replay: true`",
-            "content": {"application/json": {"schema": DRY_RUN_SCHEMA}},
+            "model": JobView | DryRun,
+            "description": "The first job again, with `Idempotent-Replay: true`; or a dry run's decision",
         },
         **responses(
             TenantRequired, UnknownTenant, QuotaExceeded, IdempotencyConflict, BodyTooLarge, UnsupportedMediaType,
@@ -72,7 +75,12 @@ async def submit_job(
     dry_run: Annotated[bool, Query(description="Decide, price and let Kubernetes check, but keep nothing")] = False,
     _key: Annotated[str | None, Header(alias="Idempotency-Key", description="Makes a retry safe")] = None,
 ) -> Response:
-    """Submit a job: it is admitted now or refused now, with every reason at once."""
+    """It is admitted now or refused now, with every reason at once: there is no queue.
+
+    The body is the job's specification. With an `Idempotency-Key` a retry is safe at any time: the same request is
+    answered with the first job. With `dry_run` the same checks decide, Kubernetes checks the manifest, and nothing is
+    kept.
+    """
     use = services(request)
     key = _idempotency_key(request)
     document = await read_json(request, use.settings.max_body_bytes)
@@ -88,44 +96,50 @@ async def submit_job(
 @router.get(
     "/v1/jobs",
     response_model=JobList,
+    summary="List jobs",
+    response_description="One page of jobs",
     responses=responses(TenantRequired, UnknownTenant, InvalidParameter, RateLimited, NotReady),
 )
 async def list_jobs(
     request: Request,
     scope: ReadScope,
     tenant: Annotated[str | None, Query(max_length=63, description="Only this tenant's jobs")] = None,
-    state: Annotated[State | None, Query(description="Only jobs in this state")] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    state: Annotated[list[State] | None, Query(description="Only jobs in this state; may be repeated")] = None,
+    limit: Annotated[int, Query(ge=1, le=500, description="Jobs in one page")] = 50,
     cursor: Annotated[str | None, Query(max_length=400, description="`next_cursor` of the page before")] = None,
 ) -> Response:
-    """List jobs, newest first. The X-Tenant-ID header, where sent, scopes the list."""
+    """Newest first, in pages. `X-Tenant-ID`, where it is sent, scopes the list; `tenant` is the same as a filter."""
     use = services(request)
     use.observer.require_synced()
     if scope is not None and tenant not in (None, scope):
         raise InvalidParameter("the query asks for another tenant than the X-Tenant-ID header")
     wanted = _namespace(use, scope or tenant)
-    place = _read_cursor(cursor) if cursor else None
+    place = read_cursor(cursor) if cursor else None
     found = (
         (at, view)
         for at in use.observer.store.newest_first(place)
         if wanted in (None, at[1].namespace)
+        and (not state or use.observer.state(at[1]) in state)
         and (view := use.observer.view(at[1])) is not None
-        and state in (None, view.state)
     )
     page = list(islice(found, limit + 1))
     more = len(page) > limit
     return _json(
-        {"jobs": [view for _, view in page[:limit]], "next_cursor": _write_cursor(page[limit - 1][0]) if more else None}
+        {"jobs": [view for _, view in page[:limit]], "next_cursor": write_cursor(page[limit - 1][0]) if more else None}
     )
 
 
 @router.get(
     "/v1/jobs/{job_id}",
     response_model=JobView,
-    responses=responses(TenantRequired, UnknownTenant, JobNotFound, RateLimited, NotReady),
+    summary="Read a job",
+    response_description="The job as it is now",
+    responses=responses(
+        TenantRequired, UnknownTenant, JobNotFound, RouteNotFound, InvalidParameter, RateLimited, NotReady
+    ),
 )
 async def read_job(request: Request, job_id: str, scope: ReadScope) -> Response:
-    """One job, as it is now."""
+    """State, conditions, attempts, verdict and cost, derived anew each time from what Kubernetes says."""
     use = services(request)
     view = use.observer.view(find_job(use, job_id, scope))
     if view is None:
@@ -137,13 +151,15 @@ async def read_job(request: Request, job_id: str, scope: ReadScope) -> Response:
     "/v1/jobs/{job_id}",
     status_code=202,
     response_model=JobView,
+    summary="Cancel a job",
+    response_description="The job is being ended, or was over already",
     responses=responses(
-        TenantRequired, UnknownTenant, JobNotFound, RateLimited, NotReady, NotLeader, KubernetesUnavailable,
-        OutcomeUnknown, TooBusy,
+        TenantRequired, UnknownTenant, JobNotFound, RouteNotFound, InvalidParameter, RateLimited, NotReady, NotLeader,
+        KubernetesUnavailable, OutcomeUnknown, TooBusy,
     ),
 )  # fmt: skip
 async def cancel_job(request: Request, job_id: str, scope: ReadScope) -> Response:
-    """Cancel a job: SIGTERM, its grace period, SIGKILL. Idempotent; the record stays until its time to live."""
+    """SIGTERM, its grace period, SIGKILL. Idempotent; the record stays until its time to live."""
     use = services(request)
     key = find_job(use, job_id, scope)
     return _json(await cancel(use.kubernetes, use.observer, use.writer, key, use.now), status=202)
@@ -182,12 +198,12 @@ def _namespace(use: Services, tenant: str | None) -> str | None:
     return known.namespace
 
 
-def _write_cursor(place: tuple[datetime, Key]) -> str:
+def write_cursor(place: tuple[datetime, Key]) -> str:
     created, key = place
     return base64.urlsafe_b64encode(f"{created.isoformat()}|{key.namespace}|{key.name}".encode()).decode()
 
 
-def _read_cursor(cursor: str) -> tuple[datetime, Key]:
+def read_cursor(cursor: str) -> tuple[datetime, Key]:
     try:
         created, namespace, name = base64.urlsafe_b64decode(cursor.encode("ascii")).decode().split("|")
         moment = datetime.fromisoformat(created)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from runway.errors import (
@@ -15,6 +15,7 @@ from runway.errors import (
     LogsNotReady,
     NotReady,
     RateLimited,
+    RouteNotFound,
     TenantRequired,
     TooBusy,
     UnknownTenant,
@@ -22,18 +23,24 @@ from runway.errors import (
 from runway.flow.logs import LogQuery, open_log
 from runway.http.jobs import find_job
 from runway.http.problems import responses
+from runway.http.query import only_known_parameters
 from runway.http.services import services
 from runway.http.streams import Body, StreamedAnswer
 from runway.http.tenancy import ReadScope
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], dependencies=[Depends(only_known_parameters)])
 
 ATTEMPT_HEADER: Final = "Runway-Attempt"
+_FOLLOW: Final = (
+    "Wait until the container has started, and go on until it has ended; with `attempt`, wait for the next attempt too"
+)
+_TAIL: Final = "Only the last lines; one of more than 16 KiB counts as several, as the runtime keeps it"
 
 
 @router.get(
     "/v1/jobs/{job_id}/logs",
     response_class=Response,
+    summary="Read a job's log",
     responses={
         200: {
             "description": "The log, byte for byte. It is whole if the answer has its regular end: an answer that is "
@@ -47,8 +54,8 @@ ATTEMPT_HEADER: Final = "Runway-Attempt"
             },
         },
         **responses(
-            TenantRequired, UnknownTenant, JobNotFound, LogsNotReady, LogsGone, InvalidParameter, RateLimited, NotReady,
-            KubernetesUnavailable, TooBusy,
+            TenantRequired, UnknownTenant, JobNotFound, RouteNotFound, LogsNotReady, LogsGone, InvalidParameter,
+            RateLimited, NotReady, KubernetesUnavailable, TooBusy,
         ),
     },
 )  # fmt: skip
@@ -56,12 +63,14 @@ async def read_logs(
     request: Request,
     job_id: str,
     scope: ReadScope,
-    follow: Annotated[bool, Query(description="Wait for the container, and go on until it ends")] = False,
-    tail: Annotated[int | None, Query(ge=0, le=100_000, description="Only the last lines")] = None,
-    attempt: Annotated[int | None, Query(ge=1, le=1000, description="1 is the first; the last by default")] = None,
-    timestamps: Annotated[bool, Query(description="Start each line with its time")] = False,
+    follow: Annotated[bool, Query(description=_FOLLOW)] = False,
+    tail: Annotated[int | None, Query(ge=0, le=100_000, description=_TAIL)] = None,
+    attempt: Annotated[
+        int | None, Query(ge=1, le=1000, description="1 is the first, as in the view; else the last")
+    ] = None,
+    timestamps: Annotated[bool, Query(description="Start each line with its time, in nanoseconds")] = False,
 ) -> Response:
-    """A job's log. Once its pod is gone, 410 with the excerpt that was kept."""
+    """The log of one attempt, from the pod that wrote it. Once that pod is gone, 410 with the excerpt that was kept."""
     use = services(request)
     key = find_job(use, job_id, scope)
     query = LogQuery(attempt, follow, tail, timestamps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -14,6 +14,7 @@ from runway.admission.quota import Account, Amounts
 from runway.cluster.store import Key
 from runway.errors import (
     ClusterError,
+    InvalidParameter,
     KubernetesUnavailable,
     NotReady,
     RateLimited,
@@ -22,7 +23,8 @@ from runway.errors import (
     UnknownTenant,
 )
 from runway.http.problems import responses
-from runway.http.schemas import AmountsView, HolderView, QuotaView, TenantQuotaView
+from runway.http.query import only_known_parameters
+from runway.http.schemas import AmountsView, HealthView, HolderView, PolicyView, QuotaView, ReadyView, TenantQuotaView
 from runway.http.services import Services, services
 from runway.http.tenancy import ReadScope
 from runway.jobs.spec import Resources
@@ -40,34 +42,58 @@ PING_SECONDS: Final = 0.8
 
 
 @router.get(
-    "/v1/quota", response_model=QuotaView, responses=responses(TenantRequired, UnknownTenant, RateLimited, NotReady)
+    "/v1/quota",
+    response_model=QuotaView,
+    summary="Read quotas",
+    response_description="What is held, and by which jobs",
+    dependencies=[Depends(only_known_parameters)],
+    responses=responses(TenantRequired, UnknownTenant, InvalidParameter, RateLimited, NotReady),
 )
 async def read_quota(request: Request, scope: ReadScope) -> Response:
-    """What each tenant may hold and holds, and which jobs hold it."""
+    """What each tenant may hold and holds, and which jobs hold it. `X-Tenant-ID`, where sent, picks one tenant."""
     use = services(request)
     use.observer.require_synced()
     tenants = list(use.policy.tenants) if scope is None else [scope]
     return _json(QuotaView([_tenant_quota(use, tenant) for tenant in tenants]))
 
 
-@router.get("/v1/policy", responses=responses())
+@router.get(
+    "/v1/policy",
+    response_model=PolicyView,
+    summary="Read the policy",
+    response_description="The policy in force",
+    dependencies=[Depends(only_known_parameters)],
+    responses=responses(InvalidParameter),
+)
 async def read_policy(request: Request) -> Response:
-    """The bounds, pools and prices in force."""
+    """The bounds, allowed images, pools, prices and tenants in force: what a specification is held against."""
     return _json(policy_json(services(request).policy))
 
 
-@router.get("/healthz", responses=responses(NotReady))
+@router.get(
+    "/healthz",
+    response_model=HealthView,
+    summary="Is it alive?",
+    response_description="Alive",
+    responses=responses(NotReady),
+)
 async def healthz(request: Request) -> Response:
-    """Alive: 200 unless the observe loop has failed for good, which only a restart mends."""
+    """200 unless the observe loop has failed for good, which only a restart mends."""
     broken = services(request).observer.broken
     if broken:
         raise NotReady(broken)
     return _json({"status": "alive"})
 
 
-@router.get("/readyz", responses=responses(NotReady, KubernetesUnavailable))
+@router.get(
+    "/readyz",
+    response_model=ReadyView,
+    summary="Is it ready?",
+    response_description="Ready, as the writer or as a reader",
+    responses=responses(NotReady, KubernetesUnavailable),
+)
 async def readyz(request: Request) -> Response:
-    """Ready: everything was listed once, and Kubernetes is in contact: heard from just now, or it answers."""
+    """200 once everything was listed, while Kubernetes is in contact: heard from just now, or it answers."""
     use = services(request)
     if use.draining.is_set():
         raise NotReady("this process has been told to end")
@@ -96,9 +122,14 @@ async def readyz(request: Request) -> Response:
     )
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics",
+    response_class=Response,
+    summary="Read the metrics",
+    responses={200: {"description": "All metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(request: Request) -> Response:
-    """Prometheus metrics."""
+    """In the text format of Prometheus."""
     return Response(generate_latest(services(request).metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -147,10 +178,10 @@ def _tenant_quota(use: Services, tenant: str) -> TenantQuotaView:
     return TenantQuotaView(
         tenant=tenant,
         namespace=namespace,
-        limit=_amounts(account.limit),
-        used=_amounts(account.used),
-        reserved=_amounts(account.reserved),
-        held_by_terminating=_amounts(account.terminating),
+        limit=amounts_view(account.limit),
+        used=amounts_view(account.used),
+        reserved=amounts_view(account.reserved),
+        held_by_terminating=amounts_view(account.terminating),
         jobs=_holders(use, account, namespace),
     )
 
@@ -173,7 +204,8 @@ def _holders(use: Services, account: Account, namespace: str) -> list[HolderView
     return holders
 
 
-def _amounts(amounts: Amounts) -> AmountsView:
+def amounts_view(amounts: Amounts) -> AmountsView:
+    """Amounts as callers read them."""
     return AmountsView(amounts.gpu, format_cpu(amounts.cpu), format_bytes(amounts.memory), amounts.jobs)
 
 

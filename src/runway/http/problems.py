@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from runway.errors import (
     InvalidParameter,
@@ -22,39 +23,17 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 _encoder = msgspec.json.Encoder()
 
-PROBLEM_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "code", "request_id", "violations"],
-    "properties": {
-        "type": {"type": "string", "description": "A URI reference that identifies the kind of problem"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "code": {"type": "string", "description": "Stable; made for programs"},
-        "request_id": {"type": "string"},
-        "violations": {
-            "type": "array",
-            "description": "All of them at once",
-            "items": {
-                "type": "object",
-                "required": ["field", "code", "message", "observed", "limit", "hint"],
-                "properties": {
-                    "field": {"type": "string"},
-                    "code": {"type": "string"},
-                    "message": {"type": "string"},
-                    "observed": {"type": ["string", "null"]},
-                    "limit": {"type": ["string", "null"]},
-                    "hint": {"type": ["string", "null"]},
-                },
-            },
-        },
-    },
-}
-
 
 def problem(error: PublicError, request_id: str) -> Response:
     """The answer that tells of an error."""
-    document = {
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    document = _encoder.encode(problem_document(error, request_id))
+    return Response(document, status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def problem_document(error: PublicError, request_id: str) -> dict[str, object]:
+    """The problem as JSON is made of it."""
+    return {
         "type": f"urn:runway:problem:{error.code}",
         "title": error.title,
         "status": error.status,
@@ -64,31 +43,28 @@ def problem(error: PublicError, request_id: str) -> Response:
         "violations": error.violations,
         **error.extra,
     }
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    return Response(_encoder.encode(document), status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
 
 
 def responses(*errors: type[PublicError]) -> dict[int | str, dict[str, Any]]:
-    """What a route declares in OpenAPI for the errors it can answer with."""
+    """What a route declares in OpenAPI for the errors it can answer with; `contract.document` adds the examples."""
     by_status: dict[int, list[type[PublicError]]] = {}
     for error in errors:
         by_status.setdefault(error.status, []).append(error)
     return {
         status: {
             "description": "; ".join(f"`{error.code}`: {error.title}" for error in several),
-            "content": {
-                MEDIA_TYPE: {
-                    "schema": {
-                        **PROBLEM_SCHEMA,
-                        "properties": {
-                            **PROBLEM_SCHEMA["properties"],
-                            "code": {"type": "string", "enum": [error.code for error in several]},
-                        },
-                    }
-                }
-            },
+            "content": {MEDIA_TYPE: {"schema": _schema([error.code for error in several])}},
         }
         for status, several in by_status.items()
+    }
+
+
+def _schema(codes: list[str]) -> dict[str, Any]:
+    return {
+        "allOf": [
+            {"$ref": "#/components/schemas/Problem"},
+            {"type": "object", "properties": {"code": {"type": "string", "enum": codes}}},
+        ]
     }
 
 
@@ -122,11 +98,25 @@ async def _parameters(request: Request, error: Exception) -> Response:
 async def _framework(request: Request, error: Exception) -> Response:
     """What Starlette's router raises: no such path, no such method."""
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for this type)
-    known: PublicError
     if error.status_code == 405:
-        known = MethodNotAllowed(f"{request.method} is not possible here; try {(error.headers or {}).get('Allow', '')}")
-    else:
-        known = RouteNotFound(f"nothing is at {request.url.path[:200]!r}; /docs lists what there is")
-    answer = problem(known, request.state.request_id)
-    answer.headers.update(error.headers or {})
-    return answer
+        allow = ", ".join(_methods(request))
+        answer = problem(
+            MethodNotAllowed(f"{request.method[:20]} is not possible here; try {allow}"), request.state.request_id
+        )
+        answer.headers["Allow"] = allow
+        return answer
+    nothing = RouteNotFound(f"nothing is at {request.url.path[:200]!r}; /docs lists what there is")
+    return problem(nothing, request.state.request_id)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path takes; the router's own error knows only the first of its routes.
+
+    https://www.rfc-editor.org/rfc/rfc9110#name-405-method-not-allowed
+    """
+    place = {"type": "http", "path": request.scope["path"], "root_path": request.scope.get("root_path", "")}
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**place, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Literal
 
+from runway.jobs.admitted import CostView
 from runway.jobs.view import JobView, State
 
 
@@ -85,59 +86,170 @@ class UsageView:
     findings: list[str]
 
 
-_TEXTS: Final = {"type": ["array", "null"], "items": {"type": "string"}}
+@dataclass(frozen=True, slots=True)
+class ViolationView:
+    """One thing that is wrong with a request: where, what was seen, what is allowed, what to do."""
 
-JOB_SPEC_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "title": "JobSpec",
-    "required": ["image", "resources"],
-    "additionalProperties": False,
-    "properties": {
-        "name": {"type": ["string", "null"], "description": "A label for people, 1 to 63 characters"},
-        "image": {"type": "string", "description": "From an allowed repository; GET /v1/policy lists them"},
-        "command": {**_TEXTS, "description": "Replaces the image's entry point; reaches the process verbatim"},
-        "args": {**_TEXTS, "description": "Arguments; reach the process verbatim"},
-        "env": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
-        "resources": {
-            "type": "object",
-            "required": ["cpu", "memory"],
-            "additionalProperties": False,
-            "properties": {
-                "cpu": {"type": "string", "description": "A Kubernetes quantity such as 500m or 2"},
-                "memory": {"type": "string", "description": "A Kubernetes quantity such as 512Mi or 8Gi"},
-                "gpu": {"type": ["integer", "null"], "minimum": 0},
-                "gpu_type": {"type": ["string", "null"]},
-            },
-        },
-        "timeout_seconds": {
-            "type": ["integer", "null"],
-            "description": "The whole life of the job from acceptance: waiting, image pull and retries included",
-        },
-        "retries": {"type": ["integer", "null"], "minimum": 0},
-        "grace_period_seconds": {"type": ["integer", "null"], "description": "Between SIGTERM and SIGKILL"},
-        "max_cost_usd": {"type": ["string", "null"], "description": "Refuse the job if it could cost more"},
-    },
-    "examples": [
-        {
-            "name": "train-resnet",
-            "image": "runway.local/busybox:1",
-            "command": ["sh", "-c", "echo hello"],
-            "resources": {"cpu": "500m", "memory": "64Mi"},
-            "timeout_seconds": 600,
-        }
-    ],
-}
+    field: str
+    code: str
+    message: str
+    observed: str | None
+    limit: str | None
+    hint: str | None
 
-DRY_RUN_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "title": "DryRun",
-    "required": ["decision", "violations", "cost", "quota", "manifest", "warnings"],
-    "properties": {
-        "decision": {"type": "string", "enum": ["admitted", "refused"]},
-        "violations": {"type": "array", "items": {"type": "object"}},
-        "cost": {"type": ["object", "null"]},
-        "quota": {"type": "object"},
-        "manifest": {"type": ["object", "null"]},
-        "warnings": {"type": "array", "items": {"type": "string"}},
-    },
-}
+
+@dataclass(frozen=True, slots=True)
+class QuotaSummary:
+    """A tenant's quota at the moment of a decision."""
+
+    limit: AmountsView
+    used: AmountsView
+    reserved: AmountsView
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a submission would come to. `cost` and `manifest` are null where the specification itself is refused."""
+
+    decision: Literal["admitted", "refused"]
+    violations: list[ViolationView]
+    cost: CostView | None
+    quota: QuotaSummary
+    manifest: dict[str, object] | None
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class QuantityRange:
+    """Bounds, both included, in Kubernetes quantities."""
+
+    min: str
+    max: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutBounds:
+    """Bounds of `timeout_seconds`, and what holds where a job names none."""
+
+    min: int
+    max: int
+    default: int
+
+
+@dataclass(frozen=True, slots=True)
+class GraceBounds:
+    """The most that `grace_period_seconds` may be, and what holds where a job names none."""
+
+    max: int
+    default: int
+
+
+@dataclass(frozen=True, slots=True)
+class Most:
+    """An upper bound."""
+
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class StorageBounds:
+    """Scratch disk of every job."""
+
+    per_job: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsView:
+    """What a job may ask for at most, and at least."""
+
+    cpu: QuantityRange
+    memory: QuantityRange
+    gpu: Most
+    timeout_seconds: TimeoutBounds
+    grace_period_seconds: GraceBounds
+    retries: Most
+    ephemeral_storage: StorageBounds
+    retention_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesView:
+    """Where images may come from."""
+
+    allow: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What one node of a pool has."""
+
+    cpu: str
+    memory: str
+    gpu: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """Nodes of one type, and what they and their parts cost an hour. `hourly_usd_per` has the keys of its parts."""
+
+    instance_type: str
+    gpu_type: str | None
+    node: NodeView
+    hourly_usd: str
+    hourly_usd_per: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RateView:
+    """Requests a minute in the long run, and at once."""
+
+    per_minute: int
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRateView:
+    """Submissions a minute in the long run and at once; reads and open streams, each apart."""
+
+    per_minute: int
+    burst: int
+    reads: RateView
+    streams: int
+
+
+@dataclass(frozen=True, slots=True)
+class TenantView:
+    """A team: its namespace, what it may hold, how fast it may ask."""
+
+    namespace: str
+    quota: AmountsView
+    rate: TenantRateView
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyView:
+    """The policy in force: bounds, allowed images, pools with their prices, tenants."""
+
+    limits: LimitsView
+    images: ImagesView
+    pools: dict[str, PoolView]
+    tenants: dict[str, TenantView]
+
+
+@dataclass(frozen=True, slots=True)
+class HealthView:
+    """The process is alive."""
+
+    status: Literal["alive"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyView:
+    """The process knows the cluster, and Kubernetes is in contact. Only the writer admits and cancels."""
+
+    status: Literal["ready"]
+    role: Literal["writer", "reader"]
+    submissions: Literal["open", "stopped"]
+    stop_reason: str | None
+    watch_age_seconds: dict[str, float]
+    jobs: int

@@ -6,21 +6,30 @@ from dataclasses import asdict
 from typing import Final
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from runway.cluster.store import Key
-from runway.errors import JobNotFound, NotReady, RateLimited, TenantRequired, UnknownTenant
+from runway.errors import (
+    InvalidParameter,
+    JobNotFound,
+    NotReady,
+    RateLimited,
+    RouteNotFound,
+    TenantRequired,
+    UnknownTenant,
+)
 from runway.flow.usage import UsageReport, report_usage
 from runway.http.jobs import find_job
 from runway.http.problems import responses
+from runway.http.query import only_known_parameters
 from runway.http.schemas import UsageView
 from runway.http.services import Services, services
 from runway.http.tenancy import ReadScope
 from runway.jobs.record import record_of
 from runway.jobs.usage import Usage, findings
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], dependencies=[Depends(only_known_parameters)])
 
 _encoder: Final = msgspec.json.Encoder()
 
@@ -28,14 +37,18 @@ _encoder: Final = msgspec.json.Encoder()
 @router.get(
     "/v1/jobs/{job_id}/usage",
     response_model=UsageView,
-    responses=responses(TenantRequired, UnknownTenant, JobNotFound, RateLimited, NotReady),
+    summary="Read a job's usage",
+    response_description="What is known of its usage",
+    responses=responses(
+        TenantRequired, UnknownTenant, JobNotFound, RouteNotFound, InvalidParameter, RateLimited, NotReady
+    ),
 )
 async def read_usage(request: Request, job_id: str, scope: ReadScope) -> Response:
     """CPU, throttling, memory and GPU figures. 200 also where they are unknown: `source` and `problem` say why."""
     use = services(request)
     key = find_job(use, job_id, scope)
     report = await report_usage(use.observer, use.prometheus, key, _kept(use, key), now=use.now)
-    return Response(_encoder.encode(_view(key.name, report)), media_type="application/json")
+    return Response(_encoder.encode(usage_view(key.name, report)), media_type="application/json")
 
 
 def _kept(use: Services, key: Key) -> Usage | None:
@@ -44,6 +57,7 @@ def _kept(use: Services, key: Key) -> Usage | None:
     return record.usage if record else None
 
 
-def _view(job_id: str, report: UsageReport) -> UsageView:
+def usage_view(job_id: str, report: UsageReport) -> UsageView:
+    """The figures, and what they mean in plain words."""
     words = list(findings(report.usage))
     return UsageView(id=job_id, source=report.source, problem=report.problem, findings=words, **asdict(report.usage))

@@ -28,14 +28,13 @@ MAX_UNKNOWN: Final = 20
 RESERVED_ENV_PREFIXES: Final = ("RUNWAY_", "KUBERNETES_", "NVIDIA_", "AWS_CONTAINER_")
 """Names that the platform, Kubernetes, the GPU runtime or AWS give a meaning to."""
 
-_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_GPU_TYPE = _NAME
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_IMAGE = re.compile(
+LABEL: Final = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+IMAGE: Final = re.compile(
     r"(?P<repository>[a-z0-9]+(?:(?:[._]|__|-+|:(?=[0-9]+/))[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)"
     r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[a-f0-9]{64})?"
 )
-_MONEY = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?")
+MONEY: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?")
 
 _FIELDS: Final = (
     "name", "image", "command", "args", "env", "resources", "timeout_seconds", "retries", "grace_period_seconds",
@@ -146,10 +145,10 @@ def read_draft(document: object) -> Draft:
     reader.unknown("resources.", resources, _RESOURCE_FIELDS)
     return Draft(
         name=reader.text(
-            document, "name", _NAME, "1 to 63 letters, digits, '-', '_' or '.', starting and ending alphanumeric"
+            document, "name", LABEL, "1 to 63 letters, digits, '-', '_' or '.', starting and ending alphanumeric"
         ),
         image=reader.text(
-            document, "image", _IMAGE, "an image reference such as registry/team/train:1.4", required=True
+            document, "image", IMAGE, "an image reference such as registry/team/train:1.4", required=True
         ),
         command=reader.strings(document, "command"),
         args=reader.strings(document, "args"),
@@ -157,7 +156,7 @@ def read_draft(document: object) -> Draft:
         cpu=reader.quantity(resources, "cpu"),
         memory=reader.quantity(resources, "memory"),
         gpu=reader.integer(resources, "gpu", "resources.gpu"),
-        gpu_type=reader.text(resources, "gpu_type", _GPU_TYPE, "the name of a GPU type", path="resources.gpu_type"),
+        gpu_type=reader.text(resources, "gpu_type", LABEL, "the name of a GPU type", path="resources.gpu_type"),
         timeout_seconds=reader.integer(document, "timeout_seconds"),
         retries=reader.integer(document, "retries"),
         grace_period_seconds=reader.integer(document, "grace_period_seconds"),
@@ -248,7 +247,7 @@ class _Reader:
             return None
         if not isinstance(value, str):
             self.fault(name, "wrong_type", "must be a decimal in a string", value, hint='write it as "12.50"')
-        elif _MONEY.fullmatch(value) is None:
+        elif MONEY.fullmatch(value) is None:
             self.fault(
                 name, "malformed", "must be an amount in USD with at most 6 decimals", value, hint='such as "12.50"'
             )
@@ -287,7 +286,7 @@ class _Reader:
             return ()
         for key, item in value.items():
             path = f"env[{_shorten(key)}]"
-            if _ENV_NAME.fullmatch(key) is None:
+            if ENV_NAME.fullmatch(key) is None:
                 self.fault(
                     path, "malformed", "the name must be 1 to 128 letters, digits or '_', not starting with a digit"
                 )
@@ -325,7 +324,7 @@ _FAULTY: Final = object()
 
 def split_image(image: str) -> tuple[str, str]:
     """An image reference's repository and the rest: `("docker.io/library/python", ":3.12")`."""
-    match = _IMAGE.fullmatch(image)
+    match = IMAGE.fullmatch(image)
     if match is None:
         raise ValueError(f"not an image reference: {image!r}")
     return match["repository"], (match["tag"] or "") + (match["digest"] or "")

@@ -152,7 +152,8 @@ def _memory_peak(figures: Figures) -> float | None:
     sampled, most = _figure(figures, Figure.MEMORY_PEAK), _figure(figures, Figure.MEMORY_MOST)
     cache = _figure(figures, Figure.CACHE_PEAK)
     needed = most - cache if most is not None and cache is not None else None
-    return max((value for value in (sampled, needed) if value is not None), default=None)
+    # What ran needed some: 0 was sampled before it began.
+    return max((value for value in (sampled, needed) if value), default=None)
 
 
 def _mean(seconds: float | None, started_at: datetime | None, sampled_at: datetime | None) -> float | None:

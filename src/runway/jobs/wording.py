@@ -26,7 +26,7 @@ def one_line(text: str | None, limit: int = MESSAGE) -> str:
     text = text or ""
     if len(text) > 4 * limit:
         text = text[: 2 * limit] + _CUT + text[-2 * limit :]
-    text = _visible(" ".join(text.split()))
+    text = visible(" ".join(text.split()))
     if len(text) <= limit:
         return text
     end = (limit - len(_CUT)) // 2
@@ -40,7 +40,7 @@ def bounded(text: str) -> str:
 
 def last_lines(text: str, limit: int = LAST_WORDS) -> str:
     """The end of a log, its lines kept."""
-    return _visible(text[-limit:], keep="\n\t")[-limit:]
+    return visible(text[-limit:], keep="\n\t")[-limit:]
 
 
 def bytes_in_words(amount: int) -> str:
@@ -65,12 +65,15 @@ def amounts_in_words(gpu: int | None, cpu: int, memory: int) -> str:
     return f"{gpus}{_decimal(cpu / 1000)} CPU and {bytes_in_words(memory)} of memory"
 
 
+def visible(text: str, keep: str = "") -> str:
+    """The text with each character that cannot be seen, or that steers what shows it, as an escape; but for `keep`."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in keep else _escape(letter) for letter in text)
+
+
 def _decimal(value: float) -> str:
     return f"{math.floor(value * 10) / 10:.1f}".removesuffix(".0")
-
-
-def _visible(text: str, keep: str = "") -> str:
-    return "".join(letter if letter.isprintable() or letter in keep else _escape(letter) for letter in text)
 
 
 def _escape(letter: str) -> str:

@@ -1,0 +1,239 @@
+"""What a demo came to, kept for its report: claims, evidence and jobs with their times, and quota as it went.
+
+All times are seconds after the demo began, by the wall clock, so that they can be held against what Kubernetes says.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+import httpx2
+
+from demo.api import Document
+from demo.scenario import Outcome, Scenario, Source
+
+SAMPLE_SECONDS = 0.5
+MAX_SAMPLES = 10_000
+"""More than an hour of them: a demo that goes on for longer keeps the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One thing that was seen, when, and who says so."""
+
+    at: float
+    source: Source
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSeen:
+    """A pod of a job. A time is None where it has not come."""
+
+    created: float
+    started: float | None
+    finished: float | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobSeen:
+    """A job of a scenario, as Runway told of it at the scenario's end."""
+
+    id: str
+    tenant: str
+    state: str
+    verdict: str | None
+    cost: str | None
+    """USD; None where it is not known."""
+    created: float
+    finished: float | None
+    attempts: tuple[AttemptSeen, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One scenario as it went."""
+
+    number: int
+    title: str
+    claim: str
+    began: float
+    ended: float
+    missing: str | None
+    evidence: tuple[Evidence, ...]
+    jobs: tuple[JobSeen, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.ended - self.began
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a tenant holds, and may hold."""
+
+    gpu: int
+    gpu_limit: int
+    jobs: int
+    jobs_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What every tenant held at a moment; None where Runway did not answer."""
+
+    at: float
+    tenants: Mapping[str, Held] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A whole demo."""
+
+    began: datetime
+    seconds: float
+    facts: tuple[tuple[str, str], ...]
+    """What it ran on, in words: name and value."""
+    simulated_gpus: bool
+    scenarios: tuple[Played, ...]
+    quota: tuple[Sample, ...]
+
+
+def printable(text: str) -> str:
+    """Text from outside with its control characters made visible: a terminal must not be steered by it."""
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
+
+
+class Recorder:
+    """Takes a demo down while it runs."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._scenario_began = self._began
+        self._evidence: list[Evidence] = []
+        self._scenarios: list[Played] = []
+
+    @property
+    def now(self) -> float:
+        """Seconds since the demo began."""
+        return self._clock() - self._began
+
+    def begin(self) -> None:
+        """A scenario begins."""
+        self._scenario_began = self.now
+        self._evidence = []
+
+    def evidence(self, source: Source, text: str) -> None:
+        """Something was seen."""
+        self._evidence.append(Evidence(self.now, source, text))
+
+    def end(self, outcome: Outcome, jobs: Sequence[Document]) -> None:
+        """The scenario is over; `jobs` are the views of its jobs."""
+        scenario: Scenario = outcome.scenario
+        self._scenarios.append(
+            Played(
+                number=len(self._scenarios) + 1,
+                title=scenario.title,
+                claim=scenario.claim,
+                began=self._scenario_began,
+                ended=self.now,
+                missing=outcome.missing,
+                evidence=tuple(self._evidence),
+                jobs=tuple(self._job(view) for view in jobs),
+            )
+        )
+
+    def recording(
+        self, facts: Sequence[tuple[str, str]], quota: Sequence[Sample], *, simulated_gpus: bool
+    ) -> Recording:
+        """All of it."""
+        return Recording(
+            began=datetime.fromtimestamp(self._began, UTC),
+            seconds=self.now,
+            facts=tuple(facts),
+            simulated_gpus=simulated_gpus,
+            scenarios=tuple(self._scenarios),
+            quota=tuple(quota),
+        )
+
+    def _job(self, view: Document) -> JobSeen:
+        attempts = (
+            AttemptSeen(
+                created=self._at(attempt["created_at"] or view["created_at"]) or 0.0,
+                started=self._at(attempt["started_at"]),
+                finished=self._at(attempt["finished_at"]),
+                state=_state(attempt),
+            )
+            for attempt in view["attempts"]
+        )
+        return JobSeen(
+            id=view["id"],
+            tenant=view["tenant"],
+            state=view["state"],
+            verdict=view["failure"]["code"] if view["failure"] else None,
+            cost=view["cost"]["actual"] if view["cost"] else None,
+            created=self._at(view["created_at"]) or 0.0,
+            finished=self._at(view["finished_at"]),
+            attempts=tuple(attempts),
+        )
+
+    def _at(self, moment: str | None) -> float | None:
+        return None if moment is None else datetime.fromisoformat(moment).timestamp() - self._began
+
+
+class QuotaWatch:
+    """Asks for all quotas twice a second beside the demo. A context manager, which owns its thread."""
+
+    def __init__(self, url: str, recorder: Recorder) -> None:
+        self.samples: list[Sample] = []
+        self._url = url
+        self._recorder = recorder
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="quota of the demo", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        with httpx2.Client(base_url=self._url, timeout=2, trust_env=False) as client:
+            while not self._over.wait(SAMPLE_SECONDS) and len(self.samples) < MAX_SAMPLES:
+                self.samples.append(Sample(self._recorder.now, _held(client)))
+
+
+def _state(attempt: Document) -> str:
+    """What became of an attempt; what the cluster took away is no failure of the job's."""
+    return "disrupted" if attempt["state"] == "failed" and not attempt["counted"] else str(attempt["state"])
+
+
+def _held(client: httpx2.Client) -> dict[str, Held] | None:
+    try:
+        answer = client.get("/v1/quota")
+    except httpx2.TransportError:
+        return None
+    if answer.status_code != 200:
+        return None
+    return {
+        item["tenant"]: Held(
+            gpu=item["used"]["gpu"] + item["reserved"]["gpu"],
+            gpu_limit=item["limit"]["gpu"],
+            jobs=item["used"]["jobs"] + item["reserved"]["jobs"],
+            jobs_limit=item["limit"]["jobs"],
+        )
+        for item in answer.json()["tenants"]
+    }

@@ -1,0 +1,143 @@
+"""`python -m demo.session [FILE]`: play a fixed list of commands against a running Runway, and write what they print.
+
+The commands are run as written, in a shell, with the output as it comes; a job's id is what the command before it
+printed. Runway is at `RUNWAY_URL`, http://127.0.0.1:8000 by default, as `make serve` serves it. FILE is docs/session.md
+by default. Raises SessionFailed, and writes nothing, where a command does not exit as it should.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from demo.server import CHECKOUT
+
+DOCUMENT: Final = CHECKOUT / "docs" / "session.md"
+COMMAND_SECONDS: Final = 90.0
+
+_JOB_ID: Final = re.compile(r"rw-[a-z2-7]{20}")
+_SPEC: Final = "--image runway.local/busybox:1 --cpu 500m --memory 64Mi"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A command, what is said before it, and the exit code that it must have.
+
+    `keep` names the job whose id the command prints, for `{NAME}` in later ones. `pause` is in seconds: for a job to
+    run for a while, or its usage to be measured, before the command.
+    """
+
+    said: str
+    command: str
+    exit_code: int = 0
+    keep: str | None = None
+    pause: float = 0
+
+
+STEPS: Final = (
+    Step(said="What may this team hold, and what does it hold?", command="runway quota"),
+    Step(
+        said="May this job enter? Every reason against it at once, and nothing is submitted.",
+        command="runway submit --dry-run --image example.org/train:1 --cpu 8 --memory 1Mi --timeout 9d",
+        exit_code=1,
+    ),
+    Step(
+        said="One that may: submit it and wait for its end.",
+        command=f"runway submit --wait --name hello {_SPEC} -- sh -c 'sleep 2; echo hello'",
+    ),
+    Step(
+        said="One that needs more memory than it asked for. The command exits with the job's own code.",
+        command=f"runway submit --wait --name train {_SPEC} -- "
+        "sh -c 'echo loading; x=$(head -c 200000000 /dev/zero | tr \"\\0\" x)'",
+        exit_code=137,
+        keep="train",
+    ),
+    Step(said="The whole story of it.", command="runway status {train}"),
+    Step(
+        said="A busy one, and what it uses of its half CPU after a quarter of a minute.",
+        command=f"runway submit --name busy --grace 5 {_SPEC} -- sh -c 'trap \"exit 143\" TERM; while :; do :; done'",
+        keep="busy",
+    ),
+    Step(said="", command="runway top --once", pause=16),
+    Step(said="Enough of it.", command="runway cancel -y {busy}"),
+    Step(said="", command="runway wait {busy}", exit_code=130),
+    Step(said="", command="runway ls --limit 3"),
+)
+
+
+class SessionFailed(Exception):
+    """A command did not exit as it should; the message holds what it printed."""
+
+
+def play(environment: Mapping[str, str], sleep: Callable[[float], None] = time.sleep) -> str:
+    """Run every command, and return the session as Markdown."""
+    jobs: dict[str, str] = {}
+    lines = [
+        "# A session",
+        "",
+        f"Recorded on {datetime.now(UTC):%Y-%m-%d} against the local cluster: the commands, and all that they printed.",
+        "At a terminal there are colours, and progress is one live display instead of a line for each change.",
+        "To record it again: `make serve`, and in another shell `.venv/bin/python -m demo.session`.",
+        "",
+        "```",
+        "$ export RUNWAY_TENANT=vision",
+    ]
+    for step in STEPS:
+        sleep(step.pause)
+        command = re.sub(r"\{(\w+)\}", lambda found: jobs[found[1]], step.command)
+        code, output = _run(command, environment)
+        if code != step.exit_code:
+            raise SessionFailed(f"{command}\nexited with {code}, not {step.exit_code}:\n{output}")
+        if step.keep is not None and (found := _JOB_ID.search(output)):
+            jobs[step.keep] = found[0]
+        lines += ["", f"# {step.said}"] if step.said else [""]
+        lines += [f"$ {command}", *output.rstrip("\n").splitlines()]
+        if code:
+            lines.append(f"# exit code {code}")
+    return "\n".join([*lines, "```", ""])
+
+
+def _run(command: str, environment: Mapping[str, str]) -> tuple[int, str]:
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=COMMAND_SECONDS,
+        check=False,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+def session_environment(url: str) -> dict[str, str]:
+    """What the commands find in their environment: the `runway` beside this Python, and one tenant."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    given = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    own = {"PATH": path, "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "RUNWAY_URL": url, "RUNWAY_TENANT": "vision"}
+    return given | own
+
+
+def main() -> int:
+    """The exit code: 1 where the session could not be recorded."""
+    document = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCUMENT
+    try:
+        session = play(session_environment(os.environ.get("RUNWAY_URL", "http://127.0.0.1:8000")))
+    except (SessionFailed, subprocess.TimeoutExpired) as error:
+        print(f"session: {error}", file=sys.stderr)
+        return 1
+    document.write_text(session)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

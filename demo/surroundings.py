@@ -1,0 +1,29 @@
+"""What a demo ran on, for its report: in words that tell a reader elsewhere something, and no path of this machine."""
+
+from __future__ import annotations
+
+import json
+import platform
+
+from demo.kubectl import Kubectl
+from demo.scenarios.admission import SIMULATED_LABEL
+from runway import __version__
+
+
+def surroundings(kubernetes: Kubectl, *, deployed: bool, here: bool) -> tuple[list[tuple[str, str]], bool]:
+    """Names and values, and whether GPUs are simulated. `here`: the jobs ran on this machine. Raises KubectlFailed."""
+    server = json.loads(kubernetes.run("version", "--output=json"))["serverVersion"]
+    nodes = kubernetes.select("nodes")
+    ready = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}"
+    kernels = sorted({node["status"]["nodeInfo"]["kernelVersion"] for node in nodes})
+    place = "a Deployment in the cluster, under its own service account" if deployed else "a process beside the cluster"
+    facts = [
+        ("Runway", f"{__version__}, {place}"),
+        (
+            "Kubernetes",
+            f"{server['gitVersion']}, {ready}, context {kubernetes.run('config', 'current-context').strip()}",
+        ),
+        ("Linux", ", ".join(kernels) + ("" if here else "; its log was not read: it is another machine's")),
+        ("Python", platform.python_version()),
+    ]
+    return facts, any(SIMULATED_LABEL in node["metadata"]["labels"] for node in nodes)

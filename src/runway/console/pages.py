@@ -1,0 +1,86 @@
+"""How a page is made: Jinja2 with everything escaped, and headers that let a browser run nothing but our own files.
+
+Two nets, each enough by itself: whatever stands in a template is escaped, hidden characters included; and what would be
+markup all the same is not run, since the policy allows no script, style, frame or connection but those of this origin.
+https://www.w3.org/TR/CSP3/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi.responses import Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from runway import __version__
+from runway.console import words
+from runway.console.assets import BY_NAME
+from runway.jobs.wording import bytes_in_words, visible
+
+POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def page(
+    template: str, values: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The page that this template makes of these values."""
+    return Response(
+        _environment.get_template(template).render(values),
+        status_code=status,
+        media_type="text/html",
+        headers={**HEADERS, "Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def _shown(value: Any) -> Any:
+    """What a template prints, with every character that cannot be seen, or that turns text around, as an escape.
+
+    Markup is our own: the output of a macro, the parts of which have been here before.
+    """
+    return visible(value, keep="\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _made() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("runway.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.globals |= {"asset": {name: asset.path for name, asset in BY_NAME.items()}, "version": __version__}
+    environment.filters |= {
+        "between": words.between,
+        "bytes": bytes_in_words,
+        "cores": words.cores,
+        "duration": words.duration,
+        "machine": words.machine,
+        "money": words.money,
+        "percent": words.percent,
+        "stamp": words.stamp,
+    }
+    return environment
+
+
+_environment: Final = _made()

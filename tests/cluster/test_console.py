@@ -1,0 +1,188 @@
+"""The console in a real browser, on real jobs: what it shows is what happens, and everyone can use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from demo.api import shell
+from demo.server import Server
+from demo.stage import Stage, Tools
+from tests.support.chromium import NARROW, WIDE, Watched, chromium
+
+TALK = "i=0; while :; do i=$((i+1)); echo step $i; sleep 0.5; done"
+TINY = {"cpu": "100m", "memory": "32Mi"}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where to look, and the pages of five jobs that came to five different things."""
+
+    url: str
+    succeeded: str
+    failed: str
+    running: str
+    pending: str
+    cancelled: str
+
+    def pages(self) -> dict[str, str]:
+        """Every kind of page, by the name of its picture."""
+        jobs = ("succeeded", "failed", "running", "pending", "cancelled")
+        others = {"overview": "/", "jobs": "/jobs", "tenant": "/tenants/vision", "error": "/jobs?state=asleep"}
+        return others | {f"job-{name}": f"/jobs/{getattr(self, name)}" for name in jobs}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def scene(server: Server, tools: Tools) -> Iterator[Scene]:
+    stage = Stage(tools, show=lambda *_: None)
+
+    def submit(name: str, script: str, tenant: str = "vision", **fields: object) -> str:
+        return str(stage.submit(tenant, shell(script, name=name, timeout_seconds=900, **fields))["id"])
+
+    try:
+        succeeded = submit("prepare-data", "for i in 1 2 3; do echo shard $i of 3 written; sleep 1; done")
+        out_of_memory = shell("", name="train-large-batch", retries=1) | {"command": ["tail", "/dev/zero"]}
+        failed = stage.submit("vision", out_of_memory)["id"]
+        running = submit(
+            "train-resnet", TALK, resources=TINY | {"gpu": 2}, env={"API_TOKEN": "not-to-be-shown", "N": "3"}
+        )
+        cancelled = submit("sweep-17", TALK)
+        pending = submit("evaluate", "true", "research", resources=TINY | {"cpu": "8"})
+        for job_id in (running, cancelled):
+            stage.until(job_id, lambda view: view["state"] == "running", "running")
+        stage.runway.cancel(cancelled)
+        for job_id in (succeeded, failed, cancelled):
+            stage.until_over(job_id)
+        stage.until(pending, lambda view: any(at["code"] == "unschedulable" for at in view["conditions"]), "waits")
+        yield Scene(server.url, succeeded, failed, running, pending, cancelled)
+    finally:
+        stage.end_jobs()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", WIDE), ("dark", WIDE), ("light", NARROW), ("dark", NARROW)])
+def test_every_page_is_for_everyone_light_and_dark_wide_and_narrow(
+    scene: Scene, browser: Browser, scheme: str, width: int
+) -> None:
+    with Watched(browser, scene.url, color_scheme=scheme, viewport={"width": width, "height": 800}) as seen:
+        for name, path in scene.pages().items():
+            seen.page.goto(path)
+            expect(seen.page.get_by_role("heading", level=1)).to_be_visible()
+            if name == "job-running":
+                expect(seen.page.locator("#log")).to_contain_text("step 2")
+            assert seen.overflow() <= 0, f"{name} at {width} px"
+            if scheme == "light" or width == WIDE:
+                assert seen.barriers() == [], name
+            seen.picture(f"{name}-{scheme}-{width}")
+        assert [words for words in seen.complaints if "status of 422" not in words] == []
+
+
+def test_a_job_is_seen_to_wait_run_and_fail_without_a_reload(scene: Scene, stage: Stage, browser: Browser) -> None:
+    job_id = stage.submit("vision", shell("for i in 1 2 3 4 5 6; do echo line $i; sleep 1; done; exit 3"))["id"]
+    with Watched(browser, scene.url) as seen:
+        page = _stays(seen, f"/jobs/{job_id}")
+        expect(page.locator("h1 .state")).to_have_text("running", timeout=20_000)
+        expect(page.locator("#log")).to_contain_text("line 2")
+        expect(page.locator("h1 .state")).to_have_text("failed", timeout=20_000)
+        expect(page.locator("#said")).to_have_text("The job is now failed")
+        expect(page.locator("#log")).to_contain_text("line 6")
+        expect(page.locator(".verdict")).to_contain_text("exit_nonzero")
+        expect(page.locator("#timeline svg.end.failed")).to_be_visible()
+        expect(page.locator("#attempts")).to_contain_text("exit 3")
+        expect(page.locator("#live")).to_contain_text("Over")
+        expect(page.locator("#cost")).not_to_contain_text("known once it is over")
+        _stayed(page)
+        assert seen.complaints == []
+
+
+def test_the_log_of_a_running_job_grows_and_a_cancelled_one_ends(scene: Scene, stage: Stage, browser: Browser) -> None:
+    job_id = stage.submit("vision", shell(TALK))["id"]
+    stage.until_log(job_id, "step 2")
+    with Watched(browser, scene.url) as seen:
+        page = _stays(seen, f"/jobs/{job_id}")
+        before = page.locator("#log").inner_text().count("step")
+        page.wait_for_function(
+            "(before) => document.querySelector('#log').textContent.split('step').length > before + 4", arg=before
+        )
+        stage.runway.cancel(job_id)
+        expect(page.locator("h1 .state")).to_have_text("cancelled", timeout=20_000)
+        expect(page.locator(".moments")).to_contain_text("over: cancelled")
+        _stayed(page)
+        assert seen.complaints == []
+
+
+def test_a_new_job_appears_on_the_overview_and_in_the_list(scene: Scene, stage: Stage, browser: Browser) -> None:
+    with Watched(browser, scene.url) as seen, Watched(browser, scene.url) as beside:
+        pages = [_stays(seen, "/"), _stays(beside, "/jobs?tenant=speech")]
+        job_id = stage.submit("speech", shell("sleep 30", resources=TINY | {"gpu": 1}))["id"]
+        for page in pages:
+            expect(page.get_by_role("link", name=job_id)).to_be_visible(timeout=15_000)
+            _stayed(page)
+        expect(pages[0].locator("#quota article", has_text="speech").locator("li", has_text="GPU")).to_contain_text(
+            "1 of 2"
+        )
+
+
+def test_everything_can_be_read_without_javascript(scene: Scene, browser: Browser) -> None:
+    with Watched(browser, scene.url, java_script_enabled=False) as seen:
+        page = seen.page
+        page.goto(f"/jobs/{scene.running}")
+        expect(page.locator("#log")).to_contain_text("step ")
+        expect(page.get_by_role("link", name="Reload")).to_be_visible()
+        expect(page.locator("body")).not_to_contain_text("not-to-be-shown")
+        page.goto(f"/jobs/{scene.failed}")
+        expect(page.locator(".verdict")).to_contain_text("oom_killed")
+        expect(page.locator(".verdict")).to_contain_text("raise resources.memory")
+        expect(page.locator("#attempts tbody th")).to_have_count(2)
+        page.goto(f"/jobs/{scene.pending}")
+        expect(page.locator(".waits")).to_contain_text("unschedulable")
+        page.goto("/jobs")
+        page.get_by_label("State").select_option("cancelled")
+        page.get_by_role("button", name="Filter").click()
+        expect(page.get_by_role("link", name=scene.cancelled)).to_be_visible()
+        expect(page.get_by_role("link", name=scene.running)).to_have_count(0)
+
+
+def test_the_keyboard_alone_leads_to_a_filter_and_to_a_job(scene: Scene, browser: Browser) -> None:
+    with Watched(browser, scene.url) as seen:
+        page = seen.page
+        page.goto("/jobs")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        expect(page.get_by_label("Tenant")).to_be_focused()
+        page.keyboard.type("research")
+        page.keyboard.press("Tab")
+        expect(page.get_by_label("State")).to_be_focused()
+        page.keyboard.type("pending")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(f"{scene.url}/jobs?tenant=research&state=pending")
+        link = page.get_by_role("link", name=scene.pending)
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if link.evaluate("(element) => element === document.activeElement"):
+                break
+        assert link.evaluate("(element) => getComputedStyle(element).outlineStyle") == "solid", "the focus is seen"
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(f"{scene.url}/jobs/{scene.pending}")
+
+
+def _stays(seen: Watched, path: str) -> Page:
+    """A page that is marked, so that a reload would show."""
+    seen.page.goto(path)
+    seen.page.evaluate("window.marked = true")
+    return seen.page
+
+
+def _stayed(page: Page) -> None:
+    assert page.evaluate("window.marked") is True, "the page was loaded anew"

@@ -1,0 +1,86 @@
+"""Bytes that are hardly HTTP: each gets a problem with a request id, and none is a failure of Runway's."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+
+from demo.waiting import wait_for
+from tests.fuzz.conftest import Served
+
+
+def _get(path: bytes, *headers: bytes) -> bytes:
+    return _request(b"GET " + path, *headers)
+
+
+def _post(*headers: bytes, body: bytes = b"{}") -> bytes:
+    return _request(b"POST /v1/jobs", b"X-Tenant-ID: vision", b"Content-Type: application/json", *headers) + body
+
+
+def _request(what: bytes, *headers: bytes) -> bytes:
+    lines = (what + b" HTTP/1.1", b"Host: runway", b"Connection: close", *headers, b"", b"")
+    return b"\r\n".join(lines)
+
+
+NOT_HTTP = (400, "malformed_request")
+CHUNKED = b"Transfer-Encoding: chunked"
+HANDSHAKE = (
+    b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Version: 13",
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)  # fmt: skip
+
+REQUESTS: dict[str, tuple[bytes, tuple[int, str]]] = {
+    "no HTTP at all": (b"hello\r\n\r\n", NOT_HTTP),
+    "TLS": (bytes.fromhex("16030100a5010000a10303") + bytes(100), NOT_HTTP),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", NOT_HTTP),
+    "an unknown method": (_request(b"BREW /v1/jobs"), NOT_HTTP),
+    "a path that is not ASCII": (_get(b"/v1/jobs/\xff\xfe"), NOT_HTTP),
+    "a path of 300,000 letters": (_get(b"/" + b"a" * 300_000), NOT_HTTP),
+    "a path that is not UTF-8": (_get(b"/v1/jobs/%ff%00"), (404, "job_not_found")),
+    "a path of line breaks": (_get(b"/%0d%0aSet-Cookie:%20a=b"), (404, "not_found")),
+    "a path with two slashes": (_get(b"//v1/jobs"), (404, "not_found")),
+    "no path": (_request(b"OPTIONS *"), (404, "not_found")),
+    "NUL in a header": (_get(b"/v1/jobs", b"X-Tenant-ID: a\0b"), NOT_HTTP),
+    "a folded header": (_get(b"/v1/jobs", b"X-Tenant-ID: a\r\n b"), NOT_HTTP),
+    "Latin-1 in a header": (_get(b"/v1/jobs", b"X-Tenant-ID: \xf6"), (400, "tenant_required")),
+    "a header of 1 MB": (_get(b"/v1/jobs", b"X-Tenant-ID: " + b"a" * 10**6), (400, "tenant_required")),
+    "a negative length": (_post(b"Content-Length: -5"), NOT_HTTP),
+    "two lengths": (_post(b"Content-Length: 2", b"Content-Length: 3"), NOT_HTTP),
+    "a length and chunks": (_post(b"Content-Length: 2", CHUNKED, body=b"0\r\n\r\n"), NOT_HTTP),
+    "a length beyond reason": (_post(b"Content-Length: 99999999999999999999999"), NOT_HTTP),
+    "a length over the bound": (_post(b"Content-Length: 999999"), (413, "body_too_large")),
+    "a chunk that is none": (_post(CHUNKED, body=b"zz\r\n{}\r\n0\r\n\r\n"), NOT_HTTP),
+    "two keys": (
+        _post(b"Idempotency-Key: a", b"Idempotency-Key: b", b"Content-Length: 2"),
+        (422, "invalid_parameter"),
+    ),
+    "a WebSocket": (b"\r\n".join((b"GET /v1/jobs HTTP/1.1", b"Host: a", *HANDSHAKE, b"", b"")), (404, "not_found")),
+}
+
+
+@pytest.mark.parametrize("case", REQUESTS, ids=str)
+def test_malformed_bytes_get_their_problem(served: Served, case: str) -> None:
+    request, (status, code) = REQUESTS[case]
+    head, _, body = served.send(request).partition(b"\r\n\r\n")
+    lines = head.decode().lower().split("\r\n")
+    problem = json.loads(body)
+    assert lines[0].split()[1] == str(status)
+    assert problem["code"] == code
+    assert "content-type: application/problem+json" in lines
+    assert f"x-request-id: {problem['request_id']}" in lines
+    assert not any(line.startswith("set-cookie") for line in lines)
+    assert served.faults() == []
+
+
+def test_a_client_that_goes_in_the_middle_of_its_body_is_no_failure(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+        connection.sendall(_post(b"Content-Length: 200", body=b"{"))
+    wait_for(
+        lambda: "client gone before its request had arrived" in served.log.read_text(encoding="utf-8") or None,
+        "Runway has noticed",
+        10,
+    )
+    assert b"200 OK" in served.send(_get(b"/healthz"))
+    assert served.faults() == []

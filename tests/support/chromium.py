@@ -1,0 +1,96 @@
+"""A real browser for the tests of the console: Debian's Chromium, driven by Playwright.
+
+`python -m tests.support.chromium` installs it where it is missing. A test without it fails, and never skips.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from localcluster import LocalClusterError
+from localcluster.packages import ensure_installed
+
+EXECUTABLE: Final = Path("/usr/bin/chromium")
+PACKAGES: Final = {
+    "chromium": str(EXECUTABLE),
+    "fonts-dejavu-core": "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
+}
+"""Package -> a file that it brings. Without a font there would be no text to look at."""
+SCREENSHOTS: Final = Path(__file__).parents[2] / ".local" / "screenshots"
+WIDE: Final = 1280
+NARROW: Final = 375
+WAIT_MILLISECONDS: Final = 20_000
+"""For what a page is to show: a job's pod takes a few seconds on a busy machine."""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser, closed at the end."""
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox does not work for root, which the tests of the local cluster run as.
+        browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Watched:
+    """A page of a context of its own, and everything that it complained of."""
+
+    def __init__(self, browser: Browser, url: str, **options: Any) -> None:
+        plain = {"viewport": {"width": WIDE, "height": 900}, "reduced_motion": "reduce"}
+        self.context: BrowserContext = browser.new_context(base_url=url, **(plain | options))
+        self.context.set_default_timeout(WAIT_MILLISECONDS)
+        self.page: Page = self.context.new_page()
+        self.complaints: list[str] = []
+        """Scripts that failed, and what the content security policy has blocked."""
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        self.page.on("dialog", lambda dialog: self._dialog(dialog))
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+
+    def overflow(self) -> int:
+        """By how many pixels the page is wider than the window."""
+        root = "document.documentElement"
+        return int(self.page.evaluate(f"{root}.scrollWidth - {root}.clientWidth"))
+
+    def barriers(self) -> list[str]:
+        """What axe finds in the way of people: the rule, and the element."""
+        found = Axe().run(self.page).response["violations"]
+        return [f"{rule['id']}: {node['html'][:200]}" for rule in found for node in rule["nodes"]]
+
+    def picture(self, name: str) -> None:
+        """Keep a screenshot of the whole page."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+    def _dialog(self, dialog: Any) -> None:
+        self.complaints.append(f"a dialog was opened: {dialog.message}")
+        dialog.dismiss()
+
+
+def main() -> int:
+    """0: it is there. 1: it could not be installed."""
+    try:
+        ensure_installed(PACKAGES)
+    except LocalClusterError as error:
+        print(f"chromium: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""What is installed is whole: the files that the pages are made of are in the wheel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[2]
+CONSOLE = CHECKOUT / "src" / "runway" / "console"
+
+
+def test_the_wheel_holds_the_templates_and_static_files_of_the_console(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, timeout=60)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    files = [path for folder in ("templates", "static") for path in (CONSOLE / folder).iterdir()]
+    assert len(files) >= 10
+    assert {str(path.relative_to(CHECKOUT / "src")) for path in files} <= names
