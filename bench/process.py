@@ -26,12 +26,12 @@ URL = f"http://127.0.0.1:{PORT}"
 class Process:
     """One Runway under the bench's policy. A context manager that starts and, if it still runs, ends it."""
 
-    def __init__(self, cluster: LocalCluster, instance: str = "bench", port: int = PORT) -> None:
+    def __init__(self, cluster: LocalCluster, instance: str = "bench", port: int = PORT, policy: Path = POLICY) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._command = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--no-access-log"]
         self._environment = {
             **os.environ,
-            "RUNWAY_POLICY": str(POLICY),
+            "RUNWAY_POLICY": str(policy),
             "RUNWAY_INSTANCE": instance,
             "KUBECONFIG": str(cluster.kubeconfig),
         }
@@ -65,6 +65,12 @@ class Process:
             time.sleep(0.02)
         raise RuntimeError(f"Runway at {self.url} did not become {role} within 60 s")
 
+    @property
+    def resident_mib(self) -> float:
+        """The resident memory of the process now."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
+
     def _role(self) -> str | None:
         try:
             with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:  # noqa: S310 (our own loopback address)
@@ -81,9 +87,9 @@ def runway(cluster: LocalCluster) -> Iterator[float]:
         yield time.monotonic() - process.started
 
 
-def render_tenants(cluster: LocalCluster) -> None:
-    """Make the namespace of the bench's tenant."""
-    environment = {**os.environ, "RUNWAY_POLICY": str(POLICY)}
+def render_tenants(cluster: LocalCluster, policy: Path = POLICY) -> None:
+    """Make the namespaces of a policy's tenants."""
+    environment = {**os.environ, "RUNWAY_POLICY": str(policy)}
     command = [str(Path(sys.executable).parent / "runway"), "tenants", "render"]
     rendered = subprocess.run(command, env=environment, check=True, capture_output=True)
     cluster.kubectl("apply", "-f", "-", stdin=rendered.stdout.decode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +28,7 @@ class Figures:
 
 
 def write(document: Path, figures: Figures) -> None:
-    """Replace the measured parts of the document. Raises ValueError where a mark is missing."""
-    text = document.read_text()
+    """Replace the parts of the document that `make bench` measures. Raises ValueError where a mark is missing."""
     parts = {
         "environment": _environment(figures),
         "submit": _submit(figures.pairs),
@@ -36,6 +36,12 @@ def write(document: Path, figures: Figures) -> None:
         "restart": _restart(figures.restart),
         "takeover": _takeover(figures.takeovers),
     }
+    replace_parts(document, parts)
+
+
+def replace_parts(document: Path, parts: Mapping[str, str]) -> None:
+    """Put each part between its two marks. Raises ValueError where a mark is missing."""
+    text = document.read_text()
     for name, part in parts.items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         head, found, rest = text.partition(begin)
