@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -259,7 +258,7 @@ class Kubernetes:
 
 
 def _encode(document: Mapping[str, object]) -> bytes:
-    return json.dumps(document, ensure_ascii=False).encode()
+    return msgspec.json.encode(document)
 
 
 def _decode(decoder: msgspec.json.Decoder[_Decoded], answer: Answer) -> _Decoded:
