@@ -25,9 +25,12 @@ URL = f"http://127.0.0.1:{PORT}"
 class Process:
     """One Runway under the bench's policy. A context manager that starts and, if it still runs, ends it."""
 
-    def __init__(self, kubeconfig: Path, instance: str = "bench", port: int = PORT) -> None:
+    def __init__(
+        self, kubeconfig: Path, instance: str = "bench", port: int = PORT, command: list[str] | None = None
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self._command = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--no-access-log"]
+        plain = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--no-access-log"]
+        self._command = command or plain
         self._environment = {
             **os.environ,
             "RUNWAY_POLICY": str(POLICY),
@@ -50,10 +53,19 @@ class Process:
         if self._process.poll() is None:
             self.end(signal.SIGTERM)
 
+    def tell(self, number: signal.Signals) -> None:
+        """Send this signal."""
+        self._process.send_signal(number)
+
     def end(self, number: signal.Signals) -> None:
         """Send this signal and wait until the process is gone."""
         self._process.send_signal(number)
         self._process.wait(timeout=30)
+
+    def cpu_seconds(self) -> float:
+        """CPU time that the process has used, its own and the kernel's for it."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> tuple[float, float]:
         """Resident memory now and at most so far, in MB (10^6 bytes)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import sys
 import uuid
@@ -45,7 +46,10 @@ def create() -> FastAPI:
     except ConfigurationError as error:
         sys.exit(f"runway: cannot start\n{error}")
     configure(settings.log_level)
-    return create_app(settings, policy)
+    app = create_app(settings, policy)
+    # The modules stay for good: no full collection need look at them again, which takes 60 ms each time.
+    gc.freeze()
+    return app
 
 
 def create_app(settings: Settings, policy: Policy, transport: Transport | None = None) -> FastAPI:

@@ -54,7 +54,7 @@ class Metrics:
         )
         self.submission_seconds = Histogram(
             "runway_submission_seconds",
-            "Seconds of a submission, by stage: admit, create, total",
+            "Seconds of a submission, by stage: admit, build, create, total",
             ("stage",),
             buckets=_SECONDS,
             registry=self.registry,
