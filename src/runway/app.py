@@ -26,6 +26,7 @@ from runway.flow.observe import Observer, amounts_by_resource
 from runway.flow.submit import Submitter
 from runway.flow.usage import gather
 from runway.http import events, jobs, logs, platform, problems, usage
+from runway.http.crowd import PER_CALL, Crowd
 from runway.http.drain import draining
 from runway.http.middleware import RequestContext
 from runway.http.services import Services
@@ -101,7 +102,8 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
     for router in (jobs.router, logs.router, events.router, usage.router, platform.router):
         app.include_router(router)
     problems.install(app)
-    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(Crowd, most=settings.max_in_flight * PER_CALL)
+    app.add_middleware(RequestContext, metrics=metrics)  # Added last, so it is around everything.
     return app
 
 
