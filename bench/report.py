@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import plot
-from bench.history import History
+from bench.history import ROUNDS, History
 from bench.load import Measured
 from bench.overload import Overload
 from bench.process import ROOT
@@ -140,7 +140,8 @@ def history(found: list[History]) -> str:
     )
     return (
         _table(columns, rows)
-        + f"\n\nReads and changes: p50 / p99 in ms. p99 with {last.jobs:,} jobs, of that with {base.jobs:,}: "
+        + f"\n\nReads and changes: p50 / p99 in ms, of the reads the medians of {ROUNDS} rounds. "
+        + f"p99 with {last.jobs:,} jobs, of that with {base.jobs:,}: "
         + ", ".join(ratios)
         + f", change shown {last.shown.p99 / base.shown.p99:.2f}.\n\n"
         + "![Resident memory by number of jobs](images/memory.svg)\n![Reads by number of jobs](images/reads.svg)"

@@ -27,14 +27,14 @@ from bench.submit import runway_target
 STAGES: dict[str, tuple[str, ...]] = {
     "log": ("structlog.",),
     "the watch tells of it": ("runway.flow.observe.Observer._follow", "runway.flow.keep."),
-    "create: send, receive, decode": ("runway.cluster.client.Kubernetes.create_job",),
+    "create: send, receive, decode": ("runway.cluster.client.Kubernetes.create_job", "aiohttp."),
     "take in: store, ledger": ("runway.flow.submit.Submitter._settled",),
     "build: manifest": ("runway.flow.submit.Submitter._manifest",),
     "respond: view, JSON": ("runway.flow.submit.Submitter._answer", "runway.http.jobs._json", "starlette.responses."),
     "parse: body, specification": ("runway.http.body.", "runway.jobs.spec.read_draft"),
     "admit: policy, price, rate, quota": ("runway.flow.submit.Submitter._submit",),
     "framework: routing, headers, parameters": ("fastapi.", "starlette."),
-    "server: HTTP": ("uvicorn.",),
+    "server: HTTP": ("uvicorn.protocols.",),
 }
 LOOP = "event loop"
 """The stage of a stack is the first of these that has a function in it; the rest is the event loop."""
@@ -101,7 +101,7 @@ def stages(kubeconfig: Path, submissions: int, image: Path) -> Stages:
     cpu = {stage: by_stage[stage] * each for stage in (*STAGES, LOOP)}
     found = Stages(submissions, cpu, in_process * 1e3 / submissions)
     print(
-        f"stages: in process {in_process:.2f} ms of a submission; CPU {sum(cpu.values()):.2f} ms: "
+        f"stages: in process {found.in_process:.2f} ms of a submission; CPU {sum(cpu.values()):.2f} ms: "
         + ", ".join(f"{stage} {spent:.2f}" for stage, spent in cpu.items()),
         flush=True,
     )
