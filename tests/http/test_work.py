@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from tests.support.work import BUDGET, FEW, MANY, ROOT
+from tests.support.work import BUDGET, FEW, GROWING, MANY, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -50,4 +50,4 @@ def test_what_has_become_cheaper_has_a_lower_budget(found: dict[str, dict[str, i
 
 def test_the_work_does_not_grow_with_the_jobs_there_are(found: dict[str, dict[str, int]]) -> None:
     few, many = found[str(FEW)], found[str(MANY)]
-    assert {act: calls for act, calls in many.items() if calls > few[act] * 1.05} == {}
+    assert {act: calls for act, calls in many.items() if act not in GROWING and calls > few[act] * 1.05} == {}

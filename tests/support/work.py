@@ -35,6 +35,8 @@ BUDGET: Final = ROOT / "tests" / "http" / "work_budget.json"
 POLICY: Final = ROOT / "bench" / "policy.yaml"
 FEW, MANY = 100, 1000
 """Jobs in the store while the work is counted."""
+GROWING: Final = ("look for a state that no job has", "tell a tenant's quota and its holders")
+"""What must look at each job there is, or tell of each; it has a budget all the same."""
 
 _QUIET_TURNS: Final = 60
 """More turns of the loop than anything here needs until all of its work is done."""
@@ -122,6 +124,8 @@ class _Bench:
             "submit": self._twice(lambda _: self._post()),
             "read one job": self._twice(lambda _: self._get(f"/v1/jobs/{ids[0]}")),
             "list 50 jobs": self._twice(lambda _: self._get("/v1/jobs?limit=50")),
+            "look for a state that no job has": self._twice(lambda _: self._get("/v1/jobs?state=cancelled")),
+            "tell a tenant's quota and its holders": self._twice(lambda _: self._get("/v1/quota")),
             "scrape the metrics": self._twice(lambda _: self._get("/metrics")),
             "take in that a pod runs": self._twice(lambda turn: self._kubernetes.set_status(pods[turn], running)),
             "take in that a job ended": self._twice(lambda turn: self._kubernetes.complete(ids[turn])),

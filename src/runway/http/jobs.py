@@ -108,8 +108,8 @@ async def list_jobs(
         (at, view)
         for at in use.observer.store.newest_first(place)
         if wanted in (None, at[1].namespace)
+        and (state is None or state is use.observer.state(at[1]))
         and (view := use.observer.view(at[1])) is not None
-        and state in (None, view.state)
     )
     page = list(islice(found, limit + 1))
     more = len(page) > limit
