@@ -100,8 +100,8 @@ deploy-local: $(READY) cluster-up ## Runway in the local cluster, under its own 
 undeploy-local: $(READY) ## take it away again
 	@$(BIN)/python -m deploy down
 
-bench: $(READY) cluster-up ## the measurements of docs/performance.md, each beside its baseline
-	@$(BIN)/python -m bench
+bench: $(READY) cluster-up ## the measurements of docs/performance.md, each beside its baseline; PARTS="submit history": only those
+	@$(BIN)/python -m bench $(PARTS)
 
 format: $(READY) ## format and fix what can be fixed
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

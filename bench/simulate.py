@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import random
 import statistics
 import sys
@@ -41,7 +42,7 @@ class Sample:
     accepted: int
     accepted_per_second: float
     over_per_second: float
-    resident_mib: float
+    resident_mb: float
     view_ms: float
     list_ms: float
     metrics_ms: float
@@ -111,7 +112,7 @@ async def _samples(load: Load, process: Process) -> AsyncIterator[Sample]:
                 accepted=len(load.accepted),
                 accepted_per_second=(len(load.accepted) - accepted) / (now - then),
                 over_per_second=(ended - over) / (now - then),
-                resident_mib=process.resident_mib,
+                resident_mb=process.memory()[0],
                 view_ms=await _median(session, f"{load.url}/v1/jobs/{job}", headers, 21),
                 list_ms=await _median(session, f"{load.url}/v1/jobs?limit=50", headers, 11),
                 metrics_ms=await _median(session, f"{load.url}/metrics", {}, 5),
@@ -191,7 +192,10 @@ def main() -> None:
     api = ApiServer.from_kubeconfig(cluster.kubeconfig)
     render_tenants(cluster, POLICY)
     try:
-        with kwok(cluster, ROOT / ".local" / "kwok.log"), Process(cluster, "simulation", policy=POLICY) as process:
+        with (
+            kwok(cluster, ROOT / ".local" / "kwok.log"),
+            Process(cluster.kubeconfig, "simulation", policy=POLICY) as process,
+        ):
             asyncio.run(make_nodes(api))
             process.wait_for("writer")
             samples, load, told = asyncio.run(simulate(api, process, asked.jobs))
@@ -204,9 +208,9 @@ def main() -> None:
     print(f"answers: {dict(load.answers)}; tenants that reached their quota: {at_limit}; beyond it: {beyond or 'none'}")
     if not asked.no_write:
         said = f"{at_limit} of {len(most)} tenants reached their quota, {len(beyond)} went beyond it."
-        report.replace_parts(
-            ROOT / "docs" / "performance.md", {"simulation": "\n".join([*HEAD, *map(_row, samples), "", said])}
-        )
+        part = "\n".join([*HEAD, *map(_row, samples), "", said])
+        version = json.loads(cluster.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
+        report.write({"simulation": part}, f"Kubernetes {version}")
     if beyond:
         sys.exit("a tenant held more than its quota")
 
@@ -219,7 +223,7 @@ async def remove(api: ApiServer) -> None:
 
 
 HEAD = (
-    "| accepted | accepted/s | over/s | resident MiB | one job ms | list ms | metrics ms |",
+    "| accepted | accepted/s | over/s | resident MB | one job ms | list ms | metrics ms |",
     "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
 )
 
@@ -227,7 +231,7 @@ HEAD = (
 def _row(sample: Sample) -> str:
     return (
         f"| {sample.accepted} | {sample.accepted_per_second:.0f} | {sample.over_per_second:.0f} "
-        f"| {sample.resident_mib:.0f} | {sample.view_ms:.1f} | {sample.list_ms:.1f} | {sample.metrics_ms:.1f} |"
+        f"| {sample.resident_mb:.0f} | {sample.view_ms:.1f} | {sample.list_ms:.1f} | {sample.metrics_ms:.1f} |"
     )
 
 

@@ -41,7 +41,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_tenant_info": ("Always 1: the namespace of each tenant", ("tenant", "namespace")),
 }
 """Read at the scrape: resources in GPUs, CPUs, bytes and jobs."""
-STAGES: Final = ("admit", "create", "total")
+STAGES: Final = ("admit", "build", "create", "total")
 """Of a submission."""
 
 
