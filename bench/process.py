@@ -87,6 +87,10 @@ class Process:
             time.sleep(0.02)
         raise RuntimeError(f"Runway at {self.url} did not become {role} within 120 s")
 
+    def open_files(self) -> int:
+        """How many descriptors the process has open, connections included."""
+        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
+
     def _role(self) -> str | None:
         try:
             with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:  # noqa: S310 (our own loopback address)

@@ -79,7 +79,7 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         keeper = Keeper(kubernetes, observer, writer, metrics, usage=_usage(observer, prometheus))
         submitter = Submitter(policy, kubernetes, observer, writer, metrics)
         limits = Limits(policy, settings.max_streams, settings.max_in_flight)
-        metrics.read_at_scrape(lambda: _samples(policy, observer, writer, keeper))
+        metrics.read_at_scrape(lambda: _samples(policy, observer, writer, keeper, limits))
         use = Services(settings, policy, kubernetes, observer, writer, submitter, limits, metrics, prometheus, now=_now)
         app.state.services = use
         # The Lease first: lists that are asked for after it is ours need not be repeated before the first write.
@@ -126,7 +126,7 @@ def _usage(observer: Observer, prometheus: Prometheus | None) -> Callable[[Key],
     return None if prometheus is None else lambda key: gather(observer, prometheus, key, now=_now)
 
 
-def _samples(policy: Policy, observer: Observer, writer: Writer, keeper: Keeper) -> Iterator[Sample]:
+def _samples(policy: Policy, observer: Observer, writer: Writer, keeper: Keeper, limits: Limits) -> Iterator[Sample]:
     """The metrics that are read from state: O(tenants)."""
     now = _now()
     for tenant, account in observer.ledger.accounts.items():
@@ -148,6 +148,8 @@ def _samples(policy: Policy, observer: Observer, writer: Writer, keeper: Keeper)
     for kind, watch in (observer.watches | observer.surroundings.watches).items():
         yield Sample("runway_watch_age_seconds", (kind,), observer.age(watch))
     yield Sample("runway_record_lag_seconds", (), keeper.lag)
+    yield Sample("runway_open_streams", (), float(limits.streams.total()))
+    yield Sample("runway_tasks", (), float(len(asyncio.all_tasks())))
     yield Sample("runway_synced", (), float(observer.synced))
     yield Sample("runway_is_writer", (), float(writer.is_writer))
     yield Sample("runway_submissions_stopped", (), float(writer.stopped is not None))
