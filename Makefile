@@ -22,8 +22,8 @@ export RUNWAY_POLICY ?= $(CURDIR)/config/policy.local.yaml
 # The local cluster brings its own kubectl; another cluster's is the one on the PATH.
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
-.PHONY: help setup check static test browser cluster-up cluster-down serve demo deploy-local undeploy-local bench soak simulate \
-	format 	requirements terraform-tools
+.PHONY: help setup check static test browser cluster-up cluster-down serve demo deploy-local undeploy-local bench soak \
+	simulate format requirements terraform-tools
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s "$$(printf '\t')"
