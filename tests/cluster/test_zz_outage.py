@@ -86,8 +86,10 @@ def outages(tools: Tools) -> Iterator[Outages]:
     api_server = LocalCluster.default().component("kube-apiserver")
     key = f"test {uuid.uuid4()}"
     try:
-        lasting, to_cancel = stage.submit("vision", ON_ONE_GPU), stage.submit("vision", shell(STAY))
-        for job in (lasting, to_cancel):
+        # Two to cancel: a frozen API server may do the first cancel when it is let go on.
+        lasting = stage.submit("vision", ON_ONE_GPU)
+        to_cancel, another = stage.submit("vision", shell(STAY)), stage.submit("vision", shell(STAY))
+        for job in (lasting, to_cancel, another):
             stage.until_log(job["id"], "started")
 
         # Requests on connections that are open already reach the frozen server, so whether they are done is not known.
@@ -103,9 +105,7 @@ def outages(tools: Tools) -> Iterator[Outages]:
         stage.until_log(ending["id"], "started")
         api_server.kill()
         wait_for(lambda: stage.runway.get("/readyz").status_code == 503 or None, "not ready", 10)
-        killed = observe(
-            stage, submit_at_once(stage, shell("true"), [None] * 3), to_cancel, lambda: restart(api_server)
-        )
+        killed = observe(stage, submit_at_once(stage, shell("true"), [None] * 3), another, lambda: restart(api_server))
         yield Outages(frozen, killed, key, again, beyond, lasting, ending)
     finally:
         # Whatever went wrong above, the cluster is whole again for what comes after.
