@@ -50,6 +50,8 @@ class Request:
     """`created`, `replayed` or the code of the problem; None where there is no answer, now or for ever."""
     refusal: PublicError | None = None
     landed: bool = False
+    sent: int = -1
+    """When its create was sent, as `ApiServer.mark`."""
 
 
 class Referee:
@@ -107,6 +109,8 @@ class Referee:
         process = self._sender(call)
         if not call.creates or process is None:
             return
+        assert isinstance(call.request, Request), "only submissions create Jobs"
+        call.request.sent = call.mark
         if self._holder is not process or process.gained is None:
             self.broken(f"{process.identity} creates and does not hold the Lease")
         elif any(process.wire.told.lists_asked.get(kind, -1) < process.gained for kind in ("jobs", "pods")):
@@ -147,7 +151,7 @@ class Referee:
 
     def _too_late(self, call: Call, request: Request, key: Key) -> bool:
         given_up = self._api.loop.time() > call.sent + call.seconds or not request.process.alive
-        taken_over = any(at > call.mark and who is not request.process for at, who in self._takings)
+        taken_over = self._taken_over(request.process, since=call.mark)
         return (given_up and taken_over) or self._was_deleted(key, since=call.version)
 
     def _within_quota(self, call: Call, request: Request, job: Json) -> None:
@@ -177,7 +181,12 @@ class Referee:
     # At each answer
 
     def answered(self, request: Request, submission: Submission) -> None:
-        """What a caller is told of exists, unless someone has deleted it; a key has one id; a Job is new once."""
+        """What a caller is told of exists, unless someone has deleted it; a key has one id; a Job is new once.
+
+        A process that was frozen in its create, for so long that another took over, may call a Job new that the other
+        has called new too: after a create of its own that did not say what it did, the other has read the Job back, and
+        nothing on it says whose create has made it (docs/architecture.md, I4).
+        """
         key = Key(POLICY.tenants[request.tenant].namespace, submission.view.id)
         if not self._made[key]:
             self.broken(f"{key.name} was answered and never made")
@@ -185,7 +194,7 @@ class Referee:
             self.broken(f"{key.name} was answered and is lost")
         if request.key is not None and self._ids.setdefault((request.tenant, request.key), key.name) != key.name:
             self.broken(f"the key {request.key} names two jobs")
-        if not submission.replayed:
+        if not submission.replayed and not self._taken_over(request.process, since=request.sent):
             self._announced[key] += 1
             if self._announced[key] > self._made[key]:
                 self.broken(f"{key.name} was answered as new more often than it was made")
@@ -220,6 +229,10 @@ class Referee:
         if len(process.observer.store) != len(self._server.objects["jobs"]):
             found.append(f"{process.identity} knows of {len(process.observer.store)} Jobs")
         return found
+
+    def _taken_over(self, process: Process, since: int) -> bool:
+        """Whether another process has taken the Lease after a moment."""
+        return any(at > since and who is not process for at, who in self._takings)
 
     def _was_deleted(self, key: Key, since: int) -> bool:
         """Whether a Job of this name was deleted after a version."""

@@ -55,6 +55,8 @@ SEED: Final = st.integers(0, 7)
 MOVES: Final = st.lists(st.sampled_from(Move), min_size=1, max_size=3)
 CREATED: Final = st.none() | FATES
 """The fate of the next create; None: whatever it is to be anyway."""
+TWINS: Final = st.lists(st.tuples(CREATED, st.sampled_from([0.0, 0.5, 1.1])), min_size=3, max_size=4)
+"""Submissions under one key: the fates of the creates that follow, and the seconds from each to the next."""
 KIND: Final = st.sampled_from(["jobs", "pods"])
 
 
@@ -91,6 +93,15 @@ class Histories(RuleBasedStateMachine):
         for key in keys:
             if process := self._process(which):
                 self.world.submit(process, tenant, key, document(SIZES[size], key))
+        self._go_on(turns)
+
+    @rule(tenant=TENANT, twins=TWINS, size=SIZE, turns=TURNS)
+    def submit_twins(self, tenant: str, twins: list[tuple[Fate | None, float]], size: str, turns: int) -> None:
+        """A caller repeats a submission while it is still at work or has just failed, and another job is submitted."""
+        for fate, seconds in twins:
+            self._submit(0, tenant, "a", document(SIZES[size], "a"), fate)
+            self.world.loop.wait(seconds)
+        self._submit(0, tenant, None, document(SIZES[size], None), None)
         self._go_on(turns)
 
     @precondition(lambda self: any(request.key for request in self.world.requests))

@@ -36,7 +36,6 @@ _NOBODY: Final = Context()
 
 
 class _Meta(msgspec.Struct):
-    resourceVersion: str  # noqa: N815
     continue_: str | None = msgspec.field(name="continue", default=None)
 
 
@@ -62,7 +61,9 @@ class Told:
     """For each kind, when the newest list that was answered in full was asked for."""
     lost: set[str] = field(default_factory=set)
     """Objects of which an event was lost on the way, and that no list has shown since."""
-    pages: dict[tuple[str, str], tuple[int, list[str]]] = field(default_factory=dict)
+    pages: dict[asyncio.Task[Any] | None, tuple[int, list[str]]] = field(default_factory=dict)
+    """For each task that lists, when its list was asked for and what the pages so far have shown: two tasks can be
+    listing the same kind at the same version."""
 
 
 class Wire:
@@ -188,14 +189,14 @@ class Wire:
 
     def _note_page(self, kind: str, call: Call, body: bytes) -> None:
         page = _page.decode(body)
-        place = kind, page.metadata.resourceVersion
+        task = asyncio.current_task()
         if "continue" not in call.query:
-            self.told.pages[place] = (call.mark, [])
-        asked, uids = self.told.pages[place]
+            self.told.pages[task] = (call.mark, [])
+        asked, uids = self.told.pages[task]
         uids += [item.metadata["uid"] for item in page.items]
         if page.metadata.continue_:
             return
-        del self.told.pages[place]
+        del self.told.pages[task]
         self.told.lost.difference_update(uids)
         if kind in self.told.lists_asked:
             self.api.loop.call_later(LIST_GRACE, self._must_know, uids)

@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -101,7 +102,7 @@ class Submitter:
         self._jitter = jitter
         self._token = token
         self._limiters: dict[str, RateLimiter] = {}
-        self._locks: dict[Key, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._settling: dict[Key, asyncio.Task[None]] = {}
 
     async def submit(self, tenant: str, document: object, idempotency_key: str | None) -> Submission:
@@ -154,6 +155,7 @@ class Submitter:
             return self._replay(key, await self._read_back(tenant, key), passed)
         except Ambiguous as error:
             log.warning("create is ambiguous", tenant=tenant, job_id=key.name, reason=str(error))
+            # New: a twin that was told of this Job would have left it in the store, and this create unsent.
             return self._replay(key, await self._read_back(tenant, key), passed, replayed=False)
         except (ClusterError, PublicError) as error:
             self._not_created(tenant, key)
@@ -268,10 +270,15 @@ class Submitter:
             self._observer.ledger.release(tenant, key.name)
 
     def _settle_later(self, tenant: str, key: Key) -> None:
-        if key not in self._settling:
-            task = asyncio.create_task(self._settle(tenant, key))
-            self._settling[key] = task
-            task.add_done_callback(lambda _: self._settling.pop(key, None))
+        """Find out what became of a create, from now on: what was read before it was open says nothing of it."""
+        if earlier := self._settling.get(key):
+            earlier.cancel()
+        task = self._settling[key] = asyncio.create_task(self._settle(tenant, key))
+        task.add_done_callback(lambda task: self._end_settling(key, task))
+
+    def _end_settling(self, key: Key, task: asyncio.Task[None]) -> None:
+        if self._settling.get(key) is task:
+            del self._settling[key]
 
     async def _settle(self, tenant: str, key: Key) -> None:
         """Read a Job by name until Kubernetes says whether it exists; only then let go of its reservation.
@@ -316,14 +323,14 @@ class Submitter:
 
     @asynccontextmanager
     async def _alone(self, key: Key) -> AsyncIterator[None]:
-        """One submission at a time per name: its twins wait for its outcome and are then answered with it."""
+        """One submission at a time per name: its twins wait for its outcome and are then answered with it.
+
+        The lock lives as long as one of them refers to it. Whether it is locked does not tell: it is not, for a moment,
+        when it passes to one that has waited.
+        """
         lock = self._locks.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            if not lock.locked() and self._locks.get(key) is lock:
-                del self._locks[key]
+        async with lock:
+            yield
 
 
 def cost_json(passed: Passed) -> dict[str, object]:
