@@ -55,8 +55,8 @@ SEED: Final = st.integers(0, 7)
 MOVES: Final = st.lists(st.sampled_from(Move), min_size=1, max_size=3)
 CREATED: Final = st.none() | FATES
 """The fate of the next create; None: whatever it is to be anyway."""
-TWINS: Final = st.lists(st.tuples(CREATED, st.sampled_from([0.0, 0.5, 1.1])), min_size=3, max_size=4)
-"""Submissions under one key: the fates of the creates that follow, and the seconds from each to the next."""
+TWINS: Final = st.lists(st.tuples(KEY, CREATED), min_size=2, max_size=4)
+"""Keys of submissions that come together, some of them the same, and the fates of the creates that follow."""
 KIND: Final = st.sampled_from(["jobs", "pods"])
 
 
@@ -88,20 +88,12 @@ class Histories(RuleBasedStateMachine):
         self._submit(which, tenant, key, document(SIZES[size], key, retries), fate)
         self._go_on(turns)
 
-    @rule(which=WHICH, tenant=TENANT, keys=st.lists(KEY, min_size=2, max_size=4), size=SIZE, turns=TURNS)
-    def submit_at_once(self, which: int, tenant: str, keys: list[str | None], size: str, turns: int) -> None:
-        for key in keys:
-            if process := self._process(which):
-                self.world.submit(process, tenant, key, document(SIZES[size], key))
-        self._go_on(turns)
-
-    @rule(tenant=TENANT, twins=TWINS, size=SIZE, turns=TURNS)
-    def submit_twins(self, tenant: str, twins: list[tuple[Fate | None, float]], size: str, turns: int) -> None:
-        """A caller repeats a submission while it is still at work or has just failed, and another job is submitted."""
-        for fate, seconds in twins:
-            self._submit(0, tenant, "a", document(SIZES[size], "a"), fate)
-            self.world.loop.wait(seconds)
-        self._submit(0, tenant, None, document(SIZES[size], None), None)
+    @rule(which=WHICH, tenant=TENANT, calls=TWINS, size=SIZE, turns=TURNS)
+    def submit_at_once(
+        self, which: int, tenant: str, calls: list[tuple[str | None, Fate | None]], size: str, turns: int
+    ) -> None:
+        for key, fate in calls:
+            self._submit(which, tenant, key, document(SIZES[size], key), fate)
         self._go_on(turns)
 
     @precondition(lambda self: any(request.key for request in self.world.requests))
