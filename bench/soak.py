@@ -77,17 +77,17 @@ class Soak:
         kind = self.chance.choices(("good", "again", "bad", "stranger", "huge"), (12, 2, 2, 1, 1))[0]
         key = str(uuid.uuid4()) if self.chance.random() < 0.5 else None
         end = self.chance.choices(("succeeded", "failed"), (4, 1))[0]
+        if kind == "again" and self.jobs:
+            job = self.chance.choice(list(self.jobs)[-20:])
+            owner, used, _ = self.jobs[job]
+            if used is not None:
+                await self._again(session, job, owner, used)
+                return
         spec = _spec(end, self.chance.choice((0, 0, 1, 2)))
         if kind == "bad":
             spec["resources"]["cpu"] = self.chance.choice(["NaN", "1 Gi", "-1", "٣", "1e400"])
         if kind == "huge":
             spec["resources"]["gpu"] = 3
-        if kind == "again" and self.jobs:
-            job = self.chance.choice(list(self.jobs)[-20:])
-            tenant, key, end = self.jobs[job]
-            if key is not None:
-                await self._again(session, job, tenant, key)
-                return
         sender = "nobody" if kind == "stranger" else tenant
         status, body = await self._post(session, sender, spec, key)
         expected = {
