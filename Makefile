@@ -22,8 +22,8 @@ export RUNWAY_POLICY ?= $(CURDIR)/config/policy.local.yaml
 # The local cluster brings its own kubectl; another cluster's is the one on the PATH.
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
-.PHONY: help setup check static test browser cluster-up cluster-down serve demo deploy-local undeploy-local bench format \
-	requirements terraform-tools
+.PHONY: help setup check static test browser cluster-up cluster-down serve demo deploy-local undeploy-local bench soak \
+	simulate format requirements terraform-tools
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s "$$(printf '\t')"
@@ -100,8 +100,14 @@ deploy-local: $(READY) cluster-up ## Runway in the local cluster, under its own 
 undeploy-local: $(READY) ## take it away again
 	@$(BIN)/python -m deploy down
 
-bench: $(READY) cluster-up ## the measurements of docs/performance.md, each beside its baseline
-	@$(BIN)/python -m bench
+bench: $(READY) cluster-up ## the measurements of docs/performance.md, each beside its baseline; PARTS="submit history": only those
+	@$(BIN)/python -m bench $(PARTS)
+
+soak: $(READY) cluster-up ## an hour of mixed load with faults: nothing may grow, leak or be decided wrongly; MINUTES=5
+	@$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),60)
+
+simulate: $(READY) cluster-up ## 20,000 jobs on a thousand SIMULATED nodes; JOBS=2000
+	@$(BIN)/python -m bench.simulate --jobs $(or $(JOBS),20000)
 
 format: $(READY) ## format and fix what can be fixed
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

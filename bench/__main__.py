@@ -1,61 +1,137 @@
-"""`make bench`: run every measurement on the local cluster, print it, and write it into docs/performance.md."""
+"""`make bench`: run measurements, print them, and write them into docs/performance.md. All of them, or those named."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from bench import report
+from bench.history import history
 from bench.kubernetes import ApiServer, delete_namespace
-from bench.process import ROOT, URL, frozen, render_tenants, runway
+from bench.overload import overload
+from bench.process import URL, frozen, render_tenants, runway
 from bench.release import release
 from bench.restart import fill, restart, starts, time_list
-from bench.submit import submit_pairs
+from bench.stages import stages
+from bench.submit import middle, runway_target, submit_pairs
 from bench.takeover import takeovers
 from localcluster.cluster import LocalCluster
 
 QUIET = ("kube-controller-manager", "kube-scheduler")
 """Frozen where only creates are measured, so that a created Job costs nothing but its create."""
+Parts = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """How much of each is measured, and where."""
+
+    cluster: LocalCluster
+    requests: int
+    rounds: int
+    histories: list[int]
+    jobs: int
+    samples: int
+
+    @property
+    def api(self) -> ApiServer:
+        """The local cluster's API server."""
+        return ApiServer.from_kubeconfig(self.cluster.kubeconfig)
+
+    def submit(self) -> Parts:
+        """Submissions beside raw creates, and at twice what can be borne. About 2 minutes."""
+        with frozen(self.cluster, *QUIET), runway(self.cluster):
+            pairs = asyncio.run(submit_pairs(self.api, URL, self.requests, self.rounds))
+            sustainable = middle(one.per_second for one in pairs[-1].runway)
+            # A little over twice as many waiting callers as may wait: long enough for a queue to show.
+            found = asyncio.run(overload(runway_target(URL), sustainable, seconds=max(5.0, self.requests / 200)))
+        return {"submit": report.submit(pairs), "overload": report.overload(found)}
+
+    def stages(self) -> Parts:
+        """Where the time of a submission goes. About half a minute."""
+        with frozen(self.cluster, *QUIET):
+            found = stages(self.cluster.kubeconfig, self.requests, report.IMAGES / "submit-flame.svg")
+        return {"stages": report.stages(found)}
+
+    def history(self) -> Parts:
+        """Memory, start, reads and changes with long histories. About 2 minutes; needs no cluster."""
+        found = [asyncio.run(history(jobs, reads=self.samples * 2, changes=self.samples)) for jobs in self.histories]
+        return {"history": report.history(found)}
+
+    def release(self) -> Parts:
+        """How long quota is held after the end. About 2 minutes."""
+        with runway(self.cluster):
+            found = [
+                asyncio.run(release(self.api, fails=fails, jobs=self.samples, at_once=10)) for fails in (True, False)
+            ]
+        return {"release": report.release(found)}
+
+    def restart(self) -> Parts:
+        """Starts with many Jobs on the real API server. About 2 minutes."""
+        without = starts(self.cluster, 3)
+        with frozen(self.cluster, *QUIET):
+            with runway(self.cluster):
+                asyncio.run(fill(self.api, self.jobs))
+            listing = asyncio.run(time_list(self.api))
+            found = restart(self.cluster, without, self.jobs, listing)
+        return {"restart": report.restart(found)}
+
+    def takeover(self) -> Parts:
+        """How long nobody writes when the writer is gone. About 3 minutes."""
+        return {"takeover": report.takeover(takeovers(self.cluster, max(1, self.samples // 40)))}
+
+
+WITHOUT_CLUSTER = {"history"}
 
 
 def main() -> None:
+    parts: dict[str, Callable[[Bench], Parts]] = {
+        "takeover": Bench.takeover,
+        "release": Bench.release,
+        "submit": Bench.submit,
+        "stages": Bench.stages,
+        "history": Bench.history,
+        "restart": Bench.restart,
+    }
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--requests", type=int, default=2000, help="submissions a run")
-    parser.add_argument("--releases", type=int, default=200, help="jobs whose release is timed, of each kind")
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all of them where none is named")
+    parser.add_argument("--requests", type=int, default=3000, help="submissions of a measurement")
+    parser.add_argument("--rounds", type=int, default=7, help="into which they are divided, raw and Runway in turn")
+    parser.add_argument("--histories", type=int, nargs="+", default=[1000, 10_000, 50_000], help="jobs that are found")
     parser.add_argument("--jobs", type=int, default=10_000, help="Jobs in the cluster at the restart")
-    parser.add_argument("--takeovers", type=int, default=5, help="takeovers of each kind")
+    parser.add_argument(
+        "--samples", type=int, default=200, help="releases of each kind, changes; a fortieth: takeovers"
+    )
     parser.add_argument("--no-write", action="store_true", help="leave docs/performance.md as it is")
     asked = parser.parse_args()
-    cluster = LocalCluster.default()
-    api = ApiServer.from_kubeconfig(cluster.kubeconfig)
-    render_tenants(cluster)
+    bench = Bench(LocalCluster.default(), asked.requests, asked.rounds, asked.histories, asked.jobs, asked.samples)
+    for name in asked.parts or parts:
+        found = _run(bench, name, parts[name])
+        if not asked.no_write:
+            report.write(found, _kubernetes(bench, name))
+            print(f"bench: {name} is written to {report.DOCUMENT.name}", flush=True)
+
+
+def _run(bench: Bench, name: str, part: Callable[[Bench], Parts]) -> Parts:
+    print(f"bench: {name}. {(part.__doc__ or '').strip()}", flush=True)
+    if name in WITHOUT_CLUSTER:
+        return part(bench)
+    render_tenants(bench.cluster)
     try:
-        without = starts(cluster, 3)
-        handed_over = takeovers(cluster, asked.takeovers)
-        with runway(cluster):
-            releases = [
-                asyncio.run(release(api, fails=fails, jobs=asked.releases, at_once=10)) for fails in (True, False)
-            ]
-            with frozen(cluster, *QUIET):
-                pairs = asyncio.run(submit_pairs(api, URL, asked.requests))
-        asyncio.run(delete_namespace(api))
-        render_tenants(cluster)
-        with frozen(cluster, *QUIET):
-            with runway(cluster):
-                asyncio.run(fill(api, asked.jobs))
-            listing = asyncio.run(time_list(api))
-            again = restart(cluster, without, asked.jobs, listing)
+        return part(bench)
     finally:
         print("bench: removing what was made", flush=True)
-        asyncio.run(delete_namespace(api))
-    if not asked.no_write:
-        version = json.loads(cluster.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
-        report.write(
-            ROOT / "docs" / "performance.md",
-            report.Figures(pairs, releases, again, handed_over, asked.requests, version),
-        )
-        print("bench: written to docs/performance.md")
+        asyncio.run(delete_namespace(bench.api))
+
+
+def _kubernetes(bench: Bench, name: str) -> str:
+    if name in WITHOUT_CLUSTER:
+        return "a stand-in for the API server"
+    version = json.loads(bench.cluster.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
+    return f"Kubernetes {version}"
 
 
 main()

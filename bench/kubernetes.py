@@ -52,14 +52,14 @@ def _file(entry: dict[str, str], name: str, scratch: Path) -> str:
     return str(file)
 
 
-async def delete_namespace(api: ApiServer) -> None:
-    """Let Kubernetes remove everything the bench made."""
+async def delete_namespace(api: ApiServer, namespace: str = NAMESPACE) -> None:
+    """Let Kubernetes remove everything that was made there."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=api.tls)) as session:
-        async with session.delete(f"{api.url}/api/v1/namespaces/{NAMESPACE}") as answer:
+        async with session.delete(f"{api.url}/api/v1/namespaces/{namespace}") as answer:
             await answer.read()
         for _ in range(300):
-            async with session.get(f"{api.url}/api/v1/namespaces/{NAMESPACE}") as answer:
+            async with session.get(f"{api.url}/api/v1/namespaces/{namespace}") as answer:
                 if answer.status == 404:
                     return
             await asyncio.sleep(1)
-    raise RuntimeError(f"namespace {NAMESPACE} is still there after 5 minutes")
+    raise RuntimeError(f"namespace {namespace} is still there after 5 minutes")

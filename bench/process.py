@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,14 +25,22 @@ URL = f"http://127.0.0.1:{PORT}"
 class Process:
     """One Runway under the bench's policy. A context manager that starts and, if it still runs, ends it."""
 
-    def __init__(self, cluster: LocalCluster, instance: str = "bench", port: int = PORT) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        instance: str = "bench",
+        port: int = PORT,
+        command: list[str] | None = None,
+        policy: Path = POLICY,
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self._command = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--no-access-log"]
+        plain = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--no-access-log"]
+        self._command = command or plain
         self._environment = {
             **os.environ,
-            "RUNWAY_POLICY": str(POLICY),
+            "RUNWAY_POLICY": str(policy),
             "RUNWAY_INSTANCE": instance,
-            "KUBECONFIG": str(cluster.kubeconfig),
+            "KUBECONFIG": str(kubeconfig),
         }
 
     def __enter__(self) -> Self:
@@ -51,39 +58,58 @@ class Process:
         if self._process.poll() is None:
             self.end(signal.SIGTERM)
 
+    def tell(self, number: signal.Signals) -> None:
+        """Send this signal."""
+        self._process.send_signal(number)
+
     def end(self, number: signal.Signals) -> None:
         """Send this signal and wait until the process is gone."""
         self._process.send_signal(number)
         self._process.wait(timeout=30)
 
+    def cpu_seconds(self) -> float:
+        """CPU time that the process has used, its own and the kernel's for it."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> tuple[float, float]:
+        """Resident memory now and at most so far, in MB (10^6 bytes)."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmRSS", "VmHWM"))}
+        return sizes["VmRSS"] * 1024 / 1e6, sizes["VmHWM"] * 1024 / 1e6
+
     def wait_for(self, role: str) -> None:
-        """Wait until the process says that it is the writer, or a reader. Raises RuntimeError after a minute."""
-        deadline = time.monotonic() + 60
+        """Wait until the process says that it is the writer, or a reader. Raises RuntimeError after two minutes."""
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline and self._process.poll() is None:
             if self._role() == role:
                 return
             time.sleep(0.02)
-        raise RuntimeError(f"Runway at {self.url} did not become {role} within 60 s")
+        raise RuntimeError(f"Runway at {self.url} did not become {role} within 120 s")
+
+    def open_files(self) -> int:
+        """How many descriptors the process has open, connections included."""
+        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
 
     def _role(self) -> str | None:
         try:
             with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:  # noqa: S310 (our own loopback address)
                 return str(json.load(answer)["role"])
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:  # Not there yet, or too busy with its lists to answer.
             return None
 
 
 @contextlib.contextmanager
 def runway(cluster: LocalCluster) -> Iterator[float]:
     """A Runway that is ready to write; yields the seconds from its start until then."""
-    with Process(cluster) as process:
+    with Process(cluster.kubeconfig) as process:
         process.wait_for("writer")
         yield time.monotonic() - process.started
 
 
-def render_tenants(cluster: LocalCluster) -> None:
-    """Make the namespace of the bench's tenant."""
-    environment = {**os.environ, "RUNWAY_POLICY": str(POLICY)}
+def render_tenants(cluster: LocalCluster, policy: Path = POLICY) -> None:
+    """Make the namespaces of a policy's tenants."""
+    environment = {**os.environ, "RUNWAY_POLICY": str(policy)}
     command = [str(Path(sys.executable).parent / "runway"), "tenants", "render"]
     rendered = subprocess.run(command, env=environment, check=True, capture_output=True)
     cluster.kubectl("apply", "-f", "-", stdin=rendered.stdout.decode())

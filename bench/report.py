@@ -1,87 +1,189 @@
-"""Write what was measured into docs/performance.md, each table between its own two marks."""
+"""Write what was measured into docs/performance.md, each part between its own two marks, and draw its plots."""
 
 from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench import plot
+from bench.history import ROUNDS, History
+from bench.load import Measured
+from bench.overload import Overload
+from bench.process import ROOT
 from bench.release import Release
 from bench.restart import Restart
-from bench.submit import Pair
+from bench.stages import Stages
+from bench.submit import Pair, middle
 from bench.takeover import Takeover
 
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Everything one run of the bench has measured."""
-
-    pairs: list[Pair]
-    releases: list[Release]
-    restart: Restart
-    takeovers: list[Takeover]
-    requests: int
-    kubernetes: str
+DOCUMENT = ROOT / "docs" / "performance.md"
+IMAGES = ROOT / "docs" / "images"
 
 
-def write(document: Path, figures: Figures) -> None:
-    """Replace the measured parts of the document. Raises ValueError where a mark is missing."""
+def write(parts: Mapping[str, str], kubernetes: str, document: Path = DOCUMENT) -> None:
+    """Replace these parts of the document. Raises ValueError where a mark is missing."""
     text = document.read_text()
-    parts = {
-        "environment": _environment(figures),
-        "submit": _submit(figures.pairs),
-        "release": _release(figures.releases),
-        "restart": _restart(figures.restart),
-        "takeover": _takeover(figures.takeovers),
-    }
+    measured = (
+        f"Measured on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} shared cores, Linux {platform.release()}, "
+        f"Python {platform.python_version()}, {kubernetes}."
+    )
     for name, part in parts.items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         head, found, rest = text.partition(begin)
         _, closed, tail = rest.partition(end)
         if not (found and closed):
             raise ValueError(f"{document} has lost its marks {begin} and {end}")
-        text = f"{head}{begin}\n\n{part}\n\n{end}{tail}"
+        text = f"{head}{begin}\n\n{part}\n\n{measured}\n\n{end}{tail}"
     document.write_text(text)
 
 
-def _environment(figures: Figures) -> str:
-    return (
-        f"Measured on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} shared cores, Linux {platform.release()}, "
-        f"Python {platform.python_version()},\nKubernetes {figures.kubernetes}; "
-        f"{figures.requests} submissions a run (a quarter of that at concurrency 1), the better of two runs of each."
-    )
-
-
-def _submit(pairs: list[Pair]) -> str:
-    head = "| at once | raw | p50 ms | p99 ms | Runway | p50 ms | p99 ms | throughput, of raw | p50, of raw |"
+def submit(pairs: list[Pair]) -> str:
+    """Raw creates and submissions beside each other."""
+    names = [str(pair.concurrency) for pair in pairs]
+    series = {
+        "raw creates": [middle(one.per_second for one in pair.raw) for pair in pairs],
+        "Runway": [middle(one.per_second for one in pair.runway) for pair in pairs],
+    }
+    plot.bars(IMAGES / "submit-throughput.svg", "Jobs created, by requests at once", "per second", names, series)
+    columns = ("at once", "raw", "p50 ms", "p99 ms", "Runway", "p50 ms", "p99 ms", "throughput, of raw", "p50, of raw")
     rows = [
-        f"| {pair.concurrency} "
-        f"| {pair.raw.per_second:.0f}/s | {pair.raw.p50:.2f} | {pair.raw.p99:.2f} "
-        f"| {pair.runway.per_second:.0f}/s | {pair.runway.p50:.2f} | {pair.runway.p99:.2f} "
-        f"| {pair.runway.per_second / pair.raw.per_second:.2f} | {pair.runway.p50 / pair.raw.p50:.2f} |"
+        (
+            str(pair.concurrency),
+            *_measured(pair.raw),
+            *_measured(pair.runway),
+            _spread(pair, lambda one: one.per_second),
+            _spread(pair, lambda one: one.p50),
+        )
         for pair in pairs
     ]
-    return "\n".join([head, "| ---: " * 9 + "|", *rows])
-
-
-def _release(releases: list[Release]) -> str:
-    head = ["| from | samples | p50 ms | p99 ms |", "| --- | ---: | ---: | ---: |"]
-    return "\n".join(head + [f"| {one.what} | {one.samples} | {one.p50:.1f} | {one.p99:.1f} |" for one in releases])
-
-
-def _restart(one: Restart) -> str:
-    return "\n".join(
-        [
-            "| Jobs in the cluster | from start until it may write | with none | fetching the list alone |",
-            "| ---: | ---: | ---: | ---: |",
-            f"| {one.jobs} | {one.seconds:.2f} s | {one.seconds_without_jobs:.2f} s | {one.list_seconds:.2f} s |",
-        ]
+    rounds = len(pairs[0].raw)
+    return (
+        _table(columns, rows)
+        + f"\n\nMedians of {rounds} rounds of each, in turn; of the ratios also the lowest and the highest round.\n\n"
+        + "![Jobs created per second](images/submit-throughput.svg)"
     )
 
 
-def _takeover(takeovers: list[Takeover]) -> str:
-    head = ["| the writer | samples | shortest | longest |", "| --- | ---: | ---: | ---: |"]
-    rows = [f"| {one.how} | {one.samples} | {one.shortest:.1f} s | {one.longest:.1f} s |" for one in takeovers]
-    return "\n".join(head + rows)
+def overload(one: Overload) -> str:
+    """What was taken and refused at twice the sustainable load."""
+    refused = sum(number for status, number in one.statuses.items() if status != 201)
+    by_status = ", ".join(f"{status}: {number}" for status, number in sorted(one.statuses.items()) if status != 201)
+    rows = [
+        ("accepted", f"{one.statuses.get(201, 0)}", f"{one.accepted.p50:.0f}", f"{one.accepted.p99:.0f}"),
+        (f"refused ({by_status or 'none'})", str(refused), *_took_or_none(one)),
+    ]
+    return (
+        f"{one.rate:.0f} submissions/s for {one.seconds:.0f} s, twice the {one.sustainable:.0f}/s with 32 at once just "
+        f"before; {one.accepted_per_second:.0f}/s were accepted.\n\n"
+        + _table(("answer", "number", "p50 ms", "p99 ms"), rows)
+    )
+
+
+def stages(one: Stages) -> str:
+    """The in-process share and where the CPU time goes."""
+    whole = sum(one.cpu.values())
+    rows = [(stage, f"{spent:.3f}", f"{spent / whole:.0%}") for stage, spent in one.cpu.items()]
+    rows.append(("all", f"{whole:.3f}", "100%"))
+    return (
+        f"In process, that is without the wait for the API server's answer, a submission takes {one.in_process:.2f} ms "
+        f"on the mean of {one.submissions}, one at a time. CPU time of the process by stage, for one submission and "
+        f"what the watch tells of it:\n\n"
+        + _table(("stage", "CPU ms", "share"), rows)
+        + "\n\n![Flame graph of a submission](images/submit-flame.svg)"
+    )
+
+
+def history(found: list[History]) -> str:
+    """What grows with the number of jobs, and what does not."""
+    base = found[0]
+    columns = (
+        "jobs, each with a pod",
+        "ready after",
+        "list alone",
+        "resident",
+        "at most",
+        *base.reads,
+        "change shown after",
+    )
+    rows = [
+        (
+            f"{one.jobs:,}",
+            f"{one.ready:.2f} s",
+            f"{one.fetched:.2f} s",
+            f"{one.memory:.0f} MB",
+            f"{one.peak:.0f} MB",
+            *(f"{took.p50:.1f} / {took.p99:.1f}" for took in (*one.reads.values(), one.shown)),
+        )
+        for one in found
+    ]
+    last = found[-1]
+    ratios = [f"{what} {last.reads[what].p99 / took.p99:.2f}" for what, took in base.reads.items()]
+    places = [one.jobs for one in found]
+    plot.lines(
+        IMAGES / "memory.svg",
+        "Resident memory",
+        "MB",
+        places,
+        {"Runway": [one.memory for one in found]},
+        "jobs, each with a pod",
+    )
+    plot.lines(
+        IMAGES / "reads.svg",
+        "Reads, p99",
+        "ms",
+        places,
+        {what: [one.reads[what].p99 for one in found] for what in base.reads},
+        "jobs, each with a pod",
+    )
+    return (
+        _table(columns, rows)
+        + f"\n\nReads and changes: p50 / p99 in ms, of the reads the medians of {ROUNDS} rounds. "
+        + f"p99 with {last.jobs:,} jobs, of that with {base.jobs:,}: "
+        + ", ".join(ratios)
+        + f", change shown {last.shown.p99 / base.shown.p99:.2f}.\n\n"
+        + "![Resident memory by number of jobs](images/memory.svg)\n![Reads by number of jobs](images/reads.svg)"
+    )
+
+
+def release(releases: list[Release]) -> str:
+    """How long quota is held after the end."""
+    rows = [(one.what, str(one.samples), f"{one.p50:.1f}", f"{one.p99:.1f}") for one in releases]
+    return _table(("from", "samples", "p50 ms", "p99 ms"), rows)
+
+
+def restart(one: Restart) -> str:
+    """Starts on the real API server."""
+    columns = ("Jobs in the cluster", "from start until it may write", "with none", "fetching the list alone")
+    times = (one.seconds, one.seconds_without_jobs, one.list_seconds)
+    return _table(columns, [(f"{one.jobs:,}", *(f"{seconds:.2f} s" for seconds in times))])
+
+
+def takeover(takeovers: list[Takeover]) -> str:
+    """How long nobody writes."""
+    rows = [(one.how, str(one.samples), f"{one.shortest:.1f} s", f"{one.longest:.1f} s") for one in takeovers]
+    return _table(("the writer", "samples", "shortest", "longest"), rows)
+
+
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    head = [f"| {' | '.join(columns)} |", "| --- " + "| ---: " * (len(columns) - 1) + "|"]
+    return "\n".join(head + [f"| {' | '.join(row)} |" for row in rows])
+
+
+def _measured(runs: list[Measured]) -> tuple[str, str, str]:
+    return (
+        f"{middle(one.per_second for one in runs):.0f}/s",
+        f"{middle(one.p50 for one in runs):.2f}",
+        f"{middle(one.p99 for one in runs):.2f}",
+    )
+
+
+def _spread(pair: Pair, of: Callable[[Measured], float]) -> str:
+    ratios = pair.ratios(of)
+    return f"{middle(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+
+def _took_or_none(one: Overload) -> tuple[str, str]:
+    return ("-", "-") if one.refused is None else (f"{one.refused.p50:.0f}", f"{one.refused.p99:.0f}")

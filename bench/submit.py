@@ -7,7 +7,9 @@ workers sends the same number of requests; both Jobs are alike in size, since th
 from __future__ import annotations
 
 import json
+import statistics
 import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,41 +31,58 @@ SPEC: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The same load on the API server and on Runway."""
+    """The same load on the API server and on Runway, in rounds, the two in turn."""
 
     concurrency: int
-    raw: Measured
-    runway: Measured
+    raw: list[Measured]
+    runway: list[Measured]
+
+    def ratios(self, of: Callable[[Measured], float]) -> list[float]:
+        """Runway's figure over the raw one, round by round, smallest first."""
+        return sorted(of(runway) / of(raw) for raw, runway in zip(self.raw, self.runway, strict=True))
 
 
-async def submit_pairs(api: ApiServer, runway_url: str, requests: int) -> list[Pair]:
-    """Measure at each concurrency: raw, Runway, raw, Runway; the better of the two runs of each counts.
+def middle(figures: Iterable[float]) -> float:
+    """The median."""
+    return statistics.median(figures)
 
-    Two runs in turn, since a shared machine slows down for seconds at a time, and would slow only one of the two.
+
+async def submit_pairs(api: ApiServer, runway_url: str, requests: int, rounds: int) -> list[Pair]:
+    """Measure at each concurrency: raw, Runway, raw, Runway and so on.
+
+    In turn and in short rounds, since a shared machine slows down for seconds at a time, and would slow only one of the
+    two; the median of the rounds' ratios leaves such a round out.
     """
-    raw = await _raw_target(api, runway_url)
-    runway = Target(
-        f"{runway_url}/v1/jobs", {"Content-Type": "application/json", "X-Tenant-ID": "bench"}, lambda: _body(SPEC)
-    )
-    await measure(runway, 50, 8)
-    await measure(raw, 50, 8)
+    raw, runway = await raw_target(api, runway_url), runway_target(runway_url)
+    for target in (runway, raw):
+        await measure(target, 100, 8)
     pairs = []
     for concurrency in CONCURRENCIES:
-        count = max(100, requests // 4) if concurrency == 1 else requests
-        runs = [(await measure(raw, count, concurrency), await measure(runway, count, concurrency)) for _ in range(2)]
-        best_raw = max((run[0] for run in runs), key=lambda measured: measured.per_second)
-        best_runway = max((run[1] for run in runs), key=lambda measured: measured.per_second)
-        pairs.append(Pair(concurrency, best_raw, best_runway))
+        count = max(50, (requests // 4 if concurrency == 1 else requests) // rounds)
+        pair = Pair(concurrency, [], [])
+        for _ in range(rounds):
+            pair.raw.append(await measure(raw, count, concurrency))
+            pair.runway.append(await measure(runway, count, concurrency))
+        pairs.append(pair)
+        rates, p50s = pair.ratios(lambda one: one.per_second), pair.ratios(lambda one: one.p50)
         print(
-            f"submit, {concurrency:2d} at once: raw {best_raw.per_second:6.0f}/s p50 {best_raw.p50:6.2f} ms; "
-            f"Runway {best_runway.per_second:6.0f}/s p50 {best_runway.p50:6.2f} ms; "
-            f"{best_runway.per_second / best_raw.per_second:.2f} of raw",
+            f"submit, {concurrency:2d} at once: raw {middle(one.per_second for one in pair.raw):.0f}/s "
+            f"p50 {middle(one.p50 for one in pair.raw):.2f} ms; "
+            f"Runway {middle(one.per_second for one in pair.runway):.0f}/s "
+            f"p50 {middle(one.p50 for one in pair.runway):.2f} ms; throughput {middle(rates):.2f} of raw "
+            f"({rates[0]:.2f} to {rates[-1]:.2f}), p50 {middle(p50s):.2f} of raw ({p50s[0]:.2f} to {p50s[-1]:.2f})",
             flush=True,
         )
     return pairs
 
 
-async def _raw_target(api: ApiServer, runway_url: str) -> Target:
+def runway_target(url: str) -> Target:
+    """Submissions to Runway."""
+    headers = {"Content-Type": "application/json", "X-Tenant-ID": "bench"}
+    return Target(f"{url}/v1/jobs", headers, lambda: json.dumps(SPEC).encode())
+
+
+async def raw_target(api: ApiServer, runway_url: str) -> Target:
     """Creates of the very manifest that Runway renders, each under a name of its own."""
     async with (
         aiohttp.ClientSession() as session,
@@ -79,7 +98,3 @@ async def _raw_target(api: ApiServer, runway_url: str) -> Target:
 
     url = f"{api.url}/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
     return Target(url, {"Content-Type": "application/json"}, body, api.tls)
-
-
-def _body(spec: dict[str, Any]) -> bytes:
-    return json.dumps(spec).encode()

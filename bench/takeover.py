@@ -31,10 +31,10 @@ def takeovers(cluster: LocalCluster, samples: int) -> list[Takeover]:
 
 
 def _one(cluster: LocalCluster, number: signal.Signals) -> float:
-    with Process(cluster, instance="bench-a", port=8018) as first:
+    with Process(cluster.kubeconfig, instance="bench-a", port=8018) as first:
         first.wait_for("writer")
         # Started only now: of two at once, either could become the writer.
-        with Process(cluster, instance="bench-b", port=8019) as second:
+        with Process(cluster.kubeconfig, instance="bench-b", port=8019) as second:
             second.wait_for("reader")
             first.end(number)
             ended = time.monotonic()

@@ -3,7 +3,7 @@
 import hashlib
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from localcluster import files, paths, processes, waiting
@@ -66,6 +66,10 @@ class Component:
     def why_not_healthy(self) -> str | None:
         """None when it runs and answers, else the reason."""
         return self._spec.why_not_healthy() if self.process else "not running"
+
+    def with_options(self, *options: str) -> "Component":
+        """The same component, started with these options too; of an option given twice the last counts."""
+        return Component(replace(self._spec, argv=(*self._spec.argv, *options)), self._checkout)
 
     def launch(self) -> None:
         """Start it, unless it runs, without waiting until it is healthy."""

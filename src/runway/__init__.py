@@ -1,3 +1,3 @@
 """Runway: the safe front door to one shared Kubernetes cluster."""
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"

@@ -23,6 +23,7 @@
         ├── JobNotFound          404 job_not_found
         ├── LogsNotReady         404 logs_not_ready          no container of the job has started yet
         ├── MethodNotAllowed     405 method_not_allowed
+        ├── BodyTooSlow          408 body_too_slow
         ├── IdempotencyConflict  409 idempotency_conflict
         ├── LogsGone             410 logs_gone               the pod is gone; the kept excerpt comes along
         ├── BodyTooLarge         413 body_too_large
@@ -192,6 +193,10 @@ class IdempotencyConflict(PublicError):
 
 class LogsGone(PublicError):
     status, code, title = 410, "logs_gone", "The pod is gone, and its log with it"
+
+
+class BodyTooSlow(PublicError):
+    status, code, title = 408, "body_too_slow", "The request body did not arrive in time"
 
 
 class BodyTooLarge(PublicError):

@@ -21,8 +21,11 @@ _LOG_ALREADY_GONE: Final = "Error on reading termination message from logs"
 """What the kubelet writes in place of the last lines when it has removed the log of a deleted pod already."""
 
 
-class _Part(msgspec.Struct, frozen=True, rename="camel"):
-    """Fields that Kubernetes leaves out when they are empty have the empty value as their default."""
+class _Part(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """Fields that Kubernetes leaves out when they are empty have the empty value as their default.
+
+    What comes from JSON cannot hold itself, so the garbage collector need not look at it (`gc=False`).
+    """
 
 
 class Metadata(_Part, frozen=True):

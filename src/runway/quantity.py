@@ -10,8 +10,11 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 MAX_LENGTH = 32
+_remembered = lru_cache(maxsize=1024)
+"""Jobs are mostly of a few sizes, and each change of one asks for its quantities again. Faults are not remembered."""
 
 # ASCII digits only: `\d` also matches other scripts' digits, which Kubernetes refuses.
 GRAMMAR = re.compile(
@@ -35,6 +38,7 @@ _BINARY: dict[str, int] = {
 }
 
 
+@_remembered
 def parse_cpu(text: str) -> int:
     """CPU as milli-CPU: `"500m"` is 500, `"2"` is 2000.
 
@@ -47,6 +51,7 @@ def parse_cpu(text: str) -> int:
     return int(milli)
 
 
+@_remembered
 def parse_bytes(text: str) -> int:
     """Memory as bytes: `"64Mi"` is 67108864.
 
@@ -60,6 +65,7 @@ def parse_bytes(text: str) -> int:
     return int(amount)
 
 
+@_remembered
 def ceil_units(text: str, per_unit: int = 1) -> int:
     """A quantity in a Kubernetes object, in units of 1/`per_unit`, rounded up as the scheduler does.
 

@@ -91,3 +91,10 @@ def test_canonical_json_is_one_text_for_one_value() -> None:
 @given(specs())
 def test_canonical_json_is_read_back(admitted: JobSpec) -> None:
     assert json.loads(canonical_json(admitted.to_json())) == admitted.to_json()
+
+
+@given(specs())
+def test_canonical_json_is_the_text_that_hashes_on_existing_jobs_were_made_of(admitted: JobSpec) -> None:
+    """Another encoder with other escapes would turn every replay of a job from before into a conflict."""
+    document = admitted.to_json()
+    assert canonical_json(document) == json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

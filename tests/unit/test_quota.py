@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from runway.policy import Quota
 
 GIB = 1 << 30
 LIMIT = Quota.model_validate({"gpu": 2, "cpu": "16", "memory": "64Gi", "jobs": 5})
-NAMES = [item.name for item in fields(Amounts)]
+NAMES = list(Amounts.__struct_fields__)
 
 
 def ledger() -> Ledger:

@@ -12,8 +12,9 @@ That nothing can follow is proven in docs/architecture.md, "When quota is releas
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from runway.admission.quota import NOTHING, Amounts, Booking
 from runway.jobs.requests import requests_of
@@ -22,9 +23,11 @@ from runway.objects import Job, Pod, PodSpec
 
 def booking_of(job: Job | None, pods: Iterable[Pod], deleted: Iterable[Job] = ()) -> Booking | None:
     """What is held under this name; None when nothing is. `deleted` are Jobs whose pods may not all be known yet."""
-    pods = list(pods)
+    pods, deleted = list(pods), list(deleted)
     uid = None if job is None else job.metadata.uid
     live = [pod for pod in pods if not pod.ended]
+    if not live and not deleted and (job is None or _done(job, pods)):
+        return None  # By far the most of what is listed at a start.
     held: dict[str | None, Amounts] = {}
     for pod in live:
         held[pod.controller_uid] = held.get(pod.controller_uid, NOTHING) + _amounts(pod.spec)

@@ -1,10 +1,11 @@
-"""Limits of reads and of open streams, per tenant: one tenant's polling does not slow another's."""
+"""Limits of reads, open streams and submissions in progress: one tenant's haste does not slow another's."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from runway.admission.rate import RateLimiter
@@ -14,18 +15,25 @@ from runway.policy import Policy, Rate
 ANONYMOUS: Final = Rate(per_minute=6000, burst=600)
 """Reads without a tenant header, all of them together."""
 STREAM_RETRY_SECONDS: Final = 10
+SUBMISSIONS_PER_CALL: Final = 2
+"""Submissions in progress for each call to Kubernetes that may be: half of them speak to it, half are about to."""
+SUBMISSION_RETRY_SECONDS: Final = 1
 
 
 class Limits:
-    """The read buckets and stream counts of one process."""
+    """The read buckets, and the streams and submissions in progress, of one process."""
 
-    def __init__(self, policy: Policy, max_streams: int, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self, policy: Policy, max_streams: int, max_calls: int, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
         self._policy = policy
         self._max_streams = max_streams
+        self._max_submissions = max_calls * SUBMISSIONS_PER_CALL
         self._clock = clock
         self._reads: dict[str | None, RateLimiter] = {None: RateLimiter(ANONYMOUS)}
         self._reads |= {name: RateLimiter(tenant.rate.reads) for name, tenant in policy.tenants.items()}
         self.streams: Counter[str] = Counter()
+        self.submissions: Counter[str] = Counter()
 
     def take_read(self, tenant: str | None) -> None:
         """Take one read. Raises RateLimited with the seconds after which one will pass."""
@@ -48,3 +56,25 @@ class Limits:
     def close_stream(self, tenant: str) -> None:
         """One stream of this tenant has ended."""
         self.streams[tenant] -= 1
+
+    @contextmanager
+    def submitting(self, tenant: str) -> Iterator[None]:
+        """Count one more submission in progress meanwhile. Raises TooBusy at once where there are enough.
+
+        Without a bound each caller waits for all who came before, and at twice the load that can be borne all of them
+        wait in vain. No tenant may have more than half of it, so that none alone can shut the others out.
+        """
+        if self.submissions.total() >= self._max_submissions:
+            raise TooBusy(
+                f"{self._max_submissions} submissions are in progress already", retry_after=SUBMISSION_RETRY_SECONDS
+            )
+        if self.submissions[tenant] >= self._max_submissions // 2:
+            raise TooBusy(
+                f"tenant {tenant} has {self._max_submissions // 2} submissions in progress, as many as one tenant may",
+                retry_after=SUBMISSION_RETRY_SECONDS,
+            )
+        self.submissions[tenant] += 1
+        try:
+            yield
+        finally:
+            self.submissions[tenant] -= 1

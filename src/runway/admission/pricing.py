@@ -8,12 +8,11 @@ whoever takes which part. The weights say how dear the resources are against eac
 - 1 GPU is 220 units: what a g5.xlarge costs above an m6i.xlarge with the same vCPUs and memory (1.006 against 0.192 USD
   an hour, https://aws.amazon.com/ec2/pricing/on-demand/), in units of the latter.
 
-Money is `Decimal`, in USD, rounded to a millionth; exact fractions are kept until then.
+Money is `Decimal`, in USD, rounded to a millionth; whole numbers keep it exact until then.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -24,9 +23,10 @@ from runway.quantity import format_bytes, format_cpu
 
 CURRENCY = "USD"
 
-_PER_MILLI_CPU = Fraction(9, 1000)
-_PER_BYTE = Fraction(1, 1024**3)
-_PER_GPU = Fraction(220)
+# Units for each milli-CPU, byte and GPU, all of them times 1000 x 2^30 so that they are whole.
+_PER_MILLI_CPU = 9 * 1024**3
+_PER_BYTE = 1000
+_PER_GPU = 220 * 1000 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,37 +54,38 @@ def price(pool_name: str, pool: Pool, resources: Resources, timeout_seconds: int
     The ceiling is `hourly` times the timeout, rounded up: the timeout is the whole life of the job, retries and waiting
     included, and a job holds its resources in one pod at a time. Only a grace period that runs out can add to it.
     """
-    total = _units(pool.cpu, pool.memory, pool.gpu)
     shares = [
         ("cpu", format_cpu(resources.cpu), _units(resources.cpu, 0, 0)),
         ("memory", format_bytes(resources.memory), _units(0, resources.memory, 0)),
         ("gpu", str(resources.gpu), _units(0, 0, resources.gpu)),
     ]
-    price_per_unit = Fraction(pool.hourly_usd) / total
-    hourly = _round(sum((units for _, _, units in shares), Fraction()) * price_per_unit)
-    amounts = _split(hourly, [units * price_per_unit for _, _, units in shares])
+    # So many units cost units * above / below millionths of a dollar.
+    above, below = pool.hourly_usd.as_integer_ratio()
+    above, below = above * 1_000_000, below * _units(pool.cpu, pool.memory, pool.gpu)
+    hourly = round(Fraction(sum(units for _, _, units in shares) * above, below))
+    amounts = _split(hourly, [divmod(units * above, below) for _, _, units in shares])
     lines = tuple(
-        CostLine(resource, quantity, amount)
+        CostLine(resource, quantity, _usd(amount))
         for (resource, quantity, units), amount in zip(shares, amounts, strict=True)
         if units
     )
-    ceiling = Decimal(math.ceil(Fraction(hourly) * timeout_seconds / 3600 * 1_000_000)).scaleb(-6)
-    return Price(f"{pool_name}/{pool.instance_type}@{pool.hourly_usd}", hourly, ceiling, lines)
+    ceiling = -(-hourly * timeout_seconds // 3600)
+    return Price(f"{pool_name}/{pool.instance_type}@{pool.hourly_usd}", _usd(hourly), _usd(ceiling), lines)
 
 
-def _units(cpu: int, memory: int, gpu: int) -> Fraction:
+def _units(cpu: int, memory: int, gpu: int) -> int:
     return cpu * _PER_MILLI_CPU + memory * _PER_BYTE + gpu * _PER_GPU
 
 
-def _round(amount: Fraction) -> Decimal:
-    return Decimal(round(amount * 1_000_000)).scaleb(-6)
+def _usd(millionths: int) -> Decimal:
+    return Decimal(millionths).scaleb(-6)
 
 
-def _split(total: Decimal, parts: list[Fraction]) -> list[Decimal]:
-    """Round each part so that their sum is `total`: what rounding leaves over goes where it was cut most."""
-    floors = [int(part * 1_000_000) for part in parts]
-    left = int(total.scaleb(6)) - sum(floors)
-    by_remainder = sorted(range(len(parts)), key=lambda i: floors[i] - parts[i] * 1_000_000)
-    for index in by_remainder[:left]:
-        floors[index] += 1
-    return [Decimal(floor).scaleb(-6) for floor in floors]
+def _split(total: int, parts: list[tuple[int, int]]) -> list[int]:
+    """Round each part, a whole number and a remainder, so that they add up to `total`: what rounding leaves over goes
+    where it was cut most."""
+    amounts = [whole for whole, _ in parts]
+    by_remainder = sorted(range(len(parts)), key=lambda i: -parts[i][1])
+    for index in by_remainder[: total - sum(amounts)]:
+        amounts[index] += 1
+    return amounts

@@ -9,8 +9,10 @@ under its name (`book`) is part of it, so a create whose Job the watch tells of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
+
+import msgspec
 
 from runway.errors import QuotaExceeded, Violation
 from runway.jobs.spec import Resources
@@ -18,9 +20,11 @@ from runway.policy import Quota
 from runway.quantity import format_bytes, format_cpu
 
 
-@dataclass(frozen=True, slots=True)
-class Amounts:
-    """Whole GPUs, milli-CPU, bytes of memory and jobs."""
+class Amounts(msgspec.Struct, frozen=True, gc=False):
+    """Whole GPUs, milli-CPU, bytes of memory and jobs.
+
+    Ten of these are made for each change of a job, and a Struct is made in a tenth of a frozen dataclass' time.
+    """
 
     gpu: int = 0
     cpu: int = 0
@@ -65,8 +69,7 @@ def amounts_of(resources: Resources) -> Amounts:
     return Amounts(resources.gpu, resources.cpu, resources.memory, 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Booking:
+class Booking(msgspec.Struct, frozen=True, gc=False):
     """What is held under one name, and how much of it only for pods that were told to end and have not.
 
     `own` is the part of the Job that has the name now. The rest is held by pods of others, of an earlier Job of this
@@ -153,7 +156,8 @@ class Ledger:
     def book(self, tenant: str, job_id: str, booking: Booking | None) -> None:
         """Take in what is observed to be held under a name; None when nothing is any more. It ends no reservation."""
         account = self.accounts[tenant]
-        self._set(account, job_id, booking, account.reservations.get(job_id))
+        if booking is not None or job_id in account.bookings:
+            self._set(account, job_id, booking, account.reservations.get(job_id))
 
     def held(self, tenant: str, job_id: str) -> Amounts:
         """What is booked under a name now; reservations are not part of it."""
@@ -181,8 +185,7 @@ def _violations(limits: Amounts, taken: Amounts, request: Amounts, reservation: 
     """Where a reservation does not fit beside what others have taken, as far as this request is concerned."""
     show: dict[str, Callable[[int], str]] = {"gpu": str, "cpu": format_cpu, "memory": format_bytes, "jobs": str}
     found = []
-    for item in fields(Amounts):
-        name = item.name
+    for name in Amounts.__struct_fields__:
         asked, held, limit = getattr(request, name), getattr(taken, name), getattr(limits, name)
         if asked and held + getattr(reservation, name) > limit:
             free = max(0, limit - held)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from runway.cluster.connection import Answer, StreamRefused, Transport
+from runway.cluster.sharing import shared
 from runway.cluster.types import Change, Listing, Object, Status
 from runway.errors import Ambiguous, ClusterError, Expired, NotDone, ObjectExists, ObjectMissing, Refused, TooBusy
 from runway.objects import Event, Job, Lease, Node, Pod
@@ -108,7 +108,7 @@ class Kubernetes:
 
     async def create_job(self, namespace: str, manifest: Mapping[str, object]) -> Job:
         """Create a Job. Raises ObjectExists, Refused, NotDone or Ambiguous: only the last leaves it open."""
-        return _decode(_job, await self._call("create", "jobs", _jobs(namespace), body=_encode(manifest)))
+        return _decode_job(await self._call("create", "jobs", _jobs(namespace), body=_encode(manifest)))
 
     async def try_job(self, namespace: str, manifest: Mapping[str, object]) -> tuple[str, ...]:
         """Let the API server check a Job without keeping it; returns its warnings. Raises as `create_job` does.
@@ -121,14 +121,14 @@ class Kubernetes:
     async def read_job(self, namespace: str, name: str) -> Job | None:
         """The Job as Kubernetes has it now, or None where it has none by this name."""
         try:
-            return _decode(_job, await self._call("get", "jobs", f"{_jobs(namespace)}/{quote(name)}"))
+            return _decode_job(await self._call("get", "jobs", f"{_jobs(namespace)}/{quote(name)}"))
         except ObjectMissing:
             return None
 
     async def patch_job(self, namespace: str, name: str, patch: Mapping[str, object]) -> Job:
         """Merge a patch into a Job. Raises ObjectMissing where there is none."""
         path, content_type = f"{_jobs(namespace)}/{quote(name)}", "application/merge-patch+json"
-        return _decode(_job, await self._call("patch", "jobs", path, body=_encode(patch), content_type=content_type))
+        return _decode_job(await self._call("patch", "jobs", path, body=_encode(patch), content_type=content_type))
 
     async def ping(self, seconds: float) -> None:
         """Ask whether the API server answers at all within so many seconds."""
@@ -155,7 +155,7 @@ class Kubernetes:
         items: list[Object] = []
         while True:
             page = _decode(kind.listing, await self._call("list", kind.name, kind.path, query=query))
-            items.extend(page.items)
+            items.extend(map(shared, page.items))
             if not page.metadata.continue_:
                 return Listing(metadata=page.metadata, items=tuple(items))
             query["continue"] = page.metadata.continue_
@@ -177,9 +177,10 @@ class Kubernetes:
             async with aclosing(self._lines(kind.path, query)) as lines:
                 async for line in lines:
                     try:
-                        yield kind.change.decode(line)
+                        change = kind.change.decode(line)
                     except msgspec.DecodeError:
                         raise _watch_error(line) from None
+                    yield msgspec.structs.replace(change, object=shared(change.object))
 
     async def read_log(
         self,
@@ -259,7 +260,7 @@ class Kubernetes:
 
 
 def _encode(document: Mapping[str, object]) -> bytes:
-    return json.dumps(document, ensure_ascii=False).encode()
+    return msgspec.json.encode(document)
 
 
 def _decode(decoder: msgspec.json.Decoder[_Decoded], answer: Answer) -> _Decoded:
@@ -267,6 +268,10 @@ def _decode(decoder: msgspec.json.Decoder[_Decoded], answer: Answer) -> _Decoded
         return decoder.decode(answer.body)
     except msgspec.DecodeError as error:
         raise Ambiguous(f"the answer of Kubernetes could not be read: {error}") from error
+
+
+def _decode_job(answer: Answer) -> Job:
+    return shared(_decode(_job, answer))
 
 
 def _jobs(namespace: str) -> str:

@@ -102,7 +102,8 @@ class Connection:
             raise TooBusy("too many calls to Kubernetes are waiting for their turn")
         self._waiting += 1
         try:
-            await asyncio.wait_for(self._places.acquire(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._places.acquire()
         except TimeoutError:
             raise TooBusy("too many calls to Kubernetes are in progress") from None
         finally:

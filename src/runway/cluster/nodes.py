@@ -7,9 +7,9 @@ it is asked for, and remembered until the node or a pod on it changes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import structlog
 
 from runway.cluster.store import Key
@@ -22,8 +22,7 @@ log = structlog.get_logger()
 _KEEPS_PODS_AWAY: Final = frozenset({"NoSchedule", "NoExecute"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(msgspec.Struct, frozen=True, gc=False):
     node: str
     amounts: Requests
     key: Key | None

@@ -81,8 +81,8 @@ class Store:
 
     def _take_job(self, key: Key, job: Job) -> None:
         record = self._records.setdefault(key, Record())
-        if record.job is not None and version(job) < version(record.job):
-            return
+        if record.job is not None and version(job) <= version(record.job):
+            return  # A Job that Runway has just written comes a second time with the watch.
         if record.job is None:
             insort(self._order, (_created(job), key))
         elif record.job.metadata.uid != job.metadata.uid:
@@ -123,7 +123,7 @@ class Store:
         key = owner_of(pod)
         record = self._records.setdefault(key, Record())
         known = record.pods.get(pod.metadata.name)
-        if known is not None and version(pod) < version(known):
+        if known is not None and version(pod) <= version(known):
             return
         record.pods[pod.metadata.name] = pod if known is None else keeping(pod, known)
         self._changed(key)

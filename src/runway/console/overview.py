@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from heapq import nlargest
@@ -146,7 +146,7 @@ def holders_of(use: Services, tenant: str) -> tuple[list[Holder], int]:
 
 def bars_of(account: Account) -> tuple[Bar, ...]:
     """A bar for each resource."""
-    return tuple(_bar(account, item.name) for item in fields(Amounts))
+    return tuple(_bar(account, name) for name in Amounts.__struct_fields__)
 
 
 def _bar(account: Account, resource: str) -> Bar:

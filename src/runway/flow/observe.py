@@ -20,11 +20,11 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
+import msgspec
 import structlog
 
 from runway.admission.booking import booking_of, ended_at
@@ -53,8 +53,7 @@ DRIFT_GRACE_SECONDS: Final = 5.0
 """How far a watch may lag behind a list before the difference counts as drift."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Tally:
+class _Tally(msgspec.Struct, frozen=True, gc=False):
     """What a job adds to the sums that are kept per tenant."""
 
     state: State

@@ -147,6 +147,8 @@ class Submitter:
     async def _create(self, tenant: str, key: Key, passed: Passed) -> Submission:
         started = self._clock()
         manifest = self._manifest(tenant, key, passed)
+        self._took("build", started)
+        started = self._clock()
         try:
             job = await self._kubernetes.create_job(key.namespace, manifest)
         except ObjectExists:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 from fastapi import Request
 
-from runway.errors import BodyTooLarge, InvalidSpec, UnsupportedMediaType, Violation
+from runway.errors import BodyTooLarge, BodyTooSlow, InvalidSpec, UnsupportedMediaType, Violation
 from runway.jobs.spec import decode
 
+BODY_SECONDS: Final = 20.0
+"""How long a body may take to arrive: the largest one at 13 kB/s."""
 
-async def read_json(request: Request, limit: int) -> object:
-    """The JSON document a request carries. Raises UnsupportedMediaType, BodyTooLarge or InvalidSpec."""
+
+async def read_json(request: Request, limit: int, seconds: float = BODY_SECONDS) -> object:
+    """The JSON document a request carries. Raises UnsupportedMediaType, BodyTooLarge, BodyTooSlow, InvalidSpec."""
     media_type, _, parameters = ", ".join(request.headers.getlist("content-type")).partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
     if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8"):
         raise UnsupportedMediaType("send the job as application/json in UTF-8")
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMediaType("send the job as it is: a body that is compressed is not read")
-    body = await _read(request, limit)
+    try:
+        async with asyncio.timeout(seconds):
+            body = await _read(request, limit)
+    except TimeoutError:
+        raise BodyTooSlow(f"the request body did not arrive within {seconds:g} s") from None
     try:
         return decode(body)
     except ValueError as error:

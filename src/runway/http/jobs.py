@@ -17,6 +17,7 @@ from fastapi.responses import Response
 from runway.cluster.store import Key
 from runway.errors import (
     BodyTooLarge,
+    BodyTooSlow,
     IdempotencyConflict,
     InvalidParameter,
     InvalidSpec,
@@ -63,9 +64,9 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
             "description": "The first job again, with `Idempotent-Replay: true`; or a dry run's decision",
         },
         **responses(
-            TenantRequired, UnknownTenant, QuotaExceeded, IdempotencyConflict, BodyTooLarge, UnsupportedMediaType,
-            InvalidSpec, InvalidParameter, RateLimited, SubmissionsStopped, NotReady, NotLeader, KubernetesUnavailable,
-            OutcomeUnknown, TooBusy,
+            TenantRequired, UnknownTenant, QuotaExceeded, BodyTooSlow, IdempotencyConflict, BodyTooLarge,
+            UnsupportedMediaType, InvalidSpec, InvalidParameter, RateLimited, SubmissionsStopped, NotReady, NotLeader,
+            KubernetesUnavailable, OutcomeUnknown, TooBusy,
         ),
     },
 )  # fmt: skip
@@ -84,9 +85,11 @@ async def submit_job(
     use = services(request)
     key = _idempotency_key(request)
     document = await read_json(request, use.settings.max_body_bytes)
-    if dry_run:
-        return _json(await use.submitter.dry_run(tenant, document))
-    submission = await use.submitter.submit(tenant, document, key)
+    # Counted once the body is here: else callers that send theirs slowly could take all places.
+    with use.limits.submitting(tenant):
+        if dry_run:
+            return _json(await use.submitter.dry_run(tenant, document))
+        submission = await use.submitter.submit(tenant, document, key)
     headers = {"Location": f"/v1/jobs/{submission.view.id}"}
     if submission.replayed:
         return _json(submission.view, headers=headers | {"Idempotent-Replay": "true"})

@@ -189,12 +189,11 @@ def _tenant_quota(use: Services, tenant: str) -> TenantQuotaView:
 def _holders(use: Services, account: Account, namespace: str) -> list[HolderView]:
     holders = []
     for job_id, booking in account.bookings.items():
-        view = use.observer.view(Key(namespace, job_id))
         held = booking.amounts
         holders.append(
             HolderView(
                 job_id,
-                view.state if view else None,
+                use.observer.state(Key(namespace, job_id)),
                 held.gpu,
                 format_cpu(held.cpu),
                 format_bytes(held.memory),

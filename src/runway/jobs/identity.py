@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from typing import Final
+
+import msgspec
 
 from runway.jobs.spec import JobSpec
 
@@ -26,6 +27,8 @@ ANNOTATION_SPEC_HASH: Final = PREFIX + "spec-hash"
 
 MANAGED_BY: Final = "runway"
 JOB_ID: Final = re.compile(r"rw-[a-z2-7]{20}")
+
+_canonical = msgspec.json.Encoder(order="sorted")
 
 
 def job_id(tenant: str, key: str) -> str:
@@ -47,4 +50,4 @@ def spec_hash(spec: JobSpec) -> str:
 
 def canonical_json(document: object) -> str:
     """JSON with sorted keys and no spaces: one text for one value."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _canonical.encode(document).decode()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from runway.jobs.manifest import GPU_RESOURCE
 from runway.objects import Container, PodSpec
 from runway.quantity import ceil_units
 
 
-@dataclass(frozen=True, slots=True)
-class Requests:
+class Requests(msgspec.Struct, frozen=True, gc=False):
     """Whole GPUs, milli-CPU and bytes of memory."""
 
     gpu: int = 0

@@ -35,13 +35,15 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_active_cost_ceiling_usd": ("The most that jobs which are not over can cost", ("tenant",)),
     "runway_watch_age_seconds": ("Seconds since a watch last heard from Kubernetes", ("kind",)),
     "runway_record_lag_seconds": ("For how long the job has been over that has waited longest for its record", ()),
+    "runway_open_streams": ("Log and event streams that are open", ()),
+    "runway_tasks": ("Tasks of the event loop: without load a number that stays", ()),
     "runway_synced": ("1 once everything was listed", ()),
     "runway_is_writer": ("1 where this process may write", ()),
     "runway_submissions_stopped": ("1 while an operator has stopped all submissions", ()),
     "runway_tenant_info": ("Always 1: the namespace of each tenant", ("tenant", "namespace")),
 }
 """Read at the scrape: resources in GPUs, CPUs, bytes and jobs."""
-STAGES: Final = ("admit", "create", "total")
+STAGES: Final = ("admit", "build", "create", "total")
 """Of a submission."""
 
 

@@ -10,6 +10,7 @@ from runway.admission.gate import check
 from runway.admission.quota import amounts_of
 from runway.errors import (
     BodyTooLarge,
+    BodyTooSlow,
     IdempotencyConflict,
     InvalidParameter,
     InvalidSpec,
@@ -64,6 +65,7 @@ ADVICE: Final[dict[str, str]] = {
     "method_not_allowed": "use a method of the `Allow` header",
     "idempotency_conflict": "use a new key for another job, or the same body for the same job",
     "logs_gone": "read `excerpt`; the rest is where your logging keeps it",
+    "body_too_slow": "send it again, over a connection that carries it",
     "body_too_large": "send less: long command lines and files belong into the image or a store",
     "unsupported_media_type": "send `Content-Type: application/json`, in UTF-8 and not compressed",
     "rate_limited": "wait as long as `Retry-After` says; a try before that costs nothing",
@@ -102,6 +104,7 @@ def _errors() -> list[PublicError]:
                 "pod": CRASHED_JOB.attempts[-1].pod,
             },
         ),
+        BodyTooSlow("the request body did not arrive within 20 s"),
         BodyTooLarge("a request body may have at most 262144 bytes"),
         UnsupportedMediaType("send the job as application/json in UTF-8"),
         RateLimited(

@@ -1,0 +1,74 @@
+"""What happens at twice the load that Runway can bear: what it takes is quick still, and the rest is refused quickly.
+
+Requests come at a fixed rate, whether or not the ones before have been answered, as from many callers. The rate is
+twice what the run before has shown to be sustainable with 32 at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import aiohttp
+
+from bench.history import Took
+from bench.load import Target
+
+REFUSALS = (429, 503)
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """Answers by status, and how long the accepted and the refused took. `rate` and `accepted` are per second."""
+
+    sustainable: float
+    rate: float
+    seconds: float
+    statuses: dict[int, int]
+    accepted: Took
+    refused: Took | None
+
+    @property
+    def accepted_per_second(self) -> float:
+        """Submissions that were taken, per second of sending."""
+        return self.statuses.get(201, 0) / self.seconds
+
+
+async def overload(target: Target, sustainable: float, seconds: float) -> Overload:
+    """Send twice the sustainable load for so many seconds. Raises RuntimeError for an answer that is no refusal."""
+    rate = 2 * sustainable
+    statuses: Counter[int] = Counter()
+    accepted: list[float] = []
+    refused: list[float] = []
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
+
+        async def send() -> None:
+            began = time.perf_counter()
+            async with session.post(target.url, data=target.body(), headers=target.headers) as answer:
+                await answer.read()
+            took = time.perf_counter() - began
+            statuses[answer.status] += 1
+            (accepted if answer.status == 201 else refused).append(took)
+
+        async with asyncio.TaskGroup() as tasks:
+            begun, sent = time.perf_counter(), 0
+            while (passed := time.perf_counter() - begun) < seconds:
+                while sent < passed * rate:
+                    tasks.create_task(send())
+                    sent += 1
+                await asyncio.sleep(0.001)
+    if set(statuses) - {201, *REFUSALS}:
+        raise RuntimeError(f"overloaded, Runway answered {dict(statuses)}")
+    found = Overload(
+        sustainable, rate, seconds, dict(statuses), Took.of(accepted), Took.of(refused) if refused else None
+    )
+    print(
+        f"overload, {rate:.0f}/s for {seconds:.0f} s: {dict(statuses)}; accepted {found.accepted_per_second:.0f}/s, "
+        f"p50 {found.accepted.p50:.0f} ms, p99 {found.accepted.p99:.0f} ms"
+        + (f"; refused p50 {found.refused.p50:.0f} ms, p99 {found.refused.p99:.0f} ms" if found.refused else ""),
+        flush=True,
+    )
+    return found

@@ -1,0 +1,362 @@
+"""`python -m bench.soak --minutes 60`: mixed load with faults, and nothing that grows, leaks or is decided wrongly.
+
+On the real local cluster, its kubelet included. Submissions good and bad, repeated keys, reads, streams that are cut,
+cancels; meanwhile the API server is frozen and pods are deleted by hand. Finished jobs are kept for a minute, so that
+what is known stays the same in number, and memory with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import statistics
+import sys
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import yaml
+
+from bench import report
+from bench.audit import Audit, audit
+from bench.kubernetes import ApiServer, delete_namespace
+from bench.process import ROOT, Process, render_tenants
+from localcluster.cluster import LocalCluster
+
+POLICY = ROOT / "bench" / "soak.policy.yaml"
+TENANTS: dict[str, dict[str, Any]] = yaml.safe_load(POLICY.read_text())["tenants"]
+FREEZE_SECONDS = 4.0
+SETTLE_SECONDS = 180.0
+GROWTH = 1.10
+"""Memory in the last quarter may be this much of that in the second."""
+
+SCRIPTS = {"succeeded": "echo begun; sleep 2; echo done", "failed": "echo begun; sleep 1; exit 3"}
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What Runway says of itself, and the system of its process."""
+
+    at: float
+    resident_mb: float
+    files: int
+    tasks: int
+    streams: int
+    jobs: int
+
+
+@dataclass(slots=True)
+class Soak:
+    """The load, and what it has found. `wrong` is every answer that should not have been."""
+
+    url: str
+    chance: random.Random
+    answers: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    jobs: dict[str, tuple[str, str | None, str]] = field(default_factory=dict)
+    """By id: tenant, key, and the state it is to end in."""
+    states: list[State] = field(default_factory=list)
+    verdicts: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Jobs that are over, by the code of their failure or their state."""
+
+    def check(self, right: bool, what: str) -> None:
+        """Note a wrong answer."""
+        if not right:
+            self.wrong.append(what)
+
+    async def submit(self, session: aiohttp.ClientSession) -> None:
+        """A submission of one of the kinds, and whether its answer may be."""
+        tenant = self.chance.choice(list(TENANTS))
+        kind = self.chance.choices(("good", "again", "bad", "stranger", "huge"), (12, 2, 2, 1, 1))[0]
+        key = str(uuid.uuid4()) if self.chance.random() < 0.5 else None
+        end = self.chance.choices(("succeeded", "failed"), (4, 1))[0]
+        if kind == "again" and self.jobs:
+            job = self.chance.choice(list(self.jobs)[-20:])
+            owner, used, _ = self.jobs[job]
+            if used is not None:
+                await self._again(session, job, owner, used)
+                return
+        spec = _spec(end, self.chance.choice((0, 0, 1, 2)))
+        if kind == "bad":
+            spec["resources"]["cpu"] = self.chance.choice(["NaN", "1 Gi", "-1", "٣", "1e400"])
+        if kind == "huge":
+            spec["resources"]["gpu"] = 3
+        sender = "nobody" if kind == "stranger" else tenant
+        status, body = await self._post(session, sender, spec, key)
+        expected = {
+            "bad": ("422 invalid_spec",),
+            "stranger": ("403 unknown_tenant",),
+            "huge": ("403 quota_exceeded",),
+        }.get(kind, ("201", "403 quota_exceeded"))
+        said = str(status) if status < 400 else f"{status} {body.get('code')}"
+        self.check(said in expected or status in (429, 503), f"{kind} was answered {said}")
+        if status == 201:
+            self.check(body["id"] not in self.jobs, f"{body['id']} was new twice")
+            self.jobs[body["id"]] = (tenant, key, end)
+            if self.chance.random() < 0.1:
+                await self.cancel(session, body["id"])
+
+    async def _again(self, session: aiohttp.ClientSession, job: str, tenant: str, key: str) -> None:
+        async with session.get(f"{self.url}/v1/jobs/{job}", headers={"X-Tenant-ID": tenant}) as answer:
+            if answer.status != 200:
+                return
+            spec = (await answer.json())["spec"]
+        status, body = await self._post(session, tenant, {name: value for name, value in spec.items() if value}, key)
+        # The job may have been forgotten between the two, a minute after its end; then it is a new one.
+        self.check(status in (200, 201, 429, 503), f"a repeated submission was answered {status} {body.get('code')}")
+        self.check(status >= 400 or body["id"] == job, f"a repeated submission of {job} is {body.get('id')}")
+
+    async def _post(
+        self, session: aiohttp.ClientSession, tenant: str, spec: dict[str, Any], key: str | None
+    ) -> tuple[int, dict[str, Any]]:
+        headers = {"X-Tenant-ID": tenant} | ({"Idempotency-Key": key} if key else {})
+        async with session.post(f"{self.url}/v1/jobs", json=spec, headers=headers) as answer:
+            body: dict[str, Any] = await answer.json(content_type=None)
+        self.answers[f"submit {answer.status}"] += 1
+        return answer.status, body
+
+    async def cancel(self, session: aiohttp.ClientSession, job: str) -> None:
+        """Cancel at some moment of its life."""
+        await asyncio.sleep(self.chance.uniform(0, 4))
+        tenant, key, _ = self.jobs[job]
+        async with session.delete(f"{self.url}/v1/jobs/{job}", headers={"X-Tenant-ID": tenant}) as answer:
+            self.answers[f"cancel {answer.status}"] += 1
+            self.check(answer.status in (200, 202, 404, 503), f"a cancel was answered {answer.status}")
+        if answer.status < 500:
+            self.jobs[job] = (tenant, key, "any")
+
+    async def read(self, session: aiohttp.ClientSession) -> None:
+        """One of the reads."""
+        paths = ["/v1/jobs?limit=50", "/v1/quota", "/v1/policy", "/metrics", "/", "/jobs", "/readyz"]
+        if self.jobs:
+            job = self.chance.choice(list(self.jobs)[-50:])
+            paths += [f"/v1/jobs/{job}", f"/v1/jobs/{job}/usage", f"/jobs/{job}", f"/v1/jobs/{job}/logs"]
+        path = self.chance.choice(paths)
+        async with session.get(f"{self.url}{path}") as answer:
+            await answer.read()
+        self.answers[f"read {answer.status}"] += 1
+        self.check(answer.status < 500 or answer.status == 503, f"GET {path} was answered {answer.status}")
+
+    async def stream(self, session: aiohttp.ClientSession) -> None:
+        """Follow a log or the events of a job for a while; half of the readers go away in the middle."""
+        if not self.jobs:
+            return
+        job = self.chance.choice(list(self.jobs)[-10:])
+        path = self.chance.choice((f"/v1/jobs/{job}/events", f"/v1/jobs/{job}/logs?follow=true"))
+        patience = self.chance.choice((0.5, 15.0))
+        with contextlib.suppress(TimeoutError, aiohttp.ClientPayloadError):
+            async with asyncio.timeout(patience), session.get(f"{self.url}{path}") as answer:
+                self.answers[f"stream {answer.status}"] += 1
+                self.check(answer.status < 500 or answer.status == 503, f"GET {path} was answered {answer.status}")
+                async for _ in answer.content.iter_any():
+                    pass
+
+    async def compare(self, session: aiohttp.ClientSession) -> None:
+        """Hold the verdicts of jobs that are over against what they were made to do."""
+        async with session.get(f"{self.url}/v1/jobs?limit=200&state=succeeded&state=failed&state=cancelled") as answer:
+            views = (await answer.json())["jobs"] if answer.status == 200 else []
+        for view in views:
+            _, _, end = self.jobs.get(view["id"], ("", None, "any"))
+            code = view["failure"] and view["failure"]["code"]
+            # One whose pod was deleted by hand failed for that, whatever it would have done.
+            right = end in ("any", view["state"]) or code == "pod_deleted"
+            self.check(right, f"{view['id']} was to be {end} and is {view['state']} ({code})")
+            self.verdicts[str(code or view["state"])].add(view["id"])
+
+    async def observe(self, session: aiohttp.ClientSession, process: Process, began: float) -> None:
+        """Note how much there is of everything."""
+        async with session.get(f"{self.url}/metrics") as answer:
+            lines = [line for line in (await answer.text()).splitlines() if not line.startswith("#")]
+        values = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+        jobs = sum(value for name, value in values.items() if name.startswith("runway_jobs{"))
+        self.check(values["runway_internal_errors_total"] == 0, "Runway met a defect of its own")
+        self.states.append(
+            State(
+                at=time.monotonic() - began,
+                resident_mb=process.memory()[0],
+                files=process.open_files(),
+                tasks=int(values["runway_tasks"]),
+                streams=int(values["runway_open_streams"]),
+                jobs=int(jobs),
+            )
+        )
+
+
+def _spec(end: str, gpus: int) -> dict[str, Any]:
+    resources: dict[str, Any] = {"cpu": "50m", "memory": "32Mi"} | ({"gpu": gpus} if gpus else {})
+    return {
+        "image": "runway.local/busybox:1",
+        "command": ["sh", "-c", SCRIPTS[end]],
+        "resources": resources,
+        "timeout_seconds": 120,
+        "grace_period_seconds": 2,
+    }
+
+
+async def soak(cluster: LocalCluster, process: Process, seconds: float, seed: int) -> tuple[Soak, Audit]:
+    """Run the load for so long, then wait until all is over."""
+    found = Soak(process.url, random.Random(seed))  # noqa: S311 (a seed is wanted)
+    api, began = ApiServer.from_kubeconfig(cluster.kubeconfig), time.monotonic()
+    timeout, connector = aiohttp.ClientTimeout(total=30), aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session, audit(api) as told:
+
+        async def often(call: Callable[[], Awaitable[None]], pause: float) -> None:
+            while time.monotonic() - began < seconds:
+                await call()
+                await asyncio.sleep(found.chance.uniform(0.5, 1.5) * pause)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(3):
+                tasks.create_task(often(lambda: found.submit(session), 2.0))
+                tasks.create_task(often(lambda: found.stream(session), 0.5))
+                tasks.create_task(often(lambda: found.read(session), 0.1))
+            tasks.create_task(often(lambda: found.observe(session, process, began), 2.0))
+            tasks.create_task(often(lambda: found.compare(session), 5.0))
+            tasks.create_task(often(lambda: _freeze(cluster), 40.0))
+            tasks.create_task(often(lambda: _delete_a_pod(cluster), 20.0))
+        await _settled(found, session)
+        await found.observe(session, process, began)
+    return found, told
+
+
+async def _freeze(cluster: LocalCluster) -> None:
+    """The API server answers nothing for a while."""
+    await asyncio.sleep(10)
+    api_server = cluster.component("kube-apiserver")
+    api_server.freeze()
+    try:
+        await asyncio.sleep(FREEZE_SECONDS)
+    finally:
+        api_server.thaw()
+
+
+async def _delete_a_pod(cluster: LocalCluster) -> None:
+    selector = "app.kubernetes.io/managed-by=runway"
+    found = await asyncio.to_thread(
+        cluster.kubectl,
+        "get",
+        "pods",
+        "-A",
+        f"--selector={selector}",
+        "--field-selector=status.phase=Running",
+        "-o=json",
+    )
+    pods = json.loads(found)["items"]
+    if pods:
+        where = pods[0]["metadata"]
+        command = (
+            "delete",
+            "pod",
+            where["name"],
+            f"--namespace={where['namespace']}",
+            "--wait=false",
+            "--ignore-not-found",
+        )
+        await asyncio.to_thread(cluster.kubectl, *command)
+
+
+async def _settled(found: Soak, session: aiohttp.ClientSession) -> None:
+    """Wait until nothing is held or open. What is not so after `SETTLE_SECONDS` is wrong."""
+    deadline, held = time.monotonic() + SETTLE_SECONDS, "unknown"
+    while time.monotonic() < deadline:
+        async with session.get(f"{found.url}/v1/quota") as answer:
+            tenants = (await answer.json())["tenants"] if answer.status == 200 else None
+        if tenants is not None:
+            held = ", ".join(
+                f"{tenant['tenant']} {kind} {tenant[kind]}"
+                for tenant in tenants
+                for kind in ("used", "reserved")
+                if tenant[kind]["jobs"] or tenant[kind]["gpu"]
+            )
+            if not held:
+                return
+        await asyncio.sleep(1)
+    found.wrong.append(f"still held {SETTLE_SECONDS:.0f} s after the last submission: {held}")
+
+
+def judge(found: Soak, told: Audit, growth: float = GROWTH) -> list[str]:
+    """Everything that should not have been. A short run may still grow into its pools: it is allowed more `growth`."""
+    wrong = [*found.wrong]
+    for tenant, most in told.most_held().items():
+        limit = TENANTS[tenant]["quota"]["gpu"]
+        if most > limit:
+            wrong.append(f"tenant {tenant} held {most} GPUs of {limit}")
+    first, last = found.states[0], found.states[-1]
+    if last.streams:
+        wrong.append(f"{last.streams} streams are open at the end")
+    if last.tasks > first.tasks + 10:
+        wrong.append(f"{last.tasks} tasks at the end, {first.tasks} at the start")
+    if last.files > first.files + 80:
+        wrong.append(f"{last.files} files are open at the end, {first.files} at the start")
+    before, after = memory(found)
+    if after > before * growth:
+        wrong.append(f"memory grew from {before:.0f} to {after:.0f} MB")
+    return wrong
+
+
+def memory(found: Soak) -> tuple[float, float]:
+    """The medians of resident memory in the second and in the last quarter, in MB."""
+    quarter = len(found.states) // 4
+    second, last = found.states[quarter : 2 * quarter], found.states[3 * quarter :]
+    return statistics.median(one.resident_mb for one in second), statistics.median(one.resident_mb for one in last)
+
+
+def run(minutes: float, seed: int, growth: float = GROWTH) -> tuple[Soak, list[str]]:
+    """Start Runway on the local cluster, soak it, and take away what was made."""
+    cluster = LocalCluster.default()
+    render_tenants(cluster, POLICY)
+    try:
+        with Process(cluster.kubeconfig, "soak", policy=POLICY) as process:
+            process.wait_for("writer")
+            found, told = asyncio.run(soak(cluster, process, minutes * 60, seed))
+    finally:
+        asyncio.run(_remove(ApiServer.from_kubeconfig(cluster.kubeconfig)))
+    return found, judge(found, told, growth)
+
+
+async def _remove(api: ApiServer) -> None:
+    await asyncio.gather(*(delete_namespace(api, tenant["namespace"]) for tenant in TENANTS.values()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))  # noqa: S311 (any seed will do)
+    parser.add_argument("--no-write", action="store_true", help="leave docs/performance.md as it is")
+    asked = parser.parse_args()
+    print(f"soak: {asked.minutes:g} minutes, seed {asked.seed}", flush=True)
+    found, wrong = run(asked.minutes, asked.seed)
+    text = _text(found, asked.minutes, wrong)
+    print(text, *wrong, sep="\n")
+    if wrong:
+        sys.exit(1)
+    if not asked.no_write:
+        version = json.loads(LocalCluster.default().kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
+        report.write({"soak": text}, f"Kubernetes {version}")
+
+
+def _text(found: Soak, minutes: float, wrong: list[str]) -> str:
+    before, after = memory(found)
+    first, last = found.states[0], found.states[-1]
+    answers = ", ".join(f"{name}: {number}" for name, number in sorted(found.answers.items()))
+    verdicts = ", ".join(f"{name}: {len(ids)}" for name, ids in sorted(found.verdicts.items()))
+    return (
+        f"{minutes:g} minutes: {len(found.jobs)} jobs. Answers: {answers}. Verdicts: {verdicts}. "
+        f"Wrong: {len(wrong)}.\n\n"
+        "| | at the start | at the end |\n| --- | ---: | ---: |\n"
+        f"| resident MB, median of the second and of the last quarter | {before:.0f} | {after:.0f} |\n"
+        f"| tasks | {first.tasks} | {last.tasks} |\n"
+        f"| open files | {first.files} | {last.files} |\n"
+        f"| open streams | {first.streams} | {last.streams} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
