@@ -236,11 +236,15 @@ def test_what_the_runbooks_look_at_can_be_looked_at(stage: Stage, deployed: Depl
     }
     lines, faults = looks(), []
     for line in lines:
+        # Here the Lease is kept where every Runway of this cluster looks for it.
+        line = line.replace("-n runway get lease", f"-n {LEASE_NAMESPACE} get lease")
         for word, value in words.items():
             line = re.sub(rf"(?<![A-Z:_$]){word}(?![A-Z:_])", value, line)
         done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=60)
         complaints = [
-            said for said in done.stderr.splitlines() if not said.startswith(("Warning:", "No resources found"))
+            said
+            for said in done.stderr.splitlines()
+            if not said.startswith(("Warning:", "No resources found", "No jobs"))
         ]
         faults += [f"{line}: {said}" for said in complaints]
     assert faults == []
