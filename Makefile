@@ -22,8 +22,8 @@ export RUNWAY_POLICY ?= $(CURDIR)/config/policy.local.yaml
 # The local cluster brings its own kubectl; another cluster's is the one on the PATH.
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
-.PHONY: help setup check static test browser cluster-up cluster-down serve demo deploy-local undeploy-local bench soak \
-	simulate format requirements terraform-tools
+.PHONY: help setup check static types secrets unit http http-waiting test browser cluster-up cluster-down serve demo \
+	deploy-local undeploy-local bench soak simulate format requirements terraform-tools
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s "$$(printf '\t')"
@@ -40,19 +40,32 @@ $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml | $(UV)
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-# The same requests each time; tests/fuzz/test_fuzzed.py, which takes as long as it is given, is part of `make test`.
-FUZZ_SHORT := tests/fuzz/test_every_call.py tests/fuzz/test_malformed.py
+# Its parts need little of each other and some mostly wait, so they run side by side; each shows its output when it is done.
+check: $(READY) ## format, lint, types, import layers, fast tests, secrets: under a minute
+	@$(MAKE) --no-print-directory --jobs --output-sync=target types secrets unit http http-waiting
 
-check: static ## format, lint, types, import layers, fast tests, secrets: under a minute
-	@mkdir -p .local; $(BIN)/pytest -q tests/http $(FUZZ_SHORT) > .local/http.log 2>&1 & http=$$!; \
-	failed=0; $(BIN)/pytest -q tests/unit || failed=1; wait $$http || failed=1; cat .local/http.log; exit $$failed
+static: types secrets
 
-static: $(READY)
+types: $(READY)
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && echo "format, lint: ok"
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache | tail -n 2
 	@$(BIN)/deptry . 2>&1 | tail -n 1
+
+secrets: $(READY)
 	@git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline && echo "secrets: none"
+
+# The tests that sit out the pauses of the resync and of the record.
+WAITING := tests/http/test_exact.py tests/http/test_keep.py
+
+unit: $(READY)
+	@$(BIN)/pytest -q tests/unit
+
+http: $(READY)
+	@$(BIN)/pytest -q tests/http $(WAITING:%=--ignore=%)
+
+http-waiting: $(READY)
+	@$(BIN)/pytest -q $(WAITING)
 
 # What needs no cluster is tested beside what does, which mostly waits, and at a lower priority. The recovery tests, which
 # kill and rebuild the local cluster, come last (tests/cluster/conftest.py).

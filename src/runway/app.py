@@ -106,10 +106,10 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         lifespan=lifespan,
         # A redirect would send a caller, and its tenant header, to wherever the Host header points.
         redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,
     )
+    # The routes as they are: `include_router` would make each anew for this app, models of its answers and all.
     for router in (jobs.router, logs.router, events.router, usage.router, platform.router):
-        app.include_router(router)
+        app.router.routes.extend(router.routes)
     problems.install(app)
     describe(app)
     console.install(app)

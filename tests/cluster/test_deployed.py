@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -209,6 +212,50 @@ def test_it_may_do_nothing_but_what_is_listed(kubernetes: Kubectl) -> None:
     assert rules(kubernetes, LEASE_NAMESPACE) == everywhere | lease
     for namespace in ("kube-system", NAMESPACE):
         assert rules(kubernetes, namespace) == everywhere
+
+
+ELSEWHERE = {
+    "port-forward": "the test has its own way to the pod",
+    "127.0.0.1:8000": "the same",
+    "top pod": "needs a metrics server",
+    "cluster-autoscaler": "is only on EKS",
+}
+"""Lines of runbooks that are not run here, by what they hold."""
+
+
+def test_what_the_runbooks_look_at_can_be_looked_at(stage: Stage, deployed: Deployed, kubeconfig: Path) -> None:
+    """Each line of their blocks as it stands, but for words in capitals. What it finds is the operator's to judge."""
+    job = stage.until_over(stage.submit("vision", shell("echo hello; exit 3"))["id"])
+    pod, node = job["attempts"][0]["pod"], job["attempts"][0]["node"]
+    words = {"TENANT": "vision", "NAMESPACE": "runway-vision", "NODE": node, "POD": pod, "ID": job["id"]}
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{Path(find_kubectl()).parent}:{os.environ['PATH']}",
+        "HOME": os.environ.get("HOME", "/"),
+        "KUBECONFIG": str(kubeconfig),
+        "RUNWAY_URL": deployed.url,
+    }
+    lines, faults = looks(), []
+    for line in lines:
+        # Here the Lease is kept where every Runway of this cluster looks for it.
+        line = line.replace("-n runway get lease", f"-n {LEASE_NAMESPACE} get lease")
+        for word, value in words.items():
+            line = re.sub(rf"(?<![A-Z:_$]){word}(?![A-Z:_])", value, line)
+        done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=60)
+        complaints = [
+            said
+            for said in done.stderr.splitlines()
+            if not said.startswith(("Warning:", "No resources found", "No jobs"))
+        ]
+        faults += [f"{line}: {said}" for said in complaints]
+    assert faults == []
+    assert len(lines) > 20
+
+
+def looks() -> list[str]:
+    """The shell lines of docs/runbooks.md that can be run here."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (CHECKOUT / "docs" / "runbooks.md").read_text(), re.DOTALL | re.MULTILINE)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if not line.startswith("#") and not any(part in line for part in ELSEWHERE)]
 
 
 def populate(stage: Stage) -> list[str]:

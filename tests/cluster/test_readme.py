@@ -9,7 +9,9 @@ import subprocess
 import httpx2
 import pytest
 
+from demo.api import shell
 from demo.server import CHECKOUT, Server
+from demo.stage import Stage
 
 pytestmark = pytest.mark.cluster
 
@@ -44,3 +46,16 @@ def test_the_api_is_documented_where_the_readme_says(server: Server) -> None:
     assert "the API's document at /docs" in README
     answer = httpx2.get(f"{server.url}/docs", trust_env=False)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+
+
+def test_the_reads_of_the_reference_work_as_they_stand(stage: Stage, server: Server) -> None:
+    """Every curl of docs/api.md that changes nothing, of a job of its tenant in place of the example's."""
+    job = stage.until_over(stage.submit("vision", shell("echo hello"))["id"])["id"]
+    text = (CHECKOUT / "docs" / "api.md").read_text(encoding="utf-8")
+    reads = [line for line in re.findall(r"^curl (?:[^\n]*\\\n)*[^\n]*", text, re.MULTILINE) if " -X " not in line]
+    for read in reads:
+        script = re.sub(r"rw-[a-z2-7]{20}", job, read).replace("curl ", "curl --silent --show-error --fail ", 1)
+        environment = {"PATH": os.environ["PATH"], "RUNWAY_URL": server.url}
+        done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, bool(done.stdout)) == (0, True), f"{script}\n{done.stderr}"
+    assert len(reads) > 8

@@ -53,7 +53,7 @@ Handler = Callable[[Request, Any], Awaitable[Response]]
 
 def install(app: FastAPI) -> None:
     """Add the pages to an app whose errors are problem documents; who takes HTML is told of them by pages then."""
-    app.include_router(router)
+    app.router.routes.extend(router.routes)
     for kind in (PublicError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _for_people(app.exception_handlers[kind]))
 

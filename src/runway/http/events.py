@@ -28,13 +28,15 @@ from runway.errors import (
 from runway.flow.observe import Observer
 from runway.flow.watch import Gone, Heartbeat, Seen, watch
 from runway.http.jobs import find_job
-from runway.http.problems import responses
+from runway.http.problems import operation_id, responses
 from runway.http.query import only_known_parameters
 from runway.http.services import services
 from runway.http.streams import Body, StreamedAnswer
 from runway.http.tenancy import ReadScope
 
-router = APIRouter(tags=["jobs"], dependencies=[Depends(only_known_parameters)])
+router = APIRouter(
+    tags=["jobs"], dependencies=[Depends(only_known_parameters)], generate_unique_id_function=operation_id
+)
 
 RETRY_MILLISECONDS: Final = 2000
 """After so long a browser connects again when the stream has ended or broken."""

@@ -38,7 +38,7 @@ from runway.errors import (
 )
 from runway.flow.cancel import cancel
 from runway.http.body import read_json
-from runway.http.problems import responses
+from runway.http.problems import operation_id, responses
 from runway.http.query import only_known_parameters
 from runway.http.schemas import DryRun, JobList
 from runway.http.services import Services, services
@@ -46,7 +46,9 @@ from runway.http.tenancy import ReadScope, RequiredTenant
 from runway.jobs.identity import JOB_ID
 from runway.jobs.view import JobView, State
 
-router = APIRouter(tags=["jobs"], dependencies=[Depends(only_known_parameters)])
+router = APIRouter(
+    tags=["jobs"], dependencies=[Depends(only_known_parameters)], generate_unique_id_function=operation_id
+)
 
 _encoder = msgspec.json.Encoder()
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")

@@ -22,13 +22,15 @@ from runway.errors import (
 )
 from runway.flow.logs import LogQuery, open_log
 from runway.http.jobs import find_job
-from runway.http.problems import responses
+from runway.http.problems import operation_id, responses
 from runway.http.query import only_known_parameters
 from runway.http.services import services
 from runway.http.streams import Body, StreamedAnswer
 from runway.http.tenancy import ReadScope
 
-router = APIRouter(tags=["jobs"], dependencies=[Depends(only_known_parameters)])
+router = APIRouter(
+    tags=["jobs"], dependencies=[Depends(only_known_parameters)], generate_unique_id_function=operation_id
+)
 
 ATTEMPT_HEADER: Final = "Runway-Attempt"
 _FOLLOW: Final = (

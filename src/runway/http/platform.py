@@ -22,7 +22,7 @@ from runway.errors import (
     TooBusy,
     UnknownTenant,
 )
-from runway.http.problems import responses
+from runway.http.problems import operation_id, responses
 from runway.http.query import only_known_parameters
 from runway.http.schemas import AmountsView, HealthView, HolderView, PolicyView, QuotaView, ReadyView, TenantQuotaView
 from runway.http.services import Services, services
@@ -31,7 +31,7 @@ from runway.jobs.spec import Resources
 from runway.policy import Policy, Pool
 from runway.quantity import format_bytes, format_cpu
 
-router = APIRouter(tags=["platform"])
+router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
 
 _encoder = msgspec.json.Encoder()
 

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -43,6 +44,11 @@ def problem_document(error: PublicError, request_id: str) -> dict[str, object]:
         "violations": error.violations,
         **error.extra,
     }
+
+
+def operation_id(route: APIRoute) -> str:
+    """What a route is called in OpenAPI: its handler's name."""
+    return route.name
 
 
 def responses(*errors: type[PublicError]) -> dict[int | str, dict[str, Any]]:

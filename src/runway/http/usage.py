@@ -21,7 +21,7 @@ from runway.errors import (
 )
 from runway.flow.usage import UsageReport, report_usage
 from runway.http.jobs import find_job
-from runway.http.problems import responses
+from runway.http.problems import operation_id, responses
 from runway.http.query import only_known_parameters
 from runway.http.schemas import UsageView
 from runway.http.services import Services, services
@@ -29,7 +29,9 @@ from runway.http.tenancy import ReadScope
 from runway.jobs.record import record_of
 from runway.jobs.usage import Usage, findings
 
-router = APIRouter(tags=["jobs"], dependencies=[Depends(only_known_parameters)])
+router = APIRouter(
+    tags=["jobs"], dependencies=[Depends(only_known_parameters)], generate_unique_id_function=operation_id
+)
 
 _encoder: Final = msgspec.json.Encoder()
 
