@@ -1,3 +1,3 @@
 """Runway: the safe front door to one shared Kubernetes cluster."""
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"

@@ -15,7 +15,8 @@ LABEL_CONTROLLER: Final = "batch.kubernetes.io/controller-uid"
 
 https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-controller-uid
 """
-
+LABEL_JOB_NAME: Final = "batch.kubernetes.io/job-name"
+"""So is this one: https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-job-name"""
 
 _LOG_ALREADY_GONE: Final = "Error on reading termination message from logs"
 """What the kubelet writes in place of the last lines when it has removed the log of a deleted pod already."""

@@ -156,7 +156,7 @@ def test_a_page_that_is_not_looked_at_gives_its_streams_back(served: Served, bro
     with Watched(browser, served.url) as seen:
         seen.page.goto(f"/jobs/{job_id}")
         expect(seen.page.locator("#log-note")).to_contain_text("Following attempt 1")
-        seen.page.wait_for_function("document.querySelector('#live').dataset.how === 'on'")
+        expect(seen.page.locator("#live")).to_have_attribute("data-how", "on")
         assert served.run(streams) == 2
         _turn(seen, "hidden")
         wait_for(lambda: served.run(streams) == 0 or None, "both streams closed", 10)

@@ -36,7 +36,8 @@ class Served:
 
     def faults(self) -> list[dict[str, Any]]:
         """What it has logged as a failure of its own."""
-        lines = (json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines() if line[:1] == "{")
+        whole = self.log.read_text(encoding="utf-8").split("\n")[:-1]  # It may be writing the next one.
+        lines = (json.loads(line) for line in whole if line[:1] == "{")
         bad = [line for line in lines if line["level"] in ("error", "critical") or line.get("status") == 500]
         return [line for line in bad if line["event"] != NOISE]
 

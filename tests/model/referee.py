@@ -5,7 +5,8 @@ sent its create, *and* that no care of Runway's could have foreseen. These are
 
 - objects made past Runway, and objects of which a watch lost an event (no API server does that);
 - the Job of a create that the API server held back until its sender had given it up, or was dead, and another process
-  had taken the Lease, or until a Job of its name had come and gone (docs/architecture.md, "Crash points").
+  had taken the Lease, or until a Job of its name had come and gone (docs/architecture.md, "Crash points"); the latter
+  since its sender last looked, where an earlier create of the name was still open.
 
 Such a late create is not held against quota itself either; whoever has been told of it must count it like any Job.
 """
@@ -52,6 +53,8 @@ class Request:
     landed: bool = False
     sent: int = -1
     """When its create was sent, as `ApiServer.mark`."""
+    looked: int | None = None
+    """What the API server had as its newest version when this submission first looked its Job up."""
 
 
 class Referee:
@@ -107,6 +110,8 @@ class Referee:
     def sending(self, call: Call) -> None:
         """Only the holder of the Lease creates, and only what was listed after it became so counts as known."""
         process = self._sender(call)
+        if isinstance(call.request, Request) and call.calls is Calls.READ and call.request.looked is None:
+            call.request.looked = call.version
         if not call.creates or process is None:
             return
         assert isinstance(call.request, Request), "only submissions create Jobs"
@@ -152,7 +157,8 @@ class Referee:
     def _too_late(self, call: Call, request: Request, key: Key) -> bool:
         given_up = self._api.loop.time() > call.sent + call.seconds or not request.process.alive
         taken_over = self._taken_over(request.process, since=call.mark)
-        return (given_up and taken_over) or self._was_deleted(key, since=call.version)
+        looked = call.version if request.looked is None else request.looked
+        return (given_up and taken_over) or self._was_deleted(key, since=min(looked, call.version))
 
     def _within_quota(self, call: Call, request: Request, job: Json) -> None:
         told = request.process.wire.told

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.model.controllers import Move
 from tests.model.faults import Answer, Calls, Fate
 from tests.model.policy import SIZES, document
 from tests.model.process import Process
@@ -49,6 +50,26 @@ def test_each_create_that_may_land_holds_its_quota_until_it_cannot(world: World)
         assert _submit(world, process, None).outcome == "quota_exceeded"
     world.loop.wait(2.0)
     assert (first.outcome, second.outcome, second.landed) == ("outcome_unknown", "outcome_unknown", True)
+    world.end()
+
+
+@pytest.mark.parametrize("key", ["a", None], ids=["under its key", "under another"])
+def test_the_pod_of_an_unknown_create_whose_job_was_deleted_is_counted_though_no_watch_tells(
+    world: World, key: str | None
+) -> None:
+    process = _start(world, "one")
+    for kind in ("jobs", "pods"):
+        process.wire.trouble(kind, "mute", 0.0)
+    first = _submit(world, process, "a", Fate(lands=3.0, answer=Answer.NONE))
+    world.loop.wait(3.1)
+    (job,) = world.api.server.objects["jobs"]
+    for move in (Move.START, Move.DELETE_JOB):
+        world.controllers.make(move, job)
+    # The first create is settled in here, and both watches are given up for dead only after it.
+    for _ in range(80):
+        assert _submit(world, process, key).outcome == "quota_exceeded"
+        world.loop.wait(1.0)
+    assert (first.outcome, first.landed) == ("outcome_unknown", True)
     world.end()
 
 

@@ -122,6 +122,8 @@ class Wire:
                 raise Ambiguous(f"the Kubernetes API did not answer within {seconds:g} s") from None
         await self.running.wait()
         answer = reply.result()
+        if fate.answer is Answer.TRUE and "labelSelector" in query:
+            self._must_know([item.metadata["uid"] for item in _page.decode(answer.body).items])
         if calls is Calls.LIST and fate.answer is Answer.TRUE and answer.status == 200:
             self._note_page(path.rsplit("/", 1)[1], call, answer.body)
         return answer

@@ -17,6 +17,7 @@ import msgspec
 
 from runway.cluster.connection import Answer, StreamRefused
 from runway.errors import Ambiguous, NotDone
+from runway.objects import LABEL_JOB_NAME
 from tests.support.fake_logs import FakeLog
 
 Json = dict[str, Any]
@@ -87,6 +88,8 @@ class FakeKubernetes:
             return self._lease(method, path, body)
         if path in KINDS:
             return self._list(KINDS[path], query)
+        if path.startswith("/api/v1/namespaces/"):
+            return self._pods_of(path.split("/")[4], query["labelSelector"].removeprefix(f"{LABEL_JOB_NAME}="))
         namespace, _, name = path.removeprefix("/apis/batch/v1/namespaces/").partition("/jobs")
         name = name.strip("/")
         if method == "POST":
@@ -160,7 +163,7 @@ class FakeKubernetes:
         labels = {
             **template["metadata"]["labels"],
             "batch.kubernetes.io/controller-uid": job["metadata"]["uid"],
-            "batch.kubernetes.io/job-name": job_name,
+            LABEL_JOB_NAME: job_name,
         }
         pod = {
             "metadata": {
@@ -345,6 +348,14 @@ class FakeKubernetes:
         return _json(
             200, {"metadata": {"resourceVersion": version, "continue": more}, "items": items[int(start) : end]}
         )
+
+    def _pods_of(self, namespace: str, job: str) -> Answer:
+        pods = [
+            pod
+            for (space, _), pod in self.objects["pods"].items()
+            if space == namespace and pod["metadata"].get("labels", {}).get(LABEL_JOB_NAME) == job
+        ]
+        return _json(200, {"metadata": {"resourceVersion": str(self.version)}, "items": pods})
 
     def _remove(self, kind: str, item: Json) -> None:
         meta = item["metadata"]

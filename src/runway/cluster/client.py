@@ -15,7 +15,7 @@ from runway.cluster.connection import Answer, StreamRefused, Transport
 from runway.cluster.sharing import shared
 from runway.cluster.types import Change, Listing, Object, Status
 from runway.errors import Ambiguous, ClusterError, Expired, NotDone, ObjectExists, ObjectMissing, Refused, TooBusy
-from runway.objects import Event, Job, Lease, Node, Pod
+from runway.objects import LABEL_JOB_NAME, Event, Job, Lease, Node, Pod
 
 PAGE: Final = 500
 """Objects in one page of a list: bounds what one answer takes of the API server and of our memory."""
@@ -124,6 +124,12 @@ class Kubernetes:
             return _decode_job(await self._call("get", "jobs", f"{_jobs(namespace)}/{quote(name)}"))
         except ObjectMissing:
             return None
+
+    async def pods_of(self, namespace: str, name: str) -> tuple[Pod, ...]:
+        """The pods of whatever Jobs have had this name, as Kubernetes has them now: no more than a page of them."""
+        query = {"labelSelector": f"{LABEL_JOB_NAME}={name}", "limit": str(PAGE)}
+        answer = await self._call("list", "pods", f"/api/v1/namespaces/{quote(namespace)}/pods", query=query)
+        return tuple(map(shared, _decode(PODS.listing, answer).items))
 
     async def patch_job(self, namespace: str, name: str, patch: Mapping[str, object]) -> Job:
         """Merge a patch into a Job. Raises ObjectMissing where there is none."""

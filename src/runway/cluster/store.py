@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from runway.objects import Job, Pod, keeping, version
+from runway.objects import LABEL_JOB_NAME, Job, Pod, keeping, version
 
 MAX_GONE: Final = 16
 """Deleted pods remembered per job: a deadline or a drain deletes the pod, and with it the only trace of the attempt."""
-LABEL_JOB_NAME: Final = "batch.kubernetes.io/job-name"
-"""Put on every pod of a Job by the Job controller. A pod of anything else stands under its own name."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -203,7 +201,7 @@ class Store:
 
 
 def owner_of(pod: Pod) -> Key:
-    """The place of the Job that a pod belongs to; of the pod itself where it belongs to none."""
+    """The place of the Job that a pod belongs to; a pod of anything else stands under its own name."""
     return Key(pod.metadata.namespace, pod.metadata.labels.get(LABEL_JOB_NAME, pod.metadata.name))
 
 

@@ -223,6 +223,21 @@ class Observer:
         if self.watches[PODS.name].listed < moment:
             await self._list_again(PODS, self.store.replace_pods, grace=0.0)
 
+    async def look_up(self, key: Key) -> Job | None:
+        """Take in the Job of this name as Kubernetes has it now, or else the pods that an earlier one has left behind.
+
+        Raises the errors of a call to Kubernetes.
+        """
+        job = await self._kubernetes.read_job(key.namespace, key.name)
+        if job is not None:
+            self.store.put_job(job)
+            return job
+        with self.store.noting_deletes() as deleted:
+            for pod in await self._kubernetes.pods_of(key.namespace, key.name):
+                if pod.metadata.uid not in deleted:
+                    self.store.put_pod(pod)
+        return None
+
     async def _confirm(self) -> None:
         """List all pods after an unfinished Job was deleted; only then is it known what it still holds."""
         backoff = Backoff(self._jitter)

@@ -63,7 +63,9 @@ log = structlog.get_logger()
 
 SETTLE_PAUSE: Final = 5.0
 """Seconds, at most, between two reads that are to settle an unknown outcome; at least half of it."""
-SETTLE_READS: Final = 30
+DENIED_SECONDS: Final = 65.0
+"""For how long Kubernetes must go on saying "not there": the API server spends at most 60 s on any request
+(`--request-timeout`), and this process's clock may be a little fast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,8 @@ class Submitter:
         self._take_rate(tenant)
         async with self._alone(key):
             existing = self._known(key)
+            if existing is None and key in self._settling:
+                existing = await self._look_up(key)
             if existing is not None:
                 return self._replay(key, existing, passed)
             # Again, and with no wait until the create is sent: the Lease may have run out, or a stop been put on it.
@@ -240,13 +244,7 @@ class Submitter:
         Raises KubernetesUnavailable where there is none, and OutcomeUnknown where even that cannot be told.
         """
         try:
-            job = await self._kubernetes.read_job(key.namespace, key.name)
-        except (ClusterError, PublicError) as error:
-            self._settle_later(tenant, key)
-            raise OutcomeUnknown(
-                f"{error}; the job may exist as {key.name}. Its quota stays reserved until that is known",
-                extra={"id": key.name},
-            ) from error
+            job = await self._look_up(key)
         except BaseException:
             self._settle_later(tenant, key)
             raise
@@ -259,10 +257,29 @@ class Submitter:
         self._settled(tenant, key, job)
         return job
 
+    async def _look_up(self, key: Key) -> Job | None:
+        """The Job under this name now; where there is none, its pods are booked that an earlier one has left behind.
+
+        A create that is sent next finds them counted. Raises OutcomeUnknown where Kubernetes does not tell.
+        """
+        try:
+            return await self._observer.look_up(key)
+        except (ClusterError, PublicError) as error:
+            raise OutcomeUnknown(
+                f"{error}; the job may exist as {key.name}. Its quota stays reserved until that is known",
+                extra={"id": key.name},
+            ) from error
+
     def _settled(self, tenant: str, key: Key, job: Job) -> None:
-        """The Job exists: it is booked in place of the reservation."""
+        """The Job exists: it is booked in place of the reservation.
+
+        It is not where its deletion was told of before its create was answered: a pod of it may run on, unknown yet.
+        """
         self._observer.store.put_job(job)
-        self._observer.ledger.release(tenant, key.name)
+        if self._known(key) is None:
+            self._settle_later(tenant, key)
+        else:
+            self._observer.ledger.release(tenant, key.name)
 
     def _not_created(self, tenant: str, key: Key) -> None:
         """This create did nothing; the reservation ends unless an earlier create of the name is still open."""
@@ -281,23 +298,22 @@ class Submitter:
             del self._settling[key]
 
     async def _settle(self, tenant: str, key: Key) -> None:
-        """Read a Job by name until Kubernetes says whether it exists; only then let go of its reservation.
+        """Look a Job up by name until Kubernetes says whether it exists; only then let go of its reservation.
 
-        "Not there" counts only when it is said `SETTLE_READS` times with pauses that add up to more than the API server
-        spends on any request (`--request-timeout`, 60 s), so that a create cannot land after it.
+        "Not there" counts only after pauses that add up to `DENIED_SECONDS`, so that no create can land after it.
         """
         backoff = Backoff(self._jitter, first=SETTLE_PAUSE, longest=SETTLE_PAUSE)
-        absent = 0
-        while absent < SETTLE_READS and self._known(key) is None:
-            await self._sleep(backoff.next())
+        denied = 0.0
+        while denied < DENIED_SECONDS and self._known(key) is None:
+            pause = backoff.next()
+            await self._sleep(pause)
             try:
-                job = await self._kubernetes.read_job(key.namespace, key.name)
+                job = await self._observer.look_up(key)
             except (ClusterError, PublicError) as error:
                 log.warning("outcome still unknown", tenant=tenant, job_id=key.name, reason=str(error))
                 continue
-            if job is not None:
-                self._observer.store.put_job(job)
-            absent += job is None
+            if job is None:
+                denied += pause
         async with self._alone(key):
             self._observer.ledger.release(tenant, key.name)
         log.info("outcome settled", tenant=tenant, job_id=key.name, exists=self._known(key) is not None)
