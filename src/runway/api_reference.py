@@ -219,7 +219,7 @@ def _kind(kind: str, schema: Json) -> str:
 
 
 def _curl(path: str, method: str, operation: Json, body: Json | None) -> str:
-    """The call as a command; `RUNWAY_URL` is where Runway is. A body has a key of its own: under another's it is 409."""
+    """The call as a command; `RUNWAY_URL` is where Runway is. Each body has its own key: under another's it is 409."""
     names = {parameter.get("name"): parameter for parameter in operation["parameters"]}
     for name, parameter in names.items():
         if parameter.get("in") == "path":

@@ -274,6 +274,24 @@ def test_monitoring_is_installed_as_the_document_says(
     assert alerting["data"].keys() == {"pager-url", "tickets-url"}
 
 
+def test_it_is_restarted_and_rolled_back_as_the_document_says(
+    stage: Stage, deployed: Deployed, kubernetes: Kubectl, kubeconfig: Path
+) -> None:
+    """In this order, so that there is a revision to go back to. A job runs through both."""
+    running = stage.submit("vision", shell(STAY))["id"]
+    stage.until_log(running, "started")
+    text, pods = (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8"), set()
+    for change in ("restart", "undo"):
+        command = f"kubectl -n runway rollout {change} deployment/runway"
+        assert f"`{command}`" in text
+        wait = "kubectl -n runway rollout status deployment/runway --timeout=60s"
+        played(Block("", change, ((0, command), (0, wait))), environment(KUBECONFIG=str(kubeconfig)))
+        deployed.start()
+        pods.add(holder(kubernetes))
+        assert stage.runway.job(running)["state"] == "running"
+    assert len(pods) == 2
+
+
 def populate(stage: Stage) -> list[str]:
     """A running job that holds GPUs, a waiting one and one that has failed."""
     running = stage.submit("vision", shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 2}))
