@@ -10,6 +10,7 @@ and answers may come between any two steps, but lists of one kind must come one 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from runway.objects import LABEL_JOB_NAME, Job, Pod, keeping, version
 MAX_GONE: Final = 16
 """Deleted pods remembered per job: a deadline or a drain deletes the pod, and with it the only trace of the attempt."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_Item = TypeVar("_Item", Job, Pod)
+_Item = TypeVar("_Item")
 
 
 class Key(NamedTuple):
@@ -244,14 +245,20 @@ def owner_of(pod: Pod) -> Key:
 
 def _holders_first(items: Iterable[_Item], over: Callable[[_Item], bool]) -> Iterator[_Item | None]:
     """What is not over, then what is; None for a step at which something was only put off."""
-    put_off: list[_Item] = []
+    put_off: deque[_Item] = deque()
     for item in items:
         if over(item):
             put_off.append(item)
             yield None
         else:
             yield item
-    yield from put_off
+    yield from taken_out(put_off)
+
+
+def taken_out(items: deque[_Item]) -> Iterator[_Item]:
+    """Each item in turn, let go of when it is handed over: to free a long list all at once takes long."""
+    while items:
+        yield items.popleft()
 
 
 def _created(item: Job | Pod) -> datetime:

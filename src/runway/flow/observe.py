@@ -1,8 +1,8 @@
 """The observe path: Kubernetes watch -> store -> ledger. Read it top to bottom.
 
 1. One reflector for Jobs and one for pods list, then watch, everything in the tenants' namespaces, whoever made it.
-2. Each snapshot replaces, and each change updates, the store. A snapshot is taken in by slices, and requests are answered
-   in between; it counts as taken in when it is in as a whole.
+2. Each snapshot replaces, and each change updates, the store. A snapshot is taken in by slices with requests answered
+   in between, and counts as taken in once it is in as a whole.
 3. Each changed record is booked in the ledger and counted by state, at once: quota is released by what is observed.
 4. Runway is synced when both reflectors have brought their first snapshot, Jobs first and then pods.
 5. When an unfinished Job was deleted, the pods are listed once more: one of its own may not have been told of yet, and
@@ -18,8 +18,8 @@ import asyncio
 import random
 import time
 from bisect import bisect_left, insort
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence, Set
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Set
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -34,7 +34,7 @@ from runway.admission.quota import NOTHING, Amounts, Ledger
 from runway.cluster.backoff import Backoff
 from runway.cluster.client import JOBS, PODS, Kind, Kubernetes
 from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
-from runway.cluster.store import Key, Record, Store, owner_of
+from runway.cluster.store import Key, Record, Store, owner_of, taken_out
 from runway.cluster.types import Object
 from runway.errors import ClusterError, NotReady, PublicError
 from runway.flow.changes import Changes, Reader
@@ -55,7 +55,7 @@ DRIFT_GRACE_SECONDS: Final = 5.0
 """How far a watch may lag behind a list before the difference counts as drift."""
 
 SLICE: Final = 100
-"""Steps of a list's take-in, some 4 ms of work, after which all others have their turn. An answer takes several turns."""
+"""Steps of a list's take-in, some 4 ms of work, after which all others have a turn: an answer takes a few of them."""
 
 
 class _Tally(msgspec.Struct, frozen=True, gc=False):
@@ -289,8 +289,10 @@ class Observer:
             listing = await self._kubernetes.list(kind)
             if grace:
                 await self._sleep(grace)
-            items, at = filter(self._ours, listing.items), int(listing.metadata.resource_version)
-            corrected = await self._take_in(kind, replace(items, at, deleted), asked)
+            items, at = deque(listing.items), int(listing.metadata.resource_version)
+            del listing
+            ours = (item for item in taken_out(items) if self._ours(item))
+            corrected = await self._take_in(kind, replace(ours, at, deleted), asked)
         if grace and corrected:
             self._metrics.corrections.labels(kind.name).inc(corrected)
             log.warning("drift corrected", kind=kind.name, records=corrected)
@@ -309,7 +311,7 @@ class Observer:
     async def _follow(
         self,
         kind: Kind[Object],
-        replace: Callable[[Sequence[Object], int], Iterator[int]],
+        replace: Callable[[deque[Object], int], Iterator[int]],
         change: Callable[[str, Object], None],
     ) -> None:
         watch = self.watches[kind.name]
@@ -324,12 +326,13 @@ class Observer:
             watch.heard = self._clock()
             if isinstance(news, Snapshot):
                 # Nothing of this kind is told meanwhile: the watch goes on from the list when it is in.
+                objects = len(news.items)
                 changed = await self._take_in(kind, replace(news.items, news.version), news.asked)
                 watch.synced = True
                 self._jobs_listed.set()
                 if self.synced:
                     self._first_lists.set()
-                log.info("listed", kind=kind.name, objects=len(news.items), changed=changed, version=news.version)
+                log.info("listed", kind=kind.name, objects=objects, changed=changed, version=news.version)
             elif not isinstance(news, Contact):
                 change(news.type, news.object)
             watch.lost = None
@@ -338,12 +341,12 @@ class Observer:
         """Whether an object is in a tenant's namespace: labels can be copied, a namespace cannot be claimed."""
         return item.metadata.namespace in self._tenants
 
-    def _replace_jobs(self, jobs: Sequence[Job], at: int) -> Iterator[int]:
-        return self.store.replace_jobs(filter(self._ours, jobs), at)
+    def _replace_jobs(self, jobs: deque[Job], at: int) -> Iterator[int]:
+        return self.store.replace_jobs(filter(self._ours, taken_out(jobs)), at)
 
-    def _replace_pods(self, pods: Sequence[Pod], at: int) -> Iterator[int]:
+    def _replace_pods(self, pods: deque[Pod], at: int) -> Iterator[int]:
         yield from (0 for _ in self.surroundings.nodes.replace_pods((pod, self._key_of(pod)) for pod in pods))
-        yield from self.store.replace_pods(filter(self._ours, pods), at)
+        yield from self.store.replace_pods(filter(self._ours, taken_out(pods)), at)
 
     def _change_job(self, type_: str, job: Job) -> None:
         if self._ours(job):
