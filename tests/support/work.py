@@ -126,12 +126,12 @@ class _Bench:
             "list 50 jobs": self._twice(lambda _: self._get("/v1/jobs?limit=50")),
             "look for a state that no job has": self._twice(lambda _: self._get("/v1/jobs?state=cancelled")),
             "tell a tenant's quota and its holders": self._twice(lambda _: self._get("/v1/quota")),
-            "open the overview": self._twice(lambda _: self._get("/")),
-            "open the page of jobs": self._twice(lambda _: self._get("/jobs")),
-            "open the page of one job": self._twice(lambda _: self._get(f"/jobs/{ids[0]}?log=false")),
             "scrape the metrics": self._twice(lambda _: self._get("/metrics")),
             "take in that a pod runs": self._twice(lambda turn: self._kubernetes.set_status(pods[turn], running)),
             "take in that a job ended": self._twice(lambda turn: self._kubernetes.complete(ids[turn])),
+            "open the overview": self._twice(lambda _: self._get("/")),
+            "open the page of jobs": self._twice(lambda _: self._get("/jobs")),
+            "open the page of one job": self._twice(lambda _: self._get(f"/jobs/{ids[0]}?log=false")),
         }
 
     def _twice(self, act: Callable[[int], Awaitable[object] | object]) -> int:
