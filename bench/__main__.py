@@ -57,7 +57,7 @@ class Bench:
         return {"stages": report.stages(found)}
 
     def history(self) -> Parts:
-        """Memory, start, reads and changes with long histories. About 2 minutes; needs no cluster."""
+        """Memory, start, reads, pages and changes with long histories. About 2 minutes; needs no cluster."""
         found = [asyncio.run(history(jobs, reads=self.samples * 2, changes=self.samples)) for jobs in self.histories]
         return {"history": report.history(found)}
 

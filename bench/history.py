@@ -1,4 +1,4 @@
-"""What Runway costs with a long history: memory, start, reads, and how soon a view shows what a watch tells.
+"""What Runway costs with a long history: memory, start, reads, pages, and how soon a view shows what a watch tells.
 
 Measured with each number of jobs on a stand-in for the API server (`standin`), the smallest being the baseline of the
 others. The start's own baseline is the same list fetched by a client that throws it away.
@@ -52,6 +52,7 @@ class History:
     memory: float
     peak: float
     reads: dict[str, Took]
+    pages: dict[str, Took]
     shown: Took
 
 
@@ -65,25 +66,33 @@ async def history(jobs: int, reads: int, changes: int) -> History:
                 await asyncio.to_thread(process.wait_for, "writer")
                 ready = time.monotonic() - process.started
                 await _until_idle(process)
-                took = {what: await _read(client, process.url + path, reads) for what, path in _paths(jobs).items()}
+                took, pages = [
+                    {what: await _read(client, process.url + path, reads) for what, path in paths.items()}
+                    for paths in (_reads(jobs), _pages(jobs))
+                ]
                 shown = await _shown(client, standin, process.url, changes)
                 memory, peak = process.memory()
-    found = History(jobs, ready, fetched, memory, peak, took, shown)
+    found = History(jobs, ready, fetched, memory, peak, took, pages, shown)
     print(
         f"{jobs} jobs: ready after {ready:.2f} s (list alone {fetched:.2f} s), {memory:.0f} MB, at most {peak:.0f} MB; "
-        + ", ".join(f"{what} p99 {one.p99:.1f} ms" for what, one in took.items())
+        + ", ".join(f"{what} p99 {one.p99:.1f} ms" for what, one in (took | pages).items())
         + f"; a change is shown after p50 {shown.p50:.1f}, p99 {shown.p99:.1f} ms",
         flush=True,
     )
     return found
 
 
-def _paths(jobs: int) -> dict[str, str]:
+def _reads(jobs: int) -> dict[str, str]:
     return {
         "one job": f"/v1/jobs/{name_of(jobs // 2)}",
         "first page of the list": "/v1/jobs",
         "metrics": "/metrics",
     }
+
+
+def _pages(jobs: int) -> dict[str, str]:
+    """The console's; of a job without the end of its log, which the stand-in does not have."""
+    return {"overview page": "/", "jobs page": "/jobs", "one job's page": f"/jobs/{name_of(jobs // 2)}?log=false"}
 
 
 async def _fetch(client: aiohttp.ClientSession, url: str) -> float:

@@ -106,6 +106,7 @@ def history(found: list[History]) -> str:
         "resident",
         "at most",
         *base.reads,
+        *base.pages,
         "change shown after",
     )
     rows = [
@@ -115,12 +116,13 @@ def history(found: list[History]) -> str:
             f"{one.fetched:.2f} s",
             f"{one.memory:.0f} MB",
             f"{one.peak:.0f} MB",
-            *(f"{took.p50:.1f} / {took.p99:.1f}" for took in (*one.reads.values(), one.shown)),
+            *(f"{took.p50:.1f} / {took.p99:.1f}" for took in (*one.reads.values(), *one.pages.values(), one.shown)),
         )
         for one in found
     ]
     last = found[-1]
-    ratios = [f"{what} {last.reads[what].p99 / took.p99:.2f}" for what, took in base.reads.items()]
+    at_last = last.reads | last.pages
+    ratios = [f"{what} {at_last[what].p99 / took.p99:.2f}" for what, took in (base.reads | base.pages).items()]
     places = [one.jobs for one in found]
     plot.lines(
         IMAGES / "memory.svg",
@@ -138,13 +140,22 @@ def history(found: list[History]) -> str:
         {what: [one.reads[what].p99 for one in found] for what in base.reads},
         "jobs, each with a pod",
     )
+    plot.lines(
+        IMAGES / "pages.svg",
+        "Pages of the console, p99",
+        "ms",
+        places,
+        {what: [one.pages[what].p99 for one in found] for what in base.pages},
+        "jobs, each with a pod",
+    )
     return (
         _table(columns, rows)
-        + f"\n\nReads and changes: p50 / p99 in ms, of the reads the medians of {ROUNDS} rounds. "
+        + f"\n\nReads, pages and changes: p50 / p99 in ms, of reads and pages the medians of {ROUNDS} rounds. "
         + f"p99 with {last.jobs:,} jobs, of that with {base.jobs:,}: "
         + ", ".join(ratios)
         + f", change shown {last.shown.p99 / base.shown.p99:.2f}.\n\n"
-        + "![Resident memory by number of jobs](images/memory.svg)\n![Reads by number of jobs](images/reads.svg)"
+        + "![Resident memory by number of jobs](images/memory.svg)\n![Reads by number of jobs](images/reads.svg)\n"
+        + "![Pages of the console by number of jobs](images/pages.svg)"
     )
 
 

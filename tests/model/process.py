@@ -61,6 +61,7 @@ class Process:
             policy,
             METRICS,
             resync_seconds=RESYNC_SECONDS,
+            slice_steps=1 + seed % 2,
             clock=self.clock,
             sleep=self.wire.sleep,
             jitter=rng.random,

@@ -129,6 +129,9 @@ class _Bench:
             "scrape the metrics": self._twice(lambda _: self._get("/metrics")),
             "take in that a pod runs": self._twice(lambda turn: self._kubernetes.set_status(pods[turn], running)),
             "take in that a job ended": self._twice(lambda turn: self._kubernetes.complete(ids[turn])),
+            "open the overview": self._twice(lambda _: self._get("/")),
+            "open the page of jobs": self._twice(lambda _: self._get("/jobs")),
+            "open the page of one job": self._twice(lambda _: self._get(f"/jobs/{ids[0]}?log=false")),
         }
 
     def _twice(self, act: Callable[[int], Awaitable[object] | object]) -> int:

@@ -47,7 +47,8 @@ def holds(name: str, on: str = "node-1", gpu: int = 0, state: Any = None) -> Pod
 def cluster(*nodes: Node, pods: tuple[Pod, ...] = ()) -> Nodes:
     found = Nodes()
     found.replace_nodes(nodes)
-    found.replace_pods((item, None) for item in pods)
+    for _ in found.replace_pods((item, None) for item in pods):
+        pass
     return found
 
 

@@ -6,7 +6,7 @@ it is asked for, and remembered until the node or a pod on it changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -90,22 +90,32 @@ class Nodes:
 
     def drop_pod(self, pod: Pod) -> None:
         """Take in that a pod was deleted."""
-        held = self._pods.pop(pod.metadata.uid, None)
+        self._drop(pod.metadata.uid)
+
+    def replace_pods(self, pods: Iterable[tuple[Pod, Key | None]]) -> Iterator[None]:
+        """Take in a list of all pods, each with its job, a pod at each step.
+
+        A pod that was looked up between two steps, newer than the list, may be lost here: the watch that goes on from
+        the list tells of it again.
+        """
+        listed: set[str] = set()
+        for pod, key in pods:
+            listed.add(pod.metadata.uid)
+            self.put_pod(pod, key)
+            yield
+        for uid in tuple(self._pods):
+            if uid not in listed:
+                self._drop(uid)
+            yield
+
+    def _drop(self, uid: str) -> None:
+        held = self._pods.pop(uid, None)
         if held is None:
             return
-        del self._on[held.node][pod.metadata.uid]
+        del self._on[held.node][uid]
         if not self._on[held.node]:
             del self._on[held.node]
         self._forget_free(held.node)
-
-    def replace_pods(self, pods: Iterable[tuple[Pod, Key | None]]) -> None:
-        """Take in a list of all pods, each with its job."""
-        self._pods.clear()
-        self._on.clear()
-        self._free.clear()
-        self._rooms.clear()
-        for pod, key in pods:
-            self.put_pod(pod, key)
 
     def _room(self, pod: Pod) -> Room:
         free = [self._free_on(node) for node in self._nodes.values() if _takes(node, pod)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from runway.errors import ClusterError, Expired, PublicError
 class Snapshot(Generic[Object]):
     """Everything there is, as of one resource version."""
 
-    items: tuple[Object, ...]
+    items: deque[Object]
+    """To be taken out by whoever takes it in, so that it is not kept, and not all freed at once."""
     version: int
     asked: float
     """When it was asked for, in monotonic seconds: it holds all that was written before."""
@@ -78,7 +80,9 @@ async def _list_then_watch(
     asked = clock()
     listing = await kubernetes.list(kind)
     version = listing.metadata.resource_version
-    yield Snapshot(listing.items, int(version), asked)
+    items = deque(listing.items)
+    del listing
+    yield Snapshot(items, int(version), asked)
     while True:
         spoke = False
         try:

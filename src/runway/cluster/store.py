@@ -2,22 +2,27 @@
 
 The store is fed by one reflector for Jobs and one for pods, and by the answers to Runway's own creates and patches, so
 that a caller sees what it just did. The newer resource version wins, whichever way it came.
+
+A list is taken in step by step, an object at each, so that whoever takes it in can let others work in between. Events
+and answers may come between any two steps, but lists of one kind must come one after another.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from runway.objects import LABEL_JOB_NAME, Job, Pod, keeping, version
 
 MAX_GONE: Final = 16
 """Deleted pods remembered per job: a deadline or a drain deletes the pod, and with it the only trace of the attempt."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_Item = TypeVar("_Item")
 
 
 class Key(NamedTuple):
@@ -50,6 +55,8 @@ class Store:
         self._records: dict[Key, Record] = {}
         self._order: list[tuple[datetime, Key]] = []
         self._jobs_through = 0
+        self._jobs_listed, self._pods_listed = 0, 0
+        """As of which version the newest list was that is in."""
         self._notes: list[set[str]] = []
         self._unconfirmed: dict[str, Key] = {}
 
@@ -77,10 +84,10 @@ class Store:
             return
         self._take_job(key, job)
 
-    def _take_job(self, key: Key, job: Job) -> None:
+    def _take_job(self, key: Key, job: Job) -> bool:
         record = self._records.setdefault(key, Record())
         if record.job is not None and version(job) <= version(record.job):
-            return  # A Job that Runway has just written comes a second time with the watch.
+            return False  # A Job that Runway has just written comes a second time with the watch.
         if record.job is None:
             insort(self._order, (_created(job), key))
         elif record.job.metadata.uid != job.metadata.uid:
@@ -88,6 +95,7 @@ class Store:
             insort(self._order, (_created(job), key))
         record.job = job
         self._changed(key)
+        return True
 
     def drop_job(self, job: Job) -> None:
         """Take in that a Job was deleted."""
@@ -118,13 +126,16 @@ class Store:
 
     def put_pod(self, pod: Pod) -> None:
         """Take in a pod as seen, unless a newer version of it is known."""
-        key = owner_of(pod)
+        self._take_pod(owner_of(pod), pod)
+
+    def _take_pod(self, key: Key, pod: Pod) -> bool:
         record = self._records.setdefault(key, Record())
         known = record.pods.get(pod.metadata.name)
         if known is not None and version(pod) <= version(known):
-            return
+            return False
         record.pods[pod.metadata.name] = pod if known is None else keeping(pod, known)
         self._changed(key)
+        return True
 
     def drop_pod(self, pod: Pod) -> None:
         """Take in that a pod was deleted. Its last status is remembered as long as its Job exists."""
@@ -150,34 +161,61 @@ class Store:
         finally:
             self._notes = [other for other in self._notes if other is not note]
 
-    def replace_jobs(self, jobs: Iterable[Job], at: int) -> int:
-        """Take in a list of all Jobs as of version `at`. Returns how many records it corrected."""
-        before = {key: version(record.job) for key, record in self._records.items() if record.job}
-        listed = {Key(job.metadata.namespace, job.metadata.name): job for job in jobs}
-        corrected = sum(before.get(key, -1) < version(job) for key, job in listed.items())
-        for key, job in listed.items():
-            self._take_job(key, job)
-        for key in before.keys() - listed.keys():
-            known = self._records[key].job
-            # A Job created while the list was under way is newer than the list, and not in it.
-            if known is not None and version(known) <= at:
-                self.drop_job(known)
-                corrected += 1
-        self._jobs_through = max(self._jobs_through, at)
-        return corrected
+    def replace_jobs(self, jobs: Iterable[Job], at: int, deleted: Set[str] = frozenset()) -> Iterator[int]:
+        """Take in a list of all Jobs as of version `at`. Each step yields how many records it has corrected.
 
-    def replace_pods(self, pods: Iterable[Pod], at: int) -> int:
-        """Take in a list of all pods as of version `at`. Returns how many records it corrected."""
-        before = {(key, name): pod for key, record in self._records.items() for name, pod in record.pods.items()}
-        listed = {(owner_of(pod), pod.metadata.name): pod for pod in pods}
-        corrected = sum(place not in before or version(before[place]) < version(pod) for place, pod in listed.items())
-        for pod in listed.values():
-            self.put_pod(pod)
-        for place in before.keys() - listed.keys():
-            if version(before[place]) <= at:
-                self.drop_pod(before[place])
-                corrected += 1
-        return corrected
+        `deleted` is what `noting_deletes` notes, looked at anew at each step: what came between two steps is heeded.
+
+        - A listed Job is taken where it is newer than what is known at its step.
+        - What may hold quota comes before what releases it, so between two steps never less is held than in the list.
+        - Until all are taken, an answer older than the list is welcome: it may be of a Job whose step is to come, and
+          its caller wants to see it. From then on it is turned away where its Job is not known, so that of what is not
+          in the list nothing can come in any more but what is newer.
+        - What is missing from the list is judged last, by what is known of it at its own step.
+        - A list older than one that is in already is left out. It could bring back what is gone, of which nothing would
+          tell again; whatever else it holds is known.
+        """
+        if at < self._jobs_listed:
+            return
+        listed: set[Key] = set()
+        for job in _holders_first(jobs, lambda job: job.finished):
+            if job is None or job.metadata.uid in deleted:
+                yield 0
+                continue
+            key = Key(job.metadata.namespace, job.metadata.name)
+            listed.add(key)
+            yield self._take_job(key, job)
+        self._jobs_through = max(self._jobs_through, at)
+        for key in tuple(self._records):
+            record = self._records.get(key)
+            known = record.job if record and key not in listed else None
+            # A Job created while the list was under way is newer than the list, and not in it.
+            missing = known is not None and version(known) <= at
+            if known is not None and missing:
+                self.drop_job(known)
+            yield missing
+        self._jobs_listed = at
+
+    def replace_pods(self, pods: Iterable[Pod], at: int, deleted: Set[str] = frozenset()) -> Iterator[int]:
+        """Take in a list of all pods as of version `at`, as `replace_jobs` does with one of Jobs."""
+        if at < self._pods_listed:
+            return
+        listed: set[tuple[Key, str]] = set()
+        for pod in _holders_first(pods, lambda pod: pod.ended):
+            if pod is None or pod.metadata.uid in deleted:
+                yield 0
+                continue
+            key = owner_of(pod)
+            listed.add((key, pod.metadata.name))
+            yield self._take_pod(key, pod)
+        for key in tuple(self._records):
+            record = self._records.get(key)
+            known = record.pods.items() if record else ()
+            missing = [pod for name, pod in known if (key, name) not in listed and version(pod) <= at]
+            for pod in missing:
+                self.drop_pod(pod)
+            yield len(missing)
+        self._pods_listed = at
 
     def _settle(self, key: Key, record: Record) -> None:
         if record.job is None and not record.pods and not record.deleted_jobs:
@@ -203,6 +241,24 @@ class Store:
 def owner_of(pod: Pod) -> Key:
     """The place of the Job that a pod belongs to; a pod of anything else stands under its own name."""
     return Key(pod.metadata.namespace, pod.metadata.labels.get(LABEL_JOB_NAME, pod.metadata.name))
+
+
+def _holders_first(items: Iterable[_Item], over: Callable[[_Item], bool]) -> Iterator[_Item | None]:
+    """What is not over, then what is; None for a step at which something was only put off."""
+    put_off: deque[_Item] = deque()
+    for item in items:
+        if over(item):
+            put_off.append(item)
+            yield None
+        else:
+            yield item
+    yield from taken_out(put_off)
+
+
+def taken_out(items: deque[_Item]) -> Iterator[_Item]:
+    """Each item in turn, let go of when it is handed over: to free a long list all at once takes long."""
+    while items:
+        yield items.popleft()
 
 
 def _created(item: Job | Pod) -> datetime:

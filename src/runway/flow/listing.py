@@ -1,7 +1,8 @@
-"""Pages of jobs, newest first, at a cost that has a bound, however many jobs there are and however few match."""
+"""Pages of jobs, newest first: nobody else is held up, however many jobs there are and however few match."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from runway.flow.observe import Observer
 from runway.jobs.view import State
 
 LOOKED_AT: Final = 5000
-"""Jobs that are looked at for one page; a look takes under a microsecond."""
+"""Jobs that are looked at in one go; a look takes under a microsecond."""
 
 Place = tuple[datetime, Key]
 """Where a job stands in the order of jobs."""
@@ -27,9 +28,14 @@ class Page:
     looked at.
     """
 
-    keys: list[Key]
+    places: list[Place]
     after: Place | None
     looked_at: int
+
+    @property
+    def keys(self) -> list[Key]:
+        """The jobs themselves."""
+        return [key for _, key in self.places]
 
 
 def page(
@@ -41,18 +47,36 @@ def page(
     *,
     look: int = LOOKED_AT,
 ) -> Page:
-    """At most so many jobs after a place, of one namespace or of all, in one of these states or in any."""
-    keys: list[Key] = []
-    last, looked_at = after, 0
+    """At most so many jobs after a place, of one namespace or of all, in one of these states or in any, in one go."""
+    places: list[Place] = []
+    last, looked_at, full = after, 0, False
     for place in islice(observer.store.newest_first(after), look + 1):
-        if len(keys) == most or looked_at == look:
-            return Page(keys, last, looked_at)
+        if full or looked_at == look:
+            return Page(places, last, looked_at)
         key, last, looked_at = place[1], place, looked_at + 1
-        if namespace in (None, key.namespace) and _matches(observer.state(key), states):
-            keys.append(key)
-    return Page(keys, None, looked_at)
+        # None where it is not a job of Runway's.
+        state = observer.state(key) if namespace in (None, key.namespace) else None
+        if state is not None and (not states or state in states):
+            places.append(place)
+            full = len(places) == most
+    return Page(places, None, looked_at)
 
 
-def _matches(state: State | None, states: Collection[State]) -> bool:
-    """Whether it is a job of Runway's, and in one of these states; none means any."""
-    return state is not None and (not states or state in states)
+async def whole_page(
+    observer: Observer,
+    namespace: str | None,
+    states: Collection[State],
+    after: Place | None,
+    most: int,
+    *,
+    look: int = LOOKED_AT,
+) -> list[Place]:
+    """As `page`, but with as many as there are, up to so many: it looks on, and all others have a turn in between."""
+    found: list[Place] = []
+    while True:
+        part = page(observer, namespace, states, after, most - len(found), look=look)
+        found += part.places
+        if part.after is None or len(found) == most:
+            return found
+        after = part.after
+        await asyncio.sleep(0)

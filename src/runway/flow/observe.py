@@ -1,7 +1,8 @@
 """The observe path: Kubernetes watch -> store -> ledger. Read it top to bottom.
 
 1. One reflector for Jobs and one for pods list, then watch, everything in the tenants' namespaces, whoever made it.
-2. Each snapshot replaces, and each change updates, the store.
+2. Each snapshot replaces, and each change updates, the store. A snapshot is taken in by slices with requests answered
+   in between, and counts as taken in once it is in as a whole.
 3. Each changed record is booked in the ledger and counted by state, at once: quota is released by what is observed.
 4. Runway is synced when both reflectors have brought their first snapshot, Jobs first and then pods.
 5. When an unfinished Job was deleted, the pods are listed once more: one of its own may not have been told of yet, and
@@ -17,11 +18,12 @@ import asyncio
 import random
 import time
 from bisect import bisect_left, insort
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Set
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -32,7 +34,7 @@ from runway.admission.quota import NOTHING, Amounts, Ledger
 from runway.cluster.backoff import Backoff
 from runway.cluster.client import JOBS, PODS, Kind, Kubernetes
 from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
-from runway.cluster.store import Key, Record, Store, owner_of
+from runway.cluster.store import Key, Record, Store, owner_of, taken_out
 from runway.cluster.types import Object
 from runway.errors import ClusterError, NotReady, PublicError
 from runway.flow.changes import Changes, Reader
@@ -51,6 +53,9 @@ log = structlog.get_logger()
 
 DRIFT_GRACE_SECONDS: Final = 5.0
 """How far a watch may lag behind a list before the difference counts as drift."""
+
+SLICE: Final = 100
+"""Steps of a list's take-in, some 4 ms of work, after which all others have a turn: an answer takes a few of them."""
 
 
 class _Tally(msgspec.Struct, frozen=True, gc=False):
@@ -71,6 +76,7 @@ class Observer:
         metrics: Metrics,
         *,
         resync_seconds: float,
+        slice_steps: int = SLICE,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -80,6 +86,9 @@ class Observer:
         self._tenants = {tenant.namespace: name for name, tenant in policy.tenants.items()}
         self._metrics = metrics
         self._resync_seconds = resync_seconds
+        self._slice_steps = slice_steps
+        self._turns = {kind.name: asyncio.Lock() for kind in (JOBS, PODS)}
+        """Lists of a kind are taken in one after another: of two that mix, neither could say what is missing."""
         self._jobs_listed = asyncio.Event()
         self._first_lists = asyncio.Event()
         self._doubt = asyncio.Event()
@@ -269,25 +278,40 @@ class Observer:
                 log.warning("resync failed", reason=str(error))
 
     async def _list_again(
-        self, kind: Kind[Object], replace: Callable[[Iterable[Object], int], int], grace: float
+        self,
+        kind: Kind[Object],
+        replace: Callable[[Iterable[Object], int, Set[str]], Iterator[int]],
+        grace: float,
     ) -> None:
         """List beside the watch, which has `grace` seconds to bring the same before a difference counts as drift."""
-        asked, watch = self._clock(), self.watches[kind.name]
+        asked = self._clock()
         with self.store.noting_deletes() as deleted:
             listing = await self._kubernetes.list(kind)
             if grace:
                 await self._sleep(grace)
-            items = [item for item in listing.items if self._ours(item) and item.metadata.uid not in deleted]
-            corrected = replace(items, int(listing.metadata.resource_version))
-        watch.listed = max(watch.listed, asked)
+            items, at = deque(listing.items), int(listing.metadata.resource_version)
+            del listing
+            ours = (item for item in taken_out(items) if self._ours(item))
+            corrected = await self._take_in(kind, replace(ours, at, deleted), asked)
         if grace and corrected:
             self._metrics.corrections.labels(kind.name).inc(corrected)
             log.warning("drift corrected", kind=kind.name, records=corrected)
 
+    async def _take_in(self, kind: Kind[Object], steps: Iterator[int], asked: float) -> int:
+        """Take in a list that was asked for at `asked`, by slices. Returns how many records it corrected."""
+        corrected = 0
+        async with self._turns[kind.name]:
+            while taken := list(islice(steps, self._slice_steps)):
+                corrected += sum(taken)
+                await self._sleep(0)
+        watch = self.watches[kind.name]
+        watch.listed = max(watch.listed, asked)
+        return corrected
+
     async def _follow(
         self,
         kind: Kind[Object],
-        replace: Callable[[Iterable[Object], int], int],
+        replace: Callable[[deque[Object], int], Iterator[int]],
         change: Callable[[str, Object], None],
     ) -> None:
         watch = self.watches[kind.name]
@@ -299,28 +323,30 @@ class Observer:
                 self._metrics.watch_losses.labels(kind.name).inc()
                 log.warning("watch lost", kind=kind.name, reason=news.reason)
                 continue
-            watch.heard, watch.lost = self._clock(), None
+            watch.heard = self._clock()
             if isinstance(news, Snapshot):
-                changed = replace(news.items, news.version)
-                watch.synced, watch.listed = True, max(watch.listed, news.asked)
+                # Nothing of this kind is told meanwhile: the watch goes on from the list when it is in.
+                objects = len(news.items)
+                changed = await self._take_in(kind, replace(news.items, news.version), news.asked)
+                watch.synced = True
                 self._jobs_listed.set()
                 if self.synced:
                     self._first_lists.set()
-                log.info("listed", kind=kind.name, objects=len(news.items), changed=changed, version=news.version)
+                log.info("listed", kind=kind.name, objects=objects, changed=changed, version=news.version)
             elif not isinstance(news, Contact):
                 change(news.type, news.object)
+            watch.lost = None
 
     def _ours(self, item: Job | Pod | Event | Node) -> bool:
         """Whether an object is in a tenant's namespace: labels can be copied, a namespace cannot be claimed."""
         return item.metadata.namespace in self._tenants
 
-    def _replace_jobs(self, jobs: Iterable[Job], at: int) -> int:
-        return self.store.replace_jobs((job for job in jobs if self._ours(job)), at)
+    def _replace_jobs(self, jobs: deque[Job], at: int) -> Iterator[int]:
+        return self.store.replace_jobs(filter(self._ours, taken_out(jobs)), at)
 
-    def _replace_pods(self, pods: Iterable[Pod], at: int) -> int:
-        pods = tuple(pods)
-        self.surroundings.nodes.replace_pods((pod, self._key_of(pod)) for pod in pods)
-        return self.store.replace_pods((pod for pod in pods if self._ours(pod)), at)
+    def _replace_pods(self, pods: deque[Pod], at: int) -> Iterator[int]:
+        yield from (0 for _ in self.surroundings.nodes.replace_pods((pod, self._key_of(pod)) for pod in pods))
+        yield from self.store.replace_pods(filter(self._ours, taken_out(pods)), at)
 
     def _change_job(self, type_: str, job: Job) -> None:
         if self._ours(job):

@@ -6,7 +6,6 @@ import base64
 import binascii
 import re
 from datetime import datetime
-from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
@@ -36,6 +35,7 @@ from runway.errors import (
     UnsupportedMediaType,
     Violation,
 )
+from runway.flow import listing
 from runway.flow.cancel import cancel
 from runway.http.body import read_json
 from runway.http.problems import operation_id, responses
@@ -119,19 +119,12 @@ async def list_jobs(
     if scope is not None and tenant not in (None, scope):
         raise InvalidParameter("the query asks for another tenant than the X-Tenant-ID header")
     wanted = _namespace(use, scope or tenant)
-    place = read_cursor(cursor) if cursor else None
-    found = (
-        (at, view)
-        for at in use.observer.store.newest_first(place)
-        if wanted in (None, at[1].namespace)
-        and (not state or use.observer.state(at[1]) in state)
-        and (view := use.observer.view(at[1])) is not None
-    )
-    page = list(islice(found, limit + 1))
-    more = len(page) > limit
-    return _json(
-        {"jobs": [view for _, view in page[:limit]], "next_cursor": write_cursor(page[limit - 1][0]) if more else None}
-    )
+    after = read_cursor(cursor) if cursor else None
+    found = await listing.whole_page(use.observer, wanted, state or (), after, limit + 1)
+    views = (use.observer.view(key) for _, key in found[:limit])
+    following = write_cursor(found[limit - 1]) if len(found) > limit else None
+    # One that was deleted while others were looked for is left out.
+    return _json({"jobs": [view for view in views if view is not None], "next_cursor": following})
 
 
 @router.get(
