@@ -128,6 +128,13 @@ class Store:
         """Take in a pod as seen, unless a newer version of it is known."""
         self._take_pod(owner_of(pod), pod)
 
+    def find_pod(self, pod: Pod) -> None:
+        """Take in a pod that was looked up: one that is not known, and is no newer than the last list, is gone."""
+        key = owner_of(pod)
+        record = self._records.get(key)
+        if (record is not None and pod.metadata.name in record.pods) or version(pod) > self._pods_listed:
+            self._take_pod(key, pod)
+
     def _take_pod(self, key: Key, pod: Pod) -> bool:
         record = self._records.setdefault(key, Record())
         known = record.pods.get(pod.metadata.name)
