@@ -63,14 +63,19 @@ class _JobSpec(msgspec.Struct):
 
 class _Object(msgspec.Struct):
     metadata: _Metadata
-    """An error, the version being too old for example, has none, and so ends the record."""
     status: _Status = msgspec.field(default_factory=_Status)
     spec: _JobSpec = msgspec.field(default_factory=_JobSpec)
 
 
 class _Event(msgspec.Struct):
     type: str
-    object: _Object
+    object: msgspec.Raw
+
+
+class _Bookmark(msgspec.Struct):
+    """As much of an object as a bookmark has; an error, the version being too old for example, has not even that."""
+
+    metadata: _Metadata
 
 
 class _List(msgspec.Struct):
@@ -78,6 +83,11 @@ class _List(msgspec.Struct):
         resource_version: str
 
     metadata: Metadata
+
+
+_event = msgspec.json.Decoder(_Event)
+_bookmark = msgspec.json.Decoder(_Bookmark)
+_object = msgspec.json.Decoder(_Object)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -168,7 +178,6 @@ async def _version(session: aiohttp.ClientSession, url: str) -> str:
 
 async def _watch(session: aiohttp.ClientSession, url: str, kind: str, version: str, found: Audit) -> None:
     """Record one watch. Where the API server ends it, it goes on from the last version told, so nothing is missed."""
-    decoder = msgspec.json.Decoder(_Event)
     params = {"watch": "1", "labelSelector": SELECTOR, "allowWatchBookmarks": "true", "timeoutSeconds": "7200"}
     try:
         while True:
@@ -177,17 +186,17 @@ async def _watch(session: aiohttp.ClientSession, url: str, kind: str, version: s
                 rest = b""
                 async for chunk in answer.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")
-                    for event in map(decoder.decode, lines):
-                        version = event.object.metadata.resource_version
+                    for event in map(_event.decode, lines):
+                        version = _bookmark.decode(event.object).metadata.resource_version
                         if event.type != "BOOKMARK":
-                            found.seen.append(_seen(kind, event))
+                            found.seen.append(_seen(kind, event.type, _object.decode(event.object)))
             await asyncio.sleep(RESUME_SECONDS)
     except (aiohttp.ClientError, msgspec.MsgspecError, TimeoutError) as error:
         found.broken = f"the watch of {kind} failed: {error!r}"
 
 
-def _seen(kind: str, event: _Event) -> Seen:
-    told, labels = event.object, event.object.metadata.labels
+def _seen(kind: str, type_: str, told: _Object) -> Seen:
+    labels = told.metadata.labels
     ended = {item.type for item in told.status.conditions if item.status == "True"} & {"Complete", "Failed"}
     gpus = 0
     if told.spec.template is not None:
@@ -199,6 +208,6 @@ def _seen(kind: str, event: _Event) -> Seen:
         job=labels["runway.internal/job"],
         tenant=labels["runway.internal/tenant"],
         gpus=gpus,
-        over=event.type == "DELETED" or bool(ended if kind == "jobs" else told.status.phase in ("Succeeded", "Failed")),
+        over=type_ == "DELETED" or bool(ended if kind == "jobs" else told.status.phase in ("Succeeded", "Failed")),
         succeeded=kind == "pods" and told.status.phase == "Succeeded",
     )
