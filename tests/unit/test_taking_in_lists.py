@@ -248,3 +248,21 @@ def test_others_have_their_turn_while_what_is_missing_is_dropped_and_each_is_cou
     assert many.most_in_a_turn() <= SLICE
     drift = many.metrics.registry.get_sample_value("runway_resync_corrections_total", {"kind": "jobs"})
     assert drift == 5 * SLICE
+
+
+def test_a_resync_that_is_overtaken_by_the_list_after_a_lost_watch_brings_nothing_back(many: Many) -> None:
+    """It waits for a watch that is behind; meanwhile that is lost, with the news of a job that was made and deleted."""
+    server, manifest = many.server, {"metadata": {"name": "brief", "namespace": NAMESPACE, "labels": {}}}
+    server.mute = True
+    server.add("jobs", manifest | {"spec": {"template": {"spec": {"containers": []}}}, "status": {}})
+    server.calls.clear()
+    while not server.calls:
+        many.loop.wait(0.1)
+    server.remove("jobs", server.job("brief"))
+    server.compact()
+    server.go_down()
+    many.loop.wait(0.1)
+    server.come_back()
+    server.mute = False
+    many.loop.wait(20)
+    assert many.observer.store.get(Key(NAMESPACE, "brief")) is None
