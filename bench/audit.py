@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -22,11 +22,12 @@ from bench.kubernetes import ApiServer
 
 GPU = "nvidia.com/gpu"
 SELECTOR = "app.kubernetes.io/managed-by=runway"
+RESUME_SECONDS = 0.2
 
 
 class _Metadata(msgspec.Struct, rename="camel"):
-    name: str
     resource_version: str
+    name: str = ""
     labels: dict[str, str] = {}
 
 
@@ -62,6 +63,7 @@ class _JobSpec(msgspec.Struct):
 
 class _Object(msgspec.Struct):
     metadata: _Metadata
+    """An error, the version being too old for example, has none, and so ends the record."""
     status: _Status = msgspec.field(default_factory=_Status)
     spec: _JobSpec = msgspec.field(default_factory=_JobSpec)
 
@@ -165,21 +167,21 @@ async def _version(session: aiohttp.ClientSession, url: str) -> str:
 
 
 async def _watch(session: aiohttp.ClientSession, url: str, kind: str, version: str, found: Audit) -> None:
+    """Record one watch. Where the API server ends it, it goes on from the last version told, so nothing is missed."""
     decoder = msgspec.json.Decoder(_Event)
-    params: Mapping[str, str] = {
-        "watch": "1",
-        "labelSelector": SELECTOR,
-        "resourceVersion": version,
-        "timeoutSeconds": "7200",
-    }
+    params = {"watch": "1", "labelSelector": SELECTOR, "allowWatchBookmarks": "true", "timeoutSeconds": "7200"}
     try:
-        async with session.get(url, params=params) as answer:
-            answer.raise_for_status()
-            rest = b""
-            async for chunk in answer.content.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                found.seen.extend(_seen(kind, decoder.decode(line)) for line in lines)
-        found.broken = f"the watch of {kind} has ended"
+        while True:
+            async with session.get(url, params=params | {"resourceVersion": version}) as answer:
+                answer.raise_for_status()
+                rest = b""
+                async for chunk in answer.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for event in map(decoder.decode, lines):
+                        version = event.object.metadata.resource_version
+                        if event.type != "BOOKMARK":
+                            found.seen.append(_seen(kind, event))
+            await asyncio.sleep(RESUME_SECONDS)
     except (aiohttp.ClientError, msgspec.MsgspecError, TimeoutError) as error:
         found.broken = f"the watch of {kind} failed: {error!r}"
 

@@ -218,8 +218,8 @@ def _kind(kind: str, schema: Json) -> str:
     return kind
 
 
-def _curl(path: str, method: str, operation: Json, body: object) -> str:
-    """The call as a command; `RUNWAY_URL` is where Runway is."""
+def _curl(path: str, method: str, operation: Json, body: Json | None) -> str:
+    """The call as a command; `RUNWAY_URL` is where Runway is. Each body has its own key: under another's it is 409."""
     names = {parameter.get("name"): parameter for parameter in operation["parameters"]}
     for name, parameter in names.items():
         if parameter.get("in") == "path":
@@ -231,7 +231,7 @@ def _curl(path: str, method: str, operation: Json, body: object) -> str:
     if "X-Tenant-ID" in names:
         parts.append(f"-H 'X-Tenant-ID: {names['X-Tenant-ID']['example']}'")
     if body is not None:
-        parts += [f"-H 'Idempotency-Key: {names['Idempotency-Key']['example']}'", "-H 'Content-Type: application/json'"]
+        parts += [f"-H 'Idempotency-Key: {body['name']}-2026-11-24'", "-H 'Content-Type: application/json'"]
         parts.append(f"-d {shlex.quote(json.dumps(body, indent=1))}")
     return " \\\n  ".join(parts)
 

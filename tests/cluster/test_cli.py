@@ -6,15 +6,16 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from demo.api import IMAGE
-from demo.server import CHECKOUT, Server
+from demo.server import Server
 from demo.session import play, session_environment
 from demo.stage import Stage
+from tests.support.documented import Block, blocks
 
 pytestmark = pytest.mark.cluster
 
@@ -178,17 +179,16 @@ def test_top_and_quota_show_what_runs_and_cancel_ends_several(cli: Cli) -> None:
     assert [cli("wait", job_id).returncode for job_id in ids] == [130, 130]
 
 
-def test_the_session_in_the_documents_can_be_played(server: Server) -> None:
+def test_the_session_in_the_documents_can_be_played(server: Server, documented: tuple[Block, ...]) -> None:
     session = play(session_environment(server.url))
     for words in ("Would be refused for", "oom_killed", "Timeline", "THROTTLED", "is cancelling"):
         assert words in session
-    recorded = (CHECKOUT / "docs" / "session.md").read_text()
-    assert shape(session) == shape(recorded), "its commands have changed: record it again"
+    assert shape(blocks("session", session)) == shape(documented), "its commands have changed: record it again"
 
 
-def shape(session: str) -> list[str]:
+def shape(session: Iterable[Block]) -> list[str]:
     """The commands of a session, without the ids of their jobs."""
-    return [re.sub(r"rw-[a-z2-7]{20}", "ID", line) for line in session.splitlines() if line.startswith("$ ")]
+    return [re.sub(r"rw-[a-z2-7]{20}", "ID", text) for block in session for _, text in block.commands]
 
 
 def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:

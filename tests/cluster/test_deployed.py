@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import re
+import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,12 +22,15 @@ from deploy.deployment import LEASE, Deployed, the_pod
 from deploy.manifests import NAMESPACE
 from runway.policy import load_policy
 from runway.tenants import render as render_tenants
+from tests.support.documented import Block, environment, play, played
+from tests.support.operator_kinds import operator_kinds
 
 pytestmark = pytest.mark.cluster
 
 STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
 ACCOUNT = "system:serviceaccount:runway:runway"
 LEASE_NAME, LEASE_NAMESPACE = LEASE
+DRY = {"kubectl apply": "kubectl apply --dry-run=server"}
 
 
 @pytest.fixture(scope="module")
@@ -214,48 +215,81 @@ def test_it_may_do_nothing_but_what_is_listed(kubernetes: Kubectl) -> None:
         assert rules(kubernetes, namespace) == everywhere
 
 
-ELSEWHERE = {
-    "port-forward": "the test has its own way to the pod",
-    "127.0.0.1:8000": "the same",
-    "top pod": "needs a metrics server",
-    "cluster-autoscaler": "is only on EKS",
-}
-"""Lines of runbooks that are not run here, by what they hold."""
-
-
-def test_what_the_runbooks_look_at_can_be_looked_at(stage: Stage, deployed: Deployed, kubeconfig: Path) -> None:
-    """Each line of their blocks as it stands, but for words in capitals. What it finds is the operator's to judge."""
+def test_what_the_runbooks_look_at_can_be_looked_at(
+    stage: Stage, deployed: Deployed, kubeconfig: Path, documented: tuple[Block, ...]
+) -> None:
+    """Their blocks as they stand, but for words in capitals. What is found, or not, is the operator's to judge."""
     job = stage.until_over(stage.submit("vision", shell("echo hello; exit 3"))["id"])
     pod, node = job["attempts"][0]["pod"], job["attempts"][0]["node"]
     words = {"TENANT": "vision", "NAMESPACE": "runway-vision", "NODE": node, "POD": pod, "ID": job["id"]}
-    environment = {
-        "PATH": f"{Path(sys.executable).parent}:{Path(find_kubectl()).parent}:{os.environ['PATH']}",
-        "HOME": os.environ.get("HOME", "/"),
-        "KUBECONFIG": str(kubeconfig),
-        "RUNWAY_URL": deployed.url,
-    }
-    lines, faults = looks(), []
-    for line in lines:
+    replaced = {rf"(?<![A-Z:_$]){word}(?![A-Z:_])": value for word, value in words.items()} | {
+        "http://127.0.0.1:8000": deployed.url,
         # Here the Lease is kept where every Runway of this cluster looks for it.
-        line = line.replace("-n runway get lease", f"-n {LEASE_NAMESPACE} get lease")
-        for word, value in words.items():
-            line = re.sub(rf"(?<![A-Z:_$]){word}(?![A-Z:_])", value, line)
-        done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=60)
-        complaints = [
-            said
-            for said in done.stderr.splitlines()
+        "-n runway get lease": f"-n {LEASE_NAMESPACE} get lease",
+    }
+    shell_environment, faults = environment(KUBECONFIG=str(kubeconfig), RUNWAY_URL=deployed.url), []
+    for block in documented:
+        faults += [
+            f"{block.heading}: {said}"
+            for said in play(block, shell_environment, replaced).stderr.splitlines()
             if not said.startswith(("Warning:", "No resources found", "No jobs", "There are more"))
         ]
-        faults += [f"{line}: {said}" for said in complaints]
     assert faults == []
-    assert len(lines) > 20
+    assert len(documented) > 15
 
 
-def looks() -> list[str]:
-    """The shell lines of docs/runbooks.md that can be run here."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", (CHECKOUT / "docs" / "runbooks.md").read_text(), re.DOTALL | re.MULTILINE)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in lines if not line.startswith("#") and not any(part in line for part in ELSEWHERE)]
+@pytest.mark.usefixtures("deployed")
+def test_it_is_installed_as_the_document_says(kubeconfig: Path, documented: tuple[Block, ...], tmp_path: Path) -> None:
+    """As it stands, in a copy of the checkout, with sed as the editor; the API server checks all and keeps nothing."""
+    for folder in ("config", "deploy/kustomize"):
+        shutil.copytree(CHECKOUT / folder, tmp_path / folder)
+    edit = "sed -i s/policy.eks.example.yaml/policy.eks.yaml/"
+    [install] = documented
+    said = played(install, environment(KUBECONFIG=str(kubeconfig), EDITOR=edit), DRY, cwd=tmp_path)
+    assert "namespace/runway-vision" in said
+    assert "deployment.apps/runway" in said
+    assert "successfully rolled out" in said
+    assert "policy.eks.yaml" in (tmp_path / "deploy/kustomize/overlays/eks/kustomization.yaml").read_text()
+
+
+@pytest.mark.usefixtures("deployed")
+def test_monitoring_is_installed_as_the_document_says(
+    kubernetes: Kubectl, kubeconfig: Path, documented: tuple[Block, ...], tmp_path: Path
+) -> None:
+    """The Secrets as it stands; what needs the operator is checked by the API server, which keeps none of it."""
+    replaced = dict(DRY)
+    for word in ("PAGER_URL_FILE", "TICKETS_URL_FILE"):
+        (tmp_path / word).write_text("https://example.org/hook")
+        replaced[word] = str(tmp_path / word)
+    assert kubernetes.get("namespace", "monitoring") is None
+    try:
+        with operator_kinds(kubernetes):
+            said = [played(block, environment(KUBECONFIG=str(kubeconfig)), replaced) for block in documented]
+        alerting = kubernetes.get("secret", "runway-alerting", "monitoring")
+    finally:
+        kubernetes.run("delete", "namespace", "monitoring", "--ignore-not-found", "--wait=false")
+    assert "prometheusrule.monitoring.coreos.com" in said[1]
+    assert len(said[2]) == 32, "the password: 24 bytes in base 64"
+    assert alerting is not None
+    assert alerting["data"].keys() == {"pager-url", "tickets-url"}
+
+
+def test_it_is_restarted_and_rolled_back_as_the_document_says(
+    stage: Stage, deployed: Deployed, kubernetes: Kubectl, kubeconfig: Path
+) -> None:
+    """In this order, so that there is a revision to go back to. A job runs through both."""
+    running = stage.submit("vision", shell(STAY))["id"]
+    stage.until_log(running, "started")
+    text, pods = (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8"), set()
+    for change in ("restart", "undo"):
+        command = f"kubectl -n runway rollout {change} deployment/runway"
+        assert f"`{command}`" in text
+        wait = "kubectl -n runway rollout status deployment/runway --timeout=60s"
+        played(Block("", change, ((0, command), (0, wait))), environment(KUBECONFIG=str(kubeconfig)))
+        deployed.start()
+        pods.add(holder(kubernetes))
+        assert stage.runway.job(running)["state"] == "running"
+    assert len(pods) == 2
 
 
 def populate(stage: Stage) -> list[str]:

@@ -1,61 +1,111 @@
-"""The commands that the README gives a newcomer, as they stand there; `make demo` and `make test` are what CI runs."""
+"""The commands that the documents give a newcomer, as they stand there."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
 
 import httpx2
 import pytest
 
-from demo.api import shell
+from demo.api import IMAGE, shell
 from demo.server import CHECKOUT, Server
 from demo.stage import Stage
+from demo.waiting import wait_for
+from tests.support.documented import Block, environment, play, played
 
 pytestmark = pytest.mark.cluster
 
-README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+SERVED = "http://127.0.0.1:8000"
 
 
-def _use() -> str:
-    """The shell lines of the section on use, without the one that serves: it is served here already."""
-    section = re.search(r"^## Use it\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
-    assert section is not None
-    block = re.search(r"^```sh\n(.*?)^```", section[1], re.DOTALL | re.MULTILINE)
-    assert block is not None
-    serve, _, rest = block[1].partition("\n")
-    assert serve.startswith("make serve ")
-    return rest
-
-
-def test_what_a_newcomer_types_works(server: Server) -> None:
-    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "RUNWAY_URL": server.url}
-    # In one shell, as typed: what one command exports the next one sees.
-    script = f"set -euxo pipefail\n{_use()}"
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "hello" in done.stdout.splitlines()
-    assert "succeeded" in done.stdout
-    assert "vision" in done.stdout
+def test_what_a_newcomer_types_works(server: Server, documented: tuple[Block, ...], tmp_path: Path) -> None:
+    """The first line in one terminal, the others in another, where what one exports the next one sees."""
+    [block] = documented
+    serve, rest = replace(block, commands=block.commands[:1]), replace(block, commands=block.commands[1:])
+    # Nothing but what the machine has: where `runway` is, the block itself says.
+    bare = environment() | {"PATH": os.environ["PATH"]}
+    with in_place_of(server), serving(serve.script, bare, tmp_path / "serve.log"):
+        said = played(rest, bare)
+    assert "hello" in said.splitlines()
+    assert "succeeded" in said
+    assert "vision" in said
 
 
 def test_the_api_is_documented_where_the_readme_says(server: Server) -> None:
-    assert "the API's document at /docs" in README
+    assert "the API's document at /docs" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
     answer = httpx2.get(f"{server.url}/docs", trust_env=False)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
-def test_the_reads_of_the_reference_work_as_they_stand(stage: Stage, server: Server) -> None:
-    """Every curl of docs/api.md that changes nothing, of a job of its tenant in place of the example's."""
-    job = stage.until_over(stage.submit("vision", shell("echo hello"))["id"])["id"]
-    text = (CHECKOUT / "docs" / "api.md").read_text(encoding="utf-8")
-    reads = [line for line in re.findall(r"^curl (?:[^\n]*\\\n)*[^\n]*", text, re.MULTILINE) if " -X " not in line]
-    for read in reads:
-        script = re.sub(r"rw-[a-z2-7]{20}", job, read).replace("curl ", "curl --silent --show-error --fail ", 1)
-        environment = {"PATH": os.environ["PATH"], "RUNWAY_URL": server.url}
-        done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
-        assert (done.returncode, bool(done.stdout)) == (0, True), f"{script}\n{done.stderr}"
-    assert len(reads) > 8
+def test_the_calls_of_the_reference_work_as_they_stand(
+    stage: Stage, server: Server, documented: tuple[Block, ...]
+) -> None:
+    """In their order, with jobs and an image that are here in place of the example's, and keys that are new."""
+    over = stage.until_over(stage.submit("vision", shell("echo hello"))["id"])["id"]
+    new, submitted = uuid4().hex, over
+    for block in documented:
+        method = (re.findall(r" -X (\w+)", block.script) or ["GET"])[0]
+        replaced = {
+            r"^curl": "curl --silent --show-error --write-out '\\n%{http_code}'",
+            r"rw-[a-z2-7]{20}": submitted if method == "DELETE" else over,
+            r"registry\.example\.com/[^\"]+": IMAGE,
+            r"2026-11-24'": f"{new}'",
+        }
+        done = play(block, environment(RUNWAY_URL=server.url), replaced)
+        answer, _, status = done.stdout.rpartition("\n")
+        assert status == {"POST": "201", "DELETE": "202"}.get(method, "200"), f"{block}\n{answer}\n{done.stderr}"
+        assert (done.returncode, answer != "") == (0, True)
+        if method == "POST":
+            submitted = json.loads(answer)["id"]
+            stage.adopt(submitted)
+    assert stage.until_over(submitted)["state"] == "cancelled"
+
+
+@contextmanager
+def in_place_of(server: Server) -> Iterator[None]:
+    """Another Runway can be the writer for that time."""
+    server.stop()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+@contextmanager
+def serving(command: str, environment: dict[str, str], log: Path) -> Iterator[None]:
+    """From when it is the writer until Ctrl-C, which reaches all that the command has started."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=CHECKOUT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def writes() -> bool | None:
+        assert process.poll() is None, log.read_text()
+        try:
+            answer = httpx2.get(f"{SERVED}/readyz", timeout=2, trust_env=False)
+        except httpx2.TransportError:
+            return None
+        return (answer.status_code == 200 and answer.json()["role"] == "writer") or None
+
+    try:
+        wait_for(writes, f"{command} is the writer", 60)
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        process.wait(30)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,10 @@ import pytest
 from demo.api import shell
 from demo.kubectl import Kubectl, KubectlFailed
 from demo.scenarios.stop import ANNOTATION, SEEN_SECONDS
-from demo.server import CHECKOUT, Server
+from demo.server import Server
 from demo.stage import Stage
 from demo.waiting import wait_for
+from tests.support.documented import Block, environment, played
 
 pytestmark = pytest.mark.cluster
 
@@ -35,21 +33,6 @@ def annotate(kubernetes: Kubectl) -> Iterator[Callable[..., str]]:
 
     yield run
     run(f"{ANNOTATION}-", "tests.runway.internal/edit-")
-
-
-@pytest.fixture
-def operator(kubernetes: Kubectl) -> Iterator[None]:
-    """The Role that docs/operations.md gives to operators, in the namespace of the local Lease."""
-    role = ("--verb=get,patch", "--resource=leases.coordination.k8s.io", "--resource-name=runway-writer")
-    kubernetes.run("create", "role", "runway-stop", "--namespace=default", *role)
-    try:
-        kubernetes.run(
-            *("create", "rolebinding", "runway-stop", "--namespace=default"),
-            *("--role=runway-stop", "--group=platform-operators"),
-        )
-        yield
-    finally:
-        kubernetes.run("delete", "role,rolebinding", "runway-stop", "--namespace=default", "--ignore-not-found")
 
 
 def test_it_survives_the_end_of_the_writer_and_its_successor_sees_it(
@@ -97,37 +80,46 @@ def test_edits_between_look_and_renewal_lose_neither_themselves_nor_the_lease(
     assert ended["state"] == "succeeded"
 
 
-@pytest.mark.usefixtures("operator", "annotate")
-def test_an_operator_needs_no_more_than_the_role_of_the_runbook(stage: Stage, kubernetes: Kubectl) -> None:
-    kubernetes.run("annotate", *LEASE, *OPERATOR, f"{ANNOTATION}=by ada")
-    wait_for(lambda: told(stage) == "by ada" or None, "the stop is seen", SEEN_SECONDS)
-    kubernetes.run("annotate", *LEASE, *OPERATOR, f"{ANNOTATION}-")
-    wait_for(lambda: told(stage) is None or None, "the stop has ended", SEEN_SECONDS)
-    for beyond in (
-        ("delete", *LEASE),
-        ("get", "leases", "--namespace=default"),
-        ("get", "jobs", "--namespace=runway-vision"),
-        ("annotate", "lease", "kube-scheduler", "--namespace=kube-system", f"{ANNOTATION}=no"),
-    ):
-        with pytest.raises(KubectlFailed, match="orbidden"):
-            kubernetes.run(*beyond, *OPERATOR)
-
-
-def test_the_command_of_the_runbook_cancels_every_job_of_a_tenant(stage: Stage, server: Server) -> None:
+@pytest.mark.usefixtures("annotate")
+def test_the_commands_of_the_document_are_all_that_an_operator_needs(
+    stage: Stage, server: Server, kubernetes: Kubectl, kubeconfig: Path, documented: tuple[Block, ...]
+) -> None:
+    """As they stand, but for the namespace of the local Lease; who makes the stop has that Role and no more."""
     stay = shell("trap 'exit 0' TERM; echo started; sleep 600 & wait", timeout_seconds=120)
     mine = [stage.submit("vision", stay)["id"] for _ in range(2)]
     other = stage.submit("research", stay)["id"]
     for job_id in (*mine, other):
         stage.until_log(job_id, "started")
-    [command] = re.findall(r"^for state in .*$", (CHECKOUT / "docs" / "operations.md").read_text(), re.MULTILINE)
-    environment = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "RUNWAY_URL": server.url,
-        "RUNWAY_TENANT": "vision",
+    here = {
+        "-n runway ": "-n default ",
+        "annotate lease": " ".join(("annotate lease", *OPERATOR)),
+        "http://127.0.0.1:8000": server.url,
+        "=TENANT": "=vision",
     }
-    subprocess.run(["bash", "-ec", command], env=environment, check=True, timeout=60)
-    assert [stage.until_over(job_id)["state"] for job_id in mine] == ["cancelled", "cancelled"]
-    assert stage.runway.job(other)["state"] == "running"
+    stop, newest, cancel, end, allow = (
+        partial(played, block, environment(KUBECONFIG=str(kubeconfig)), here) for block in documented
+    )
+    try:
+        allow()
+        stop()
+        reason = wait_for(lambda: told(stage), "the stop is seen", SEEN_SECONDS)
+        assert reason == "GPU driver rollout, back at 15:00"
+        assert other in newest()
+        cancel()
+        assert [stage.until_over(job_id)["state"] for job_id in mine] == ["cancelled", "cancelled"]
+        assert stage.runway.job(other)["state"] == "running"
+        assert '"submissions"' in end()
+        wait_for(lambda: told(stage) is None or None, "the stop has ended", SEEN_SECONDS)
+        for beyond in (
+            ("delete", *LEASE),
+            ("get", "leases", "--namespace=default"),
+            ("get", "jobs", "--namespace=runway-vision"),
+            ("annotate", "lease", "kube-scheduler", "--namespace=kube-system", f"{ANNOTATION}=no"),
+        ):
+            with pytest.raises(KubectlFailed, match="orbidden"):
+                kubernetes.run(*beyond, *OPERATOR)
+    finally:
+        kubernetes.run("delete", "role,rolebinding", "runway-stop", "--namespace=default", "--ignore-not-found")
 
 
 def told(stage: Stage) -> str | None:

@@ -8,13 +8,24 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-_FENCE = re.compile(r"^(`{3,})([a-z]*)\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^ *(`{3,})([a-z]*)\n(.*?)^ *\1$", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|<img [^>]*src=\"([^\"]+)\"")
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 _SEPARATORS = ("&&", "||", "|", ";", "&", "(", ")")
 _ASSIGNMENT = re.compile(r"[A-Z_][A-Z0-9_]*=.*")
 _REDIRECTION = re.compile(r"[0-9]?[<>].*")
+
+
+def fences(text: str) -> list[tuple[int, str, str]]:
+    """Code blocks: where each begins in the text, its language, its body."""
+    return [(found.start(), found[2], found[3]) for found in _FENCE.finditer(text)]
+
+
+def section(text: str, position: int) -> str:
+    """The heading that this position stands under."""
+    headings: list[str] = _HEADING.findall(_FENCE.sub("", text[:position]))
+    return headings[-1]
 
 
 def prose(text: str) -> str:
@@ -41,7 +52,7 @@ def anchors(text: str) -> set[str]:
 
 def commands(text: str) -> Iterator[list[str]]:
     """The words of each command in blocks marked `sh` and in code within sentences, less assignments before it."""
-    blocks = [body for _, language, body in _FENCE.findall(text) if language == "sh"]
+    blocks = [body for _, language, body in fences(text) if language == "sh"]
     for block in blocks:
         for line in re.sub(r"\\\n", " ", block).splitlines():
             yield from _commands(line)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from ipaddress import IPv4Network
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.documented import Block, environment, played
 from tests.terraform.conftest import REQUIRED, Evaluate
-from tests.terraform.hcl import Module
+from tests.terraform.hcl import MODULE, Module
 
 GPU_POOL = {
     "instance_type": "p5.48xlarge",
@@ -151,3 +154,16 @@ def test_the_bill_is_watched_before_and_after_the_limit(defaults: dict[str, Any]
     alarms = {(alarm["type"], alarm["threshold"]) for alarm in defaults["budget_alarms"].values()}
     assert {("FORECASTED", 100), ("ACTUAL", 80), ("ACTUAL", 100)} <= alarms
     assert len(alarms) <= 5, "AWS takes five notifications a budget"
+
+
+def test_the_documents_commands_work_on_what_needs_no_provider(documented: tuple[Block, ...], tmp_path: Path) -> None:
+    """With the examples as they stand, in a module that has these variables and locals alone, and so makes nothing."""
+    place = tmp_path / "infra" / "terraform"
+    place.mkdir(parents=True)
+    for name in ("variables.tf", "locals.tf", "terraform.tfvars.example"):
+        shutil.copy(MODULE / name, place)
+    shutil.copy(MODULE / "backend.hcl.example", place / "backend.hcl")
+    alone = environment(TF_CLI_CONFIG_FILE="/dev/null", CHECKPOINT_DISABLE="1")
+    making, destroying = documented
+    assert "Apply complete!" in played(making, alone, cwd=tmp_path)
+    assert "Destroy complete!" in played(destroying, alone, cwd=place)

@@ -191,6 +191,15 @@ def test_jobs_come_newest_first_and_a_cursor_goes_on_from_there(watched: Watched
     assert [found.name for _, found in watched.store.newest_first(cursor)] == ["c", "b"]
 
 
+def test_a_pod_that_was_looked_up_before_a_list_that_lacks_it_is_gone(watched: Watched) -> None:
+    sum(watched.store.replace_pods([of("a", "stays", version=5)], at=10))
+    for name, version in (("gone", 9), ("stays", 6), ("new", 11)):
+        watched.store.find_pod(of("a", name, version=version))
+    record = watched.store.get(key("a"))
+    assert record is not None
+    assert {name: pod.metadata.resource_version for name, pod in record.pods.items()} == {"stays": "6", "new": "11"}
+
+
 def test_a_list_drops_what_is_absent_and_keeps_what_is_newer_than_itself(watched: Watched) -> None:
     watched.store.put_job(job("stays", version=5))
     watched.store.put_job(job("deleted", version=10))

@@ -128,6 +128,13 @@ class Store:
         """Take in a pod as seen, unless a newer version of it is known."""
         self._take_pod(owner_of(pod), pod)
 
+    def find_pod(self, pod: Pod) -> None:
+        """Take in a pod that was looked up: one that is not known, and is no newer than the last list, is gone."""
+        key = owner_of(pod)
+        record = self._records.get(key)
+        if (record is not None and pod.metadata.name in record.pods) or version(pod) > self._pods_listed:
+            self._take_pod(key, pod)
+
     def _take_pod(self, key: Key, pod: Pod) -> bool:
         record = self._records.setdefault(key, Record())
         known = record.pods.get(pod.metadata.name)
@@ -208,6 +215,8 @@ class Store:
             key = owner_of(pod)
             listed.add((key, pod.metadata.name))
             yield self._take_pod(key, pod)
+        # From here on a pod that was looked up before the list, and is not in it, is turned away.
+        self._pods_listed = at
         for key in tuple(self._records):
             record = self._records.get(key)
             known = record.pods.items() if record else ()
@@ -215,7 +224,6 @@ class Store:
             for pod in missing:
                 self.drop_pod(pod)
             yield len(missing)
-        self._pods_listed = at
 
     def _settle(self, key: Key, record: Record) -> None:
         if record.job is None and not record.pods and not record.deleted_jobs:

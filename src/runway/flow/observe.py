@@ -244,7 +244,7 @@ class Observer:
         with self.store.noting_deletes() as deleted:
             for pod in await self._kubernetes.pods_of(key.namespace, key.name):
                 if pod.metadata.uid not in deleted:
-                    self._change_pod("MODIFIED", pod)
+                    self.store.find_pod(pod)
         return None
 
     async def _confirm(self) -> None:
