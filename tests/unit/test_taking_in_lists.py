@@ -184,6 +184,23 @@ def test_an_answer_about_a_job_that_the_list_no_longer_has_brings_nothing_back_w
     assert sorted(key.name for _, key in store.newest_first()) == ["a", "c"]
 
 
+@pytest.mark.parametrize("steps_before", range(6))
+def test_a_pod_that_was_looked_up_before_the_list_and_is_not_in_it_is_gone_whenever_the_answer_is_read(
+    steps_before: int,
+) -> None:
+    store = Store(lambda _: None)
+    store.put_job(job("a", version=1))
+    steps = store.replace_pods([pod("first", of="a", version=3), pod("last", of="a", version=4)], at=10)
+    for _ in range(steps_before):
+        next(steps, None)
+    store.find_pod(pod("gone", of="a", version=8))
+    for _ in steps:
+        pass
+    record = store.get(Key(NAMESPACE, "a"))
+    assert record is not None
+    assert sorted(record.pods) == ["first", "last"]
+
+
 def test_a_list_older_than_one_that_is_in_brings_nothing_back() -> None:
     """The watch goes on from the newer one, and tells no more of what was deleted before it."""
     store = Store(lambda _: None)
@@ -248,3 +265,21 @@ def test_others_have_their_turn_while_what_is_missing_is_dropped_and_each_is_cou
     assert many.most_in_a_turn() <= SLICE
     drift = many.metrics.registry.get_sample_value("runway_resync_corrections_total", {"kind": "jobs"})
     assert drift == 5 * SLICE
+
+
+def test_a_resync_that_is_overtaken_by_the_list_after_a_lost_watch_brings_nothing_back(many: Many) -> None:
+    """It waits for a watch that is behind; meanwhile that is lost, with the news of a job that was made and deleted."""
+    server, manifest = many.server, {"metadata": {"name": "brief", "namespace": NAMESPACE, "labels": {}}}
+    server.mute = True
+    server.add("jobs", manifest | {"spec": {"template": {"spec": {"containers": []}}}, "status": {}})
+    server.calls.clear()
+    while not server.calls:
+        many.loop.wait(0.1)
+    server.remove("jobs", server.job("brief"))
+    server.compact()
+    server.go_down()
+    many.loop.wait(0.1)
+    server.come_back()
+    server.mute = False
+    many.loop.wait(20)
+    assert many.observer.store.get(Key(NAMESPACE, "brief")) is None

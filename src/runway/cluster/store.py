@@ -215,6 +215,8 @@ class Store:
             key = owner_of(pod)
             listed.add((key, pod.metadata.name))
             yield self._take_pod(key, pod)
+        # From here on a pod that was looked up before the list, and is not in it, is turned away.
+        self._pods_listed = at
         for key in tuple(self._records):
             record = self._records.get(key)
             known = record.pods.items() if record else ()
@@ -222,7 +224,6 @@ class Store:
             for pod in missing:
                 self.drop_pod(pod)
             yield len(missing)
-        self._pods_listed = at
 
     def _settle(self, key: Key, record: Record) -> None:
         if record.job is None and not record.pods and not record.deleted_jobs:
