@@ -105,9 +105,9 @@ def tenant_summary(use: Services, tenant: str) -> TenantSummary:
         tenant,
         use.policy.tenants[tenant].namespace,
         bars_of(observer.ledger.accounts[tenant]),
-        {state: observer.states[tenant, state] for state in State},
-        observer.longest_pending(tenant),
-        observer.active_ceiling[tenant],
+        {state: observer.tallies.states[tenant, state] for state in State},
+        observer.tallies.longest_pending(tenant),
+        observer.tallies.active_ceiling[tenant],
     )
 
 
