@@ -41,7 +41,7 @@ from runway.flow.tallies import Tallies, tally_of
 from runway.jobs.case import Case
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.record import record_of
-from runway.jobs.view import JobView, State, job_view
+from runway.jobs.view import JobView, job_view
 from runway.objects import Event, Job, Node, Pod
 from runway.policy import Policy
 from runway.telemetry.metrics import Metrics
@@ -157,10 +157,6 @@ class Observer:
         pods, gone, around = tuple(self.attempts(key)), self.gone(key), self.surroundings
         events, nodes, room = around.events(job, pods), around.nodes.of(pods), around.room(pods)
         return Case(self.tenant_of(key), job, pods, gone, events, nodes, room)
-
-    def state(self, key: Key) -> State | None:
-        """The state of a job; None where there is no such Job, or it is not one of Runway's."""
-        return self.tallies.state(key)
 
     def job(self, key: Key) -> Job | None:
         """The Job by this name, if it is one of Runway's: others count for quota, but are not shown as jobs."""

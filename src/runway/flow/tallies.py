@@ -61,7 +61,7 @@ class Tallies:
                 insort(pending, (tally.pending_since, key))
 
     def state(self, key: Key) -> State | None:
-        """The state of a job; None where there is none by this name."""
+        """The state of a job; None where there is no such Job, or it is not one of Runway's."""
         tally = self._tallies.get(key)
         return None if tally is None else tally.state
 
