@@ -138,13 +138,13 @@ def _samples(policy: Policy, observer: Observer, writer: Writer, keeper: Keeper,
         ):
             for resource, value in amounts_by_resource(amounts).items():
                 yield Sample(name, (tenant, resource), value)
-        yield Sample("runway_active_cost_ceiling_usd", (tenant,), float(observer.active_ceiling[tenant]))
-        since = observer.longest_pending(tenant)
+        yield Sample("runway_active_cost_ceiling_usd", (tenant,), float(observer.tallies.active_ceiling[tenant]))
+        since = observer.tallies.longest_pending(tenant)
         waited = (now - since).total_seconds() if since else 0.0
         yield Sample("runway_oldest_pending_seconds", (tenant,), max(0.0, waited))
         yield Sample("runway_tenant_info", (tenant, policy.tenants[tenant].namespace), 1.0)
         for state in State:
-            yield Sample("runway_jobs", (tenant, state), observer.states[tenant, state])
+            yield Sample("runway_jobs", (tenant, state), observer.tallies.states[tenant, state])
     for kind, watch in (observer.watches | observer.surroundings.watches).items():
         yield Sample("runway_watch_age_seconds", (kind,), observer.age(watch))
     yield Sample("runway_record_lag_seconds", (), keeper.lag)

@@ -90,6 +90,8 @@ class World:
         """All faults stop; then everything comes right by itself, and there is room for what fits."""
         self.check()
         self._end_faults()
+        # What a mute watch has kept back comes first: before it is told, all may look settled that is not.
+        self.loop.wait(1.0)
         quiet = self.loop.time() + QUIET_SECONDS + (RESYNC_SECONDS if self.api.lost_events else 0)
         while unsettled := self._unsettled():
             if self.loop.time() > quiet:

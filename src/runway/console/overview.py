@@ -105,9 +105,9 @@ def tenant_summary(use: Services, tenant: str) -> TenantSummary:
         tenant,
         use.policy.tenants[tenant].namespace,
         bars_of(observer.ledger.accounts[tenant]),
-        {state: observer.states[tenant, state] for state in State},
-        observer.longest_pending(tenant),
-        observer.active_ceiling[tenant],
+        {state: observer.tallies.states[tenant, state] for state in State},
+        observer.tallies.longest_pending(tenant),
+        observer.tallies.active_ceiling[tenant],
     )
 
 
@@ -138,7 +138,12 @@ def holders_of(use: Services, tenant: str) -> tuple[list[Holder], int]:
         MOST_HOLDERS, first, key=lambda entry: (entry[1].amounts.gpu, entry[1].amounts.cpu, entry[1].amounts.memory)
     )
     holders = [
-        Holder(job_id, use.observer.state(Key(namespace, job_id)), booking.amounts, booking.terminating != Amounts())
+        Holder(
+            job_id,
+            use.observer.tallies.state(Key(namespace, job_id)),
+            booking.amounts,
+            booking.terminating != Amounts(),
+        )
         for job_id, booking in largest
     ]
     return holders, len(account.bookings)

@@ -207,7 +207,7 @@ class Keeper:
                 self._endings.follow(pod, secrets_of(spec_of(job)), lambda: self._notice(key))
 
     def _need(self, key: Key) -> Need | None:
-        job, state = self._observer.job(key), self._observer.state(key)
+        job, state = self._observer.job(key), self._observer.tallies.state(key)
         if job is None or state is None:
             return None
         kept = record_of(job)

@@ -55,7 +55,7 @@ def page(
             return Page(places, last, looked_at)
         key, last, looked_at = place[1], place, looked_at + 1
         # None where it is not a job of Runway's.
-        state = observer.state(key) if namespace in (None, key.namespace) else None
+        state = observer.tallies.state(key) if namespace in (None, key.namespace) else None
         if state is not None and (not states or state in states):
             places.append(place)
             full = len(places) == most

@@ -17,16 +17,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from bisect import bisect_left, insort
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Set
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from decimal import Decimal
 from itertools import islice
 from typing import Final
 
-import msgspec
 import structlog
 
 from runway.admission.booking import booking_of, ended_at
@@ -40,11 +37,11 @@ from runway.errors import ClusterError, NotReady, PublicError
 from runway.flow.changes import Changes, Reader
 from runway.flow.contact import Watch
 from runway.flow.surroundings import Surroundings
-from runway.jobs.admitted import cost_of, spec_of, usd
+from runway.flow.tallies import Tallies, tally_of
 from runway.jobs.case import Case
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.record import record_of
-from runway.jobs.view import JobView, State, job_view, pending_since, state_of
+from runway.jobs.view import JobView, job_view
 from runway.objects import Event, Job, Node, Pod
 from runway.policy import Policy
 from runway.telemetry.metrics import Metrics
@@ -56,14 +53,6 @@ DRIFT_GRACE_SECONDS: Final = 5.0
 
 SLICE: Final = 100
 """Steps of a list's take-in, some 4 ms of work, after which all others have a turn: an answer takes a few of them."""
-
-
-class _Tally(msgspec.Struct, frozen=True, gc=False):
-    """What a job adds to the sums that are kept per tenant."""
-
-    state: State
-    ceiling: Decimal
-    pending_since: datetime | None
 
 
 class Observer:
@@ -96,7 +85,6 @@ class Observer:
         self._now = now
         self._sleep = sleep
         self._jitter = jitter
-        self._tallies: dict[Key, _Tally] = {}
         self._changes = Changes()
         for kind in (JOBS, PODS):
             # From 0 on, or the first would not show as an increase.
@@ -107,10 +95,7 @@ class Observer:
         """Each is called with a job after anything that is known of it has changed."""
         self.ledger = Ledger({name: tenant.quota for name, tenant in policy.tenants.items()})
         self.watches = {kind.name: Watch(heard=clock()) for kind in (JOBS, PODS)}
-        self.states: Counter[tuple[str, State]] = Counter()
-        self.active_ceiling: dict[str, Decimal] = dict.fromkeys(policy.tenants, Decimal())
-        self._pending: dict[str, list[tuple[datetime, Key]]] = {tenant: [] for tenant in policy.tenants}
-        """By tenant, the jobs that wait, longest first."""
+        self.tallies = Tallies(policy.tenants)
         self.broken: str | None = None
         self.surroundings = Surroundings(
             kubernetes, self._tenants, metrics, self._tell, clock=clock, sleep=sleep, jitter=jitter
@@ -172,16 +157,6 @@ class Observer:
         pods, gone, around = tuple(self.attempts(key)), self.gone(key), self.surroundings
         events, nodes, room = around.events(job, pods), around.nodes.of(pods), around.room(pods)
         return Case(self.tenant_of(key), job, pods, gone, events, nodes, room)
-
-    def state(self, key: Key) -> State | None:
-        """The state of a job; None where there is no such Job, or it is not one of Runway's."""
-        tally = self._tallies.get(key)
-        return None if tally is None else tally.state
-
-    def longest_pending(self, tenant: str) -> datetime | None:
-        """Since when the tenant's job waits that has waited longest; None where none does."""
-        pending = self._pending[tenant]
-        return pending[0][0] if pending else None
 
     def job(self, key: Key) -> Job | None:
         """The Job by this name, if it is one of Runway's: others count for quota, but are not shown as jobs."""
@@ -373,7 +348,8 @@ class Observer:
             self._released(key)
         if record.deleted_jobs:
             self._doubt.set()
-        self._tally(key)
+        job = self.job(key)
+        self.tallies.put(tenant, key, tally_of(job, self.attempts(key), self.gone(key)) if job else None)
         self._tell(key)
 
     def _released(self, key: Key) -> None:
@@ -389,25 +365,6 @@ class Observer:
         self._changes.tell(key)
         for listener in self.listeners:
             listener(key)
-
-    def _tally(self, key: Key) -> None:
-        tenant, before, job = self.tenant_of(key), self._tallies.pop(key, None), self.job(key)
-        if before is not None:
-            self.states[tenant, before.state] -= 1
-            self.active_ceiling[tenant] -= before.ceiling
-            if before.pending_since is not None:
-                del self._pending[tenant][bisect_left(self._pending[tenant], (before.pending_since, key))]
-        if job is not None:
-            spec, cost = spec_of(job), cost_of(job)
-            pods = self.attempts(key)
-            state = state_of(job, pods, self.gone(key), spec.retries if spec else 0)
-            waiting = pending_since(job, pods) if state is State.PENDING else None
-            ceiling = (usd(cost.ceiling) if cost and not state.over else None) or Decimal()
-            self._tallies[key] = _Tally(state, ceiling, waiting)
-            if waiting is not None:
-                insort(self._pending[tenant], (waiting, key))
-            self.states[tenant, state] += 1
-            self.active_ceiling[tenant] += ceiling
 
 
 def amounts_by_resource(amounts: Amounts) -> dict[str, float]:

@@ -193,7 +193,7 @@ def _holders(use: Services, account: Account, namespace: str) -> list[HolderView
         holders.append(
             HolderView(
                 job_id,
-                use.observer.state(Key(namespace, job_id)),
+                use.observer.tallies.state(Key(namespace, job_id)),
                 held.gpu,
                 format_cpu(held.cpu),
                 format_bytes(held.memory),
