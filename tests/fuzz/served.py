@@ -10,7 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from runway.app import create_app
-from runway.http.malformed import answer_as_problems
+from runway.http.malformed import guard_server
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT
 from runway.policy import Policy, Quota, TenantRate, load_policy
 from runway.settings import Settings
@@ -19,6 +19,8 @@ from tests.support.fake_cluster import FakeKubernetes, Json
 
 POLICY = Path(__file__).parents[2] / "config" / "policy.local.yaml"
 RUN_SECONDS = 0.15
+HEAD_SECONDS = 2.0
+"""How long the head of a request may take here."""
 
 
 def roomy() -> Policy:
@@ -71,7 +73,7 @@ class Controllers:
 async def main(port: int) -> None:
     """Serve until told to end."""
     configure("INFO")
-    answer_as_problems()
+    guard_server(seconds=HEAD_SECONDS)
     kubernetes = FakeKubernetes({tenant.namespace for tenant in load_policy(POLICY).tenants.values()})
     app = create_app(Settings(policy=POLICY, drain_seconds=0), roomy(), kubernetes)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, access_log=False, log_config=None))

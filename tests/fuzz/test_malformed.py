@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import suppress
 
 import pytest
 
@@ -45,7 +46,8 @@ REQUESTS: dict[str, tuple[bytes, tuple[int, str]]] = {
     "NUL in a header": (_get(b"/v1/jobs", b"X-Tenant-ID: a\0b"), NOT_HTTP),
     "a folded header": (_get(b"/v1/jobs", b"X-Tenant-ID: a\r\n b"), NOT_HTTP),
     "Latin-1 in a header": (_get(b"/v1/jobs", b"X-Tenant-ID: \xf6"), (400, "tenant_required")),
-    "a header of 1 MB": (_get(b"/v1/jobs", b"X-Tenant-ID: " + b"a" * 10**6), (400, "tenant_required")),
+    "a header of 60 kB": (_get(b"/v1/jobs", b"X-Tenant-ID: " + b"a" * 60_000), (400, "tenant_required")),
+    "headers of more than 64 kB": (_get(b"/v1/jobs", *[b"X-%d: " % n + b"a" * 600 for n in range(110)]), NOT_HTTP),
     "a negative length": (_post(b"Content-Length: -5"), NOT_HTTP),
     "two lengths": (_post(b"Content-Length: 2", b"Content-Length: 3"), NOT_HTTP),
     "a length and chunks": (_post(b"Content-Length: 2", CHUNKED, body=b"0\r\n\r\n"), NOT_HTTP),
@@ -72,6 +74,34 @@ def test_malformed_bytes_get_their_problem(served: Served, case: str) -> None:
     assert f"x-request-id: {problem['request_id']}" in lines
     assert not any(line.startswith("set-cookie") for line in lines)
     assert served.faults() == []
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET /v1/jobs HTTP/1.1\r\nX-Endless: ", b"GET /v1/jobs HTTP/1.1\r\n"], ids=["one", "many"]
+)
+def test_headers_without_end_are_not_read_for_ever(served: Served, head: bytes) -> None:
+    """A megabyte and more would be kept otherwise, for as long as its sender likes."""
+    piece = b"a" * 10_000 if head.endswith(b": ") else b"X-More: and more\r\n" * 500
+    sent = 0
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection, suppress(ConnectionError):
+        connection.sendall(head)
+        while sent < 100_000_000:
+            connection.sendall(piece)
+            sent += len(piece)
+    assert sent < 10_000_000, "what the buffers of both ends take"
+    assert b"200 OK" in served.send(_get(b"/healthz"))
+    assert served.faults() == []
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /v1/jobs HTTP/1.1\r\nX-Tenant-ID: vi"], ids=["nothing", "half a head"])
+def test_a_connection_on_which_no_request_comes_is_closed(served: Served, begun: bytes) -> None:
+    assert served.send(begun) == b""
+
+
+def test_the_head_of_a_later_request_is_waited_for_no_longer(served: Served) -> None:
+    whole = b"GET /healthz HTTP/1.1\r\nHost: runway\r\n\r\n"
+    answer = served.send(whole + whole[:-2])
+    assert answer.count(b"200 OK") == 1
 
 
 def test_a_client_that_goes_in_the_middle_of_its_body_is_no_failure(served: Served) -> None:
