@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench import report
 from bench.history import history
@@ -35,6 +37,7 @@ class Bench:
     histories: list[int]
     jobs: int
     samples: int
+    images: Path
 
     @property
     def api(self) -> ApiServer:
@@ -48,18 +51,18 @@ class Bench:
             sustainable = middle(one.per_second for one in pairs[-1].runway)
             # A little over twice as many waiting callers as may wait: long enough for a queue to show.
             found = asyncio.run(overload(runway_target(URL), sustainable, seconds=max(5.0, self.requests / 200)))
-        return {"submit": report.submit(pairs), "overload": report.overload(found)}
+        return {"submit": report.submit(pairs, self.images), "overload": report.overload(found)}
 
     def stages(self) -> Parts:
         """Where the time of a submission goes. About half a minute."""
         with frozen(self.cluster, *QUIET):
-            found = stages(self.cluster.kubeconfig, self.requests, report.IMAGES / "submit-flame.svg")
+            found = stages(self.cluster.kubeconfig, self.requests, self.images / "submit-flame.svg")
         return {"stages": report.stages(found)}
 
     def history(self) -> Parts:
         """Memory, start, reads, pages and changes with long histories. About 2 minutes; needs no cluster."""
         found = [asyncio.run(history(jobs, reads=self.samples * 2, changes=self.samples)) for jobs in self.histories]
-        return {"history": report.history(found)}
+        return {"history": report.history(found, self.images)}
 
     def release(self) -> Parts:
         """How long quota is held after the end. About 2 minutes."""
@@ -105,14 +108,16 @@ def main() -> None:
     parser.add_argument(
         "--samples", type=int, default=200, help="releases of each kind, changes; a fortieth: takeovers"
     )
-    parser.add_argument("--no-write", action="store_true", help="leave docs/performance.md as it is")
+    parser.add_argument("--no-write", action="store_true", help="leave docs/performance.md and its plots as they are")
     asked = parser.parse_args()
-    bench = Bench(LocalCluster.default(), asked.requests, asked.rounds, asked.histories, asked.jobs, asked.samples)
-    for name in asked.parts or parts:
-        found = _run(bench, name, parts[name])
-        if not asked.no_write:
-            report.write(found, _kubernetes(bench, name))
-            print(f"bench: {name} is written to {report.DOCUMENT.name}", flush=True)
+    much = (asked.requests, asked.rounds, asked.histories, asked.jobs, asked.samples)
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(LocalCluster.default(), *much, images=Path(scratch) if asked.no_write else report.IMAGES)
+        for name in asked.parts or parts:
+            found = _run(bench, name, parts[name])
+            if not asked.no_write:
+                report.write(found, _kubernetes(bench, name))
+                print(f"bench: {name} is written to {report.DOCUMENT.name}", flush=True)
 
 
 def _run(bench: Bench, name: str, part: Callable[[Bench], Parts]) -> Parts:

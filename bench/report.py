@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import plot
-from bench.history import ROUNDS, History
+from bench.history import ROUNDS, History, Took
 from bench.load import Measured
 from bench.overload import Overload
 from bench.process import ROOT
@@ -40,14 +40,14 @@ def write(parts: Mapping[str, str], kubernetes: str, document: Path = DOCUMENT) 
     document.write_text(text)
 
 
-def submit(pairs: list[Pair]) -> str:
-    """Raw creates and submissions beside each other."""
+def submit(pairs: list[Pair], images: Path) -> str:
+    """Raw creates and submissions beside each other, with a plot in `images`."""
     names = [str(pair.concurrency) for pair in pairs]
     series = {
         "raw creates": [middle(one.per_second for one in pair.raw) for pair in pairs],
         "Runway": [middle(one.per_second for one in pair.runway) for pair in pairs],
     }
-    plot.bars(IMAGES / "submit-throughput.svg", "Jobs created, by requests at once", "per second", names, series)
+    plot.bars(images / "submit-throughput.svg", "Jobs created, by requests at once", "per second", names, series)
     columns = ("at once", "raw", "p50 ms", "p99 ms", "Runway", "p50 ms", "p99 ms", "throughput, of raw", "p50, of raw")
     rows = [
         (
@@ -96,8 +96,8 @@ def stages(one: Stages) -> str:
     )
 
 
-def history(found: list[History]) -> str:
-    """What grows with the number of jobs, and what does not."""
+def history(found: list[History], images: Path) -> str:
+    """What grows with the number of jobs, and what does not, with plots in `images`."""
     base = found[0]
     columns = (
         "jobs, each with a pod",
@@ -122,10 +122,10 @@ def history(found: list[History]) -> str:
     ]
     last = found[-1]
     at_last = last.reads | last.pages
-    ratios = [f"{what} {at_last[what].p99 / took.p99:.2f}" for what, took in (base.reads | base.pages).items()]
+    ratios = [f"{what} {_of(at_last[what], took)}" for what, took in (base.reads | base.pages).items()]
     places = [one.jobs for one in found]
     plot.lines(
-        IMAGES / "memory.svg",
+        images / "memory.svg",
         "Resident memory",
         "MB",
         places,
@@ -133,7 +133,7 @@ def history(found: list[History]) -> str:
         "jobs, each with a pod",
     )
     plot.lines(
-        IMAGES / "reads.svg",
+        images / "reads.svg",
         "Reads, p99",
         "ms",
         places,
@@ -141,7 +141,7 @@ def history(found: list[History]) -> str:
         "jobs, each with a pod",
     )
     plot.lines(
-        IMAGES / "pages.svg",
+        images / "pages.svg",
         "Pages of the console, p99",
         "ms",
         places,
@@ -151,12 +151,16 @@ def history(found: list[History]) -> str:
     return (
         _table(columns, rows)
         + f"\n\nReads, pages and changes: p50 / p99 in ms, of reads and pages the medians of {ROUNDS} rounds. "
-        + f"p99 with {last.jobs:,} jobs, of that with {base.jobs:,}: "
+        + f"Those with {last.jobs:,} jobs, of those with {base.jobs:,}: "
         + ", ".join(ratios)
-        + f", change shown {last.shown.p99 / base.shown.p99:.2f}.\n\n"
+        + f", change shown {_of(last.shown, base.shown)}.\n\n"
         + "![Resident memory by number of jobs](images/memory.svg)\n![Reads by number of jobs](images/reads.svg)\n"
         + "![Pages of the console by number of jobs](images/pages.svg)"
     )
+
+
+def _of(last: Took, base: Took) -> str:
+    return f"{last.p50 / base.p50:.2f} / {last.p99 / base.p99:.2f}"
 
 
 def release(releases: list[Release]) -> str:
