@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -51,6 +51,8 @@ class Metrics:
     """The metrics of one app, in a registry of their own."""
 
     def __init__(self) -> None:
+        # When each series began nobody asks, and it would be a series more for each counter and histogram.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         # CPU, memory, start and open files of this process, under the names that all clients of Prometheus share.
         # https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
