@@ -93,11 +93,7 @@ class Nodes:
         self._drop(pod.metadata.uid)
 
     def replace_pods(self, pods: Iterable[tuple[Pod, Key | None]]) -> Iterator[None]:
-        """Take in a list of all pods, each with its job, a pod at each step.
-
-        A pod that was looked up between two steps, newer than the list, may be lost here: the watch that goes on from
-        the list tells of it again.
-        """
+        """Take in a list of all pods, each with its job, a pod at each step."""
         listed: set[str] = set()
         for pod, key in pods:
             listed.add(pod.metadata.uid)
