@@ -7,6 +7,9 @@ SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/.ready
 UV := .local/uv/bin/uv
+# Debian's own where there is one: the image has it, and it is compiled with profile-guided optimisation, which one that
+# was built by hand mostly is not (docs/performance.md).
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) python3)
 
 # Tools of the Terraform checks live in the user's cache, named by what pins them: tflint is built from source, checkov
 # has a Python environment of its own, since it brings ninety packages (220 MB) that Runway has no use for.
@@ -35,7 +38,7 @@ $(UV):
 
 $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml | $(UV)
 	@echo "setup: python environment in .venv"
-	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python "$$(command -v python3)" .venv
+	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" .venv
 	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements/dev.txt
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(READY)

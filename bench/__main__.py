@@ -18,7 +18,7 @@ from bench.process import URL, frozen, render_tenants, runway
 from bench.release import release
 from bench.restart import fill, restart, starts, time_list
 from bench.stages import stages
-from bench.submit import middle, runway_target, submit_pairs
+from bench.submit import rate, runway_target, submit_pairs
 from bench.takeover import takeovers
 from localcluster.cluster import LocalCluster
 
@@ -45,16 +45,16 @@ class Bench:
         return ApiServer.from_kubeconfig(self.cluster.kubeconfig)
 
     def submit(self) -> Parts:
-        """Submissions beside raw creates, and at twice what can be borne. About 2 minutes."""
+        """Submissions beside raw creates, and at twice what can be borne. About 3 minutes."""
         with frozen(self.cluster, *QUIET), runway(self.cluster):
             pairs = asyncio.run(submit_pairs(self.api, URL, self.requests, self.rounds))
-            sustainable = middle(one.per_second for one in pairs[-1].runway)
             # A little over twice as many waiting callers as may wait: long enough for a queue to show.
-            found = asyncio.run(overload(runway_target(URL), sustainable, seconds=max(5.0, self.requests / 200)))
+            seconds = max(5.0, self.requests / 400)
+            found = asyncio.run(overload(runway_target(URL), rate(pairs[-1].runway), seconds))
         return {"submit": report.submit(pairs, self.images), "overload": report.overload(found)}
 
     def stages(self) -> Parts:
-        """Where the time of a submission goes. About half a minute."""
+        """Where the time of a submission goes. About a minute."""
         with frozen(self.cluster, *QUIET):
             found = stages(self.cluster.kubeconfig, self.requests, self.images / "submit-flame.svg")
         return {"stages": report.stages(found)}
@@ -101,8 +101,8 @@ def main() -> None:
     }
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all of them where none is named")
-    parser.add_argument("--requests", type=int, default=3000, help="submissions of a measurement")
-    parser.add_argument("--rounds", type=int, default=7, help="into which they are divided, raw and Runway in turn")
+    parser.add_argument("--requests", type=int, default=6000, help="submissions of a measurement")
+    parser.add_argument("--rounds", type=int, default=15, help="into which they are divided, raw and Runway in turn")
     parser.add_argument("--histories", type=int, nargs="+", default=[1000, 10_000, 50_000], help="jobs that are found")
     parser.add_argument("--jobs", type=int, default=10_000, help="Jobs in the cluster at the restart")
     parser.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from bench.process import ROOT
 from bench.release import Release
 from bench.restart import Restart
 from bench.stages import Stages
-from bench.submit import Pair, middle
+from bench.submit import Pair, middle, rate
 from bench.takeover import Takeover
 
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -44,8 +44,8 @@ def submit(pairs: list[Pair], images: Path) -> str:
     """Raw creates and submissions beside each other, with a plot in `images`."""
     names = [str(pair.concurrency) for pair in pairs]
     series = {
-        "raw creates": [middle(one.per_second for one in pair.raw) for pair in pairs],
-        "Runway": [middle(one.per_second for one in pair.runway) for pair in pairs],
+        "raw creates": [rate(pair.raw) for pair in pairs],
+        "Runway": [rate(pair.runway) for pair in pairs],
     }
     plot.bars(images / "submit-throughput.svg", "Jobs created, by requests at once", "per second", names, series)
     columns = ("at once", "raw", "p50 ms", "p99 ms", "Runway", "p50 ms", "p99 ms", "throughput, of raw", "p50, of raw")
@@ -54,15 +54,16 @@ def submit(pairs: list[Pair], images: Path) -> str:
             str(pair.concurrency),
             *_measured(pair.raw),
             *_measured(pair.runway),
-            _spread(pair, lambda one: one.per_second),
-            _spread(pair, lambda one: one.p50),
+            _spread(pair.throughput, pair.ratios(lambda one: one.per_second)),
+            _spread(middle(p50s := pair.ratios(lambda one: one.p50)), p50s),
         )
         for pair in pairs
     ]
     rounds = len(pairs[0].raw)
     return (
         _table(columns, rows)
-        + f"\n\nMedians of {rounds} rounds of each, in turn; of the ratios also the lowest and the highest round.\n\n"
+        + f"\n\nIn {rounds} rounds of each, in turn: rates are over all of them, p50 and p99 are the rounds' medians; "
+        + "of the ratios also the lowest and the highest round.\n\n"
         + "![Jobs created per second](images/submit-throughput.svg)"
     )
 
@@ -189,15 +190,14 @@ def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def _measured(runs: list[Measured]) -> tuple[str, str, str]:
     return (
-        f"{middle(one.per_second for one in runs):.0f}/s",
+        f"{rate(runs):.0f}/s",
         f"{middle(one.p50 for one in runs):.2f}",
         f"{middle(one.p99 for one in runs):.2f}",
     )
 
 
-def _spread(pair: Pair, of: Callable[[Measured], float]) -> str:
-    ratios = pair.ratios(of)
-    return f"{middle(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+def _spread(ratio: float, of_rounds: list[float]) -> str:
+    return f"{ratio:.2f} ({of_rounds[0]:.2f} to {of_rounds[-1]:.2f})"
 
 
 def _took_or_none(one: Overload) -> tuple[str, str]:

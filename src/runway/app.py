@@ -106,6 +106,8 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         lifespan=lifespan,
         # A redirect would send a caller, and its tenant header, to wherever the Host header points.
         redirect_slashes=False,
+        # Runway's metrics and log are its own. Left on, FastAPI looks for providers of others at each request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # The routes as they are: `include_router` would make each anew for this app, models of its answers and all.
     for router in (jobs.router, logs.router, events.router, usage.router, platform.router):

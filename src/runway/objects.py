@@ -106,7 +106,10 @@ class Job(_Part, frozen=True):
 
     def condition(self, type_: str) -> Condition | None:
         """The condition of this type where its status is True."""
-        return next((item for item in self.status.conditions if item.type == type_ and item.status == "True"), None)
+        for item in self.status.conditions:
+            if item.type == type_ and item.status == "True":
+                return item
+        return None
 
     @property
     def finished(self) -> bool:

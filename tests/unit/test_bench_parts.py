@@ -13,7 +13,7 @@ from bench import flame, plot, report
 from bench.load import Measured
 from bench.process import POLICY
 from bench.standin import RUNNING_EVERY, StandIn, name_of
-from bench.submit import Pair
+from bench.submit import Pair, rate
 from runway.jobs.case import Case
 from runway.jobs.identity import JOB_ID
 from runway.jobs.record import record_of
@@ -62,6 +62,12 @@ def test_ratios_are_taken_round_by_round() -> None:
     pair = Pair(1, [Measured(100, 2, 3), Measured(10, 20, 30)], [Measured(80, 3, 4), Measured(9, 22, 30)])
     assert pair.ratios(lambda one: one.per_second) == [0.8, 0.9]
     assert pair.ratios(lambda one: one.p50) == [1.1, 1.5]
+
+
+def test_throughput_is_that_of_all_rounds_together() -> None:
+    pair = Pair(32, [Measured(100, 2, 3), Measured(50, 2, 3)], [Measured(50, 2, 3), Measured(50, 2, 3)])
+    assert rate(pair.raw) == pytest.approx(200 / 3)  # 100 in one second, 100 in two
+    assert pair.throughput == pytest.approx(0.75)
 
 
 def test_a_flame_graph_says_which_share_each_function_has(tmp_path: Path) -> None:

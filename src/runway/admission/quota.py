@@ -100,8 +100,11 @@ class Account:
 
     def reserved_beyond_booking(self, job_id: str) -> Amounts:
         """What a reservation holds that is not booked already: one name is one Job at a time."""
+        reservation = self.reservations.get(job_id)
+        if reservation is None:
+            return NOTHING
         own = self.bookings.get(job_id, _NO_BOOKING).own
-        return self.reservations.get(job_id, NOTHING).union(own) - own
+        return reservation.union(own) - own
 
     def holders(self, names: Iterable[str]) -> list[str]:
         """The jobs that hold or have reserved some of these: fields of a request, as violations name them."""

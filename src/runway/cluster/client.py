@@ -186,7 +186,7 @@ class Kubernetes:
                         change = kind.change.decode(line)
                     except msgspec.DecodeError:
                         raise _watch_error(line) from None
-                    yield msgspec.structs.replace(change, object=shared(change.object))
+                    yield change
 
     async def read_log(
         self,
@@ -277,7 +277,7 @@ def _decode(decoder: msgspec.json.Decoder[_Decoded], answer: Answer) -> _Decoded
 
 
 def _decode_job(answer: Answer) -> Job:
-    return shared(_decode(_job, answer))
+    return _decode(_job, answer)
 
 
 def _jobs(namespace: str) -> str:

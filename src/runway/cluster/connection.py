@@ -98,6 +98,16 @@ class Connection:
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
     ) -> Answer:
+        await self._take_place(seconds)
+        try:
+            return await self._call(method, path, query, body, content_type, seconds)
+        finally:
+            self._places.release()
+
+    async def _take_place(self, seconds: float) -> None:
+        if not self._places.locked():
+            await self._places.acquire()  # At once: a timer for it would cost more than it does.
+            return
         if self._waiting >= self._max_waiting:
             raise TooBusy("too many calls to Kubernetes are waiting for their turn")
         self._waiting += 1
@@ -108,10 +118,6 @@ class Connection:
             raise TooBusy("too many calls to Kubernetes are in progress") from None
         finally:
             self._waiting -= 1
-        try:
-            return await self._call(method, path, query, body, content_type, seconds)
-        finally:
-            self._places.release()
 
     async def _call(
         self, method: str, path: str, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float

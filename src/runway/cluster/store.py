@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeVar
 
+from runway.cluster.sharing import shared
 from runway.objects import LABEL_JOB_NAME, Job, Pod, keeping, version
 
 MAX_GONE: Final = 16
@@ -80,14 +81,15 @@ class Store:
         """
         key = Key(job.metadata.namespace, job.metadata.name)
         record = self._records.get(key)
-        if (record is None or record.job is None) and version(job) <= self._jobs_through:
-            return
-        self._take_job(key, job)
+        known = record.job if record else None
+        # A Job that Runway has just written comes a second time with the watch.
+        if version(job) > (self._jobs_through if known is None else version(known)):
+            self._take_job(key, shared(job))
 
     def _take_job(self, key: Key, job: Job) -> bool:
         record = self._records.setdefault(key, Record())
         if record.job is not None and version(job) <= version(record.job):
-            return False  # A Job that Runway has just written comes a second time with the watch.
+            return False
         if record.job is None:
             insort(self._order, (_created(job), key))
         elif record.job.metadata.uid != job.metadata.uid:
@@ -126,7 +128,7 @@ class Store:
 
     def put_pod(self, pod: Pod) -> None:
         """Take in a pod as seen, unless a newer version of it is known."""
-        self._take_pod(owner_of(pod), pod)
+        self._take_pod(owner_of(pod), shared(pod))
 
     def find_pod(self, pod: Pod) -> None:
         """Take in a pod that was looked up: one that is not known, and is no newer than the last list, is gone."""
@@ -153,7 +155,7 @@ class Store:
         if record is None or known is None:
             return
         if record.job is not None:
-            record.gone[pod.metadata.name] = keeping(pod, known)
+            record.gone[pod.metadata.name] = shared(keeping(pod, known))
             if len(record.gone) > MAX_GONE:
                 del record.gone[next(iter(record.gone))]
         self._settle(key, record)

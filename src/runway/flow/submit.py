@@ -335,7 +335,7 @@ class Submitter:
         return {name: amounts.to_json() for name, amounts in parts.items()}
 
     def _took(self, stage: str, since: int) -> None:
-        self._metrics.submission_seconds.labels(stage).observe((self._clock() - since) / 1e9)
+        self._metrics.stage_seconds[stage].observe((self._clock() - since) / 1e9)
 
     @asynccontextmanager
     async def _alone(self, key: Key) -> AsyncIterator[None]:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.params import Header
 from fastapi.responses import Response
 
 from runway.cluster.store import Key
@@ -42,7 +41,7 @@ from runway.http.problems import operation_id, responses
 from runway.http.query import only_known_parameters
 from runway.http.schemas import DryRun, JobList
 from runway.http.services import Services, services
-from runway.http.tenancy import ReadScope, RequiredTenant
+from runway.http.tenancy import ReadScope, required_tenant
 from runway.jobs.identity import JOB_ID
 from runway.jobs.view import JobView, State
 
@@ -74,9 +73,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 )  # fmt: skip
 async def submit_job(
     request: Request,
-    tenant: RequiredTenant,
     dry_run: Annotated[bool, Query(description="Decide, price and let Kubernetes check, but keep nothing")] = False,
-    _key: Annotated[str | None, Header(alias="Idempotency-Key", description="Makes a retry safe")] = None,
 ) -> Response:
     """It is admitted now or refused now, with every reason at once: there is no queue.
 
@@ -84,7 +81,7 @@ async def submit_job(
     answered with the first job. With `dry_run` the same checks decide, Kubernetes checks the manifest, and nothing is
     kept.
     """
-    use = services(request)
+    use, tenant = services(request), required_tenant(request)
     key = _idempotency_key(request)
     document = await read_json(request, use.settings.max_body_bytes)
     # Counted once the body is here: else callers that send theirs slowly could take all places.

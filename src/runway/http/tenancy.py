@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.params import Header
 
 from runway.errors import TenantRequired, UnknownTenant
 from runway.http.services import services
@@ -13,12 +12,11 @@ from runway.policy import TENANT_NAME
 
 HEADER = "X-Tenant-ID"
 
-# The dependencies are coroutines, since FastAPI runs plain functions in a thread. The parameter is declared so that
-# OpenAPI shows the header; the raw headers are read instead, since FastAPI hides one that is sent twice.
-_Declared = Annotated[str | None, Header(alias=HEADER, description="The tenant, as the policy names it")]
+# The raw headers are read, since a parameter of FastAPI's would hide one that is sent twice. OpenAPI is told of them in
+# `contract/document.py`.
 
 
-async def required_tenant(request: Request, _declared: _Declared = None) -> str:
+def required_tenant(request: Request) -> str:
     """The tenant a write is for. Raises TenantRequired or UnknownTenant."""
     tenant = _claimed(request)
     if tenant is None:
@@ -26,17 +24,13 @@ async def required_tenant(request: Request, _declared: _Declared = None) -> str:
     return tenant
 
 
-async def optional_tenant(request: Request, _declared: _Declared = None) -> str | None:
-    """The tenant a read is scoped to; None where no header is sent. Raises TenantRequired or UnknownTenant."""
-    return _claimed(request)
+# A coroutine, since FastAPI runs plain functions in a thread.
+async def limited_scope(request: Request) -> str | None:
+    """The tenant that a read is scoped to, after taking one of its reads; None where no header is sent.
 
-
-RequiredTenant = Annotated[str, Depends(required_tenant)]
-OptionalTenant = Annotated[str | None, Depends(optional_tenant)]
-
-
-async def limited_scope(request: Request, scope: OptionalTenant) -> str | None:
-    """The tenant that a read is scoped to, after taking one of its reads. Raises RateLimited too."""
+    Raises TenantRequired, UnknownTenant or RateLimited.
+    """
+    scope = _claimed(request)
     services(request).limits.take_read(scope)
     return scope
 

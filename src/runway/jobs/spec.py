@@ -121,9 +121,7 @@ def decode(body: bytes) -> object:
     given twice, numbers beyond reason, nesting without end.
     """
     try:
-        return json.loads(
-            body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_short_int
-        )
+        return _decoder.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"the body is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
@@ -370,3 +368,6 @@ def _short_int(digits: str) -> int:
     if len(digits) > 20:
         raise ValueError("the body is not acceptable JSON: a number has more than 20 digits")
     return int(digits)
+
+
+_decoder: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_short_int)

@@ -70,8 +70,8 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        for stage in STAGES:
-            self.submission_seconds.labels(stage)  # From 0 on, or the first would not show as an increase.
+        # From 0 on, or the first would not show as an increase.
+        self.stage_seconds = {stage: self.submission_seconds.labels(stage) for stage in STAGES}
         self.rate_limited = Counter(
             "runway_rate_limited_total", "Submissions refused for their rate", ("tenant",), registry=self.registry
         )

@@ -54,6 +54,8 @@ _PARAMETERS: Final[dict[str, Json]] = {
     "cursor": {"schema": {"type": "string", "maxLength": 400}},
 }
 """Laid over the parameters of these names; the routes read them strictly by themselves."""
+_HEADERS_READ: Final = {"tenant_required": "X-Tenant-ID", "idempotency_conflict": "Idempotency-Key"}
+"""The headers that FastAPI does not know of, by a code that only a call which reads them can answer with."""
 
 _REQUEST_ID_PARAMETER: Final[Json] = {
     "name": "X-Request-ID",
@@ -128,7 +130,9 @@ def complete(document: Json) -> Json:
     components["schemas"] = _schemas(components["schemas"])
     answers, problems = examples.answers(), errors.problem_examples()
     for _, method, operation in operations(document):
-        _parameters(operation, required={"X-Tenant-ID"} if method == "post" else set())
+        possible = {code for response in operation["responses"].values() for code in codes(response)}
+        headers = [header for code, header in _HEADERS_READ.items() if code in possible]
+        _parameters(operation, headers, required={"X-Tenant-ID"} if method == "post" else set())
         _responses(operation, answers.get(operation["operationId"], {}), problems)
     document["paths"]["/v1/jobs"]["post"]["requestBody"] = {
         "required": True,
@@ -179,13 +183,14 @@ def _lay_over(member: Json, meaning: Form) -> None:
     target.update(form)
 
 
-def _parameters(operation: Json, required: set[str]) -> None:
-    """`required`: headers that FastAPI takes for optional, since the routes read them by themselves."""
-    for parameter in operation.get("parameters", []):
-        parameter["schema"].pop("title", None)
+def _parameters(operation: Json, headers: list[str], required: set[str]) -> None:
+    """`headers` are added to those that FastAPI knows; `required` are those that must be sent."""
+    found = operation.get("parameters", [])
+    found += [{"name": name, "in": "header", "required": name in required} for name in headers]
+    for parameter in found:
+        parameter.get("schema", {}).pop("title", None)
         parameter.update(_PARAMETERS.get(parameter["name"], {}))
-        parameter["required"] = parameter["required"] or parameter["name"] in required
-    operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/X-Request-ID"})
+    operation["parameters"] = [*found, {"$ref": "#/components/parameters/X-Request-ID"}]
 
 
 def _responses(operation: Json, answers: dict[str, dict[str, Json]], problems: dict[str, Json]) -> None:
