@@ -100,9 +100,11 @@ def test_a_followed_job_that_never_gets_a_container_is_a_problem(stage: Stage, s
 
 
 def test_lines_of_megabytes_and_many_lines_at_once_come_through_whole(stage: Stage, server: Server) -> None:
-    # The last output of a container that ends at once can be lost by the runtime, before the kubelet ever sees it.
+    # The last output of a container that ends at once can be lost by the runtime, before the kubelet ever sees it. It
+    # reads stdout and stderr apart, so what comes first is sure only with a pause in between.
     script = (
-        "head -c 3000000 /dev/zero | tr '\\0' x; echo; seq 1 30000; sleep 1; echo err >&2; seq 30001 30100; sleep 2"
+        "head -c 3000000 /dev/zero | tr '\\0' x; echo; seq 1 30000; sleep 1; echo err >&2; sleep 1; seq 30001 30100; "
+        "sleep 2"
     )
     job_id = stage.submit("vision", shell(script))["id"]
     body = Reading(log_url(server, job_id, follow="true")).end()
