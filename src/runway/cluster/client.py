@@ -108,7 +108,7 @@ class Kubernetes:
 
     async def create_job(self, namespace: str, manifest: Mapping[str, object]) -> Job:
         """Create a Job. Raises ObjectExists, Refused, NotDone or Ambiguous: only the last leaves it open."""
-        return _decode_job(await self._call("create", "jobs", _jobs(namespace), body=_encode(manifest)))
+        return _decode(_job, await self._call("create", "jobs", _jobs(namespace), body=_encode(manifest)))
 
     async def try_job(self, namespace: str, manifest: Mapping[str, object]) -> tuple[str, ...]:
         """Let the API server check a Job without keeping it; returns its warnings. Raises as `create_job` does.
@@ -121,7 +121,7 @@ class Kubernetes:
     async def read_job(self, namespace: str, name: str) -> Job | None:
         """The Job as Kubernetes has it now, or None where it has none by this name."""
         try:
-            return _decode_job(await self._call("get", "jobs", f"{_jobs(namespace)}/{quote(name)}"))
+            return _decode(_job, await self._call("get", "jobs", f"{_jobs(namespace)}/{quote(name)}"))
         except ObjectMissing:
             return None
 
@@ -129,12 +129,12 @@ class Kubernetes:
         """The pods of whatever Jobs have had this name, as Kubernetes has them now: no more than a page of them."""
         query = {"labelSelector": f"{LABEL_JOB_NAME}={name}", "limit": str(PAGE)}
         answer = await self._call("list", "pods", f"/api/v1/namespaces/{quote(namespace)}/pods", query=query)
-        return tuple(map(shared, _decode(PODS.listing, answer).items))
+        return _decode(PODS.listing, answer).items
 
     async def patch_job(self, namespace: str, name: str, patch: Mapping[str, object]) -> Job:
         """Merge a patch into a Job. Raises ObjectMissing where there is none."""
         path, content_type = f"{_jobs(namespace)}/{quote(name)}", "application/merge-patch+json"
-        return _decode_job(await self._call("patch", "jobs", path, body=_encode(patch), content_type=content_type))
+        return _decode(_job, await self._call("patch", "jobs", path, body=_encode(patch), content_type=content_type))
 
     async def ping(self, seconds: float) -> None:
         """Ask whether the API server answers at all within so many seconds."""
@@ -161,7 +161,7 @@ class Kubernetes:
         items: list[Object] = []
         while True:
             page = _decode(kind.listing, await self._call("list", kind.name, kind.path, query=query))
-            items.extend(map(shared, page.items))
+            items.extend(map(shared, page.items))  # Page by page, or a long list would be held twice.
             if not page.metadata.continue_:
                 return Listing(metadata=page.metadata, items=tuple(items))
             query["continue"] = page.metadata.continue_
@@ -274,10 +274,6 @@ def _decode(decoder: msgspec.json.Decoder[_Decoded], answer: Answer) -> _Decoded
         return decoder.decode(answer.body)
     except msgspec.DecodeError as error:
         raise Ambiguous(f"the answer of Kubernetes could not be read: {error}") from error
-
-
-def _decode_job(answer: Answer) -> Job:
-    return _decode(_job, answer)
 
 
 def _jobs(namespace: str) -> str:

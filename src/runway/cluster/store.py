@@ -135,7 +135,7 @@ class Store:
         key = owner_of(pod)
         record = self._records.get(key)
         if (record is not None and pod.metadata.name in record.pods) or version(pod) > self._pods_listed:
-            self._take_pod(key, pod)
+            self._take_pod(key, shared(pod))
 
     def _take_pod(self, key: Key, pod: Pod) -> bool:
         record = self._records.setdefault(key, Record())
