@@ -142,6 +142,13 @@ def _knowledge() -> list[Panel]:
             steps=((None, "green"), (1, "red")),
         ),
         graph(
+            "Objects that cannot be read",
+            f"Kubernetes objects with an unreadable part, by kind. It must be 0. {see('RunwayUndecodableObjects')}",
+            "short",
+            ("max by (kind) (runway_undecodable_objects)", "{{kind}}"),
+            steps=((None, "green"), (1, "red")),
+        ),
+        graph(
             "Oldest job without its record",
             "Seconds since it was over. Rising: the record cannot be written, and is lost if the pod goes first. "
             + see("RunwayEvidenceNotKept"),

@@ -149,6 +149,8 @@ def _samples(policy: Policy, observer: Observer, writer: Writer, keeper: Keeper,
             yield Sample("runway_jobs", (tenant, state), observer.tallies.states[tenant, state])
     for kind, watch in (observer.watches | observer.surroundings.watches).items():
         yield Sample("runway_watch_age_seconds", (kind,), observer.age(watch))
+    for kind in observer.undecodable.kinds:
+        yield Sample("runway_undecodable_objects", (kind,), observer.undecodable.count(kind))
     yield Sample("runway_record_lag_seconds", (), keeper.lag)
     yield Sample("runway_open_streams", (), float(limits.streams.total()))
     yield Sample("runway_tasks", (), float(len(asyncio.all_tasks())))

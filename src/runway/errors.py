@@ -10,6 +10,7 @@
     │   ├── Refused                  any other 4xx: nothing happened, and repeating would not help
     │   ├── NotDone                  no connection, or 429: certainly nothing happened
     │   └── Ambiguous                a time-out, a broken connection or a 5xx: it may have happened
+    │       └── AnswerTooLarge       the answer has more bytes than Runway takes in at once
     ├── PrometheusUnavailable        no answer from Prometheus that can be used; usage stays unknown and says why
     ├── StreamCut                    an answer in progress that cannot be made whole: its connection is broken off
     └── PublicError                  answered as a problem document (RFC 9457): code, status, title, detail
@@ -107,6 +108,10 @@ class NotDone(ClusterError):
 
 
 class Ambiguous(ClusterError):
+    pass
+
+
+class AnswerTooLarge(Ambiguous):
     pass
 
 

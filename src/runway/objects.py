@@ -6,9 +6,20 @@ Names follow the API: https://kubernetes.io/docs/reference/kubernetes-api/worklo
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time with its zone: one without cannot be compared with others."""
+FIRST_YEAR: Final = 1970
+LAST_YEAR: Final = 2200
+
+
+def is_possible_year(year: int) -> bool:
+    """Whether a time of this year can be true. Arithmetic with other years can overflow."""
+    return FIRST_YEAR <= year <= LAST_YEAR
+
 
 LABEL_CONTROLLER: Final = "batch.kubernetes.io/controller-uid"
 """Put on every pod of a Job by the Job controller.
@@ -34,11 +45,13 @@ class Metadata(_Part, frozen=True):
     namespace: str = ""
     uid: str = ""
     resource_version: str = "0"
-    creation_timestamp: datetime | None = None
-    deletion_timestamp: datetime | None = None
+    creation_timestamp: Time | None = None
+    deletion_timestamp: Time | None = None
     deletion_grace_period_seconds: int | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    unreadable: tuple[str, ...] = msgspec.field(name="runway.internal/unreadable", default=())
+    """The parts of the object that could not be read. Runway's own note: the API has no such field."""
 
 
 class Condition(_Part, frozen=True):
@@ -46,7 +59,7 @@ class Condition(_Part, frozen=True):
     status: str
     reason: str | None = None
     message: str | None = None
-    last_transition_time: datetime | None = None
+    last_transition_time: Time | None = None
 
 
 class ResourceRequirements(_Part, frozen=True):
@@ -91,8 +104,8 @@ class JobSpec(_Part, frozen=True):
 
 class JobStatus(_Part, frozen=True):
     conditions: tuple[Condition, ...] = ()
-    start_time: datetime | None = None
-    completion_time: datetime | None = None
+    start_time: Time | None = None
+    completion_time: Time | None = None
     active: int = 0
     failed: int = 0
     succeeded: int = 0
@@ -126,7 +139,7 @@ class Waiting(_Part, frozen=True):
 
 
 class Running(_Part, frozen=True):
-    started_at: datetime | None = None
+    started_at: Time | None = None
 
 
 class Terminated(_Part, frozen=True):
@@ -134,8 +147,8 @@ class Terminated(_Part, frozen=True):
     signal: int | None = None
     reason: str | None = None
     message: str | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    started_at: Time | None = None
+    finished_at: Time | None = None
 
     @property
     def last_words(self) -> str | None:
@@ -161,7 +174,7 @@ class PodStatus(_Part, frozen=True):
     phase: str = "Pending"
     reason: str | None = None
     message: str | None = None
-    start_time: datetime | None = None
+    start_time: Time | None = None
     conditions: tuple[Condition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
 
@@ -246,7 +259,7 @@ class ObjectReference(_Part, frozen=True):
 
 class EventSeries(_Part, frozen=True):
     count: int = 0
-    last_observed_time: datetime | None = None
+    last_observed_time: Time | None = None
 
 
 class Event(_Part, frozen=True):
@@ -261,9 +274,9 @@ class Event(_Part, frozen=True):
     message: str | None = None
     type: str | None = None
     count: int | None = None
-    first_timestamp: datetime | None = None
-    last_timestamp: datetime | None = None
-    event_time: datetime | None = None
+    first_timestamp: Time | None = None
+    last_timestamp: Time | None = None
+    event_time: Time | None = None
     series: EventSeries | None = None
 
     @property

@@ -399,7 +399,8 @@ def _forbidden(kind: str) -> Answer:
 def _merge(target: Json, patch: Json) -> Json:
     merged = copy_of(target)
     for key, value in patch.items():
-        merged[key] = _merge(merged.get(key) or {}, value) if isinstance(value, dict) else value
+        known = merged.get(key)
+        merged[key] = _merge(known if isinstance(known, dict) else {}, value) if isinstance(value, dict) else value
         if value is None:
             del merged[key]
     return merged

@@ -18,6 +18,7 @@ ALERTS = {rule["alert"]: rule["expr"] for group in rule_file()["groups"] for rul
 WITHOUT_A_PANEL = {"RunwayGpuIdle"}
 """It needs real GPUs, so no query for it could be run against data."""
 OWN_THRESHOLDS = {
+    "Objects that cannot be read",
     "Memory of the process",
     "CPU of the process",
     "Corrections by a resync, last hour",

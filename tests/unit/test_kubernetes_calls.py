@@ -74,5 +74,5 @@ async def test_a_stream_that_is_closed_from_here_has_no_outcome() -> None:
 
 
 def test_every_error_of_a_call_has_an_outcome_of_its_own() -> None:
-    assert set(OUTCOMES) == {*ClusterError.__subclasses__(), TooBusy}
+    assert set(OUTCOMES) == {*ClusterError.__subclasses__(), *Ambiguous.__subclasses__(), TooBusy}
     assert len(set(OUTCOMES.values())) == len(OUTCOMES)

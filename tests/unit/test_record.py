@@ -32,6 +32,7 @@ from runway.jobs.record import (
 from runway.jobs.spec import JobSpec
 from runway.jobs.usage import Usage
 from runway.jobs.view import JobView, job_view
+from runway.jobs.wording import last_lines
 from runway.objects import Job, Pod
 from tests.support.builders import JOB, Json, condition, disrupted, ended, job, moment, pod, running, spec
 from tests.unit.told_deadline import DEADLINES
@@ -310,7 +311,7 @@ def test_a_record_is_bounded_whatever_stands_in_it(log: str, message: str, attem
         for n in range(attempts)
     ]
     case = case_of(job(verdict="Failed", reason="BackoffLimitExceeded", message=message * 5), *pods)
-    excerpt = Excerpt("pod", log[:1000], truncated=True)
+    excerpt = Excerpt("pod", last_lines(log, 1000), truncated=True)
     for record in (final(case, excerpt), passing_record(case, None, excerpt, NOW)):
         found = kept_on(case.job, record)
         assert len(encode(record, case.job).encode()) <= MAX_BYTES

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from runway.cluster.client import JOBS, MAX_LINE, PODS, Kubernetes
 from runway.cluster.connection import Answer
 from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
-from runway.errors import Ambiguous, NotDone, TooBusy
+from runway.errors import Ambiguous, AnswerTooLarge, NotDone, TooBusy
 from tests.support.scripted import Script, ScriptEnded, Step, Watched, bookmark, expired, item, line, listed, refused
 
 BROKEN = Ambiguous("the connection broke")
@@ -212,3 +212,24 @@ def test_it_makes_no_difference_how_the_stream_is_cut_into_chunks(cuts: list[int
     chunks = [EVENTS[start:end] for start, end in pairwise(places)]
     news, _ = asyncio.run(follow(listed(10), Watched(chunks)))
     assert news == ["snapshot 10:", "ADDED a", "contact", "MODIFIED é", "DELETED a"]
+
+
+async def test_a_list_of_large_objects_continues_in_smaller_pages() -> None:
+    too_large = AnswerTooLarge("an answer of Kubernetes has more than 16 MiB")
+    news, script = await follow(
+        listed(10, item("a", 1), after="x"), too_large, too_large, listed(10, item("b", 2), after="y"), listed(10)
+    )
+    assert news[0] == "snapshot 10: a b"
+    asked = [(query["limit"], query.get("continue")) for query in script.queries[:5]]
+    assert asked == [("500", None), ("500", "x"), ("62", "x"), ("7", "x"), ("7", "y")]
+
+
+async def test_an_object_whose_metadata_cannot_be_read_does_not_end_the_watch() -> None:
+    broken = {"metadata": {"name": "b", "namespace": "runway-vision", "resourceVersion": "none"}}
+    news, script = await follow(
+        listed(10),
+        Watched([line("ADDED", item("a", 11)), line("ADDED", broken)]),
+        Watched([line("ADDED", item("c", 12))]),
+    )
+    assert [words for words in news if "ADDED" in words] == ["ADDED a", "ADDED ", "ADDED c"]
+    assert script.trace[:3] == ["list", "watch from 10", "watch from 11"]

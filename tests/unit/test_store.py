@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runway.cluster.store import MAX_GONE, Key, Store
+from runway.jobs.identity import ANNOTATION_RECORD, ANNOTATION_SPEC
 from runway.objects import Job, Pod
 from tests.support.builders import NAMESPACE, ended, job, moment, pod, running
 
@@ -317,3 +318,41 @@ def test_a_pod_that_is_told_to_end_sooner_is_taken_at_its_word(watched: Watched)
     record = watched.store.get(key("a"))
     assert record is not None
     assert record.pods["a-1"].metadata.deletion_grace_period_seconds == 0
+
+
+def test_specifications_of_finished_jobs_are_bounded_and_a_small_tenant_loses_none() -> None:
+    watched = Watched()
+    watched.store = Store(lambda key: watched.changed.append(key.name), max_spec_bytes=100_000)
+
+    def finished(name: str, size: int, namespace: str = NAMESPACE) -> Job:
+        notes = {ANNOTATION_SPEC: "s" * size, ANNOTATION_RECORD: "{}"}
+        return job(name, uid=name, namespace=namespace, verdict="Complete", annotations=notes)
+
+    def has_spec(name: str, namespace: str = NAMESPACE) -> bool:
+        record = watched.store.get(Key(namespace, name))
+        return record is not None and record.job is not None and ANNOTATION_SPEC in record.job.metadata.annotations
+
+    watched.store.put_job(finished("small", 20_000, "runway-speech"))
+    for number in range(20):
+        watched.store.put_job(finished(f"large-{number}", 20_000))
+    assert has_spec("small", "runway-speech")
+    assert [has_spec(f"large-{number}") for number in range(20)] == [False] * 16 + [True] * 4
+    assert len(watched.store) == 21
+    assert watched.changed.count("large-0") == 2
+
+
+def test_the_specification_of_a_job_without_its_record_stays_since_secrets_are_known_by_it() -> None:
+    store = Store(lambda _: None, max_spec_bytes=10_000)
+    for number in range(5):
+        store.put_job(job(f"j{number}", verdict="Failed", annotations={ANNOTATION_SPEC: "s" * 20_000}))
+    records = [store.get(key(f"j{number}")) for number in range(5)]
+    assert all(found and found.job and ANNOTATION_SPEC in found.job.metadata.annotations for found in records)
+
+
+def test_a_creation_time_that_is_repaired_moves_the_job_to_its_place(watched: Watched) -> None:
+    watched.store.put_job(job("a", version=1, created=50))
+    watched.store.put_job(job("b", version=2, created=100))
+    watched.store.put_job(job("a", version=3, created=200))
+    assert watched.names() == ["a", "b"]
+    watched.store.drop_job(job("a", version=4, created=200))
+    assert watched.names() == ["b"]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runway.cluster.store import Key
-from runway.cluster.warnings import PER_OBJECT, PER_REASON, Warnings
+from runway.cluster.warnings import BASE_BYTES, PER_OBJECT, PER_REASON, Warnings
 from runway.objects import Event, ObjectReference
 from tests.support.builders import JOB, NAMESPACE, job, pod, warning
 
@@ -79,7 +79,7 @@ def test_a_list_replaces_everything_and_names_only_the_jobs_it_has_news_of() -> 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30), st.booleans()), max_size=200))
 def test_whatever_comes_there_is_an_end_to_it(history: list[tuple[int, int, bool]]) -> None:
-    most, kept = 20, Warnings([NAMESPACE], 20)
+    most, kept = 20, Warnings([NAMESPACE], max_bytes=20 * BASE_BYTES)
     for item, number, drop in history:
         event = about("Pod", NAMESPACE, f"{JOB}-{item}", f"{item}.{number}")
         unnamed = ObjectReference("Pod", NAMESPACE, f"{JOB}-{item}")
@@ -91,9 +91,21 @@ def test_whatever_comes_there_is_an_end_to_it(history: list[tuple[int, int, bool
 
 
 def test_the_oldest_of_all_goes_first() -> None:
-    kept = Warnings([NAMESPACE], 3)
+    kept = Warnings([NAMESPACE], max_bytes=3 * BASE_BYTES + 500)
     for number in range(5):
         kept.put(about("Pod", NAMESPACE, f"{JOB}-{number}", f"e{number}"))
     assert len(kept) == 3
     assert kept.drop(about("Pod", NAMESPACE, f"{JOB}-0", "e0")) is None
     assert kept.drop(about("Pod", NAMESPACE, f"{JOB}-4", "e4")) == KEY
+
+
+def test_a_flood_of_long_warnings_takes_nothing_from_another_tenant() -> None:
+    kept = Warnings([NAMESPACE, "runway-speech"], max_bytes=100 * BASE_BYTES)
+    quiet = [about("Job", "runway-speech", f"{JOB}-{n}", f"quiet{n}") for n in range(50)]
+    for event in quiet:
+        kept.put(event)
+    for number in range(2000):
+        loud = about("Pod", NAMESPACE, f"{JOB}-{number}", f"loud{number}")
+        kept.put(msgspec.structs.replace(loud, message="m" * 2000))
+    assert all(kept.drop(event) is not None for event in quiet)
+    assert len(kept) < 50

@@ -71,11 +71,13 @@ def _done(job: Job, pods: list[Pod]) -> bool:
 def succeeded(job: Job, pod: Pod) -> bool:
     """Whether the Job controller must count this pod as the Job's success.
 
-    A pod that was told to end may be counted as failed though its process ended with 0, so it proves nothing.
+    A pod that was told to end may be counted as failed though its process ended with 0, so it proves nothing. Nor does
+    a pod of which a part cannot be read: that part may say so.
     """
     disrupted = pod.condition("DisruptionTarget")
     return (
         pod.status.phase == "Succeeded"
+        and not pod.metadata.unreadable
         and pod.metadata.deletion_timestamp is None
         and (disrupted is None or disrupted.status != "True")
         and pod.controller_uid == job.metadata.uid

@@ -14,7 +14,10 @@ def deadline_of(view: JobView) -> datetime | None:
     created = parse_moment(view["created_at"])
     if created is None or view["spec"] is None:
         return None
-    return created + timedelta(seconds=view["spec"]["timeout_seconds"])
+    try:
+        return created + timedelta(seconds=view["spec"]["timeout_seconds"])
+    except OverflowError:
+        return None
 
 
 def elapsed_seconds(view: JobView, now: datetime) -> float | None:

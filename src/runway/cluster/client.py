@@ -12,9 +12,21 @@ from urllib.parse import quote
 import msgspec
 
 from runway.cluster.connection import Answer, StreamRefused, Transport
+from runway.cluster.decode import decode_change, decode_lease, decode_listing, decode_object
 from runway.cluster.sharing import shared
 from runway.cluster.types import Change, Listing, Object, Status
-from runway.errors import Ambiguous, ClusterError, Expired, NotDone, ObjectExists, ObjectMissing, Refused, TooBusy
+from runway.errors import (
+    Ambiguous,
+    AnswerTooLarge,
+    ClusterError,
+    Expired,
+    NotDone,
+    ObjectExists,
+    ObjectMissing,
+    Refused,
+    TooBusy,
+)
+from runway.jobs.wording import one_line
 from runway.objects import LABEL_JOB_NAME, Event, Job, Lease, Node, Pod
 
 PAGE: Final = 500
@@ -23,8 +35,8 @@ WATCH_SECONDS: Final = 300
 """How long the API server keeps one watch open before it is renewed."""
 IDLE_SECONDS: Final = 90.0
 """Bookmarks come about once a minute; a watch that is silent for longer is dead, whatever TCP says."""
-MAX_LINE: Final = 4 << 20
-"""Bytes of one watch event: etcd takes objects of at most 1.5 MiB."""
+MAX_LINE: Final = 16 << 20
+"""Bytes of one watch event: etcd takes objects of at most 1.5 MiB, and JSON can escape a byte as six."""
 
 
 METHODS: Final = {
@@ -43,6 +55,7 @@ OUTCOMES: Final[Mapping[type[Exception], str]] = {
     Refused: "refused",
     NotDone: "not_done",
     Ambiguous: "ambiguous",
+    AnswerTooLarge: "too_large",
     TooBusy: "too_busy",
 }
 """What a call is counted as by the error it ends with; `ok` without one."""
@@ -56,8 +69,7 @@ class Kind(Generic[Object]):
 
     name: str
     path: str
-    listing: msgspec.json.Decoder[Listing[Object]]
-    change: msgspec.json.Decoder[Change[Object]]
+    type: type[Object]
     selector: str | None = None
     """A field selector: what does not match it is neither listed nor told.
 
@@ -70,27 +82,13 @@ class Kind(Generic[Object]):
         return {} if self.selector is None else {"fieldSelector": self.selector}
 
 
-JOBS: Final[Kind[Job]] = Kind(
-    "jobs", "/apis/batch/v1/jobs", msgspec.json.Decoder(Listing[Job]), msgspec.json.Decoder(Change[Job])
-)
-PODS: Final[Kind[Pod]] = Kind(
-    "pods", "/api/v1/pods", msgspec.json.Decoder(Listing[Pod]), msgspec.json.Decoder(Change[Pod])
-)
-WARNINGS: Final[Kind[Event]] = Kind(
-    "events",
-    "/api/v1/events",
-    msgspec.json.Decoder(Listing[Event]),
-    msgspec.json.Decoder(Change[Event]),
-    selector="type=Warning",
-)
-NODES: Final[Kind[Node]] = Kind(
-    "nodes", "/api/v1/nodes", msgspec.json.Decoder(Listing[Node]), msgspec.json.Decoder(Change[Node])
-)
+JOBS: Final[Kind[Job]] = Kind("jobs", "/apis/batch/v1/jobs", Job)
+PODS: Final[Kind[Pod]] = Kind("pods", "/api/v1/pods", Pod)
+WARNINGS: Final[Kind[Event]] = Kind("events", "/api/v1/events", Event, selector="type=Warning")
+NODES: Final[Kind[Node]] = Kind("nodes", "/api/v1/nodes", Node)
 
 _Decoded = TypeVar("_Decoded")
 
-_job = msgspec.json.Decoder(Job)
-_lease = msgspec.json.Decoder(Lease)
 _status = msgspec.json.Decoder(Status)
 
 
@@ -108,7 +106,7 @@ class Kubernetes:
 
     async def create_job(self, namespace: str, manifest: Mapping[str, object]) -> Job:
         """Create a Job. Raises ObjectExists, Refused, NotDone or Ambiguous: only the last leaves it open."""
-        return _decode(_job, await self._call("create", "jobs", _jobs(namespace), body=_encode(manifest)))
+        return _object(await self._call("create", "jobs", _jobs(namespace), body=_encode(manifest)))
 
     async def try_job(self, namespace: str, manifest: Mapping[str, object]) -> tuple[str, ...]:
         """Let the API server check a Job without keeping it; returns its warnings. Raises as `create_job` does.
@@ -121,7 +119,7 @@ class Kubernetes:
     async def read_job(self, namespace: str, name: str) -> Job | None:
         """The Job as Kubernetes has it now, or None where it has none by this name."""
         try:
-            return _decode(_job, await self._call("get", "jobs", f"{_jobs(namespace)}/{quote(name)}"))
+            return _object(await self._call("get", "jobs", f"{_jobs(namespace)}/{quote(name)}"))
         except ObjectMissing:
             return None
 
@@ -129,12 +127,12 @@ class Kubernetes:
         """The pods of whatever Jobs have had this name, as Kubernetes has them now: no more than a page of them."""
         query = {"labelSelector": f"{LABEL_JOB_NAME}={name}", "limit": str(PAGE)}
         answer = await self._call("list", "pods", f"/api/v1/namespaces/{quote(namespace)}/pods", query=query)
-        return _decode(PODS.listing, answer).items
+        return _read(answer, lambda body: decode_listing(body, Pod)).items
 
     async def patch_job(self, namespace: str, name: str, patch: Mapping[str, object]) -> Job:
         """Merge a patch into a Job. Raises ObjectMissing where there is none."""
         path, content_type = f"{_jobs(namespace)}/{quote(name)}", "application/merge-patch+json"
-        return _decode(_job, await self._call("patch", "jobs", path, body=_encode(patch), content_type=content_type))
+        return _object(await self._call("patch", "jobs", path, body=_encode(patch), content_type=content_type))
 
     async def ping(self, seconds: float) -> None:
         """Ask whether the API server answers at all within so many seconds."""
@@ -143,7 +141,8 @@ class Kubernetes:
     async def read_lease(self, namespace: str, name: str) -> Lease | None:
         """The Lease as Kubernetes has it now, or None where it has none by this name."""
         try:
-            return _decode(_lease, await self._call("get", "leases", f"{_leases(namespace)}/{quote(name)}"))
+            answer = await self._call("get", "leases", f"{_leases(namespace)}/{quote(name)}")
+            return _read(answer, decode_lease)
         except ObjectMissing:
             return None
 
@@ -156,11 +155,21 @@ class Kubernetes:
         await self._call("update", "leases", f"{_leases(namespace)}/{quote(name)}", body=_encode(document))
 
     async def list(self, kind: Kind[Object]) -> Listing[Object]:
-        """Every object in all namespaces, page by page, all of one moment. Raises Expired where that took too long."""
-        query = {"limit": str(PAGE), **kind.query}
+        """Every object in all namespaces, page by page, all of one moment. Raises Expired where that took too long.
+
+        Where a page of large objects passes the bound on an answer, the rest is listed in smaller pages.
+        """
+        query, limit = dict(kind.query), PAGE
         items: list[Object] = []
         while True:
-            page = _decode(kind.listing, await self._call("list", kind.name, kind.path, query=query))
+            try:
+                answer = await self._call("list", kind.name, kind.path, query={**query, "limit": str(limit)})
+            except AnswerTooLarge:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 8)
+                continue
+            page = _read(answer, lambda body: decode_listing(body, kind.type))
             items.extend(map(shared, page.items))  # Page by page, or a long list would be held twice.
             if not page.metadata.continue_:
                 return Listing(metadata=page.metadata, items=tuple(items))
@@ -183,8 +192,8 @@ class Kubernetes:
             async with aclosing(self._lines(kind.path, query)) as lines:
                 async for line in lines:
                     try:
-                        change = kind.change.decode(line)
-                    except msgspec.DecodeError:
+                        change = decode_change(line, kind.type)
+                    except (msgspec.DecodeError, RecursionError):
                         raise _watch_error(line) from None
                     yield change
 
@@ -269,10 +278,14 @@ def _encode(document: Mapping[str, object]) -> bytes:
     return msgspec.json.encode(document)
 
 
-def _decode(decoder: msgspec.json.Decoder[_Decoded], answer: Answer) -> _Decoded:
+def _object(answer: Answer) -> Job:
+    return _read(answer, lambda body: decode_object(body, Job))
+
+
+def _read(answer: Answer, decode: Callable[[bytes], _Decoded]) -> _Decoded:
     try:
-        return decoder.decode(answer.body)
-    except msgspec.DecodeError as error:
+        return decode(answer.body)
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Ambiguous(f"the answer of Kubernetes could not be read: {error}") from error
 
 
@@ -290,7 +303,7 @@ def _error(answer: Answer) -> ClusterError:
         message = _status.decode(answer.body).message or ""
     except msgspec.DecodeError:
         message = ""
-    detail = f"Kubernetes answered {answer.status}" + (f": {message[:500]}" if message else "")
+    detail = f"Kubernetes answered {answer.status}" + (f": {one_line(message, 500)}" if message else "")
     if answer.status == 404:
         return ObjectMissing(detail)
     if answer.status == 409:

@@ -18,9 +18,11 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from runway.errors import Ambiguous, ConfigurationError, NotDone, TooBusy
+from runway.errors import Ambiguous, AnswerTooLarge, ConfigurationError, NotDone, TooBusy
 
 CONNECT_SECONDS = 2.0
+MAX_ANSWER = 16 << 20
+"""Bytes of one answer: a page of 500 Jobs of usual size has 3 MiB, and the largest possible object 10 MiB."""
 WAITING_PER_PLACE = 4
 """Calls that may wait for each one in progress: more would only time out, so they are refused at once."""
 
@@ -128,7 +130,7 @@ class Connection:
             async with self._calls.request(
                 method, self._configuration.host + path, params=query, data=body, headers=headers, timeout=limit
             ) as response:
-                return _answer(response, await response.read())
+                return _answer(response, await _body(response))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotDone(f"no connection to the Kubernetes API: {_reason(error)}") from error
         except TimeoutError as error:
@@ -144,7 +146,7 @@ class Connection:
                 self._configuration.host + path, params=query, headers=headers, timeout=limit
             ) as response:
                 if response.status != 200:
-                    raise StreamRefused(_answer(response, await response.read()))
+                    raise StreamRefused(_answer(response, await _body(response)))
                 yield b""
                 async for chunk in response.content.iter_any():
                     yield chunk
@@ -159,6 +161,19 @@ class Connection:
         """The bearer token where one is configured, refreshed by the official client; certificates are in the TLS."""
         token = (await self._configuration.auth_settings()).get("BearerToken")
         return {"Authorization": str(token["value"])} if token else {}
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body. Raises AnswerTooLarge, and breaks the connection off, as soon as it passes `MAX_ANSWER`."""
+    if response.content_length is not None and response.content_length <= MAX_ANSWER:
+        return await response.read()
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            response.close()
+            raise AnswerTooLarge(f"an answer of Kubernetes has more than {MAX_ANSWER >> 20} MiB")
+    return bytes(body)
 
 
 def _answer(response: aiohttp.ClientResponse, body: bytes) -> Answer:

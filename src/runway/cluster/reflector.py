@@ -17,12 +17,16 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Generic
+from typing import Final, Generic
 
 from runway.cluster.backoff import Backoff
 from runway.cluster.client import Kind, Kubernetes
 from runway.cluster.types import Change, Object
 from runway.errors import ClusterError, Expired, PublicError
+from runway.objects import Metadata
+
+NO_VERSION: Final = Metadata().resource_version
+"""Of an object whose metadata cannot be read: the watch continues from the version before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ async def _list_then_watch(
             async with aclosing(kubernetes.watch(kind, version)) as changes:
                 async for change in changes:
                     spoke = True
-                    version = change.object.metadata.resource_version
+                    if change.object.metadata.resource_version != NO_VERSION:
+                        version = change.object.metadata.resource_version
                     yield Contact() if change.type == "BOOKMARK" else change
         except Expired:
             return

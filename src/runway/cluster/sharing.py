@@ -18,6 +18,8 @@ from runway.objects import Condition, Job, JobSpec, Metadata, Pod, PodSpec
 
 MOST: Final = 10_000
 """Different specifications that are remembered: beyond that it is begun anew, and only sharing is lost."""
+LARGEST: Final = 2048
+"""Bytes of a specification that others may have too; a larger one is its own, so that what is remembered is bounded."""
 LONGEST: Final = 512
 """Characters of a text that others may have too; longer ones, such as a job's record, are its own."""
 
@@ -68,6 +70,9 @@ def _conditions(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
 
 
 def _spec(spec: _Spec) -> _Spec:
+    encoded = _encoder.encode(spec)
+    if len(encoded) > LARGEST:
+        return spec
     if len(_specs) >= MOST:
         _specs.clear()
-    return _specs.setdefault((type(spec), _encoder.encode(spec)), spec)  # type: ignore[return-value]
+    return _specs.setdefault((type(spec), encoded), spec)  # type: ignore[return-value]

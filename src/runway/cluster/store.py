@@ -17,9 +17,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeVar
 
+from msgspec.structs import replace
+
+from runway.cluster.byte_budget import ByteBudget
 from runway.cluster.sharing import shared
+from runway.jobs.identity import ANNOTATION_RECORD, ANNOTATION_SPEC
 from runway.objects import LABEL_JOB_NAME, Job, Pod, keeping, version
 
+MAX_SPEC_BYTES: Final = 96 << 20
+"""Characters of the specifications of finished jobs that are cached, those of usual size left aside. Beyond that the
+oldest of the namespace with most of them are no longer shown; Kubernetes has them until the Job's time to live ends."""
+USUAL_SPEC: Final = 1024
+"""Characters of a specification that is not worth the count."""
 MAX_GONE: Final = 16
 """Deleted pods remembered per job: a deadline or a drain deletes the pod, and with it the only trace of the attempt."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,7 +60,7 @@ class Record:
 class Store:
     """Records by key. `changed` is called with the key after each change of a record, the last one included."""
 
-    def __init__(self, changed: Callable[[Key], None]) -> None:
+    def __init__(self, changed: Callable[[Key], None], max_spec_bytes: int = MAX_SPEC_BYTES) -> None:
         self._changed = changed
         self._records: dict[Key, Record] = {}
         self._order: list[tuple[datetime, Key]] = []
@@ -60,6 +69,7 @@ class Store:
         """As of which version the newest list was that is in."""
         self._notes: list[set[str]] = []
         self._unconfirmed: dict[str, Key] = {}
+        self._specs: ByteBudget[Key] = ByteBudget(max_spec_bytes)
 
     def get(self, key: Key) -> Record | None:
         """The record of a job, or None where nothing of it is known."""
@@ -95,9 +105,28 @@ class Store:
         elif record.job.metadata.uid != job.metadata.uid:
             self._end_job(key, record, record.job)
             insort(self._order, (_created(job), key))
+        elif _created(job) != _created(record.job):  # A creation time that could not be read, and was repaired.
+            self._forget_order(key, record.job)
+            insort(self._order, (_created(job), key))
         record.job = job
         self._changed(key)
+        self._bound_specs(key, job)
         return True
+
+    def _bound_specs(self, key: Key, job: Job) -> None:
+        """Count the specification of a job whose record is final, and drop what exceeds the bound.
+
+        Until the record is written, the specification is needed to keep secrets out of it.
+        """
+        size = len(job.metadata.annotations.get(ANNOTATION_SPEC, ""))
+        if size <= USUAL_SPEC or not job.finished or ANNOTATION_RECORD not in job.metadata.annotations:
+            return
+        self._specs.put(key.namespace, key, size)
+        for _, excess in self._specs.excess():
+            record = self._records.get(excess)
+            if record is not None and record.job is not None:
+                record.job = _without_spec(record.job)
+                self._changed(excess)
 
     def drop_job(self, job: Job) -> None:
         """Take in that a Job was deleted."""
@@ -239,6 +268,7 @@ class Store:
     def _end_job(self, key: Key, record: Record, job: Job) -> None:
         """The Job of a record is no more, and with it what was remembered of pods that it had."""
         self._forget_order(key, job)
+        self._specs.discard(key.namespace, key)
         record.gone.clear()
         if not job.finished:
             record.deleted_jobs[job.metadata.uid] = job
@@ -269,6 +299,11 @@ def taken_out(items: deque[_Item]) -> Iterator[_Item]:
     """Each item in turn, let go of when it is handed over: to free a long list all at once takes long."""
     while items:
         yield items.popleft()
+
+
+def _without_spec(job: Job) -> Job:
+    annotations = {name: text for name, text in job.metadata.annotations.items() if name != ANNOTATION_SPEC}
+    return replace(job, metadata=replace(job.metadata, annotations=annotations))
 
 
 def _created(item: Job | Pod) -> datetime:

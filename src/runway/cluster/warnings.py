@@ -2,7 +2,7 @@
 
 Events are the only place where some refusals are told: a pod that a quota or Pod Security does not let be created, the
 words of an image registry, a volume that cannot be mounted. They fade after an hour, and anyone may write any number
-of them, so what is kept is bounded, and nothing but words depends on them.
+of them, so what is kept is bounded in bytes, shared fairly between the namespaces, and only explanations depend on it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from runway.cluster.byte_budget import ByteBudget
 from runway.cluster.store import Key
 from runway.objects import Event, Job, Pod
 
-MOST: Final = 5000
-"""Warnings in all; beyond that the oldest go."""
+MAX_BYTES: Final = 16 << 20
+"""Bytes of all warnings, as they take memory; beyond that the oldest of the namespace with most of them go."""
+BASE_BYTES: Final = 2048
+"""Bytes that a warning takes besides its message."""
 PER_OBJECT: Final = 8
 PER_REASON: Final = 3
 """One reason can have several texts at once: `Failed` is the registry's words, and then what became of them."""
@@ -31,15 +34,15 @@ class _Place(NamedTuple):
 class Warnings:
     """Warnings by the object that they are about. Each change returns the jobs that it is news for."""
 
-    def __init__(self, namespaces: Iterable[str], most: int = MOST) -> None:
+    def __init__(self, namespaces: Iterable[str], max_bytes: int = MAX_BYTES) -> None:
         self._namespaces = frozenset(namespaces)
-        self._most = most
+        self._max_bytes = max_bytes
         self._places: dict[_Place, dict[str, Event]] = {}
-        self._order: dict[tuple[_Place, str], None] = {}
-        """Every warning kept, the one that was told longest ago first."""
+        self._budget: ByteBudget[tuple[_Place, str]] = ByteBudget(max_bytes)
+        """By namespace, every warning that is kept, the least recently reported first."""
 
     def __len__(self) -> int:
-        return len(self._order)
+        return sum(map(len, self._places.values()))
 
     def about(self, job: Job, pods: Iterable[Pod]) -> tuple[Event, ...]:
         """The warnings about this Job and these pods, oldest first."""
@@ -53,16 +56,15 @@ class Warnings:
             return None
         known = self._places.setdefault(place, {})
         name = event.metadata.name
-        self._order.pop((place, name), None)
         known[name] = event
-        self._order[place, name] = None
+        self._budget.put(place.namespace, (place, name), _size(event))
         same = [other for other in known.values() if other.reason == event.reason]
         if len(same) > PER_REASON:
             self._forget(place, min(same, key=_when).metadata.name)
         if len(known) > PER_OBJECT:
             self._forget(place, min(known.values(), key=_when).metadata.name)
-        if len(self._order) > self._most:
-            self._forget(*next(iter(self._order)))
+        for _, (excess, oldest) in self._budget.excess():
+            self._forget(excess, oldest)
         return _job_of(place)
 
     def drop(self, event: Event) -> Key | None:
@@ -76,7 +78,7 @@ class Warnings:
     def replace(self, events: Iterable[Event]) -> set[Key]:
         """Take in a list of all warnings; returns the jobs that it has news of."""
         before = self._places
-        self._places, self._order = {}, {}
+        self._places, self._budget = {}, ByteBudget(self._max_bytes)
         for event in sorted(events, key=_when):
             self.put(event)
         places = before.keys() | self._places.keys()
@@ -93,7 +95,7 @@ class Warnings:
         return _Place(about.namespace, about.kind, about.name)
 
     def _forget(self, place: _Place, name: str) -> None:
-        del self._order[place, name]
+        self._budget.discard(place.namespace, (place, name))
         del self._places[place][name]
         if not self._places[place]:
             del self._places[place]
@@ -105,6 +107,10 @@ def _job_of(place: _Place) -> Key:
     https://kubernetes.io/docs/concepts/workloads/controllers/job/#writing-a-job-spec
     """
     return Key(place.namespace, place.name if place.kind == "Job" else place.name.rpartition("-")[0])
+
+
+def _size(event: Event) -> int:
+    return BASE_BYTES + 4 * len(event.message or "")
 
 
 def _when(event: Event) -> datetime:

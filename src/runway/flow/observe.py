@@ -29,7 +29,7 @@ import structlog
 from runway.admission.booking import booking_of, ended_at
 from runway.admission.quota import NOTHING, Amounts, Ledger
 from runway.cluster.backoff import Backoff
-from runway.cluster.client import JOBS, PODS, Kind, Kubernetes
+from runway.cluster.client import JOBS, NODES, PODS, WARNINGS, Kind, Kubernetes
 from runway.cluster.reflector import Contact, Lost, Snapshot, reflect
 from runway.cluster.store import Key, Record, Store, owner_of, taken_out
 from runway.cluster.types import Object
@@ -38,6 +38,7 @@ from runway.flow.changes import Changes, Reader
 from runway.flow.contact import Watch
 from runway.flow.surroundings import Surroundings
 from runway.flow.tallies import Tallies, tally_of
+from runway.flow.undecodable import UndecodableObjects
 from runway.jobs.case import Case
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.record import record_of
@@ -97,8 +98,9 @@ class Observer:
         self.watches = {kind.name: Watch(heard=clock()) for kind in (JOBS, PODS)}
         self.tallies = Tallies(policy.tenants)
         self.broken: str | None = None
+        self.undecodable = UndecodableObjects(kind.name for kind in (JOBS, PODS, WARNINGS, NODES))
         self.surroundings = Surroundings(
-            kubernetes, self._tenants, metrics, self._tell, clock=clock, sleep=sleep, jitter=jitter
+            kubernetes, self._tenants, metrics, self._tell, self.undecodable, clock=clock, sleep=sleep, jitter=jitter
         )
 
     async def run(self) -> None:
@@ -302,6 +304,7 @@ class Observer:
             if isinstance(news, Snapshot):
                 # Nothing of this kind is told meanwhile: the watch goes on from the list when it is in.
                 objects = len(news.items)
+                self.undecodable.replace(kind.name, news.items)
                 changed = await self._take_in(kind, replace(news.items, news.version), news.asked)
                 watch.synced = True
                 self._jobs_listed.set()
@@ -309,6 +312,7 @@ class Observer:
                     self._first_lists.set()
                 log.info("listed", kind=kind.name, objects=objects, changed=changed, version=news.version)
             elif not isinstance(news, Contact):
+                self.undecodable.change(kind.name, news.object, deleted=news.type == "DELETED")
                 change(news.type, news.object)
             watch.lost = None
 

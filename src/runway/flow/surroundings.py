@@ -19,6 +19,7 @@ from runway.cluster.store import Key
 from runway.cluster.types import Object
 from runway.cluster.warnings import Warnings
 from runway.flow.contact import Watch
+from runway.flow.undecodable import UndecodableObjects
 from runway.jobs.case import Room
 from runway.objects import Event, Job, Node, Pod
 from runway.telemetry.metrics import Metrics
@@ -41,6 +42,7 @@ class Surroundings:
         namespaces: Iterable[str],
         metrics: Metrics,
         changed: Callable[[Key], None],
+        undecodable: UndecodableObjects,
         *,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
@@ -49,6 +51,7 @@ class Surroundings:
         self._kubernetes = kubernetes
         self._metrics = metrics
         self._changed = changed
+        self._undecodable = undecodable
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -103,8 +106,10 @@ class Surroundings:
             watch.heard, watch.lost = self._clock(), None
             if isinstance(news, Snapshot):
                 watch.synced = True
+                self._undecodable.replace(kind.name, news.items)
                 self._tell(replace(news.items))
             elif not isinstance(news, Contact):
+                self._undecodable.change(kind.name, news.object, deleted=news.type == "DELETED")
                 self._tell(change(news.type, news.object))
 
     def _change_warning(self, type_: str, event: Event) -> set[Key]:

@@ -37,6 +37,8 @@ _encoder = msgspec.json.Encoder()
 
 FRESH_SECONDS: Final = 3.0
 """A watch that was heard from this lately shows that Kubernetes is in contact."""
+MAX_UNDECODABLE_NAMED: Final = 20
+"""Undecodable objects that `/readyz` names; `runway_undecodable_objects` counts all."""
 PING_SECONDS: Final = 0.8
 """Less than the second that a kubelet waits for a probe."""
 
@@ -118,6 +120,8 @@ async def readyz(request: Request) -> Response:
             "stop_reason": reason,
             "watch_age_seconds": ages,
             "jobs": len(observer.store),
+            "undecodable_objects": sum(map(observer.undecodable.count, observer.undecodable.kinds)),
+            "undecodable": observer.undecodable.first(MAX_UNDECODABLE_NAMED),
         }
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from runway.flow.undecodable import UndecodableObject
 from runway.jobs.admitted import CostView
 from runway.jobs.view import JobView, State
 
@@ -253,3 +254,5 @@ class ReadyView:
     stop_reason: str | None
     watch_age_seconds: dict[str, float]
     jobs: int
+    undecodable_objects: int
+    undecodable: list[UndecodableObject]

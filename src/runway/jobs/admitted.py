@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -60,6 +60,11 @@ class CostView:
     lines: list[CostLineView]
 
 
+MAX_SECONDS: Final = 10 * 366 * 24 * 3600
+"""Of a timeout or grace period: far more than any policy allows, and little enough to calculate with."""
+MAX_RETRIES: Final = 10_000
+MAX_GPUS: Final = 10_000
+
 _Decoded = TypeVar("_Decoded")
 
 _USD = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
@@ -70,12 +75,13 @@ _cost_decoder = msgspec.json.Decoder(CostView)
 
 def spec_of(job: Job) -> SpecView | None:
     """The specification as admitted; None for a Job that did not come through Runway."""
-    return _decode(_spec_decoder, job.metadata.annotations.get(ANNOTATION_SPEC))
+    spec = read_annotation(_spec_decoder, job.metadata.annotations.get(ANNOTATION_SPEC))
+    return spec if spec is not None and _is_possible(spec) else None
 
 
 def cost_of(job: Job) -> CostView | None:
     """The price as admitted; None for a Job that did not come through Runway."""
-    return _decode(_cost_decoder, job.metadata.annotations.get(ANNOTATION_COST))
+    return read_annotation(_cost_decoder, job.metadata.annotations.get(ANNOTATION_COST))
 
 
 def usd(text: str) -> Decimal | None:
@@ -83,9 +89,19 @@ def usd(text: str) -> Decimal | None:
     return Decimal(text) if _USD.fullmatch(text) else None
 
 
-def _decode(decoder: msgspec.json.Decoder[_Decoded], text: str | None) -> _Decoded | None:
+def read_annotation(decoder: msgspec.json.Decoder[_Decoded], text: str | None) -> _Decoded | None:
     """What Runway once wrote in an annotation; None for a Job that is not its own, or was changed by hand."""
     try:
         return decoder.decode(text) if text is not None else None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
+
+
+def _is_possible(spec: SpecView) -> bool:
+    """Whether a policy could have admitted this: an annotation can be changed by hand."""
+    return (
+        0 <= spec.timeout_seconds <= MAX_SECONDS
+        and 0 <= spec.grace_period_seconds <= MAX_SECONDS
+        and 0 <= spec.retries <= MAX_RETRIES
+        and 0 <= spec.resources.gpu <= MAX_GPUS
+    )

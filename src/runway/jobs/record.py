@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from runway.jobs.actual import actual_cost
-from runway.jobs.admitted import cost_of, spec_of, usd
+from runway.jobs.admitted import cost_of, read_annotation, spec_of, usd
 from runway.jobs.attempts import MAX_ATTEMPTS, Attempt, attempts_of, disruptions
 from runway.jobs.case import Case
 from runway.jobs.causes import ran
@@ -26,7 +26,8 @@ from runway.jobs.excerpt import EXCERPT_BYTES, Excerpt, excerpt_of, redact, secr
 from runway.jobs.failures import Failure, Finding, failure_of
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT, ANNOTATION_RECORD
 from runway.jobs.usage import Usage, with_usage
-from runway.objects import Job, Pod
+from runway.jobs.wording import visible
+from runway.objects import Job, Pod, is_possible_year
 
 VERSION: Final = 1
 MAX_BYTES: Final = 16 * 1024
@@ -63,6 +64,12 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     finished_at: datetime | None = None
 
 
+class _Head(msgspec.Struct, frozen=True):
+    """What every version of a record has."""
+
+    version: int = 0
+
+
 class Known(msgspec.Struct, frozen=True):
     """Everything known of a job's attempts: those that are kept and those that can be seen, oldest first."""
 
@@ -84,7 +91,7 @@ class Known(msgspec.Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(Record)
-_head_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_head_decoder = msgspec.json.Decoder(_Head)
 
 
 def record_of(job: Job) -> Record | None:
@@ -92,12 +99,10 @@ def record_of(job: Job) -> Record | None:
     text = job.metadata.annotations.get(ANNOTATION_RECORD)
     if text is None or len(text) > MAX_BYTES:
         return None
-    try:
-        record = _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    record = read_annotation(_decoder, text)
+    if record is None or not _sound(record, job):
         return None
-    if not _sound(record, job):
-        return None
+    record = _escaped(record)
     if record.state not in (None, verdict_of(job)):
         # Written before the verdict became another one, as by a cancel that came too late: what was seen still holds.
         return msgspec.structs.replace(record, state=None, failure=None, finished_at=None)
@@ -106,11 +111,8 @@ def record_of(job: Job) -> Record | None:
 
 def newer(job: Job) -> bool:
     """Whether the record was written by a later version of Runway, which knew better."""
-    try:
-        head = _head_decoder.decode(job.metadata.annotations.get(ANNOTATION_RECORD, "{}"))
-        return int(msgspec.json.decode(head.get("version", b"0"), type=int)) > VERSION
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return False
+    head = read_annotation(_head_decoder, job.metadata.annotations.get(ANNOTATION_RECORD))
+    return head is not None and head.version > VERSION
 
 
 def was_final(job: Job) -> bool:
@@ -118,10 +120,8 @@ def was_final(job: Job) -> bool:
     text = job.metadata.annotations.get(ANNOTATION_RECORD)
     if text is None:
         return False
-    try:
-        return _decoder.decode(text).state is not None
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return True
+    record = read_annotation(_decoder, text)
+    return record is None or record.state is not None
 
 
 def verdict_of(job: Job) -> Over | None:
@@ -310,10 +310,41 @@ def _sound(record: Record, job: Job) -> bool:
         and (record.actual is None or usd(record.actual) is not None)
         and len(record.attempts) <= MAX_ATTEMPTS
         and 0 <= record.disruptions_left_out <= record.attempts_left_out < 1_000_000
-        and all(attempt.state in _ENDED for attempt in record.attempts)
-        and all(time is None or time.tzinfo is not None for time in times)
+        and all(attempt.state in _ENDED and _is_exit_code(attempt.exit_code) for attempt in record.attempts)
+        and all(time is None or (time.tzinfo is not None and is_possible_year(time.year)) for time in times)
+        and (record.usage is None or record.usage.is_possible)
         and (excerpt is None or len(excerpt.text.encode("utf-8", "replace")) <= EXCERPT_BYTES)
     )
+
+
+def _is_exit_code(code: int | None) -> bool:
+    return code is None or -(2**31) <= code < 2**31
+
+
+def _escaped(record: Record) -> Record:
+    """The record with nothing in its texts that hides text or steers a terminal: it can have been changed by hand."""
+    excerpt, failure = record.excerpt, record.failure
+    return msgspec.structs.replace(
+        record,
+        attempts=tuple(_escaped_attempt(attempt) for attempt in record.attempts),
+        excerpt=excerpt and replace(excerpt, pod=visible(excerpt.pod), text=visible(excerpt.text, keep="\n\t")),
+        failure=failure
+        and replace(
+            failure,
+            message=visible(failure.message),
+            hint=visible(failure.hint),
+            evidence={visible(name): visible(text, keep="\n\t") for name, text in failure.evidence.items()},
+        ),
+    )
+
+
+def _escaped_attempt(attempt: Attempt) -> Attempt:
+    texts: dict[str, Any] = {}
+    for name in ("pod", "node", "signal", "reason", "message"):
+        text = getattr(attempt, name)
+        if text is not None and not text.isprintable():
+            texts[name] = visible(text)
+    return replace(attempt, **texts) if texts else attempt
 
 
 def _bounded(record: Record, job: Job) -> Record:

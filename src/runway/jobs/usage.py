@@ -20,6 +20,7 @@ THROTTLED_RATIO: Final = 0.25
 """From here on throttling is worth a word: a quarter of the time that the job could have run, it was held back."""
 THROTTLED_PERIODS: Final = 50
 """So many CPU periods, 5 s of wanting to run, are needed for that word: starting any container is throttled too."""
+MAX_FIGURE: Final = 2.0**63
 MEMORY_RATIO: Final = 0.9
 """From here on memory is worth a word: the next input that is a tenth larger can end the job."""
 
@@ -50,6 +51,15 @@ class Usage:
         """Whether anything is known beyond the limits."""
         figures = (self.cpu_seconds, self.memory_bytes, self.memory_peak_bytes, self.throttled_ratio)
         return any(figure is not None for figure in (*figures, self.gpu_utilisation))
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the figures, which were read from an annotation, are within what a machine can have."""
+        figures = (
+            self.cpu_seconds, self.cpu_cores, self.cpu_limit_cores, self.memory_bytes, self.memory_peak_bytes,
+            self.memory_limit_bytes, self.throttled_ratio, self.cpu_periods, self.gpu_utilisation,
+        )  # fmt: skip
+        return all(figure is None or 0 <= figure <= MAX_FIGURE for figure in figures)
 
     @property
     def memory_ratio(self) -> float | None:

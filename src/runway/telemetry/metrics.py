@@ -40,6 +40,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_synced": ("1 once everything was listed", ()),
     "runway_is_writer": ("1 where this process may write", ()),
     "runway_submissions_stopped": ("1 while an operator has stopped all submissions", ()),
+    "runway_undecodable_objects": ("Kubernetes objects of which a part cannot be read", ("kind",)),
     "runway_tenant_info": ("Always 1: the namespace of each tenant", ("tenant", "namespace")),
 }
 """Read at the scrape: resources in GPUs, CPUs, bytes and jobs."""
@@ -99,7 +100,8 @@ class Metrics:
         self.kubernetes_requests = Counter(
             "runway_kubernetes_requests_total",
             "Calls to Kubernetes that have ended by outcome: ok, missing, conflict, expired, refused (another 4xx), "
-            "not_done (no connection, or 429), ambiguous (no answer, or 5xx), too_busy (never sent)",
+            "not_done (no connection, or 429), ambiguous (no answer, or 5xx), "
+            "too_large (listed again in smaller pages), too_busy (never sent)",
             ("verb", "kind", "outcome"),
             registry=self.registry,
         )

@@ -301,7 +301,7 @@ def _stream() -> str:
 
 
 def _ready() -> ReadyView:
-    return ReadyView("ready", "writer", "open", None, {"jobs": 0.4, "pods": 0.4}, 12)
+    return ReadyView("ready", "writer", "open", None, {"jobs": 0.4, "pods": 0.4}, 12, 0, [])
 
 
 def _example(summary: str, value: object) -> Json:

@@ -231,8 +231,16 @@ FIELDS: Final[dict[str, dict[str, Form]]] = {
         "role": "Only the writer admits and cancels; a reader answers reads",
         "submissions": "`stopped` while an operator's emergency stop stands",
         "stop_reason": "The operator's words; null where submissions are open",
+        "undecodable_objects": ("Kubernetes objects of which a part cannot be read", _COUNT),
+        "undecodable": "The first 20 of them; docs/runbooks.md says how to remove them",
         "watch_age_seconds": "By kind: for how long nothing was heard from Kubernetes",
         "jobs": ("Jobs that are known", _COUNT),
+    },
+    "UndecodableObject": {
+        "kind": "Its resource: `jobs`, `pods`, `events` or `nodes`",
+        "namespace": "Its namespace; empty for a node",
+        "name": "Its name",
+        "fields": "The parts that cannot be read",
     },
 }
 
