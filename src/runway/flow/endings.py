@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
+from runway.cluster.byte_budget import ByteBudget
 from runway.cluster.client import Kubernetes
 from runway.errors import ClusterError, PublicError
 from runway.flow.tail import follow_end
@@ -19,8 +21,12 @@ log = structlog.get_logger()
 
 MAX_FOLLOWED: Final = 16
 """Logs that are followed at once."""
-MAX_ENDS: Final = 500
-"""Ends of logs that wait for their record: 4 KiB each."""
+MAX_FOLLOWED_PER_TENANT: Final = 8
+"""Of these in one namespace, so that no tenant takes all of them."""
+MAX_BYTES: Final = 2 << 20
+"""Of the ends of logs that wait for their record; beyond it the oldest of the tenant with most of them go."""
+LONGEST_SECONDS: Final = 900.0
+"""How long one log is followed at most: a pod that was created outside Runway can have any grace period."""
 MARGIN_SECONDS: Final = 10.0
 """How much longer than its grace period a pod may take to end."""
 
@@ -41,6 +47,9 @@ class Endings:
         self._following: dict[str, asyncio.Task[None]] = {}
         self._ends: dict[str, Ending] = {}
         """Both by the pod's uid."""
+        self._followed: Counter[str] = Counter()
+        """How many logs are followed, by namespace."""
+        self._budget: ByteBudget[str] = ByteBudget(MAX_BYTES)
 
     def follows(self, pod: Pod) -> bool:
         """Whether the end of this pod's log is still to come."""
@@ -55,9 +64,11 @@ class Endings:
         uid = pod.metadata.uid
         if not pod.terminating or pod.container.running is None or uid in self._following or uid in self._ends:
             return
-        if len(self._following) >= MAX_FOLLOWED:
+        namespace = pod.metadata.namespace
+        if len(self._following) >= MAX_FOLLOWED or self._followed[namespace] >= MAX_FOLLOWED_PER_TENANT:
             log.info("too many pods end at once to follow all their logs", pod=pod.metadata.name)
             return
+        self._followed[namespace] += 1
         self._following[uid] = asyncio.create_task(self._follow(pod, secrets, done))
 
     async def close(self) -> None:
@@ -72,16 +83,19 @@ class Endings:
         namespace, name, uid = pod.metadata.namespace, pod.metadata.name, pod.metadata.uid
         grace = pod.metadata.deletion_grace_period_seconds or pod.spec.termination_grace_period_seconds or 0
         try:
-            end = await follow_end(self._kubernetes, namespace, name, grace + MARGIN_SECONDS)
+            seconds = min(grace + MARGIN_SECONDS, LONGEST_SECONDS)
+            end = await follow_end(self._kubernetes, namespace, name, seconds)
             excerpt = excerpt_of(name, end.log, secrets, cut=end.cut)
             if excerpt is not None:
                 self._ends[uid] = Ending(excerpt, end.whole)
-                if len(self._ends) > MAX_ENDS:
-                    del self._ends[next(iter(self._ends))]
+                self._budget.put(namespace, uid, len(excerpt.text.encode()))
+                for _, excess in self._budget.excess():
+                    del self._ends[excess]
         except (ClusterError, PublicError) as error:
             log.info("log of an ending pod not followed", pod=name, reason=str(error))
         except Exception:
             log.exception("log of an ending pod not followed", pod=name)
         finally:
+            self._followed[namespace] -= 1
             self._following.pop(uid, None)
         done()
