@@ -67,7 +67,11 @@ class Api:
             yield from response.iter_lines()
 
     def cancel(self, job_id: str) -> httpx2.Response:
-        return self._http.delete(f"/v1/jobs/{job_id}")
+        """Cancel a job as the tenant that its view names; a job that does not exist is answered by that read."""
+        view = self._http.get(f"/v1/jobs/{job_id}")
+        if not view.is_success:
+            return view
+        return self._http.delete(f"/v1/jobs/{job_id}", headers={"X-Tenant-ID": view.json()["tenant"]})
 
     def quota(self, tenant: str) -> Document:
         """A tenant's quota: limit, used, reserved and by which jobs."""

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ from runway.flow.usage import gather
 from runway.http import events, jobs, logs, platform, problems, usage
 from runway.http.contract.document import describe
 from runway.http.drain import draining
+from runway.http.headers import SecurityHeaders
 from runway.http.malformed import guard_server
 from runway.http.middleware import RequestContext
 from runway.http.services import Services
@@ -59,8 +61,16 @@ def create() -> FastAPI:
     return app
 
 
-def create_app(settings: Settings, policy: Policy, transport: Transport | None = None) -> FastAPI:
-    """The app on this transport; without one it connects to the cluster that the settings name."""
+def create_app(
+    settings: Settings,
+    policy: Policy,
+    transport: Transport | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> FastAPI:
+    """The app on this transport; without one it connects to the cluster that the settings name.
+
+    `clock` is what contact with Kubernetes is timed by, in seconds.
+    """
     metrics = Metrics()
 
     @asynccontextmanager
@@ -71,7 +81,7 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
             settings.kubernetes_seconds,
             lambda *call: metrics.kubernetes_requests.labels(*call).inc(),
         )
-        observer = Observer(kubernetes, policy, metrics, resync_seconds=settings.resync_seconds)
+        observer = Observer(kubernetes, policy, metrics, resync_seconds=settings.resync_seconds, clock=clock)
         identity = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         election = Election(kubernetes, Seat(settings.lease_namespace, "runway-writer", identity))
         writer = Writer(election, observer, settings.kubernetes_seconds)
@@ -104,6 +114,9 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
         summary="The safe front door to one shared Kubernetes cluster",
         version=__version__,
         lifespan=lifespan,
+        # The console renders `/docs`; the pages of FastAPI load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
         # A redirect would send a caller, and its tenant header, to wherever the Host header points.
         redirect_slashes=False,
         # Runway's metrics and log are its own. Left on, FastAPI looks for providers of others at each request.
@@ -116,6 +129,7 @@ def create_app(settings: Settings, policy: Policy, transport: Transport | None =
     describe(app)
     console.install(app)
     app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(SecurityHeaders)
     return app
 
 

@@ -151,7 +151,7 @@ def test_a_page_that_is_not_looked_at_gives_its_streams_back(served: Served, bro
     job_id = served.run(lambda runway: hostile_job(runway, over=False))
 
     async def streams(runway: Runway) -> int:
-        return int(runway.app.state.services.limits.streams["vision"])
+        return int(runway.app.state.services.limits.streams.total())
 
     with Watched(browser, served.url) as seen:
         seen.page.goto(f"/jobs/{job_id}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,10 @@ class Runway:
     ) -> httpx2.Response:
         """POST a small valid job, changed by `spec`."""
         return await self.client.post("/v1/jobs", json=job(**spec), headers={"X-Tenant-ID": tenant, **(headers or {})})
+
+    async def cancel(self, job_id: str, tenant: str = "vision") -> httpx2.Response:
+        """DELETE a job as this tenant."""
+        return await self.client.delete(f"/v1/jobs/{job_id}", headers={"X-Tenant-ID": tenant})
 
     def stream(self, path: str, **headers: str) -> Streamed:
         """GET a path, and read the answer as it comes."""
@@ -73,10 +78,15 @@ def job(**changes: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def serve(
-    kubernetes: FakeKubernetes, *, until: str | None = "writer", policy: Policy | None = None, **settings: Any
+    kubernetes: FakeKubernetes,
+    *,
+    until: str | None = "writer",
+    policy: Policy | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    **settings: Any,
 ) -> AsyncIterator[Runway]:
     """Runway on this API server, once it is ready in this role; at once with None."""
-    app = create_app(Settings(policy=POLICY, **settings), policy or load_policy(POLICY), kubernetes)
+    app = create_app(Settings(policy=POLICY, **settings), policy or load_policy(POLICY), kubernetes, clock)
     async with app.router.lifespan_context(app):
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://runway") as client:

@@ -16,7 +16,7 @@ from tests.support.fake_cluster import FakeKubernetes, copy_of
 
 
 async def cancel(runway: Runway, job_id: str) -> httpx2.Response:
-    return await runway.client.delete(f"/v1/jobs/{job_id}")
+    return await runway.cancel(job_id)
 
 
 async def submitted(runway: Runway, **spec: Any) -> str:

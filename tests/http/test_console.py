@@ -288,7 +288,7 @@ async def test_a_page_takes_a_read_and_is_scoped_by_the_tenant_header(kubernetes
         await get(runway, f"/jobs/{job_id}")
 
 
-async def test_reading_a_log_for_a_page_holds_one_of_the_tenants_streams(kubernetes: FakeKubernetes) -> None:
+async def test_reading_a_log_for_a_page_holds_one_of_the_callers_streams(kubernetes: FakeKubernetes) -> None:
     rate = "rate: {per_minute: 6, burst: 5"
     policy = parse_policy(POLICY.read_text().replace(rate, f"{rate}, streams: 1"))
     async with serve(kubernetes, policy=policy) as runway:
@@ -298,12 +298,13 @@ async def test_reading_a_log_for_a_page_holds_one_of_the_tenants_streams(kuberne
         kubernetes.logs[kubernetes.start_pod(job_id)] = log
         await runway.until_state(job_id, "running")
         assert "first line" in words(await get(runway, f"/jobs/{job_id}"))
-        async with runway.stream(f"/v1/jobs/{job_id}/logs?follow=true") as stream:
+        async with runway.stream(f"/v1/jobs/{job_id}/logs?follow=true", x_tenant_id="speech") as stream:
             await stream.until(b"first line")
-            text = words(await get(runway, f"/jobs/{job_id}"))
-            assert "Not read: tenant speech has 1 streams open" in text
+            assert "first line" in words(await get(runway, f"/jobs/{job_id}")), "another caller's streams"
+            text = words(await get(runway, f"/jobs/{job_id}", tenant="speech"))
+            assert "Not read: tenant speech: 1 of 1 streams are open" in text
             assert "first line" not in text
-        assert _services(runway).limits.streams["speech"] == 0
+        assert _services(runway).limits.streams.total() == 0
 
 
 async def test_a_node_that_does_not_answer_delays_the_page_and_is_named(runway: Runway) -> None:
@@ -312,7 +313,7 @@ async def test_a_node_that_does_not_answer_delays_the_page_and_is_named(runway: 
     runway.kubernetes.logs[runway.kubernetes.start_pod(job_id)] = log
     await runway.until_state(job_id, "running")
     assert f"the node did not answer within {LOG_SECONDS:g} s" in words(await get(runway, f"/jobs/{job_id}"))
-    assert (log.open, _services(runway).limits.streams["vision"]) == (0, 0)
+    assert (log.open, _services(runway).limits.streams.total()) == (0, 0)
     assert "did not answer" not in words(await get(runway, f"/jobs/{job_id}?log=false"))
 
 

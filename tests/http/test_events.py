@@ -112,10 +112,11 @@ async def test_it_is_one_of_the_tenants_streams_and_leaves_nothing_behind(kubern
     policy = parse_policy(POLICY.read_text().replace(rate, f"{rate}, streams: 2"))
     async with serve(kubernetes, policy=policy) as runway:
         job_id = (await runway.submit("speech")).json()["id"]
-        async with runway.stream(path(job_id)) as one, runway.stream(path(job_id)) as two:
+        own = {"x_tenant_id": "speech"}
+        async with runway.stream(path(job_id), **own) as one, runway.stream(path(job_id), **own) as two:
             await asyncio.gather(one.until(b"pending"), two.until(b"pending"))
             for url in (path(job_id), f"/v1/jobs/{job_id}/logs?follow=true"):
-                refused = await runway.client.get(url)
+                refused = await runway.client.get(url, headers={"X-Tenant-ID": "speech"})
                 assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
                 assert refused.headers["retry-after"]
         use = runway.app.state.services

@@ -122,8 +122,8 @@ async def test_a_restart_remembers_how_fast_a_tenant_has_submitted(kubernetes: F
 
 async def test_reads_and_streams_are_limited_apart_from_submissions(kubernetes: FakeKubernetes) -> None:
     rate = "rate: {per_minute: 6, burst: 5"
-    slow = POLICY.read_text().replace(rate, f"{rate}, reads: {{per_minute: 1, burst: 2}}, streams: 1")
-    async with serve(kubernetes, policy=parse_policy(slow)) as runway:
+    slow = POLICY.read_text().replace(rate, f"{rate}, reads: {{per_minute: 1, burst: 2}}")
+    async with serve(kubernetes, policy=parse_policy(slow), max_streams=1) as runway:
         job_id = (await runway.submit("speech")).json()["id"]
         kubernetes.logs[pod := kubernetes.start_pod(job_id)] = FakeLog()
 

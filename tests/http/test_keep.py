@@ -277,7 +277,7 @@ async def test_a_record_that_was_spoilt_by_hand_is_written_again_and_not_counted
 
 async def test_a_job_without_a_pod_is_kept_too_and_cost_nothing(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
-    assert (await runway.client.delete(f"/v1/jobs/{job_id}")).status_code == 202
+    assert (await runway.cancel(job_id)).status_code == 202
     runway.kubernetes.fail(job_id, "DeadlineExceeded")
     record = await kept(runway, job_id)
     assert (record["state"], record["actual"]) == ("cancelled", "0.000000")

@@ -54,15 +54,15 @@ async def test_a_log_is_followed_from_before_there_is_a_pod_until_the_container_
 async def test_waiting_holds_the_tenants_place_and_gives_it_back(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes, max_streams=1) as runway:
         job_id = (await runway.submit()).json()["id"]
-        async with runway.stream(follow(job_id)):
+        async with runway.stream(follow(job_id), x_tenant_id="vision"):
 
             async def held() -> bool:
-                return bool(runway.app.state.services.limits.streams["vision"])
+                return bool(runway.app.state.services.limits.streams.total())
 
             await runway.until(held)
             answer = await runway.client.get(f"/v1/jobs/{job_id}/events")
             assert (answer.status_code, answer.json()["code"]) == (503, "too_busy")
-        async with runway.stream(follow(job_id)) as stream:
+        async with runway.stream(follow(job_id), x_tenant_id="vision") as stream:
             await asyncio.sleep(0.02)
             assert stream.status == 0, "the place is free again, so this one waits in its turn"
 

@@ -81,7 +81,7 @@ async def test_quota_is_held_until_the_pod_is_really_gone(runway: Runway) -> Non
 async def test_cancel_is_idempotent_and_leaves_a_record(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     pod = runway.kubernetes.start_pod(job_id)
-    answers = [await runway.client.delete(f"/v1/jobs/{job_id}") for _ in range(2)]
+    answers = [await runway.cancel(job_id) for _ in range(2)]
     assert [(answer.status_code, answer.json()["state"]) for answer in answers] == [(202, "cancelling")] * 2
     assert sum("spec" in patch for patch in runway.kubernetes.patches) == 1
     assert runway.kubernetes.job(job_id)["spec"]["activeDeadlineSeconds"] == 0
@@ -198,22 +198,23 @@ async def test_logs_are_not_ready_then_served_then_gone_with_an_excerpt(runway: 
 
 
 async def test_log_streams_are_bounded_and_give_their_place_back(kubernetes: FakeKubernetes) -> None:
+    own = {"X-Tenant-ID": "vision"}
     async with serve(kubernetes, max_streams=1) as runway:
         job_id = (await runway.submit()).json()["id"]
         kubernetes.logs[pod := kubernetes.start_pod(job_id)] = log = FakeLog()
         log.write(b"x")
         await _until_state(runway, job_id, "running")
         url = f"/v1/jobs/{job_id}/logs?follow=true"
-        first = asyncio.create_task(runway.client.get(url))
+        first = asyncio.create_task(runway.client.get(url, headers=own))
 
         async def refused() -> bool:
-            answer = await asyncio.wait_for(runway.client.get(url), 1) if not first.done() else None
+            answer = await asyncio.wait_for(runway.client.get(url, headers=own), 1) if not first.done() else None
             return answer is not None and answer.json()["code"] == "too_busy"
 
         await runway.until(refused)
         kubernetes.end_pod(pod)
         assert (await first).content == b"x\n"
-        assert (await runway.client.get(url)).status_code == 200
+        assert (await runway.client.get(url, headers=own)).status_code == 200
 
 
 async def test_metrics_tell_quota_submissions_and_jobs(runway: Runway) -> None:

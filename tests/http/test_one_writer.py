@@ -22,7 +22,7 @@ async def test_a_second_process_serves_reads_and_refuses_writes(kubernetes: Fake
 
         await second.until(seen)
         assert (await second.quota())["used"]["gpu"] == 2
-        for answer in (await second.submit(), await second.client.delete(f"/v1/jobs/{job_id}")):
+        for answer in (await second.submit(), await second.cancel(job_id)):
             assert (answer.status_code, answer.json()["code"]) == (503, "not_leader")
             assert "one" in answer.json()["detail"]
             assert answer.headers["retry-after"]

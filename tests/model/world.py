@@ -126,6 +126,8 @@ class World:
             return ["nobody writes"]
         if any(process.serving for process in self.processes):
             return ["submissions are in progress"]
+        if any(watch.lost for process in self.processes for watch in process.observer.watches.values()):
+            return ["contact is lost"]
         return [difference for process in self.processes for difference in self.referee.differences(process)]
 
     def _fill(self, tenant: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import httpx2
+import pytest
 
 from runway.cli.jobs import State
 from runway.jobs import view as server
@@ -124,6 +125,7 @@ def test_cancel_does_not_ask_where_told_so() -> None:
     fake = FakeRunway([reply(job("cancelling"), 202)])
     assert runway("cancel", "rw-4f2a", "-y", answers=fake, at_terminal=True).exit_code == 0
     assert fake.paths == ["DELETE /v1/jobs/rw-4f2a"]
+    assert fake.requests[0].headers["X-Tenant-ID"] == "vision"
 
 
 def test_cancel_without_a_terminal_wants_to_be_told_so() -> None:
@@ -137,6 +139,16 @@ def test_cancel_without_a_terminal_wants_to_be_told_so() -> None:
 def test_cancel_says_when_there_was_nothing_left_to_cancel() -> None:
     result = runway("cancel", "-y", "rw-4f2a", answers=[reply(job("succeeded"), 202)])
     assert result.stdout == "rw-4f2a was already over: succeeded\n"
+
+
+@pytest.mark.parametrize("flags", [("-y",), (), ("-y", "-o", "json"), ("-y", "--tenant", "")])
+def test_cancel_without_a_tenant_asks_nothing_and_names_the_flag(flags: tuple[str, ...]) -> None:
+    fake = FakeRunway([reply(job("cancelling"), 202)])
+    result = runway("cancel", "rw-4f2a", *flags, answers=fake, tenant=None, at_terminal=True)
+    assert result.exit_code == 2
+    assert "cancel needs the tenant of the jobs" in result.stderr
+    assert "RUNWAY_TENANT" in result.stderr
+    assert fake.requests == []
 
 
 SEVERAL: list[Answer] = [

@@ -10,7 +10,8 @@ import pytest
 from runway.cluster.client import Kubernetes
 from runway.cluster.connection import Answer
 from runway.cluster.lease import DURATION_SECONDS, RENEW_SECONDS, Election, Seat
-from runway.flow.lead import STOPPED, Writer
+from runway.errors import PublicError
+from runway.flow.lead import CONTACT_GRACE_SECONDS, CONTACT_RETRY_SECONDS, STOPPED, Writer
 from runway.flow.observe import Observer
 from runway.telemetry.metrics import Metrics
 from tests.support.builders import policy
@@ -59,6 +60,16 @@ class Candidate:
     def stopped(self) -> str | None:
         """Why it takes no submissions."""
         return self.writer.stopped
+
+    def refusals(self) -> tuple[PublicError, ...]:
+        """Why it admits no job."""
+        return self.writer.refusals
+
+    def break_watches(self) -> None:
+        """The API server is away for a moment."""
+        self.server.go_down()
+        self.loop.wait(0.1)
+        self.server.come_back()
 
     def close(self) -> None:
         """It ends."""
@@ -176,3 +187,28 @@ def test_a_reason_of_any_length_is_shown_in_part(candidate: Candidate) -> None:
     candidate.server.annotate_lease(submissions_stopped="\x1b" * 200_000)
     candidate.loop.wait(RENEW_SECONDS + 0.5)
     assert 0 < len(candidate.stopped() or "") <= 400
+
+
+def test_no_job_is_admitted_once_one_watch_has_been_lost_for_longer_than_the_grace(candidate: Candidate) -> None:
+    candidate.loop.wait(1)
+    candidate.server.forbidden = {"pods"}
+    candidate.break_watches()
+    candidate.loop.wait(CONTACT_GRACE_SECONDS - 1)
+    assert candidate.refusals() == ()
+    candidate.loop.wait(2)
+    (refusal,) = candidate.refusals()
+    assert (refusal.code, refusal.retry_after) == ("kubernetes_unavailable", CONTACT_RETRY_SECONDS)
+    assert "pods: " in refusal.detail
+    assert candidate.writer.is_writer, "it may still cancel"
+    candidate.server.forbidden = set()
+    candidate.loop.wait(CONTACT_RETRY_SECONDS + 1)
+    assert candidate.refusals() == ()
+
+
+def test_watches_that_break_while_lists_succeed_refuse_nobody(candidate: Candidate) -> None:
+    """Usage is known again with each list, which comes every few seconds."""
+    candidate.loop.wait(1)
+    for _ in range(10):
+        candidate.break_watches()
+        candidate.loop.wait(CONTACT_RETRY_SECONDS + 1)
+        assert candidate.refusals() == ()

@@ -270,7 +270,7 @@ def test_a_failing_api_server_is_a_problem_before_the_log_has_begun() -> None:
 def test_a_job_that_does_not_change_gives_signs_of_life() -> None:
     async def scenario(world: World) -> None:
         begun = world.loop.time()
-        async with aclosing(watch(world.observer, KEY, None)) as news:
+        async with aclosing(watch(world.observer, KEY, None, lambda view: view)) as news:
             assert isinstance(await anext(news), Seen)
             for number in range(1, 4):
                 assert isinstance(await anext(news), Heartbeat)
@@ -283,7 +283,7 @@ def test_a_job_that_does_not_change_gives_signs_of_life() -> None:
 
 def test_however_much_happens_between_two_looks_the_last_view_comes() -> None:
     async def scenario(world: World) -> None:
-        async with aclosing(watch(world.observer, KEY, None)) as news:
+        async with aclosing(watch(world.observer, KEY, None, lambda view: view)) as news:
             first = await anext(news)
             await world.end(exit_code=1)
             world.fake.fail(KEY.name)

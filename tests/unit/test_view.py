@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from runway.jobs import case
 from runway.jobs.attempts import Attempt
 from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_SPEC
-from runway.jobs.view import JobView, State, job_view, pending_since
+from runway.jobs.view import JobView, State, job_view, pending_since, without_env_values
 from runway.objects import Job, Pod
 from tests.support.builders import (
     COST,
@@ -257,3 +257,16 @@ def test_a_pod_of_an_earlier_job_of_the_same_name_is_not_an_attempt_of_this_one(
 )
 def test_a_job_waits_since_its_creation_or_the_end_of_what_last_ran(pods: list[Pod], since: int) -> None:
     assert pending_since(job(created=5), pods) == moment(since)
+
+
+def test_a_view_without_env_values_has_the_names_the_lengths_and_all_else_as_it_was() -> None:
+    shown = view(job(admitted=spec(env=(("TOKEN", "geheim ☃"), ("EMPTY", "")))))
+    hidden = without_env_values(shown)
+    assert hidden.spec is not None
+    assert hidden.spec.env == {"TOKEN": "<hidden: 8 characters>", "EMPTY": "<hidden: 0 characters>"}
+    assert replace(hidden, spec=shown.spec) == shown
+
+
+def test_a_view_without_an_environment_is_not_copied() -> None:
+    for bare in (view(job(admitted=spec(env=()))), view(job(annotations={ANNOTATION_SPEC: "{}"}))):
+        assert without_env_values(bare) is bare

@@ -14,6 +14,8 @@ from runway.policy import Policy, Rate
 
 ANONYMOUS: Final = Rate(per_minute=6000, burst=600)
 """Reads without a tenant header, all of them together."""
+ANONYMOUS_STREAM_SHARE: Final = 0.25
+"""Part of the process's streams that all callers without a tenant header share, so that tenants keep the rest."""
 STREAM_RETRY_SECONDS: Final = 10
 SUBMISSIONS_PER_CALL: Final = 2
 """Submissions in progress for each call to Kubernetes that may be: half of them speak to it, half are about to."""
@@ -28,33 +30,33 @@ class Limits:
     ) -> None:
         self._policy = policy
         self._max_streams = max_streams
+        self._anonymous_streams = max(1, int(max_streams * ANONYMOUS_STREAM_SHARE))
         self._max_submissions = max_calls * SUBMISSIONS_PER_CALL
         self._clock = clock
         self._reads: dict[str | None, RateLimiter] = {None: RateLimiter(ANONYMOUS)}
         self._reads |= {name: RateLimiter(tenant.rate.reads) for name, tenant in policy.tenants.items()}
-        self.streams: Counter[str] = Counter()
+        self.streams: Counter[str | None] = Counter()
         self.submissions: Counter[str] = Counter()
 
     def take_read(self, tenant: str | None) -> None:
         """Take one read. Raises RateLimited with the seconds after which one will pass."""
         wait = self._reads[tenant].take(self._clock())
         if wait:
-            who = f"tenant {tenant}" if tenant else "callers without a tenant header"
-            raise RateLimited(f"{who} may not read that fast; the next read passes in {wait} s", retry_after=wait)
-
-    def open_stream(self, tenant: str) -> None:
-        """Count one more open stream of this tenant. Raises RateLimited or TooBusy."""
-        limit = self._policy.tenants[tenant].rate.streams
-        if self.streams[tenant] >= limit:
             raise RateLimited(
-                f"tenant {tenant} has {limit} streams open, as many as it may", retry_after=STREAM_RETRY_SECONDS
+                f"{_name(tenant)} may not read that fast; the next read passes in {wait} s", retry_after=wait
             )
+
+    def open_stream(self, tenant: str | None) -> None:
+        """Count one more open stream of this tenant, or of the callers without one. Raises RateLimited or TooBusy."""
+        limit = self._anonymous_streams if tenant is None else self._policy.tenants[tenant].rate.streams
+        if self.streams[tenant] >= limit:
+            raise RateLimited(f"{_name(tenant)}: {limit} of {limit} streams are open", retry_after=STREAM_RETRY_SECONDS)
         if self.streams.total() >= self._max_streams:
             raise TooBusy(f"{self._max_streams} streams are open, as many as this process allows")
         self.streams[tenant] += 1
 
-    def close_stream(self, tenant: str) -> None:
-        """One stream of this tenant has ended."""
+    def close_stream(self, tenant: str | None) -> None:
+        """One stream of this tenant, or of the callers without one, has ended."""
         self.streams[tenant] -= 1
 
     @contextmanager
@@ -78,3 +80,7 @@ class Limits:
             yield
         finally:
             self.submissions[tenant] -= 1
+
+
+def _name(tenant: str | None) -> str:
+    return f"tenant {tenant}" if tenant is not None else "callers without a tenant header"

@@ -27,8 +27,11 @@ def cancel(
     """Cancel jobs: SIGTERM, their grace period, SIGKILL.
 
     On a terminal it asks first; elsewhere -y is needed. Each job is tried, whatever becomes of the others. With -o json
-    or yaml the result is {"jobs": [...], "problems": [...]}.
+    or yaml the result is {"jobs": [...], "problems": [...]}. Only a tenant's own jobs are cancelled: --tenant or
+    RUNWAY_TENANT must name it.
     """
+    if not tenant:
+        raise typer.BadParameter("cancel needs the tenant of the jobs", param_hint="--tenant / RUNWAY_TENANT")
     with open_session(context, url, tenant, output) as session:
         if not yes:
             _ask(session, job_ids)

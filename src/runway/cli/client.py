@@ -149,7 +149,7 @@ class Client:
                 return {"jobs": found, "next_cursor": cursor}
 
     def cancel(self, job_id: str) -> JobView:
-        """Ask for a job's end. Returns its view."""
+        """Ask for the end of one of the tenant's jobs. Returns its view."""
         return _job(self._send("DELETE", f"/v1/jobs/{job_id}"))
 
     def quota(self) -> QuotaPage:

@@ -53,10 +53,10 @@ class UsageShown:
     findings: tuple[str, ...]
 
 
-async def log_end(use: Services, key: Key, view: JobView) -> LogEnd:
+async def log_end(use: Services, key: Key, view: JobView, scope: str | None) -> LogEnd:
     """The last lines of a job's log, as far as they can be had at once. It never raises: the rest of the page stands.
 
-    The read holds one of the tenant's streams, as a caller's own would.
+    The read holds one of the streams of the caller's scope, as a log stream of the API would.
     """
     attempt = view.attempts[-1] if view.attempts else None
     if attempt is None or not _has_started(attempt):
@@ -64,7 +64,7 @@ async def log_end(use: Services, key: Key, view: JobView) -> LogEnd:
     if attempt.pod in use.observer.gone(key):
         return _kept(view, "its pod is gone")
     try:
-        use.limits.open_stream(view.tenant)
+        use.limits.open_stream(scope)
     except PublicError as error:
         return LogEnd("", False, f"Not read: {error.detail}. Reload the page to try again.")
     try:
@@ -79,7 +79,7 @@ async def log_end(use: Services, key: Key, view: JobView) -> LogEnd:
     except (ClusterError, PublicError) as error:
         return _kept(view, str(error))
     finally:
-        use.limits.close_stream(view.tenant)
+        use.limits.close_stream(scope)
     text = end.log.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
     if not text:
         return LogEnd("", False, "Nothing was written." if view.state.over else "Nothing was written yet.")

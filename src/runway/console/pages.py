@@ -1,4 +1,4 @@
-"""How a page is made: Jinja2 with everything escaped, and headers that let a browser run nothing but our own files.
+"""How a page is made: Jinja2 with everything escaped, and a policy that lets a browser run nothing but our own files.
 
 Two nets, each enough by itself: whatever stands in a template is escaped, hidden characters included; and what would be
 markup all the same is not run, since the policy allows no script, style, frame or connection but those of this origin.
@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from runway import __version__
-from runway.console import words
+from runway.console import markdown, words
 from runway.console.assets import BY_NAME
 from runway.jobs.wording import bytes_in_words, visible
 
@@ -30,24 +30,28 @@ POLICY: Final = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-HEADERS: Final = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+"""Of a page. The other security headers are those of every answer (`http/headers.py`)."""
 
 
 def page(
     template: str, values: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """The page that this template makes of these values."""
+    return html(rendered(template, values), status=status, headers=headers)
+
+
+def rendered(template: str, values: Mapping[str, object]) -> str:
+    """The text of that page."""
+    return _environment.get_template(template).render(values)
+
+
+def html(text: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A page of this text, under the policy of all pages."""
     return Response(
-        _environment.get_template(template).render(values),
+        text,
         status_code=status,
         media_type="text/html",
-        headers={**HEADERS, "Cache-Control": "no-store", **(headers or {})},
+        headers={"Content-Security-Policy": POLICY, "Cache-Control": "no-store", **(headers or {})},
     )
 
 
@@ -72,12 +76,14 @@ def _made() -> Environment:
     environment.globals |= {"asset": {name: asset.path for name, asset in BY_NAME.items()}, "version": __version__}
     environment.filters |= {
         "between": words.between,
+        "blocks": markdown.blocks,
         "bytes": bytes_in_words,
         "cores": words.cores,
         "duration": words.duration,
         "machine": words.machine,
         "money": words.money,
         "percent": words.percent,
+        "pieces": markdown.pieces,
         "stamp": words.stamp,
     }
     return environment

@@ -1,7 +1,8 @@
-"""The pages: overview, jobs, one job, one tenant, and what is answered where there is none.
+"""The pages: overview, jobs, one job, one tenant, the API, and what is answered where there is none.
 
 A page is a read: it takes one from the bucket of the `X-Tenant-ID` header, which scopes it as it does the API, or from
-the one that all callers without a header share. Log and event streams that its script opens are the API's own.
+the one that all callers without a header share. So do the log and event streams that its script opens: a browser sends
+no header. No page shows the value of an environment variable.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from starlette.exceptions import HTTPException
 
 from runway.cluster.store import Key
 from runway.console.assets import BY_PATH
+from runway.console.docs import reference_of
 from runway.console.job import log_end, usage_shown
 from runway.console.overview import health_of, holders_of, tenant_summary
-from runway.console.pages import HEADERS, page
+from runway.console.pages import html, page, rendered
 from runway.console.timeline import timeline_of
 from runway.errors import InvalidParameter, JobNotFound, PublicError, RouteNotFound, Violation
 from runway.flow import listing
@@ -31,7 +33,7 @@ from runway.http.jobs import find_job, read_cursor, write_cursor
 from runway.http.services import Services, services
 from runway.http.tenancy import ReadScope
 from runway.jobs.admitted import usd
-from runway.jobs.view import JobView, State
+from runway.jobs.view import JobView, State, without_env_values
 
 router = APIRouter(include_in_schema=False)
 
@@ -39,7 +41,7 @@ PAGE: Final = 50
 """Jobs in a page."""
 NEWEST: Final = 10
 """Jobs on the overview and on a tenant's page."""
-FOR_MACHINES: Final = ("/v1", "/healthz", "/readyz", "/metrics", "/docs", "/redoc", "/openapi.json")
+FOR_MACHINES: Final = ("/v1", "/healthz", "/readyz", "/metrics", "/openapi.json")
 """Whatever a client accepts, here an error is a problem document."""
 
 MOST_VARIABLES: Final = 200
@@ -106,17 +108,19 @@ async def job(
     view = use.observer.view(key)
     if view is None:
         raise JobNotFound(job_id)
-    shown_log, usage = await asyncio.gather(log_end(use, key, view) if log else _nothing(), usage_shown(use, key, view))
+    shown_log, usage = await asyncio.gather(
+        log_end(use, key, view, scope) if log else _nothing(), usage_shown(use, key, view)
+    )
     return _page(
         use,
         "job.html",
-        job=view,
+        job=without_env_values(view),
         log=shown_log,
         usage=usage,
         timeline=timeline_of(view, use.now()),
         command=_command(view),
         spent=_spent(view),
-        env=list(islice(sorted(view.spec.env.items()), MOST_VARIABLES)) if view.spec else [],
+        env=_env_lengths(view),
     )
 
 
@@ -141,13 +145,22 @@ async def tenant(request: Request, tenant: str, scope: ReadScope) -> Response:
     )
 
 
+@router.api_route("/docs", methods=_READ)
+async def docs(request: Request) -> Response:
+    """The HTTP API, made of the app's own OpenAPI document. That never changes: rendered once, it counts as no read."""
+    state = request.app.state
+    if not hasattr(state, "docs_page"):
+        state.docs_page = rendered("docs.html", {"api": reference_of(request.app.openapi())})
+    return html(state.docs_page)
+
+
 @router.api_route("/static/{name}", methods=_READ)
 async def static(request: Request) -> Response:
     """A file of the pages. Its path changes with its content, so it may be kept for good."""
     asset = BY_PATH.get(request.url.path)
     if asset is None:
         raise RouteNotFound(f"nothing is at {request.url.path[:200]!r}")
-    headers = {**HEADERS, "Cache-Control": "public, max-age=31536000, immutable"}
+    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
     return Response(asset.content, media_type=asset.media_type, headers=headers)
 
 
@@ -219,6 +232,12 @@ def _command(view: JobView) -> str:
     if len(text) <= COMMAND:
         return text
     return f"{text[: COMMAND // 2]} [{len(text) - COMMAND} characters left out] {text[-COMMAND // 2 :]}"
+
+
+def _env_lengths(view: JobView) -> list[tuple[str, int]]:
+    """The names of the first environment variables, with the lengths of their values."""
+    env = view.spec.env if view.spec else {}
+    return [(name, len(value)) for name, value in islice(sorted(env.items()), MOST_VARIABLES)]
 
 
 def _spent(view: JobView) -> float:

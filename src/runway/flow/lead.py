@@ -7,6 +7,9 @@
 
 An operator's emergency stop stands on the Lease too: every process sees it at its next look, within some 3 s, and so
 does every later one, since it is kept in Kubernetes. It refuses submissions and nothing else.
+
+Lost contact refuses submissions too: while no list and no watch of Jobs or of pods succeeds, usage is unknown and a new
+job could not be followed. Reads and cancels go on; a cancel only lowers usage and cost.
 """
 
 from __future__ import annotations
@@ -29,6 +32,11 @@ log = structlog.get_logger()
 MARGIN_SECONDS: Final = 1.0
 """Beyond the time of one call: for scheduling, and for clocks that do not run at quite the same speed."""
 
+CONTACT_GRACE_SECONDS: Final = 15.0
+"""For how long contact may be lost before submissions are refused. A reconnect or a relist takes less, and must refuse
+nobody."""
+CONTACT_RETRY_SECONDS: Final = 5
+"""Retry-After of that refusal: the longest pause between two tries to regain contact."""
 
 STOPPED: Final = "runway.internal/submissions-stopped"
 """The annotation of the Lease that stops submissions, whatever its value: that is the reason which users are told."""
@@ -79,10 +87,27 @@ class Writer:
         reason = self._election.annotations.get(STOPPED)
         return None if reason is None else one_line(reason) or "no reason was given"
 
-    def require_open(self) -> None:
-        """Raise SubmissionsStopped while an operator's stop stands."""
+    @property
+    def refusals(self) -> tuple[PublicError, ...]:
+        """Every reason to admit no new job now: an operator's stop, and contact lost for too long."""
+        found: list[PublicError] = []
         if (reason := self.stopped) is not None:
-            raise SubmissionsStopped(reason)
+            found.append(SubmissionsStopped(reason))
+        for kind, watch in self._observer.watches.items():
+            if (seconds := self._observer.lost_seconds(watch)) > CONTACT_GRACE_SECONDS:
+                found.append(
+                    KubernetesUnavailable(
+                        f"contact with Kubernetes has been lost for {seconds:.0f} s, so usage is unknown and no job is "
+                        f"admitted ({kind}: {watch.lost})",
+                        retry_after=CONTACT_RETRY_SECONDS,
+                    )
+                )
+        return tuple(found)
+
+    def require_open(self) -> None:
+        """Raise the first reason to admit no new job now: SubmissionsStopped or KubernetesUnavailable."""
+        for refusal in self.refusals:
+            raise refusal
 
     async def run(self) -> None:
         """At the start of each term, see that everything is listed after it began; then write."""

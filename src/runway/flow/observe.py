@@ -133,6 +133,10 @@ class Observer:
         """Seconds since a watch last heard from Kubernetes."""
         return max(0.0, self._clock() - watch.heard)
 
+    def lost_seconds(self, watch: Watch) -> float:
+        """For how many seconds a watch has been out of contact; 0 while it is not."""
+        return 0.0 if watch.lost_since is None else self._clock() - watch.lost_since
+
     def changes(self, key: Key) -> AbstractContextManager[Reader]:
         """A reader of this job's changes: look, wait, look again."""
         return self._changes.reader(key)
@@ -296,7 +300,7 @@ class Observer:
             await self._jobs_listed.wait()
         async for news in reflect(self._kubernetes, kind, sleep=self._sleep, jitter=self._jitter, clock=self._clock):
             if isinstance(news, Lost):
-                watch.lost = news.reason
+                watch.lose(news.reason, self._clock())
                 self._metrics.watch_losses.labels(kind.name).inc()
                 log.warning("watch lost", kind=kind.name, reason=news.reason)
                 continue
@@ -314,7 +318,7 @@ class Observer:
             elif not isinstance(news, Contact):
                 self.undecodable.change(kind.name, news.object, deleted=news.type == "DELETED")
                 change(news.type, news.object)
-            watch.lost = None
+            watch.regain()
 
     def _ours(self, item: Job | Pod | Event | Node) -> bool:
         """Whether an object is in a tenant's namespace: labels can be copied, a namespace cannot be claimed."""

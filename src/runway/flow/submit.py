@@ -2,8 +2,8 @@
 
 0. This process must be the writer (`flow/lead.py`).
 1. The specification is held against the policy: every violation at once, nothing taken yet.
-2. Submissions must not be stopped. A job that exists under the same idempotency key is answered all the same: nothing
-   is created, and its caller learns what became of a submission that was made before the stop.
+2. Submissions must not be stopped, nor contact with Kubernetes lost. A job that exists under the same idempotency key
+   is still answered: nothing is created, and its caller learns the outcome of a submission that was made before.
 3. The tenant's rate limit takes one.
 4. A job that exists under the same idempotency key is answered again, or is a conflict.
 5. Quota is checked and reserved in one step.
@@ -175,11 +175,11 @@ class Submitter:
     async def dry_run(self, tenant: str, document: object) -> dict[str, object]:
         """What `submit` would decide, by the same checks and the API server's own; nothing is kept or reserved.
 
-        A stop is one of the reasons to refuse, beside all others, and the API server is asked all the same: so an
-        operator can try the whole path before the stop is ended.
+        A stop, or lost contact, is one of the reasons to refuse, beside all others. The API server is still asked, so
+        an operator can try the whole path before a stop is ended.
         """
         self._writer.require()
-        violations = _stop(self._writer.stopped)
+        violations = tuple(map(_refusal, self._writer.refusals))
         try:
             passed = check(read_draft(document), self._policy)
         except InvalidSpec as error:
@@ -364,11 +364,11 @@ def cost_json(passed: Passed) -> dict[str, object]:
     }
 
 
-def _stop(reason: str | None) -> tuple[Violation, ...]:
-    """An emergency stop as a dry run tells of it: of no field of the specification."""
-    if reason is None:
-        return ()
-    return (Violation("submissions", SubmissionsStopped.code, reason, hint=SubmissionsStopped.hint),)
+def _refusal(error: PublicError) -> Violation:
+    """A reason to admit no job at all, as a dry run shows it: of no field of the specification."""
+    again = f"submit again in {error.retry_after} s"
+    hint = SubmissionsStopped.hint if isinstance(error, SubmissionsStopped) else again
+    return Violation("submissions", error.code, error.detail, hint=hint)
 
 
 def decision_json(

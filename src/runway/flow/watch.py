@@ -8,7 +8,7 @@ process needs no memory of the old one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,10 +52,13 @@ class Heartbeat:
     """Nothing has changed."""
 
 
-async def watch(observer: Observer, key: Key, last: str | None) -> AsyncGenerator[Seen | Heartbeat | Gone, None]:
+async def watch(
+    observer: Observer, key: Key, last: str | None, shown: Callable[[JobView], JobView]
+) -> AsyncGenerator[Seen | Heartbeat | Gone, None]:
     """The view as it is now, unless its id is `last`; then each change; ends with the view that is for good, or Gone.
 
-    A job is over a moment before its record is kept, and its view is for good with that.
+    A job is over a moment before its record is kept, and its view is for good with that. `shown` makes of a view what
+    its reader may see.
 
     Raises NotReady where Runway no longer knows the state of the cluster.
     """
@@ -66,7 +69,7 @@ async def watch(observer: Observer, key: Key, last: str | None) -> AsyncGenerato
             if view is None:
                 yield Gone()
                 return
-            seen = Seen.of(view)
+            seen = Seen.of(shown(view))
             if seen.id != last:
                 last = seen.id
                 yield seen

@@ -5,8 +5,9 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -32,7 +33,8 @@ from runway.http.problems import operation_id, responses
 from runway.http.query import only_known_parameters
 from runway.http.services import services
 from runway.http.streams import Body, StreamedAnswer
-from runway.http.tenancy import ReadScope
+from runway.http.tenancy import ReadScope, shown
+from runway.jobs.view import JobView
 
 router = APIRouter(
     tags=["jobs"], dependencies=[Depends(only_known_parameters)], generate_unique_id_function=operation_id
@@ -83,19 +85,22 @@ async def read_events(
     view = use.observer.view(key)
     if view is None:
         raise JobNotFound(job_id)
-    if view.state.over and Seen.of(view).id == last:
+    show = partial(shown, scope=scope)
+    if view.state.over and Seen.of(show(view)).id == last:
         # A browser connects again after every end; this is the answer that makes it stop.
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
 
     async def opened() -> Body:
-        return Body(_events(use.observer, key, last))
+        return Body(_events(use.observer, key, last, show))
 
-    return StreamedAnswer(use, use.observer.tenant_of(key), opened, "text/event-stream")
+    return StreamedAnswer(use, scope, opened, "text/event-stream")
 
 
-async def _events(observer: Observer, key: Key, last: str | None) -> AsyncGenerator[bytes, None]:
+async def _events(
+    observer: Observer, key: Key, last: str | None, show: Callable[[JobView], JobView]
+) -> AsyncGenerator[bytes, None]:
     yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
-    async with aclosing(watch(observer, key, last)) as news:
+    async with aclosing(watch(observer, key, last, show)) as news:
         async for item in news:
             yield event(item, key.name)
 

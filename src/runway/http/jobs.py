@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
@@ -41,7 +42,7 @@ from runway.http.problems import operation_id, responses
 from runway.http.query import only_known_parameters
 from runway.http.schemas import DryRun, JobList
 from runway.http.services import Services, services
-from runway.http.tenancy import ReadScope, required_tenant
+from runway.http.tenancy import CancelTenant, ReadScope, required_tenant, shown
 from runway.jobs.identity import JOB_ID
 from runway.jobs.view import JobView, State
 
@@ -50,6 +51,11 @@ router = APIRouter(
 )
 
 _encoder = msgspec.json.Encoder()
+
+PAGE_BYTES: Final = 1 << 20
+"""Bytes of JSON after which a page of jobs ends, but for its first job. A specification may have 256 KiB, so 500 jobs
+would else be an answer of 125 MiB, all of it in memory at once."""
+_LIMIT: Final = f"Jobs in one page, at most: a page ends early at {PAGE_BYTES >> 20} MiB, with `next_cursor`"
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
@@ -107,10 +113,13 @@ async def list_jobs(
     scope: ReadScope,
     tenant: Annotated[str | None, Query(max_length=63, description="Only this tenant's jobs")] = None,
     state: Annotated[list[State] | None, Query(description="Only jobs in this state; may be repeated")] = None,
-    limit: Annotated[int, Query(ge=1, le=500, description="Jobs in one page")] = 50,
+    limit: Annotated[int, Query(ge=1, le=500, description=_LIMIT)] = 50,
     cursor: Annotated[str | None, Query(max_length=400, description="`next_cursor` of the page before")] = None,
 ) -> Response:
-    """Newest first, in pages. `X-Tenant-ID`, where it is sent, scopes the list; `tenant` is the same as a filter."""
+    """Newest first, in pages. `X-Tenant-ID`, where it is sent, scopes the list; `tenant` is the same as a filter.
+
+    Values of `spec.env` are shown where `X-Tenant-ID` names their tenant, and else only their lengths.
+    """
     use = services(request)
     use.observer.require_synced()
     if scope is not None and tenant not in (None, scope):
@@ -118,10 +127,10 @@ async def list_jobs(
     wanted = _namespace(use, scope or tenant)
     after = read_cursor(cursor) if cursor else None
     found = await listing.whole_page(use.observer, wanted, state or (), after, limit + 1)
-    views = (use.observer.view(key) for _, key in found[:limit])
-    following = write_cursor(found[limit - 1]) if len(found) > limit else None
-    # One that was deleted while others were looked for is left out.
-    return _json({"jobs": [view for view in views if view is not None], "next_cursor": following})
+    encoded = ((place, _encoded(use, place[1], scope)) for place in found[:limit])
+    jobs, last = fitting(encoded, PAGE_BYTES)
+    following = write_cursor(last) if last is not None and last != found[-1] else None
+    return _json({"jobs": jobs, "next_cursor": following})
 
 
 @router.get(
@@ -134,12 +143,15 @@ async def list_jobs(
     ),
 )
 async def read_job(request: Request, job_id: str, scope: ReadScope) -> Response:
-    """State, conditions, attempts, verdict and cost, derived anew each time from what Kubernetes says."""
+    """State, conditions, attempts, verdict and cost, derived anew each time from what Kubernetes says.
+
+    Values of `spec.env` are shown where `X-Tenant-ID` names the job's tenant, and else only their lengths.
+    """
     use = services(request)
     view = use.observer.view(find_job(use, job_id, scope))
     if view is None:
         raise JobNotFound(job_id)
-    return _json(view)
+    return _json(shown(view, scope))
 
 
 @router.delete(
@@ -153,10 +165,13 @@ async def read_job(request: Request, job_id: str, scope: ReadScope) -> Response:
         KubernetesUnavailable, OutcomeUnknown, TooBusy,
     ),
 )  # fmt: skip
-async def cancel_job(request: Request, job_id: str, scope: ReadScope) -> Response:
-    """SIGTERM, its grace period, SIGKILL. Idempotent; the record stays until its time to live."""
+async def cancel_job(request: Request, job_id: str, tenant: CancelTenant) -> Response:
+    """SIGTERM, its grace period, SIGKILL. Idempotent; the record stays until its time to live.
+
+    Only the job's own tenant cancels it, so `X-Tenant-ID` must be sent.
+    """
     use = services(request)
-    key = find_job(use, job_id, scope)
+    key = find_job(use, job_id, tenant)
     return _json(await cancel(use.kubernetes, use.observer, use.writer, key, use.now), status=202)
 
 
@@ -170,6 +185,31 @@ def find_job(use: Services, job_id: str, scope: str | None) -> Key:
             if use.observer.job(key) is not None:
                 return key
     raise JobNotFound(job_id[:80])
+
+
+def fitting(
+    encoded: Iterable[tuple[listing.Place, bytes | None]], most: int
+) -> tuple[list[msgspec.Raw], listing.Place | None]:
+    """The first of these jobs that together have at most so many bytes, but at least one; and the last place taken.
+
+    One that was deleted while others were looked for has no bytes, and is left out.
+    """
+    jobs: list[msgspec.Raw] = []
+    last, size = None, 0
+    for place, document in encoded:
+        size += len(document or b"")
+        if jobs and size > most:
+            break
+        if document is not None:
+            jobs.append(msgspec.Raw(document))
+        last = place
+    return jobs, last
+
+
+def _encoded(use: Services, key: Key, scope: str | None) -> bytes | None:
+    """A job's view as this caller may see it; None where it was deleted meanwhile."""
+    view = use.observer.view(key)
+    return None if view is None else _encoder.encode(shown(view, scope))
 
 
 def _idempotency_key(request: Request) -> str | None:

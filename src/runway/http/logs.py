@@ -81,4 +81,4 @@ async def read_logs(
         opened = await open_log(use.kubernetes, use.observer, key, query)
         return Body(opened.chunks, {ATTEMPT_HEADER: str(opened.attempt)})
 
-    return StreamedAnswer(use, use.observer.tenant_of(key), opened, "text/plain; charset=utf-8")
+    return StreamedAnswer(use, scope, opened, "text/plain; charset=utf-8")

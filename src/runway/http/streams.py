@@ -1,4 +1,4 @@
-"""Answers that come bit by bit: they hold one of their tenant's places, and end when the client or Runway goes.
+"""Answers that come bit by bit: they count against their caller's streams, and end when the client or Runway goes.
 
 How a client tells a whole answer from one that was cut off: HTTP/1.1 marks the end of a body that is sent in chunks
 (https://www.rfc-editor.org/rfc/rfc9112#section-7.1), and an answer that could not be brought to its end goes without
@@ -38,23 +38,27 @@ class StreamedAnswer(Response):
 
     Until then a PublicError of `opened`, RateLimited and TooBusy are answered as problems. What it waits for and what
     it reads from is closed as soon as the client is gone or Runway is told to end.
+
+    `scope` is the tenant of the caller's header, whose stream it is. Without a header it counts against the streams of
+    all such callers, never against those of the job's tenant.
     """
 
-    def __init__(self, use: Services, tenant: str, opened: Callable[[], Awaitable[Body]], media_type: str) -> None:
-        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-        super().__init__(media_type=media_type, headers=headers)
+    def __init__(
+        self, use: Services, scope: str | None, opened: Callable[[], Awaitable[Body]], media_type: str
+    ) -> None:
+        super().__init__(media_type=media_type, headers={"Cache-Control": "no-store"})
         del self.headers["content-length"]
         self._use = use
-        self._tenant = tenant
+        self._scope = scope
         self._opened = opened
         self._begun = False
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        self._use.limits.open_stream(self._tenant)
+        self._use.limits.open_stream(self._scope)
         try:
             await self._answer(receive, send)
         finally:
-            self._use.limits.close_stream(self._tenant)
+            self._use.limits.close_stream(self._scope)
 
     async def _answer(self, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send(send))
@@ -83,7 +87,7 @@ class StreamedAnswer(Response):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             except (StreamCut, PublicError) as error:
                 # To return without the last message is how an ASGI application has the connection broken off.
-                log.warning("stream cut", tenant=self._tenant, reason=str(error))
+                log.warning("stream cut", tenant=self._scope, reason=str(error))
             else:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 

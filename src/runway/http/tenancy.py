@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from runway.errors import TenantRequired, UnknownTenant
 from runway.http.services import services
+from runway.jobs.view import JobView, without_env_values
 from runway.policy import TENANT_NAME
 
 HEADER = "X-Tenant-ID"
@@ -24,7 +25,17 @@ def required_tenant(request: Request) -> str:
     return tenant
 
 
-# A coroutine, since FastAPI runs plain functions in a thread.
+# Coroutines, since FastAPI runs plain functions in a thread.
+async def limited_tenant(request: Request) -> str:
+    """The tenant a cancel is for, after taking one of its reads.
+
+    Raises TenantRequired, UnknownTenant or RateLimited.
+    """
+    tenant = required_tenant(request)
+    services(request).limits.take_read(tenant)
+    return tenant
+
+
 async def limited_scope(request: Request) -> str | None:
     """The tenant that a read is scoped to, after taking one of its reads; None where no header is sent.
 
@@ -36,6 +47,12 @@ async def limited_scope(request: Request) -> str | None:
 
 
 ReadScope = Annotated[str | None, Depends(limited_scope)]
+CancelTenant = Annotated[str, Depends(limited_tenant)]
+
+
+def shown(view: JobView, scope: str | None) -> JobView:
+    """A view as a caller of this scope may see it: the values of its environment are for its own tenant."""
+    return view if scope == view.tenant else without_env_values(view)
 
 
 def _claimed(request: Request) -> str | None:

@@ -107,6 +107,14 @@ def job_view(case: Case) -> JobView:
     )
 
 
+def without_env_values(view: JobView) -> JobView:
+    """The view with the length of each environment value in place of the value: `<hidden: 12 characters>`."""
+    if view.spec is None or not view.spec.env:
+        return view
+    hidden = {name: f"<hidden: {len(value)} characters>" for name, value in view.spec.env.items()}
+    return replace(view, spec=replace(view.spec, env=hidden))
+
+
 def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) -> State:
     """The state of a job.
 

@@ -132,7 +132,7 @@ def complete(document: Json) -> Json:
     for _, method, operation in operations(document):
         possible = {code for response in operation["responses"].values() for code in codes(response)}
         headers = [header for code, header in _HEADERS_READ.items() if code in possible]
-        _parameters(operation, headers, required={"X-Tenant-ID"} if method == "post" else set())
+        _parameters(operation, headers, required={"X-Tenant-ID"} if method in ("post", "delete") else set())
         _responses(operation, answers.get(operation["operationId"], {}), problems)
     document["paths"]["/v1/jobs"]["post"]["requestBody"] = {
         "required": True,

@@ -71,7 +71,8 @@ FIELDS: Final[dict[str, dict[str, Form]]] = {
         "image": "The image reference",
         "command": "The command; empty for the image's own",
         "args": "The arguments",
-        "env": "The environment variables of the caller",
+        "env": "The environment variables of the caller. Where `X-Tenant-ID` does not name the job's tenant, each "
+        "value is replaced by its length: `<hidden: 12 characters>`",
         "resources": "What each attempt gets, and is held to",
         "timeout_seconds": ("The whole life of the job, from acceptance", {"minimum": 1}),
         "retries": ("Attempts after one that failed by itself", _COUNT),

@@ -1,0 +1,34 @@
+"""The security headers are added once, to whatever begins an answer."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from runway.http.headers import SECURITY_HEADERS, SecurityHeaders, with_security_headers
+
+
+def test_an_answers_own_header_is_kept_and_not_sent_twice() -> None:
+    own = [(b"content-type", b"text/html"), (b"content-security-policy", b"script-src 'self'")]
+    names = [name for name, _ in with_security_headers(own)]
+    assert sorted(names) == sorted({b"content-type", *dict(SECURITY_HEADERS)})
+    assert dict(with_security_headers(own))[b"content-security-policy"] == b"script-src 'self'"
+
+
+@pytest.mark.parametrize("start", ["http.response.start", "websocket.http.response.start"])
+async def test_they_are_on_the_start_of_an_answer_and_of_a_refused_handshake(start: str) -> None:
+    sent: list[Message] = []
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": start, "status": 404, "headers": []})
+        await send({"type": start.replace("start", "body"), "body": b""})
+
+    async def receive() -> Message:
+        raise AssertionError("nothing is read")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await SecurityHeaders(app)({"type": "http"}, receive, send)
+    assert sent[0]["headers"] == list(SECURITY_HEADERS)
+    assert "headers" not in sent[1]
