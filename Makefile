@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
+# What bounds the bytes of a client; `runway serve` and the image have the same.
+UVICORN := --http runway.http.protocol:BoundedHttpProtocol --ws none
 READY := .venv/.ready
 UV := .local/uv/bin/uv
 # Debian's own where there is one: the image has it, and it is compiled with profile-guided optimisation, which one that
@@ -73,7 +75,7 @@ http-waiting: $(READY)
 # What needs no cluster is tested beside what does, which mostly waits, and at a lower priority. The recovery tests, which
 # kill and rebuild the local cluster, come last (tests/cluster/conftest.py).
 test: static terraform-tools browser cluster-up ## everything, on the real local Kubernetes too
-	@mkdir -p .local; nice -n 10 $(BIN)/pytest tests/unit tests/http tests/fuzz tests/browser tests/model tests/observability tests/terraform > .local/beside.log 2>&1 & beside=$$!; \
+	@mkdir -p .local; nice -n 10 $(BIN)/pytest tests/unit tests/http tests/fuzz tests/hostile tests/browser tests/model tests/observability tests/terraform > .local/beside.log 2>&1 & beside=$$!; \
 	failed=0; KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest --durations=15 tests/cluster || failed=1; \
 	wait $$beside || failed=1; cat .local/beside.log; exit $$failed
 
@@ -105,7 +107,7 @@ endif
 
 serve: $(READY) $(CLUSTER) ## Runway at 127.0.0.1:8000
 	@$(BIN)/runway tenants render | kubectl apply -f -
-	@exec env RUNWAY_INSTANCE=serve $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log
+	@exec env RUNWAY_INSTANCE=serve $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log $(UVICORN)
 
 demo: $(READY) $(CLUSTER) ## run every scenario, show the evidence, write a report; DEPLOYED=1: against Runway in the cluster
 	@$(BIN)/python -m demo $(if $(DEPLOYED),--deployed)

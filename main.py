@@ -1,4 +1,6 @@
-"""`uvicorn main:app` serves Runway.
+"""`uvicorn main:app --http runway.http.protocol:BoundedHttpProtocol --ws none` serves Runway.
+
+Without these options uvicorn bounds neither the head of a request nor what a connection holds (docs/operations.md).
 
 The kernel drops a signal that PID 1 has no handler for, and the server sets up its own only after this import, which
 takes more than a second. So until then SIGTERM simply ends the process: nothing has begun that could be drained.

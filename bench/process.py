@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from demo.server import PROTOCOL
 from localcluster.cluster import LocalCluster
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +35,7 @@ class Process:
         policy: Path = POLICY,
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        plain = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--no-access-log"]
+        plain = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--no-access-log", *PROTOCOL]
         self._command = command or plain
         self._environment = {
             **os.environ,

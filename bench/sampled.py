@@ -1,4 +1,4 @@
-"""Runway as `uvicorn main:app` serves it, with its stacks sampled: `python -m bench.sampled FILE PORT`.
+"""Runway as uvicorn serves it, with its stacks sampled: `python -m bench.sampled FILE PORT`.
 
 At SIGUSR1 sampling begins, and at the next one it ends and the stacks are written to FILE.
 """
@@ -14,6 +14,7 @@ from types import FrameType
 import uvicorn
 
 from bench.flame import Sampler
+from runway.cli.serve import HTTP_PROTOCOL
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
             unfinished.rename(file)
 
     signal.signal(signal.SIGUSR1, toggle)
-    uvicorn.run("main:app", port=port, access_log=False)
+    uvicorn.run("main:app", port=port, access_log=False, http=HTTP_PROTOCOL, ws="none")
 
 
 main()

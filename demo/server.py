@@ -1,4 +1,4 @@
-"""Runway as a process of its own, served as `uvicorn main:app` on a loopback port."""
+"""Runway as a process of its own, served by uvicorn on a loopback port."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from typing import Self
 import httpx2
 
 from demo.waiting import TimedOut, wait_for
+from runway.cli.serve import HTTP_PROTOCOL
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+PROTOCOL = (f"--http={HTTP_PROTOCOL}", "--ws=none")
+"""uvicorn's options for the protocol that bounds what a client may send."""
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
@@ -55,7 +58,7 @@ class Server:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 # Open log streams may not hold up the end for longer than this.
-                [*command, "--no-access-log", "--timeout-graceful-shutdown=3"],
+                [*command, *PROTOCOL, "--no-access-log", "--timeout-graceful-shutdown=3"],
                 cwd=CHECKOUT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

@@ -31,7 +31,6 @@ from runway.http import events, jobs, logs, platform, problems, usage
 from runway.http.contract.document import describe
 from runway.http.drain import draining
 from runway.http.headers import SecurityHeaders
-from runway.http.malformed import guard_server
 from runway.http.middleware import RequestContext
 from runway.http.services import Services
 from runway.http.streams import noticing_the_end
@@ -52,7 +51,6 @@ def create() -> FastAPI:
     except ConfigurationError as error:
         sys.exit(f"runway: cannot start\n{error}")
     configure(settings.log_level)
-    guard_server()
     app = create_app(settings, policy)
     # The modules stay for good: no full collection need look at them again, which takes 60 ms each time. A list of many
     # jobs makes many objects that stay too, so young ones are looked at more seldom (docs/performance.md).

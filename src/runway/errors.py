@@ -16,7 +16,7 @@
     └── PublicError                  answered as a problem document (RFC 9457): code, status, title, detail
         ├── InvalidSpec          422 invalid_spec            every violation at once
         ├── InvalidParameter     422 invalid_parameter       a query parameter or path that cannot be used
-        ├── MalformedRequest     400 malformed_request       what was sent is not HTTP
+        ├── MalformedRequest     400 malformed_request       the bytes are not acceptable HTTP/1.1
         ├── TenantRequired       400 tenant_required
         ├── UnknownTenant        403 unknown_tenant
         ├── QuotaExceeded        403 quota_exceeded
@@ -158,7 +158,7 @@ class InvalidParameter(PublicError):
 
 
 class MalformedRequest(PublicError):
-    status, code, title = 400, "malformed_request", "What was sent is not HTTP"
+    status, code, title = 400, "malformed_request", "The request is not acceptable HTTP"
 
 
 class TenantRequired(PublicError):

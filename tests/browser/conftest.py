@@ -13,6 +13,7 @@ import uvicorn
 from playwright.sync_api import Browser
 
 from runway.app import create_app
+from runway.cli.serve import HTTP_PROTOCOL
 from runway.policy import load_policy
 from runway.settings import Settings
 from tests.http.conftest import POLICY, Runway
@@ -35,7 +36,15 @@ class Served:
         self.kubernetes = FakeKubernetes({tenant.namespace for tenant in policy.tenants.values()})
         self._app = create_app(Settings(policy=POLICY), policy, self.kubernetes)
         self._server = uvicorn.Server(
-            uvicorn.Config(self._app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1)
+            uvicorn.Config(
+                self._app,
+                host="127.0.0.1",
+                port=0,
+                log_config=None,
+                timeout_graceful_shutdown=1,
+                http=HTTP_PROTOCOL,
+                ws="none",
+            )
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._server.serve(),))

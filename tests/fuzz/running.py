@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.fuzz.conftest import CHECKOUT, Served
+from tests.support.served import CHECKOUT, Served
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 

@@ -1,16 +1,23 @@
-"""`python -m tests.fuzz.served PORT`: Runway on a fake cluster. The jobs live and end by themselves."""
+"""`python -m tests.fuzz.served PORT [BOUNDS]`: Runway on a fake cluster, whose jobs run and end.
+
+BOUNDS is a JSON object of fields of `runway.http.bounds.Bounds`, laid over those of this module.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import uvicorn
 
 from runway.app import create_app
-from runway.http.malformed import guard_server
+from runway.http.bounds import Bounds
+from runway.http.protocol import BoundedHttpProtocol
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT
 from runway.policy import Policy, Quota, TenantRate, load_policy
 from runway.settings import Settings
@@ -19,8 +26,14 @@ from tests.support.fake_cluster import FakeKubernetes, Json
 
 POLICY = Path(__file__).parents[2] / "config" / "policy.local.yaml"
 RUN_SECONDS = 0.15
-HEAD_SECONDS = 2.0
-"""How long the head of a request may take here."""
+
+
+BOUNDS = Bounds(
+    head_seconds=2, request_seconds=5, linger_seconds=1, discard_seconds=5, stalled_seconds=3, max_connections=200
+)
+"""Times that a test can wait for, and few connections."""
+KEEP_ALIVE_SECONDS = 1
+"""The server's own bound on the pause between two requests."""
 
 
 def roomy() -> Policy:
@@ -35,7 +48,10 @@ def roomy() -> Policy:
 
 
 class Controllers:
-    """Scheduler, kubelet and Job controller in one: each job starts, writes a line, and ends after a moment."""
+    """Scheduler, kubelet and Job controller in one: each job starts, writes a line, and ends after a moment.
+
+    One with the command `sleep` runs until it is cancelled.
+    """
 
     def __init__(self, kubernetes: FakeKubernetes) -> None:
         self._kubernetes = kubernetes
@@ -59,7 +75,7 @@ class Controllers:
                 self._kubernetes.logs[pod] = b"2026-11-24T08:00:00.000000000Z hello\n"
                 self._started[name] = pod, time.monotonic()
                 return
-        elif cancelled or time.monotonic() - self._started[name][1] > RUN_SECONDS:
+        elif cancelled or (not _sleeps(job) and time.monotonic() - self._started[name][1] > RUN_SECONDS):
             self._kubernetes.end_pod(self._started[name][0], 143 if cancelled else 0)
         else:
             return
@@ -70,13 +86,31 @@ class Controllers:
             self._kubernetes.complete(name)
 
 
-async def main(port: int) -> None:
-    """Serve until told to end."""
+def _sleeps(job: Json) -> bool:
+    command = job["spec"]["template"]["spec"]["containers"][0].get("command", [])
+    return bool(command[:1] == ["sleep"])
+
+
+async def main(port: int, changes: dict[str, Any]) -> None:
+    """Serve until a signal ends it."""
+
+    class Protocol(BoundedHttpProtocol):
+        bounds = replace(BOUNDS, **changes)
+
     configure("INFO")
-    guard_server(seconds=HEAD_SECONDS)
     kubernetes = FakeKubernetes({tenant.namespace for tenant in load_policy(POLICY).tenants.values()})
     app = create_app(Settings(policy=POLICY, drain_seconds=0), roomy(), kubernetes)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, access_log=False, log_config=None))
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=port,
+        access_log=False,
+        log_config=None,
+        http=cast("Any", Protocol),
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
+    server = uvicorn.Server(config)
     controllers = asyncio.create_task(Controllers(kubernetes).run())
     try:
         await server.serve()
@@ -85,4 +119,6 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    # The event loop that the uvicorn command takes.
+    with asyncio.Runner(loop_factory=uvicorn.Config("unused").get_loop_factory()) as runner:
+        runner.run(main(int(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}))

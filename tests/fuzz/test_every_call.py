@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.fuzz.conftest import Served
 from tests.fuzz.running import hold_against_the_document
+from tests.support.served import Served
 
 
 def test_examples_and_bounds_are_answered_as_documented(served: Served) -> None:

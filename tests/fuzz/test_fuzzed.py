@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 
-from tests.fuzz.conftest import Served
 from tests.fuzz.running import hold_against_the_document
+from tests.support.served import Served
 
 SECONDS = 45
 

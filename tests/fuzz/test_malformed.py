@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from demo.waiting import wait_for
-from tests.fuzz.conftest import Served
+from tests.support.served import Served
 
 
 def _get(path: bytes, *headers: bytes) -> bytes:
@@ -58,7 +58,7 @@ REQUESTS: dict[str, tuple[bytes, tuple[int, str]]] = {
         _post(b"Idempotency-Key: a", b"Idempotency-Key: b", b"Content-Length: 2"),
         (422, "invalid_parameter"),
     ),
-    "a WebSocket": (b"\r\n".join((b"GET /v1/jobs HTTP/1.1", b"Host: a", *HANDSHAKE, b"", b"")), (404, "not_found")),
+    "a WebSocket": (b"\r\n".join((b"GET /v1/jobs HTTP/1.1", b"Host: a", *HANDSHAKE, b"", b"")), NOT_HTTP),
 }
 
 
@@ -71,6 +71,7 @@ def test_malformed_bytes_get_their_problem(served: Served, case: str) -> None:
     assert lines[0].split()[1] == str(status)
     assert problem["code"] == code
     assert "content-type: application/problem+json" in lines
+    assert "x-content-type-options: nosniff" in lines
     assert f"x-request-id: {problem['request_id']}" in lines
     assert not any(line.startswith("set-cookie") for line in lines)
     assert served.faults() == []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
+import httpx2
 import pytest
 from starlette.requests import Request
 
-from runway.admission.limits import SUBMISSIONS_PER_CALL
+from runway.admission.limits import MAX_BODIES, SUBMISSIONS_PER_CALL
 from runway.cluster.connection import Answer
 from runway.errors import BodyTooSlow
 from runway.http.body import read_json
@@ -82,6 +83,38 @@ async def test_a_caller_that_goes_away_makes_room(held: Held) -> None:
         await asyncio.gather(inside[0], return_exceptions=True)
         held.let_go.set()
         assert (await runway.submit(tenant="vision")).status_code == 201
+
+
+async def test_bodies_in_transit_are_bounded_and_half_of_them_are_one_tenants(runway: Runway) -> None:
+    arrived, rest = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow_body() -> AsyncIterator[bytes]:
+        arrived.release()
+        yield b"{"
+        await rest.wait()
+        yield b"}"
+
+    def send(tenant: str) -> asyncio.Task[httpx2.Response]:
+        headers = {"X-Tenant-ID": tenant, "Content-Type": "application/json"}
+        return asyncio.create_task(runway.client.post("/v1/jobs", content=slow_body(), headers=headers))
+
+    async def until_they_are_read(tenant: str) -> list[asyncio.Task[httpx2.Response]]:
+        sent = [send(tenant) for _ in range(MAX_BODIES // 2)]
+        for _ in sent:
+            await arrived.acquire()
+        return sent
+
+    inside = await until_they_are_read("vision")
+    refused = await runway.submit(tenant="vision")
+    assert (refused.status_code, refused.json()["code"]) == (503, "too_busy")
+    assert "vision" in refused.json()["detail"]
+    assert (await runway.submit(tenant="speech")).status_code == 201
+    inside += await until_they_are_read("speech")
+    refused = await runway.submit(tenant="research")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    rest.set()
+    assert {answer.status_code for answer in await asyncio.gather(*inside)} == {422}
+    assert (await runway.submit(tenant="vision")).status_code == 201
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for() -> None:

@@ -1,11 +1,11 @@
-"""Limits of reads, open streams and submissions in progress: one tenant's haste does not slow another's."""
+"""Limits of reads, open streams, bodies and submissions in progress: one tenant's haste does not slow another's."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 from runway.admission.rate import RateLimiter
@@ -20,6 +20,8 @@ STREAM_RETRY_SECONDS: Final = 10
 SUBMISSIONS_PER_CALL: Final = 2
 """Submissions in progress for each call to Kubernetes that may be: half of them speak to it, half are about to."""
 SUBMISSION_RETRY_SECONDS: Final = 1
+MAX_BODIES: Final = 128
+"""Request bodies that are read at once: they are all in memory, for as long as their clients take to send them."""
 
 
 class Limits:
@@ -37,6 +39,7 @@ class Limits:
         self._reads |= {name: RateLimiter(tenant.rate.reads) for name, tenant in policy.tenants.items()}
         self.streams: Counter[str | None] = Counter()
         self.submissions: Counter[str] = Counter()
+        self.bodies: Counter[str] = Counter()
 
     def take_read(self, tenant: str | None) -> None:
         """Take one read. Raises RateLimited with the seconds after which one will pass."""
@@ -59,27 +62,37 @@ class Limits:
         """One stream of this tenant, or of the callers without one, has ended."""
         self.streams[tenant] -= 1
 
-    @contextmanager
-    def submitting(self, tenant: str) -> Iterator[None]:
+    def submitting(self, tenant: str) -> AbstractContextManager[None]:
         """Count one more submission in progress meanwhile. Raises TooBusy at once where there are enough.
 
         Without a bound each caller waits for all who came before, and at twice the load that can be borne all of them
-        wait in vain. No tenant may have more than half of it, so that none alone can shut the others out.
+        wait in vain.
         """
-        if self.submissions.total() >= self._max_submissions:
-            raise TooBusy(
-                f"{self._max_submissions} submissions are in progress already", retry_after=SUBMISSION_RETRY_SECONDS
-            )
-        if self.submissions[tenant] >= self._max_submissions // 2:
-            raise TooBusy(
-                f"tenant {tenant} has {self._max_submissions // 2} submissions in progress, as many as one tenant may",
-                retry_after=SUBMISSION_RETRY_SECONDS,
-            )
-        self.submissions[tenant] += 1
-        try:
-            yield
-        finally:
-            self.submissions[tenant] -= 1
+        return _counted(self.submissions, tenant, self._max_submissions, "submissions are in progress")
+
+    def reading_body(self, tenant: str) -> AbstractContextManager[None]:
+        """Count one more request body that is read meanwhile. Raises TooBusy at once where there are enough."""
+        return _counted(self.bodies, tenant, MAX_BODIES, "request bodies are being received")
+
+
+@contextmanager
+def _counted(counts: Counter[str], tenant: str, limit: int, what: str) -> Iterator[None]:
+    """Count one more of this tenant meanwhile: at most `limit` of all, and half of that of one tenant.
+
+    So no tenant alone can shut the others out. Raises TooBusy.
+    """
+    share = limit // 2
+    if counts.total() >= limit:
+        raise TooBusy(f"{limit} {what} already", retry_after=SUBMISSION_RETRY_SECONDS)
+    if counts[tenant] >= share:
+        raise TooBusy(
+            f"{share} {what} for tenant {tenant}, as many as one tenant may", retry_after=SUBMISSION_RETRY_SECONDS
+        )
+    counts[tenant] += 1
+    try:
+        yield
+    finally:
+        counts[tenant] -= 1
 
 
 def _name(tenant: str | None) -> str:

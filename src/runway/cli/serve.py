@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+HTTP_PROTOCOL = "runway.http.protocol:BoundedHttpProtocol"
+"""The protocol that bounds what a client may send, by name: the command line imports nothing of the server."""
 SHUTDOWN_SECONDS = 10
 """How long open requests, followed logs among them, may take to end after SIGTERM."""
 
@@ -19,4 +21,12 @@ def serve(
     # line stays apart from the server.
     import uvicorn
 
-    uvicorn.run("runway.app:create", factory=True, host=host, port=port, timeout_graceful_shutdown=SHUTDOWN_SECONDS)
+    uvicorn.run(
+        "runway.app:create",
+        factory=True,
+        host=host,
+        port=port,
+        http=HTTP_PROTOCOL,
+        ws="none",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )

@@ -21,8 +21,6 @@ SECURITY_HEADERS: Final = (
 )
 """Raw, as ASGI has them."""
 
-_STARTS: Final = ("http.response.start", "websocket.http.response.start")
-
 
 class SecurityHeaders:
     """Adds the headers to the answers of everything inside it: routes, pages, streams and problems."""
@@ -32,7 +30,7 @@ class SecurityHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
-            if message["type"] in _STARTS:
+            if message["type"] == "http.response.start":
                 message["headers"] = with_security_headers(message.get("headers", ()))
             await send(message)
 

@@ -89,7 +89,8 @@ async def submit_job(
     """
     use, tenant = services(request), required_tenant(request)
     key = _idempotency_key(request)
-    document = await read_json(request, use.settings.max_body_bytes)
+    with use.limits.reading_body(tenant):
+        document = await read_json(request, use.settings.max_body_bytes)
     # Counted once the body is here: else callers that send theirs slowly could take all places.
     with use.limits.submitting(tenant):
         if dry_run:

@@ -12,7 +12,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runway.errors import InternalError, RouteNotFound
+from runway.errors import InternalError
 from runway.http.problems import problem
 from runway.telemetry.metrics import Metrics
 
@@ -32,9 +32,6 @@ class RequestContext:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await _no_websocket(scope, receive, send)
-            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -76,16 +73,6 @@ class RequestContext:
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
         self.metrics.http_seconds.labels(route, scope["method"], str(status)).observe(seconds)
-
-
-async def _no_websocket(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse the handshake with a problem. https://asgi.readthedocs.io/en/latest/extensions.html#websocket-denial-response"""
-    request_id = _request_id(scope)
-    answer = problem(
-        RouteNotFound("there are no WebSockets here; follow a job by GET /v1/jobs/{id}/events"), request_id
-    )
-    answer.headers["X-Request-ID"] = request_id
-    await answer(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> str:

@@ -23,9 +23,10 @@ a Kubernetes Job, and shows what Kubernetes and Linux did with it.
   as a decimal string, times RFC 3339 in UTC.
 - Every answer has `X-Request-ID`. Every error is a problem document (RFC 9457) with a stable `code`, and with all
   violations at once.
-- What is not HTTP, or has a request line and headers of more than 64 KiB, is 400 `malformed_request`; a path that does
-  not exist is 404 `not_found`; a method that a path does not take is 405 `method_not_allowed`, with `Allow`. A query
-  parameter that a call does not know, or that is sent twice, is 422 `invalid_parameter`.
+- What is not acceptable HTTP/1.1, such as a request line and headers of more than 64 KiB or 128 fields, a missing
+  `Host` or an `Upgrade`, is 400 `malformed_request`; a path that does not exist is 404 `not_found`; a method that a
+  path does not take is 405 `method_not_allowed`, with `Allow`. A query parameter that a call does not know, or that is
+  sent twice, is 422 `invalid_parameter`.
 - There is no authentication: `X-Tenant-ID` is a claim, and the network decides who can make it."""
 
 TAGS: Final = [

@@ -53,7 +53,7 @@ def problem_examples() -> dict[str, dict[str, Any]]:
 
 
 ADVICE: Final[dict[str, str]] = {
-    "malformed_request": "speak HTTP/1.1 to this port, without TLS",
+    "malformed_request": "speak HTTP/1.1 to this port: without TLS or Upgrade, with one Host header and short headers",
     "tenant_required": "send the header once, with your tenant's name",
     "unknown_tenant": "check the name; an operator adds tenants to the policy",
     "invalid_spec": "change what each violation names; it says the limit and a way",
