@@ -19,7 +19,7 @@ async def test_they_are_on_the_start_of_an_answer() -> None:
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 404, "headers": []})
-        await send({"type": "http.response.start".replace("start", "body"), "body": b""})
+        await send({"type": "http.response.body", "body": b""})
 
     async def receive() -> Message:
         raise AssertionError("nothing is read")
