@@ -27,7 +27,7 @@ export RUNWAY_POLICY ?= $(CURDIR)/config/policy.local.yaml
 # The local cluster brings its own kubectl; another cluster's is the one on the PATH.
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
-.PHONY: help setup check static types secrets unit http http-waiting test browser cluster-up cluster-down serve demo \
+.PHONY: help setup check static types secrets fast test beside browser cluster-up cluster-down serve demo \
 	deploy-local undeploy-local bench soak simulate format requirements terraform-tools
 
 help: ## list the commands
@@ -47,7 +47,7 @@ $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml | $(UV)
 
 # Its parts need little of each other and some mostly wait, so they run side by side; each shows its output when it is done.
 check: $(READY) ## format, lint, types, import layers, fast tests, secrets: under a minute
-	@$(MAKE) --no-print-directory --jobs --output-sync=target types secrets unit http http-waiting
+	@$(MAKE) --no-print-directory --jobs --output-sync=target types secrets fast
 
 static: types secrets
 
@@ -60,24 +60,28 @@ types: $(READY)
 secrets: $(READY)
 	@git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline && echo "secrets: none"
 
-# The tests that sit out the pauses of the resync and of the record.
-WAITING := tests/http/test_exact.py tests/http/test_keep.py
+# In random order; `--randomly-seed=N`, with the seed that is printed, repeats it.
+PARALLEL := --dist worksteal -n
 
-unit: $(READY)
-	@$(BIN)/pytest -q tests/unit
+fast: $(READY) ## unit and HTTP tests
+	@$(BIN)/pytest $(PARALLEL) 2 tests/unit tests/http
 
-http: $(READY)
-	@$(BIN)/pytest -q tests/http $(WAITING:%=--ignore=%)
+# The cluster tests mostly wait, so three processes run them side by side. Those marked `alone` disturb what all share and
+# follow one by one. What needs no cluster runs beside them, at a lower priority.
+REPORTS := .local/reports
+CLUSTER_TESTS := KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest -p no:randomly tests/cluster
 
-http-waiting: $(READY)
-	@$(BIN)/pytest -q $(WAITING)
+test: terraform-tools browser cluster-up ## everything, on the real local Kubernetes too
+	@rm -rf $(REPORTS); mkdir -p $(REPORTS); failed=0; began=$$SECONDS; \
+	nice -n 10 $(MAKE) --no-print-directory beside > .local/beside.log 2>&1 & beside=$$!; \
+	$(CLUSTER_TESTS) -m "not alone" -n 3 --junitxml=$(REPORTS)/cluster.xml || failed=1; \
+	$(CLUSTER_TESTS) -m alone --junitxml=$(REPORTS)/alone.xml || failed=1; \
+	wait $$beside || failed=1; cat .local/beside.log; \
+	$(BIN)/python -m tests.support.slowest $(REPORTS)/*.xml; echo "make test: $$((SECONDS - began)) s"; exit $$failed
 
-# What needs no cluster is tested beside what does, which mostly waits, and at a lower priority. The recovery tests, which
-# kill and rebuild the local cluster, come last (tests/cluster/conftest.py).
-test: static terraform-tools browser cluster-up ## everything, on the real local Kubernetes too
-	@mkdir -p .local; nice -n 10 $(BIN)/pytest tests/unit tests/http tests/fuzz tests/hostile tests/browser tests/model tests/observability tests/terraform > .local/beside.log 2>&1 & beside=$$!; \
-	failed=0; KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest --durations=15 tests/cluster || failed=1; \
-	wait $$beside || failed=1; cat .local/beside.log; exit $$failed
+beside: static
+	@$(BIN)/pytest $(PARALLEL) 2 --junitxml=$(REPORTS)/beside.xml \
+		tests/unit tests/http tests/fuzz tests/hostile tests/browser tests/model tests/observability tests/terraform
 
 browser: $(READY) ## Debian's Chromium and a font, for the tests of the console
 	@$(BIN)/python -m tests.support.chromium

@@ -33,6 +33,8 @@ from localcluster.cluster import LocalCluster
 POLICY = ROOT / "bench" / "soak.policy.yaml"
 TENANTS: dict[str, dict[str, Any]] = yaml.safe_load(POLICY.read_text())["tenants"]
 FREEZE_SECONDS = 4.0
+SUBMIT_SECONDS = 2.0
+"""Mean pause of each of the three clients that submit: about as fast as the local node ends jobs."""
 SETTLE_SECONDS = 180.0
 GROWTH = 1.10
 """Memory in the last quarter may be this much of that in the second."""
@@ -129,7 +131,8 @@ class Soak:
         async with session.delete(f"{self.url}/v1/jobs/{job}", headers={"X-Tenant-ID": tenant}) as answer:
             self.answers[f"cancel {answer.status}"] += 1
             self.check(answer.status in (200, 202, 404, 503), f"a cancel was answered {answer.status}")
-        if answer.status < 500:
+            maybe_done = answer.status < 500 or (await answer.json()).get("code") == "outcome_unknown"
+        if maybe_done:
             self.jobs[job] = (tenant, key, "any")
 
     async def read(self, session: aiohttp.ClientSession) -> None:
@@ -205,8 +208,10 @@ def _spec(end: str, gpus: int) -> dict[str, Any]:
     }
 
 
-async def soak(cluster: LocalCluster, process: Process, seconds: float, seed: int) -> tuple[Soak, Audit]:
-    """Run the load for so long, then wait until all is over."""
+async def soak(
+    cluster: LocalCluster, process: Process, seconds: float, seed: int, submit_seconds: float
+) -> tuple[Soak, Audit]:
+    """Run the load for these seconds, then wait until all is over."""
     found = Soak(process.url, random.Random(seed))  # noqa: S311 (a seed is wanted)
     api, began = ApiServer.from_kubeconfig(cluster.kubeconfig), time.monotonic()
     timeout, connector = aiohttp.ClientTimeout(total=30), aiohttp.TCPConnector(limit=0)
@@ -219,7 +224,7 @@ async def soak(cluster: LocalCluster, process: Process, seconds: float, seed: in
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(3):
-                tasks.create_task(often(lambda: found.submit(session), 2.0))
+                tasks.create_task(often(lambda: found.submit(session), submit_seconds))
                 tasks.create_task(often(lambda: found.stream(session), 0.5))
                 tasks.create_task(often(lambda: found.read(session), 0.1))
             tasks.create_task(often(lambda: found.observe(session, process, began), 2.0))
@@ -313,14 +318,16 @@ def memory(found: Soak) -> tuple[float, float]:
     return statistics.median(one.resident_mb for one in second), statistics.median(one.resident_mb for one in last)
 
 
-def run(minutes: float, seed: int, growth: float = GROWTH) -> tuple[Soak, list[str]]:
+def run(
+    minutes: float, seed: int, growth: float = GROWTH, submit_seconds: float = SUBMIT_SECONDS
+) -> tuple[Soak, list[str]]:
     """Start Runway on the local cluster, soak it, and take away what was made."""
     cluster = LocalCluster.default()
     render_tenants(cluster, POLICY)
     try:
         with Process(cluster.kubeconfig, "soak", policy=POLICY) as process:
             process.wait_for("writer")
-            found, told = asyncio.run(soak(cluster, process, minutes * 60, seed))
+            found, told = asyncio.run(soak(cluster, process, minutes * 60, seed, submit_seconds))
     finally:
         asyncio.run(_remove(ApiServer.from_kubeconfig(cluster.kubeconfig)))
     return found, judge(found, told, growth)

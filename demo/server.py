@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Self
 
 import httpx2
 
+from demo.ports import Port
 from demo.waiting import TimedOut, wait_for
 from runway.cli.serve import HTTP_PROTOCOL
 
@@ -33,7 +33,8 @@ class Server:
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._last_role: str | None = None
-        self._port = _free_port()
+        self._claim = Port()
+        self._port = self._claim.number
         # Under one name all its life, so that it takes its own Lease back at once when it is started again.
         instance = {"RUNWAY_INSTANCE": f"demo-{self._port}"}
         self._environment = {**os.environ, **instance, **(environment or {})}
@@ -45,6 +46,7 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._claim.release()
 
     @property
     def pid(self) -> int | None:
@@ -108,9 +110,3 @@ class Server:
             return self._last_role == "writer" or None
         except httpx2.TransportError:
             return None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

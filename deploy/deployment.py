@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from pathlib import Path
 from typing import Self
@@ -12,6 +11,7 @@ from typing import Self
 import httpx2
 
 from demo.kubectl import Document, Kubectl, KubectlFailed
+from demo.ports import Port
 from demo.tenants import apply_tenants
 from demo.waiting import TimedOut, wait_for
 from deploy import image, manifests
@@ -81,7 +81,8 @@ class Deployed:
 
     def __init__(self, kubernetes: Kubectl) -> None:
         self._kubernetes = kubernetes
-        self._port = _free_port()
+        self._claim = Port()
+        self._port = self._claim.number
         self._forwarder: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
         self.lease = LEASE
@@ -91,6 +92,7 @@ class Deployed:
 
     def __exit__(self, *_: object) -> None:
         self._disconnect()
+        self._claim.release()
 
     @property
     def pid(self) -> int | None:
@@ -187,9 +189,3 @@ def _forget_other_images(name: str) -> None:
     for other in others:
         if other != name:
             ctr("images", "remove", other)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

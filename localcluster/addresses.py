@@ -42,7 +42,8 @@ CNI_NETWORK = "runway-localcluster"
 CGROUP = "runway-localcluster"
 
 GPU_RESOURCE = "nvidia.com/gpu"
-GPU_COUNT = 8
+# All of the quota of four Runways with config/policy.local.yaml: the cluster tests run several side by side.
+GPU_COUNT = 24
 # The GPUs are simulated (see components/deviceplugin), and the last label says so.
 NODE_LABELS = {
     "nvidia.com/gpu.present": "true",

@@ -100,8 +100,9 @@ def kube_controller_manager(build: Build) -> ComponentSpec:
             # With RBAC the controller manager's own user may do little; each controller has a role of its own.
             # https://kubernetes.io/docs/reference/access-authn-authz/rbac/#controller-roles
             "--use-service-account-credentials",
-            # 50 s by default, and each test of a silent node waits for it. The kubelet renews its lease every 4 s.
-            "--node-monitor-grace-period=20s",
+            # 50 s by default, and each test of a silent node waits for it. The kubelet renews its lease every 2 s.
+            "--node-monitor-grace-period=12s",
+            "--node-monitor-period=2s",
         ),
         files={CONTROLLER_MANAGER_KUBECONFIG: pki.kubeconfig("controller-manager-user")},
         why_not_healthy=lambda: api.why_not_healthy(

@@ -91,7 +91,7 @@ def kube_proxy(build: Build) -> ComponentSpec:
 
 
 def gpu_device_plugin(build: Build) -> ComponentSpec:
-    """8 SIMULATED GPUs; see components/deviceplugin. Whether the kubelet took them is the node's own status."""
+    """SIMULATED GPUs; see components/deviceplugin. Whether the kubelet took them is the node's own status."""
     return ComponentSpec(
         name="gpu-device-plugin",
         argv=(
@@ -191,7 +191,7 @@ def _kubelet_config() -> dict[str, Any]:
         "failCgroupV1": cgroups.is_v2(),
         "failSwapOn": False,
         # Renewed each quarter of it. https://kubernetes.io/docs/reference/node/node-status/#heartbeats
-        "nodeLeaseDurationSeconds": 16,
+        "nodeLeaseDurationSeconds": 8,
         # The default, -999, needs CAP_SYS_RESOURCE, which a container or a small virtual machine may lack.
         "oomScoreAdj": 0,
         # A developer's disk is often 90 % full. No image may be collected: none can be pulled again.

@@ -63,11 +63,12 @@ def create_app(
     settings: Settings,
     policy: Policy,
     transport: Transport | None = None,
+    *,
     clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
     """The app on this transport; without one it connects to the cluster that the settings name.
 
-    `clock` is what contact with Kubernetes is timed by, in seconds.
+    `clock` returns monotonic seconds, for whatever waits: the Lease, the watches, the records, the limits.
     """
     metrics = Metrics()
 
@@ -81,12 +82,12 @@ def create_app(
         )
         observer = Observer(kubernetes, policy, metrics, resync_seconds=settings.resync_seconds, clock=clock)
         identity = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
-        election = Election(kubernetes, Seat(settings.lease_namespace, "runway-writer", identity))
+        election = Election(kubernetes, Seat(settings.lease_namespace, "runway-writer", identity), clock=clock)
         writer = Writer(election, observer, settings.kubernetes_seconds)
         prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
-        keeper = Keeper(kubernetes, observer, writer, metrics, usage=_usage(observer, prometheus))
+        keeper = Keeper(kubernetes, observer, writer, metrics, usage=_usage(observer, prometheus), clock=clock)
         submitter = Submitter(policy, kubernetes, observer, writer, metrics)
-        limits = Limits(policy, settings.max_streams, settings.max_in_flight)
+        limits = Limits(policy, settings.max_streams, settings.max_in_flight, clock=lambda: int(clock() * 1e9))
         metrics.read_at_scrape(lambda: _samples(policy, observer, writer, keeper, limits))
         use = Services(settings, policy, kubernetes, observer, writer, submitter, limits, metrics, prometheus, now=_now)
         app.state.services = use

@@ -168,6 +168,8 @@ class ContainerState(_Part, frozen=True):
 class ContainerStatus(_Part, frozen=True):
     name: str
     state: ContainerState = ContainerState()
+    container_id: str | None = msgspec.field(default=None, name="containerID")
+    """Empty until the runtime has created a container."""
 
 
 class PodStatus(_Part, frozen=True):
@@ -207,6 +209,20 @@ class Pod(_Part, frozen=True):
         """The state of the job's one container; empty before the kubelet has reported it."""
         statuses = self.status.container_statuses
         return statuses[0].state if statuses else ContainerState()
+
+    @property
+    def never_had_a_container(self) -> bool:
+        """Whether the pod has ended, or is ending, and the runtime never created its container.
+
+        The kubelet reports such a container as terminated with 137, ContainerStatusUnknown, and without an id:
+        https://github.com/kubernetes/kubernetes/blob/v1.35.0/pkg/kubelet/status/status_manager.go (TerminatePod)
+        """
+        ended = self.container.terminated
+        return (
+            ended is not None
+            and ended.reason == "ContainerStatusUnknown"
+            and not any(status.container_id for status in self.status.container_statuses)
+        )
 
     def condition(self, type_: str) -> Condition | None:
         """The condition of this type, whatever its status."""

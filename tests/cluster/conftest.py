@@ -1,15 +1,23 @@
-"""One Runway on the real local Kubernetes for all of these tests, and a stage for each.
+"""One Runway on the real local Kubernetes for all tests of a process, and a stage for each test.
 
 A cluster that is missing fails them: nothing here skips. Each test ends the jobs that it submitted.
+
+Several pytest processes share the cluster (`pytest -n 3`). Each has its own namespaces and its own Lease, so that its
+Runway counts nobody else's jobs. They share the node, its two CPUs, the components and the cluster-wide objects. A test
+that disturbs these is marked `alone`; `make test` runs such tests one by one, after the others.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from demo.api import Api
 from demo.kernel import Kernel
@@ -18,16 +26,55 @@ from demo.server import CHECKOUT, Server
 from demo.stage import Stage, Tools
 from demo.tenants import apply_tenants
 from localcluster import LocalCluster
+from tests.support.locks import one_at_a_time
+
+POLICY = CHECKOUT / "config" / "policy.local.yaml"
+"""Its namespaces and the Lease in `default` are those of the documents and of `deploy/kustomize/overlays/local`."""
 
 
+class _Distribution(LoadScopeScheduling):  # type: ignore[misc]
+    """Tests go to the next free process one by one; a module with fixtures of its own goes as a whole.
+
+    Else each process would pay for the fixtures. The largest modules go first.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return module if _has_module_fixtures(module) else nodeid
+
+
+@cache
+def _has_module_fixtures(module: str) -> bool:
+    return '@pytest.fixture(scope="module")' in (CHECKOUT / module).read_text(encoding="utf-8")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Distribution:
+    """Distribute the tests: https://pytest-xdist.readthedocs.io/en/stable/distribution.html"""
+    return _Distribution(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What rebuilds the cluster comes last, since nothing submitted before survives it."""
-    items.sort(key=lambda item: item.get_closest_marker("recovery") is not None)
+    """Order by marker: `alone` after the others, and `recovery` last, since no job survives it."""
+    items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("recovery", "alone")])
 
 
 @pytest.fixture(scope="session")
-def policy_file() -> Path:
-    return CHECKOUT / "config" / "policy.local.yaml"
+def suffix(worker_id: str) -> str:
+    """What the names of this process end in: `-gw0`, `-gw1` and so on, or nothing where it is the only one."""
+    return "" if worker_id == "master" else f"-{worker_id}"
+
+
+@pytest.fixture(scope="session")
+def policy_file(suffix: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The local policy, with namespaces that no other process of this run uses."""
+    text = POLICY.read_text(encoding="utf-8")
+    for tenant in ("vision", "speech", "research"):
+        assert f"namespace: runway-{tenant}," in text
+        text = text.replace(f"namespace: runway-{tenant},", f"namespace: runway-{tenant}{suffix},")
+    file = tmp_path_factory.mktemp("policy") / "policy.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
 @pytest.fixture(scope="session")
@@ -44,16 +91,25 @@ def kubernetes(kubeconfig: Path, policy_file: Path) -> Kubectl:
 
 
 @pytest.fixture(scope="session")
+def settings(suffix: str, kubernetes: Kubectl, kubeconfig: Path, policy_file: Path) -> Mapping[str, str]:
+    """The environment of every Runway of this process: its cluster, its policy, and where its Lease is kept."""
+    namespace = f"runway-lease{suffix}" if suffix else "default"
+    if suffix:
+        kubernetes.apply(json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}))
+    return {
+        "KUBECONFIG": str(kubeconfig),
+        "RUNWAY_POLICY": str(policy_file),
+        "RUNWAY_LEASE_NAMESPACE": namespace,
+    }
+
+
+@pytest.fixture(scope="session")
 def server(
-    kubernetes: Kubectl, kubeconfig: Path, policy_file: Path, tmp_path_factory: pytest.TempPathFactory
+    kubernetes: Kubectl, settings: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """Runway as a process of its own. A test that kills it starts it again."""
     assert kubernetes.select("nodes") != []
-    environment = {
-        "KUBECONFIG": str(kubeconfig),
-        "RUNWAY_POLICY": str(policy_file),
-        "RUNWAY_PROMETHEUS_URL": LocalCluster.default().prometheus_url,
-    }
+    environment = {**settings, "RUNWAY_PROMETHEUS_URL": LocalCluster.default().prometheus_url}
     with Server(tmp_path_factory.mktemp("runway") / "runway.log", environment) as running:
         running.start()
         yield running
@@ -73,14 +129,20 @@ def stage(tools: Tools) -> Iterator[Stage]:
     used.end_jobs()
 
 
+@pytest.fixture(scope="session")
+def namespaces(tools: Tools) -> Mapping[str, str]:
+    """The namespace of each tenant."""
+    return {name: str(tenant["namespace"]) for name, tenant in tools.runway.policy()["tenants"].items()}
+
+
 @pytest.fixture
-def demo_environment(
-    monkeypatch: pytest.MonkeyPatch, server: Server, kubeconfig: Path, policy_file: Path
-) -> Iterator[None]:
+def demo_environment(monkeypatch: pytest.MonkeyPatch, server: Server, settings: Mapping[str, str]) -> Iterator[None]:
     """The environment in which `make demo` runs the demo, which is the writer for that time."""
     assert os.environ.get("DEMO_IMAGE") is None
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-    monkeypatch.setenv("RUNWAY_POLICY", str(policy_file))
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
     server.stop()
-    yield
+    # Its report and its log have one place in the checkout.
+    with one_at_a_time("demo"):
+        yield
     server.start()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from demo.kubectl import Kubectl
 from demo.server import Server
 from demo.stage import Stage, Tools
 from deploy.rules import rule_file
+from tests.support.allowed import once_allowed
 from tests.support.hush import Hush
 from tests.support.prometheus import Alarms, evaluating, hurried
 
@@ -92,11 +93,11 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def story(
-    server: Server, kubernetes: Kubectl, kubeconfig: Path, policy_file: Path, tmp_path_factory: pytest.TempPathFactory
+    server: Server, kubernetes: Kubectl, settings: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Story]:
     server.stop()
     try:
-        with set_up(kubernetes, kubeconfig, policy_file, tmp_path_factory.mktemp("alerts")) as scene:
+        with set_up(kubernetes, settings, tmp_path_factory.mktemp("alerts")) as scene:
             scene.alarms.watched_for(QUIET_SECONDS)
             at_rest = scene.alarms.names()
             running = use(scene)
@@ -110,13 +111,13 @@ def story(
 
 
 @contextmanager
-def set_up(kubernetes: Kubectl, kubeconfig: Path, policy_file: Path, folder: Path) -> Iterator[Scene]:
-    config = yaml.safe_load(kubeconfig.read_text())
+def set_up(kubernetes: Kubectl, settings: Mapping[str, str], folder: Path) -> Iterator[Scene]:
+    config = yaml.safe_load(Path(settings["KUBECONFIG"]).read_text())
     cluster = config["clusters"][0]["cluster"]
     address = urllib.parse.urlsplit(cluster["server"])
     assert address.hostname is not None
     assert address.port is not None
-    policy = yaml.safe_load(policy_file.read_text())
+    policy = yaml.safe_load(Path(settings["RUNWAY_POLICY"]).read_text())
     # A week, so that four GPUs can commit more than the 250 USD of the rule.
     policy["limits"]["timeout_seconds"]["max"] = 7 * 86400
     (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
@@ -125,6 +126,7 @@ def set_up(kubernetes: Kubectl, kubeconfig: Path, policy_file: Path, folder: Pat
         (folder / "kubeconfig").write_text(json.dumps(config))
         (folder / "kubeconfig").chmod(0o600)
         environment = {
+            **settings,
             "KUBECONFIG": str(folder / "kubeconfig"),
             "RUNWAY_POLICY": str(folder / "policy.yaml"),
             "RUNWAY_RESYNC_SECONDS": "10",
@@ -146,7 +148,7 @@ def use(scene: Scene) -> Document:
     """Tenants fill their quota, hang, wait, fail, submit too fast and commit money. Returns a job that runs on."""
     stage = scene.stage
     stage.submit("vision", shell(STAY, resources=gpus(4), timeout_seconds=7 * 86400))
-    stubborn = stage.submit("speech", shell(STUBBORN, resources=gpus(1), grace_period_seconds=60))
+    stubborn = once_allowed(stage, "speech", shell(STUBBORN, resources=gpus(1), grace_period_seconds=60))
     stage.submit("vision", shell("true", resources=TOO_LARGE, timeout_seconds=600))
     for _ in range(6):
         stage.submit("vision", shell("true", resources=TOO_LARGE, timeout_seconds=5))
@@ -166,7 +168,8 @@ def break_it(scene: Scene, running: Document) -> None:
     assert scene.network.fall_silent() >= 4, "four watches are open"
     # Its end is told to nobody who still listens.
     scene.stage.kubernetes.run("delete", "pod", pod["name"], f"--namespace={pod['namespace']}", "--wait=false")
-    stop = ("annotate", "lease", "runway-writer", "--namespace=default")
+    name, namespace = scene.runway.lease
+    stop = ("annotate", "lease", name, f"--namespace={namespace}")
     scene.stage.kubernetes.run(*stop, "--overwrite", "runway.internal/submissions-stopped=to see the alert")
     try:
         scene.alarms.until_firing(["RunwayResyncDrift", "RunwaySubmissionsStopped"], 60)

@@ -11,7 +11,10 @@ from playwright.sync_api import Browser, Page, expect
 from demo.api import shell
 from demo.server import Server
 from demo.stage import Stage, Tools
+from tests.support.allowed import once_allowed
 from tests.support.chromium import NARROW, WIDE, Watched, chromium
+
+pytestmark = pytest.mark.cluster
 
 TALK = "i=0; while :; do i=$((i+1)); echo step $i; sleep 0.5; done"
 TINY = {"cpu": "100m", "memory": "32Mi"}
@@ -122,7 +125,7 @@ def test_the_log_of_a_running_job_grows_and_a_cancelled_one_ends(scene: Scene, s
 def test_a_new_job_appears_on_the_overview_and_in_the_list(scene: Scene, stage: Stage, browser: Browser) -> None:
     with Watched(browser, scene.url) as seen, Watched(browser, scene.url) as beside:
         pages = [_stays(seen, "/"), _stays(beside, "/jobs?tenant=speech")]
-        job_id = stage.submit("speech", shell("sleep 30", resources=TINY | {"gpu": 1}))["id"]
+        job_id = once_allowed(stage, "speech", shell("sleep 30", resources=TINY | {"gpu": 1}))["id"]
         for page in pages:
             expect(page.get_by_role("link", name=job_id)).to_be_visible(timeout=15_000)
             _stayed(page)

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import httpx2
 import pytest
@@ -35,15 +35,15 @@ SHOWN_SECONDS, STEP_SECONDS = 120, 5
 ON_A_GPU = {"cpu": "100m", "memory": "32Mi", "gpu": 1}
 STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
 STUBBORN = "trap '' TERM; echo started; while :; do sleep 1; done"
-# Jobs that no manifest of Runway could be: each namespace, Job and the category of its failure.
+# Jobs that no manifest of Runway could be: each tenant, Job and the category of its failure.
 BY_HAND: tuple[tuple[str, Document, str], ...] = (
-    ("runway-research", by_hand({"resources": {"limits": {"cpu": "100m", "memory": "40Gi"}}}, seconds=8), "policy"),
-    ("runway-vision", by_hand({"securityContext": {}}, seconds=8), "runway"),
+    ("research", by_hand({"resources": {"limits": {"cpu": "100m", "memory": "40Gi"}}}, seconds=8), "policy"),
+    ("vision", by_hand({"securityContext": {}}, seconds=8), "runway"),
 )
 
 
 @pytest.fixture(scope="module")
-def prometheus(tools: Tools, server: Server) -> Iterator[httpx2.Client]:
+def prometheus(tools: Tools, server: Server, namespaces: Mapping[str, str]) -> Iterator[httpx2.Client]:
     """Prometheus, once it has scraped a Runway in which everything happens that a dashboard shows."""
     target = urllib.parse.urlsplit(server.url).netloc
     stage = Stage(tools, show=lambda *_: None)
@@ -54,14 +54,14 @@ def prometheus(tools: Tools, server: Server) -> Iterator[httpx2.Client]:
         # What happens before the first scrape is no increase to Prometheus.
         wait_for(lambda: ask(client, f'runway_is_writer{{instance="{target}"}} == 1') or None, "the first scrape", 30)
         try:
-            use(stage)
+            use(stage, namespaces)
             wait_for(lambda: all_scraped(stage, client, target), "all that happened has been scraped", 60)
             yield client
         finally:
             stage.end_jobs()
-            for namespace, job, _ in BY_HAND:
+            for tenant, job, _ in BY_HAND:
                 name = job["metadata"]["name"]
-                tools.kubernetes.run("delete", "job", name, f"--namespace={namespace}", "--ignore-not-found")
+                tools.kubernetes.run("delete", "job", name, f"--namespace={namespaces[tenant]}", "--ignore-not-found")
 
 
 def all_scraped(stage: Stage, client: httpx2.Client, target: str) -> bool | None:
@@ -73,10 +73,10 @@ def all_scraped(stage: Stage, client: httpx2.Client, target: str) -> bool | None
     return (len(ask(client, categories)) == 4 and ask(client, requests) != [] and ask(client, records) != []) or None
 
 
-def use(stage: Stage) -> None:
+def use(stage: Stage, namespaces: Mapping[str, str]) -> None:
     """Jobs that succeed, fail for each kind of reason, are cancelled, wait, hang, are refused in every way."""
-    for namespace, job, _ in BY_HAND:
-        stage.kubernetes.run("create", f"--namespace={namespace}", "-f", "-", stdin=json.dumps(job))
+    for tenant, job, _ in BY_HAND:
+        stage.kubernetes.run("create", f"--namespace={namespaces[tenant]}", "-f", "-", stdin=json.dumps(job))
     ended = [
         stage.submit("vision", shell("sleep 1", resources=ON_A_GPU)),
         stage.submit("vision", shell("exit 3")),

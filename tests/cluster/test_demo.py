@@ -12,13 +12,21 @@ from demo.api import shell
 from demo.scenario import Scenario, Source, play
 from demo.scenarios import SCENARIOS
 from demo.scenarios.admission import BAD_SPEC_REFUSED
+from demo.scenarios.trust import ABSENCE
 from demo.server import CHECKOUT
 from demo.stage import Stage, Tools, expect
 
 pytestmark = pytest.mark.cluster
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.title)
+FREEZES_THE_API_SERVER = {ABSENCE}
+PLAYED = [
+    pytest.param(each, id=each.title, marks=[pytest.mark.alone] if each in FREEZES_THE_API_SERVER else [])
+    for each in SCENARIOS
+]
+
+
+@pytest.mark.parametrize("scenario", PLAYED)
 def test_the_claim_is_seen_by_runway_and_by_another_witness(scenario: Scenario, tools: Tools) -> None:
     evidence: list[tuple[Source, str]] = []
     outcome = play(scenario, Stage(tools, lambda source, text: evidence.append((source, text))))

@@ -22,8 +22,11 @@ from deploy.deployment import LEASE, Deployed, the_pod
 from deploy.manifests import NAMESPACE
 from runway.policy import load_policy
 from runway.tenants import render as render_tenants
+from tests.cluster.conftest import POLICY
 from tests.support.documented import Block, environment, play, played
+from tests.support.locks import one_at_a_time
 from tests.support.operator_kinds import operator_kinds
+from tests.support.views import but_for_free_capacity
 
 pytestmark = pytest.mark.cluster
 
@@ -34,11 +37,16 @@ DRY = {"kubectl apply": "kubectl apply --dry-run=server"}
 
 
 @pytest.fixture(scope="module")
-def deployed(server: Server, kubernetes: Kubectl, policy_file: Path) -> Iterator[Deployed]:
-    """The deployed Runway; for that time no other process writes."""
+def deployed(server: Server, kubernetes: Kubectl) -> Iterator[Deployed]:
+    """The deployed Runway, under the names of the documents; for that time no other process of these tests writes."""
+    with one_at_a_time("names-of-the-documents"):
+        yield from _deployed(server, kubernetes)
+
+
+def _deployed(server: Server, kubernetes: Kubectl) -> Iterator[Deployed]:
     server.stop()
     try:
-        deployment.up(kubernetes, policy_file)
+        deployment.up(kubernetes, POLICY)
         with Deployed(kubernetes) as running:
             running.start()
             yield running
@@ -305,7 +313,8 @@ def populate(stage: Stage) -> list[str]:
 
 def told(stage: Stage, jobs: list[str]) -> dict[str, object]:
     """What Runway says of these jobs, field by field, and of what their tenants use."""
-    fields = {f"{job} {field}": value for job in jobs for field, value in stage.runway.job(job).items()}
+    views = {job: but_for_free_capacity(stage.runway.job(job)) for job in jobs}
+    fields = {f"{job} {field}": value for job, view in views.items() for field, value in view.items()}
     used = {f"{tenant} uses": stage.runway.quota(tenant)["used"] for tenant in ("vision", "research")}
     return fields | used | {"log": stage.runway.log(jobs[0]).text}
 

@@ -1,6 +1,6 @@
 """Failures made on the real kubelet, and the verdict that a person reads.
 
-All jobs of `verdicts` run side by side: each is a case by itself. What disturbs the node is in test_disruptions.py.
+Jobs of `verdicts` run side by side: each is a case by itself. What disturbs the node is in test_disruptions.py.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ from demo.api import Document, shell
 from demo.kubectl import Kubectl
 from demo.stage import Stage, Tools
 from demo.waiting import wait_for
+from localcluster import addresses
 
 pytestmark = pytest.mark.cluster
 
+JOB_SECONDS = shell("")["timeout_seconds"]
+"""The timeout of jobs that end without one."""
 WAIT_SECONDS = 15
 """The timeout of jobs that cannot start: long enough for the kubelet to say why."""
 OVER_SECONDS = 120.0
+AT_ONCE = 8
+"""Jobs that run side by side: together they request 800m of the node's two CPUs, which other tests use too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,6 @@ SUBMITTED: dict[str, Case] = {
     "too little memory": Case(
         waits(shell("true", resources={"cpu": "100m", "memory": "60Gi"})), "unschedulable", ["memory"]
     ),
-    "too few GPUs": Case(
-        waits(shell("true", resources={"cpu": "100m", "memory": "32Mi", "gpu": 2})), "unschedulable", ["GPU"]
-    ),
     "every retry failed": Case(shell("exit 5", retries=1), "exit_nonzero", ["5"]),
 }
 
@@ -132,7 +134,8 @@ MADE_BY_HAND: dict[str, Case] = {
     ),
     "refused by the kubelet": Case(
         by_hand(
-            {"resources": {"limits": {"cpu": "100m", "memory": "32Mi", "nvidia.com/gpu": "1"}}},
+            # More CPUs than the node has, and no scheduler that would hold it back.
+            {"resources": {"limits": {"cpu": "8", "memory": "32Mi"}}},
             {"nodeName": "runway-local"},
         ),
         "admission_rejected",
@@ -148,11 +151,16 @@ REGISTRY = Case(waits(shell("true") | {"image": "runway.local/nosuch:1"}), "regi
 CASES = {**SUBMITTED, **MADE_BY_HAND, "no registry": REGISTRY}
 
 
-@pytest.fixture(scope="module")
-def hogged(kubernetes: Kubectl) -> Iterator[None]:
-    """Seven of the node's eight GPUs are somebody else's."""
+TOO_FEW_GPUS = Case(
+    waits(shell("true", resources={"cpu": "100m", "memory": "32Mi", "gpu": 2})), "unschedulable", ["GPU"]
+)
+
+
+@pytest.fixture
+def one_free_gpu(kubernetes: Kubectl) -> Iterator[None]:
+    """A pod of somebody else holds all GPUs of the node but one."""
     name = f"hog-{uuid.uuid4().hex[:8]}"
-    limits = {"cpu": "10m", "memory": "16Mi", "nvidia.com/gpu": "7"}
+    limits = {"cpu": "10m", "memory": "16Mi", "nvidia.com/gpu": str(addresses.GPU_COUNT - 1)}
     container = {"name": "hog", "image": "runway.local/busybox:1", "command": ["sleep", "600"]}
     pod = {
         "apiVersion": "v1",
@@ -170,25 +178,25 @@ def hogged(kubernetes: Kubectl) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def verdicts(tools: Tools, hogged: None) -> Iterator[dict[str, Document]]:
+def verdicts(tools: Tools, namespaces: Mapping[str, str]) -> Iterator[dict[str, Document]]:
     """The views of all jobs once they are over."""
-    assert hogged is None
     stage = Stage(tools, show=lambda *_: None)
-    namespaces = {name: tenant["namespace"] for name, tenant in stage.runway.policy()["tenants"].items()}
+
+    def run(case: Case) -> Document:
+        if case.spec.get("kind") != "Job":
+            return stage.until_over(stage.submit(case.tenant, case.spec)["id"], OVER_SECONDS)
+        tools.kubernetes.run("create", f"--namespace={namespaces[case.tenant]}", "-f", "-", stdin=json.dumps(case.spec))
+        job_id = str(case.spec["metadata"]["name"])
+        stage.adopt(job_id)
+        # Nobody waits for the watch of a Job that Runway did not create.
+        wait_for(lambda: stage.runway.get(f"/v1/jobs/{job_id}").status_code == 200 or None, f"{job_id} known", 10)
+        return stage.until_over(job_id, OVER_SECONDS)
+
     try:
-        ids = {}
-        for name, case in CASES.items():
-            if case.spec.get("kind") == "Job":
-                tools.kubernetes.run(
-                    "create", f"--namespace={namespaces[case.tenant]}", "-f", "-", stdin=json.dumps(case.spec)
-                )
-                ids[name] = case.spec["metadata"]["name"]
-                stage.adopt(ids[name])
-            else:
-                ids[name] = stage.submit(case.tenant, case.spec)["id"]
-        with ThreadPoolExecutor(len(ids)) as pool:
-            views = pool.map(lambda job_id: stage.until_over(job_id, OVER_SECONDS), ids.values())
-            yield dict(zip(ids, views, strict=True))
+        # Those that wait for a deadline begin first.
+        names = sorted(CASES, key=lambda name: CASES[name].spec.get("timeout_seconds") == JOB_SECONDS)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            yield dict(zip(names, pool.map(run, [CASES[name] for name in names]), strict=True))
     finally:
         stage.end_jobs()
         for case in MADE_BY_HAND.values():
@@ -203,10 +211,22 @@ def verdicts(tools: Tools, hogged: None) -> Iterator[dict[str, Document]]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_verdict_says_what_happened(name: str, verdicts: dict[str, Document]) -> None:
-    case, failure = CASES[name], verdicts[name]["failure"]
-    assert verdicts[name]["state"] == "failed"
+    assert_verdict(verdicts[name], CASES[name])
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("one_free_gpu")
+def test_the_verdict_says_that_too_few_gpus_were_free(stage: Stage) -> None:
+    view = stage.submit(TOO_FEW_GPUS.tenant, TOO_FEW_GPUS.spec)
+    assert_verdict(stage.until_over(view["id"], OVER_SECONDS), TOO_FEW_GPUS)
+
+
+def assert_verdict(view: Document, case: Case) -> None:
+    """The job failed for the reason of its case, and a person can read it."""
+    failure = view["failure"]
+    assert view["state"] == "failed"
     assert failure["code"] == case.code, failure
     words = json.dumps([failure["message"], failure["hint"], failure["evidence"]])
-    assert [word for word in case.said if word not in words] == [], verdicts[name]
+    assert [word for word in case.said if word not in words] == [], view
     assert {key: failure["evidence"].get(key) for key in case.evidence} == case.evidence
     assert failure["hint"]

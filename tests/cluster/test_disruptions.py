@@ -22,7 +22,7 @@ pytestmark = pytest.mark.cluster
 
 STAY = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
 LOST_SECONDS = 120.0
-"""The local node controller waits 20 s before it calls a silent node unknown, and pods are collected every 20 s."""
+"""The local node controller waits 12 s before it calls a silent node unknown, and pods are collected every 20 s."""
 
 
 def lasting(seconds: int) -> str:
@@ -37,6 +37,7 @@ def started(stage: Stage, tenant: str = "vision", script: str = STAY, **fields: 
     return stage.runway.job(view["id"])
 
 
+@pytest.mark.alone
 def test_a_drained_job_runs_again_and_the_drain_costs_no_retry(stage: Stage, kubernetes: Kubectl) -> None:
     view = started(stage, script=lasting(20))
     try:
@@ -57,6 +58,7 @@ def test_a_drained_job_runs_again_and_the_drain_costs_no_retry(stage: Stage, kub
     assert all(all(moments) and moments == sorted(moments) for moments in times), times
 
 
+@pytest.mark.alone
 def test_a_preempted_job_runs_again(stage: Stage, kubernetes: Kubectl) -> None:
     view = started(stage, resources={"cpu": "1", "memory": "32Mi"})
     name = f"urgent-{uuid.uuid4().hex[:8]}"
@@ -87,6 +89,7 @@ def test_a_preempted_job_runs_again(stage: Stage, kubernetes: Kubectl) -> None:
     stage.until(view["id"], lambda seen: seen["state"] == "running", "runs again", 60)
 
 
+@pytest.mark.alone
 def test_a_tainted_node_is_told_apart_from_a_lost_one(stage: Stage, kubernetes: Kubectl) -> None:
     view = started(stage)
     kubernetes.run("taint", "node", NODE_NAME, "test.runway/maintenance=now:NoExecute")
@@ -127,12 +130,13 @@ def test_a_job_that_fills_the_disk_is_evicted_for_it(stage: Stage) -> None:
     assert "1Gi" in view["failure"]["message"]
 
 
+@pytest.mark.alone
 def test_lost_contact_is_a_condition_and_never_a_failure(stage: Stage, kubernetes: Kubectl) -> None:
     """The job runs on while its node is silent, and its end is told when the node speaks again.
 
     A second job is cancelled meanwhile: it holds its quota until it is known to have ended.
     """
-    healthy, unwanted = started(stage, script=lasting(50)), started(stage)
+    healthy, unwanted = started(stage, script=lasting(35)), started(stage)
     with silent_kubelet(kubernetes):
         for view in (healthy, unwanted):
             seen = stage.until(view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable", LOST_SECONDS)
@@ -146,6 +150,7 @@ def test_lost_contact_is_a_condition_and_never_a_failure(stage: Stage, kubernete
     assert len(stage.runway.job(healthy["id"])["attempts"]) == 1
 
 
+@pytest.mark.alone
 def test_a_lost_node_is_told_and_the_job_runs_again(stage: Stage, kubernetes: Kubectl) -> None:
     view = started(stage)
     with silent_kubelet(kubernetes):

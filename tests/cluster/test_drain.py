@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx2
@@ -25,11 +25,10 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def draining_server(server: Server, kubeconfig: Path, policy_file: Path, tmp_path: Path) -> Iterator[Server]:
+def draining_server(server: Server, settings: Mapping[str, str], tmp_path: Path) -> Iterator[Server]:
     """A Runway that goes on for a while after SIGTERM; for that time no other process writes."""
     server.stop()
-    environment = {"KUBECONFIG": str(kubeconfig), "RUNWAY_POLICY": str(policy_file), "RUNWAY_DRAIN_SECONDS": "1"}
-    with Server(tmp_path / "runway.log", environment) as running:
+    with Server(tmp_path / "runway.log", {**settings, "RUNWAY_DRAIN_SECONDS": "1"}) as running:
         running.start()
         yield running
     server.start()
@@ -60,17 +59,17 @@ def test_the_end_in_good_order(stage: Stage, draining_server: Server, kubernetes
     assert answer.startswith("HTTP/1.1 201 ")
     created = re.search(r'"id":"(rw-[a-z2-7]{20})"', answer)
     assert created is not None
-    assert kubernetes.get("job", created[1], "runway-vision") is not None
+    assert kubernetes.get("job", created[1], view["kubernetes"]["namespace"]) is not None
     assert stage.pod(view)["status"]["phase"] == "Running"
     wait_for(lambda: None if draining_server.pid else True, "the process has ended", 10)
-    lease = kubernetes.get("lease", "runway-writer", "default")
+    lease = kubernetes.get("lease", *draining_server.lease)
     assert lease is not None
     assert lease["spec"]["holderIdentity"] == ""
 
 
-def test_an_end_while_it_still_starts_as_process_1(kubeconfig: Path, policy_file: Path, tmp_path: Path) -> None:
+def test_an_end_while_it_still_starts_as_process_1(settings: Mapping[str, str], tmp_path: Path) -> None:
     """In a container it is PID 1, for which the kernel drops a signal without a handler."""
-    environment = {**os.environ, "RUNWAY_POLICY": str(policy_file), "KUBECONFIG": str(kubeconfig)}
+    environment = {**os.environ, **settings}
     server = [sys.executable, "-m", "uvicorn", "main:app", "--host=127.0.0.1", "--port=0"]
     log = tmp_path / "runway.log"
     with log.open("wb") as output:

@@ -1,4 +1,4 @@
-"""The local cluster as the rest of the tests find it. Nothing here disturbs a job that runs."""
+"""The local cluster as the rest of the tests find it."""
 
 import json
 import time
@@ -35,13 +35,14 @@ def namespace(cluster: LocalCluster) -> Iterator[str]:
 def test_the_node_is_ready_and_says_that_its_gpus_are_simulated(cluster: LocalCluster) -> None:
     node = json.loads(cluster.kubectl("get", "node", addresses.NODE_NAME, "-o", "json"))
 
-    assert node["status"]["allocatable"]["nvidia.com/gpu"] == "8"
+    assert node["status"]["allocatable"]["nvidia.com/gpu"] == str(addresses.GPU_COUNT)
     labels = node["metadata"]["labels"]
     assert labels["nvidia.com/gpu.product"] == "NVIDIA-A10G"
     assert labels["runway.local/gpu-type"] == "a10g"
     assert labels["runway.local/simulated-gpus"] == "true"
 
 
+@pytest.mark.alone
 def test_up_again_restarts_nothing(cluster: LocalCluster) -> None:
     before = {component.name: component.pid for component in cluster.components()}
     started = time.monotonic()
@@ -60,6 +61,7 @@ def test_every_server_listens_on_loopback_or_the_bridge(cluster: LocalCluster) -
     assert {host for host, _ in listening} == {"127.0.0.1", "10.231.0.1"}
 
 
+@pytest.mark.alone
 def test_a_killed_scheduler_can_be_started_again(cluster: LocalCluster) -> None:
     scheduler = cluster.component("kube-scheduler")
     killed = scheduler.pid

@@ -1,4 +1,4 @@
-"""The local cluster killed, taken over and removed. Run alone: every job of the cluster ends with it.
+"""The local cluster killed, taken over and removed. Run last: every job of the cluster ends with it.
 
 The last test leaves the cluster up and empty.
 """
@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from demo.waiting import wait_for
 from localcluster import LocalCluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.recovery]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.recovery]
 
 
 @pytest.fixture
@@ -128,6 +129,8 @@ def kill_everything() -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+    # The kernel ends a process that waits for the disk only once it has waited.
+    wait_for(lambda: True if not set(pids) & set(marked_pids()) else None, "what was killed has ended", 30)
 
 
 def sleeping_pods() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,15 +14,17 @@ from demo.server import Server
 from demo.stage import START_SECONDS
 from demo.tenants import apply_tenants
 from demo.waiting import wait_for
+from tests.support.allowed import allowed
 
 pytestmark = pytest.mark.cluster
 
 STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
-VISION = "vision: {namespace: runway-vision, quota: {gpu: 4, "
-SPEECH = "  speech: {namespace: runway-speech, "
+VISION = ", quota: {gpu: 4, "
+"""Only tenant vision has this many."""
+SPEECH = "  speech: {namespace: "
 AUDIO = """\
   audio:
-    namespace: runway-audio
+    namespace: NAMESPACE
     quota: {gpu: 1, cpu: "1", memory: 1Gi, jobs: 5}
     rate: {per_minute: 60, burst: 20}
 """
@@ -32,10 +34,10 @@ Edit = tuple[str, str]
 class Operator:
     """Edits the policy, applies the tenants or forgets to, and starts Runway again."""
 
-    def __init__(self, kubernetes: Kubectl, kubeconfig: Path, policy: Path, folder: Path) -> None:
+    def __init__(self, kubernetes: Kubectl, settings: Mapping[str, str], folder: Path) -> None:
         self.kubernetes = kubernetes
-        self._kubeconfig = kubeconfig
-        self.original = policy
+        self._settings = settings
+        self.original = Path(settings["RUNWAY_POLICY"])
         self.policy = folder / "policy.yaml"
         self._log = folder / "runway.log"
         self._running: ExitStack | None = None
@@ -45,13 +47,13 @@ class Operator:
         self.close()
         text = self.original.read_text()
         for old, new in edits:
-            assert old in text
+            assert text.count(old) == 1
             text = text.replace(old, new)
         self.policy.write_text(text)
         if apply:
             apply_tenants(self.kubernetes, self.policy)
         self._running = ExitStack()
-        environment = {"KUBECONFIG": str(self._kubeconfig), "RUNWAY_POLICY": str(self.policy)}
+        environment = {**self._settings, "RUNWAY_POLICY": str(self.policy)}
         server = self._running.enter_context(Server(self._log, environment))
         server.start()
         return self._running.enter_context(Api(server.url))
@@ -65,17 +67,22 @@ class Operator:
 
 @pytest.fixture
 def operator(
-    server: Server, kubernetes: Kubectl, kubeconfig: Path, policy_file: Path, tmp_path: Path
+    server: Server,
+    kubernetes: Kubectl,
+    settings: Mapping[str, str],
+    policy_file: Path,
+    namespaces: Mapping[str, str],
+    tmp_path: Path,
 ) -> Iterator[Operator]:
     """For the time of a test no other process writes; after it the tenants are as they were, and without jobs."""
     server.stop()
-    using = Operator(kubernetes, kubeconfig, policy_file, tmp_path)
+    using = Operator(kubernetes, settings, tmp_path)
     try:
         yield using
     finally:
         using.close()
         for tenant in ("vision", "speech"):
-            kubernetes.run("delete", "jobs", "--all", f"--namespace=runway-{tenant}", "--timeout=60s", timeout=65)
+            kubernetes.run("delete", "jobs", "--all", f"--namespace={namespaces[tenant]}", "--timeout=60s", timeout=65)
         apply_tenants(kubernetes, policy_file)
         server.start()
 
@@ -114,12 +121,13 @@ def test_a_quota_that_was_raised_in_the_policy_alone_is_held_back_by_the_namespa
     runway.cancel(first)
 
 
-def test_a_tenant_comes(operator: Operator) -> None:
-    added = (SPEECH, f"{AUDIO}{SPEECH}")
+def test_a_tenant_comes(operator: Operator, suffix: str) -> None:
+    namespace = f"runway-audio{suffix}"
+    added = (SPEECH, f"{AUDIO.replace('NAMESPACE', namespace)}{SPEECH}")
     runway = operator.serve(added, apply=False)
     early = runway.submit("audio", shell("true"))
     assert (early.status_code, early.json()["code"]) == (503, "kubernetes_unavailable")
-    assert "namespace runway-audio does not exist" in early.json()["detail"]
+    assert f"namespace {namespace} does not exist" in early.json()["detail"]
     try:
         apply_tenants(operator.kubernetes, operator.policy)
         ended = over(runway, document(runway.submit("audio", shell("true")))["id"])
@@ -128,13 +136,13 @@ def test_a_tenant_comes(operator: Operator) -> None:
         # And its namespace is deleted by mistake, with a job in it.
         job_id = running(runway, "audio", gpus(1))
     finally:
-        operator.kubernetes.run("delete", "namespace", "runway-audio", "--timeout=60s", timeout=65)
+        operator.kubernetes.run("delete", "namespace", namespace, "--timeout=60s", timeout=65)
     wait_for(lambda: used(runway, "audio") == 0 or None, "its quota is free", 20)
     assert runway.get(f"/v1/jobs/{job_id}").status_code == 404
-    assert "namespace runway-audio does not exist" in runway.submit("audio", shell("true")).json()["detail"]
+    assert f"namespace {namespace} does not exist" in runway.submit("audio", shell("true")).json()["detail"]
 
 
-def test_a_tenant_goes_with_a_job_that_runs_and_comes_back(operator: Operator) -> None:
+def test_a_tenant_goes_with_a_job_that_runs_and_comes_back(operator: Operator, namespaces: Mapping[str, str]) -> None:
     runway = operator.serve()
     job_id = running(runway, "speech", gpus(1))
     line = next(line for line in operator.original.read_text().splitlines() if line.startswith(SPEECH))
@@ -143,7 +151,7 @@ def test_a_tenant_goes_with_a_job_that_runs_and_comes_back(operator: Operator) -
     assert runway.submit("speech", shell("true")).json()["code"] == "unknown_tenant"
     assert runway.get(f"/v1/jobs/{job_id}").status_code == 404
     assert runway.cancel(job_id).status_code == 404
-    [pod] = operator.kubernetes.pods("runway-speech", job_id)
+    [pod] = operator.kubernetes.pods(namespaces["speech"], job_id)
     assert pod["status"]["phase"] == "Running"
 
     runway = operator.serve()
@@ -158,7 +166,7 @@ def gpus(number: int) -> Document:
 
 def running(runway: Api, tenant: str, spec: Document) -> str:
     """A job that has been let in and has written its first line."""
-    job_id = str(document(runway.submit(tenant, spec))["id"])
+    job_id = str(allowed(runway, tenant, spec)["id"])
     wait_for(lambda: "started" in runway.log(job_id).text or None, f"job {job_id} has started", START_SECONDS)
     return job_id
 

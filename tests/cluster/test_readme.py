@@ -21,6 +21,7 @@ from demo.server import CHECKOUT, Server
 from demo.stage import Stage
 from demo.waiting import wait_for
 from tests.support.documented import Block, environment, play, played
+from tests.support.locks import one_at_a_time
 
 pytestmark = pytest.mark.cluster
 
@@ -33,7 +34,11 @@ def test_what_a_newcomer_types_works(server: Server, documented: tuple[Block, ..
     serve, rest = replace(block, commands=block.commands[:1]), replace(block, commands=block.commands[1:])
     # Nothing but what the machine has: where `runway` is, the block itself says.
     bare = environment() | {"PATH": os.environ["PATH"]}
-    with in_place_of(server), serving(serve.script, bare, tmp_path / "serve.log"):
+    with (
+        one_at_a_time("names-of-the-documents"),
+        in_place_of(server),
+        serving(serve.script, bare, tmp_path / "serve.log"),
+    ):
         said = played(rest, bare)
     assert "hello" in said.splitlines()
     assert "succeeded" in said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,14 +30,16 @@ def hush(kubeconfig: Path) -> Iterator[Hush]:
 
 
 @pytest.fixture
-def reader(server: Server, hush: Hush, kubeconfig: Path, policy_file: Path, tmp_path: Path) -> Iterator[Server]:
+def reader(
+    server: Server, hush: Hush, kubeconfig: Path, settings: Mapping[str, str], tmp_path: Path
+) -> Iterator[Server]:
     """A second Runway, which reaches the API server through the proxy."""
     assert server.pid is not None
     config = yaml.safe_load(kubeconfig.read_text())
     config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{hush.port}"
     through = tmp_path / "kubeconfig"
     through.write_text(yaml.safe_dump(config))
-    environment = {"KUBECONFIG": str(through), "RUNWAY_POLICY": str(policy_file), "RUNWAY_RESYNC_SECONDS": "10"}
+    environment = {**settings, "KUBECONFIG": str(through), "RUNWAY_RESYNC_SECONDS": "10"}
     with Server(tmp_path / "reader.log", environment) as running:
         running.launch()
         wait_for(lambda: role(running) == "reader" or None, "a second Runway reads", 30)

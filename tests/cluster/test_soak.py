@@ -1,4 +1,4 @@
-"""Mixed load with faults for a minute and a half; `make soak` takes an hour."""
+"""Mixed load with faults for three quarters of a minute; `make soak` takes an hour."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ import pytest
 from bench import soak
 from demo.server import Server
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
+
+
+MINUTES = 0.75
+"""Long enough for a frozen API server and two pods deleted by hand, and for 130 submissions: none of the answers below
+is missing by chance more often than once in a million runs."""
 
 
 def test_nothing_leaks_and_nothing_is_decided_wrongly(server: Server) -> None:
     server.stop()
     try:
         seed = random.randrange(2**32)
-        found, wrong = soak.run(minutes=1.5, seed=seed, growth=1.3)
+        found, wrong = soak.run(MINUTES, seed, growth=1.3, submit_seconds=1.0)
     finally:
         server.start()
     print(f"seed {seed}: {found.answers}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,26 @@ from tests.support.documented import Block, environment, played
 
 pytestmark = pytest.mark.cluster
 
-LEASE = ("lease", "runway-writer", "--namespace=default")
 OPERATOR = ("--as=ada", "--as-group=platform-operators")
 
 
 @pytest.fixture
-def annotate(kubernetes: Kubectl) -> Iterator[Callable[..., str]]:
-    """`kubectl annotate` of Runway's Lease; the stop is ended with the test."""
+def lease(server: Server) -> tuple[str, ...]:
+    """How kubectl is told which Lease is Runway's."""
+    name, namespace = server.lease
+    return "lease", name, f"--namespace={namespace}"
+
+
+@pytest.fixture
+def annotate(kubernetes: Kubectl, lease: tuple[str, ...], stage: Stage) -> Iterator[Callable[..., str]]:
+    """`kubectl annotate` of Runway's Lease. After the test submissions are open again, for the tests that follow."""
 
     def run(*changes: str) -> str:
-        return kubernetes.run("annotate", *LEASE, "--overwrite", *changes)
+        return kubernetes.run("annotate", *lease, "--overwrite", *changes)
 
     yield run
     run(f"{ANNOTATION}-", "tests.runway.internal/edit-")
+    wait_for(lambda: told(stage) is None or None, "the stop has ended", SEEN_SECONDS)
 
 
 def test_it_survives_the_end_of_the_writer_and_its_successor_sees_it(
@@ -42,9 +49,9 @@ def test_it_survives_the_end_of_the_writer_and_its_successor_sees_it(
     wait_for(lambda: told(stage) == "driver rollout" or None, "the stop is seen", SEEN_SECONDS)
     server.stop()
     try:
-        lease = the_lease(kubernetes)
-        assert lease["spec"]["holderIdentity"] == ""
-        assert lease["metadata"]["annotations"][ANNOTATION] == "driver rollout"
+        left = the_lease(kubernetes, server)
+        assert left["spec"]["holderIdentity"] == ""
+        assert left["metadata"]["annotations"][ANNOTATION] == "driver rollout"
     finally:
         server.start()
     assert told(stage) == "driver rollout"
@@ -52,28 +59,32 @@ def test_it_survives_the_end_of_the_writer_and_its_successor_sees_it(
 
 
 def test_a_process_that_stands_by_sees_it(
-    kubernetes: Kubectl, kubeconfig: Path, policy_file: Path, tmp_path: Path, annotate: Callable[..., str], stage: Stage
+    server: Server,
+    kubernetes: Kubectl,
+    settings: Mapping[str, str],
+    tmp_path: Path,
+    annotate: Callable[..., str],
+    stage: Stage,
 ) -> None:
     annotate(f"{ANNOTATION}=")
-    environment = {"KUBECONFIG": str(kubeconfig), "RUNWAY_POLICY": str(policy_file)}
-    with Server(tmp_path / "reader.log", environment) as reader:
+    with Server(tmp_path / "reader.log", settings) as reader:
         reader.launch()
         told_by_reader = wait_for(lambda: ready(reader), "a process that is ready", 20)
         assert (told_by_reader["role"], told_by_reader["stop_reason"]) == ("reader", "no reason was given")
         wait_for(lambda: told(stage) or None, "the writer sees the stop", SEEN_SECONDS)
         assert "runway_submissions_stopped 1.0" in stage.runway.get("/metrics").text
-    assert the_lease(kubernetes)["metadata"]["annotations"][ANNOTATION] == ""
+    assert the_lease(kubernetes, server)["metadata"]["annotations"][ANNOTATION] == ""
 
 
 def test_edits_between_look_and_renewal_lose_neither_themselves_nor_the_lease(
-    stage: Stage, kubernetes: Kubectl, annotate: Callable[..., str]
+    stage: Stage, server: Server, kubernetes: Kubectl, annotate: Callable[..., str]
 ) -> None:
-    before = the_lease(kubernetes)
+    before = the_lease(kubernetes, server)
     for number in range(100):
         annotate(f"tests.runway.internal/edit={number}")
-        assert the_lease(kubernetes)["metadata"]["annotations"]["tests.runway.internal/edit"] == str(number)
+        assert the_lease(kubernetes, server)["metadata"]["annotations"]["tests.runway.internal/edit"] == str(number)
         assert stage.runway.get("/readyz").json()["role"] == "writer"
-    after = the_lease(kubernetes)
+    after = the_lease(kubernetes, server)
     assert after["spec"]["renewTime"] > before["spec"]["renewTime"]
     assert after["spec"]["leaseTransitions"] == before["spec"]["leaseTransitions"]
     ended = stage.until_over(stage.submit("vision", shell("true"))["id"])
@@ -82,7 +93,13 @@ def test_edits_between_look_and_renewal_lose_neither_themselves_nor_the_lease(
 
 @pytest.mark.usefixtures("annotate")
 def test_the_commands_of_the_document_are_all_that_an_operator_needs(
-    stage: Stage, server: Server, kubernetes: Kubectl, kubeconfig: Path, documented: tuple[Block, ...]
+    stage: Stage,
+    server: Server,
+    lease: tuple[str, ...],
+    kubernetes: Kubectl,
+    namespaces: Mapping[str, str],
+    kubeconfig: Path,
+    documented: tuple[Block, ...],
 ) -> None:
     """As they stand, but for the namespace of the local Lease; who makes the stop has that Role and no more."""
     stay = shell("trap 'exit 0' TERM; echo started; sleep 600 & wait", timeout_seconds=120)
@@ -90,8 +107,9 @@ def test_the_commands_of_the_document_are_all_that_an_operator_needs(
     other = stage.submit("research", stay)["id"]
     for job_id in (*mine, other):
         stage.until_log(job_id, "started")
+    _, namespace = server.lease
     here = {
-        "-n runway ": "-n default ",
+        "-n runway ": f"-n {namespace} ",
         "annotate lease": " ".join(("annotate lease", *OPERATOR)),
         "http://127.0.0.1:8000": server.url,
         "=TENANT": "=vision",
@@ -111,15 +129,15 @@ def test_the_commands_of_the_document_are_all_that_an_operator_needs(
         assert '"submissions"' in end()
         wait_for(lambda: told(stage) is None or None, "the stop has ended", SEEN_SECONDS)
         for beyond in (
-            ("delete", *LEASE),
-            ("get", "leases", "--namespace=default"),
-            ("get", "jobs", "--namespace=runway-vision"),
+            ("delete", *lease),
+            ("get", "leases", f"--namespace={namespace}"),
+            ("get", "jobs", f"--namespace={namespaces['vision']}"),
             ("annotate", "lease", "kube-scheduler", "--namespace=kube-system", f"{ANNOTATION}=no"),
         ):
             with pytest.raises(KubectlFailed, match="orbidden"):
                 kubernetes.run(*beyond, *OPERATOR)
     finally:
-        kubernetes.run("delete", "role,rolebinding", "runway-stop", "--namespace=default", "--ignore-not-found")
+        kubernetes.run("delete", "role,rolebinding", "runway-stop", f"--namespace={namespace}", "--ignore-not-found")
 
 
 def told(stage: Stage) -> str | None:
@@ -137,7 +155,7 @@ def ready(server: Server) -> dict[str, Any] | None:
     return dict(answer.json()) if answer.status_code == 200 else None
 
 
-def the_lease(kubernetes: Kubectl) -> dict[str, Any]:
-    lease = kubernetes.get("lease", "runway-writer", "default")
+def the_lease(kubernetes: Kubectl, server: Server) -> dict[str, Any]:
+    lease = kubernetes.get("lease", *server.lease)
     assert lease is not None
     return lease

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,10 +66,9 @@ def test_ten_kills_in_a_storm_grant_no_gpu_too_many_and_lose_no_job(stage: Stage
 
 
 @pytest.fixture
-def second(server: Server, kubeconfig: Path, policy_file: Path, tmp_path: Path) -> Iterator[Server]:
+def second(server: Server, settings: Mapping[str, str], tmp_path: Path) -> Iterator[Server]:
     """Another Runway on the same cluster."""
-    environment = {"KUBECONFIG": str(kubeconfig), "RUNWAY_POLICY": str(policy_file)}
-    with Server(tmp_path / "second.log", environment) as running:
+    with Server(tmp_path / "second.log", settings) as running:
         running.launch()
         wait_for(lambda: reachable_role(running) == "reader" or None, "a second Runway reads", 30)
         yield running

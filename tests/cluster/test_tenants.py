@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -71,18 +72,18 @@ PODS: dict[str, tuple[Document, Document, str]] = {
 
 @pytest.mark.parametrize(("container", "spec", "reason"), PODS.values(), ids=PODS.keys())
 def test_a_pod_made_with_kubectl_is_refused(
-    container: Document, spec: Document, reason: str, kubernetes: Kubectl
+    container: Document, spec: Document, reason: str, kubernetes: Kubectl, namespaces: Mapping[str, str]
 ) -> None:
     with pytest.raises(KubectlFailed, match=reason):
-        kubernetes.run("create", "--filename=-", stdin=pod(container, spec))
+        kubernetes.run("create", "--filename=-", stdin=pod(namespaces["research"], container, spec))
 
 
-def test_a_harmless_pod_made_with_kubectl_is_taken(kubernetes: Kubectl) -> None:
+def test_a_harmless_pod_made_with_kubectl_is_taken(kubernetes: Kubectl, namespaces: Mapping[str, str]) -> None:
     """So that the refusals above are for the reason they give and no other."""
-    kubernetes.run("create", "--dry-run=server", "--filename=-", stdin=pod({}, {}))
+    kubernetes.run("create", "--dry-run=server", "--filename=-", stdin=pod(namespaces["research"], {}, {}))
 
 
-def pod(container: Document, spec: Document) -> str:
+def pod(namespace: str, container: Document, spec: Document) -> str:
     main = {
         "name": "main",
         "image": IMAGE,
@@ -93,7 +94,7 @@ def pod(container: Document, spec: Document) -> str:
     document: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "by-hand", "namespace": "runway-research"},
+        "metadata": {"name": "by-hand", "namespace": namespace},
         "spec": {"restartPolicy": "Never", "containers": [main], **spec},
     }
     return json.dumps(document)

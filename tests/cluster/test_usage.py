@@ -115,6 +115,7 @@ def test_a_job_that_never_started_has_no_figures_but_null(stage: Stage) -> None:
     assert (found["cpu_limit_cores"], found["memory_limit_bytes"]) == (8.0, 32 * MIB)
 
 
+@pytest.mark.alone
 def test_a_prometheus_that_hangs_or_was_killed_is_told_and_its_samples_survive(
     stage: Stage, cluster: LocalCluster, prometheus: Component
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,8 +17,11 @@ from runway.policy import Policy, load_policy
 from runway.settings import Settings
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.streamed import Streamed
+from tests.support.virtual_time import VirtualLoop
 
 POLICY = Path(__file__).parents[2] / "config" / "policy.local.yaml"
+LOCAL = load_policy(POLICY)
+"""Read once: it is frozen, and every test asks for it."""
 
 
 class Runway:
@@ -66,7 +68,7 @@ class Runway:
         """Wait until an async condition is true; the events of the fake need a few turns of the loop to arrive."""
         async with asyncio.timeout(10):
             while not (result := await condition()):  # noqa: ASYNC110 (what is waited for is seen over HTTP)
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.02)
         return result
 
 
@@ -82,11 +84,11 @@ async def serve(
     *,
     until: str | None = "writer",
     policy: Policy | None = None,
-    clock: Callable[[], float] = time.monotonic,
     **settings: Any,
 ) -> AsyncIterator[Runway]:
     """Runway on this API server, once it is ready in this role; at once with None."""
-    app = create_app(Settings(policy=POLICY, **settings), policy or load_policy(POLICY), kubernetes, clock)
+    clock = asyncio.get_running_loop().time
+    app = create_app(Settings(policy=POLICY, **settings), policy or LOCAL, kubernetes, clock=clock)
     async with app.router.lifespan_context(app):
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://runway") as client:
@@ -100,9 +102,15 @@ async def serve(
             yield runway
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """A loop whose clock jumps to the next timer, so that pauses take no real time (tests/support/virtual_time.py)."""
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
 @pytest.fixture
 def kubernetes() -> FakeKubernetes:
-    return FakeKubernetes({tenant.namespace for tenant in load_policy(POLICY).tenants.values()})
+    return FakeKubernetes({tenant.namespace for tenant in LOCAL.tenants.values()})
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import AsyncExitStack
 from typing import Any
@@ -113,6 +114,19 @@ async def test_the_log_of_a_pod_that_is_told_to_end_is_read_before_it_is_gone(ru
     record = await kept(runway, job_id)
     assert record["excerpt"] == {"pod": pod, "text": "checkpoint saved\nends in good order\n", "truncated": False}
     assert log.open == 0
+
+
+async def test_an_empty_log_of_a_terminating_pod_is_read_again_after_a_pause(runway: Runway) -> None:
+    job_id, pod = await running(runway, b"")
+    runway.kubernetes.tell_pod_to_end(pod)
+
+    async def reads() -> float:
+        return await metric(runway, "runway_kubernetes_requests_total{pods/log")
+
+    await asyncio.sleep(10)
+    assert 8 <= await reads() <= 25, "one in half a second to a second"
+    failed(runway, job_id, pod)
+    assert (await kept(runway, job_id))["state"] == "failed"
 
 
 async def test_a_follow_is_ended_with_the_process(kubernetes: FakeKubernetes) -> None:

@@ -80,6 +80,22 @@ async def test_a_job_that_ends_without_a_container_ends_the_wait_with_a_problem(
         assert "no container" in stream.json()["detail"] or "before a container" in stream.json()["detail"]
 
 
+@pytest.mark.parametrize("query", ["?follow=true", "?follow=true&attempt=1", ""])
+async def test_a_container_that_was_never_created_has_no_log_although_the_kubelet_calls_it_terminated(
+    runway: Runway, query: str
+) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    pod = runway.kubernetes.start_pod(job_id, running=False)
+    unknown = {"exitCode": 137, "reason": "ContainerStatusUnknown"}
+    status = {"name": "job", "containerID": "", "state": {"terminated": unknown}}
+    runway.kubernetes.set_status(pod, {"phase": "Failed", "containerStatuses": [status]})
+    runway.kubernetes.fail(job_id, "DeadlineExceeded")
+    runway.kubernetes.remove_pod(pod)
+    await runway.until_state(job_id, "failed")
+    answer = await runway.client.get(f"/v1/jobs/{job_id}/logs{query}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "logs_not_ready")
+
+
 async def test_a_job_deleted_while_its_log_is_waited_for_is_not_found(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     async with runway.stream(follow(job_id)) as stream:

@@ -10,8 +10,7 @@ import pytest
 
 from runway.cluster.connection import Answer
 from runway.errors import Ambiguous
-from runway.policy import load_policy
-from tests.http.conftest import POLICY, Runway, serve
+from tests.http.conftest import LOCAL, Runway, serve
 from tests.support.fake_cluster import FakeKubernetes
 
 THROTTLED = Answer(429, b"{}", retry_after=1)
@@ -42,7 +41,7 @@ class SlowCreates(FakeKubernetes):
 
 @pytest.fixture
 async def kubernetes() -> SlowCreates:
-    return SlowCreates({tenant.namespace for tenant in load_policy(POLICY).tenants.values()})
+    return SlowCreates({tenant.namespace for tenant in LOCAL.tenants.values()})
 
 
 async def _second_and_third(

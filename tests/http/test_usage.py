@@ -26,6 +26,12 @@ STARTED = datetime.fromisoformat(NOW).timestamp()
 MIB = 1 << 20
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """Real time: the fake Prometheus answers through a socket."""
+    return "asyncio"
+
+
 @pytest.fixture
 async def prometheus() -> AsyncIterator[FakePrometheus]:
     async with fake_prometheus() as fake:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from demo.kubectl import Kubectl
+from tests.support.locks import one_at_a_time
 
 MODULE: Final = "github.com/prometheus-operator/prometheus-operator"
 FOLDER: Final = Path(__file__).parent / "operator"
@@ -40,6 +41,11 @@ def definitions() -> list[Path]:
 @contextmanager
 def operator_kinds(kubernetes: Kubectl) -> Iterator[None]:
     """Have the API server know these kinds; they are taken away again unless it knew them before."""
+    with one_at_a_time("operator-kinds"):
+        yield from _known(kubernetes)
+
+
+def _known(kubernetes: Kubectl) -> Iterator[None]:
     names = [f"crd/{kind}.monitoring.coreos.com" for kind in KINDS]
     before = kubernetes.run("get", *names, "--ignore-not-found", "--output=name").split()
     try:

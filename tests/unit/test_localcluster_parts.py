@@ -11,14 +11,20 @@ from typing import Any
 
 import pytest
 
-from localcluster import LocalCluster, images, monitoring, packages, processes, readiness, waiting
+from localcluster import LocalCluster, addresses, images, monitoring, packages, processes, readiness, waiting
 from localcluster.errors import LocalClusterError
 from localcluster.processes import Process
 
 KUBELET_STARTED = datetime(2026, 11, 24, 8, 0, 0, tzinfo=UTC)
 
 
-def node(*, ready: str = "True", heartbeat_after: float = 5, gpus: str | None = "8", taint: str | None = None) -> Any:
+def node(
+    *,
+    ready: str = "True",
+    heartbeat_after: float = 5,
+    gpus: str | None = str(addresses.GPU_COUNT),
+    taint: str | None = None,
+) -> Any:
     heartbeat = KUBELET_STARTED + timedelta(seconds=heartbeat_after)
     condition = {"type": "Ready", "status": ready, "lastHeartbeatTime": heartbeat.strftime("%Y-%m-%dT%H:%M:%SZ")}
     return {
@@ -36,8 +42,8 @@ def node(*, ready: str = "True", heartbeat_after: float = 5, gpus: str | None = 
         (node(heartbeat_after=-60), "since it started"),
         (node(ready="Unknown"), "Ready is Unknown"),
         (node(taint="node.kubernetes.io/not-ready"), "tainted: node.kubernetes.io/not-ready"),
-        (node(gpus=None), "0 of 8 nvidia.com/gpu"),
-        (node(gpus="7"), "7 of 8 nvidia.com/gpu"),
+        (node(gpus=None), f"0 of {addresses.GPU_COUNT} nvidia.com/gpu"),
+        (node(gpus="7"), f"7 of {addresses.GPU_COUNT} nvidia.com/gpu"),
     ],
 )
 def test_a_node_is_ready_only_by_the_word_of_the_running_kubelet(observed: Any, reason: str | None) -> None:
@@ -103,10 +109,19 @@ def test_a_component_is_not_given_what_its_starter_has_open(tmp_path: Path) -> N
         os.set_inheritable(lock.fileno(), True)
         process = spawn(tmp_path, "sleep", "600")
     try:
-        waiting.until(lambda: None if is_sleep(process.pid) else "still starting", what="sleep", timeout=5)
-        assert sorted(int(link.name) for link in Path(f"/proc/{process.pid}/fd").iterdir()) == [0, 1, 2]
+        # While a program is being replaced by exec, the kernel shows its new name already and no descriptors.
+        waiting.until(
+            lambda: None if is_sleep(process.pid) and descriptors(process.pid) else "still starting",
+            what="sleep",
+            timeout=5,
+        )
+        assert descriptors(process.pid) == [0, 1, 2]
     finally:
         processes.kill([process])
+
+
+def descriptors(pid: int) -> list[int]:
+    return sorted(int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def is_sleep(pid: int) -> bool:

@@ -5,10 +5,13 @@ zero, in one patch. The Job controller then deletes its pod, which gives the pro
 SIGKILL, and fails the Job; the time to live removes it later, as it does every finished Job.
 https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup
 
-- The deadline counts from the Job's start time, which the Job controller sets when it first looks at the Job. A
-  deadline of zero has passed by then, so it creates no pod for a Job that was cancelled before: one of a second would
-  let the pod run for that second. A suspended Job has no start time and no deadline, so the same patch resumes it, and
-  it ends at once. https://github.com/kubernetes/kubernetes/blob/v1.35.0/pkg/controller/job/job_controller.go (syncJob)
+- The deadline counts from the Job's start time, which the Job controller sets when it first syncs the Job. A deadline
+  of zero has passed by then, so the controller creates no pod for a Job that it first sees cancelled. A deadline of one
+  second would let the pod run for that second.
+- The controller acts on its watch cache, which can lag behind the API server. It may sync a new Job before the cache
+  holds the cancel, and create the pod. It deletes that pod once the cache holds the cancel.
+- A suspended Job has no start time and no deadline, so the same patch resumes it, and it ends at once.
+  https://github.com/kubernetes/kubernetes/blob/v1.35.0/pkg/controller/job/job_controller.go (syncJob)
 - The patch names the version of the Job that was looked at. So the mark is never put on a Job which Kubernetes has
   given its verdict on: what failed or succeeded by itself is not called cancelled, and of two cancels at once one does
   it all.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +31,10 @@ LONGEST_SECONDS: Final = 900.0
 MARGIN_SECONDS: Final = 10.0
 """How much longer than its grace period a pod may take to end."""
 
+PAUSE_SECONDS: Final = 1.0
+"""At most, with jitter, before a log that held nothing or could not be read is followed again. A cause such as an API
+server that refuses connections answers at once, and without a pause each answer would bring the next request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -42,8 +47,16 @@ class Ending:
 class Endings:
     """Follows logs, each in a task of its own that ends by itself; whoever owns this must `close` it."""
 
-    def __init__(self, kubernetes: Kubernetes) -> None:
+    def __init__(
+        self,
+        kubernetes: Kubernetes,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self._kubernetes = kubernetes
+        self._sleep = sleep
+        self._jitter = jitter
         self._following: dict[str, asyncio.Task[None]] = {}
         self._ends: dict[str, Ending] = {}
         """Both by the pod's uid."""
@@ -80,6 +93,18 @@ class Endings:
         self._following.clear()
 
     async def _follow(self, pod: Pod, secrets: tuple[str, ...], done: Callable[[], None]) -> None:
+        uid = pod.metadata.uid
+        try:
+            await self._read(pod, secrets)
+            if uid not in self._ends:
+                await self._sleep(PAUSE_SECONDS * (0.5 + 0.5 * self._jitter()))
+        finally:
+            self._followed[pod.metadata.namespace] -= 1
+            self._following.pop(uid, None)
+        done()
+
+    async def _read(self, pod: Pod, secrets: tuple[str, ...]) -> None:
+        """Follow the log to its end, and keep what it held."""
         namespace, name, uid = pod.metadata.namespace, pod.metadata.name, pod.metadata.uid
         grace = pod.metadata.deletion_grace_period_seconds or pod.spec.termination_grace_period_seconds or 0
         try:
@@ -95,7 +120,3 @@ class Endings:
             log.info("log of an ending pod not followed", pod=name, reason=str(error))
         except Exception:
             log.exception("log of an ending pod not followed", pod=name)
-        finally:
-            self._followed[namespace] -= 1
-            self._following.pop(uid, None)
-        done()

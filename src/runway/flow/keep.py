@@ -138,7 +138,7 @@ class Keeper:
         self._due: dict[Key, _Due] = {}
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         """Each job at most once, so it is bounded by the jobs there are."""
-        self._endings = Endings(kubernetes)
+        self._endings = Endings(kubernetes, sleep=sleep, jitter=jitter)
         observer.listeners.append(self._notice)
         metrics.count_from_zero(
             observer.ledger.accounts,

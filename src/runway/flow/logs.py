@@ -118,7 +118,7 @@ async def _started(observer: Observer, key: Key, query: LogQuery) -> tuple[int, 
             except _NotYet:
                 pass
             else:
-                if pod.container.running or pod.container.terminated:
+                if (pod.container.running or pod.container.terminated) and not pod.never_had_a_container:
                     return attempt, pod
                 if query.attempt is not None and (pod.ended or pod.metadata.name in observer.gone(key)):
                     raise LogsNotReady(f"attempt {attempt} ended before a container started, so there never was a log")
@@ -165,7 +165,8 @@ def _gone(observer: Observer, key: Key, name: str, pod: Pod | None) -> LogsGone 
     view = observer.view(key)
     attempt = next((attempt for attempt in view.attempts if attempt.pod == name), None) if view else None
     ended = pod.container.terminated if pod else None
-    if attempt is not None and attempt.started_at is None and attempt.exit_code is None:
+    never_started = pod is not None and pod.never_had_a_container
+    if never_started or (attempt is not None and attempt.started_at is None and attempt.exit_code is None):
         return LogsNotReady(f"pod {name} ended before a container started, so there never was a log")
     kept = view.excerpt.text if view and view.excerpt and view.excerpt.pod == name else None
     return LogsGone(

@@ -1,8 +1,7 @@
 """Kubernetes stopped: submissions are answered in time, nothing is admitted twice or lost, and it recovers by itself.
 
-Last by name, since the API server is frozen, then killed and started again with etcd's history compacted meanwhile. One
-run of events, in `outages`, is what every test looks at. What Runway cannot know at once (whether a create that was
-never answered was done) is waited for in the last ones.
+The API server is frozen, then killed and started again with etcd's history compacted meanwhile. One run of events, in
+`outages`, is what every test looks at.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from demo.waiting import wait_for
 from localcluster import LocalCluster, addresses, pki
 from localcluster.component import Component
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
 STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
 ON_ONE_GPU = shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 1}, timeout_seconds=500)

@@ -1,0 +1,119 @@
+"""Objects that somebody has broken in the real API server: Runway goes on, names them, and the runbook removes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from demo.api import Document, shell
+from demo.kubectl import Kubectl, KubectlFailed
+from demo.server import Server
+from demo.stage import Stage
+from demo.waiting import wait_for
+
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
+
+YEAR_10000 = "9999-12-31T23:59:59-23:59"
+"""The API server stores it as a time of the year 10000, which few clients can read."""
+STAY = "trap 'exit 0' TERM; sleep 600 & wait"
+BROKEN = {"type": "Custom", "status": "True", "lastTransitionTime": YEAR_10000, "lastProbeTime": YEAR_10000}
+
+
+def gpu_job() -> Document:
+    return shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 1}, timeout_seconds=300)
+
+
+@pytest.fixture
+def broken(stage: Stage) -> Iterator[Document]:
+    """A running job whose Job and pod have a date of the year 10000 in their status, and an event with one."""
+    view = stage.submit("vision", gpu_job())
+    stage.until(view["id"], lambda seen: seen["state"] == "running", "running")
+    namespace, name = view["kubernetes"]["namespace"], view["id"]
+    pod = stage.pod(view)["metadata"]["name"]
+    places = {
+        "jobs": f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}",
+        "pods": f"/api/v1/namespaces/{namespace}/pods/{pod}",
+    }
+    for path in places.values():
+        write_condition(stage.kubernetes, path, [BROKEN])
+    event = {
+        "metadata": {"name": "year-10000", "namespace": namespace},
+        "involvedObject": {"kind": "Pod", "namespace": namespace, "name": pod},
+        "type": "Warning",
+        "reason": "Failed",
+        "message": "a date that cannot be",
+        "lastTimestamp": YEAR_10000,
+    }
+    events = f"/api/v1/namespaces/{namespace}/events"
+    stage.kubernetes.run("create", "--raw", events, "-f", "-", stdin=json.dumps(event))
+    yield {**view, "places": places, "event": f"{events}/year-10000"}
+    remove(stage.kubernetes, places, f"{events}/year-10000", namespace, name)
+
+
+def write_condition(kubernetes: Kubectl, path: str, conditions: list[Document]) -> None:
+    """Add these conditions to an object's status; take them away where there are none."""
+    for _ in range(5):  # Its controller writes the status too.
+        item = json.loads(kubernetes.run("get", "--raw", path))
+        known = [one for one in item["status"].get("conditions", []) if one["type"] != "Custom"]
+        item["status"]["conditions"] = [*known, *conditions]
+        try:
+            kubernetes.run("replace", "--raw", f"{path}/status", "-f", "-", stdin=json.dumps(item))
+        except KubectlFailed:
+            continue
+        return
+    raise AssertionError(f"the status of {path} could not be written")
+
+
+def remove(kubernetes: Kubectl, places: dict[str, str], event: str, namespace: str, name: str) -> None:
+    """By the commands of the runbook RunwayUndecodableObjects."""
+    for path in places.values():
+        try:
+            write_condition(kubernetes, path, [])
+        except AssertionError:
+            continue  # It is gone with its Job.
+    kubernetes.run("delete", "--raw", event)
+    kubernetes.run("delete", "job", name, f"--namespace={namespace}", "--ignore-not-found")
+
+
+def named(server: Server, kind: str) -> list[str]:
+    """The names of the undecodable objects of a kind, as `/readyz` has them."""
+    answer = httpx2.get(f"{server.url}/readyz", timeout=5, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    return [item["name"] for item in answer.json()["undecodable"] if item["kind"] == kind]
+
+
+def test_dates_of_the_year_10000_stop_no_other_job_and_are_named(
+    stage: Stage, server: Server, broken: Document
+) -> None:
+    for kind in ("jobs", "pods", "events"):
+        wait_for(lambda kind=kind: named(server, kind) or None, f"{kind} named in /readyz", 10)  # type: ignore[misc]
+    assert named(server, "jobs") == [broken["id"]]
+    assert stage.runway.quota("vision")["used"]["gpu"] == 1
+    assert stage.runway.job(broken["id"])["state"] == "running"
+    done = stage.until_over(stage.submit("speech", shell("echo fine"))["id"])
+    assert done["state"] == "succeeded"
+    answer = stage.try_to_submit("vision", gpu_job())
+    assert answer.status_code == 201
+
+
+def test_a_restart_beside_broken_objects_becomes_ready_and_keeps_their_quota(
+    stage: Stage, server: Server, broken: Document
+) -> None:
+    server.kill()
+    server.start()
+    assert named(server, "jobs") == [broken["id"]]
+    assert stage.runway.quota("vision")["used"]["gpu"] == 1
+    assert stage.until_over(stage.submit("speech", shell("echo fine"))["id"])["state"] == "succeeded"
+
+
+def test_the_runbook_removes_them(stage: Stage, server: Server, broken: Document) -> None:
+    wait_for(lambda: named(server, "jobs") or None, "named in /readyz", 10)
+    namespace, name = broken["kubernetes"]["namespace"], broken["id"]
+    remove(stage.kubernetes, broken["places"], broken["event"], namespace, name)
+    wait_for(
+        lambda: not any(named(server, kind) for kind in ("jobs", "pods", "events")) or None, "nothing is named", 30
+    )
+    wait_for(lambda: stage.runway.quota("vision")["used"]["gpu"] == 0 or None, "quota released", 30)

@@ -1,0 +1,29 @@
+"""Submissions of a tenant whose rate earlier tests may have used up: Runway counts them even after a restart."""
+
+from __future__ import annotations
+
+import httpx2
+
+from demo.api import Api, Document, document
+from demo.stage import Stage
+from demo.waiting import wait_for
+
+RATE_SECONDS = 30.0
+"""The local policy lets its slowest tenant submit one job in 10 s."""
+
+
+def allowed(runway: Api, tenant: str, spec: Document) -> Document:
+    """Submit a job as soon as the tenant's rate permits it, and return its view."""
+
+    def submitted() -> httpx2.Response | None:
+        answer = runway.submit(tenant, spec)
+        return None if answer.status_code == 429 else answer
+
+    return document(wait_for(submitted, f"the rate of tenant {tenant} permits a submission", RATE_SECONDS))
+
+
+def once_allowed(stage: Stage, tenant: str, spec: Document) -> Document:
+    """As `allowed`; the job is ended with the stage."""
+    view = allowed(stage.runway, tenant, spec)
+    stage.adopt(view["id"])
+    return view
