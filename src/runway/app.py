@@ -16,11 +16,13 @@ from fastapi import FastAPI
 
 from runway import __version__
 from runway.admission.limits import Limits
+from runway.cluster.access import Access, load_access
 from runway.cluster.client import Kubernetes
 from runway.cluster.connection import Connection, Transport
 from runway.cluster.lease import Election, Seat
 from runway.cluster.store import Key
 from runway.console import routes as console
+from runway.descriptors import raise_limit
 from runway.errors import ConfigurationError
 from runway.flow.keep import Keeper
 from runway.flow.lead import Writer
@@ -28,6 +30,7 @@ from runway.flow.observe import Observer, amounts_by_resource
 from runway.flow.submit import Submitter
 from runway.flow.usage import gather
 from runway.http import events, jobs, logs, platform, problems, usage
+from runway.http.bounds import Bounds
 from runway.http.contract.document import describe
 from runway.http.drain import draining
 from runway.http.headers import SecurityHeaders
@@ -44,14 +47,16 @@ from runway.telemetry.metrics import Metrics, Sample
 
 
 def create() -> FastAPI:
-    """The app as the environment describes it. A faulty policy or setting ends the process with a message."""
+    """The app as the environment describes it. A faulty setting, policy or kubeconfig ends the process by a message."""
     try:
         settings = load_settings()
+        raise_limit(settings, Bounds().max_connections)
         policy = load_policy(settings.policy)
+        access = load_access(settings.kubeconfig)
     except ConfigurationError as error:
         sys.exit(f"runway: cannot start\n{error}")
     configure(settings.log_level)
-    app = create_app(settings, policy)
+    app = create_app(settings, policy, access)
     # The modules stay for good: no full collection need look at them again, which takes 60 ms each time. A list of many
     # jobs makes many objects that stay too, so young ones are looked at more seldom (docs/performance.md).
     gc.freeze()
@@ -62,11 +67,11 @@ def create() -> FastAPI:
 def create_app(
     settings: Settings,
     policy: Policy,
-    transport: Transport | None = None,
+    cluster: Transport | Access | None = None,
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
-    """The app on this transport; without one it connects to the cluster that the settings name.
+    """The app on this transport, or on a connection of its own. Without either it only describes its API.
 
     `clock` returns monotonic seconds, for whatever waits: the Lease, the watches, the records, the limits.
     """
@@ -74,9 +79,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        connection = None if transport else await Connection.open(settings.kubeconfig, settings.max_in_flight)
+        connection = Connection(cluster, settings.max_in_flight) if isinstance(cluster, Access) else None
         kubernetes = Kubernetes(
-            transport or connection,  # type: ignore[arg-type]
+            connection or cluster,  # type: ignore[arg-type]  # It is served on one of them.
             settings.kubernetes_seconds,
             lambda *call: metrics.kubernetes_requests.labels(*call).inc(),
         )

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
@@ -24,6 +24,8 @@ REMEMBERED_LINES: Final = 64
 """Times of so many lines are kept: by as many places lines may be out of their order in time."""
 LONGEST_STAMP: Final = 36
 FOREIGN_BYTES: Final = 200
+LAST_SECOND: Final = 253_402_300_799
+"""9999-12-31T23:59:59Z in seconds since 1970: the last time that has four digits of a year."""
 
 _STAMP: Final = re.compile(
     rb"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?(Z|[+-][0-9]{2}:[0-9]{2}) "
@@ -96,11 +98,13 @@ class LogCursor:
     def since(self) -> datetime | None:
         """From when on the log has to be read again after a break; None for all of it. Whole seconds.
 
-        A second before the oldest line that is remembered, so that what is out of order is not missed.
+        A second before the oldest line that is remembered, so that what is out of order is not missed. A time zone can
+        move the time of a line to a year that no calendar has.
         """
         if not self._recent:
             return None
-        return datetime.fromtimestamp(min(self._recent) // 1_000_000_000, UTC) - timedelta(seconds=1)
+        second = min(self._recent) // 1_000_000_000 - 1
+        return datetime.fromtimestamp(min(max(second, 0), LAST_SECOND), UTC)
 
     @property
     def foreign(self) -> str:

@@ -7,7 +7,8 @@ Quantities must be quoted strings: YAML reads `0123` as octal and `1e3` as a flo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, TypeVar
@@ -17,9 +18,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from runway.errors import PolicyError
 from runway.quantity import parse_bytes, parse_cpu
-from runway.strictyaml import StrictLoader
+from runway.strictyaml import StrictLoader, Unreadable, parse, read_file, shown
 
-MAX_FILE_BYTES = 1 << 20
+MAX_FAULTS: Final = 20
+"""Faults of a policy that are shown, one a line: they fit on one screen."""
+MAX_NODE_TERMS: Final = 50
+"""Node selector labels, and tolerations, of a pool: each is copied into every Job that runs in it."""
 
 _T = TypeVar("_T")
 
@@ -176,7 +180,7 @@ class Toleration(_Frozen):
 
     key: str | None = Field(default=None, pattern=_LABEL_KEY)
     operator: Literal["Equal", "Exists"] = "Equal"
-    value: str | None = None
+    value: str | None = Field(default=None, pattern=rf"{_LABEL_VALUE}|^$")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
 
 
@@ -190,9 +194,9 @@ class Pool(_Frozen):
     gpu: int = Field(default=0, ge=0, le=64)
     gpu_type: str | None = Field(default=None, pattern=_LABEL_VALUE)
     node_selector: dict[Annotated[str, Field(pattern=_LABEL_KEY)], Annotated[str, Field(pattern=_LABEL_VALUE)]] = Field(
-        default_factory=dict
+        default_factory=dict, max_length=MAX_NODE_TERMS
     )
-    tolerations: tuple[Toleration, ...] = Field(default=(), strict=False)
+    tolerations: tuple[Toleration, ...] = Field(default=(), max_length=MAX_NODE_TERMS, strict=False)
 
     @model_validator(mode="after")
     def _gpu_has_type(self) -> Self:
@@ -284,34 +288,31 @@ class Policy(_Frozen):
 def load_policy(path: str | Path) -> Policy:
     """Read and validate the policy at `path`. Raises PolicyError, which names every faulty field."""
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise PolicyError([(str(path), f"cannot be read: {error.strerror}")]) from error
-    if len(content) > MAX_FILE_BYTES:
-        raise PolicyError([(str(path), f"is larger than {MAX_FILE_BYTES} bytes")])
+        content = read_file(Path(path))
+    except Unreadable as error:
+        raise PolicyError([(shown(str(path)), str(error))]) from error
     return parse_policy(content)
 
 
 def parse_policy(content: bytes | str) -> Policy:
-    """Validate a policy's YAML text. Raises PolicyError, which names every faulty field."""
+    """Validate a policy's YAML text. Raises PolicyError, which names the first `MAX_FAULTS` faulty fields."""
     try:
-        document = yaml.load(content, Loader=_PolicyLoader)  # noqa: S506 (a stricter SafeLoader)
-    except yaml.YAMLError as error:
-        raise PolicyError([("file", " ".join(str(error).split()))]) from error
-    except (RecursionError, ValueError) as error:
-        raise PolicyError([("file", f"is not readable YAML: {error}")]) from error
+        document = parse(content, _PolicyLoader)
+    except Unreadable as error:
+        raise PolicyError([("file", str(error))]) from error
     if not isinstance(document, Mapping):
         raise PolicyError([("file", "must be a mapping with version, limits, images, pools and tenants")])
     try:
         return Policy.model_validate(document)
     except ValidationError as error:
-        raise PolicyError(
-            [
-                (".".join(str(part) for part in fault["loc"]) or "file", fault["msg"].removeprefix("Value error, "))
-                for fault in error.errors(include_url=False)
-            ]
-        ) from error
+        faults = error.errors(include_url=False, include_input=False)
+        listed = [
+            (shown(".".join(map(str, fault["loc"]))) or "file", shown(fault["msg"].removeprefix("Value error, ")))
+            for fault in faults[:MAX_FAULTS]
+        ]
+        if len(faults) > MAX_FAULTS:
+            listed.append(("file", f"{len(faults) - MAX_FAULTS} more faults are not shown"))
+        raise PolicyError(listed) from error
 
 
 def _check_range(item: _T, low: int, high: int, *, floor: int) -> _T:
@@ -320,17 +321,17 @@ def _check_range(item: _T, low: int, high: int, *, floor: int) -> _T:
     return item
 
 
-def _refuse_twice(what: str, values: list[str]) -> None:
-    twice = sorted({value for value in values if values.count(value) > 1})
+def _refuse_twice(what: str, values: Sequence[str]) -> None:
+    twice = sorted(value for value, count in Counter(values).items() if count > 1)
     if twice:
-        raise ValueError(f"{what} {', '.join(twice)} stands twice")
+        raise ValueError(f"{what} {', '.join(twice)} is given twice")
 
 
 class _PolicyLoader(StrictLoader):
     """Takes no number that YAML reads as another: `0100` is 64 to it, `1:30` is 90."""
 
     def construct_plain_int(self, node: yaml.ScalarNode) -> object:
-        """A plain decimal number, or something that no field takes: so the fault is told with the field's name."""
+        """A plain decimal number, or a value that no field takes: the fault then names the field."""
         return int(node.value) if _PLAIN_INTEGER.fullmatch(node.value) else _NotPlain()
 
 

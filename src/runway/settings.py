@@ -49,10 +49,9 @@ class Settings(BaseSettings):
     """The Prometheus that scrapes the kubelets' cAdvisor; without one the usage of jobs is unknown."""
 
     @property
-    def kubeconfig(self) -> Path | None:
-        """The kubeconfig named in `KUBECONFIG`; None in a cluster, where the service account is used."""
-        named = os.environ.get("KUBECONFIG")
-        return Path(named) if named else None
+    def kubeconfig(self) -> str | None:
+        """The kubeconfig, or several joined by `:`, in `KUBECONFIG`; None in a cluster, with a service account."""
+        return os.environ.get("KUBECONFIG") or None
 
 
 def load_settings() -> Settings:

@@ -116,7 +116,7 @@ def test_what_is_no_duration_is_refused(duration: str) -> None:
     ("content", "why"),
     [
         ("image: [", "is not a job spec"),
-        ("image: x\nimage: y", "'image' stands twice"),
+        ("image: x\nimage: y", "'image' is given twice"),
         ('{"image": "x", "image": "y"}', "stands twice"),
         ('{"image": NaN}', "NaN"),
         ("retries: .nan", "is not a job spec"),

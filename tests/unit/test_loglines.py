@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -160,3 +161,18 @@ def test_what_the_kubelet_says_itself_is_not_taken_for_log(said: bytes) -> None:
         assert cursor.foreign == said.decode()
     cursor.rewind()
     assert text_of(read(cursor, kubelet(lines("a", "b"), cursor.since)), timestamps=False) == b"b\n"
+
+
+@pytest.mark.parametrize(
+    ("time", "since"),
+    [
+        (b"0001-01-01T00:00:00+23:59", "1970-01-01T00:00:00"),
+        (b"1969-12-31T23:59:59Z", "1970-01-01T00:00:00"),
+        (b"9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59"),
+    ],
+)
+def test_after_a_line_of_an_odd_year_the_log_can_be_read_again(time: bytes, since: str) -> None:
+    cursor = LogCursor()
+    cursor.feed(time + b" a line\n")
+
+    assert cursor.since == datetime.fromisoformat(since).replace(tzinfo=UTC)

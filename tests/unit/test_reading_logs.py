@@ -57,7 +57,9 @@ class World:
 
     async def read(self, query: LogQuery, got: bytearray) -> None:
         """Read the log into `got`, to its end. Raises what the reading raises."""
-        log = await open_log(self.kubernetes, self.observer, KEY, query, clock=self.loop.time, jitter=lambda: 0.0)
+        log = await open_log(
+            self.kubernetes, self.observer, KEY, query, asyncio.Lock(), clock=self.loop.time, jitter=lambda: 0.0
+        )
         async with aclosing(log.chunks) as chunks:
             async for chunk in chunks:
                 got += chunk

@@ -95,7 +95,8 @@ class Client:
     ) -> None:
         try:
             base = httpx2.URL(url)
-        except httpx2.InvalidURL as error:
+            base.host.encode("idna")  # As the resolver will: a part of a name has at most 63 characters.
+        except (httpx2.InvalidURL, UnicodeError) as error:
             raise ValueError(f"{url!r} is not a URL: {error}") from error
         if base.scheme not in ("http", "https") or not base.host:
             raise ValueError(f"{url!r} is not a URL such as http://127.0.0.1:8000")

@@ -12,9 +12,10 @@ import typer
 import yaml
 
 from runway.jobs.spec import decode
-from runway.strictyaml import StrictLoader
+from runway.strictyaml import StrictLoader, parse
 
 MAX_FILE_BYTES = 1 << 20
+"""Runway takes a body of at most this many bytes (`RUNWAY_MAX_BODY_BYTES`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,10 @@ def build_spec(flags: SpecFlags) -> dict[str, object]:
     spec |= {name: value for name, value in fields.items() if value is not None}
     _overlay(spec, "resources", {name: value for name, value in resources.items() if value is not None})
     _overlay(spec, "env", parse_env(flags.env or []))
+    try:
+        _check_json(spec)
+    except ValueError as error:
+        raise typer.BadParameter(f"the job cannot be sent: {error}") from error
     return spec
 
 
@@ -96,7 +101,7 @@ def _read_file(name: str) -> dict[str, object]:
         raise typer.BadParameter(f"{name} is larger than {MAX_FILE_BYTES} bytes", param_hint="--file")
     try:
         document = _parse(content)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise typer.BadParameter(f"{name} is not a job spec: {reason}", param_hint="--file") from error
     if not isinstance(document, dict):
@@ -105,15 +110,21 @@ def _read_file(name: str) -> dict[str, object]:
 
 
 def _parse(content: bytes) -> object:
-    """The document in a spec file: JSON where it starts with a brace, YAML otherwise. Raises ValueError, YAMLError."""
-    if content.lstrip().startswith(b"{"):
-        return decode(content)
-    document = yaml.load(content.decode("utf-8"), Loader=_SpecLoader)  # noqa: S506 (a stricter SafeLoader)
+    """The document in a spec file: JSON where it starts with a brace, YAML otherwise. Raises ValueError."""
+    is_json = content.lstrip().startswith(b"{")
+    document = decode(content) if is_json else parse(content.decode("utf-8"), _SpecLoader)
+    _check_json(document)
+    return document
+
+
+def _check_json(document: object) -> None:
+    """Raise ValueError where `document` has no form as JSON in UTF-8: a lone surrogate, an infinite number."""
     try:
-        json.dumps(document, allow_nan=False)
+        json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
     except TypeError as error:
         raise ValueError(f"{error}; quote what is meant as text") from error
-    return document
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the text {error.object[error.start : error.end]!r} is not UTF-8") from error
 
 
 class _SpecLoader(StrictLoader):

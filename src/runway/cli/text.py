@@ -19,9 +19,12 @@ _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 def safe(value: object) -> str:
     """`value` as one line that cannot steer a terminal: what could is shown as an escape such as `\\x1b`."""
+    text = str(value)
+    if text.isprintable():
+        return text
     return "".join(
         letter.encode("unicode_escape").decode("ascii") if unicodedata.category(letter) in _UNSAFE else letter
-        for letter in str(value)
+        for letter in text
     )
 
 

@@ -1,8 +1,8 @@
 """The seam to Kubernetes: two methods, one for a call and one for a stream.
 
-Tests put a fake behind them; here they speak HTTP. Configuration and credentials (kubeconfig, in-cluster, token
-refresh) are the official client's; requests are plain JSON on a session of our own, since the official client's models
-cost more than everything else in a submission (docs/architecture.md).
+Tests put a fake behind them; here they speak HTTP. Configuration and credentials are the official client's (`access`);
+requests are plain JSON on a session of our own, since the official client's models cost more than everything else in a
+submission (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import aiohttp
-from kubernetes.aio.client import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.config import ConfigException
 
-from runway.errors import Ambiguous, AnswerTooLarge, ConfigurationError, NotDone, TooBusy
+from runway.cluster.access import Access
+from runway.errors import Ambiguous, AnswerTooLarge, NotDone, TooBusy
 
 CONNECT_SECONDS = 2.0
 MAX_ANSWER = 16 << 20
 """Bytes of one answer: a page of 500 Jobs of usual size has 3 MiB, and the largest possible object 10 MiB."""
 WAITING_PER_PLACE = 4
 """Calls that may wait for each one in progress: more would only time out, so they are refused at once."""
+READ_BYTES = 1 << 16
+"""Bytes of a stream that wait to be read; the API server sends no more until half of them are. Up to twice as many for
+a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,35 +63,18 @@ class StreamRefused(Exception):
 
 
 class Connection:
-    """The connection to one API server. Use as an async context manager; `open` reads the configuration."""
+    """The connection to one API server. Make it where an event loop runs, and `close` it."""
 
-    def __init__(self, configuration: Configuration, max_in_flight: int) -> None:
-        self._configuration = configuration
-        tls = RESTClientObject(configuration).ssl_context
+    def __init__(self, access: Access, max_in_flight: int) -> None:
+        self._configuration = access.configuration
+        proxy, tls = access.configuration.proxy, access.tls
         # Streams (watches, logs) stay open for long, so they have a pool of their own and cannot starve calls.
-        self._calls = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=max_in_flight, ssl=tls))
-        self._streams = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=tls), read_bufsize=2**18)
+        calls = aiohttp.TCPConnector(limit=max_in_flight, ssl=tls)
+        self._calls = aiohttp.ClientSession(connector=calls, proxy=proxy)
+        streams = aiohttp.TCPConnector(limit=0, ssl=tls)
+        self._streams = aiohttp.ClientSession(connector=streams, proxy=proxy, read_bufsize=READ_BYTES)
         self._places = asyncio.Semaphore(max_in_flight)
         self._waiting, self._max_waiting = 0, max_in_flight * WAITING_PER_PLACE
-
-    @classmethod
-    async def open(cls, kubeconfig: Path | None, max_in_flight: int) -> Connection:
-        """Connect with `kubeconfig`, or with the pod's service account where it is None.
-
-        Raises ConfigurationError where neither can be used.
-        """
-        configuration = Configuration()
-        try:
-            if kubeconfig is None:
-                load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-            else:
-                await load_kube_config(  # type: ignore[no-untyped-call]
-                    config_file=str(kubeconfig), client_configuration=configuration
-                )
-        except (ConfigException, OSError, ValueError) as error:
-            where = "in-cluster configuration" if kubeconfig is None else f"KUBECONFIG {kubeconfig}"
-            raise ConfigurationError(f"{where}: {error}") from error
-        return cls(configuration, max_in_flight)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -128,7 +112,13 @@ class Connection:
         limit = aiohttp.ClientTimeout(total=seconds, sock_connect=min(CONNECT_SECONDS, seconds))
         try:
             async with self._calls.request(
-                method, self._configuration.host + path, params=query, data=body, headers=headers, timeout=limit
+                method,
+                self._configuration.host + path,
+                params=query,
+                data=body,
+                headers=headers,
+                timeout=limit,
+                server_hostname=self._configuration.tls_server_name,
             ) as response:
                 return _answer(response, await _body(response))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -143,7 +133,11 @@ class Connection:
         limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=idle)
         try:
             async with self._streams.get(
-                self._configuration.host + path, params=query, headers=headers, timeout=limit
+                self._configuration.host + path,
+                params=query,
+                headers=headers,
+                timeout=limit,
+                server_hostname=self._configuration.tls_server_name,
             ) as response:
                 if response.status != 200:
                     raise StreamRefused(_answer(response, await _body(response)))
@@ -159,7 +153,10 @@ class Connection:
 
     async def _authorization(self) -> dict[str, str]:
         """The bearer token where one is configured, refreshed by the official client; certificates are in the TLS."""
-        token = (await self._configuration.auth_settings()).get("BearerToken")
+        try:
+            token = (await self._configuration.auth_settings()).get("BearerToken")
+        except (OSError, ConfigException) as error:  # The service account's token is read again each minute.
+            raise NotDone(f"the token for the Kubernetes API cannot be read: {_reason(error)}") from error
         return {"Authorization": str(token["value"])} if token else {}
 
 

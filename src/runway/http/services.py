@@ -39,6 +39,8 @@ class Services:
     """Set when the process is told to end: open streams end then."""
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to end, while it still answers."""
+    log_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a slice of a log is worked on, so that logs do not hold up other requests."""
 
 
 def services(request: Request) -> Services:

@@ -1,0 +1,262 @@
+"""Kubeconfigs of odd forms: Runway starts, or stops by one line that names the file and the fault.
+
+Tried by hand against a whole process: 98 forms. Here the configuration is loaded as the process does before it serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import errno
+import json
+import os
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+
+from runway.cluster.access import load_access
+from runway.cluster.connection import Connection
+from runway.errors import ConfigurationError, NotDone
+from tests.hostile.serving import free_port, kubeconfig
+from tests.hostile.test_policies import BOMB
+
+SERVER = "http://127.0.0.1:9"
+TLS_SERVER = "https://127.0.0.1:9"
+CREDENTIAL = '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "%s"}}'
+
+
+def _config(server: Any = SERVER, *, cluster: Any = None, user: Any = None, **top: Any) -> str:
+    document = kubeconfig(server)
+    document["clusters"][0]["cluster"] |= cluster or {}
+    document["users"][0]["user"] = user if user is not None else {}
+    document |= top
+    return yaml.safe_dump({key: value for key, value in document.items() if value is not None})
+
+
+def _data(text: bytes) -> str:
+    return base64.b64encode(text).decode()
+
+
+def _tls(**cluster: Any) -> str:
+    given = {name.replace("_", "-"): value for name, value in cluster.items()}
+    return _config(TLS_SERVER, cluster=given, user={"token": "t"})
+
+
+FAULTY: dict[str, tuple[str | bytes, str]] = {
+    "empty": ("", "no current-context"),
+    "a list": ("[1]", "Expected `object`, got `array`"),
+    "a page of HTML": ("<html><body>", "Expected `object`, got `str`"),
+    "binary": (b"\x00\x01", "#x0000"),
+    "not UTF-8": (_config().encode() + b"# \xff", "#x00ff"),
+    "5 MB": ("#" * 5_000_000, "is larger than"),
+    "aliases for a billion values": (BOMB, "aliases are not used"),
+    "100,000 open brackets": (_config() + "x: " + "[" * 100_000, "nested deeper"),
+    "a tag of Python": (_config() + "x: !!python/object/apply:os.system [id]", "tags are not used"),
+    "no current-context": (_config(**{"current-context": None}), "no current-context"),
+    "an unknown current-context": (_config(**{"current-context": "prod"}), "no context 'prod'"),
+    "a number as current-context": (_config(**{"current-context": 5}), "$.current-context"),
+    "no clusters": (_config(clusters=None), "no cluster 'hostile'"),
+    "no users": (_config(users=None), "no user 'hostile'"),
+    "clusters that are no list": (_config(clusters={}), "$.clusters"),
+    "a number as server": (_config(5), "$.clusters[0].cluster.server"),
+    "a server that is no URL": (_config("10.0.0.1"), "server is not a URL"),
+    "a server with a newline": (_config("http://a\n:80"), "is not a URL"),
+    "a server with a host name too long": (_config(f"http://{'a' * 300}.x"), "is not a URL"),
+    "a server with a port too large": (_config("http://127.0.0.1:99999"), "is not a URL"),
+    "https and no credentials": (_config(TLS_SERVER), "no user with credentials"),
+    "a SOCKS proxy": (_config(cluster={"proxy-url": "socks5://x"}), "proxy-url is not a URL"),
+    "a missing authority": (_tls(certificate_authority="ca.pem"), "/ca.pem"),
+    "an authority that is none": (_tls(certificate_authority_data=_data(b"hi")), "-authority cannot be used"),
+    "a number as authority": (_tls(certificate_authority_data=5), "certificate-authority-data"),
+    "text where a boolean is due": (_tls(insecure_skip_tls_verify="yes"), "insecure-skip-tls-verify"),
+    "a certificate without a key": (
+        _config(TLS_SERVER, user={"client-certificate-data": _data(b"hi")}), "client-certificate cannot be used"
+    ),
+    "a token with a newline": (_config(user={"token": "a\nX-Evil: 1"}), "the token"),
+    "a token that is not ASCII": (_config(user={"token": "tökén"}), "the token"),
+    "a missing token file": (_config(user={"tokenFile": "token"}), "tokenFile /"),
+    "an endless token file": (_config(user={"tokenFile": "/dev/zero"}), "is not a regular file"),
+    "an auth-provider without configuration": (_config(user={"auth-provider": {"name": "oidc"}}), "oidc"),
+    "a plugin that is missing": (_config(user={"exec": {"apiVersion": "v1", "command": "/nowhere"}}), "/nowhere"),
+    "a plugin without a command": (_config(user={"exec": {"apiVersion": "v1"}}), "$.users[0].user.exec"),
+    "a plugin with a NUL": (_config(user={"exec": {"apiVersion": "v1", "command": "a\0b"}}), "null"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FAULTY)
+def test_a_faulty_kubeconfig_is_refused_by_one_line_that_names_it(case: str, tmp_path: Path) -> None:
+    text, expected = FAULTY[case]
+    file = tmp_path / "kubeconfig"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_access(str(file))
+
+    assert str(caught.value).startswith(f"KUBECONFIG {file}: ")
+    assert expected in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("exit 3", "ended with status 3"),
+        ("echo '<html>'", "printed no ExecCredential"),
+        ("yes", "printed more than"),
+        ("echo '{\"status\": {}}'", "neither a token nor a certificate"),
+        (f"printf '%s' '{CREDENTIAL % 'a b c'}'", "the token"),
+        ("sleep 1000", "no credentials after 1 s"),
+        ("sleep 1000 & echo done", "no credentials after 1 s"),
+    ],
+    ids=["fails", "garbage", "endless", "no token", "odd token", "hangs", "leaves a child behind"],
+)
+def test_a_plugin_that_gives_no_credentials_is_ended_and_told(script: str, expected: str, tmp_path: Path) -> None:
+    begun = time.monotonic()
+
+    with pytest.raises(ConfigurationError, match=expected):
+        load_access(str(_with_plugin(tmp_path, script)), seconds=1)
+
+    assert time.monotonic() - begun < 10
+    assert not [line for line in _processes() if str(tmp_path) in line]
+
+
+def test_a_plugin_gives_the_token(tmp_path: Path) -> None:
+    loaded = load_access(str(_with_plugin(tmp_path, f"echo '{CREDENTIAL % 'abc'}'")))
+
+    assert loaded.configuration.api_key["BearerToken"] == "Bearer abc"
+
+
+def test_a_token_may_end_with_a_newline(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("abc\n")
+    (tmp_path / "kubeconfig").write_text(_config(user={"tokenFile": "token"}))
+
+    assert load_access(str(tmp_path / "kubeconfig")).configuration.api_key["BearerToken"] == "Bearer abc"
+
+
+def test_of_several_files_those_that_exist_are_merged(tmp_path: Path) -> None:
+    whole = kubeconfig(SERVER)
+    first = {key: whole[key] for key in ("contexts", "current-context")}
+    (tmp_path / "a").write_text(yaml.safe_dump(first))
+    (tmp_path / "b").write_text(yaml.safe_dump({**whole, "current-context": "other", "contexts": []}))
+
+    assert load_access(f"{tmp_path}/missing:{tmp_path}/a:{tmp_path}/b").configuration.host == SERVER
+    with pytest.raises(ConfigurationError, match="No such file"):
+        load_access(f"{tmp_path}/missing:{tmp_path}/missing2")
+
+
+async def test_tls_server_name_is_the_name_that_the_certificate_must_have(tmp_path: Path) -> None:
+    _make_certificate(tmp_path, "api.example.com")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    async with _served(tls) as port:
+        for name, works in (("api.example.com", True), ("other.example.com", False), (None, False)):
+            cluster = {"certificate-authority": "cert.pem"} | ({"tls-server-name": name} if name else {})
+            text = _config(f"https://127.0.0.1:{port}", cluster=cluster, user={"token": "abc"})
+            (tmp_path / "kubeconfig").write_text(text)
+            assert await _reaches(tmp_path / "kubeconfig") is works
+
+
+async def test_calls_go_through_the_proxy(tmp_path: Path) -> None:
+    async with _served(None) as port:
+        text = _config("http://cluster.invalid", cluster={"proxy-url": f"http://127.0.0.1:{port}"})
+        (tmp_path / "kubeconfig").write_text(text)
+
+        assert await _reaches(tmp_path / "kubeconfig")
+
+
+def test_a_server_does_not_start_on_a_faulty_kubeconfig_and_says_why(tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(_config(**{"current-context": "prod"}))
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from runway.cli.main import main; main()", "serve", "--port", str(free_port())],
+        env={**os.environ, "RUNWAY_POLICY": "config/policy.local.yaml", "KUBECONFIG": str(file)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr == f"runway: cannot start\nKUBECONFIG {file}: there is no context 'prod'\n"
+
+
+async def test_a_service_account_token_that_cannot_be_read_fails_the_call_alone(tmp_path: Path) -> None:
+    (tmp_path / "kubeconfig").write_text(_config(user={"token": "abc"}))
+    loaded = await asyncio.to_thread(load_access, str(tmp_path / "kubeconfig"))
+
+    def read_again(_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    loaded.configuration.refresh_api_key_hook = read_again  # type: ignore[assignment]
+    connection = Connection(loaded, 1)
+    try:
+        with pytest.raises(NotDone, match=r"the token .* cannot be read: Too many open files"):
+            await connection.request("GET", "/version", query={}, body=None, content_type="application/json", seconds=5)
+    finally:
+        await connection.close()
+
+
+def _with_plugin(folder: Path, script: str) -> Path:
+    plugin = folder / "plugin"
+    plugin.write_text(f"#!/bin/sh\n{script}\n")
+    plugin.chmod(0o755)
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin)}}
+    (folder / "kubeconfig").write_text(_config(user=user))
+    return folder / "kubeconfig"
+
+
+def _processes() -> list[str]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(file.read_text(errors="replace"))
+        except OSError:  # It has ended.
+            continue
+    return found
+
+
+def _make_certificate(folder: Path, name: str) -> None:
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem"), "-days", "2", "-subj", "/CN=test"]
+    command += ["-addext", f"subjectAltName=DNS:{name}", "-addext", "keyUsage=digitalSignature,keyCertSign"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@asynccontextmanager
+async def _served(tls: ssl.SSLContext | None) -> AsyncIterator[int]:
+    """A server that answers everything with an empty object; its port."""
+
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text=json.dumps({}))
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    try:
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
+
+
+async def _reaches(kubeconfig_file: Path) -> bool:
+    loaded = await asyncio.to_thread(load_access, str(kubeconfig_file))
+    connection = Connection(loaded, 1)
+    try:
+        answer = await connection.request(
+            "GET", "/version", query={}, body=None, content_type="application/json", seconds=5
+        )
+    except NotDone:
+        return False
+    finally:
+        await connection.close()
+    return answer.status == 200
