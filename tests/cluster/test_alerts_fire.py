@@ -1,8 +1,8 @@
 """The alerts in a Prometheus that scrapes a real Runway: silent while all is well, and firing when it is not.
 
-Thirteen of the eighteen. Not made here, and tested by promtool alone: RunwayExplanationsStale and RunwayEvidenceNotKept
+Thirteen of the nineteen. Not made here, and tested by promtool alone: RunwayExplanationsStale and RunwayEvidenceNotKept
 (five real minutes of outage), RunwaySubmissionsSlow (an API server that is slow and answers), RunwayServerErrors (a
-defect of Runway's own), RunwayGpuIdle (real GPUs).
+defect of Runway's own), RunwayGpuIdle (real GPUs), RunwayUndecodableObjects (test_hostile_objects.py makes the object).
 
 The rules are those that are shipped, but for their patience: see `RULES`. One story is what every test looks at.
 """

@@ -14,7 +14,7 @@ from runway.console.job import LOG_SECONDS
 from runway.flow import listing
 from runway.http.services import Services
 from runway.jobs.identity import ANNOTATION_SPEC
-from runway.policy import parse_policy
+from runway.policy import load_policy, parse_policy
 from tests.http.conftest import POLICY, Runway, serve
 from tests.support.fake_cluster import FakeKubernetes, copy_of
 from tests.support.fake_logs import FakeLog
@@ -356,3 +356,16 @@ def _listed(html: str) -> list[str]:
 def _services(runway: Runway) -> Services:
     services: Services = runway.app.state.services
     return services
+
+
+async def test_the_overview_of_a_thousand_tenants_shows_those_that_use_most(kubernetes: FakeKubernetes) -> None:
+    few = load_policy(POLICY)
+    one = few.tenants["vision"]
+    many = {f"t{n:04}": one.model_copy(update={"namespace": f"runway-t{n:04}"}) for n in range(1000)}
+    kubernetes.namespaces |= {tenant.namespace for tenant in many.values()}
+    async with serve(kubernetes, policy=few.model_copy(update={"tenants": {**many, **few.tenants}})) as runway:
+        await runway.submit("t0777", resources={"gpu": 1})
+        html = await get(runway, "/")
+    assert "t0777" in words(html)
+    assert "903 more tenants use less" in words(html)
+    assert len(html) < 400_000

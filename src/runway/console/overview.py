@@ -18,6 +18,8 @@ from runway.http.services import Services
 from runway.jobs.view import State
 
 NAMES: Final = {"gpu": "GPU", "cpu": "CPU", "memory": "Memory", "jobs": "Jobs"}
+MAX_TENANTS: Final = 100
+"""Tenants on the overview: each takes 1.6 kB of the page."""
 MOST_HOLDERS: Final = 50
 """Holders of a tenant's quota that are shown, those with the most GPUs, then CPU, first."""
 LOOKED_AT: Final = 2000
@@ -96,6 +98,19 @@ class Health:
     streams: int
     max_streams: int
     instance: str | None
+
+
+def busiest(use: Services, tenants: list[str]) -> list[str]:
+    """The tenants that the overview shows, in the policy's order: where there are many, those that use most."""
+    if len(tenants) <= MAX_TENANTS:
+        return tenants
+    accounts = use.observer.ledger.accounts
+    most = set(nlargest(MAX_TENANTS, tenants, key=lambda tenant: _size(accounts[tenant].used)))
+    return [tenant for tenant in tenants if tenant in most]
+
+
+def _size(used: Amounts) -> tuple[int, int, int, int]:
+    return used.gpu, used.jobs, used.cpu, used.memory
 
 
 def tenant_summary(use: Services, tenant: str) -> TenantSummary:

@@ -24,7 +24,7 @@ from runway.cluster.store import Key
 from runway.console.assets import BY_PATH
 from runway.console.docs import reference_of
 from runway.console.job import log_end, usage_shown
-from runway.console.overview import health_of, holders_of, tenant_summary
+from runway.console.overview import busiest, health_of, holders_of, tenant_summary
 from runway.console.pages import html, page, rendered
 from runway.console.timeline import timeline_of
 from runway.errors import InvalidParameter, JobNotFound, PublicError, RouteNotFound, Violation
@@ -64,9 +64,11 @@ def install(app: FastAPI) -> None:
 async def overview(request: Request, scope: ReadScope) -> Response:
     """The cluster at a glance; also before the first lists are in, and then it says that its figures are not whole."""
     use = services(request)
-    tenants = [tenant_summary(use, tenant) for tenant in _tenants(use, scope)]
+    known = _tenants(use, scope)
+    tenants = [tenant_summary(use, tenant) for tenant in busiest(use, known)]
     newest = _views(use, listing.page(use.observer, _namespace(use, scope), (), None, NEWEST).keys)
-    return _page(use, "overview.html", tenants=tenants, newest=newest, health=health_of(use))
+    left_out = len(known) - len(tenants)
+    return _page(use, "overview.html", tenants=tenants, left_out=left_out, newest=newest, health=health_of(use))
 
 
 @router.api_route("/jobs", methods=_READ)
