@@ -50,7 +50,7 @@ def create() -> FastAPI:
     """The app as the environment describes it. A faulty setting, policy or kubeconfig ends the process by a message."""
     try:
         settings = load_settings()
-        raise_limit(settings, Bounds().max_connections)
+        raise_limit(settings, Bounds().max_sockets)
         policy = load_policy(settings.policy)
         access = load_access(settings.kubeconfig)
     except ConfigurationError as error:

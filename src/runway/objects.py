@@ -29,6 +29,9 @@ https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesi
 LABEL_JOB_NAME: Final = "batch.kubernetes.io/job-name"
 """So is this one: https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-job-name"""
 
+CONTAINER: Final = "job"
+"""The name of the container that runs the job."""
+
 _LOG_ALREADY_GONE: Final = "Error on reading termination message from logs"
 """What the kubelet writes in place of the last lines when it has removed the log of a deleted pod already."""
 
@@ -206,9 +209,13 @@ class Pod(_Part, frozen=True):
 
     @property
     def container(self) -> ContainerState:
-        """The state of the job's one container; empty before the kubelet has reported it."""
-        statuses = self.status.container_statuses
-        return statuses[0].state if statuses else ContainerState()
+        """The state of the container that runs the job; empty before the kubelet has reported it.
+
+        Statuses are sorted by name, so that of an injected container can come first. A pod that was created outside
+        Runway may have none of that name; then it is the first.
+        """
+        own = own_status(self.status.container_statuses)
+        return own.state if own else ContainerState()
 
     @property
     def never_had_a_container(self) -> bool:
@@ -229,6 +236,14 @@ class Pod(_Part, frozen=True):
         return next((item for item in self.status.conditions if item.type == type_), None)
 
 
+def own_status(statuses: tuple[ContainerStatus, ...]) -> ContainerStatus | None:
+    """The status of the container that runs the job, or else the first."""
+    for status in statuses:
+        if status.name == CONTAINER:
+            return status
+    return statuses[0] if statuses else None
+
+
 def keeping(pod: Pod, known: Pod) -> Pod:
     """A newer state of a pod, with what the one before told and the kubelet has written over since."""
     return _with_last_words_of(_with_grace_of(pod, known), known)
@@ -240,9 +255,14 @@ def _with_last_words_of(pod: Pod, known: Pod) -> Pod:
     if now is None or before is None or now.last_words is not None or before.last_words is None:
         return pod
     told = msgspec.structs.replace(now, message=before.message)
-    first, *others = pod.status.container_statuses
-    first = msgspec.structs.replace(first, state=msgspec.structs.replace(first.state, terminated=told))
-    return msgspec.structs.replace(pod, status=msgspec.structs.replace(pod.status, container_statuses=(first, *others)))
+    own = own_status(pod.status.container_statuses)
+    statuses = tuple(
+        msgspec.structs.replace(status, state=msgspec.structs.replace(status.state, terminated=told))
+        if status is own
+        else status
+        for status in pod.status.container_statuses
+    )
+    return msgspec.structs.replace(pod, status=msgspec.structs.replace(pod.status, container_statuses=statuses))
 
 
 def _with_grace_of(pod: Pod, known: Pod) -> Pod:

@@ -278,6 +278,18 @@ def test_http_1_0_needs_no_host(hostile_server: Served) -> None:
     assert problem_of(hostile_server.send(b"GET /healthz HTTP/2.0\r\n\r\n")) == (400, "malformed_request")
 
 
+def test_http_1_0_with_an_upgrade_is_served_without_it(hostile_server: Served) -> None:
+    """A server must ignore it: https://www.rfc-editor.org/rfc/rfc9110#section-7.8"""
+    upgrade = b"GET /healthz HTTP/1.0\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    assert only_answer(hostile_server.send(upgrade))[0] == 200
+
+
+def test_http_1_0_gets_no_100_continue(hostile_server: Served) -> None:
+    fields = (TENANT, JSON, b"Expect: 100-continue", b"Content-Length: %d" % len(SPEC))
+    request = b"\r\n".join((b"POST /v1/jobs HTTP/1.0", *fields, b"", SPEC))
+    assert hostile_server.send(request).startswith(b"HTTP/1.1 201 ")
+
+
 @pytest.mark.parametrize("target", [b"http://runway/healthz", b"http://other:80/healthz?", b"HTTP://[::1]/healthz"])
 def test_absolute_form_target_is_served_by_its_path(hostile_server: Served, target: bytes) -> None:
     assert only_answer(hostile_server.send(get(target, CLOSE)))[0] == 200

@@ -32,6 +32,7 @@ def must_be_safe(headers: Mapping[str, str], where: object) -> None:
     assert headers["referrer-policy"] == "no-referrer", where
     assert headers["cross-origin-opener-policy"] == "same-origin", where
     assert headers["cross-origin-resource-policy"] == "same-origin", where
+    assert headers["cache-control"] == "no-store" or "immutable" in headers["cache-control"], where
 
 
 def test_the_routes_are_those_of_the_app() -> None:

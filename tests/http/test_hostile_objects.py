@@ -7,6 +7,7 @@ import os
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
 from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC
@@ -72,6 +73,17 @@ async def test_a_date_of_the_year_10000_in_a_status_stops_nobody_elses_job(runwa
     assert (await runway.view(job_id))["state"] in ("pending", "running")
     metrics = (await runway.client.get("/metrics")).text
     assert f'runway_undecodable_objects{{kind="{kind}"}} 1.0' in metrics
+
+
+@pytest.mark.parametrize("kind", ["jobs", "pods", "events"])
+async def test_an_object_of_10000_levels_stops_nobody_elses_job(kubernetes: FakeKubernetes, kind: str) -> None:
+    async with serve(kubernetes) as watching:
+        meta = {"name": "deep", "namespace": "default", "uid": "deep"}
+        item = kubernetes.put(kind, {"metadata": meta, "spec": {}, "status": {}, "type": "Warning"}, "ADDED")
+        item["metadata"]["managedFields"] = [{"fieldsV1": msgspec.Raw(b'{"f:a":' * 9990 + b"{}" + b"}" * 9990)}]
+        await follows_another_tenants_job(watching)
+    async with serve(kubernetes) as starting:
+        await follows_another_tenants_job(starting)
 
 
 async def test_an_undecodable_event_stops_no_other_explanation(runway: Runway) -> None:

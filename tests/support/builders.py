@@ -256,7 +256,11 @@ def warning(on: Job | Pod, reason: str, message: str, *, at: float = 5) -> Event
     """A warning event on a Job or a pod."""
     kind = "Job" if isinstance(on, Job) else "Pod"
     about = {"kind": kind, "namespace": NAMESPACE, "name": on.metadata.name, "uid": on.metadata.uid}
-    event = {"metadata": {"name": f"{on.metadata.name}.{at}"}, "involvedObject": about, "type": "Warning"}
+    event = {
+        "metadata": {"name": f"{on.metadata.name}.{at}", "namespace": NAMESPACE},
+        "involvedObject": about,
+        "type": "Warning",
+    }
     return msgspec.convert(event | {"reason": reason, "message": message, "lastTimestamp": _time(at)}, Event)
 
 

@@ -10,16 +10,20 @@ import pytest
 
 from runway.admission.booking import booking_of, succeeded
 from runway.cluster.decode import (
+    MAX_DEPTH,
     MAX_MESSAGE,
     MAX_PARTS,
     MAX_WORD,
     MORE_THAN_ANY_QUOTA,
+    decode_change,
     decode_lease,
     decode_listing,
     decode_object,
+    shallow,
 )
-from runway.jobs.admitted import MAX_SECONDS, spec_of
-from runway.jobs.identity import ANNOTATION_SPEC
+from runway.jobs.admitted import MAX_SECONDS, cost_of, spec_of
+from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC
+from runway.jobs.record import record_of, was_final
 from runway.objects import Event, Job, Node, Pod
 from tests.support.builders import Json, job, pod, running, warning
 
@@ -116,6 +120,109 @@ def test_conditions_are_bounded_and_those_of_another_type_are_not_displaced() ->
     found = decode_object(raw(job(), conditions=many), Job)
     assert found.finished
     assert len(found.status.conditions) <= MAX_PARTS
+
+
+@pytest.mark.parametrize("verdict", ["Complete", "Failed"])
+def test_a_verdict_behind_conditions_of_many_types_is_read(verdict: str) -> None:
+    noise = [{"type": f"Noise{number}", "status": "True"} for number in range(100)]
+    known = [{"type": verdict, "status": "False"}, *noise, {"type": verdict, "status": "True"}]
+    found = decode_object(raw(job(), conditions=known), Job)
+    assert found.finished
+    assert len(found.status.conditions) <= MAX_PARTS
+
+
+def test_the_status_of_the_jobs_container_is_read_behind_thousands_of_others() -> None:
+    others = [{"name": f"a{number}", "state": {"terminated": {"exitCode": 0}}} for number in range(5000)]
+    own = {"name": "job", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
+    found = decode_object(raw(pod(), containerStatuses=[*others, own]), Pod)
+    assert found.container.terminated is not None
+    assert found.container.terminated.reason == "OOMKilled"
+    assert len(found.status.container_statuses) <= MAX_PARTS
+
+
+NESTED = b'{"f:a":' * 10_000 + b"{}" + b"}" * 10_000
+"""As deep as the API server takes JSON. https://github.com/golang/go/blob/go1.24.0/src/encoding/json/scanner.go"""
+
+
+def nested(document: bytes) -> bytes:
+    """The object with managed fields as deep as that."""
+    return document.replace(b'"metadata": {', b'"metadata": {"managedFields": [{"fieldsV1": ' + NESTED + b"}], ", 1)
+
+
+def test_an_object_deeper_than_the_parser_goes_is_read_in_answers_lists_and_watches() -> None:
+    deep, plain = nested(raw(job())), raw(pod())
+    assert decode_object(deep, Job) == job()
+    listed = b'{"metadata": {"resourceVersion": "9"}, "items": [' + deep + b"," + raw(job()) + b"]}"
+    assert decode_listing(listed, Job).items == (job(), job())
+    assert decode_change(b'{"type": "ADDED", "object": ' + nested(raw(pod())) + b"}", Pod).object == pod()
+    assert decode_change(b'{"type": "ADDED", "object": ' + plain + b"}", Pod).object == pod()
+
+
+def test_an_object_that_is_deep_and_broken_is_read_as_far_as_it_can_be() -> None:
+    found = decode_object(nested(raw(job(), startTime="never")), Job)
+    assert found.metadata.name == job().metadata.name
+    assert found.metadata.unreadable == ("status.startTime",)
+
+
+def test_brackets_and_quotes_in_texts_are_no_nesting() -> None:
+    text = json.dumps({"a": '[{"\\' * 1000, "b": [1, {"c": "]}"}]}).encode()
+    assert shallow(text) == text
+
+
+def test_only_what_is_nested_too_deep_is_left_out() -> None:
+    levels = MAX_DEPTH - 1
+    text = b'{"a":' * levels + b'[{"b":[1]},{},2]' + b"}" * levels
+    assert shallow(text) == b'{"a":' * levels + b"[null,null,2]" + b"}" * levels
+
+
+def test_what_is_nested_without_end_is_no_list() -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_listing(b'{"metadata": ' * 5000, Job)
+
+
+def test_a_label_that_is_shown_is_escaped_and_bounded() -> None:
+    labels = {"runway.internal/name": "\x1b[2J\u202e" + "n" * 3000}
+    shown = decode_object(changed(job(), "metadata.labels", labels), Job).metadata.labels["runway.internal/name"]
+    assert shown.isprintable()
+    assert len(shown) <= MAX_WORD
+
+
+def test_annotations_that_runway_does_not_read_or_write_at_such_a_length_take_no_memory() -> None:
+    notes = dict.fromkeys(("runway.internal/junk", ANNOTATION_RECORD, ANNOTATION_COST), "x" * 200_000)
+    found = decode_object(changed(job(), "metadata.annotations", notes), Job)
+    assert sum(map(len, found.metadata.annotations.values())) < 64 * 1024
+    assert decode_object(changed(pod(), "metadata.annotations", notes), Pod).metadata.annotations == {}
+
+
+def test_a_record_that_is_too_long_is_still_known_to_have_been_written() -> None:
+    notes = {ANNOTATION_RECORD: "x" * 200_000}
+    found = decode_object(changed(job(), "metadata.annotations", notes), Job)
+    assert record_of(found) is None
+    assert was_final(found)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"currency": "\x1b[2J"},
+        {"rate_card": "r" * 300_000},
+        {"hourly": "1e999999"},
+        {"ceiling": "-1"},
+        {"lines": [{"resource": "cpu", "quantity": "1", "hourly": "0.1"}] * 1000},
+        {"lines": [{"resource": "\u202e", "quantity": "1", "hourly": "0.1"}]},
+    ],
+    ids=["currency", "rate card", "hourly", "ceiling", "many lines", "line"],
+)
+def test_a_price_that_runway_cannot_have_written_is_ignored(change: dict[str, object]) -> None:
+    price = {
+        "currency": "USD", "rate_card": "cpu/m6i.xlarge@0.192", "hourly": "0.1", "ceiling": "0.2", "actual": None,
+        "lines": [{"resource": "cpu", "quantity": "1", "hourly": "0.1"}],
+    }  # fmt: skip
+    notes = "metadata.annotations"
+    own = decode_object(changed(job(), notes, {ANNOTATION_COST: json.dumps(price)}), Job)
+    assert cost_of(own) is not None
+    edited = decode_object(changed(job(), notes, {ANNOTATION_COST: json.dumps(price | change)}), Job)
+    assert cost_of(edited) is None
 
 
 @pytest.mark.parametrize("seconds", [10**18, 2**63 - 1, -(10**18)])

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from runway.cluster.types import Change
-from runway.objects import Job, Pod, version
+from runway.objects import Job, Pod, keeping, version
 from tests.support.builders import Json, condition, ended, job, pod, running, waiting
 
 POD = {
@@ -101,3 +101,24 @@ def test_a_job_is_finished_only_by_a_true_terminal_condition(type_: str, status:
 )
 def test_a_pod_has_ended_by_its_phase_and_terminates_until_then(found: Pod, has_ended: bool, terminating: bool) -> None:
     assert (found.ended, found.terminating) == (has_ended, terminating)
+
+
+def with_proxy(own: Json) -> Pod:
+    """A pod with an injected container. The kubelet sorts statuses by name, so `istio-proxy` comes before `job`."""
+    statuses = [{"name": "istio-proxy", "state": running()}, {"name": "job", "state": own}]
+    return msgspec.convert(
+        {"metadata": {"name": "p"}, "status": {"phase": "Running", "containerStatuses": statuses}}, Pod
+    )
+
+
+def test_an_injected_container_does_not_stand_in_for_the_jobs_own() -> None:
+    found = with_proxy(ended(137, "OOMKilled")).container
+    assert found.terminated is not None
+    assert found.terminated.reason == "OOMKilled"
+
+
+def test_last_words_beside_an_injected_container_outlive_the_log() -> None:
+    kept = keeping(with_proxy(ended(1)), with_proxy(ended(1, message="last words")))
+    assert kept.container.terminated is not None
+    assert kept.container.terminated.message == "last words"
+    assert kept.status.container_statuses[0].state.terminated is None

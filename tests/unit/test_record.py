@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from runway.jobs.attempts import MAX_ATTEMPTS
 from runway.jobs.case import Case
 from runway.jobs.excerpt import Excerpt
-from runway.jobs.identity import ANNOTATION_RECORD
+from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_RECORD
 from runway.jobs.record import (
     MAX_BYTES,
     Record,
@@ -127,6 +127,17 @@ def test_the_actual_cost_is_known_before_the_record_is_kept() -> None:
     view = job_view(case_of(job(verdict="Complete"), told(0, 0)))
     assert view.cost is not None
     assert view.cost.actual == "0.000775"
+
+
+def test_an_absurd_hourly_price_leaves_the_cost_unknown_and_the_record_is_still_kept() -> None:
+    found = job(verdict="Complete", finished=10_000)
+    price = json.loads(found.metadata.annotations[ANNOTATION_COST]) | {"hourly": "999999999999"}
+    notes = found.metadata.annotations | {ANNOTATION_COST: json.dumps(price)}
+    edited = msgspec.structs.replace(found, metadata=msgspec.structs.replace(found.metadata, annotations=notes))
+    case = case_of(edited, pod(state=ended(finished=10_000), conditions=[BOUND]))
+    kept = record_of(kept_on(edited, final(case)))
+    assert kept is not None
+    assert (kept.state, kept.actual) == ("succeeded", None)
 
 
 def test_an_attempt_that_kubernetes_counted_and_nobody_saw_leaves_the_cost_unknown() -> None:

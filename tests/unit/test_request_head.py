@@ -39,6 +39,13 @@ def test_upgrade_is_ignored_in_http_1_0() -> None:
     assert "Upgrade" in str(fault_of(b"GET", "1.1", [HOST, upgrade]))
 
 
+def test_transfer_encoding_is_refused_in_http_1_0() -> None:
+    """Such framing is faulty: https://www.rfc-editor.org/rfc/rfc9112#section-6.1"""
+    chunked = (b"transfer-encoding", b"chunked")
+    assert fault_of(b"POST", "1.1", [HOST, chunked]) is None
+    assert "Transfer-Encoding" in str(fault_of(b"POST", "1.0", [chunked]))
+
+
 @pytest.mark.parametrize(
     ("offers", "ignored"),
     [(b"h2c", True), (b"H2C ,tls/1.2", True), (b"h2c, websocket", False), (b"", False), (b"h2", False)],

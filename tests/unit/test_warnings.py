@@ -16,7 +16,7 @@ KEY = Key(NAMESPACE, JOB)
 
 def about(kind: str, namespace: str, name: str = JOB, event: str = "e") -> Event:
     found = warning(job(), "Failed", "it failed")
-    metadata = msgspec.structs.replace(found.metadata, name=event)
+    metadata = msgspec.structs.replace(found.metadata, name=event, namespace=namespace)
     return msgspec.structs.replace(
         found, metadata=metadata, involved_object=ObjectReference(kind, namespace, name, "some-uid")
     )
@@ -44,6 +44,14 @@ def test_only_jobs_and_pods_of_tenants_are_kept() -> None:
     for event in (about("Node", NAMESPACE), about("Pod", "kube-system"), about("Job", "")):
         assert kept.put(event) is None
     assert len(kept) == 0
+
+
+def test_an_event_in_one_namespace_explains_no_job_of_another() -> None:
+    kept = Warnings([NAMESPACE, "runway-speech"])
+    event = warning(job(), "Failed", "it failed")
+    elsewhere = msgspec.structs.replace(event.metadata, namespace="runway-speech")
+    assert kept.put(msgspec.structs.replace(event, metadata=elsewhere)) is None
+    assert reasons(kept) == []
 
 
 def test_one_told_again_takes_the_place_of_itself_and_one_that_faded_is_gone() -> None:

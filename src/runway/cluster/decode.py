@@ -10,6 +10,7 @@ what could be read, and a quantity that cannot be read counts as more than any q
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache, lru_cache
@@ -22,10 +23,19 @@ from msgspec.structs import replace
 
 from runway.cluster.types import Change, Listing, ListMeta, Object
 from runway.jobs.admitted import MAX_SECONDS
-from runway.jobs.identity import LABEL_MANAGED_BY, PREFIX
+from runway.jobs.identity import (
+    ANNOTATION_CANCELLED_AT,
+    ANNOTATION_COST,
+    ANNOTATION_RECORD,
+    ANNOTATION_SPEC,
+    ANNOTATION_SPEC_HASH,
+    LABEL_MANAGED_BY,
+    PREFIX,
+)
 from runway.jobs.manifest import GPU_RESOURCE
 from runway.jobs.wording import one_line, visible
 from runway.objects import (
+    CONTAINER,
     FIRST_YEAR,
     LABEL_CONTROLLER,
     LABEL_JOB_NAME,
@@ -55,12 +65,22 @@ https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-fa
 """
 MAX_PARTS: Final = 32
 """Conditions and container statuses of one object, and tolerations and taints."""
-MAX_ANNOTATION: Final = 256 * 1024
-"""Characters of one annotation: the API server takes as many bytes for all annotations of an object."""
+MAX_ANNOTATIONS: Final = {
+    ANNOTATION_CANCELLED_AT: 64,
+    ANNOTATION_COST: 4096,
+    ANNOTATION_RECORD: 32 * 1024,
+    ANNOTATION_SPEC: 256 * 1024,
+    ANNOTATION_SPEC_HASH: 64,
+}
+"""Characters of the annotations of a Job that are read, some twice what Runway writes. A longer one is cut: it is still
+there, and cannot be read."""
 MAX_INT32: Final = 2**31 - 1
 """Of what Kubernetes holds as a 32-bit number."""
 MAX_SALVAGED: Final = 256
 """Elements of a list that are read one by one where the list as a whole is unreadable: each takes some 30 us."""
+MAX_DEPTH: Final = 100
+"""Nested objects and lists. What Runway reads is at most 12 deep. JSON in Go may have 10,000 levels, and free-form
+parts such as `managedFields` can use them; msgspec takes as many as Python has frames left, about 900."""
 MAX_FAULTS: Final = 8
 """Unreadable parts of one object that are named."""
 MORE_THAN_ANY_QUOTA: Final = "1E"
@@ -69,15 +89,26 @@ MORE_THAN_ANY_QUOTA: Final = "1E"
 UNREADABLE_CONTAINER: Final = "unreadable"
 """The name of the container that stands in for requests that cannot be read."""
 
+READ_CONDITIONS: Final = frozenset(
+    {
+        "Complete", "DisruptionTarget", "Failed", "FailureTarget", "PodReadyToStartContainers", "PodScheduled", "Ready",
+        "SuccessCriteriaMet", "Suspended",
+    }
+)  # fmt: skip
+"""The types of conditions that Runway reads: none of another type takes their place."""
+
 _WITHOUT_REQUESTS: Final = frozenset(
     {"activeDeadlineSeconds", "completions", "nodeName", "nodeSelector", "terminationGracePeriodSeconds", "tolerations"}
 )
 _RESOURCES: Final = ("cpu", "memory", GPU_RESOURCE)
 _LABELS: Final = frozenset({LABEL_CONTROLLER, LABEL_JOB_NAME, LABEL_MANAGED_BY})
 _CUT: Final = " ... "
+_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{}]', re.DOTALL)
+"""A string of JSON, or a bracket outside of one."""
 _UNREADABLE: Final = msgspec.UNSET
 _Part = TypeVar("_Part", bound=msgspec.Struct)
 _Any = TypeVar("_Any", Job, Pod, Event, Node, Lease)
+_Decoded = TypeVar("_Decoded")
 
 
 class _RawListing(msgspec.Struct, frozen=True):
@@ -92,11 +123,12 @@ class _RawChange(msgspec.Struct, frozen=True):
 
 _listing = msgspec.json.Decoder(_RawListing)
 _change = msgspec.json.Decoder(_RawChange)
+_anything = msgspec.json.Decoder()
 
 
 def decode_listing(body: bytes, type_: type[Object]) -> Listing[Object]:
     """One page of a list. Raises msgspec.DecodeError where it is no list; no object in it does."""
-    listing = _listing.decode(body)
+    listing = _decoded(_listing, body)
     if not is_version(listing.metadata.resource_version):
         raise msgspec.DecodeError("the list has no resource version")
     items = tuple(decode_object(bytes(raw), type_) for raw in listing.items or ())
@@ -105,7 +137,7 @@ def decode_listing(body: bytes, type_: type[Object]) -> Listing[Object]:
 
 def decode_change(line: bytes, type_: type[Object]) -> Change[Object]:
     """One event of a watch. Raises msgspec.DecodeError where it is none; the object in it does not."""
-    change = _change.decode(line)
+    change = _decoded(_change, line)
     return Change(type=change.type, object=decode_object(bytes(change.object), type_))
 
 
@@ -125,15 +157,41 @@ def is_version(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 20
 
 
+def _decoded(decoder: msgspec.json.Decoder[_Decoded], raw: bytes) -> _Decoded:
+    """Decode JSON of any depth. Raises msgspec.DecodeError."""
+    try:
+        return decoder.decode(raw)
+    except RecursionError:
+        return decoder.decode(shallow(raw))
+
+
+def shallow(raw: bytes) -> bytes:
+    """The same JSON with null in place of what is nested deeper than `MAX_DEPTH`: half a second for 16 MiB."""
+    pieces: list[bytes] = []
+    kept_from, depth = 0, 0
+    for token in _TOKEN.finditer(raw):
+        bracket = token[0]
+        if bracket in (b"{", b"["):
+            depth += 1
+            if depth == MAX_DEPTH + 1:
+                pieces += (raw[kept_from : token.start()], b"null")
+        elif bracket in (b"}", b"]"):
+            if depth == MAX_DEPTH + 1:
+                kept_from = token.end()
+            depth -= 1
+    # Where brackets are left open, it is no JSON: the decoder says so of what came before.
+    return b"".join(pieces) if depth > MAX_DEPTH else b"".join((*pieces, raw[kept_from:]))
+
+
 def _salvaged(raw: bytes, type_: type[_Any]) -> tuple[_Any, list[str]]:
     """The object as far as it can be read, and the paths of what cannot."""
     try:
-        return _decoder(type_).decode(raw), []
+        return _decoded(_decoder(type_), raw), []
     except (msgspec.DecodeError, RecursionError):
         pass
     faults: list[str] = []
     try:
-        value = msgspec.json.decode(raw)
+        value = _decoded(_anything, raw)
     except (msgspec.DecodeError, RecursionError):
         value = None
     item = _salvage(value, type_, "", faults)
@@ -211,7 +269,7 @@ def _harmless(item: Object, faults: list[str]) -> Object:
             clean = _node(item, faults)
     if requests_lost and isinstance(clean, Job | Pod):
         clean = _holding_everything(clean)
-    metadata = _metadata(clean.metadata, faults, labels_too=not isinstance(item, Node))
+    metadata = _metadata(clean.metadata, faults, is_job=isinstance(item, Job), labels_too=not isinstance(item, Node))
     if faults:
         named = [fault[:MAX_WORD] for fault in dict.fromkeys(faults)][:MAX_FAULTS]
         metadata = replace(metadata, unreadable=tuple(named))
@@ -233,8 +291,8 @@ def _holding_everything(item: Job | Pod) -> Job | Pod:
     return replace(item, spec=replace(item.spec, template=template, parallelism=1, suspend=False))
 
 
-def _metadata(metadata: Metadata, faults: list[str], *, labels_too: bool) -> Metadata:
-    """With Runway's own annotations alone, and of a Job's or pod's labels those that are read."""
+def _metadata(metadata: Metadata, faults: list[str], *, is_job: bool, labels_too: bool) -> Metadata:
+    """With the annotations of a Job and the labels of a Job or pod that are read; a node has all of its labels."""
     if not is_version(metadata.resource_version):
         faults.append("metadata.resourceVersion")
         return Metadata(unreadable=("metadata.resourceVersion",))
@@ -246,14 +304,13 @@ def _metadata(metadata: Metadata, faults: list[str], *, labels_too: bool) -> Met
     if grace is not None and grace != (bounded := _seconds(grace)):
         changes["deletion_grace_period_seconds"] = bounded
     if metadata.annotations:
+        known = MAX_ANNOTATIONS.items() if is_job else ()
         changes["annotations"] = {
-            name: text
-            for name, text in metadata.annotations.items()
-            if name.startswith(PREFIX) and len(text) <= MAX_ANNOTATION
+            name: metadata.annotations[name][:limit] for name, limit in known if name in metadata.annotations
         }
     if labels_too and metadata.labels:
         changes["labels"] = {
-            name: text for name, text in metadata.labels.items() if name in _LABELS or name.startswith(PREFIX)
+            name: _word(text) for name, text in metadata.labels.items() if name in _LABELS or name.startswith(PREFIX)
         }
     return replace(metadata, **changes) if changes else metadata
 
@@ -290,11 +347,11 @@ def _pod(pod: Pod, faults: list[str]) -> Pod:
     conditions = _conditions(status.conditions, faults)
     if conditions is not status.conditions:
         changes["conditions"] = conditions
-    statuses = tuple(
-        _container_status(one, f"status.containerStatuses[{at}]", faults)
-        for at, one in enumerate(status.container_statuses[:MAX_PARTS])
-    )
-    if any(map(is_not, statuses, status.container_statuses)) or len(status.container_statuses) > MAX_PARTS:
+    known = status.container_statuses
+    if len(known) > MAX_PARTS:
+        known = tuple(sorted(known, key=lambda one: one.name != CONTAINER)[:MAX_PARTS])
+    statuses = tuple(_container_status(one, f"status.containerStatuses[{at}]", faults) for at, one in enumerate(known))
+    if len(statuses) != len(status.container_statuses) or any(map(is_not, statuses, known)):
         changes["container_statuses"] = statuses
     if changes:
         pod = replace(pod, status=replace(status, **changes))
@@ -413,12 +470,15 @@ def _node(node: Node, faults: list[str]) -> Node:
 
 
 def _conditions(conditions: tuple[Condition, ...], faults: list[str]) -> tuple[Condition, ...]:
-    """At most `MAX_PARTS`, the first of each type before any further one of it."""
+    """At most `MAX_PARTS`: where there are more, one of each type, and those that Runway reads first."""
     if len(conditions) <= MAX_PARTS and all(map(_is_plain, conditions)):
         return conditions
     if len(conditions) > MAX_PARTS:
-        first = {condition.type: condition for condition in reversed(conditions)}
-        conditions = tuple(condition for condition in conditions if first[condition.type] is condition)[:MAX_PARTS]
+        # Of several of a type the first that is True, as for `Job.condition`.
+        in_order = sorted(conditions, key=lambda condition: condition.status != "True")
+        first = {condition.type: condition for condition in reversed(in_order)}
+        known = sorted(first.values(), key=lambda condition: condition.type not in READ_CONDITIONS)
+        conditions = tuple(known[:MAX_PARTS])
     return tuple(_condition(one, f"status.conditions[{at}]", faults) for at, one in enumerate(conditions))
 
 
@@ -460,8 +520,12 @@ def _check_int32(part: msgspec.Struct, names: tuple[str, ...], changes: dict[str
 def _check_words(part: msgspec.Struct, names: tuple[str, ...], changes: dict[str, Any]) -> None:
     for name in names:
         text: str | None = getattr(part, name)
-        if text is not None and (len(text) > MAX_WORD or not text.isprintable()):
-            changes[name] = one_line(text, MAX_WORD)
+        if text is not None and (word := _word(text)) is not text:
+            changes[name] = word
+
+
+def _word(text: str) -> str:
+    return text if len(text) <= MAX_WORD and text.isprintable() else one_line(text, MAX_WORD)
 
 
 def _message(text: str) -> str:

@@ -92,6 +92,8 @@ class Warnings:
         about = event.involved_object
         if about.kind not in ("Job", "Pod") or about.namespace not in self._namespaces or not about.name:
             return None
+        if event.metadata.namespace != about.namespace:
+            return None  # Who may create events in one namespace explains no job of another.
         return _Place(about.namespace, about.kind, about.name)
 
     def _forget(self, place: _Place, name: str) -> None:

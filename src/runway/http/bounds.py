@@ -69,12 +69,17 @@ class Bounds:
     """Reading the rest of a body on a connection that ends with the answer."""
     stalled_seconds: float = 30.0
     """How long writing may be paused because the client does not read."""
-    max_connections: int = 768
+    max_connections: int = 704
     """Open connections, leaving room for calls to Kubernetes below 1024 file descriptors."""
     max_leaving: int = 64
-    """Refused connections that linger, beside `max_connections`."""
+    """Connections that linger after their last answer, beside `max_connections`. Each can hold as much."""
     max_stalled_bytes: int = 64 << 20
     """Write buffers of all connections whose writing is paused, together."""
+
+    @property
+    def max_sockets(self) -> int:
+        """Sockets of clients: open connections, and those that linger."""
+        return self.max_connections + self.max_leaving
 
 
 def worst_case_bytes(bounds: Bounds, max_bodies: int, max_body_bytes: int) -> dict[str, int]:
@@ -83,7 +88,7 @@ def worst_case_bytes(bounds: Bounds, max_bodies: int, max_body_bytes: int) -> di
     body = BODY_BUFFER_BYTES + 2 * READ_BYTES
     connection = head + body + PIPELINED * REQUEST_BYTES + CONNECTION_BYTES + WRITE_BUFFER_BYTES
     return {
-        "connections": bounds.max_connections * connection,
+        "connections": bounds.max_sockets * connection,
         "stalled": bounds.max_stalled_bytes,
         "bodies": max_bodies * (max_body_bytes + max_body_bytes // 8),
     }

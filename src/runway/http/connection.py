@@ -225,9 +225,12 @@ class HttpConnection(HttpToolsProtocol):
         if len(self.pipeline) >= limit.PIPELINED:
             raise _Refused(None)
         method = self.parser.get_method()
-        fault = fault_of(method, self.parser.get_http_version(), self.headers)
+        version = self.parser.get_http_version()
+        fault = fault_of(method, version, self.headers)
         if fault is not None:
             raise _Refused(MalformedRequest(fault))
+        if version == "1.0":
+            self.expect_100_continue = False  # https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
         if self.parser.should_upgrade():
             return  # `_ignore_upgrade` comes next.
         self.url = origin_form(self.url)
@@ -354,7 +357,7 @@ class HttpConnection(HttpToolsProtocol):
         """Parse the head again without its offer to upgrade: with it, the parser does not know the body for one."""
         hop_by_hop = (b"connection", b"upgrade", b"http2-settings")
         fields = [name + b": " + value for name, value in self.headers if name not in hop_by_hop]
-        line = self.parser.get_method() + b" " + self.url + b" HTTP/1.1"
+        line = self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join((line, *fields, b"connection: close", b"", rest)))
 

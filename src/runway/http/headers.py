@@ -18,8 +18,9 @@ SECURITY_HEADERS: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
 )
-"""Raw, as ASGI has them."""
+"""Raw, as ASGI has them. No cache may keep an answer: what it shows depends on the tenant header."""
 
 
 class SecurityHeaders:

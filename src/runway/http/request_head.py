@@ -35,6 +35,8 @@ def fault_of(method: bytes, version: str, fields: Fields) -> str | None:
     for name, value in fields:
         if name == b"host":
             hosts.append(value)
+        elif name == b"transfer-encoding" and version == "1.0":
+            return "Transfer-Encoding is not possible in HTTP/1.0; send Content-Length"
         elif name == b"upgrade" and version == "1.1" and not is_ignored_upgrade(value):
             return "Upgrade is not possible: there are no WebSockets; follow a job by GET /v1/jobs/{id}/events"
     return _fault_of_hosts(hosts, version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, TypeVar
 
 import msgspec
@@ -64,6 +65,10 @@ MAX_SECONDS: Final = 10 * 366 * 24 * 3600
 """Of a timeout or grace period: far more than any policy allows, and little enough to calculate with."""
 MAX_RETRIES: Final = 10_000
 MAX_GPUS: Final = 10_000
+MAX_PRICE_TEXT: Final = 512
+"""Characters of all names and quantities in a price: a pool and an instance type have 63 each."""
+MAX_PRICE_LINES: Final = 3
+"""CPU, memory and GPUs."""
 
 _Decoded = TypeVar("_Decoded")
 
@@ -81,7 +86,8 @@ def spec_of(job: Job) -> SpecView | None:
 
 def cost_of(job: Job) -> CostView | None:
     """The price as admitted; None for a Job that did not come through Runway."""
-    return read_annotation(_cost_decoder, job.metadata.annotations.get(ANNOTATION_COST))
+    text = job.metadata.annotations.get(ANNOTATION_COST)
+    return None if text is None else _price_of(text)
 
 
 def usd(text: str) -> Decimal | None:
@@ -104,4 +110,23 @@ def _is_possible(spec: SpecView) -> bool:
         and 0 <= spec.grace_period_seconds <= MAX_SECONDS
         and 0 <= spec.retries <= MAX_RETRIES
         and 0 <= spec.resources.gpu <= MAX_GPUS
+    )
+
+
+@lru_cache(maxsize=256)
+def _price_of(text: str) -> CostView | None:
+    """The price in an annotation. Jobs have few prices, and a page of jobs asks for each of them."""
+    cost = read_annotation(_cost_decoder, text)
+    return cost if cost is not None and _is_price(cost) else None
+
+
+def _is_price(cost: CostView) -> bool:
+    """Whether Runway could have written this price."""
+    lines = cost.lines[:MAX_PRICE_LINES]
+    text = "".join([cost.currency, cost.rate_card, *[line.resource + line.quantity for line in lines]])
+    return (
+        len(cost.lines) <= MAX_PRICE_LINES
+        and len(text) <= MAX_PRICE_TEXT
+        and text.isprintable()
+        and all(map(_USD.fullmatch, [cost.hourly, cost.ceiling, *[line.hourly for line in lines]]))
     )

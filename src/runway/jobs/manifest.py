@@ -22,10 +22,10 @@ from runway.jobs.identity import (
     spec_hash,
 )
 from runway.jobs.spec import JobSpec
+from runway.objects import CONTAINER
 from runway.policy import Limits, Pool
 from runway.quantity import format_bytes, format_cpu
 
-CONTAINER: Final = "job"
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 _STAYS: Final = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 """No node is taken away to save money while a job runs on it, which would have to begin again; the job's deadline

@@ -242,7 +242,9 @@ def actual_of(job: Job, known: Known) -> str | None:
     if hourly is None or known.left_out or unseen(job, known):
         return None
     amount = actual_cost(hourly, known.attempts)
-    return None if amount is None else f"{amount:f}"
+    text = "" if amount is None else f"{amount:f}"
+    # An hourly price that was edited by hand can make more of it than a record may hold.
+    return text if usd(text) is not None else None
 
 
 def last_that_ran(case: Case) -> Pod | None:
