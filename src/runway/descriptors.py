@@ -16,7 +16,7 @@ SPARE: Final = 64
 
 
 def needed(settings: Settings, connections: int) -> int:
-    """Descriptors for so many connections of clients: a stream takes one to its client and one to Kubernetes."""
+    """Descriptors for this many connections of clients: a stream takes one to its client and one to Kubernetes."""
     return connections + min(settings.max_streams, connections) + settings.max_in_flight + SPARE
 
 

@@ -86,6 +86,11 @@ class Toleration(_Part, frozen=True):
 
 class PodSpec(_Part, frozen=True):
     node_name: str | None = None
+    resources: ResourceRequirements = ResourceRequirements()
+    """Of the pod as a whole: what they name takes the place of the containers' requests.
+
+    https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#pod-level-resource-specification
+    """
     containers: tuple[Container, ...] | None = None
     init_containers: tuple[Container, ...] | None = None
     node_selector: dict[str, str] = {}

@@ -88,10 +88,18 @@ async def test_an_object_of_10000_levels_stops_nobody_elses_job(kubernetes: Fake
 
 async def test_an_undecodable_event_stops_no_other_explanation(runway: Runway) -> None:
     about = {"kind": "Job", "namespace": "runway-vision", "name": "x"}
-    event = {"metadata": {"name": "e", "namespace": "default"}, "type": "Warning", "involvedObject": about}
+    event = {"metadata": {"name": "e", "namespace": "runway-vision"}, "type": "Warning", "involvedObject": about}
     runway.kubernetes.add("events", {**event, "lastTimestamp": YEAR_10000})
     await until_named(runway, "events")
     await follows_another_tenants_job(runway)
+
+
+async def test_a_broken_object_outside_the_tenants_namespaces_is_not_counted(runway: Runway) -> None:
+    status = {"conditions": [], "startTime": YEAR_10000}
+    pod = {"metadata": {"name": "p", "namespace": "default"}, "spec": {"containers": []}, "status": status}
+    runway.kubernetes.add("pods", pod)
+    await follows_another_tenants_job(runway)
+    assert (await runway.client.get("/readyz")).json()["undecodable_objects"] == 0
 
 
 async def test_a_restart_beside_a_broken_object_becomes_ready_and_keeps_its_quota(kubernetes: FakeKubernetes) -> None:

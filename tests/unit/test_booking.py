@@ -9,7 +9,7 @@ import pytest
 
 from runway.admission.booking import booking_of, ended_at
 from runway.admission.quota import NOTHING, Amounts, Booking
-from runway.objects import Job, Pod
+from runway.objects import Job, Pod, ResourceRequirements
 from tests.support.builders import NAMESPACE, Json, ended, job, moment, pod, running, waiting
 
 GPU_JOB: Json = {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "1"}
@@ -200,3 +200,11 @@ ENDS: dict[str, tuple[Job, Sequence[Pod], float | None]] = {
 def test_when_the_last_of_a_job_ended(case: str) -> None:
     of, pods, seconds = ENDS[case]
     assert ended_at(of, pods) == (None if seconds is None else moment(seconds))
+
+
+def test_requests_of_a_pod_as_a_whole_take_the_place_of_its_containers() -> None:
+    whole = pod(state=running(5), requests={"cpu": "1", "memory": "1Gi", "nvidia.com/gpu": "1"})
+    spec = msgspec.structs.replace(whole.spec, resources=ResourceRequirements({"cpu": "6", "memory": "8Gi"}))
+    booking = booking_of(None, [msgspec.structs.replace(whole, spec=spec)])
+    assert booking is not None
+    assert (booking.amounts.cpu, booking.amounts.memory, booking.amounts.gpu) == (6000, 8 << 30, 1)

@@ -317,3 +317,10 @@ def test_of_an_endless_list_with_unreadable_elements_the_rest_is_left_out() -> N
     lost = booking_of(None, [decode_object(changed(pod(state=running(5)), "spec.containers", containers), Pod)])
     assert lost is not None
     assert lost.amounts.gpu >= 10**18
+
+
+def test_unreadable_requests_of_a_pod_as_a_whole_count_as_more_than_any_quota() -> None:
+    found = decode_object(changed(pod(state=running(5)), "spec.resources", {"requests": {"cpu": "lots"}}), Pod)
+    booking = booking_of(None, [found])
+    assert booking is not None
+    assert booking.amounts.cpu >= 10**18

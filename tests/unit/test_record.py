@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from runway.jobs.attempts import MAX_ATTEMPTS
 from runway.jobs.case import Case
 from runway.jobs.excerpt import Excerpt
-from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_RECORD
+from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC, ANNOTATION_SPEC_HASH
 from runway.jobs.record import (
     MAX_BYTES,
     Record,
@@ -363,3 +363,22 @@ def test_keeping_again_changes_nothing_and_no_attempt_is_lost_or_twice(life: lis
     once = final_record(case, record, None, None, NOW)
     assert final_record(case, once, None, None, NOW) == once
     assert final_record(case_of(job(verdict="Complete")), once, None, None, NOW).attempts == once.attempts
+
+
+def test_where_the_secrets_are_not_known_no_end_of_a_log_is_shown_or_recorded() -> None:
+    dead = pod(f"{JOB}-0", state=ended(1, message="cannot log in with tok-123456"), conditions=[BOUND])
+    notes = {ANNOTATION_SPEC: "no longer cached", ANNOTATION_SPEC_HASH: "0" * 64}
+    case = case_of(job(verdict="Failed", reason="BackoffLimitExceeded", annotations=notes), dead)
+    view, record = job_view(case), final(case)
+    assert (view.excerpt, record.excerpt) == (None, None)
+    assert "tok-123456" not in repr(view)
+    assert "tok-123456" not in encode(record, case.job)
+    assert view.failure is not None
+    assert view.failure.code == "exit_nonzero"
+
+
+def test_a_view_hides_secrets_in_the_evidence_before_the_record_is_written() -> None:
+    dead = pod(f"{JOB}-0", state=ended(1, message="cannot log in with tok-123456"), conditions=[BOUND])
+    view = job_view(case_of(job(verdict="Failed", reason="BackoffLimitExceeded", admitted=SECRET), dead))
+    assert view.failure is not None
+    assert view.failure.evidence["last_words"] == "cannot log in with ***"

@@ -364,6 +364,9 @@ def _pod_spec(spec: PodSpec, path: str, faults: list[str]) -> PodSpec:
     for name, containers in (("containers", spec.containers), ("init_containers", spec.init_containers)):
         if containers and (clean := _containers(containers, f"{path}.{name}", faults)) is not containers:
             changes[name] = clean
+    if not _is_readable(spec.resources.requests):
+        of_pod = _container(Container("pod", spec.resources), path, faults)
+        changes["resources"] = of_pod.resources
     grace = spec.termination_grace_period_seconds
     if grace is not None and grace != (bounded := _seconds(grace)):
         changes["termination_grace_period_seconds"] = bounded

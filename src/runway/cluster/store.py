@@ -21,12 +21,12 @@ from msgspec.structs import replace
 
 from runway.cluster.byte_budget import ByteBudget
 from runway.cluster.sharing import shared
-from runway.jobs.identity import ANNOTATION_RECORD, ANNOTATION_SPEC
+from runway.jobs.identity import ANNOTATION_SPEC
 from runway.objects import LABEL_JOB_NAME, Job, Pod, keeping, version
 
 MAX_SPEC_BYTES: Final = 96 << 20
-"""Characters of the specifications of finished jobs that are cached, those of usual size left aside. Beyond that the
-oldest of the namespace with most of them are no longer shown; Kubernetes has them until the Job's time to live ends."""
+"""Characters of the specifications that are cached, those of usual size left aside. Beyond that the oldest of the
+namespace with most of them are no longer shown; Kubernetes has them until the Job's time to live ends."""
 USUAL_SPEC: Final = 1024
 """Characters of a specification that is not worth the count."""
 MAX_GONE: Final = 16
@@ -114,12 +114,13 @@ class Store:
         return True
 
     def _bound_specs(self, key: Key, job: Job) -> None:
-        """Count the specification of a job whose record is final, and drop what exceeds the bound.
+        """Count the specification of a job, and drop what exceeds the bound.
 
-        Until the record is written, the specification is needed to keep secrets out of it.
+        Without it the secrets of a job are not known, so no end of its log is shown or recorded from then on.
         """
         size = len(job.metadata.annotations.get(ANNOTATION_SPEC, ""))
-        if size <= USUAL_SPEC or not job.finished or ANNOTATION_RECORD not in job.metadata.annotations:
+        if size <= USUAL_SPEC:
+            self._specs.discard(key.namespace, key)
             return
         self._specs.put(key.namespace, key, size)
         for _, excess in self._specs.excess():

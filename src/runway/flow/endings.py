@@ -72,7 +72,7 @@ class Endings:
         """The end of this pod's log, if it was followed and held anything."""
         return self._ends.get(pod.metadata.uid)
 
-    def follow(self, pod: Pod, secrets: tuple[str, ...], done: Callable[[], None]) -> None:
+    def follow(self, pod: Pod, secrets: tuple[str, ...] | None, done: Callable[[], None]) -> None:
         """Follow this pod's log, if it was told to end and runs, and there is room; `done` is called after that."""
         uid = pod.metadata.uid
         if not pod.terminating or pod.container.running is None or uid in self._following or uid in self._ends:
@@ -92,7 +92,7 @@ class Endings:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._following.clear()
 
-    async def _follow(self, pod: Pod, secrets: tuple[str, ...], done: Callable[[], None]) -> None:
+    async def _follow(self, pod: Pod, secrets: tuple[str, ...] | None, done: Callable[[], None]) -> None:
         uid = pod.metadata.uid
         try:
             await self._read(pod, secrets)
@@ -103,7 +103,7 @@ class Endings:
             self._following.pop(uid, None)
         done()
 
-    async def _read(self, pod: Pod, secrets: tuple[str, ...]) -> None:
+    async def _read(self, pod: Pod, secrets: tuple[str, ...] | None) -> None:
         """Follow the log to its end, and keep what it held."""
         namespace, name, uid = pod.metadata.namespace, pod.metadata.name, pod.metadata.uid
         grace = pod.metadata.deletion_grace_period_seconds or pod.spec.termination_grace_period_seconds or 0

@@ -40,7 +40,6 @@ from runway.flow.endings import Endings
 from runway.flow.lead import Writer
 from runway.flow.observe import Observer
 from runway.flow.tail import READ_SECONDS, read_end
-from runway.jobs.admitted import spec_of
 from runway.jobs.case import Case
 from runway.jobs.excerpt import Excerpt, excerpt_of, secrets_of
 from runway.jobs.failures import MEANINGS
@@ -204,7 +203,7 @@ class Keeper:
             return
         for pod in self._observer.attempts(key):
             if pod.terminating and pod.metadata.name not in gone:
-                self._endings.follow(pod, secrets_of(spec_of(job)), lambda: self._notice(key))
+                self._endings.follow(pod, secrets_of(job), lambda: self._notice(key))
 
     def _need(self, key: Key) -> Need | None:
         job, state = self._observer.job(key), self._observer.tallies.state(key)
@@ -309,7 +308,7 @@ class Keeper:
             log.warning("log not kept", job_id=case.job.metadata.name, pod=pod.metadata.name, reason=reason)
             self._metrics.records.labels("log_lost").inc()
             return followed
-        return excerpt_of(pod.metadata.name, end.log, secrets_of(spec_of(case.job)), cut=end.cut)
+        return excerpt_of(pod.metadata.name, end.log, secrets_of(case.job), cut=end.cut)
 
     async def _usage_of(self, key: Key) -> Usage | None:
         if self._usage is None:

@@ -98,7 +98,7 @@ class Observer:
         self.watches = {kind.name: Watch(heard=clock()) for kind in (JOBS, PODS)}
         self.tallies = Tallies(policy.tenants)
         self.broken: str | None = None
-        self.undecodable = UndecodableObjects(kind.name for kind in (JOBS, PODS, WARNINGS, NODES))
+        self.undecodable = UndecodableObjects((kind.name for kind in (JOBS, PODS, WARNINGS, NODES)), self._tenants)
         self.surroundings = Surroundings(
             kubernetes, self._tenants, metrics, self._tell, self.undecodable, clock=clock, sleep=sleep, jitter=jitter
         )

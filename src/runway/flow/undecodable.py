@@ -13,6 +13,7 @@ from runway.objects import Event, Job, Node, Pod
 
 log = structlog.get_logger()
 
+NODES_NAMESPACE: Final = ""
 MAX_NAMED: Final = 1000
 """Objects of a kind that are remembered by name; more than these are not counted."""
 
@@ -28,9 +29,13 @@ class UndecodableObject:
 
 
 class UndecodableObjects:
-    """Kept up to date with every list and every change of a watch. O(1) for each change."""
+    """Kept up to date with every list and every change of a watch. O(1) for each change.
 
-    def __init__(self, kinds: Iterable[str]) -> None:
+    Objects in namespaces that are no tenant's are left out: nothing depends on them, and anyone may create them there.
+    """
+
+    def __init__(self, kinds: Iterable[str], namespaces: Iterable[str]) -> None:
+        self._namespaces = frozenset({NODES_NAMESPACE, *namespaces})
         self._found: dict[str, dict[tuple[str, str], tuple[str, ...]]] = {kind: {} for kind in kinds}
 
     @property
@@ -67,6 +72,8 @@ class UndecodableObjects:
 
     def _put(self, kind: str, item: Job | Pod | Event | Node, before: dict[tuple[str, str], tuple[str, ...]]) -> None:
         place, fields = (item.metadata.namespace, item.metadata.name), item.metadata.unreadable
+        if place[0] not in self._namespaces:
+            return
         if before.get(place) != fields:
             log.warning("object not readable", kind=kind, namespace=place[0], name=one_line(place[1]), fields=fields)
         if place in self._found[kind] or len(self._found[kind]) < MAX_NAMED:

@@ -144,7 +144,7 @@ async def list_jobs(
     ),
 )
 async def read_job(request: Request, job_id: str, scope: ReadScope) -> Response:
-    """State, conditions, attempts, verdict and cost, derived anew each time from what Kubernetes says.
+    """State, conditions, attempts, verdict and cost, derived each time from what Kubernetes says.
 
     Values of `spec.env` are shown where `X-Tenant-ID` names the job's tenant, and else only their lengths.
     """

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from runway.jobs.admitted import SpecView
+from runway.jobs.admitted import spec_of
+from runway.jobs.identity import ANNOTATION_SPEC_HASH
 from runway.jobs.wording import last_lines
+from runway.objects import Job
 
 EXCERPT_BYTES: Final = 4096
 """UTF-8 bytes of a log that are kept, of its end."""
@@ -40,11 +42,14 @@ class Excerpt:
     truncated: bool
 
 
-def excerpt_of(pod: str, log: bytes | str, secrets: Sequence[str], *, cut: bool = False) -> Excerpt | None:
-    """The excerpt of this end of a log; `cut` where something before it was left out already. None where it is empty.
+def excerpt_of(pod: str, log: bytes | str, secrets: Sequence[str] | None, *, cut: bool = False) -> Excerpt | None:
+    """The excerpt of this end of a log; `cut` where something before it was left out already.
 
+    None where it is empty, or where the secrets to hide in it are not known.
     Bytes that are not UTF-8, and characters that could steer a terminal, are shown as escapes.
     """
+    if secrets is None:
+        return None
     text = log if isinstance(log, str) else log.decode("utf-8", "replace")
     text = redact(text.replace("\r\n", "\n"), secrets)
     shown = last_lines(text, EXCERPT_BYTES).encode("utf-8", "replace")
@@ -54,10 +59,14 @@ def excerpt_of(pod: str, log: bytes | str, secrets: Sequence[str], *, cut: bool 
     return Excerpt(pod, kept, cut or len(text) > EXCERPT_BYTES or len(shown) > EXCERPT_BYTES)
 
 
-def secrets_of(spec: SpecView | None) -> tuple[str, ...]:
-    """The values in a job's environment that must not be shown, longest first."""
+def secrets_of(job: Job) -> tuple[str, ...] | None:
+    """The values in a job's environment that must not be shown, longest first.
+
+    None where they are not known: the job is Runway's, and its specification cannot be read or is no longer cached.
+    """
+    spec = spec_of(job)
     if spec is None:
-        return ()
+        return None if ANNOTATION_SPEC_HASH in job.metadata.annotations else ()
     found: set[str] = set()
     for name, value in spec.env.items():
         if _SECRET_NAME.search(name) and len(value) >= _SHORTEST:

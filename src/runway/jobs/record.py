@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from runway.jobs.actual import actual_cost
-from runway.jobs.admitted import cost_of, read_annotation, spec_of, usd
+from runway.jobs.admitted import cost_of, read_annotation, usd
 from runway.jobs.attempts import MAX_ATTEMPTS, Attempt, attempts_of, disruptions
 from runway.jobs.case import Case
 from runway.jobs.causes import ran
@@ -258,7 +258,7 @@ def excerpt_seen(case: Case) -> Excerpt | None:
     ended = pod.container.terminated if pod else None
     if pod is None or ended is None or ended.last_words is None:
         return None
-    return excerpt_of(pod.metadata.name, ended.last_words, secrets_of(spec_of(case.job)))
+    return excerpt_of(pod.metadata.name, ended.last_words, secrets_of(case.job))
 
 
 def encode(record: Record, job: Job) -> str:
@@ -351,11 +351,11 @@ def _escaped_attempt(attempt: Attempt) -> Attempt:
 
 def _bounded(record: Record, job: Job) -> Record:
     """The record without secrets, and small enough: of what is too much, the least telling goes first."""
-    secrets = secrets_of(spec_of(job))
+    secrets = secrets_of(job)
     record = msgspec.structs.replace(
         record,
         attempts=tuple(_without_secrets(attempt, secrets) for attempt in record.attempts),
-        failure=_failure_without_secrets(record.failure, secrets),
+        failure=record.failure and failure_without_secrets(record.failure, secrets),
     )
     while len(_text(record).encode()) > MAX_BYTES:
         record = _smaller(record)
@@ -379,7 +379,7 @@ def _smaller(record: Record) -> Record:
     return msgspec.structs.replace(record, attempts=(), excerpt=None, usage=None)
 
 
-def _without_secrets(attempt: Attempt, secrets: Sequence[str]) -> Attempt:
+def _without_secrets(attempt: Attempt, secrets: Sequence[str] | None) -> Attempt:
     message, reason = attempt.message, attempt.reason
     return replace(
         attempt,
@@ -388,10 +388,13 @@ def _without_secrets(attempt: Attempt, secrets: Sequence[str]) -> Attempt:
     )
 
 
-def _failure_without_secrets(failure: Failure | None, secrets: Sequence[str]) -> Failure | None:
-    if failure is None:
-        return None
-    evidence = {name: _words(value, secrets, 2 * _WORDS) for name, value in failure.evidence.items()}
+def failure_without_secrets(failure: Failure, secrets: Sequence[str] | None) -> Failure:
+    """The failure with `***` for each secret; without the end of the log where the secrets are not known."""
+    evidence = {
+        name: _words(value, secrets, 2 * _WORDS)
+        for name, value in failure.evidence.items()
+        if secrets is not None or name != "last_words"
+    }
     message, hint = _words(failure.message, secrets), _words(failure.hint, secrets)
     return replace(failure, message=message, hint=hint, evidence=evidence)
 
@@ -400,6 +403,6 @@ def _text(record: Record) -> str:
     return msgspec.json.encode(record).decode()
 
 
-def _words(text: str, secrets: Sequence[str], most: int = _WORDS) -> str:
+def _words(text: str, secrets: Sequence[str] | None, most: int = _WORDS) -> str:
     """The end of a text, without secrets: a message ends with what matters, and a log with what happened last."""
-    return redact(text, secrets)[-most:]
+    return redact(text, secrets or ())[-most:]

@@ -38,7 +38,14 @@ def requests_of(spec: PodSpec) -> Requests:
     together = sum((_requests(container) for container in [*(spec.containers or ()), *sidecars]), Requests())
     for container in steps:
         together = together.union(_requests(container))
-    return together
+    if not spec.resources.requests:
+        return together
+    of_pod = amounts_of(spec.resources.requests)
+    return Requests(
+        gpu=together.gpu,  # Only CPU and memory can be requested for a pod as a whole.
+        cpu=of_pod.cpu if "cpu" in spec.resources.requests else together.cpu,
+        memory=of_pod.memory if "memory" in spec.resources.requests else together.memory,
+    )
 
 
 def amounts_of(quantities: dict[str, str]) -> Requests:

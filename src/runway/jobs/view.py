@@ -14,10 +14,19 @@ from runway.jobs.admitted import CostView, SpecView, cost_of, spec_of
 from runway.jobs.attempts import Attempt
 from runway.jobs.case import Case
 from runway.jobs.causes import counts, ran
-from runway.jobs.excerpt import Excerpt
+from runway.jobs.excerpt import Excerpt, secrets_of
 from runway.jobs.failures import Failure
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT, LABEL_NAME
-from runway.jobs.record import Known, Record, actual_of, excerpt_seen, failure_with, known_of, record_of
+from runway.jobs.record import (
+    Known,
+    Record,
+    actual_of,
+    excerpt_seen,
+    failure_with,
+    failure_without_secrets,
+    known_of,
+    record_of,
+)
 from runway.jobs.usage import Usage
 from runway.jobs.waiting import Condition, conditions_between_pods, conditions_of_pod
 from runway.objects import Job, Pod
@@ -99,7 +108,7 @@ def job_view(case: Case) -> JobView:
         attempts=list(attempts),
         attempts_left_out=known.left_out,
         disruptions=known.disruptions,
-        failure=final.failure if final else failure_with(case, known),
+        failure=final.failure if final else _failure(case, known),
         cost=_cost(job, state, known, final),
         kubernetes=KubernetesRef(job.metadata.namespace, job.metadata.name),
         excerpt=final.excerpt if final else excerpt_seen(case) or (kept.excerpt if kept else None),
@@ -146,6 +155,11 @@ def pending_since(job: Job, pods: Sequence[Pod]) -> datetime | None:
         ended = pod.container.terminated
         moments.append(ended.finished_at if ended else pod.metadata.deletion_timestamp)
     return max((moment for moment in moments if moment is not None), default=None)
+
+
+def _failure(case: Case, known: Known) -> Failure | None:
+    failure = failure_with(case, known)
+    return None if failure is None else failure_without_secrets(failure, secrets_of(case.job))
 
 
 def _cost(job: Job, state: State, known: Known, final: Record | None) -> CostView | None:
