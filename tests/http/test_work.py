@@ -14,7 +14,7 @@ from tests.support.work import BUDGET, FEW, GROWING, MANY, ROOT
 
 
 def test_requests_stay_within_their_budgets_and_do_not_grow_with_the_jobs() -> None:
-    """One test, since counting takes seven seconds. A tenth more than the budget, or a twentieth more with many jobs."""
+    """One test, since counting takes seconds: a tenth above the budget, or a twentieth more with many jobs."""
     command = [sys.executable, "-m", "tests.support.work"]
     ended = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     found: dict[str, dict[str, int]] = json.loads(ended.stdout)["calls"]
