@@ -221,7 +221,7 @@ async def test_a_list_of_large_objects_continues_in_smaller_pages() -> None:
     )
     assert news[0] == "snapshot 10: a b"
     asked = [(query["limit"], query.get("continue")) for query in script.queries[:5]]
-    assert asked == [("500", None), ("500", "x"), ("62", "x"), ("7", "x"), ("7", "y")]
+    assert asked == [("500", None), ("500", "x"), ("62", "x"), ("7", "x"), ("14", "y")]
 
 
 async def test_an_object_whose_metadata_cannot_be_read_does_not_end_the_watch() -> None:
@@ -233,3 +233,10 @@ async def test_an_object_whose_metadata_cannot_be_read_does_not_end_the_watch() 
     )
     assert [words for words in news if "ADDED" in words] == ["ADDED a", "ADDED ", "ADDED c"]
     assert script.trace[:3] == ["list", "watch from 10", "watch from 11"]
+
+
+async def test_a_list_that_did_not_come_in_time_is_tried_again_with_smaller_pages() -> None:
+    late = Ambiguous("the Kubernetes API did not answer within 2.5 s")
+    _, script = await follow(late, late, listed(10, item("a", 1), after="x"), listed(10, item("b", 2)))
+    asked = [(query["limit"], query.get("continue")) for query in script.queries[:4]]
+    assert asked == [("500", None), ("62", None), ("7", None), ("14", "x")]

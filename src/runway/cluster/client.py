@@ -31,6 +31,8 @@ from runway.objects import LABEL_JOB_NAME, Event, Job, Lease, Node, Pod
 
 PAGE: Final = 500
 """Objects in one page of a list: bounds what one answer takes of the API server and of our memory."""
+PAGE_STEP: Final = 8
+"""A page that is too large is asked for again with this part of its objects."""
 WATCH_SECONDS: Final = 300
 """How long the API server keeps one watch open before it is renewed."""
 IDLE_SECONDS: Final = 90.0
@@ -103,6 +105,8 @@ class Kubernetes:
         self._transport = transport
         self._seconds = seconds
         self._told = told
+        self._page_limits: dict[str, int] = {}
+        """Objects in the next page, by kind; `PAGE` where there is none."""
 
     async def create_job(self, namespace: str, manifest: Mapping[str, object]) -> Job:
         """Create a Job. Raises ObjectExists, Refused, NotDone or Ambiguous: only the last leaves it open."""
@@ -157,18 +161,22 @@ class Kubernetes:
     async def list(self, kind: Kind[Object]) -> Listing[Object]:
         """Every object in all namespaces, page by page, all of one moment. Raises Expired where that took too long.
 
-        Where a page of large objects passes the bound on an answer, the rest is listed in smaller pages.
+        Large objects are listed in smaller pages: a page that passes the bound on an answer is asked for again at once,
+        and after one that did not come in time the next try begins with a smaller page. Each page that comes doubles
+        the next one.
         """
-        query, limit = dict(kind.query), PAGE
+        query = dict(kind.query)
         items: list[Object] = []
         while True:
+            limit = self._page_limits.get(kind.name, PAGE)
             try:
                 answer = await self._call("list", kind.name, kind.path, query={**query, "limit": str(limit)})
-            except AnswerTooLarge:
-                if limit == 1:
+            except Ambiguous as error:
+                self._page_limits[kind.name] = max(1, limit // PAGE_STEP)
+                if limit == 1 or not isinstance(error, AnswerTooLarge):
                     raise
-                limit = max(1, limit // 8)
                 continue
+            self._page_limits[kind.name] = min(PAGE, 2 * limit)
             page = _read(answer, lambda body: decode_listing(body, kind.type))
             items.extend(map(shared, page.items))  # Page by page, or a long list would be held twice.
             if not page.metadata.continue_:
