@@ -73,7 +73,7 @@ CLUSTER_TESTS := KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest -p no:ra
 
 test: terraform-tools browser cluster-up ## everything, on the real local Kubernetes too
 	@rm -rf $(REPORTS); mkdir -p $(REPORTS); failed=0; began=$$SECONDS; \
-	nice -n 10 $(MAKE) --no-print-directory beside > .local/beside.log 2>&1 & beside=$$!; \
+	nice -n 5 $(MAKE) --no-print-directory beside > .local/beside.log 2>&1 & beside=$$!; \
 	$(CLUSTER_TESTS) -m "not alone" -n 3 --junitxml=$(REPORTS)/cluster.xml || failed=1; \
 	$(CLUSTER_TESTS) -m alone --junitxml=$(REPORTS)/alone.xml || failed=1; \
 	wait $$beside || failed=1; cat .local/beside.log; \
