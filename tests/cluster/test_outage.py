@@ -85,6 +85,8 @@ def outages(tools: Tools) -> Iterator[Outages]:
     api_server = LocalCluster.default().component("kube-apiserver")
     key = f"test {uuid.uuid4()}"
     try:
+        # Jobs of the tests before may still be terminating, and hold GPUs until they have ended.
+        wait_for(lambda: stage.runway.quota("vision")["used"]["gpu"] == 0 or None, "no GPU in use", 60)
         # Two to cancel: a frozen API server may do the first cancel when it is let go on.
         lasting = stage.submit("vision", ON_ONE_GPU)
         to_cancel, another = stage.submit("vision", shell(STAY)), stage.submit("vision", shell(STAY))
