@@ -71,8 +71,8 @@ def _done(job: Job, pods: list[Pod]) -> bool:
 def succeeded(job: Job, pod: Pod) -> bool:
     """Whether the Job controller must count this pod as the Job's success.
 
-    A pod that was told to end may be counted as failed though its process ended with 0, so it proves nothing. Nor does
-    a pod of which a part cannot be read: that part may say so.
+    A terminating pod may be counted as failed though its process ended with 0, so it proves nothing. Nor does a pod of
+    which a part cannot be read: that part may say that it is terminating.
     """
     disrupted = pod.condition("DisruptionTarget")
     return (

@@ -2,7 +2,7 @@
 
 Events are the only place where some refusals are told: a pod that a quota or Pod Security does not let be created, the
 words of an image registry, a volume that cannot be mounted. They fade after an hour, and anyone may write any number
-of them, so what is kept is bounded in bytes, shared fairly between the namespaces, and only explanations depend on it.
+of them, so the cache is bounded in bytes, shared fairly between the namespaces, and only explanations depend on it.
 """
 
 from __future__ import annotations

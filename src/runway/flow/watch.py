@@ -57,8 +57,8 @@ async def watch(
 ) -> AsyncGenerator[Seen | Heartbeat | Gone, None]:
     """The view as it is now, unless its id is `last`; then each change; ends with the view that is for good, or Gone.
 
-    A job is over a moment before its record is kept, and its view is for good with that. `shown` makes of a view what
-    its reader may see.
+    A job is finished a moment before its record is written, and only then is its view final. `shown` makes of a view
+    what its reader may see.
 
     Raises NotReady where Runway no longer knows the state of the cluster.
     """

@@ -191,7 +191,7 @@ def find_job(use: Services, job_id: str, scope: str | None) -> Key:
 def fitting(
     encoded: Iterable[tuple[listing.Place, bytes | None]], most: int
 ) -> tuple[list[msgspec.Raw], listing.Place | None]:
-    """The first of these jobs that together have at most so many bytes, but at least one; and the last place taken.
+    """The first of these jobs that together have at most `most` bytes, but at least one; and the last place taken.
 
     One that was deleted while others were looked for has no bytes, and is left out.
     """
