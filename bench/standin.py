@@ -22,15 +22,15 @@ import yaml
 from aiohttp import web
 
 from bench.kubernetes import NAMESPACE
-from runway.admission.gate import check
-from runway.flow.submit import cost_json
-from runway.jobs.case import Case
+from runway.admission.validation import validate
 from runway.jobs.identity import ANNOTATION_RECORD
 from runway.jobs.manifest import Placement, job_manifest
 from runway.jobs.record import encode, final_record
+from runway.jobs.snapshot import JobSnapshot
 from runway.jobs.spec import read_draft
-from runway.objects import Job, Pod
+from runway.kube.objects import Job, Pod
 from runway.policy import Policy
+from runway.services.submit import cost_json
 
 Json = dict[str, Any]
 
@@ -175,7 +175,7 @@ def _job(policy: Policy, *, over: bool) -> tuple[Json, Json]:
         "env": {"EPOCHS": "3"},
         "resources": {"cpu": "100m", "memory": "64Mi"},
     }
-    passed = check(read_draft(document), policy)
+    passed = validate(read_draft(document), policy)
     tenant = next(iter(policy.tenants))
     placement = Placement(_NAME, tenant, NAMESPACE, policy.pools[passed.pool], cost_json(passed))
     job: Json = msgspec.json.decode(msgspec.json.encode(job_manifest(passed.spec, placement, policy.limits)))
@@ -192,7 +192,7 @@ def _job(policy: Policy, *, over: bool) -> tuple[Json, Json]:
         ]
     pod = _pod(job, over=over)
     if over:
-        case = Case(tenant, msgspec.convert(job, Job), (msgspec.convert(pod, Pod),))
+        case = JobSnapshot(tenant, msgspec.convert(job, Job), (msgspec.convert(pod, Pod),))
         job["metadata"]["annotations"][ANNOTATION_RECORD] = encode(
             final_record(case, None, None, None, _BEGUN), case.job
         )

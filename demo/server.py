@@ -13,7 +13,7 @@ import httpx2
 
 from demo.ports import Port
 from demo.waiting import TimedOut, wait_for
-from runway.cli.serve import HTTP_PROTOCOL
+from runway.cli.commands.serve import HTTP_PROTOCOL
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PROTOCOL = (f"--http={HTTP_PROTOCOL}", "--ws=none")

@@ -21,7 +21,7 @@ from deploy import deployment, manifests
 from deploy.deployment import LEASE, Deployed, the_pod
 from deploy.manifests import NAMESPACE
 from runway.policy import load_policy
-from runway.tenants import render as render_tenants
+from runway.tenant_manifests import render as render_tenants
 from tests.cluster.conftest import POLICY
 from tests.support.documented import Block, environment, play, played
 from tests.support.locks import one_at_a_time

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from runway.cluster.connection import Answer as HttpAnswer
-from runway.errors import Ambiguous
+from runway.errors import AmbiguousOutcome
+from runway.kube.transport import Response as HttpAnswer
 from tests.model.faults import REQUEST_LIMIT, Answer, Calls, Fate, Network
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.virtual_time import VirtualLoop
@@ -103,7 +103,7 @@ class ApiServer:
         self.server.go_down()
         for call in self.in_flight:
             if not call.reply.done():
-                call.reply.set_exception(Ambiguous("the connection to the Kubernetes API broke: reset"))
+                call.reply.set_exception(AmbiguousOutcome("the connection to the Kubernetes API broke: reset"))
                 call.reply.exception()
         self.in_flight.clear()
         self._backlog.clear()
@@ -154,7 +154,7 @@ class ApiServer:
             return
         match call.fate.answer:
             case Answer.RESET:
-                call.reply.set_exception(Ambiguous("the connection to the Kubernetes API broke: reset"))
+                call.reply.set_exception(AmbiguousOutcome("the connection to the Kubernetes API broke: reset"))
                 call.reply.exception()
             case Answer.ERROR:
                 call.reply.set_result(HttpAnswer(500, b"{}"))

@@ -19,12 +19,12 @@ from typing import Final
 
 import msgspec
 
-from runway.admission.quota import NOTHING
-from runway.cluster.connection import Answer as HttpAnswer
-from runway.cluster.store import Key
+from runway.admission.quota import ZERO
 from runway.errors import PublicError
-from runway.flow.submit import Submission
 from runway.jobs.identity import LABEL_NAME
+from runway.kube.transport import Response as HttpAnswer
+from runway.services.submit import Submission
+from runway.state.job_store import JobKey
 from tests.model.apiserver import ApiServer, Call
 from tests.model.controllers import Controllers
 from tests.model.faults import Calls
@@ -71,8 +71,8 @@ class Referee:
         self._takings: list[tuple[int, Process]] = []
         self._late: set[str] = set()
         self._ids: dict[tuple[str, str], str] = {}
-        self._made: Counter[Key] = Counter()
-        self._announced: Counter[Key] = Counter()
+        self._made: Counter[JobKey] = Counter()
+        self._announced: Counter[JobKey] = Counter()
         self._starts: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
 
     def broken(self, what: str) -> None:
@@ -92,8 +92,8 @@ class Referee:
             if process.observer.broken or (process.main.done() and not process.stopping):
                 self.broken(f"process {process.identity} has failed: {process.observer.broken}")
             for tenant, account in process.observer.ledger.accounts.items():
-                used = sum((booking.amounts for booking in account.bookings.values()), NOTHING)
-                reserved = sum(map(account.reserved_beyond_booking, account.reservations), NOTHING)
+                used = sum((booking.amounts for booking in account.bookings.values()), ZERO)
+                reserved = sum(map(account.unobserved_reservation, account.reservations), ZERO)
                 if (used, reserved) != (account.used, account.reserved):
                     self.broken(f"the sums of {tenant} are not those of its parts")
         keys = Counter(
@@ -141,7 +141,7 @@ class Referee:
     def _job_made(self, call: Call, job: Json) -> None:
         request = call.request
         assert isinstance(request, Request), "only submissions create Jobs"
-        key = Key(job["metadata"]["namespace"], job["metadata"]["name"])
+        key = JobKey(job["metadata"]["namespace"], job["metadata"]["name"])
         request.landed = True
         self._made[key] += 1
         if request.outcome in NOTHING_DONE:
@@ -154,7 +154,7 @@ class Referee:
         self._within_quota(call, request, job)
         self._within_rate(request, job)
 
-    def _too_late(self, call: Call, request: Request, key: Key) -> bool:
+    def _too_late(self, call: Call, request: Request, key: JobKey) -> bool:
         given_up = self._api.loop.time() > call.sent + call.seconds or not request.process.alive
         taken_over = self._taken_over(request.process, since=call.mark)
         looked = call.version if request.looked is None else request.looked
@@ -193,7 +193,7 @@ class Referee:
         has called new too: after a create of its own that did not say what it did, the other has read the Job back, and
         nothing on it says whose create has made it (docs/architecture.md, I4).
         """
-        key = Key(POLICY.tenants[request.tenant].namespace, submission.view.id)
+        key = JobKey(POLICY.tenants[request.tenant].namespace, submission.view.id)
         if not self._made[key]:
             self.broken(f"{key.name} was answered and never made")
         elif key not in self._server.objects["jobs"] and not self._was_deleted(key, since=0):
@@ -229,7 +229,7 @@ class Referee:
             if account.reservations:
                 found.append(f"{process.identity} keeps reservations of {tenant}: {sorted(account.reservations)}")
         for (space, name), job in self._server.objects["jobs"].items():
-            record = process.observer.store.get(Key(space, name))
+            record = process.observer.store.get(JobKey(space, name))
             if record is None or record.job is None or record.job.metadata.uid != uid(job):
                 found.append(f"{process.identity} does not know of {name}")
         if len(process.observer.store) != len(self._server.objects["jobs"]):
@@ -240,12 +240,12 @@ class Referee:
         """Whether another process has taken the Lease after a moment."""
         return any(at > since and who is not process for at, who in self._takings)
 
-    def _was_deleted(self, key: Key, since: int) -> bool:
+    def _was_deleted(self, key: JobKey, since: int) -> bool:
         """Whether a Job of this name was deleted after a version."""
         return any(
             version > since
             and type_ == "DELETED"
-            and Key(item["metadata"]["namespace"], item["metadata"]["name"]) == key
+            and JobKey(item["metadata"]["namespace"], item["metadata"]["name"]) == key
             for version, type_, item in reversed(self._server.history["jobs"])
         )
 

@@ -8,8 +8,8 @@ from bisect import bisect_right
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Final
 
-from runway.cluster.client import WATCH_SECONDS
-from runway.errors import Ambiguous
+from runway.errors import AmbiguousOutcome
+from runway.kube.client import WATCH_SECONDS
 from tests.support.fake_cluster import Json, event_line
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ class Watch:
             await self._wire.sleep(0)
             now = self._api.loop.time()
             if self.broken or self._api.server.down:
-                raise Ambiguous("the connection to the Kubernetes API broke: reset")
+                raise AmbiguousOutcome("the connection to the Kubernetes API broke: reset")
             if now - self._heard >= self._idle:
-                raise Ambiguous(f"the Kubernetes API sent nothing for {self._idle:g} s")
+                raise AmbiguousOutcome(f"the Kubernetes API sent nothing for {self._idle:g} s")
             if not self._wire.may_speak(self._kind):
                 await self._until(self._heard + self._idle)
             elif self.expired:

@@ -16,9 +16,9 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from runway.cluster.connection import Answer as HttpAnswer
-from runway.cluster.connection import StreamRefused
-from runway.errors import Ambiguous, NotDone
+from runway.errors import AmbiguousOutcome, NotExecuted
+from runway.kube.transport import Response as HttpAnswer
+from runway.kube.transport import UnexpectedStatus
 from tests.model.apiserver import ApiServer, Call
 from tests.model.faults import Answer, Calls, kind_of_call
 from tests.model.watching import Watch
@@ -100,13 +100,13 @@ class Wire:
             return HttpAnswer(403, b"{}")
         if self.cut:
             await self.sleep(min(CONNECT_SECONDS, seconds))
-            raise NotDone("no connection to the Kubernetes API: timed out")
+            raise NotExecuted("no connection to the Kubernetes API: timed out")
         loop = asyncio.get_running_loop()
         calls = kind_of_call(method, path)
         fate = self.api.network.next_fate(calls)
         if self.api.server.down or fate.answer is Answer.REFUSED:
             await self.sleep(0)
-            raise NotDone("no connection to the Kubernetes API: refused")
+            raise NotExecuted("no connection to the Kubernetes API: refused")
         reply: asyncio.Future[HttpAnswer] = loop.create_future()
         call = Call(
             self, calls, method, path, dict(query), body, content_type, loop.time(), seconds, fate, reply,
@@ -119,7 +119,7 @@ class Wire:
         except TimeoutError:
             await self.running.wait()
             if not reply.done():
-                raise Ambiguous(f"the Kubernetes API did not answer within {seconds:g} s") from None
+                raise AmbiguousOutcome(f"the Kubernetes API did not answer within {seconds:g} s") from None
         await self.running.wait()
         answer = reply.result()
         if fate.answer is Answer.TRUE and "labelSelector" in query:
@@ -134,16 +134,16 @@ class Wire:
             await _never()
         if self.cut:
             await self.sleep(CONNECT_SECONDS)
-            raise NotDone("no connection to the Kubernetes API: timed out")
+            raise NotExecuted("no connection to the Kubernetes API: timed out")
         await self.sleep(0)
         fate = self.api.network.next_fate(Calls.WATCH)
         if self.api.server.down or fate.answer is Answer.REFUSED:
-            raise NotDone("no connection to the Kubernetes API: refused")
+            raise NotExecuted("no connection to the Kubernetes API: refused")
         if fate.answer is not Answer.TRUE:
-            raise StreamRefused(HttpAnswer(429 if fate.answer is Answer.THROTTLED else 500, b"{}", retry_after=1))
+            raise UnexpectedStatus(HttpAnswer(429 if fate.answer is Answer.THROTTLED else 500, b"{}", retry_after=1))
         kind, version = path.rsplit("/", 1)[1], int(query["resourceVersion"])
         if version < self.api.server.expired_before:
-            raise StreamRefused(HttpAnswer(410, b"{}"))
+            raise UnexpectedStatus(HttpAnswer(410, b"{}"))
         watch = Watch(self, kind, version, idle)
         self.watches[kind] = watch
         self.muted.discard(kind)

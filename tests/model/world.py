@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from runway.cluster.store import Key
 from runway.errors import PublicError
+from runway.state.job_store import JobKey
 from tests.model.apiserver import ApiServer
 from tests.model.controllers import Controllers
 from tests.model.oracle import Held, Json, use
@@ -55,7 +55,7 @@ class World:
         process.serve(lambda: self._submit(request))
         return request
 
-    def cancel(self, process: Process, key: Key) -> None:
+    def cancel(self, process: Process, key: JobKey) -> None:
         """A caller cancels a job."""
         process.serve(lambda: self._quietly(process.cancel_job(key, self.api.now())))
 
@@ -126,7 +126,7 @@ class World:
             return ["nobody writes"]
         if any(process.serving for process in self.processes):
             return ["submissions are in progress"]
-        if any(watch.lost for process in self.processes for watch in process.observer.watches.values()):
+        if any(watch.disconnect_reason for process in self.processes for watch in process.observer.watches.values()):
             return ["contact is lost"]
         return [difference for process in self.processes for difference in self.referee.differences(process)]
 
