@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import report
-from bench.history import history
 from bench.kubernetes import ApiServer, delete_namespace
+from bench.many_jobs import history
 from bench.overload import overload
 from bench.process import URL, frozen, render_tenants, runway
-from bench.release import release
+from bench.quota_release import release
 from bench.restart import fill, restart, starts, time_list
 from bench.stages import stages
 from bench.submit import rate, runway_target, submit_pairs

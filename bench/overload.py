@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from bench.history import Took
 from bench.load import Target
+from bench.many_jobs import Took
 
 REFUSALS = (429, 503)
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from demo.server import PROTOCOL
 from localcluster.cluster import LocalCluster
+from testbed.server import PROTOCOL
 
 ROOT = Path(__file__).resolve().parents[1]
 POLICY = ROOT / "bench" / "policy.yaml"

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import plot
-from bench.history import ROUNDS, History, Took
 from bench.load import Measured
+from bench.many_jobs import ROUNDS, History, Took
 from bench.overload import Overload
 from bench.process import ROOT
-from bench.release import Release
+from bench.quota_release import Release
 from bench.restart import Restart
 from bench.stages import Stages
 from bench.submit import Pair, middle, rate

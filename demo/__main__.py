@@ -17,21 +17,21 @@ from pathlib import Path
 
 import httpx2
 
-from demo.api import Api, Document
-from demo.kernel import Kernel, KernelUnreadable
-from demo.kubectl import Kubectl, KubectlFailed
+from demo.environment import surroundings
 from demo.page import page
 from demo.recording import QuotaWatch, Recorder
 from demo.report import Report
 from demo.scenario import Outcome, Scenario, Source, play
 from demo.scenarios import SCENARIOS
-from demo.server import CHECKOUT, Server, ServerFailed
-from demo.stage import Stage, Tools
-from demo.surroundings import surroundings
-from demo.tenants import TenantsFailed, apply_tenants
 from deploy import deployment
 from deploy.deployment import Deployed, DeployFailed
 from localcluster import LocalCluster, LocalClusterError
+from testbed.context import Stage, Tools
+from testbed.http_client import Api, Document
+from testbed.kernel_log import Kernel, KernelUnreadable
+from testbed.kubectl import Kubectl, KubectlFailed
+from testbed.server import CHECKOUT, Server, ServerFailed
+from testbed.tenants import TenantsFailed, apply_tenants
 
 LOG = CHECKOUT / ".local" / "demo" / "runway.log"
 REPORT = LOG.with_name("report.html")

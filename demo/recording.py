@@ -15,8 +15,8 @@ from typing import Self
 
 import httpx2
 
-from demo.api import Document
 from demo.scenario import Outcome, Scenario, Source
+from testbed.http_client import Document
 
 SAMPLE_SECONDS = 0.5
 MAX_SAMPLES = 10_000

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
-from demo.kernel import KernelUnreadable
-from demo.kubectl import KubectlFailed
-from demo.waiting import TimedOut
+from testbed.kernel_log import KernelUnreadable
+from testbed.kubectl import KubectlFailed
+from testbed.waiting import TimedOut
 
 if TYPE_CHECKING:
-    from demo.stage import Stage
+    from testbed.context import Stage
 
 
 class Source(StrEnum):

@@ -10,14 +10,14 @@ from typing import Self
 
 import httpx2
 
-from demo.kubectl import Document, Kubectl, KubectlFailed
-from demo.ports import Port
-from demo.tenants import apply_tenants
-from demo.waiting import TimedOut, wait_for
 from deploy import image, manifests
 from deploy.manifests import NAMESPACE
 from localcluster.images import ctr
 from localcluster.progress import step
+from testbed.kubectl import Document, Kubectl, KubectlFailed
+from testbed.ports import Port
+from testbed.tenants import apply_tenants
+from testbed.waiting import TimedOut, wait_for
 
 LEASE = ("runway-writer", "default")
 """Name and namespace, as overlays/local has them."""
@@ -75,8 +75,8 @@ def the_pod(kubernetes: Kubectl) -> Document | None:
 class Deployed:
     """The deployed Runway, on a loopback port of this machine. A context manager.
 
-    Like `demo.server.Server` it can be killed and started, except that it is Kubernetes that starts it. What is between
-    is not `kubectl port-forward`, which goes through the API server: that is to be away at times.
+    Like `testbed.server.Server` it can be killed and started, except that it is Kubernetes that starts it. What is
+    between is not `kubectl port-forward`, which goes through the API server: that is to be away at times.
     """
 
     def __init__(self, kubernetes: Kubectl) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from demo.api import Document, document, shell
 from demo.scenario import NotSeen, Scenario, Source
 from demo.scenarios.outcomes import condition, container
-from demo.stage import Stage, expect
+from testbed.context import Stage, expect
+from testbed.http_client import Document, document, shell
 
 GPU = "nvidia.com/gpu"
 SIMULATED_LABEL = "runway.local/simulated-gpus"

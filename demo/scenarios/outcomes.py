@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from demo.api import Document, shell
-from demo.kernel import parse_cpu_stat
 from demo.scenario import Scenario, Source
-from demo.stage import Stage, expect
-from demo.waiting import wait_for
+from testbed.context import Stage, expect
+from testbed.http_client import Document, shell
+from testbed.kernel_log import parse_cpu_stat
+from testbed.waiting import wait_for
 
 MIB = 1024 * 1024
 

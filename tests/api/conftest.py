@@ -16,7 +16,7 @@ from runway.app import create_app
 from runway.policy import Policy, load_policy
 from runway.settings import Settings
 from tests.support.fake_cluster import FakeKubernetes
-from tests.support.streamed import Streamed
+from tests.support.streaming_client import Streamed
 from tests.support.virtual_time import VirtualLoop
 
 POLICY = Path(__file__).parents[2] / "config" / "policy.local.yaml"

@@ -7,8 +7,8 @@ import json
 import pytest
 from playwright.sync_api import Browser, expect
 
-from demo.waiting import wait_for
 from runway.jobs.identity import ANNOTATION_SPEC
+from testbed.waiting import wait_for
 from tests.api.conftest import Runway
 from tests.browser.conftest import Served
 from tests.support.chromium import NARROW, WIDE, Watched

@@ -19,13 +19,13 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from demo.api import Api
-from demo.kernel import Kernel
-from demo.kubectl import Kubectl
-from demo.server import CHECKOUT, Server
-from demo.stage import Stage, Tools
-from demo.tenants import apply_tenants
 from localcluster import LocalCluster
+from testbed.context import Stage, Tools
+from testbed.http_client import Api
+from testbed.kernel_log import Kernel
+from testbed.kubectl import Kubectl
+from testbed.server import CHECKOUT, Server
+from testbed.tenants import apply_tenants
 from tests.support.locks import one_at_a_time
 
 POLICY = CHECKOUT / "config" / "policy.local.yaml"

@@ -21,11 +21,11 @@ import httpx2
 import pytest
 import yaml
 
-from demo.api import Api, Document, shell
-from demo.kubectl import Kubectl
-from demo.server import Server
-from demo.stage import Stage, Tools
-from deploy.rules import rule_file
+from deploy.export_rules import rule_file
+from testbed.context import Stage, Tools
+from testbed.http_client import Api, Document, shell
+from testbed.kubectl import Kubectl
+from testbed.server import Server
 from tests.support.allowed import once_allowed
 from tests.support.hush import Hush
 from tests.support.prometheus import Alarms, evaluating, hurried

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import httpx2
 import pytest
 
-from demo.api import Document, document, shell
-from demo.kubectl import Kubectl
-from demo.server import Server
-from demo.stage import Stage, Tools
-from demo.waiting import wait_for
 from localcluster import LocalCluster, addresses, pki
 from localcluster.component import Component
+from testbed.context import Stage, Tools
+from testbed.http_client import Document, document, shell
+from testbed.kubectl import Kubectl
+from testbed.server import Server
+from testbed.waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from demo.api import IMAGE
-from demo.server import Server
 from demo.session import play, session_environment
-from demo.stage import Stage
+from testbed.context import Stage
+from testbed.http_client import IMAGE
+from testbed.server import Server
 from tests.support.documented import Block, blocks
 
 pytestmark = pytest.mark.cluster

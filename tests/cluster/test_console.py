@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from demo.api import shell
-from demo.server import Server
-from demo.stage import Stage, Tools
+from testbed.context import Stage, Tools
+from testbed.http_client import shell
+from testbed.server import Server
 from tests.support.allowed import once_allowed
 from tests.support.chromium import NARROW, WIDE, Watched, chromium
 

@@ -12,13 +12,13 @@ import httpx2
 import pytest
 import yaml
 
-from demo.api import Document, document, shell
-from demo.kubectl import Kubectl
-from demo.server import CHECKOUT, Server
-from demo.stage import Stage, Tools
-from demo.waiting import wait_for
 from localcluster import LocalCluster
 from localcluster.monitoring import scraping
+from testbed.context import Stage, Tools
+from testbed.http_client import Document, document, shell
+from testbed.kubectl import Kubectl
+from testbed.server import CHECKOUT, Server
+from testbed.waiting import wait_for
 from tests.cluster.test_diagnosis import by_hand
 from tests.support.panels import Query, dashboards, queries
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from demo.__main__ import REPORT, main
-from demo.api import shell
 from demo.scenario import Scenario, Source, play
 from demo.scenarios import SCENARIOS
 from demo.scenarios.admission import BAD_SPEC_REFUSED
-from demo.scenarios.trust import ABSENCE
-from demo.server import CHECKOUT
-from demo.stage import Stage, Tools, expect
+from demo.scenarios.reliability import ABSENCE
+from testbed.context import Stage, Tools, expect
+from testbed.http_client import shell
+from testbed.server import CHECKOUT
 
 pytestmark = pytest.mark.cluster
 

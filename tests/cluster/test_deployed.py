@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from demo.api import Api, Document, shell
-from demo.kernel import Kernel
-from demo.kubectl import Kubectl, KubectlFailed, find_kubectl
-from demo.server import CHECKOUT, Server
-from demo.stage import Stage, Tools
-from demo.waiting import TimedOut, wait_for
 from deploy import deployment, manifests
 from deploy.deployment import LEASE, Deployed, the_pod
 from deploy.manifests import NAMESPACE
 from runway.policy import load_policy
 from runway.tenant_manifests import render as render_tenants
+from testbed.context import Stage, Tools
+from testbed.http_client import Api, Document, shell
+from testbed.kernel_log import Kernel
+from testbed.kubectl import Kubectl, KubectlFailed, find_kubectl
+from testbed.server import CHECKOUT, Server
+from testbed.waiting import TimedOut, wait_for
 from tests.cluster.conftest import POLICY
 from tests.support.documented import Block, environment, play, played
 from tests.support.locks import one_at_a_time

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from demo.api import Document, shell
-from demo.kubectl import Kubectl
-from demo.stage import Stage, Tools
-from demo.waiting import wait_for
 from localcluster import addresses
+from testbed.context import Stage, Tools
+from testbed.http_client import Document, shell
+from testbed.kubectl import Kubectl
+from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from demo.api import OVER, Document, shell
-from demo.kubectl import Kubectl
-from demo.stage import Stage
-from demo.waiting import wait_for
 from localcluster import LocalCluster
 from localcluster.addresses import NODE_NAME
+from testbed.context import Stage
+from testbed.http_client import OVER, Document, shell
+from testbed.kubectl import Kubectl
+from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 

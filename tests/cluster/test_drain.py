@@ -15,11 +15,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from demo.api import Api, document, shell
-from demo.kubectl import Kubectl
-from demo.server import CHECKOUT, Server
-from demo.stage import START_SECONDS, Stage
-from demo.waiting import wait_for
+from testbed.context import START_SECONDS, Stage
+from testbed.http_client import Api, document, shell
+from testbed.kubectl import Kubectl
+from testbed.server import CHECKOUT, Server
+from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 

@@ -10,12 +10,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from demo.api import shell
-from demo.kubectl import Kubectl, KubectlFailed
-from demo.scenarios.stop import ANNOTATION, SEEN_SECONDS
-from demo.server import Server
-from demo.stage import Stage
-from demo.waiting import wait_for
+from demo.scenarios.emergency_stop import ANNOTATION, SEEN_SECONDS
+from testbed.context import Stage
+from testbed.http_client import shell
+from testbed.kubectl import Kubectl, KubectlFailed
+from testbed.server import Server
+from testbed.waiting import wait_for
 from tests.support.documented import Block, environment, played
 
 pytestmark = pytest.mark.cluster

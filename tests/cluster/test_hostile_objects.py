@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from demo.api import Document, shell
-from demo.kubectl import Kubectl, KubectlFailed
-from demo.server import Server
-from demo.stage import Stage
-from demo.waiting import wait_for
+from testbed.context import Stage
+from testbed.http_client import Document, shell
+from testbed.kubectl import Kubectl, KubectlFailed
+from testbed.server import Server
+from testbed.waiting import wait_for
 from tests.support.documented import environment, played, run_by
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone]

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from demo.api import OVER, Document, shell
-from demo.stage import Stage
-from demo.waiting import wait_for
+from testbed.context import Stage
+from testbed.http_client import OVER, Document, shell
+from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 

@@ -6,8 +6,8 @@ import base64
 
 import pytest
 
-from demo.api import IMAGE, Document
-from demo.stage import Stage
+from testbed.context import Stage
+from testbed.http_client import IMAGE, Document
 
 pytestmark = pytest.mark.cluster
 

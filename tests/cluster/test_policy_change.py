@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from demo.api import Api, Document, document, shell
-from demo.kubectl import Kubectl
-from demo.server import Server
-from demo.stage import START_SECONDS
-from demo.tenants import apply_tenants
-from demo.waiting import wait_for
+from testbed.context import START_SECONDS
+from testbed.http_client import Api, Document, document, shell
+from testbed.kubectl import Kubectl
+from testbed.server import Server
+from testbed.tenants import apply_tenants
+from testbed.waiting import wait_for
 from tests.support.allowed import allowed
 
 pytestmark = pytest.mark.cluster

@@ -16,10 +16,10 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from demo.api import IMAGE, shell
-from demo.server import CHECKOUT, Server
-from demo.stage import Stage
-from demo.waiting import wait_for
+from testbed.context import Stage
+from testbed.http_client import IMAGE, shell
+from testbed.server import CHECKOUT, Server
+from testbed.waiting import wait_for
 from tests.support.documented import Block, environment, play, played
 from tests.support.locks import one_at_a_time
 

@@ -9,10 +9,10 @@ from contextlib import suppress
 import httpx2
 import pytest
 
-from demo.api import Document, shell
-from demo.server import Server
-from demo.stage import Stage
-from demo.waiting import TimedOut, wait_for
+from testbed.context import Stage
+from testbed.http_client import Document, shell
+from testbed.server import Server
+from testbed.waiting import TimedOut, wait_for
 from tests.support.views import but_for_free_capacity
 
 pytestmark = pytest.mark.cluster

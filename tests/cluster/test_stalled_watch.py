@@ -11,10 +11,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from demo.api import shell
-from demo.server import Server
-from demo.stage import Stage
-from demo.waiting import wait_for
+from testbed.context import Stage
+from testbed.http_client import shell
+from testbed.server import Server
+from testbed.waiting import wait_for
 from tests.support.hush import Hush
 
 pytestmark = pytest.mark.cluster

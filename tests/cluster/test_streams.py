@@ -18,11 +18,11 @@ import httpx2
 import pytest
 import yaml
 
-from demo.api import Document, shell
-from demo.server import Server
-from demo.stage import Stage
-from demo.waiting import wait_for
 from localcluster import LocalCluster
+from testbed.context import Stage
+from testbed.http_client import Document, shell
+from testbed.server import Server
+from testbed.waiting import wait_for
 from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.cluster

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from demo.api import Document, document, shell
-from demo.server import Server
-from demo.stage import Stage
+from testbed.context import Stage
+from testbed.http_client import Document, document, shell
+from testbed.server import Server
 
 pytestmark = pytest.mark.cluster
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from demo.api import Document, shell
-from demo.server import Server
-from demo.stage import Stage
-from demo.waiting import wait_for
+from testbed.context import Stage
+from testbed.http_client import Document, shell
+from testbed.server import Server
+from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from demo.api import IMAGE, Document
-from demo.kubectl import Kubectl, KubectlFailed
-from demo.stage import Stage
+from testbed.context import Stage
+from testbed.http_client import IMAGE, Document
+from testbed.kubectl import Kubectl, KubectlFailed
 
 pytestmark = pytest.mark.cluster
 

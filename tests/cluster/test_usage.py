@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 import httpx2
 import pytest
 
-from demo.api import Document, document, shell
-from demo.server import Server
-from demo.stage import Stage
-from demo.waiting import wait_for
 from localcluster import LocalCluster
 from localcluster.component import Component
 from localcluster.monitoring import scraping
+from testbed.context import Stage
+from testbed.http_client import Document, document, shell
+from testbed.server import Server
+from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 

@@ -2,7 +2,7 @@
 
 The real components (submitter, observer, writer, election, ledger, store, reflectors, client) run on an API server in
 memory, with every fault that the network, the API server, Kubernetes and kill -9 can bring, in virtual time. What must
-hold is written in `referee.py`; how a history ends, in `World.end`.
+hold is written in `invariants.py`; how a history ends, in `World.end`.
 
 Every run plays other histories. A failure prints its steps, shrunk for five minutes at most, and two ways to see it
 again: a line `@reproduce_failure(...)`, which goes on the class below that it names, and the seed of the whole run, for

@@ -9,10 +9,10 @@ from runway.errors import PublicError
 from runway.state.job_store import JobKey
 from tests.model.apiserver import ApiServer
 from tests.model.controllers import Controllers
+from tests.model.invariants import Referee, Request
 from tests.model.oracle import Held, Json, use
 from tests.model.policy import POLICY, SKEW, TENANTS, document
 from tests.model.process import RESYNC_SECONDS, Process, owned_task
-from tests.model.referee import Referee, Request
 from tests.model.wire import REQUEST
 from tests.support.virtual_time import VirtualLoop
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.rules import OBSERVABILITY, rule_file
-from tests.support.exported import SCRAPED, exported, faults, sections
+from deploy.export_rules import OBSERVABILITY, rule_file
+from tests.support.metric_names import SCRAPED, exported, faults, sections
 
 RUNBOOK = ("**Means.**", "**Look.**", "**Do.**", "**Escalate**")
 TESTS = sorted((OBSERVABILITY / "tests").glob("*.yaml"))

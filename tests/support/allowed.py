@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import httpx2
 
-from demo.api import Api, Document, document
-from demo.stage import Stage
-from demo.waiting import wait_for
+from testbed.context import Stage
+from testbed.http_client import Api, Document, document
+from testbed.waiting import wait_for
 
 RATE_SECONDS = 30.0
 """The local policy lets its slowest tenant submit one job in 10 s."""

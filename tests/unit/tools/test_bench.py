@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from bench import flame, plot, report
+from bench.fake_apiserver import RUNNING_EVERY, StandIn, name_of
 from bench.load import Measured
 from bench.process import POLICY
-from bench.standin import RUNNING_EVERY, StandIn, name_of
 from bench.submit import Pair, rate
 from runway.jobs.identity import JOB_ID
 from runway.jobs.record import record_of

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from deploy.dashboards import DIRECTORY, rendered
-from deploy.rules import OBSERVABILITY, rule_file
-from tests.support.exported import faults, sections
+from deploy.export_rules import OBSERVABILITY, rule_file
+from tests.support.metric_names import faults, sections
 from tests.support.panels import Query, dashboards, panels, queries
 
 ALL = [panel for dashboard in dashboards().values() for panel in panels(dashboard)]

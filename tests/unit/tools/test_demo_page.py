@@ -9,11 +9,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from demo.api import Document
-from demo.drawing import LEFT, RIGHT, WIDTH
 from demo.page import page
 from demo.recording import AttemptSeen, Evidence, Held, JobSeen, Played, Recorder, Recording, Sample
 from demo.scenario import Outcome, Scenario, Source
+from demo.svg import LEFT, RIGHT, WIDTH
+from testbed.http_client import Document
 
 HOSTILE = "<script>alert(1)</script> \"'><img src=x onerror=alert(1)> {{ 7 * 7 }} &amp; \x1b[31m"
 

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from demo.server import CHECKOUT
-from deploy.rules import rule_file
-from tests.support.exported import sections
+from deploy.export_rules import rule_file
+from testbed.server import CHECKOUT
+from tests.support.metric_names import sections
 
 VALUES_FILE = CHECKOUT / "infra" / "kubernetes" / "monitoring" / "kube-prometheus-stack.values.yaml"
 VALUES: dict[str, Any] = yaml.safe_load(VALUES_FILE.read_text(encoding="utf-8"))

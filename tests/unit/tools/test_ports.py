@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.ports import LAST, Port
+from testbed.ports import LAST, Port
 
 
 def test_a_claimed_port_is_claimed_by_no_other_and_refuses_connections_until_it_is_served() -> None:

@@ -8,11 +8,11 @@ from typing import Protocol
 
 import httpx2
 
-from demo.api import OVER, Api, Document, document
-from demo.kernel import Kernel
-from demo.kubectl import Kubectl
 from demo.scenario import NotSeen, Source
-from demo.waiting import TimedOut, wait_for
+from testbed.http_client import OVER, Api, Document, document
+from testbed.kernel_log import Kernel
+from testbed.kubectl import Kubectl
+from testbed.waiting import TimedOut, wait_for
 
 START_SECONDS = 30.0
 """From accepted to running, on a busy machine; a job usually takes 2 s."""

@@ -7,7 +7,7 @@ import hashlib
 import platform
 import shutil
 
-from deploy import store
+from deploy import image_store
 from localcluster.commands import run
 from localcluster.progress import say, step
 
@@ -22,24 +22,24 @@ def ensure_made() -> str:
     """The base's name in the store; it is made if it is not there. The store must be held."""
     recipe = repr((SUITE, INCLUDE, LEFT_OUT, PATH, platform.machine()))
     name = f"localhost/runway-base:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    if store.has(name):
+    if image_store.has(name):
         return name
     say("making a base with Python once, about a minute; kept in the user's cache")
-    unfinished = store.directory() / "base.unfinished"
+    unfinished = image_store.directory() / "base.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     with step(f"base: Debian {SUITE} with {INCLUDE}"):
         run(
             ["debootstrap", "--variant=minbase", f"--include={INCLUDE}", SUITE, str(unfinished)],
-            timeout=store.BUILD_TIMEOUT_SECONDS,
+            timeout=image_store.BUILD_TIMEOUT_SECONDS,
         )
         for path in LEFT_OUT:
             for found in (unfinished / path).iterdir():
                 shutil.rmtree(found) if found.is_dir() and not found.is_symlink() else found.unlink()
     with step("base: into the store"):
-        container = store.buildah("from", "scratch").strip()
-        store.buildah("add", "--quiet", container, str(unfinished), "/", timeout=300)
-        store.buildah("config", "--env", PATH, container)
-        store.buildah("commit", "--quiet", "--rm", container, name, timeout=300)
+        container = image_store.buildah("from", "scratch").strip()
+        image_store.buildah("add", "--quiet", container, str(unfinished), "/", timeout=300)
+        image_store.buildah("config", "--env", PATH, container)
+        image_store.buildah("commit", "--quiet", "--rm", container, name, timeout=300)
     shutil.rmtree(unfinished)
-    store.keep_only(name)
+    image_store.keep_only(name)
     return name

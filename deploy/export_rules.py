@@ -1,6 +1,6 @@
 """The alerts of observability/prometheusrule.yaml as a plain rule file: for promtool, or without the operator.
 
-`python -m deploy.rules > rules.yaml`
+`python -m deploy.export_rules > rules.yaml`
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import platform
 
-from demo.kubectl import Kubectl
 from demo.scenarios.admission import SIMULATED_LABEL
 from runway import __version__
+from testbed.kubectl import Kubectl
 
 
 def surroundings(kubernetes: Kubectl, *, deployed: bool, here: bool) -> tuple[list[tuple[str, str]], bool]:

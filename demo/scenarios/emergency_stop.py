@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from demo.api import Document, document, shell
 from demo.scenario import NotSeen, Scenario, Source
-from demo.stage import Stage, expect
-from demo.waiting import wait_for
+from testbed.context import Stage, expect
+from testbed.http_client import Document, document, shell
+from testbed.waiting import wait_for
 
 ANNOTATION = "runway.internal/submissions-stopped"
 REASON = "the demo shows an emergency stop"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from demo.kubectl import Kubectl
+from testbed.kubectl import Kubectl
 
 RUNWAY = Path(sys.executable).with_name("runway")
 

@@ -7,7 +7,7 @@ below our two directories. Nothing else is touched.
 import shutil
 from pathlib import Path
 
-from localcluster import addresses, cgroups, neighbours, network, paths, processes, sysctls
+from localcluster import addresses, cgroups, conflicts, network, paths, processes, sysctls
 from localcluster.commands import run
 from localcluster.errors import LocalClusterError
 
@@ -127,7 +127,7 @@ def _container_log_links() -> list[Path]:
 
 def _device_plugin_files() -> list[Path]:
     """The kubelet's and our plugin's files; not another kubelet's, should one have started since."""
-    if neighbours.another_kubelet_listens():
+    if conflicts.another_kubelet_listens():
         return []
     names = ("kubelet.sock", "kubelet_internal_checkpoint", "runway-simulated-gpu.sock")
     return [path for name in names if (path := paths.DEVICE_PLUGIN_DIR / name).exists()]

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 
-from demo.api import Document, document, shell
 from demo.scenario import NotSeen, Scenario, Source
-from demo.stage import Stage, expect
-from demo.waiting import wait_for
 from localcluster import LocalCluster
+from testbed.context import Stage, expect
+from testbed.http_client import Document, document, shell
+from testbed.waiting import wait_for
 
 STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
 ANSWER_SECONDS = 6.0

@@ -11,9 +11,9 @@ from typing import Self
 
 import httpx2
 
-from demo.ports import Port
-from demo.waiting import TimedOut, wait_for
 from runway.cli.commands.serve import HTTP_PROTOCOL
+from testbed.ports import Port
+from testbed.waiting import TimedOut, wait_for
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PROTOCOL = (f"--http={HTTP_PROTOCOL}", "--ws=none")

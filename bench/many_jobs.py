@@ -1,7 +1,7 @@
 """What Runway costs with a long history: memory, start, reads, pages, and how soon a view shows what a watch tells.
 
-Measured with each number of jobs on a stand-in for the API server (`standin`), the smallest being the baseline of the
-others. The start's own baseline is the same list fetched by a client that throws it away.
+Measured with each number of jobs on a stand-in for the API server (`fake_apiserver`), the smallest being the baseline
+of the others. The start's own baseline is the same list fetched by a client that throws it away.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import aiohttp
 
+from bench.fake_apiserver import RUNNING_EVERY, StandIn, name_of
 from bench.process import POLICY, Process
-from bench.standin import RUNNING_EVERY, StandIn, name_of
 from runway.policy import load_policy
 
 PORT = 8027

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import time
 
-from demo.api import Document, shell
 from demo.scenario import Scenario, Source
 from demo.scenarios.outcomes import condition
-from demo.stage import Stage, expect
-from demo.waiting import wait_for
+from testbed.context import Stage, expect
+from testbed.http_client import Document, shell
+from testbed.waiting import wait_for
 
 
 def lose_a_worker(stage: Stage) -> None:

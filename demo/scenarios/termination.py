@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 
 import httpx2
 
-from demo.api import Document, document, shell
 from demo.scenario import Scenario, Source
 from demo.scenarios.outcomes import condition
-from demo.stage import Stage, expect
-from demo.waiting import wait_for
+from testbed.context import Stage, expect
+from testbed.http_client import Document, document, shell
+from testbed.waiting import wait_for
 
 GRACE_SECONDS = 4
 TIMEOUT_SECONDS = 8

@@ -1,0 +1,1 @@
+"""What tests, demo, deploy and bench share to drive a Runway and a cluster."""
