@@ -1,4 +1,4 @@
-"""A stand-in for the API server that has as many Jobs and pods as is asked, on loopback, without any of them running.
+"""A fake API server on loopback with any number of Jobs and pods, none running.
 
 Fifty thousand real Jobs would take the local cluster longer to delete than everything else takes. What Runway reads
 of them is here the same, byte for byte as large as on the real API server: manifests of Runway's own, with the fields
@@ -36,7 +36,7 @@ Json = dict[str, Any]
 
 FIRST_VERSION: Final = 1000
 RUNNING_EVERY: Final = 10
-"""One job in so many runs; the others have succeeded."""
+"""Each tenth job runs; the others have succeeded."""
 _BEGUN: Final = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 _NAME, _UID, _POD_UID, _NUMBER = "rw-" + "n" * 20, "u" * 36, "p" * 36, "0123456789"
 _CREATED: Final = "2026-11-24T08:00:00Z"
@@ -49,7 +49,7 @@ class _Text:
     text: str
 
     def of(self, number: int, version: int, later: int = 0) -> bytes:
-        """The text for this job; `later` moves all of its times by so many seconds."""
+        """Return the text for this job; `later` moves all of its times by this number of seconds."""
         name = name_of(number)
         filled = (
             self.text.replace(_NAME, name).replace(_UID, _uid("job", number)).replace(_POD_UID, _uid("pod", number))
@@ -71,8 +71,8 @@ def _uid(kind: str, number: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:32]}"
 
 
-class StandIn:
-    """The API server. `serve` it, then start a Runway on `kubeconfig`."""
+class FakeApiServer:
+    """A fake API server. Call `serve`, then start a Runway with the kubeconfig that it yields."""
 
     def __init__(self, policy: Policy, jobs: int) -> None:
         self.jobs = jobs
@@ -90,7 +90,7 @@ class StandIn:
 
     @asynccontextmanager
     async def serve(self, scratch: Path) -> Any:
-        """Serve it while this context lasts; yields the kubeconfig."""
+        """Serve until the context exits; yield the kubeconfig."""
         app = web.Application()
         for kind, path in (("jobs", "apis/batch/v1"), ("pods", "api/v1"), ("events", "api/v1"), ("nodes", "api/v1")):
             app.router.add_get(f"/{path}/{kind}", self._listing_of(kind))
@@ -115,7 +115,7 @@ class StandIn:
             await runner.cleanup()
 
     def change_pod(self, number: int, later: int) -> None:
-        """Tell the watches that the pod of this job, which runs, has started so many seconds later than it said."""
+        """Send the watches an event of this running job's pod, with a start time that is `later` seconds later."""
         self.version += 1
         item = self._texts["pods"][0].of(number, self.version, later)
         for queue in self._watches["pods"]:

@@ -1,6 +1,6 @@
-"""Nodes that do not exist: kwok plays the kubelet of a thousand of them.
+"""A thousand simulated nodes: kwok acts as their kubelet.
 
-SIMULATED: nothing is executed. What is real is all that Runway speaks to: API server, etcd, Job controller, scheduler.
+SIMULATED: nothing runs. API server, etcd, Job controller and scheduler are real.
 https://kwok.sigs.k8s.io/
 """
 
@@ -21,7 +21,7 @@ from bench.kubernetes import ApiServer
 from localcluster import paths
 from localcluster.cluster import LocalCluster
 
-HERE = Path(__file__).parent / "simulation"
+SIMULATION = Path(__file__).parent / "simulation"
 NODES: Mapping[str, tuple[int, dict[str, str]]] = {
     "a10g": (500, {"cpu": "48", "memory": "192Gi", "nvidia.com/gpu": "4"}),
     "l40s": (300, {"cpu": "48", "memory": "384Gi", "nvidia.com/gpu": "4"}),
@@ -34,7 +34,7 @@ BUILD_SECONDS = 1200
 
 def ensure_built() -> Path:
     """The kwok that go.sum pins, built from source once. Raises CalledProcessError with the compiler's words."""
-    pinned = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in ("go.mod", "go.sum"))).hexdigest()
+    pinned = hashlib.sha256(b"".join((SIMULATION / name).read_bytes() for name in ("go.mod", "go.sum"))).hexdigest()
     binary = paths.build_cache() / f"kwok-{pinned[:12]}"
     if not binary.exists():
         print("bench: building kwok, once, about 2 minutes on 2 cores", flush=True)
@@ -51,7 +51,7 @@ def ensure_built() -> Path:
                 unfinished,
                 "sigs.k8s.io/kwok/cmd/kwok",
             ],
-            cwd=HERE,
+            cwd=SIMULATION,
             env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"},
             check=True,
             timeout=BUILD_SECONDS,
@@ -70,7 +70,7 @@ def kwok(cluster: LocalCluster, log: Path) -> Iterator[None]:
     command = [
         str(ensure_built()),
         f"--kubeconfig={cluster.kubeconfig}",
-        f"--config={HERE / 'stages.yaml'}",
+        f"--config={SIMULATION / 'stages.yaml'}",
         "--manage-nodes-with-label-selector=type=kwok",
         "--v=WARN",
     ]

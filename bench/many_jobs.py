@@ -1,7 +1,7 @@
-"""What Runway costs with a long history: memory, start, reads, pages, and how soon a view shows what a watch tells.
+"""Measure Runway with many jobs: memory, start, reads, pages and view delay.
 
-Measured with each number of jobs on a stand-in for the API server (`fake_apiserver`), the smallest being the baseline
-of the others. The start's own baseline is the same list fetched by a client that throws it away.
+Each number of jobs runs on `fake_apiserver`; the smallest is the baseline of the others. The baseline of the start is
+a client that fetches the same list and discards it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import aiohttp
 
-from bench.fake_apiserver import RUNNING_EVERY, StandIn, name_of
+from bench.fake_apiserver import RUNNING_EVERY, FakeApiServer, name_of
 from bench.process import POLICY, Process
 from runway.policy import load_policy
 
@@ -29,39 +29,39 @@ HEADERS = {"X-Tenant-ID": "bench"}
 
 
 @dataclass(frozen=True, slots=True)
-class Took:
+class Latency:
     """Percentiles in milliseconds."""
 
     p50: float
     p99: float
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> Took:
+    def of(cls, seconds: Sequence[float]) -> Latency:
         """The percentiles of these."""
         in_order = sorted(seconds)
         return cls(in_order[len(in_order) // 2] * 1e3, in_order[int(len(in_order) * 0.99)] * 1e3)
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """What was measured with so many jobs. Seconds, and MB of 10^6 bytes."""
+class ManyJobs:
+    """The measurements with `jobs` jobs, in seconds and in MB of 10^6 bytes."""
 
     jobs: int
     ready: float
     fetched: float
     memory: float
     peak: float
-    reads: dict[str, Took]
-    pages: dict[str, Took]
-    shown: Took
+    reads: dict[str, Latency]
+    pages: dict[str, Latency]
+    shown: Latency
 
 
-async def history(jobs: int, reads: int, changes: int) -> History:
-    """Start a Runway that finds so many jobs, and measure it."""
-    standin = StandIn(load_policy(POLICY), jobs)
+async def measure_many_jobs(jobs: int, reads: int, changes: int) -> ManyJobs:
+    """Start a Runway that lists `jobs` jobs, and measure it."""
+    server = FakeApiServer(load_policy(POLICY), jobs)
     with tempfile.TemporaryDirectory() as scratch:
-        async with standin.serve(Path(scratch)) as kubeconfig, aiohttp.ClientSession(headers=HEADERS) as client:
-            fetched = await _fetch(client, standin.url)
+        async with server.serve(Path(scratch)) as kubeconfig, aiohttp.ClientSession(headers=HEADERS) as client:
+            fetched = await _fetch(client, server.url)
             with Process(kubeconfig, port=PORT) as process:
                 await asyncio.to_thread(process.wait_for, "writer")
                 ready = time.monotonic() - process.started
@@ -70,9 +70,9 @@ async def history(jobs: int, reads: int, changes: int) -> History:
                     {what: await _read(client, process.url + path, reads) for what, path in paths.items()}
                     for paths in (_reads(jobs), _pages(jobs))
                 ]
-                shown = await _shown(client, standin, process.url, changes)
+                shown = await _shown(client, server, process.url, changes)
                 memory, peak = process.memory()
-    found = History(jobs, ready, fetched, memory, peak, took, pages, shown)
+    found = ManyJobs(jobs, ready, fetched, memory, peak, took, pages, shown)
     print(
         f"{jobs} jobs: ready after {ready:.2f} s (list alone {fetched:.2f} s), {memory:.0f} MB, at most {peak:.0f} MB; "
         + ", ".join(f"{what} p99 {one.p99:.1f} ms" for what, one in (took | pages).items())
@@ -119,7 +119,7 @@ async def _until_idle(process: Process) -> None:
             await asyncio.sleep(1)
 
 
-async def _read(client: aiohttp.ClientSession, url: str, times: int) -> Took:
+async def _read(client: aiohttp.ClientSession, url: str, times: int) -> Latency:
     """The median of the percentiles of a few rounds: a shared machine slows down for seconds at a time."""
     found = []
     for _ in range(ROUNDS):
@@ -131,14 +131,14 @@ async def _read(client: aiohttp.ClientSession, url: str, times: int) -> Took:
                 if answer.status != 200:
                     raise RuntimeError(f"{url} answered {answer.status}")
             took.append(time.perf_counter() - started)
-        found.append(Took.of(took))
-    return Took(statistics.median(one.p50 for one in found), statistics.median(one.p99 for one in found))
+        found.append(Latency.of(took))
+    return Latency(statistics.median(one.p50 for one in found), statistics.median(one.p99 for one in found))
 
 
-async def _shown(client: aiohttp.ClientSession, standin: StandIn, url: str, changes: int) -> Took:
+async def _shown(client: aiohttp.ClientSession, server: FakeApiServer, url: str, changes: int) -> Latency:
     """From a change that the API server tells to the view of it on an event stream, under a load of other changes."""
     watched = RUNNING_EVERY
-    others = [number for number in range(0, standin.jobs, RUNNING_EVERY) if number != watched]
+    others = [number for number in range(0, server.jobs, RUNNING_EVERY) if number != watched]
     news: asyncio.Queue[float] = asyncio.Queue()
     chance = random.Random(8)  # noqa: S311 (which job changes is no secret)
 
@@ -152,7 +152,7 @@ async def _shown(client: aiohttp.ClientSession, standin: StandIn, url: str, chan
         start, sent = time.perf_counter(), 0
         while True:
             while sent < (time.perf_counter() - start) * EVENTS_A_SECOND:
-                standin.change_pod(chance.choice(others), sent % 50)
+                server.change_pod(chance.choice(others), sent % 50)
                 sent += 1
             await asyncio.sleep(0.002)
 
@@ -163,10 +163,10 @@ async def _shown(client: aiohttp.ClientSession, standin: StandIn, url: str, chan
             await news.get()
             for turn in range(changes):
                 await asyncio.sleep(chance.uniform(0.02, 0.06))
-                told = time.perf_counter()
-                standin.change_pod(watched, 100 + turn)
-                took.append(await news.get() - told)
-        return Took.of(took)
+                sent_at = time.perf_counter()
+                server.change_pod(watched, 100 + turn)
+                took.append(await news.get() - sent_at)
+        return Latency.of(took)
     finally:
         for task in tasks:
             task.cancel()

@@ -1,7 +1,7 @@
-"""How long quota stays held after a job has ended: beside a watch of our own on the same API server.
+"""Measure the delay from a finished job to the release of its quota.
 
-The baseline is the moment at which the API server tells any watcher. For a job that fails that is the Job's Failed
-condition; for one that succeeds the pod's Succeeded phase, about a second before the Job's Complete condition.
+The baseline is our own watch on the same API server. For a failed job it is the event with the Job's Failed condition.
+For a succeeded job it is the pod's Succeeded phase, about a second before the Job's Complete condition.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ HEADERS = {"X-Tenant-ID": "bench"}
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
-    """Milliseconds from what the API server told to the quota being free, over so many jobs."""
+class QuotaRelease:
+    """Milliseconds from the watch event to the release of the quota, over `samples` jobs."""
 
     what: str
     samples: int
@@ -34,33 +34,35 @@ class Release:
 
 @dataclass(slots=True)
 class _Seen:
-    told: dict[str, float] = field(default_factory=dict)
+    reported: dict[str, float] = field(default_factory=dict)
     free: dict[str, float] = field(default_factory=dict)
 
 
-async def release(api: ApiServer, *, fails: bool, jobs: int, at_once: int) -> Release:
-    """Run so many short jobs through Runway, and time the release of each one's quota."""
+async def measure_quota_release(api: ApiServer, *, fails: bool, jobs: int, at_once: int) -> QuotaRelease:
+    """Run `jobs` short jobs through Runway, and time the release of the quota of each."""
     path = "/apis/batch/v1" if fails else "/api/v1"
-    kind, told = ("jobs", _job_failed) if fails else ("pods", _pod_succeeded)
+    kind, finished_job = ("jobs", _job_failed) if fails else ("pods", _pod_succeeded)
     seen = _Seen()
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=api.tls)) as kubernetes,
         aiohttp.ClientSession() as runway,
     ):
-        watching = asyncio.create_task(_watch(kubernetes, f"{api.url}{path}/namespaces/{NAMESPACE}/{kind}", told, seen))
+        watching = asyncio.create_task(
+            _watch(kubernetes, f"{api.url}{path}/namespaces/{NAMESPACE}/{kind}", finished_job, seen)
+        )
         try:
             for _ in range(0, jobs, at_once):
                 ids = [await _submit(runway, "exit 1" if fails else "exit 0") for _ in range(at_once)]
                 await _poll_until_free(runway, set(ids), seen)
                 async with asyncio.timeout(30):
-                    while not seen.told.keys() >= set(ids):  # noqa: ASYNC110 (told by another task of this loop)
+                    while not seen.reported.keys() >= set(ids):  # noqa: ASYNC110 (set by another task of this loop)
                         await asyncio.sleep(0.01)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-    took = sorted(max(0.0, seen.free[job] - seen.told[job]) * 1e3 for job in seen.free)
+    took = sorted(max(0.0, seen.free[job] - seen.reported[job]) * 1e3 for job in seen.free)
     what = "a failed Job's condition" if fails else "a successful pod's end"
-    found = Release(what, len(took), took[len(took) // 2], took[int(len(took) * 0.99)])
+    found = QuotaRelease(what, len(took), took[len(took) // 2], took[int(len(took) * 0.99)])
     print(f"release after {what}: p50 {found.p50:.1f} ms, p99 {found.p99:.1f} ms of {found.samples}", flush=True)
     return found
 
@@ -92,14 +94,16 @@ async def _poll_until_free(runway: aiohttp.ClientSession, ids: set[str], seen: _
             await asyncio.sleep(0.002)
 
 
-async def _watch(kubernetes: aiohttp.ClientSession, url: str, told: Callable[[Any], str | None], seen: _Seen) -> None:
+async def _watch(
+    kubernetes: aiohttp.ClientSession, url: str, finished_job: Callable[[Any], str | None], seen: _Seen
+) -> None:
     async with kubernetes.get(url, params={"limit": "1"}) as answer:
         version = (await answer.json())["metadata"]["resourceVersion"]
     async with aclosing(_events(kubernetes, url, version)) as events:
         async for event in events:
-            name = told(event["object"])
+            name = finished_job(event["object"])
             if name is not None:
-                seen.told.setdefault(name, time.monotonic())
+                seen.reported.setdefault(name, time.monotonic())
 
 
 async def _events(kubernetes: aiohttp.ClientSession, url: str, version: str) -> AsyncGenerator[Any, None]:

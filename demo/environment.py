@@ -1,4 +1,4 @@
-"""What a demo ran on, for its report: in words that tell a reader elsewhere something, and no path of this machine."""
+"""The environment of a demo for its report, without any path of this machine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from runway import __version__
 from testbed.kubectl import Kubectl
 
 
-def surroundings(kubernetes: Kubectl, *, deployed: bool, here: bool) -> tuple[list[tuple[str, str]], bool]:
-    """Names and values, and whether GPUs are simulated. `here`: the jobs ran on this machine. Raises KubectlFailed."""
+def describe_environment(kubernetes: Kubectl, *, deployed: bool, here: bool) -> tuple[list[tuple[str, str]], bool]:
+    """Return names with values, and whether GPUs are simulated. `here`: the jobs ran on this machine.
+
+    Raises KubectlFailed.
+    """
     server = json.loads(kubernetes.run("version", "--output=json"))["serverVersion"]
     nodes = kubernetes.select("nodes")
     ready = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}"

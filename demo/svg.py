@@ -1,4 +1,4 @@
-"""The pictures of the report: SVG with the colours of the page. Pure; every text is escaped."""
+"""The SVG figures of the report. Pure; every text is escaped."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from itertools import groupby, pairwise
 
-from demo.recording import AttemptSeen, JobSeen, Played, Sample, printable
+from demo.recording import AttemptRecord, JobRecord, Sample, ScenarioRun, printable
 
 WIDTH = 1000
 LEFT = 190
-"""Where the time begins; names stand before it."""
+"""Left edge of the time axis; the names are left of it."""
 RIGHT = 120
-MOST_JOBS = 8
+MAX_JOBS = 8
 """Jobs that a timeline shows."""
 ROW = 26
 AXIS = 24
 
 
-def timeline(scenario: Played) -> str:
+def timeline(scenario: ScenarioRun) -> str:
     """The jobs of a scenario over its time, and under them when each piece of evidence was seen."""
-    shown = scenario.jobs[:MOST_JOBS]
+    shown = scenario.jobs[:MAX_JOBS]
     height = ROW * (len(shown) + 1) + AXIS + 6
     scale = _Scale(scenario.began, scenario.ended)
     parts = [*_grid(scale, height)]
@@ -32,7 +32,7 @@ def timeline(scenario: Played) -> str:
     return _svg(height, label, parts)
 
 
-def quota(title: str, samples: Sequence[Sample], tenant: str, scenarios: Sequence[Played], *, of: str) -> str:
+def quota(title: str, samples: Sequence[Sample], tenant: str, scenarios: Sequence[ScenarioRun], *, of: str) -> str:
     """What a tenant held over the whole demo, GPUs or jobs, with the scenarios as bands behind it."""
     end = max([scenario.ended for scenario in scenarios] + [sample.at for sample in samples], default=1.0)
     scale, top, height = _Scale(0.0, end), 26, 150
@@ -97,7 +97,7 @@ def _grid(scale: _Scale, height: float) -> Iterator[str]:
         yield _text(x, height - 6, f"{tick:g} s", "middle")
 
 
-def _job(job: JobSeen, scale: _Scale, top: float) -> Iterator[str]:
+def _job(job: JobRecord, scale: _Scale, top: float) -> Iterator[str]:
     yield _text(8, top + 13, job.id, "start", "id")
     for attempt in job.attempts:
         yield from _attempt(attempt, job, scale, top)
@@ -106,7 +106,7 @@ def _job(job: JobSeen, scale: _Scale, top: float) -> Iterator[str]:
     yield _text(WIDTH - RIGHT + 8, top + 13, job.verdict or job.state)
 
 
-def _attempt(attempt: AttemptSeen, job: JobSeen, scale: _Scale, top: float) -> Iterator[str]:
+def _attempt(attempt: AttemptRecord, job: JobRecord, scale: _Scale, top: float) -> Iterator[str]:
     over = attempt.finished if attempt.finished is not None else scale.begin + scale.seconds
     started = attempt.started if attempt.started is not None else over
     yield _bar("waiting", scale.x(attempt.created), scale.x(started), top, f"waits {started - attempt.created:.0f} s")
@@ -115,16 +115,16 @@ def _attempt(attempt: AttemptSeen, job: JobSeen, scale: _Scale, top: float) -> I
         yield _bar(state, scale.x(started), scale.x(over), top, f"{state} after {over - started:.0f} s")
 
 
-def _bar(state: str, begin: float, end: float, top: float, told: str) -> str:
+def _bar(state: str, begin: float, end: float, top: float, title: str) -> str:
     # Kubernetes tells times in whole seconds: what began and ended in one is still drawn.
     width = max(end - begin, 3)
     return (
         f'<rect class="pod {_safe(state)}" x="{begin:.1f}" y="{top}" width="{width:.1f}" height="18" rx="3">'
-        f"<title>{_safe(told)}</title></rect>"
+        f"<title>{_safe(title)}</title></rect>"
     )
 
 
-def _marks(scenario: Played, scale: _Scale, top: float) -> Iterator[str]:
+def _marks(scenario: ScenarioRun, scale: _Scale, top: float) -> Iterator[str]:
     yield _text(8, top + 12, "seen by", "start")
     for item in scenario.evidence:
         source = item.source.name.lower()
@@ -134,7 +134,7 @@ def _marks(scenario: Played, scale: _Scale, top: float) -> Iterator[str]:
         )
 
 
-def _bands(scenarios: Sequence[Played], scale: _Scale, top: float, floor: float) -> Iterator[str]:
+def _bands(scenarios: Sequence[ScenarioRun], scale: _Scale, top: float, floor: float) -> Iterator[str]:
     for scenario in scenarios:
         left, right = scale.x(scenario.began), scale.x(scenario.ended)
         kind = "even" if scenario.number % 2 == 0 else "odd"

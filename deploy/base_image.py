@@ -1,6 +1,7 @@
-"""A base with Python for the local image, made of Debian packages: there is no registry to pull the public one from.
+"""The base image with Python for the local image, built from Debian packages.
 
-It stands in for the Dockerfile's default, python:3.11-slim-bookworm, which is the same Debian with the same Python.
+It replaces the Dockerfile's default, python:3.11-slim-bookworm, since there is no registry to pull that from. Both have
+the same Debian and the same Python.
 """
 
 import hashlib
@@ -18,11 +19,11 @@ LEFT_OUT = ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/cache/apt
 PATH = "PATH=/usr/local/bin:/usr/bin:/bin"
 
 
-def ensure_made() -> str:
-    """The base's name in the store; it is made if it is not there. The store must be held."""
+def ensure_built() -> str:
+    """Build the base if the store does not have it, and return its name. The caller holds the lock."""
     recipe = repr((SUITE, INCLUDE, LEFT_OUT, PATH, platform.machine()))
     name = f"localhost/runway-base:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    if image_store.has(name):
+    if image_store.has_image(name):
         return name
     say("making a base with Python once, about a minute; kept in the user's cache")
     unfinished = image_store.directory() / "base.unfinished"

@@ -1,6 +1,6 @@
-"""The alerts of observability/prometheusrule.yaml as a plain rule file: for promtool, or without the operator.
+"""Export observability/prometheusrule.yaml as a plain Prometheus rule file.
 
-`python -m deploy.export_rules > rules.yaml`
+For promtool, or for a Prometheus without the operator: `python -m deploy.export_rules > rules.yaml`
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OBSERVABILITY: Final = Path(__file__).parent / "observability"
 
 
 def rule_file() -> dict[str, Any]:
-    """What Prometheus takes as a rule file: the spec of the PrometheusRule is just that.
+    """Return the spec of the PrometheusRule, which has the format of a rule file.
 
     https://prometheus-operator.dev/docs/developer/alerting/#deploying-prometheus-rules
     """

@@ -28,14 +28,14 @@ PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host")
 def ensure_built() -> str:
     """The image's name; it is built if it is not in the store. Raises LocalClusterError."""
     packages.ensure_installed(image_store.PACKAGES)
-    with image_store.alone():
+    with image_store.locked():
         return _ensure_built()
 
 
 def ensure_imported() -> str:
     """The image's name, once the local cluster's containerd has it. Raises LocalClusterError."""
     packages.ensure_installed(image_store.PACKAGES)
-    with image_store.alone():
+    with image_store.locked():
         name = _ensure_built()
         if name not in ctr("images", "list", "--quiet").split():
             archive = image_store.directory() / "image.tar"
@@ -48,9 +48,9 @@ def ensure_imported() -> str:
 
 
 def _ensure_built() -> str:
-    base_name = base_image.ensure_made()
+    base_name = base_image.ensure_built()
     name = f"{REPOSITORY}:{_digest(base_name, *_sources())}"
-    if not image_store.has(name):
+    if not image_store.has_image(name):
         installed = f"{INSTALLED}:{_digest(base_name, DOCKERFILE, REQUIREMENTS)}"
         with step("image: packages"):
             _build(base_name, installed, "--target=packages")
@@ -96,7 +96,7 @@ def pip_settings(authority: str | None) -> str:
 
 
 def _certificate_authorities() -> str | None:
-    """The certificates that this machine trusts, where it was told to trust others than the usual ones."""
+    """The certificates that this machine trusts, if its environment names other than the usual ones."""
     return os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
 
 

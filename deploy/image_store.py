@@ -1,4 +1,4 @@
-"""Where images are built and kept: a store of buildah's own in the user's cache, shared by all checkouts."""
+"""buildah's image store in the user's cache, shared by all checkouts."""
 
 import json
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ BUILD_TIMEOUT_SECONDS = 900.0
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Hold the store: nobody else builds, or removes what is being used."""
+def locked() -> Iterator[None]:
+    """Hold the lock of the store: no other process builds or removes images."""
     directory().mkdir(parents=True, exist_ok=True)
     with only_one(directory() / "lock", what="build of an image", timeout=2 * BUILD_TIMEOUT_SECONDS):
-        # What a killed build was working on.
+        # A killed build leaves its containers.
         buildah("rm", "--all")
         yield
 
@@ -40,7 +40,7 @@ def buildah(*arguments: str, timeout: float = 60.0) -> str:
     return run(["buildah", *store, *arguments], timeout=timeout)
 
 
-def has(image: str) -> bool:
+def has_image(image: str) -> bool:
     return image in _names()
 
 

@@ -1,7 +1,7 @@
-"""Finding and removing what a local cluster made, in particular what one left behind that was killed.
+"""Find and remove every trace of a local cluster, also after a kill.
 
-Everything is recognised by a mark of our own: a variable in a process's environment, our cgroup, our bridge, a path
-below our two directories. Nothing else is touched.
+Our own mark identifies each trace: a variable in a process's environment, our cgroup, our bridge, a path below our two
+directories. Nothing else is touched.
 """
 
 import shutil

@@ -181,7 +181,7 @@ class LocalCluster:
             if cleanup.inventory():
                 with step("removed what an earlier local cluster left behind"):
                     cleanup.remove_all()
-            conflicts.refuse()
+            conflicts.require_no_other_node()
             return
         recorded = {one.name: one.process for one in self.components()} if _has_state() else {}
         # A component that runs without a record, or twice, was started by an `up` that was killed in between.

@@ -1,14 +1,14 @@
-"""Another Kubernetes on this machine: told apart from ours, and left alone.
+"""Detect another Kubernetes node on this machine, which would conflict.
 
-Two things cannot be given a place of our own: kube-proxy's chains have fixed names, and so does the kubelet's
-device-plugin directory, which a kubelet empties when it starts. So beside a running cluster, this one does not start.
+kube-proxy's chains and the kubelet's device-plugin directory have fixed names, and a kubelet empties that directory
+when it starts. So this cluster does not start beside another one.
 """
 
 from localcluster import api, network, paths, processes
 from localcluster.errors import LocalClusterError
 
 
-def refuse() -> None:
+def require_no_other_node() -> None:
     """Raise LocalClusterError when another Kubernetes node runs on this machine."""
     if network.other_kube_proxy():
         other = "iptables holds another kube-proxy's rules"

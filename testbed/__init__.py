@@ -1,1 +1,5 @@
-"""What tests, demo, deploy and bench share to drive a Runway and a cluster."""
+"""The test bed: drive a Runway and its cluster from tests, demo and bench.
+
+Read in this order: `server` (Runway as a process), `http_client`, `kubectl` and `kernel_log` (the sources of evidence),
+`context` (submits jobs and waits for them). It imports neither demo, deploy, bench nor tests.
+"""

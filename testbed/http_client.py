@@ -1,4 +1,4 @@
-"""Runway as its callers see it: plain HTTP, nothing hidden. Also the specs of the little jobs that are submitted."""
+"""An HTTP client for one Runway, and the specs of the jobs that it submits."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import httpx2
 Document = dict[str, Any]
 
 IMAGE = os.environ.get("DEMO_IMAGE", "runway.local/busybox:1")
-"""A busybox that the nodes of the cluster have or can pull; by default the one of the local cluster."""
-OVER = ("succeeded", "failed", "cancelled")
-"""The states that a job does not leave."""
+"""A busybox image that the nodes have or can pull; by default the image of the local cluster."""
+FINISHED = ("succeeded", "failed", "cancelled")
+"""The final states of a job."""
 
 
 def shell(script: str, **fields: object) -> Document:
-    """The spec of a small job that runs this shell script; `fields` come on top, `resources` included."""
+    """Return the spec of a small job that runs this shell script; `fields` replace the defaults."""
     spec: Document = {
         "image": IMAGE,
         "command": ["sh", "-c", script],
@@ -28,11 +28,11 @@ def shell(script: str, **fields: object) -> Document:
     return spec | fields
 
 
-class Api:
-    """Calls to one Runway. Answers come back whatever their status is; raises httpx2.HTTPError where there is none."""
+class RunwayClient:
+    """Call one Runway. Every status is returned as a response; a missing response raises httpx2.HTTPError."""
 
     def __init__(self, url: str) -> None:
-        # No proxy of the environment is asked for a server on this machine.
+        # A server on this machine needs no proxy from the environment.
         self._http = httpx2.Client(base_url=url, timeout=30, trust_env=False)
 
     def __enter__(self) -> Self:
@@ -50,11 +50,11 @@ class Api:
         return self._http.get(path, params=query)
 
     def job(self, job_id: str) -> Document:
-        """The view of a job that exists."""
+        """Return the view of an existing job. Raises httpx2.HTTPStatusError."""
         return document(self._http.get(f"/v1/jobs/{job_id}"))
 
     def jobs(self, job_ids: Iterable[str]) -> list[Document]:
-        """The views of those of these jobs that Runway knows."""
+        """Return the views of these jobs, without those that Runway does not know."""
         answers = (self._http.get(f"/v1/jobs/{job_id}") for job_id in dict.fromkeys(job_ids))
         return [answer.json() for answer in answers if answer.status_code == 200]
 
@@ -62,28 +62,28 @@ class Api:
         return self._http.get(f"/v1/jobs/{job_id}/logs", params=query)
 
     def follow(self, job_id: str) -> Iterator[str]:
-        """The lines of a log as they are written, until the container ends."""
+        """Yield the lines of a log as the job writes them, until the container terminates."""
         with self._http.stream("GET", f"/v1/jobs/{job_id}/logs", params={"follow": True}) as response:
             yield from response.iter_lines()
 
     def cancel(self, job_id: str) -> httpx2.Response:
-        """Cancel a job as the tenant that its view names; a job that does not exist is answered by that read."""
+        """Cancel a job as the tenant of its view. The response for an unknown job is that of the read."""
         view = self._http.get(f"/v1/jobs/{job_id}")
         if not view.is_success:
             return view
         return self._http.delete(f"/v1/jobs/{job_id}", headers={"X-Tenant-ID": view.json()["tenant"]})
 
     def quota(self, tenant: str) -> Document:
-        """A tenant's quota: limit, used, reserved and by which jobs."""
+        """Return the quota of a tenant: limit, used, reserved, and the jobs that use it."""
         return dict(document(self._http.get("/v1/quota", headers={"X-Tenant-ID": tenant}))["tenants"][0])
 
     def policy(self) -> Document:
-        """The bounds, pools, prices and tenants in force."""
+        """Return the limits, pools, prices and tenants in force."""
         return document(self._http.get("/v1/policy"))
 
 
 def document(response: httpx2.Response) -> Document:
-    """The JSON object of a successful answer. Raises httpx2.HTTPStatusError with the problem otherwise."""
+    """Return the JSON object of a successful response. Raises httpx2.HTTPStatusError with the problem otherwise."""
     if not response.is_success:
         problem = f"{response.request.method} {response.url.path}: {response.status_code} {response.text[:1000]}"
         raise httpx2.HTTPStatusError(problem, request=response.request, response=response)

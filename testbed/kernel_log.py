@@ -1,4 +1,4 @@
-"""The kernel as a witness: its log and its cgroups, on the machine that runs the jobs.
+"""The kernel log and the cgroups of the machine that runs the jobs.
 
 https://www.kernel.org/doc/Documentation/ABI/testing/dev-kmsg
 https://docs.kernel.org/scheduler/sched-bwc.html#statistics
@@ -15,9 +15,9 @@ from localcluster import addresses
 
 DEVICE = Path("/dev/kmsg")
 CPU_CGROUPS = (Path("/sys/fs/cgroup/cpu", addresses.CGROUP), Path("/sys/fs/cgroup", addresses.CGROUP))
-"""Where the local cluster's cgroups are: version 1, version 2."""
+"""The local cluster's cgroups: version 1, version 2."""
 MAX_RECORD = 8192
-"""Bytes of one record: the kernel's own bound."""
+"""Bytes of one record: the limit of the kernel."""
 
 _VICTIM = re.compile(r"\bpid=(\d+)")
 
@@ -27,7 +27,7 @@ class KernelUnreadable(Exception):
 
 
 class Kernel:
-    """This machine's kernel; of its log only what it writes from now on. A context manager."""
+    """Read this machine's kernel log, from now on, and its cgroups. A context manager."""
 
     def __init__(self) -> None:
         try:
@@ -44,10 +44,10 @@ class Kernel:
         os.close(self._descriptor)
 
     def oom_kill(self, pod_uid: str) -> list[str] | None:
-        """The lines of the OOM kill in this pod's cgroup: whose limit was passed, and who was killed. None if none.
+        """Return the two log lines of the OOM kill in this pod's cgroup, or None.
 
-        The first names the cgroup, which holds the pod's uid (with `_` for `-` under the systemd cgroup driver); the
-        second names the same process.
+        The first line names the cgroup, which contains the pod's uid (`_` replaces `-` under the systemd driver). The
+        second line names the killed process.
         """
         self._read()
         uids = (pod_uid, pod_uid.replace("-", "_"))
@@ -59,7 +59,7 @@ class Kernel:
         return None
 
     def cpu_stat(self, pod_uid: str) -> dict[str, int]:
-        """The bandwidth statistics of a pod's cgroup, while the pod runs: nr_periods, nr_throttled and others."""
+        """Return the CPU bandwidth statistics of a running pod's cgroup: nr_periods, nr_throttled and others."""
         for root in CPU_CGROUPS:
             for file in root.rglob(f"pod{pod_uid}/cpu.stat"):
                 return parse_cpu_stat(file.read_text(encoding="ascii"))
@@ -72,7 +72,7 @@ class Kernel:
             except BlockingIOError:
                 return
             except BrokenPipeError:
-                # Records were overwritten before they were read; reading goes on with the oldest that is left.
+                # The kernel has overwritten unread records; the next read returns the oldest one left.
                 continue
             prefix, _, message = record.decode(errors="replace").partition(";")
             del prefix  # priority, sequence number, time
@@ -80,6 +80,6 @@ class Kernel:
 
 
 def parse_cpu_stat(text: str) -> dict[str, int]:
-    """The lines of a cpu.stat as numbers; lines of another form are left out."""
+    """Parse the lines of a cpu.stat as numbers; skip lines of another form."""
     pairs = (line.split() for line in text.splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}

@@ -1,4 +1,4 @@
-"""Kubernetes as a witness: kubectl, and nothing of Runway's."""
+"""kubectl as a source of evidence that is independent of Runway."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ TIMEOUT_SECONDS = 30.0
 
 
 class KubectlFailed(Exception):
-    """kubectl could not be run, or failed; the message holds what it said."""
+    """kubectl did not run or failed; the message contains its output."""
 
 
 def find_kubectl() -> Path:
-    """The local cluster's own kubectl where it is built, else the one on PATH. Raises KubectlFailed."""
+    """Return the local cluster's kubectl if it is built, else the one on PATH. Raises KubectlFailed."""
     built = LocalCluster.default().kubectl_binary
     if built.exists():
         return built
@@ -31,13 +31,13 @@ def find_kubectl() -> Path:
 
 
 class Kubectl:
-    """One cluster seen through kubectl. Every method raises KubectlFailed."""
+    """Run kubectl on one cluster. Every method raises KubectlFailed."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self._command = [str(find_kubectl()), f"--kubeconfig={kubeconfig}"]
 
     def run(self, *arguments: str, stdin: str = "", timeout: float = TIMEOUT_SECONDS) -> str:
-        """What kubectl prints."""
+        """Return the output of kubectl."""
         try:
             done = subprocess.run(
                 [*self._command, *arguments], input=stdin, capture_output=True, text=True, timeout=timeout, check=False
@@ -53,17 +53,17 @@ class Kubectl:
         self.run("apply", "-f", "-", stdin=manifests, timeout=60)
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Document | None:
-        """One object, or None where there is none by this name."""
+        """Return one object, or None if it does not exist."""
         place = ["--namespace", namespace] if namespace else []
         text = self.run("get", kind, name, *place, "--ignore-not-found", "--output=json")
         return dict(json.loads(text)) if text.strip() else None
 
     def select(self, kind: str, *selection: str) -> list[Document]:
-        """The objects of a kind that these flags select, such as `--namespace=a` or `--selector=b=c`."""
+        """Return the objects of a kind that these flags select, such as `--namespace=a` or `--selector=b=c`."""
         return list(json.loads(self.run("get", kind, *selection, "--output=json"))["items"])
 
     def pods(self, namespace: str, job_id: str) -> list[Document]:
-        """The pods of a Job, by the label of the Job controller.
+        """Return the pods of a Job, by the label of the Job controller.
 
         https://kubernetes.io/docs/reference/labels-annotations-taints/#batch-kubernetes-io-job-name
         """

@@ -1,4 +1,4 @@
-"""Loopback ports that a server keeps while it is stopped and started again."""
+"""Loopback ports that a server keeps across restarts."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Final
 
 FIRST: Final = 20_000
 LAST: Final = 32_000
-"""Below the ports that Linux hands out itself, 32768 and above by default, so no outgoing connection takes one.
+"""Below the ephemeral ports of Linux, 32768 and above by default, so no outgoing connection uses one.
 
 https://docs.kernel.org/networking/ip-sysctl.html (ip_local_port_range)
 """
 
 
-class NoPort(Exception):
-    """Every port that was tried is in use."""
+class NoFreePort(Exception):
+    """Every tried port is in use."""
 
 
-class Port:
-    """A TCP port on loopback that nobody else claims until `release`.
+class ReservedPort:
+    """A TCP port on loopback that no other ReservedPort has until `release`.
 
-    The claim is a UDP socket with the same number: it leaves the TCP port free, so a client of a stopped server is
-    refused, and the kernel drops it with the process.
+    The claim is a UDP socket with the same number. The TCP port stays free, so a client of a stopped server gets
+    `connection refused`. The kernel releases the claim when the process exits.
     """
 
     def __init__(self) -> None:
@@ -38,8 +38,8 @@ class Port:
             self.number = number
             self._claim = claim
             return
-        raise NoPort(f"none of 100 ports between {FIRST} and {LAST} is free")
+        raise NoFreePort(f"none of 100 ports between {FIRST} and {LAST} is free")
 
     def release(self) -> None:
-        """Give up the claim."""
+        """Release the claim."""
         self._claim.close()

@@ -1,4 +1,4 @@
-"""The tenants' namespaces, put in place as an operator would: `runway tenants render | kubectl apply -f -`."""
+"""Apply the tenants as an operator does: `runway tenants render`, `kubectl apply`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ RUNWAY = Path(sys.executable).with_name("runway")
 
 
 class TenantsFailed(Exception):
-    """The tenants could not be rendered; the message says why."""
+    """`runway tenants render` failed; the message contains its output."""
 
 
 def apply_tenants(kubernetes: Kubectl, policy: Path) -> list[str]:
-    """Apply every tenant of the policy and return the namespaces once pods can be created there."""
+    """Apply every tenant of the policy and return the namespaces as soon as they admit pods. Raises TenantsFailed."""
     done = subprocess.run(
         [RUNWAY, "tenants", "render", f"--policy={policy}", "--output=json"],
         capture_output=True,
@@ -31,7 +31,7 @@ def apply_tenants(kubernetes: Kubectl, policy: Path) -> list[str]:
     items = json.loads(done.stdout)["items"]
     namespaces = [item["metadata"]["name"] for item in items if item["kind"] == "Namespace"]
     for namespace in namespaces:
-        # A new namespace's default service account follows it by a moment, and no pod is admitted before it is there.
+        # Kubernetes creates a namespace's default service account a moment later, and admits no pod before.
         kubernetes.run(
             "wait", "--for=create", "serviceaccount/default", f"--namespace={namespace}", "--timeout=30s", timeout=35
         )

@@ -1,4 +1,4 @@
-"""Waiting for a condition, never without a time-out."""
+"""Wait for a condition with a timeout."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _Found = TypeVar("_Found")
 
 
 class TimedOut(Exception):
-    """A condition did not come true in time."""
+    """A condition did not become true within its timeout."""
 
 
 def wait_for(probe: Callable[[], _Found | None], what: str, seconds: float) -> _Found:
-    """Ask `probe` until it answers something other than None, with growing pauses and jitter, and return that.
+    """Call `probe` until it returns a value other than None, and return that value. Pauses grow and have jitter.
 
     Raises TimedOut, which names `what`, after `seconds`.
     """

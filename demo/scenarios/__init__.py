@@ -1,4 +1,4 @@
-"""All scenarios, in the order in which they are shown. None depends on another, nor on what an earlier demo left."""
+"""All scenarios in display order. Each is independent of the others."""
 
 from demo.scenarios.admission import BAD_SPEC_REFUSED, GPU_QUOTA, RATE_LIMIT
 from demo.scenarios.emergency_stop import EMERGENCY_STOP

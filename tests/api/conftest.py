@@ -16,7 +16,7 @@ from runway.app import create_app
 from runway.policy import Policy, load_policy
 from runway.settings import Settings
 from tests.support.fake_cluster import FakeKubernetes
-from tests.support.streaming_client import Streamed
+from tests.support.streaming_client import StreamingClient
 from tests.support.virtual_time import VirtualLoop
 
 POLICY = Path(__file__).parents[2] / "config" / "policy.local.yaml"
@@ -42,9 +42,9 @@ class Runway:
         """DELETE a job as this tenant."""
         return await self.client.delete(f"/v1/jobs/{job_id}", headers={"X-Tenant-ID": tenant})
 
-    def stream(self, path: str, **headers: str) -> Streamed:
+    def stream(self, path: str, **headers: str) -> StreamingClient:
         """GET a path, and read the answer as it comes."""
-        return Streamed(self.app, path, headers)
+        return StreamingClient(self.app, path, headers)
 
     async def until_state(self, job_id: str, state: str) -> dict[str, Any]:
         """The view of a job once it is in this state."""

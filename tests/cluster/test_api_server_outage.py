@@ -18,7 +18,7 @@ import pytest
 
 from localcluster import LocalCluster, addresses, pki
 from localcluster.component import Component
-from testbed.context import Stage, Tools
+from testbed.context import Context, Tools
 from testbed.http_client import Document, document, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
@@ -81,37 +81,39 @@ class Outages:
 
 @pytest.fixture(scope="module")
 def outages(tools: Tools) -> Iterator[Outages]:
-    stage = Stage(tools, show=lambda *_: None)
+    context = Context(tools, show=lambda *_: None)
     api_server = LocalCluster.default().component("kube-apiserver")
     key = f"test {uuid.uuid4()}"
     try:
         # Jobs of the tests before may still be terminating, and hold GPUs until they have ended.
-        wait_for(lambda: stage.runway.quota("vision")["used"]["gpu"] == 0 or None, "no GPU in use", 60)
+        wait_for(lambda: context.runway.quota("vision")["used"]["gpu"] == 0 or None, "no GPU in use", 60)
         # Two to cancel: a frozen API server may do the first cancel when it is let go on.
-        lasting = stage.submit("vision", ON_ONE_GPU)
-        to_cancel, another = stage.submit("vision", shell(STAY)), stage.submit("vision", shell(STAY))
+        lasting = context.submit("vision", ON_ONE_GPU)
+        to_cancel, another = context.submit("vision", shell(STAY)), context.submit("vision", shell(STAY))
         for job in (lasting, to_cancel, another):
-            stage.until_log(job["id"], "started")
+            context.until_log(job["id"], "started")
 
         # Requests on connections that are open already reach the frozen server, so whether they are done is not known.
-        open_connections(stage)
+        open_connections(context)
         api_server.freeze()
         frozen_at = time.monotonic()
-        submissions = submit_at_once(stage, ON_ONE_GPU, [key, None, None])
-        beyond = stage.runway.submit("vision", ON_ONE_GPU)
-        frozen = observe(stage, submissions, to_cancel, lambda: thaw_at(frozen_at + FROZEN_SECONDS, api_server))
-        again = stage.runway.submit("vision", ON_ONE_GPU, key=key)
+        submissions = submit_at_once(context, ON_ONE_GPU, [key, None, None])
+        beyond = context.runway.submit("vision", ON_ONE_GPU)
+        frozen = observe(context, submissions, to_cancel, lambda: thaw_at(frozen_at + FROZEN_SECONDS, api_server))
+        again = context.runway.submit("vision", ON_ONE_GPU, key=key)
 
-        ending = stage.submit("vision", shell("echo started; sleep 3"))
-        stage.until_log(ending["id"], "started")
+        ending = context.submit("vision", shell("echo started; sleep 3"))
+        context.until_log(ending["id"], "started")
         api_server.kill()
-        wait_for(lambda: stage.runway.get("/readyz").status_code == 503 or None, "not ready", 10)
-        killed = observe(stage, submit_at_once(stage, shell("true"), [None] * 3), another, lambda: restart(api_server))
+        wait_for(lambda: context.runway.get("/readyz").status_code == 503 or None, "not ready", 10)
+        killed = observe(
+            context, submit_at_once(context, shell("true"), [None] * 3), another, lambda: restart(api_server)
+        )
         yield Outages(frozen, killed, key, again, beyond, lasting, ending)
     finally:
         # Whatever went wrong above, the cluster is whole again for what comes after.
         LocalCluster.default().up()
-        stage.end_jobs()
+        context.cancel_jobs()
 
 
 def test_submissions_are_answered_503_in_time_with_when_to_come_back(outages: Outages) -> None:
@@ -156,20 +158,20 @@ def test_the_same_request_again_settles_what_became_of_it(outages: Outages) -> N
     assert outages.again.json()["id"] == outages.frozen.submissions[0].answer.json()["id"]
 
 
-def test_what_happened_to_jobs_meanwhile_is_seen(outages: Outages, stage: Stage) -> None:
-    assert stage.until_over(outages.ended_meanwhile["id"])["state"] == "succeeded"
-    through = stage.runway.job(outages.ran_through["id"])
+def test_what_happened_to_jobs_meanwhile_is_seen(outages: Outages, context: Context) -> None:
+    assert context.until_finished(outages.ended_meanwhile["id"])["state"] == "succeeded"
+    through = context.runway.job(outages.ran_through["id"])
     assert (through["state"], len(through["attempts"])) == ("running", 1)
 
 
 def test_in_the_end_quota_is_what_kubernetes_runs_and_nothing_ran_twice(
-    outages: Outages, stage: Stage, kubernetes: Kubectl
+    outages: Outages, context: Context, kubernetes: Kubectl
 ) -> None:
-    wait_for(lambda: stage.runway.quota("vision")["reserved"]["jobs"] == 0 or None, "all settled", SETTLE_SECONDS)
+    wait_for(lambda: context.runway.quota("vision")["reserved"]["jobs"] == 0 or None, "all settled", SETTLE_SECONDS)
     namespace = outages.ran_through["kubernetes"]["namespace"]
     unfinished = [job for job in kubernetes.select("jobs", f"--namespace={namespace}") if not finished(job)]
 
-    quota = stage.runway.quota("vision")
+    quota = context.runway.quota("vision")
     assert {holder["id"] for holder in quota["jobs"]} == {job["metadata"]["name"] for job in unfinished}
     assert quota["used"]["gpu"] == sum(gpus(job) for job in unfinished) <= quota["limit"]["gpu"]
     pods = kubernetes.pods(namespace, outages.again.json()["id"])
@@ -204,37 +206,37 @@ def restart(api_server: Component) -> None:
     api_server.start()
 
 
-def open_connections(stage: Stage) -> None:
+def open_connections(context: Context) -> None:
     """Have Runway call Kubernetes so often at once that it is left with more connections than the test needs."""
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda _: stage.runway.submit("vision", ON_ONE_GPU, dry_run=True), range(16)))
+        answers = list(pool.map(lambda _: context.runway.submit("vision", ON_ONE_GPU, dry_run=True), range(16)))
     assert [answer.status_code for answer in answers] == [200] * 16
 
 
-def submit_at_once(stage: Stage, spec: Document, keys: Sequence[str | None]) -> list[Timed]:
+def submit_at_once(context: Context, spec: Document, keys: Sequence[str | None]) -> list[Timed]:
     """Submissions that may be done although they are not answered; those are ended with the module."""
     with ThreadPoolExecutor(len(keys)) as pool:
-        found = list(pool.map(lambda key: timed(lambda: stage.runway.submit("vision", spec, key=key)), keys))
+        found = list(pool.map(lambda key: timed(lambda: context.runway.submit("vision", spec, key=key)), keys))
     for each in found:
         if "id" in each.answer.json():
-            stage.adopt(each.answer.json()["id"])
+            context.track(each.answer.json()["id"])
     return found
 
 
-def observe(stage: Stage, submissions: list[Timed], to_cancel: Document, end: Callable[[], None]) -> Outage:
+def observe(context: Context, submissions: list[Timed], to_cancel: Document, end: Callable[[], None]) -> Outage:
     """Everything but submissions while the outage lasts, then end it and see how Runway recovers."""
-    cancel = timed(lambda: stage.runway.cancel(to_cancel["id"]))
+    cancel = timed(lambda: context.runway.cancel(to_cancel["id"]))
     paths = ("/healthz", "/readyz", "/v1/jobs", "/v1/quota", "/metrics")
-    statuses = {path: stage.runway.get(path).status_code for path in paths}
+    statuses = {path: context.runway.get(path).status_code for path in paths}
     end()
     ended = time.monotonic()
     wait_for(
-        lambda: stage.runway.get("/readyz").json().get("role") == "writer" or None, "writes again", RECOVERY_SECONDS
+        lambda: context.runway.get("/readyz").json().get("role") == "writer" or None, "writes again", RECOVERY_SECONDS
     )
     recovery = time.monotonic() - ended
-    after = stage.runway.submit("research", shell("true"))
+    after = context.runway.submit("research", shell("true"))
     if after.status_code == 201:
-        stage.adopt(document(after)["id"])
+        context.track(document(after)["id"])
     return Outage(submissions, cancel, statuses, recovery, after.status_code)
 
 

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from demo.scenarios.emergency_stop import ANNOTATION, SEEN_SECONDS
-from testbed.context import Stage
+from testbed.context import Context
 from testbed.http_client import shell
 from testbed.kubectl import Kubectl, KubectlFailed
 from testbed.server import Server
@@ -31,7 +31,7 @@ def lease(server: Server) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def annotate(kubernetes: Kubectl, lease: tuple[str, ...], stage: Stage) -> Iterator[Callable[..., str]]:
+def annotate(kubernetes: Kubectl, lease: tuple[str, ...], context: Context) -> Iterator[Callable[..., str]]:
     """`kubectl annotate` of Runway's Lease. After the test submissions are open again, for the tests that follow."""
 
     def run(*changes: str) -> str:
@@ -39,14 +39,14 @@ def annotate(kubernetes: Kubectl, lease: tuple[str, ...], stage: Stage) -> Itera
 
     yield run
     run(f"{ANNOTATION}-", "tests.runway.internal/edit-")
-    wait_for(lambda: told(stage) is None or None, "the stop has ended", SEEN_SECONDS)
+    wait_for(lambda: told(context) is None or None, "the stop has ended", SEEN_SECONDS)
 
 
 def test_it_survives_the_end_of_the_writer_and_its_successor_sees_it(
-    stage: Stage, server: Server, kubernetes: Kubectl, annotate: Callable[..., str]
+    context: Context, server: Server, kubernetes: Kubectl, annotate: Callable[..., str]
 ) -> None:
     annotate(f"{ANNOTATION}=driver rollout")
-    wait_for(lambda: told(stage) == "driver rollout" or None, "the stop is seen", SEEN_SECONDS)
+    wait_for(lambda: told(context) == "driver rollout" or None, "the stop is seen", SEEN_SECONDS)
     server.stop()
     try:
         left = the_lease(kubernetes, server)
@@ -54,8 +54,8 @@ def test_it_survives_the_end_of_the_writer_and_its_successor_sees_it(
         assert left["metadata"]["annotations"][ANNOTATION] == "driver rollout"
     finally:
         server.start()
-    assert told(stage) == "driver rollout"
-    assert stage.runway.submit("vision", shell("true")).json()["code"] == "submissions_stopped"
+    assert told(context) == "driver rollout"
+    assert context.runway.submit("vision", shell("true")).json()["code"] == "submissions_stopped"
 
 
 def test_a_process_that_stands_by_sees_it(
@@ -64,36 +64,36 @@ def test_a_process_that_stands_by_sees_it(
     settings: Mapping[str, str],
     tmp_path: Path,
     annotate: Callable[..., str],
-    stage: Stage,
+    context: Context,
 ) -> None:
     annotate(f"{ANNOTATION}=")
     with Server(tmp_path / "reader.log", settings) as reader:
         reader.launch()
         told_by_reader = wait_for(lambda: ready(reader), "a process that is ready", 20)
         assert (told_by_reader["role"], told_by_reader["stop_reason"]) == ("reader", "no reason was given")
-        wait_for(lambda: told(stage) or None, "the writer sees the stop", SEEN_SECONDS)
-        assert "runway_submissions_stopped 1.0" in stage.runway.get("/metrics").text
+        wait_for(lambda: told(context) or None, "the writer sees the stop", SEEN_SECONDS)
+        assert "runway_submissions_stopped 1.0" in context.runway.get("/metrics").text
     assert the_lease(kubernetes, server)["metadata"]["annotations"][ANNOTATION] == ""
 
 
 def test_edits_between_look_and_renewal_lose_neither_themselves_nor_the_lease(
-    stage: Stage, server: Server, kubernetes: Kubectl, annotate: Callable[..., str]
+    context: Context, server: Server, kubernetes: Kubectl, annotate: Callable[..., str]
 ) -> None:
     before = the_lease(kubernetes, server)
     for number in range(100):
         annotate(f"tests.runway.internal/edit={number}")
         assert the_lease(kubernetes, server)["metadata"]["annotations"]["tests.runway.internal/edit"] == str(number)
-        assert stage.runway.get("/readyz").json()["role"] == "writer"
+        assert context.runway.get("/readyz").json()["role"] == "writer"
     after = the_lease(kubernetes, server)
     assert after["spec"]["renewTime"] > before["spec"]["renewTime"]
     assert after["spec"]["leaseTransitions"] == before["spec"]["leaseTransitions"]
-    ended = stage.until_over(stage.submit("vision", shell("true"))["id"])
+    ended = context.until_finished(context.submit("vision", shell("true"))["id"])
     assert ended["state"] == "succeeded"
 
 
 @pytest.mark.usefixtures("annotate")
 def test_the_commands_of_the_document_are_all_that_an_operator_needs(
-    stage: Stage,
+    context: Context,
     server: Server,
     lease: tuple[str, ...],
     kubernetes: Kubectl,
@@ -103,10 +103,10 @@ def test_the_commands_of_the_document_are_all_that_an_operator_needs(
 ) -> None:
     """As they stand, but for the namespace of the local Lease; who makes the stop has that Role and no more."""
     stay = shell("trap 'exit 0' TERM; echo started; sleep 600 & wait", timeout_seconds=120)
-    mine = [stage.submit("vision", stay)["id"] for _ in range(2)]
-    other = stage.submit("research", stay)["id"]
+    mine = [context.submit("vision", stay)["id"] for _ in range(2)]
+    other = context.submit("research", stay)["id"]
     for job_id in (*mine, other):
-        stage.until_log(job_id, "started")
+        context.until_log(job_id, "started")
     _, namespace = server.lease
     here = {
         "-n runway ": f"-n {namespace} ",
@@ -120,14 +120,14 @@ def test_the_commands_of_the_document_are_all_that_an_operator_needs(
     try:
         allow()
         stop()
-        reason = wait_for(lambda: told(stage), "the stop is seen", SEEN_SECONDS)
+        reason = wait_for(lambda: told(context), "the stop is seen", SEEN_SECONDS)
         assert reason == "GPU driver rollout, back at 15:00"
         assert other in newest()
         cancel()
-        assert [stage.until_over(job_id)["state"] for job_id in mine] == ["cancelled", "cancelled"]
-        assert stage.runway.job(other)["state"] == "running"
+        assert [context.until_finished(job_id)["state"] for job_id in mine] == ["cancelled", "cancelled"]
+        assert context.runway.job(other)["state"] == "running"
         assert '"submissions"' in end()
-        wait_for(lambda: told(stage) is None or None, "the stop has ended", SEEN_SECONDS)
+        wait_for(lambda: told(context) is None or None, "the stop has ended", SEEN_SECONDS)
         for beyond in (
             ("delete", *lease),
             ("get", "leases", f"--namespace={namespace}"),
@@ -140,9 +140,9 @@ def test_the_commands_of_the_document_are_all_that_an_operator_needs(
         kubernetes.run("delete", "role,rolebinding", "runway-stop", f"--namespace={namespace}", "--ignore-not-found")
 
 
-def told(stage: Stage) -> str | None:
+def told(context: Context) -> str | None:
     """The reason as /readyz says it."""
-    reason = stage.runway.get("/readyz").json()["stop_reason"]
+    reason = context.runway.get("/readyz").json()["stop_reason"]
     return None if reason is None else str(reason)
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from testbed.context import Stage
+from testbed.context import Context
 from testbed.http_client import shell
 from testbed.server import Server
 from testbed.waiting import wait_for
@@ -46,9 +46,9 @@ def reader(
         yield running
 
 
-def test_a_job_that_ends_under_a_dead_watch_is_seen_by_the_resync(stage: Stage, hush: Hush, reader: Server) -> None:
-    job = stage.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 600 & wait"))
-    stage.until_log(job["id"], "started")
+def test_a_job_that_ends_under_a_dead_watch_is_seen_by_the_resync(context: Context, hush: Hush, reader: Server) -> None:
+    job = context.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 600 & wait"))
+    context.until_log(job["id"], "started")
     with httpx2.Client(base_url=reader.url, trust_env=False, timeout=10) as other:
 
         def state() -> str | None:
@@ -58,8 +58,8 @@ def test_a_job_that_ends_under_a_dead_watch_is_seen_by_the_resync(stage: Stage, 
         wait_for(lambda: state() == "running" or None, "the reader sees it run", 15)
         losses = metric(other, "runway_watch_losses_total")
         assert hush.fall_silent() >= 2
-        stage.runway.cancel(job["id"])
-        assert stage.until_over(job["id"])["state"] == "cancelled"
+        context.runway.cancel(job["id"])
+        assert context.until_finished(job["id"])["state"] == "cancelled"
         wait_for(lambda: state() == "cancelled" or None, "the reader sees its end", 60)
         assert metric(other, "runway_resync_corrections_total") > 0
         assert metric(other, "runway_watch_losses_total") == losses, "the watches were to stay open, and silent"

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from testbed.context import Stage
+from testbed.context import Context
 from testbed.http_client import Document, shell
 from testbed.server import Server
 from testbed.waiting import wait_for
@@ -26,25 +26,25 @@ def gpu_job(gpus: int) -> Document:
     return shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": gpus}, timeout_seconds=300)
 
 
-def test_300_submissions_at_once_fill_the_quota_and_no_more(stage: Stage, server: Server) -> None:
-    quota = stage.runway.quota("vision")
+def test_300_submissions_at_once_fill_the_quota_and_no_more(context: Context, server: Server) -> None:
+    quota = context.runway.quota("vision")
     assert quota["used"]["jobs"] == 0, quota["jobs"]
     answers = at_once(server, [(gpu_job(1), None)] * 300)
     created = [answer.json()["id"] for answer in answers if answer.status_code == 201]
     for job_id in created:
-        stage.adopt(job_id)
+        context.track(job_id)
 
     # The tenant's rate lets 100 through at once, and a few more meanwhile; all others are told to slow down.
     assert {answer.status_code for answer in answers} == {201, 403, 429}
     assert {answer.json()["code"] for answer in answers if answer.status_code == 403} == {"quota_exceeded"}
     assert len(created) == quota["limit"]["gpu"] == 4
-    assert stage.runway.quota("vision")["used"]["gpu"] == 4
-    assert sorted(unfinished(stage)) == sorted(created)
+    assert context.runway.quota("vision")["used"]["gpu"] == 4
+    assert sorted(unfinished(context)) == sorted(created)
 
 
-def test_ten_kills_in_a_storm_grant_no_gpu_too_many_and_lose_no_job(stage: Stage, server: Server) -> None:
+def test_ten_kills_in_a_storm_grant_no_gpu_too_many_and_lose_no_job(context: Context, server: Server) -> None:
     """Whoever got a 201 has a Job; whatever the crashes did, the Jobs never hold more GPUs than the quota."""
-    limit = stage.runway.quota("vision")["limit"]["gpu"]
+    limit = context.runway.quota("vision")["limit"]["gpu"]
     accepted: set[str] = set()
     for number in range(KILLS):
         with ThreadPoolExecutor(16) as pool:
@@ -54,14 +54,14 @@ def test_ten_kills_in_a_storm_grant_no_gpu_too_many_and_lose_no_job(stage: Stage
             answers = [answer for each in storm if (answer := each.result()) is not None]
         accepted |= {answer.json()["id"] for answer in answers if answer.status_code == 201}
         server.start()
-        names = unfinished(stage)
+        names = unfinished(context)
         for job_id in names:
-            stage.adopt(job_id)
+            context.track(job_id)
         assert len(names) <= limit, f"kill {number}: {len(names)} GPUs are granted, {limit} are allowed"
         assert accepted <= set(names), f"kill {number}: a 201 named a job that does not exist"
-        assert stage.runway.quota("vision")["used"]["gpu"] == len(names)
+        assert context.runway.quota("vision")["used"]["gpu"] == len(names)
         if number % 3 == 2:
-            stage.end_jobs()
+            context.cancel_jobs()
             accepted.clear()
 
 
@@ -77,9 +77,9 @@ def second(server: Server, settings: Mapping[str, str], tmp_path: Path) -> Itera
 
 
 def test_a_second_runway_reads_and_takes_over_when_the_first_is_gone(
-    stage: Stage, server: Server, second: Server, record_property: Callable[[str, object], None]
+    context: Context, server: Server, second: Server, record_property: Callable[[str, object], None]
 ) -> None:
-    held = stage.submit("vision", gpu_job(3))
+    held = context.submit("vision", gpu_job(3))
     with httpx2.Client(base_url=second.url, trust_env=False, timeout=10) as other:
 
         def submit() -> httpx2.Response:
@@ -129,10 +129,10 @@ def reachable_role(server: Server) -> str | None:
         return None
 
 
-def unfinished(stage: Stage) -> list[str]:
+def unfinished(context: Context) -> list[str]:
     """The Jobs of tenant vision that have no verdict, as Kubernetes has them."""
-    namespace = stage.runway.policy()["tenants"]["vision"]["namespace"]
-    jobs = stage.kubernetes.select("jobs", f"--namespace={namespace}")
+    namespace = context.runway.policy()["tenants"]["vision"]["namespace"]
+    jobs = context.kubernetes.select("jobs", f"--namespace={namespace}")
     return [job["metadata"]["name"] for job in jobs if not finished(job)]
 
 

@@ -1,14 +1,14 @@
-"""What must hold, whatever happens: watched at each send, each landing, each answer and each turn of the loop.
+"""The invariants of the model, checked at each send, write, response and turn.
 
-An excess over quota is excused by one kind of object only: one that the admitting process had not been told of when it
-sent its create, *and* that no care of Runway's could have foreseen. These are
+Only an object that the admitting process had not observed, and could not foresee, excuses an excess over quota:
 
-- objects made past Runway, and objects of which a watch lost an event (no API server does that);
-- the Job of a create that the API server held back until its sender had given it up, or was dead, and another process
-  had taken the Lease, or until a Job of its name had come and gone (docs/architecture.md, "Crash points"); the latter
-  since its sender last looked, where an earlier create of the name was still open.
+- an object created outside Runway;
+- an object of which a watch lost an event, which no API server does;
+- the Job of a create that the API server delayed until its sender gave up or died and another process took the Lease;
+- the Job of a create that the API server delayed until a Job of the same name was created and deleted
+  (docs/architecture.md, "Crash points"). If an earlier create of the name was open, this counts from the last look-up.
 
-Such a late create is not held against quota itself either; whoever has been told of it must count it like any Job.
+Such a delayed create does not count against quota either. A process that has observed its Job must count it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Request:
     """What the API server had as its newest version when this submission first looked its Job up."""
 
 
-class Referee:
+class InvariantChecker:
     """Writes every breach into `faults`: most are found where nothing can be raised."""
 
     def __init__(self, api: ApiServer, controllers: Controllers, processes: list[Process]) -> None:
@@ -250,4 +250,4 @@ class Referee:
         )
 
     def _sender(self, call: Call) -> Process | None:
-        return call.wire.owner if isinstance(call.wire.owner, Process) else None
+        return call.connection.owner if isinstance(call.connection.owner, Process) else None

@@ -161,7 +161,7 @@ class Process:
     def _end(self) -> None:
         self.alive = False
         self.wire.dead = True
-        self._api.wires.remove(self.wire)
+        self._api.connections.remove(self.wire)
 
     async def _when_running(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await self.wire.running.wait()

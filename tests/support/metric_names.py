@@ -1,4 +1,4 @@
-"""What dashboards and alerts are held to: the metrics that there are, and the sections of the documents."""
+"""The exported metrics and document sections that dashboards and alerts name."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics (wh
 NAME = re.compile(r"\b((?:runway|process|container|DCGM)_\w+)(?:\{([^}]*)\})?")
 
 
-def exported() -> dict[str, set[str]]:
-    """Every series that Runway exports under its own name, and its labels."""
+def metric_names() -> dict[str, set[str]]:
+    """Return every series that Runway exports, with its labels."""
     found = {name: set(labels) for name, (_, labels) in GAUGES.items()}
     for metric in vars(Metrics()).values():
         labels = set(getattr(metric, "_labelnames", ()))
@@ -38,8 +38,8 @@ def exported() -> dict[str, set[str]]:
 
 
 def faults(expression: str) -> list[str]:
-    """What a PromQL expression names that does not exist: a metric, or a label that its metric does not have."""
-    known, found, labels = exported(), [], set(SCRAPED)
+    """List the unknown metrics of a PromQL expression, and the labels that a metric does not have."""
+    known, found, labels = metric_names(), [], set(SCRAPED)
     for name, matchers in NAME.findall(expression):
         if name not in known and name not in FOREIGN:
             found.append(f"{name} is not exported")
@@ -55,6 +55,6 @@ def faults(expression: str) -> list[str]:
 
 
 def sections(name: str) -> dict[str, str]:
-    """The sections of a document by their anchors, as GitHub makes them of titles of few words."""
+    """Return the sections of a document by their anchors, in GitHub's form."""
     parts = re.split(r"^#{2,3} (.+)$", (DOCS / name).read_text(), flags=re.MULTILINE)
     return {title.lower().replace(" ", "-"): body for title, body in zip(parts[1::2], parts[2::2], strict=True)}

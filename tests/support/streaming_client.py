@@ -1,4 +1,4 @@
-"""A client that reads an answer while it comes, and can go at any time: what the HTTP client for ASGI cannot do."""
+"""A streaming ASGI client: reads a response in parts and can disconnect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Self
 from starlette.types import ASGIApp, Message
 
 
-class Streamed:
+class StreamingClient:
     """One GET. As a context manager it is sent on entry, and the client is gone on exit.
 
     While `reading` is not set, the application is held back as by a client that does not read. `ended` tells how the

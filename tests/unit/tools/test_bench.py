@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from bench import flame, plot, report
-from bench.fake_apiserver import RUNNING_EVERY, StandIn, name_of
+from bench.fake_apiserver import RUNNING_EVERY, FakeApiServer, name_of
 from bench.load import Measured
 from bench.process import POLICY
 from bench.submit import Pair, rate
@@ -34,9 +34,9 @@ def texts(file: Path) -> list[str]:
     ("number", "state"), [(RUNNING_EVERY, JobState.RUNNING), (RUNNING_EVERY + 1, JobState.SUCCEEDED)]
 )
 def test_the_stand_in_has_jobs_as_runway_reads_them(number: int, state: JobState) -> None:
-    standin = StandIn(load_policy(POLICY), jobs=100)
-    job = msgspec.json.decode(standin._item("jobs", number), type=Job)
-    pod = msgspec.json.decode(standin._item("pods", number), type=Pod)
+    server = FakeApiServer(load_policy(POLICY), jobs=100)
+    job = msgspec.json.decode(server._item("jobs", number), type=Job)
+    pod = msgspec.json.decode(server._item("pods", number), type=Pod)
     view = job_view(JobSnapshot("bench", job, (pod,)))
     assert JOB_ID.fullmatch(view.id)
     assert (view.id, view.state, len(view.attempts)) == (name_of(number), state, 1)

@@ -10,9 +10,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from demo.page import page
-from demo.recording import AttemptSeen, Evidence, Held, JobSeen, Played, Recorder, Recording, Sample
-from demo.scenario import Outcome, Scenario, Source
+from demo.recording import AttemptRecord, Evidence, JobRecord, Recorder, Recording, Sample, ScenarioRun, TenantUsage
+from demo.scenario import Outcome, Scenario
 from demo.svg import LEFT, RIGHT, WIDTH
+from testbed.context import Source
 from testbed.http_client import Document
 
 HOSTILE = "<script>alert(1)</script> \"'><img src=x onerror=alert(1)> {{ 7 * 7 }} &amp; \x1b[31m"
@@ -20,24 +21,29 @@ HOSTILE = "<script>alert(1)</script> \"'><img src=x onerror=alert(1)> {{ 7 * 7 }
 
 def attempt(
     created: float = 1, started: float | None = 2, finished: float | None = 9, state: str = "failed"
-) -> AttemptSeen:
-    return AttemptSeen(created, started, finished, state)
+) -> AttemptRecord:
+    return AttemptRecord(created, started, finished, state)
 
 
 def job(
-    *attempts: AttemptSeen, state: str = "failed", verdict: str | None = "oom_killed", name: str = "rw-a"
-) -> JobSeen:
-    return JobSeen(name, "vision", state, verdict, "0.000003", 0, 10, attempts or (attempt(),))
+    *attempts: AttemptRecord, state: str = "failed", verdict: str | None = "oom_killed", name: str = "rw-a"
+) -> JobRecord:
+    return JobRecord(name, "vision", state, verdict, "0.000003", 0, 10, attempts or (attempt(),))
 
 
 def played(
-    number: int = 1, *jobs: JobSeen, began: float = 0, ended: float = 10, missing: str | None = None, text: str = "seen"
-) -> Played:
+    number: int = 1,
+    *jobs: JobRecord,
+    began: float = 0,
+    ended: float = 10,
+    missing: str | None = None,
+    text: str = "seen",
+) -> ScenarioRun:
     evidence = (Evidence(began + 3, Source.RUNWAY, text), Evidence(began + 4, Source.LINUX, "killed"))
-    return Played(number, f"Scenario {number}", "It is so.", began, ended, missing, evidence, jobs or (job(),))
+    return ScenarioRun(number, f"Scenario {number}", "It is so.", began, ended, missing, evidence, jobs or (job(),))
 
 
-def recording(*scenarios: Played, samples: tuple[Sample, ...] = (), simulated: bool = True) -> Recording:
+def recording(*scenarios: ScenarioRun, samples: tuple[Sample, ...] = (), simulated: bool = True) -> Recording:
     began = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
     facts = (("Kubernetes", "v1.35.4, 1 node"),)
     return Recording(began, 20, facts, simulated, scenarios or (played(),), samples)
@@ -81,7 +87,7 @@ def test_claims_verdicts_evidence_and_facts_are_told() -> None:
 
 def test_nothing_that_was_seen_is_read_as_markup() -> None:
     hostile = played(1, job(attempt(state=HOSTILE), name=HOSTILE, verdict=HOSTILE), text=HOSTILE, missing=HOSTILE)
-    text = page(recording(hostile, samples=(Sample(1, {HOSTILE: Held(1, 2, 1, 9)}),)))
+    text = page(recording(hostile, samples=(Sample(1, {HOSTILE: TenantUsage(1, 2, 1, 9)}),)))
     found = Found()
     found.feed(text)
     assert found.tags.isdisjoint({"script", "img", "iframe", "object", "link"})
@@ -93,7 +99,7 @@ def test_nothing_that_was_seen_is_read_as_markup() -> None:
 
 
 def test_nothing_comes_from_elsewhere() -> None:
-    text = page(recording(samples=(Sample(1, {"vision": Held(2, 4, 1, 9)}),)))
+    text = page(recording(samples=(Sample(1, {"vision": TenantUsage(2, 4, 1, 9)}),)))
     assert not re.search(r"""(src|href)=["'](?!#)|url\(|@import|<link|https?://""", text)
     assert "default-src 'none'" in text
     assert "prefers-color-scheme: dark" in text
@@ -119,7 +125,7 @@ def test_a_job_that_had_not_ended_is_drawn_to_the_end_and_one_without_a_pod_wait
     found = bars(page(recording(played(1, going, waiting))))
     assert [state for state, _, _ in found] == ["waiting", "running", "waiting"]
     assert all(end <= WIDTH - RIGHT + 3 for _, _, end in found)
-    unmade = JobSeen("rw-b", "vision", "cancelled", None, None, 2, 4, ())
+    unmade = JobRecord("rw-b", "vision", "cancelled", None, None, 2, 4, ())
     assert [state for state, _, _ in bars(page(recording(played(1, unmade))))] == ["waiting"]
 
 
@@ -134,7 +140,7 @@ def test_more_jobs_than_there_is_room_for_are_counted() -> None:
 
 
 def test_quota_is_drawn_where_runway_answered() -> None:
-    held = [Held(gpu, 4, 1, 9) for gpu in (0, 2, 4)]
+    held = [TenantUsage(gpu, 4, 1, 9) for gpu in (0, 2, 4)]
     answered = [Sample(number + 1.0, {"vision": one}) for number, one in enumerate(held)]
     samples = (*answered, Sample(4, None), Sample(5, {"vision": held[0]}), Sample(6, {"vision": held[0]}))
     text = page(recording(samples=samples))
@@ -173,6 +179,6 @@ def test_the_recorder_counts_from_the_beginning_of_the_demo() -> None:
     assert scenario.evidence == (Evidence(3.5, Source.JOB, "hello"),)
     assert (scenario.jobs[0].created, scenario.jobs[0].verdict) == (3.0, "oom_killed")
     assert scenario.jobs[0].attempts == (
-        AttemptSeen(3.0, 4.0, 5.0, "disrupted"),
-        AttemptSeen(3.0, 4.0, None, "running"),
+        AttemptRecord(3.0, 4.0, 5.0, "disrupted"),
+        AttemptRecord(3.0, 4.0, None, "running"),
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from testbed.ports import LAST, Port
+from testbed.ports import LAST, ReservedPort
 
 
 def test_a_claimed_port_is_claimed_by_no_other_and_refuses_connections_until_it_is_served() -> None:
-    port = Port()
+    port = ReservedPort()
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other, pytest.raises(OSError, match="in use"):
             other.bind(("127.0.0.1", port.number))
