@@ -77,7 +77,7 @@ async def test_a_pod_that_waits_is_told_what_is_free_and_pods_of_all_namespaces_
     kubernetes.add("pods", stranger)
     job_id = await waits(runway)
     message = (await condition(runway, job_id, "unschedulable"))["message"]
-    assert "the most that is free on one node is 1 GPU, 8 CPU and 32Gi" in message
+    assert "the most free on one node is 1 GPU, 8 CPU and 32Gi" in message
     kubernetes.remove("pods", kubernetes.pod("stranger"))
 
     async def freed() -> bool:
@@ -96,7 +96,7 @@ async def test_the_verdict_of_a_job_that_waited_in_vain_says_what_was_free(runwa
     runway.kubernetes.fail(job_id, "DeadlineExceeded")
     failure = (await runway.until_state(job_id, "failed"))["failure"]
     assert failure["code"] == "unschedulable"
-    assert "the most that is free on one node is 1 GPU" in failure["evidence"]["room"]
+    assert "the most free on one node is 1 GPU" in failure["evidence"]["room"]
 
 
 async def test_lost_contact_with_a_node_is_a_condition_until_it_is_back(runway: Runway) -> None:

@@ -41,7 +41,7 @@ def test_a_job_that_no_node_has_room_for_waits_and_says_for_want_of_what(context
     scheduled = next(item for item in context.pod(view)["status"]["conditions"] if item["type"] == "PodScheduled")
     assert view["state"] == "pending"
     assert "Insufficient cpu" in scheduled["message"]
-    assert "of 1 node, 1 has too little free CPU; it asks for 8 CPU" in view["conditions"][0]["message"]
+    assert "of 1 node, 1 has too little free CPU; the pod requests 8 CPU" in view["conditions"][0]["message"]
     answer = context.runway.log(view["id"])
     assert (answer.status_code, answer.json()["code"]) == (404, "logs_not_ready")
     assert view["id"] in holders(context, "research")

@@ -40,8 +40,11 @@ from tests.unit.jobs.diagnosis.cases.node import NODE
 from tests.unit.jobs.diagnosis.cases.process import PROCESS
 
 TOLD = {
-    name: replace(told.case, deleted_pods=frozenset(pod.metadata.name for pod in told.case.pods if not pod.is_terminal))
-    for name, told in (PROCESS | NODE | DEADLINES).items()
+    name: replace(
+        case.snapshot,
+        deleted_pods=frozenset(pod.metadata.name for pod in case.snapshot.pods if not pod.is_terminal),
+    )
+    for name, case in (PROCESS | NODE | DEADLINES).items()
 }
 """Every status that a verdict is tested with, once the job is over: pods that had not ended are gone."""
 NOW = moment(200)
@@ -206,7 +209,7 @@ def test_the_verdict_blames_a_kept_attempt_that_cannot_be_seen_any_more() -> Non
     failure = job_view(case_of(failed)).failure
     assert failure is not None
     assert failure.code == "deadline_exceeded"
-    assert "ended on SIGTERM" in failure.message
+    assert "killed by SIGTERM" in failure.message
     assert failure.evidence["exit_code"] == "143"
     assert final(case_of(failed)).failure == failure
 

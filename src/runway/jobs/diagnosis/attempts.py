@@ -1,4 +1,4 @@
-"""The attempts of a job: each pod with where and when it ran, how it ended, and why it did not succeed. Pure."""
+"""The attempts of a job: each pod with its node, times, exit and cause. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runway.kube.objects import Pod
 from runway.text import one_line
 
 MAX_ATTEMPTS: Final = 20
-"""Attempts that a view shows; disruptions are not counted, so there may be any number of them."""
+"""Attempts in a view. Disruptions do not count against the retries, so a job can have any number of attempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ class Attempt:
 
 
 def attempts_of(case: JobSnapshot) -> list[Attempt]:
-    """Every attempt that is known of, oldest first."""
+    """Return every known attempt, oldest first."""
     return [_attempt(case, pod) for pod in case.pods]
 
 
 def disruptions(attempts: Sequence[Attempt]) -> int:
-    """How many attempts the cluster ended; they do not count against the retries."""
+    """Return the number of disrupted attempts, which do not count against the retries."""
     return sum(attempt.state == "failed" and not attempt.counted for attempt in attempts)
 
 
@@ -91,7 +91,7 @@ def _bound_at(pod: Pod) -> datetime | None:
 
 
 def _finished_at(case: JobSnapshot, pod: Pod) -> datetime | None:
-    """When the container ended; where no end was seen, the next best that Kubernetes wrote."""
+    """Return when the container exited, or the best time that Kubernetes reports instead."""
     ended, target = pod.container.terminated, disruption(pod)
     if ended is not None and ended.finished_at is not None and ended.finished_at.year > 1970:
         return ended.finished_at
@@ -101,12 +101,12 @@ def _finished_at(case: JobSnapshot, pod: Pod) -> datetime | None:
         return pod.metadata.deletion_timestamp
     if target is not None:
         return target.last_transition_time
-    # A node refuses a pod as soon as it hears of it, and writes no time.
+    # A node rejects a pod as soon as it is bound and writes no time.
     return _bound_at(pod) if rejection_of(pod) else None
 
 
 def _suspicious_success(case: JobSnapshot, pod: Pod) -> str | None:
-    """What speaks against an exit code of 0, by which Kubernetes calls the attempt a success."""
+    """Explain why an attempt with exit code 0, a success to Kubernetes, may be incomplete."""
     ended, target = pod.container.terminated, disruption(pod)
     if ended is not None and ended.reason == "OOMKilled":
         spec = spec_of(case.job)
@@ -114,5 +114,5 @@ def _suspicious_success(case: JobSnapshot, pod: Pod) -> str | None:
         return found.message if found else None
     if target is not None:
         words = one_line(target.message or target.reason, 120)
-        return f"it was told to end ({words}) and ended with exit code 0: its work may not be done"
+        return f"the pod was terminated ({words}) but exited with code 0; its work may be incomplete"
     return None

@@ -1,6 +1,6 @@
-"""Why a job that is not over is not further along. Pure.
+"""Conditions: why an unfinished job does not progress. Pure.
 
-Each condition stands for itself; several can hold at once. Lost contact with a node is a condition, never a failure.
+Conditions are independent; several can hold at once. A lost node is a condition, never a failure.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class ConditionCode(StrEnum):
 
 CONDITIONS: Final[Mapping[ConditionCode, str]] = {
     ConditionCode.POD_NOT_CREATED: "Kubernetes has not created the pod yet",
-    ConditionCode.QUOTA_BACKSTOP: "the namespace's ResourceQuota refuses the pod; Kubernetes keeps trying",
-    ConditionCode.POD_SECURITY_REFUSED: "the namespace's Pod Security level refuses the pod",
-    ConditionCode.POD_CREATION_REFUSED: "the API server refuses the pod for another reason",
-    ConditionCode.SUSPENDED: "somebody suspended the Job past Runway",
-    ConditionCode.UNSCHEDULABLE: "no node takes the pod: for want of what, what it asks for, and what is free",
-    ConditionCode.IMAGE_PULL_FAILING: "the node cannot pull the image; the message is the registry's",
-    ConditionCode.CONTAINER_NOT_STARTING: "the sandbox or the container cannot be set up; the message is the node's",
-    ConditionCode.NODE_UNREACHABLE: "the pod's node does not answer, or is not ready: nothing is decided by that",
-    ConditionCode.TERMINATING: "the pod was told to end and has not yet",
-    ConditionCode.RETRYING: "the last attempt failed, and another follows after Kubernetes' back-off",
+    ConditionCode.QUOTA_BACKSTOP: "the namespace's ResourceQuota rejects the pod; Kubernetes keeps retrying",
+    ConditionCode.POD_SECURITY_REFUSED: "the namespace's Pod Security level rejects the pod",
+    ConditionCode.POD_CREATION_REFUSED: "the API server rejects the pod for another reason",
+    ConditionCode.SUSPENDED: "the Job was suspended outside Runway",
+    ConditionCode.UNSCHEDULABLE: "no node fits the pod; the message gives the reasons, requests and free capacity",
+    ConditionCode.IMAGE_PULL_FAILING: "the node cannot pull the image; the message quotes the registry",
+    ConditionCode.CONTAINER_NOT_STARTING: "the node cannot set up the sandbox or container; the message quotes it",
+    ConditionCode.NODE_UNREACHABLE: "the pod's node does not respond or is not ready; the job's state does not change",
+    ConditionCode.TERMINATING: "the pod is terminating: it has a deletion timestamp and has not ended",
+    ConditionCode.RETRYING: "the last attempt failed; the next one starts after Kubernetes' back-off",
 }
 
 
@@ -73,28 +73,28 @@ _OF_FINDING: Final = {
 
 
 def conditions_of_pod(case: JobSnapshot, pod: Pod) -> Iterator[Condition]:
-    """Why this pod, which has not ended, does not run or does not end."""
+    """Yield why this pod, which has not ended, does not run or does not end."""
     if (finding := diagnose_container_start(case, pod)) is not None:
         yield Condition(_code(finding), finding.message, _waiting_since(pod, finding))
     if (unreachable := _unreachable(case, pod)) is not None:
         yield unreachable
     if pod.terminating:
-        asked = termination_requested_at(pod, case.job)
-        message = f"pod {pod.metadata.name} was told to end"
+        requested = termination_requested_at(pod, case.job)
+        message = f"pod {pod.metadata.name} is terminating"
         if pod.metadata.deletion_timestamp is not None:
-            message += f" and has until {pod.metadata.deletion_timestamp:%H:%M:%S} UTC"
-        yield Condition(ConditionCode.TERMINATING, message, asked)
+            message += f"; its grace period ends at {pod.metadata.deletion_timestamp:%H:%M:%S} UTC"
+        yield Condition(ConditionCode.TERMINATING, message, requested)
 
 
 def conditions_between_pods(case: JobSnapshot, *, retrying: bool) -> Iterator[Condition]:
-    """Why a job without a live pod has none. `retrying` says whether another attempt will follow."""
+    """Yield why a job has no live pod. `retrying` says whether another attempt will follow."""
     last = case.pods[-1] if case.pods else None
     if last is not None and not retrying:
         return
     if last is not None:
         cause, ended = attempt_failure(case, last), last.container.terminated
         why = f": {cause.message}" if cause else ""
-        message = f"attempt {len(case.pods)} did not succeed{why}; another follows"
+        message = f"attempt {len(case.pods)} failed{why}; the next attempt follows"
         yield Condition(
             ConditionCode.RETRYING, message, ended.finished_at if ended else last.metadata.deletion_timestamp
         )
@@ -102,7 +102,7 @@ def conditions_between_pods(case: JobSnapshot, *, retrying: bool) -> Iterator[Co
         suspended = case.job.condition("Suspended")
         yield Condition(
             ConditionCode.SUSPENDED,
-            "the Job is suspended: Kubernetes creates no pod until it is resumed",
+            "the Job is suspended; Kubernetes creates no pod until someone resumes it",
             suspended.last_transition_time if suspended else None,
         )
         return
@@ -132,12 +132,10 @@ def _unreachable(case: JobSnapshot, pod: Pod) -> Condition | None:
     if node is None or ready is None or ready.status == "True":
         return None
     name = node.metadata.name
-    said = one_line(ready.message or ready.reason)
-    told = f" ({said})" if said else ""
+    reason = one_line(ready.message or ready.reason)
+    quoted = f" ({reason})" if reason else ""
     if ready.status == "Unknown":
-        message = (
-            f"node {name} does not answer{told}; the job may still run there, and keeps what it holds until it is known"
-        )
+        message = f"node {name} does not respond{quoted}; the job may still run there and keeps its quota"
     else:
-        message = f"node {name} is not ready{told}"
+        message = f"node {name} is not ready{quoted}"
     return Condition(ConditionCode.NODE_UNREACHABLE, message, ready.last_transition_time)

@@ -1,4 +1,4 @@
-"""The tables of the documents are those of the code."""
+"""The tables of failures and conditions in docs/features.md are current."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import pytest
 
 from runway.jobs.diagnosis.codes import FailureCode
 from runway.jobs.diagnosis.conditions import ConditionCode
-from runway.jobs.diagnosis.failure_table import main, with_tables
+from scripts.generate_failure_tables import main, with_tables
 
-FEATURES = Path(__file__).parents[4] / "docs" / "features.md"
+FEATURES = Path(__file__).parents[3] / "docs" / "features.md"
 
 
-def test_the_committed_document_has_the_tables_of_the_code() -> None:
-    """After a change that is meant: `python -m runway.jobs.diagnosis.failure_table docs/features.md`"""
+def test_features_document_has_the_current_tables() -> None:
+    """After an intended change: `python scripts/generate_failure_tables.py docs/features.md`"""
     assert FEATURES.read_text(encoding="utf-8") == with_tables(FEATURES.read_text(encoding="utf-8"))
 
 
-def test_a_document_that_has_fallen_behind_is_made_anew(tmp_path: Path) -> None:
+def test_generator_restores_a_missing_row(tmp_path: Path) -> None:
     text = FEATURES.read_text(encoding="utf-8")
     stale = tmp_path / "features.md"
     stale.write_text(
@@ -30,6 +30,6 @@ def test_a_document_that_has_fallen_behind_is_made_anew(tmp_path: Path) -> None:
     assert all(f"| `{code}` |" in text for code in [*FailureCode, *ConditionCode])
 
 
-def test_a_document_without_marks_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 times"):
+def test_generator_rejects_a_document_without_marks() -> None:
+    with pytest.raises(ValueError, match="0 tables of failures"):
         with_tables("# Features")
