@@ -11,7 +11,7 @@ import pytest
 
 from localcluster import LocalCluster
 from runway.jobs.usage import Figure
-from runway.prometheus import Prometheus, Sample, matching, matching_any
+from runway.prometheus import Prometheus, SeriesValue, matching, matching_any
 from runway.services.job_usage import promql
 
 pytestmark = pytest.mark.cluster
@@ -77,7 +77,7 @@ def test_each_figure_is_that_of_the_pods_cgroup_and_of_no_other_pod(tmp_path: Pa
 
 
 def test_hostile_text_in_a_query_is_only_text_to_prometheus() -> None:
-    async def ask() -> list[list[Sample]]:
+    async def ask() -> list[list[SeriesValue]]:
         prometheus = Prometheus(LocalCluster.default().prometheus_url)
         try:
             # The labels of `absent` are those of its equality matchers.

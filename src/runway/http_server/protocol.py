@@ -1,6 +1,6 @@
-"""The HTTP protocol class that uvicorn runs: `--http runway.http_server.protocol:BoundedHttpProtocol --ws none`.
+"""uvicorn's protocol class, which reads; `http_server.connection` decides.
 
-It reads; `http_server.connection` decides.
+Start uvicorn with `--http runway.http_server.protocol:BoundedHttpProtocol --ws none`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _tables: WeakKeyDictionary[ServerState, ConnectionTable] = WeakKeyDictionary()
 
 
 class BoundedHttpProtocol(asyncio.BufferedProtocol):
-    """What uvicorn starts for a connection: it reads pieces of `READ_BYTES` and hands them to `HttpConnection`.
+    """Read at most `READ_BYTES` at once, and pass them to an `HttpConnection`.
 
-    uvicorn's own protocol is given up to 256 KiB at once by uvloop, and cannot be a BufferedProtocol.
+    uvicorn's own class cannot be a BufferedProtocol, and uvloop gives it up to 256 KiB at once.
     """
 
     bounds: ClassVar[Bounds] = Bounds()

@@ -21,7 +21,7 @@ from runway.errors import JobNotFound, PrometheusUnavailable
 from runway.jobs.annotations import spec_of
 from runway.jobs.usage import Figure, Usage, limits_of, usage_of
 from runway.kube.objects import Pod
-from runway.prometheus import Prometheus, Sample, matching, matching_any
+from runway.prometheus import Prometheus, SeriesValue, matching, matching_any
 from runway.state.job_store import JobKey
 
 log = structlog.get_logger()
@@ -117,7 +117,7 @@ def promql(namespace: str, pods: Sequence[str], seconds: int) -> str:
     return " or ".join(parts)
 
 
-def figures_by_pod(samples: Sequence[Sample]) -> dict[str, dict[Figure, float]]:
+def figures_by_pod(samples: Sequence[SeriesValue]) -> dict[str, dict[Figure, float]]:
     """The answer to `promql`, by pod; whatever does not belong in it is left out."""
     found: dict[str, dict[Figure, float]] = {}
     known = {str(figure): figure for figure in Figure}

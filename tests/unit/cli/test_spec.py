@@ -120,7 +120,7 @@ def test_what_is_no_duration_is_refused(duration: str) -> None:
         ('{"image": "x", "image": "y"}', "stands twice"),
         ('{"image": NaN}', "NaN"),
         ("retries: .nan", "is not a job spec"),
-        ("env: &e {A: b}\nresources: *e", "aliases are not used here"),
+        ("env: &e {A: b}\nresources: *e", "aliases are not allowed"),
         ("1: x", "must be a string"),
         ("- image", "it must be one mapping"),
         ("image: x\n---\nimage: y", "is not a job spec"),

@@ -1,4 +1,4 @@
-"""Which connection gives way, and how much memory all of them can hold."""
+"""ConnectionTable aborts at a bound, and all bounds together fit into memory."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ from pathlib import Path
 import yaml
 
 from runway.admission.concurrency import MAX_BODIES
-from runway.http_server.bounds import Bounds, worst_case_bytes
+from runway.http_server import bounds as limit
+from runway.http_server.bounds import Bounds
 from runway.http_server.connection_table import ConnectionTable
 from runway.quantity import parse_bytes
 from runway.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
+FIELD_BYTES = 170
+"""Memory of a header field beside its text: a tuple, two bytes objects, a list item (CPython 3.11)."""
+REQUEST_BYTES = 2000
+"""Memory of a queued request beside its head: ASGI scope and cycle."""
+CONNECTION_BYTES = 24 << 10
+"""Memory of a connection beside its buffers: parser, transport, task and frames of one request."""
 
 
 @dataclass(eq=False, slots=True)
 class Fake:
-    """A connection that notes why it was aborted."""
+    """A connection that records why it was aborted."""
 
     aborted: str | None = None
 
@@ -37,7 +44,7 @@ def admitted(table: ConnectionTable, count: int, *, busy: bool = False) -> list[
     return connections
 
 
-def test_connection_idle_for_longest_gives_way_to_a_new_one() -> None:
+def test_new_connection_replaces_longest_idle_connection() -> None:
     table = ConnectionTable(Bounds(max_connections=3))
     first, second, third = admitted(table, 3)
     table.mark_busy(first)
@@ -46,7 +53,7 @@ def test_connection_idle_for_longest_gives_way_to_a_new_one() -> None:
     assert [bool(each.aborted) for each in (first, second, third)] == [False, True, False]
 
 
-def test_new_connection_is_refused_while_all_are_busy() -> None:
+def test_new_connection_is_rejected_while_all_are_busy() -> None:
     table = ConnectionTable(Bounds(max_connections=2))
     first, second = admitted(table, 2, busy=True)
     assert not table.admit(Fake())
@@ -55,7 +62,7 @@ def test_new_connection_is_refused_while_all_are_busy() -> None:
     assert second.aborted is None
 
 
-def test_client_that_does_not_read_gives_way_when_no_connection_is_idle() -> None:
+def test_new_connection_replaces_stalled_connection_if_none_is_idle() -> None:
     table = ConnectionTable(Bounds(max_connections=2))
     first, second = admitted(table, 2, busy=True)
     table.mark_stalled(second, 10)
@@ -63,7 +70,7 @@ def test_client_that_does_not_read_gives_way_when_no_connection_is_idle() -> Non
     assert (first.aborted, bool(second.aborted)) == (None, True)
 
 
-def test_refused_connections_hold_no_place_and_only_some_linger() -> None:
+def test_leaving_connections_are_not_counted_as_open_and_are_bounded() -> None:
     table = ConnectionTable(Bounds(max_connections=1, max_leaving=2))
     leaving = [Fake() for _ in range(3)]
     for connection in leaving:
@@ -72,7 +79,7 @@ def test_refused_connections_hold_no_place_and_only_some_linger() -> None:
     assert [bool(each.aborted) for each in leaving] == [True, False, False]
 
 
-def test_write_buffers_are_bounded_together_and_the_longest_pause_ends_first() -> None:
+def test_stalled_bytes_are_bounded_and_longest_stalled_connection_is_aborted_first() -> None:
     table = ConnectionTable(Bounds(max_stalled_bytes=100))
     first, second, third = admitted(table, 3, busy=True)
     table.mark_stalled(first, 60)
@@ -83,14 +90,25 @@ def test_write_buffers_are_bounded_together_and_the_longest_pause_ends_first() -
     assert [bool(each.aborted) for each in (first, second, third)] == [False, True, False]
 
 
-def test_all_callers_together_hold_less_than_a_quarter_of_the_memory_limit() -> None:
+def test_all_clients_together_hold_less_than_a_quarter_of_the_memory_limit() -> None:
     """The table in docs/operations.md shows the same figures."""
     manifest = yaml.safe_load((ROOT / "deploy/kustomize/base/deployment.yaml").read_text(encoding="utf-8"))
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
     assert "RUNWAY_MAX_BODY_BYTES" not in {item["name"] for item in container["env"]}
-    limit = parse_bytes(container["resources"]["limits"]["memory"])
-    parts = worst_case_bytes(Bounds(), MAX_BODIES, Settings.model_fields["max_body_bytes"].default)
-    assert sum(parts.values()) < limit / 4
+    memory_limit = parse_bytes(container["resources"]["limits"]["memory"])
+    parts = _worst_case_bytes(MAX_BODIES, Settings.model_fields["max_body_bytes"].default)
+    assert sum(parts) < memory_limit / 4
     text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
     shown = [int(mib) for mib in re.findall(r"^\| .* \| (\d+) MiB \|$", text, re.MULTILINE)]
-    assert shown == [round(size / MIB) for size in (*parts.values(), sum(parts.values()))]
+    assert shown == [round(size / MIB) for size in (*parts, sum(parts))]
+
+
+def _worst_case_bytes(max_bodies: int, max_body_bytes: int) -> tuple[int, int, int]:
+    """Return the memory of connections, stalled responses and request bodies at their bounds."""
+    bounds = Bounds()
+    head = limit.MAX_HEAD_BYTES + limit.READ_BYTES + limit.MAX_HEAD_FIELDS * FIELD_BYTES
+    body = limit.MAX_BODY_BUFFER_BYTES + 2 * limit.READ_BYTES
+    queued = limit.MAX_PIPELINED * REQUEST_BYTES
+    connection = head + body + queued + CONNECTION_BYTES + limit.MAX_WRITE_BUFFER_BYTES
+    bodies = max_bodies * (max_body_bytes + max_body_bytes // 8)
+    return bounds.max_sockets * connection, bounds.max_stalled_bytes, bodies
