@@ -155,7 +155,7 @@ async def test_a_body_that_says_two_things_of_itself_is_not_read(
     _is_problem(answer, 415, "unsupported_media_type")
 
 
-async def test_another_tenants_job_is_not_found(runway: Runway) -> None:
+async def test_job_of_another_tenant_is_not_found(runway: Runway) -> None:
     job_id = (await runway.submit("vision")).json()["id"]
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/logs")):
         answer = await runway.client.request(method, f"/v1/jobs/{job_id}{path}", headers={"X-Tenant-ID": "speech"})

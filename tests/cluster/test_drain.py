@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of a request and of a stream, to a real server on the real cluster."""
+"""Graceful shutdown of Runway on the local cluster, during a request and a stream."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture
 def draining_server(server: Server, settings: Mapping[str, str], tmp_path: Path) -> Iterator[Server]:
-    """A Runway that goes on for a while after SIGTERM; for that time no other process writes."""
+    """Run a Runway with a drain period as the only leader candidate."""
     server.stop()
     with Server(tmp_path / "runway.log", {**settings, "RUNWAY_DRAIN_SECONDS": "1"}) as running:
         running.start()
@@ -34,8 +34,10 @@ def draining_server(server: Server, settings: Mapping[str, str], tmp_path: Path)
     server.start()
 
 
-def test_the_end_in_good_order(context: Context, draining_server: Server, kubernetes: Kubectl) -> None:
-    """A request in flight is answered, a followed log is cut and so not taken for whole, the Lease is given up."""
+def test_sigterm_answers_requests_in_flight_and_releases_lease(
+    context: Context, draining_server: Server, kubernetes: Kubectl
+) -> None:
+    """A request in flight gets its response, a followed log is closed early, and the Lease is released."""
     pid = draining_server.pid
     assert pid is not None
     body = json.dumps(shell("true")).encode()
@@ -50,7 +52,7 @@ def test_the_end_in_good_order(context: Context, draining_server: Server, kubern
 
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not_ready(draining_server), "readiness off", 5)
-        wait_for(lambda: closed(draining_server), "the door closed", 10)
+        wait_for(lambda: closed(draining_server), "connections refused", 10)
         request.sendall(body[10:])
         answer = b"".join(iter(lambda: request.recv(65_536), b"")).decode()
         with pytest.raises(httpx2.RemoteProtocolError):
@@ -67,8 +69,8 @@ def test_the_end_in_good_order(context: Context, draining_server: Server, kubern
     assert lease["spec"]["holderIdentity"] == ""
 
 
-def test_an_end_while_it_still_starts_as_process_1(settings: Mapping[str, str], tmp_path: Path) -> None:
-    """In a container it is PID 1, for which the kernel drops a signal without a handler."""
+def test_pid_1_handles_sigterm_during_startup(settings: Mapping[str, str], tmp_path: Path) -> None:
+    """In a container it is PID 1, for which the kernel ignores signals without a handler."""
     environment = {**os.environ, **settings}
     server = [sys.executable, "-m", "uvicorn", "main:app", "--host=127.0.0.1", "--port=0"]
     log = tmp_path / "runway.log"
@@ -78,7 +80,7 @@ def test_an_end_while_it_still_starts_as_process_1(settings: Mapping[str, str], 
             cwd=CHECKOUT, env=environment, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        child = wait_for(lambda: _listens_to_sigterm(parent.pid), "a handler of SIGTERM", 20)
+        child = wait_for(lambda: _pid_handling_sigterm(parent.pid), "a SIGTERM handler", 20)
         os.kill(child, signal.SIGTERM)
         assert parent.wait(5) == 128 + signal.SIGTERM
     finally:
@@ -86,8 +88,8 @@ def test_an_end_while_it_still_starts_as_process_1(settings: Mapping[str, str], 
     assert log.read_text() == ""
 
 
-def _listens_to_sigterm(parent: int) -> int | None:
-    """The one child of a process, once it has a handler."""
+def _pid_handling_sigterm(parent: int) -> int | None:
+    """Return the only child of a process as soon as it handles SIGTERM."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     if not children:
         return None

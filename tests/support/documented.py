@@ -33,7 +33,7 @@ class Block:
 def blocks(document: str, heading: str | None = None, *, skip: tuple[str, ...] = ()) -> list[Block]:
     """Read the shell blocks under a heading, or all, without the commands that begin with one of `skip`.
 
-    Raises AssertionError where the document has no such block or no such command.
+    Raises AssertionError if the document has no such block or no such command.
     """
     found = [
         block
