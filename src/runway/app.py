@@ -24,12 +24,14 @@ from runway.api.middleware import RequestContext
 from runway.api.security_headers import SecurityHeaders
 from runway.api.streaming import close_streams_on_shutdown
 from runway.console import routes as console
+from runway.controllers.diagnostics_sync import DiagnosticsSync
 from runway.controllers.job_recorder import JobRecorder
 from runway.controllers.leadership import Leadership
-from runway.controllers.sync import Observer, amounts_by_resource
+from runway.controllers.sync import ClusterSync
 from runway.errors import ConfigurationError
 from runway.file_descriptors import raise_limit
 from runway.http_server.bounds import Bounds
+from runway.jobs.annotations import METADATA
 from runway.jobs.usage import Usage
 from runway.jobs.view import JobState
 from runway.kube.client import KubeClient
@@ -41,9 +43,10 @@ from runway.prometheus import Prometheus
 from runway.services.job_usage import query_usage
 from runway.services.submit import Submitter
 from runway.settings import Settings, load_settings
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 from runway.telemetry.logging import configure
-from runway.telemetry.metrics import Metrics, Sample
+from runway.telemetry.metrics import GaugeSample, Metrics
 
 
 def create() -> FastAPI:
@@ -84,23 +87,27 @@ def create_app(
             connection or cluster,  # type: ignore[arg-type]  # It is served on one of them.
             settings.kubernetes_seconds,
             lambda *call: metrics.kubernetes_requests.labels(*call).inc(),
+            METADATA,
         )
-        observer = Observer(kubernetes, policy, metrics, resync_seconds=settings.resync_seconds, clock=clock)
+        state = ClusterState(policy, metrics, clock=clock)
+        sync = ClusterSync(kubernetes, state, metrics, resync_seconds=settings.resync_seconds, clock=clock)
+        diagnostics = DiagnosticsSync(kubernetes, state, metrics, clock=clock)
         identity = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         election = LeaderElector(
             kubernetes, LeaseLock(settings.lease_namespace, "runway-writer", identity), clock=clock
         )
-        writer = Leadership(election, observer, settings.kubernetes_seconds)
+        writer = Leadership(election, state, sync, settings.kubernetes_seconds)
         prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
-        keeper = JobRecorder(kubernetes, observer, writer, metrics, usage=_usage(observer, prometheus), clock=clock)
-        submitter = Submitter(policy, kubernetes, observer, writer, metrics)
+        keeper = JobRecorder(kubernetes, state, writer, metrics, usage=_usage(state, prometheus), clock=clock)
+        submitter = Submitter(policy, kubernetes, state, sync, writer, metrics)
         limits = RequestLimits(policy, settings.max_streams, settings.max_in_flight, clock=lambda: int(clock() * 1e9))
-        metrics.register_collector(lambda: _samples(policy, observer, writer, keeper, limits))
-        use = AppState(settings, policy, kubernetes, observer, writer, submitter, limits, metrics, prometheus, now=_now)
+        metrics.register_collector(lambda: _samples(policy, state, writer, keeper, limits))
+        use = AppState(settings, policy, kubernetes, state, writer, submitter, limits, metrics, prometheus, now=_now)
         app.state.services = use
         # The Lease first: lists that are asked for after it is ours need not be repeated before the first write.
         await election.try_acquire_or_renew()
-        tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run, keeper.run)]
+        loops = (election.run, sync.run, diagnostics.run, writer.run, keeper.run)
+        tasks = [asyncio.create_task(run()) for run in loops]
         try:
             with close_streams_on_shutdown(use.closing), draining(use.draining, settings.drain_seconds):
                 yield
@@ -143,39 +150,40 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _usage(observer: Observer, prometheus: Prometheus | None) -> Callable[[JobKey], Awaitable[Usage]] | None:
+def _usage(cluster: ClusterState, prometheus: Prometheus | None) -> Callable[[JobKey], Awaitable[Usage]] | None:
     """What tells the usage that is kept with a job's record; None where no source of it is set."""
-    return None if prometheus is None else lambda key: query_usage(observer, prometheus, key, now=_now)
+    return None if prometheus is None else lambda key: query_usage(cluster, prometheus, key, now=_now)
 
 
 def _samples(
-    policy: Policy, observer: Observer, writer: Leadership, keeper: JobRecorder, limits: RequestLimits
-) -> Iterator[Sample]:
+    policy: Policy, cluster: ClusterState, writer: Leadership, keeper: JobRecorder, limits: RequestLimits
+) -> Iterator[GaugeSample]:
     """The metrics that are read from state: O(tenants)."""
     now = _now()
-    for tenant, account in observer.ledger.accounts.items():
+    for tenant, account in cluster.ledger.accounts.items():
         for name, amounts in (
             ("runway_quota_limit", account.limit),
             ("runway_quota_used", account.used),
             ("runway_quota_reserved", account.reserved),
             ("runway_quota_terminating", account.terminating),
         ):
-            for resource, value in amounts_by_resource(amounts).items():
-                yield Sample(name, (tenant, resource), value)
-        yield Sample("runway_active_cost_ceiling_usd", (tenant,), float(observer.tallies.active_ceiling[tenant]))
-        since = observer.tallies.longest_pending(tenant)
+            yield GaugeSample(name, (tenant, "gpu"), amounts.gpu)
+            yield GaugeSample(name, (tenant, "cpu"), amounts.cpu / 1000)
+            yield GaugeSample(name, (tenant, "memory"), amounts.memory)
+            yield GaugeSample(name, (tenant, "jobs"), amounts.jobs)
+        yield GaugeSample("runway_active_cost_ceiling_usd", (tenant,), float(cluster.stats.active_ceiling[tenant]))
+        since = cluster.stats.longest_pending(tenant)
         waited = (now - since).total_seconds() if since else 0.0
-        yield Sample("runway_oldest_pending_seconds", (tenant,), max(0.0, waited))
-        yield Sample("runway_tenant_info", (tenant, policy.tenants[tenant].namespace), 1.0)
+        yield GaugeSample("runway_oldest_pending_seconds", (tenant,), max(0.0, waited))
+        yield GaugeSample("runway_tenant_info", (tenant, policy.tenants[tenant].namespace), 1.0)
         for state in JobState:
-            yield Sample("runway_jobs", (tenant, state), observer.tallies.states[tenant, state])
-    for kind, watch in (observer.watches | observer.surroundings.watches).items():
-        yield Sample("runway_watch_age_seconds", (kind,), observer.age(watch))
-    for kind in observer.undecodable.kinds:
-        yield Sample("runway_undecodable_objects", (kind,), observer.undecodable.count(kind))
-    yield Sample("runway_record_lag_seconds", (), keeper.lag)
-    yield Sample("runway_open_streams", (), float(limits.streams.total()))
-    yield Sample("runway_tasks", (), float(len(asyncio.all_tasks())))
-    yield Sample("runway_synced", (), float(observer.synced))
-    yield Sample("runway_is_writer", (), float(writer.is_leader))
-    yield Sample("runway_submissions_stopped", (), float(writer.stop_reason is not None))
+            yield GaugeSample("runway_jobs", (tenant, state), cluster.stats.states[tenant, state])
+    for kind, watch in cluster.all_watches.items():
+        yield GaugeSample("runway_watch_age_seconds", (kind,), cluster.age(watch))
+        yield GaugeSample("runway_undecodable_objects", (kind,), len(watch.undecodable))
+    yield GaugeSample("runway_record_lag_seconds", (), keeper.lag)
+    yield GaugeSample("runway_open_streams", (), float(limits.streams.total()))
+    yield GaugeSample("runway_tasks", (), float(len(asyncio.all_tasks())))
+    yield GaugeSample("runway_synced", (), float(cluster.synced))
+    yield GaugeSample("runway_is_writer", (), float(writer.is_leader))
+    yield GaugeSample("runway_submissions_stopped", (), float(writer.stop_reason is not None))

@@ -226,11 +226,11 @@ async def test_a_page_of_jobs_looks_at_a_bounded_number_and_says_where_to_go_on(
         tenant = "vision" if number else "research"
         runway.kubernetes.now = lambda number=number: f"2026-11-24T08:00:{number:02}Z"  # type: ignore[misc]
         await runway.submit(tenant)
-    observer = _services(runway).observer
-    found = scan_page(observer, "runway-research", (), None, 10, look=4)
+    cluster = _services(runway).cluster
+    found = scan_page(cluster, "runway-research", (), None, 10, look=4)
     assert (found.keys, found.looked_at) == ([], 4)
     assert found.after is not None
-    rest = scan_page(observer, "runway-research", (), found.after, 10, look=4)
+    rest = scan_page(cluster, "runway-research", (), found.after, 10, look=4)
     assert (len(rest.keys), rest.after, rest.looked_at) == (1, None, 2)
 
 
@@ -342,7 +342,7 @@ async def test_a_watch_that_lost_contact_is_shown_with_its_reason(runway: Runway
     runway.kubernetes.go_down()
 
     async def lost() -> bool:
-        return any(watch.disconnect_reason for watch in _services(runway).observer.watches.values())
+        return any(watch.disconnect_reason for watch in _services(runway).cluster.watches.values())
 
     await runway.until(lost)
     assert "lost: " in words(await get(runway, "/"))

@@ -90,9 +90,9 @@ class InvariantChecker:
     def each_step(self) -> None:
         """Check that no process has crashed, no key has two Jobs, and each ledger's sums match its parts."""
         for process in self._processes:
-            if process.observer.broken or (process.main.done() and not process.stopping):
-                self.broken(f"process {process.identity} has failed: {process.observer.broken}")
-            for tenant, account in process.observer.ledger.accounts.items():
+            if process.cluster.failure or (process.main.done() and not process.stopping):
+                self.broken(f"process {process.identity} has failed: {process.cluster.failure}")
+            for tenant, account in process.cluster.ledger.accounts.items():
                 used = sum((booking.amounts for booking in account.bookings.values()), ZERO)
                 reserved = sum(map(account.unobserved_reservation, account.reservations), ZERO)
                 if (used, reserved) != (account.used, account.reserved):
@@ -217,7 +217,7 @@ class InvariantChecker:
     def differences(self, process: Process) -> list[str]:
         """List the differences between a process's state and the API server."""
         found = []
-        for tenant, account in process.observer.ledger.accounts.items():
+        for tenant, account in process.cluster.ledger.accounts.items():
             namespace = POLICY.tenants[tenant].namespace
             used = account.used
             truth, ledger = usage_of(self._server, namespace), Usage(used.gpu, used.cpu, used.memory, used.jobs)
@@ -231,11 +231,11 @@ class InvariantChecker:
             if account.reservations:
                 found.append(f"{process.identity} keeps reservations of {tenant}: {sorted(account.reservations)}")
         for (space, name), job in self._server.objects["jobs"].items():
-            record = process.observer.store.get(JobKey(space, name))
+            record = process.cluster.store.get(JobKey(space, name))
             if record is None or record.job is None or record.job.metadata.uid != uid(job):
                 found.append(f"{process.identity} does not know {name}")
-        if len(process.observer.store) != len(self._server.objects["jobs"]):
-            found.append(f"{process.identity} knows {len(process.observer.store)} Jobs")
+        if len(process.cluster.store) != len(self._server.objects["jobs"]):
+            found.append(f"{process.identity} knows {len(process.cluster.store)} Jobs")
         return found
 
     def _taken_over(self, process: Process, since: int) -> bool:

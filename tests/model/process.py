@@ -10,8 +10,9 @@ from contextvars import Context, ContextVar, copy_context
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from runway.controllers.diagnostics_sync import DiagnosticsSync
 from runway.controllers.leadership import Leadership
-from runway.controllers.sync import Observer
+from runway.controllers.sync import ClusterSync
 from runway.errors import Unavailable
 from runway.jobs.view import JobView
 from runway.kube.client import KubeClient
@@ -19,6 +20,7 @@ from runway.kube.leader_election import LeaderElector, LeaseLock
 from runway.policy import Policy
 from runway.services.cancel import cancel
 from runway.services.submit import Submitter
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 from runway.telemetry.metrics import Metrics
 from tests.model.apiserver import ApiServer
@@ -56,15 +58,19 @@ class Process:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._requests: list[asyncio.Task[None]] = []
         self.kubernetes = KubeClient(self.wire, CALL_SECONDS)
-        self.observer = Observer(
+        self.cluster = ClusterState(policy, METRICS, clock=self.clock)
+        self.sync = ClusterSync(
             self.kubernetes,
-            policy,
+            self.cluster,
             METRICS,
             resync_seconds=RESYNC_SECONDS,
             slice_steps=1 + seed % 2,
             clock=self.clock,
             sleep=self.wire.sleep,
             jitter=rng.random,
+        )
+        self.diagnostics = DiagnosticsSync(
+            self.kubernetes, self.cluster, METRICS, clock=self.clock, sleep=self.wire.sleep, jitter=rng.random
         )
         self.election = LeaderElector(
             self.kubernetes,
@@ -74,11 +80,14 @@ class Process:
             sleep=self.wire.sleep,
             jitter=rng.random,
         )
-        self.writer = Leadership(self.election, self.observer, CALL_SECONDS, sleep=self.wire.sleep, jitter=rng.random)
+        self.writer = Leadership(
+            self.election, self.cluster, self.sync, CALL_SECONDS, sleep=self.wire.sleep, jitter=rng.random
+        )
         self.submitter = Submitter(
             policy,
             self.kubernetes,
-            self.observer,
+            self.cluster,
+            self.sync,
             self.writer,
             METRICS,
             clock=lambda: int(self.clock() * 1e9),
@@ -137,7 +146,7 @@ class Process:
 
     async def cancel_job(self, key: JobKey, now: datetime) -> JobView:
         """Cancel a job, as DELETE /v1/jobs/{id} does."""
-        return await cancel(self.kubernetes, self.observer, self.writer, key, lambda: now)
+        return await cancel(self.kubernetes, self.cluster, self.writer, key, lambda: now)
 
     async def stop(self) -> None:
         """Finish the requests in progress, then shut down, as on SIGTERM."""
@@ -170,7 +179,8 @@ class Process:
     async def _main(self) -> None:
         """Run the controllers, as the lifespan of `runway.app` does."""
         await self.election.try_acquire_or_renew()
-        tasks = [self.spawn(run()) for run in (self.election.run, self.observer.run, self.writer.run)]
+        loops = (self.election.run, self.sync.run, self.diagnostics.run, self.writer.run)
+        tasks = [self.spawn(run()) for run in loops]
         try:
             await asyncio.gather(*tasks)
         finally:

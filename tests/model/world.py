@@ -129,7 +129,7 @@ class World:
             return ["there is not exactly one leader"]
         if any(process.serving for process in self.processes):
             return ["submissions are in progress"]
-        if any(watch.disconnect_reason for process in self.processes for watch in process.observer.watches.values()):
+        if any(watch.disconnect_reason for process in self.processes for watch in process.cluster.watches.values()):
             return ["a watch is disconnected"]
         return [difference for process in self.processes for difference in self.invariants.differences(process)]
 

@@ -12,12 +12,12 @@ from fastapi import Request
 
 from runway.admission.concurrency import RequestLimits
 from runway.controllers.leadership import Leadership
-from runway.controllers.sync import Observer
 from runway.kube.client import KubeClient
 from runway.policy import Policy
 from runway.prometheus import Prometheus
 from runway.services.submit import Submitter
 from runway.settings import Settings
+from runway.state.cluster_state import ClusterState
 from runway.telemetry.metrics import Metrics
 
 
@@ -28,7 +28,7 @@ class AppState:
     settings: Settings
     policy: Policy
     kubernetes: KubeClient
-    observer: Observer
+    cluster: ClusterState
     writer: Leadership
     submitter: Submitter
     limits: RequestLimits

@@ -21,7 +21,6 @@ from runway.api.problems import operation_id, responses
 from runway.api.query import only_known_parameters
 from runway.api.streaming import Body, StreamingResponse
 from runway.api.tenancy import ReadScope, view_for_scope
-from runway.controllers.sync import Observer
 from runway.errors import (
     InvalidParameter,
     JobNotFound,
@@ -34,6 +33,7 @@ from runway.errors import (
 )
 from runway.jobs.view import JobView
 from runway.services.watch_job import Heartbeat, JobDeleted, JobUpdated, watch_job
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 
 router = APIRouter(
@@ -82,7 +82,7 @@ async def read_events(
     """Server-sent events: the job view now, and again whenever it changes, until the job is over."""
     use = app_state(request)
     key = find_job(use, job_id, scope)
-    view = use.observer.view(key)
+    view = use.cluster.view(key)
     if view is None:
         raise JobNotFound(job_id)
     show = partial(view_for_scope, scope=scope)
@@ -91,16 +91,16 @@ async def read_events(
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
 
     async def opened() -> Body:
-        return Body(_events(use.observer, key, last, show))
+        return Body(_events(use.cluster, key, last, show))
 
     return StreamingResponse(use, scope, opened, "text/event-stream")
 
 
 async def _events(
-    observer: Observer, key: JobKey, last: str | None, show: Callable[[JobView], JobView]
+    cluster: ClusterState, key: JobKey, last: str | None, show: Callable[[JobView], JobView]
 ) -> AsyncGenerator[bytes, None]:
     yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
-    async with aclosing(watch_job(observer, key, last, show)) as news:
+    async with aclosing(watch_job(cluster, key, last, show)) as news:
         async for item in news:
             yield event(item, key.name)
 

@@ -122,12 +122,12 @@ async def list_jobs(
     Values of `spec.env` are shown where `X-Tenant-ID` names their tenant, and else only their lengths.
     """
     use = app_state(request)
-    use.observer.require_synced()
+    use.cluster.require_synced()
     if scope is not None and tenant not in (None, scope):
         raise InvalidParameter("the query asks for another tenant than the X-Tenant-ID header")
     wanted = _namespace(use, scope or tenant)
     after = read_cursor(cursor) if cursor else None
-    found = await full_page(use.observer, wanted, state or (), after, limit + 1)
+    found = await full_page(use.cluster, wanted, state or (), after, limit + 1)
     encoded = ((place, _encoded(use, place[1], scope)) for place in found[:limit])
     jobs, last = fit_page(encoded, PAGE_BYTES)
     following = write_cursor(last) if last is not None and last != found[-1] else None
@@ -149,7 +149,7 @@ async def read_job(request: Request, job_id: str, scope: ReadScope) -> Response:
     Values of `spec.env` are shown where `X-Tenant-ID` names the job's tenant, and else only their lengths.
     """
     use = app_state(request)
-    view = use.observer.view(find_job(use, job_id, scope))
+    view = use.cluster.view(find_job(use, job_id, scope))
     if view is None:
         raise JobNotFound(job_id)
     return _json(view_for_scope(view, scope))
@@ -173,17 +173,17 @@ async def cancel_job(request: Request, job_id: str, tenant: CancelTenant) -> Res
     """
     use = app_state(request)
     key = find_job(use, job_id, tenant)
-    return _json(await cancel(use.kubernetes, use.observer, use.writer, key, use.now), status=202)
+    return _json(await cancel(use.kubernetes, use.cluster, use.writer, key, use.now), status=202)
 
 
 def find_job(use: AppState, job_id: str, scope: str | None) -> JobKey:
     """Where a job is; another tenant's is not found. Raises JobNotFound or NotReady."""
-    use.observer.require_synced()
+    use.cluster.require_synced()
     if JOB_ID.fullmatch(job_id):
         tenants = use.policy.tenants.values() if scope is None else [use.policy.tenants[scope]]
         for tenant in tenants:
             key = JobKey(tenant.namespace, job_id)
-            if use.observer.job(key) is not None:
+            if use.cluster.job(key) is not None:
                 return key
     raise JobNotFound(job_id[:80])
 
@@ -207,7 +207,7 @@ def fit_page(encoded: Iterable[tuple[Place, bytes | None]], most: int) -> tuple[
 
 def _encoded(use: AppState, key: JobKey, scope: str | None) -> bytes | None:
     """A job's view as this caller may see it; None where it was deleted meanwhile."""
-    view = use.observer.view(key)
+    view = use.cluster.view(key)
     return None if view is None else _encoder.encode(view_for_scope(view, scope))
 
 

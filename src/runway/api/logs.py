@@ -78,7 +78,7 @@ async def read_logs(
     query = LogQuery(attempt, follow, tail, timestamps)
 
     async def opened() -> Body:
-        opened = await open_log(use.kubernetes, use.observer, key, query, use.log_turn)
+        opened = await open_log(use.kubernetes, use.cluster, key, query, use.log_turn)
         return Body(opened.chunks, {ATTEMPT_HEADER: str(opened.attempt)})
 
     return StreamingResponse(use, scope, opened, "text/plain; charset=utf-8")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from runway.jobs.annotations import CostView
 from runway.jobs.view import JobState, JobView
-from runway.state.undecodable_objects import UndecodableObject
+from runway.state.cluster_state import UndecodableObject
 
 
 @dataclass(frozen=True, slots=True)

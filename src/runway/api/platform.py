@@ -54,7 +54,7 @@ PING_SECONDS: Final = 0.8
 async def read_quota(request: Request, scope: ReadScope) -> Response:
     """What each tenant may hold and holds, and which jobs hold it. `X-Tenant-ID`, where sent, picks one tenant."""
     use = app_state(request)
-    use.observer.require_synced()
+    use.cluster.require_synced()
     tenants = list(use.policy.tenants) if scope is None else [scope]
     return _json(QuotaView([_tenant_quota(use, tenant) for tenant in tenants]))
 
@@ -81,7 +81,7 @@ async def read_policy(request: Request) -> Response:
 )
 async def healthz(request: Request) -> Response:
     """200 unless the observe loop has failed for good, which only a restart mends."""
-    broken = app_state(request).observer.broken
+    broken = app_state(request).cluster.failure
     if broken:
         raise NotReady(broken)
     return _json({"status": "alive"})
@@ -99,17 +99,17 @@ async def readyz(request: Request) -> Response:
     use = app_state(request)
     if use.draining.is_set():
         raise NotReady("this process has been told to end")
-    observer = use.observer
-    observer.require_synced()
-    lost = [f"{kind}: {watch.disconnect_reason}" for kind, watch in observer.watches.items() if watch.disconnect_reason]
+    cluster = use.cluster
+    cluster.require_synced()
+    lost = [f"{kind}: {watch.disconnect_reason}" for kind, watch in cluster.watches.items() if watch.disconnect_reason]
     if lost:
         raise KubernetesUnavailable("contact is lost: " + "; ".join(lost))
-    if min(observer.age(watch) for watch in observer.watches.values()) > FRESH_SECONDS:
+    if min(cluster.age(watch) for watch in cluster.watches.values()) > FRESH_SECONDS:
         try:
             await use.kubernetes.ping(PING_SECONDS)
         except (ClusterError, TooBusy) as error:
             raise KubernetesUnavailable(f"contact is lost: {error}") from error
-    ages = {kind: round(observer.age(watch), 1) for kind, watch in observer.watches.items()}
+    ages = {kind: round(cluster.age(watch), 1) for kind, watch in cluster.watches.items()}
     role = "writer" if use.writer.is_leader else "reader"
     reason = use.writer.stop_reason
     return _json(
@@ -119,9 +119,9 @@ async def readyz(request: Request) -> Response:
             "submissions": "open" if reason is None else "stopped",
             "stop_reason": reason,
             "watch_age_seconds": ages,
-            "jobs": len(observer.store),
-            "undecodable_objects": sum(map(observer.undecodable.count, observer.undecodable.kinds)),
-            "undecodable": observer.undecodable.first(MAX_UNDECODABLE_NAMED),
+            "jobs": len(cluster.store),
+            "undecodable_objects": sum(len(watch.undecodable) for watch in cluster.all_watches.values()),
+            "undecodable": cluster.undecodable_objects(MAX_UNDECODABLE_NAMED),
         }
     )
 
@@ -178,7 +178,7 @@ def _quota_json(quota: Any) -> dict[str, object]:
 
 
 def _tenant_quota(use: AppState, tenant: str) -> TenantQuotaView:
-    account, namespace = use.observer.ledger.accounts[tenant], use.policy.tenants[tenant].namespace
+    account, namespace = use.cluster.ledger.accounts[tenant], use.policy.tenants[tenant].namespace
     return TenantQuotaView(
         tenant=tenant,
         namespace=namespace,
@@ -197,7 +197,7 @@ def _holders(use: AppState, account: TenantQuota, namespace: str) -> list[Holder
         holders.append(
             HolderView(
                 job_id,
-                use.observer.tallies.state(JobKey(namespace, job_id)),
+                use.cluster.stats.state(JobKey(namespace, job_id)),
                 held.gpu,
                 format_cpu(held.cpu),
                 format_bytes(held.memory),

@@ -49,12 +49,12 @@ async def read_usage(request: Request, job_id: str, scope: ReadScope) -> Respons
     """CPU, throttling, memory and GPU figures. 200 also where they are unknown: `source` and `problem` say why."""
     use = app_state(request)
     key = find_job(use, job_id, scope)
-    report = await report_usage(use.observer, use.prometheus, key, _kept(use, key), now=use.now)
+    report = await report_usage(use.cluster, use.prometheus, key, _kept(use, key), now=use.now)
     return Response(_encoder.encode(usage_view(key.name, report)), media_type="application/json")
 
 
 def _kept(use: AppState, key: JobKey) -> Usage | None:
-    job = use.observer.job(key)
+    job = use.cluster.job(key)
     record = record_of(job) if job else None
     return record.usage if record else None
 

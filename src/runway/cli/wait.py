@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
+from runway.backoff import Backoff
 from runway.cli.client import ApiError, RequestFailed
 from runway.cli.context import Session
 from runway.cli.text import show_duration
@@ -14,7 +15,6 @@ from runway.cli.wire import JobView, is_over
 RETRY_BUDGET_SECONDS = 300.0
 """How long an outage of Runway is waited out."""
 
-FIRST_PAUSE_SECONDS = 0.4
 MAX_PAUSE_SECONDS = 5.0
 
 HEARTBEAT_SECONDS = 16.0
@@ -31,24 +31,6 @@ class WaitTimedOut(Exception):
     def __init__(self, view: JobView | None) -> None:
         super().__init__("the time allowed for waiting is over")
         self.view = view
-
-
-class Backoff:
-    """Pauses in seconds that grow by half from the first to the longest, each shortened at random by up to half."""
-
-    def __init__(self, random: Callable[[], float]) -> None:
-        self._random = random
-        self._pause = FIRST_PAUSE_SECONDS
-
-    def next(self) -> float:
-        """The next pause."""
-        pause = self._pause
-        self._pause = min(pause * 1.5, MAX_PAUSE_SECONDS)
-        return pause * (1 - self._random() / 2)
-
-    def reset(self) -> None:
-        """Start again from the first pause."""
-        self._pause = FIRST_PAUSE_SECONDS
 
 
 class RetryBudget:

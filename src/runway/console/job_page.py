@@ -14,6 +14,7 @@ from runway.api.app_state import AppState
 from runway.console.filters import percent
 from runway.errors import ClusterError, NotFound, PublicError, Rejected
 from runway.jobs.diagnosis.attempts import Attempt
+from runway.jobs.log_excerpt import RAW_BYTES
 from runway.jobs.record import record_of
 from runway.jobs.usage import Usage, findings
 from runway.jobs.view import JobView
@@ -61,7 +62,7 @@ async def log_end(use: AppState, key: JobKey, view: JobView, scope: str | None) 
     attempt = view.attempts[-1] if view.attempts else None
     if attempt is None or not _has_started(attempt):
         return LogEnd("", False, "No container has started, so there is no log.")
-    if attempt.pod in use.observer.deleted_pods(key):
+    if attempt.pod in use.cluster.deleted_pods(key):
         return _kept(view, "its pod is gone")
     try:
         use.limits.open_stream(scope)
@@ -69,7 +70,7 @@ async def log_end(use: AppState, key: JobKey, view: JobView, scope: str | None) 
         return LogEnd("", False, f"Not read: {error.detail}. Reload the page to try again.")
     try:
         async with asyncio.timeout(LOG_SECONDS):
-            end = await read_tail(use.kubernetes, key.namespace, attempt.pod)
+            end = await read_tail(use.kubernetes, key.namespace, attempt.pod, RAW_BYTES)
     except NotFound:
         return _kept(view, "its pod is gone")
     except Rejected as error:
@@ -88,9 +89,9 @@ async def log_end(use: AppState, key: JobKey, view: JobView, scope: str | None) 
 
 async def usage_shown(use: AppState, key: JobKey, view: JobView) -> UsageShown:
     """What the job used of what it was given. Raises JobNotFound."""
-    job = use.observer.job(key)
+    job = use.cluster.job(key)
     record = record_of(job) if job else None
-    report = await report_usage(use.observer, use.prometheus, key, record.usage if record else None, now=use.now)
+    report = await report_usage(use.cluster, use.prometheus, key, record.usage if record else None, now=use.now)
     gpus = view.spec.resources.gpu if view.spec else 0
     return UsageShown(figures_of(report.usage, gpus), _source(report), findings(report.usage))
 

@@ -14,8 +14,8 @@ from runway.api.app_state import AppState
 from runway.console.filters import amount
 from runway.errors import PublicError
 from runway.jobs.view import JobState
+from runway.state.cluster_state import WatchStatus
 from runway.state.job_store import JobKey
-from runway.state.watch_status import WatchStatus
 
 NAMES: Final = {"gpu": "GPU", "cpu": "CPU", "memory": "Memory", "jobs": "Jobs"}
 MAX_TENANTS: Final = 100
@@ -104,7 +104,7 @@ def busiest(use: AppState, tenants: list[str]) -> list[str]:
     """The tenants that the overview shows, in the policy's order: where there are many, those that use most."""
     if len(tenants) <= MAX_TENANTS:
         return tenants
-    accounts = use.observer.ledger.accounts
+    accounts = use.cluster.ledger.accounts
     most = set(nlargest(MAX_TENANTS, tenants, key=lambda tenant: _size(accounts[tenant].used)))
     return [tenant for tenant in tenants if tenant in most]
 
@@ -115,31 +115,31 @@ def _size(used: Amounts) -> tuple[int, int, int, int]:
 
 def tenant_summary(use: AppState, tenant: str) -> TenantSummary:
     """A tenant's quota, its jobs by state, how long the one has waited that waits longest, and what they can cost."""
-    observer = use.observer
+    cluster = use.cluster
     return TenantSummary(
         tenant,
         use.policy.tenants[tenant].namespace,
-        bars_of(observer.ledger.accounts[tenant]),
-        {state: observer.tallies.states[tenant, state] for state in JobState},
-        observer.tallies.longest_pending(tenant),
-        observer.tallies.active_ceiling[tenant],
+        bars_of(cluster.ledger.accounts[tenant]),
+        {state: cluster.stats.states[tenant, state] for state in JobState},
+        cluster.stats.longest_pending(tenant),
+        cluster.stats.active_ceiling[tenant],
     )
 
 
 def health_of(use: AppState) -> Health:
     """How this process is doing. It never raises: this is what is looked at when something is wrong."""
-    observer = use.observer
+    cluster = use.cluster
     return Health(
         writer=use.writer.is_leader,
         may_not_write=_may_not_write(use),
         stopped=use.writer.stop_reason,
-        broken=observer.broken,
-        synced=observer.synced,
+        broken=cluster.failure,
+        synced=cluster.synced,
         watches=tuple(
-            WatchHealth(kind, watch.synced, watch.disconnect_reason, observer.age(watch))
+            WatchHealth(kind, watch.synced, watch.disconnect_reason, cluster.age(watch))
             for kind, watch in _watches(use).items()
         ),
-        jobs=len(observer.store),
+        jobs=len(cluster.store),
         streams=use.limits.streams.total(),
         max_streams=use.settings.max_streams,
         instance=use.settings.instance,
@@ -148,7 +148,7 @@ def health_of(use: AppState) -> Health:
 
 def holders_of(use: AppState, tenant: str) -> tuple[list[Holder], int]:
     """Who holds a tenant's quota, those with the most GPUs first, and how many there are in all."""
-    account, namespace = use.observer.ledger.accounts[tenant], use.policy.tenants[tenant].namespace
+    account, namespace = use.cluster.ledger.accounts[tenant], use.policy.tenants[tenant].namespace
     first = islice(account.bookings.items(), MAX_JOBS_SCANNED)
     largest = nlargest(
         MAX_HOLDERS, first, key=lambda entry: (entry[1].amounts.gpu, entry[1].amounts.cpu, entry[1].amounts.memory)
@@ -156,7 +156,7 @@ def holders_of(use: AppState, tenant: str) -> tuple[list[Holder], int]:
     holders = [
         Holder(
             job_id,
-            use.observer.tallies.state(JobKey(namespace, job_id)),
+            use.cluster.stats.state(JobKey(namespace, job_id)),
             booking.amounts,
             booking.terminating != Amounts(),
         )
@@ -208,4 +208,4 @@ def _may_not_write(use: AppState) -> str | None:
 
 
 def _watches(use: AppState) -> dict[str, WatchStatus]:
-    return use.observer.watches | use.observer.surroundings.watches
+    return use.cluster.all_watches

@@ -66,7 +66,7 @@ async def overview(request: Request, scope: ReadScope) -> Response:
     use = app_state(request)
     known = _tenants(use, scope)
     tenants = [tenant_summary(use, tenant) for tenant in busiest(use, known)]
-    newest = _views(use, scan_page(use.observer, _namespace(use, scope), (), None, NEWEST_JOBS).keys)
+    newest = _views(use, scan_page(use.cluster, _namespace(use, scope), (), None, NEWEST_JOBS).keys)
     left_out = len(known) - len(tenants)
     return _page(use, "overview.html", tenants=tenants, left_out=left_out, newest=newest, health=health_of(use))
 
@@ -81,9 +81,9 @@ async def jobs(
 ) -> Response:
     """A page of jobs. An empty parameter is none: that is what a form sends."""
     use = app_state(request)
-    use.observer.require_synced()
+    use.cluster.require_synced()
     wanted, states = _chosen_tenant(use, scope, tenant), _chosen_state(state)
-    found = scan_page(use.observer, _namespace(use, wanted), states, read_cursor(cursor) if cursor else None, PAGE_SIZE)
+    found = scan_page(use.cluster, _namespace(use, wanted), states, read_cursor(cursor) if cursor else None, PAGE_SIZE)
     return _page(
         use,
         "jobs.html",
@@ -107,7 +107,7 @@ async def job(
     """Everything that is known of one job."""
     use = app_state(request)
     key = find_job(use, job_id, scope)
-    view = use.observer.view(key)
+    view = use.cluster.view(key)
     if view is None:
         raise JobNotFound(job_id)
     shown_log, usage = await asyncio.gather(
@@ -132,9 +132,9 @@ async def tenant(request: Request, tenant: str, scope: ReadScope) -> Response:
     use = app_state(request)
     if tenant not in _tenants(use, scope):
         raise RouteNotFound(f"no tenant {tenant[:63]!r} is in the policy")
-    use.observer.require_synced()
+    use.cluster.require_synced()
     holders, count = holders_of(use, tenant)
-    newest = _views(use, scan_page(use.observer, _namespace(use, tenant), (), None, NEWEST_JOBS).keys)
+    newest = _views(use, scan_page(use.cluster, _namespace(use, tenant), (), None, NEWEST_JOBS).keys)
     return _page(
         use,
         "tenant.html",
@@ -188,7 +188,7 @@ def _wants_page(request: Request) -> bool:
 
 
 def _page(use: AppState, template: str, **values: object) -> Response:
-    common = {"now": use.now(), "all_states": [str(state) for state in JobState], "synced": use.observer.synced}
+    common = {"now": use.now(), "all_states": [str(state) for state in JobState], "synced": use.cluster.synced}
     return render_page(template, common | values)
 
 
@@ -201,7 +201,7 @@ def _namespace(use: AppState, tenant: str | None) -> str | None:
 
 
 def _views(use: AppState, keys: list[JobKey]) -> list[JobView]:
-    return [view for key in keys if (view := use.observer.view(key)) is not None]
+    return [view for key in keys if (view := use.cluster.view(key)) is not None]
 
 
 def _chosen_tenant(use: AppState, scope: str | None, tenant: str) -> str | None:

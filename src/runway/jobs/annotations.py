@@ -10,8 +10,18 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_SPEC
-from runway.kube.objects import Job
+from runway.jobs.identity import (
+    ANNOTATION_CANCELLED_AT,
+    ANNOTATION_COST,
+    ANNOTATION_RECORD,
+    ANNOTATION_SPEC,
+    ANNOTATION_SPEC_HASH,
+    LABEL_JOB,
+    LABEL_MANAGED_BY,
+    LABEL_NAME,
+    LABEL_TENANT,
+)
+from runway.kube.objects import MAX_SECONDS, Job, MetadataFilter
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +71,17 @@ class CostView:
     lines: list[CostLineView]
 
 
-MAX_SECONDS: Final = 10 * 366 * 24 * 3600
-"""Of a timeout or grace period: far more than any policy allows, and little enough to calculate with."""
+METADATA: Final = MetadataFilter(
+    labels=frozenset({LABEL_MANAGED_BY, LABEL_JOB, LABEL_NAME, LABEL_TENANT}),
+    annotations={
+        ANNOTATION_CANCELLED_AT: 64,
+        ANNOTATION_COST: 4096,
+        ANNOTATION_RECORD: 32 * 1024,
+        ANNOTATION_SPEC: 256 * 1024,
+        ANNOTATION_SPEC_HASH: 64,
+    },
+)
+"""The labels and annotations that Runway reads; some limits are twice the size that Runway writes."""
 MAX_RETRIES: Final = 10_000
 MAX_GPUS: Final = 10_000
 MAX_PRICE_TEXT: Final = 512

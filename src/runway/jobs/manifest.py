@@ -22,11 +22,10 @@ from runway.jobs.identity import (
     spec_hash,
 )
 from runway.jobs.spec import JobSpec
-from runway.kube.objects import CONTAINER
+from runway.kube.objects import CONTAINER, GPU_RESOURCE
 from runway.policy import Limits, Pool
 from runway.quantity import format_bytes, format_cpu
 
-GPU_RESOURCE: Final = "nvidia.com/gpu"
 DO_NOT_EVICT_ANNOTATIONS: Final = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
     "karpenter.sh/do-not-disrupt": "true",

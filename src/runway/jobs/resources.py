@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from runway.jobs.manifest import GPU_RESOURCE
-from runway.kube.objects import Container, PodSpec
+from runway.kube.objects import GPU_RESOURCE, Container, PodSpec
 from runway.quantity import ceil_units
 
 

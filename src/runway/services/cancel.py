@@ -27,7 +27,6 @@ import structlog
 
 from runway.admission.observed_usage import pod_succeeded
 from runway.controllers.leadership import Leadership
-from runway.controllers.sync import Observer
 from runway.errors import (
     AmbiguousOutcome,
     ClusterError,
@@ -41,6 +40,7 @@ from runway.jobs.identity import ANNOTATION_CANCELLED_AT
 from runway.jobs.view import JobView
 from runway.kube.client import KubeClient
 from runway.kube.objects import Job
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 
 log = structlog.get_logger()
@@ -50,7 +50,7 @@ MAX_ATTEMPTS: Final = 5
 
 
 async def cancel(
-    kubernetes: KubeClient, observer: Observer, writer: Leadership, key: JobKey, now: Callable[[], datetime]
+    kubernetes: KubeClient, cluster: ClusterState, writer: Leadership, key: JobKey, now: Callable[[], datetime]
 ) -> JobView:
     """Cancel a job; one that is over, is ending by itself or is being cancelled already is left as it is.
 
@@ -59,28 +59,28 @@ async def cancel(
     """
     for _ in range(MAX_ATTEMPTS):
         writer.require_leader()
-        job = observer.job(key)
+        job = cluster.job(key)
         if job is None:
             raise JobNotFound(key.name)
-        if _is_decided(job, observer, key):
-            return _view(observer, key)
+        if _is_decided(job, cluster, key):
+            return _view(cluster, key)
         try:
-            observer.store.upsert_job(await kubernetes.patch_job(key.namespace, key.name, _patch(job, now())))
+            cluster.apply_job(await kubernetes.patch_job(key.namespace, key.name, _patch(job, now())))
         except NotFound as error:
             raise JobNotFound(key.name) from error
         except ObjectExists:
-            await _refresh(kubernetes, observer, key)
+            await _refresh(kubernetes, cluster, key)
             continue
         except AmbiguousOutcome as error:
-            return await _read_back(kubernetes, observer, key, error)
+            return await _read_back(kubernetes, cluster, key, error)
         except ClusterError as error:
             raise KubernetesUnavailable(f"{error}; cancelling is idempotent, so try again") from error
-        log.info("cancel requested", tenant=observer.tenant_of(key), job_id=key.name)
-        return _view(observer, key)
+        log.info("cancel requested", tenant=cluster.tenant_of(key), job_id=key.name)
+        return _view(cluster, key)
     raise KubernetesUnavailable("the job changes too fast to be cancelled; try again")
 
 
-def _is_decided(job: Job, observer: Observer, key: JobKey) -> bool:
+def _is_decided(job: Job, cluster: ClusterState, key: JobKey) -> bool:
     """Whether there is nothing to cancel: it was cancelled before, or how it ends is certain already.
 
     Before the conditions Complete and Failed come SuccessCriteriaMet and FailureTarget, and before those the one pod
@@ -90,7 +90,7 @@ def _is_decided(job: Job, observer: Observer, key: JobKey) -> bool:
     return (
         ANNOTATION_CANCELLED_AT in job.metadata.annotations
         or any(job.condition(type_) for type_ in ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"))
-        or any(pod_succeeded(job, pod) for pod in observer.attempts(key))
+        or any(pod_succeeded(job, pod) for pod in cluster.attempts(key))
     )
 
 
@@ -103,7 +103,7 @@ def _patch(job: Job, now: datetime) -> dict[str, object]:
     return {"metadata": metadata, "spec": {"activeDeadlineSeconds": 0, **resume}}
 
 
-async def _refresh(kubernetes: KubeClient, observer: Observer, key: JobKey) -> None:
+async def _refresh(kubernetes: KubeClient, cluster: ClusterState, key: JobKey) -> None:
     """Take in the Job as Kubernetes has it now. Raises JobNotFound or KubernetesUnavailable."""
     try:
         job = await kubernetes.get_job(key.namespace, key.name)
@@ -111,10 +111,10 @@ async def _refresh(kubernetes: KubeClient, observer: Observer, key: JobKey) -> N
         raise KubernetesUnavailable(f"{error}; cancelling is idempotent, so try again") from error
     if job is None:
         raise JobNotFound(key.name)
-    observer.store.upsert_job(job)
+    cluster.apply_job(job)
 
 
-async def _read_back(kubernetes: KubeClient, observer: Observer, key: JobKey, error: AmbiguousOutcome) -> JobView:
+async def _read_back(kubernetes: KubeClient, cluster: ClusterState, key: JobKey, error: AmbiguousOutcome) -> JobView:
     """What came of a patch that did not say. A late one can do no harm: it names a version."""
     unknown = OutcomeUnknown(
         f"{error}; the job may be cancelled. Cancelling is idempotent, so try again", extra={"id": key.name}
@@ -125,14 +125,14 @@ async def _read_back(kubernetes: KubeClient, observer: Observer, key: JobKey, er
         raise unknown from error
     if job is None:
         raise JobNotFound(key.name) from error
-    observer.store.upsert_job(job)
-    if not _is_decided(job, observer, key):
+    cluster.apply_job(job)
+    if not _is_decided(job, cluster, key):
         raise unknown from error
-    return _view(observer, key)
+    return _view(cluster, key)
 
 
-def _view(observer: Observer, key: JobKey) -> JobView:
-    view = observer.view(key)
+def _view(cluster: ClusterState, key: JobKey) -> JobView:
+    view = cluster.view(key)
     if view is None:
         raise JobNotFound(key.name)
     return view

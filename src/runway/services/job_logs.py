@@ -22,7 +22,7 @@ from typing import Final
 
 import structlog
 
-from runway.controllers.sync import Observer
+from runway.backoff import Backoff
 from runway.errors import (
     AmbiguousOutcome,
     ClusterError,
@@ -37,10 +37,10 @@ from runway.errors import (
     StreamInterrupted,
     Violation,
 )
-from runway.kube.backoff import Backoff
 from runway.kube.client import KubeClient
 from runway.kube.objects import Pod
 from runway.log_cursor import LogCursor
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 
 log = structlog.get_logger()
@@ -81,7 +81,7 @@ class Log:
 
 async def open_log(
     kubernetes: KubeClient,
-    observer: Observer,
+    cluster: ClusterState,
     key: JobKey,
     query: LogQuery,
     turn: asyncio.Lock,
@@ -97,16 +97,16 @@ async def open_log(
 
     Raises JobNotFound, InvalidParameter, LogsNotReady, LogsGone with what was kept, NotReady or KubernetesUnavailable.
     """
-    attempt, pod = await _started(observer, key, query) if query.follow else _find(observer, key, query)
+    attempt, pod = await _started(cluster, key, query) if query.follow else _find(cluster, key, query)
     name = pod.metadata.name
-    if name in observer.deleted_pods(key):
-        raise _log_unavailable(observer, key, name, pod)
-    reader = _LogStream(kubernetes, observer, key, name, query, turn, clock, sleep, jitter)
+    if name in cluster.deleted_pods(key):
+        raise _log_unavailable(cluster, key, name, pod)
+    reader = _LogStream(kubernetes, cluster, key, name, query, turn, clock, sleep, jitter)
     try:
         first = await reader.connect()
     except NotFound as error:
         if pod.is_terminal or pod.terminating:
-            raise _log_unavailable(observer, key, name, pod) from error
+            raise _log_unavailable(cluster, key, name, pod) from error
         raise KubernetesUnavailable(f"the node of pod {name} does not know it at the moment: {error}") from error
     except Rejected as error:
         raise LogsNotReady(str(error)) from error
@@ -115,33 +115,33 @@ async def open_log(
     return Log(attempt, reader.read(first))
 
 
-async def _started(observer: Observer, key: JobKey, query: LogQuery) -> tuple[int, Pod]:
+async def _started(cluster: ClusterState, key: JobKey, query: LogQuery) -> tuple[int, Pod]:
     """The attempt to follow, once its container has started. The job's deadline bounds how long that can take."""
-    with observer.subscribe(key) as reader:
+    with cluster.subscriptions.subscribe(key) as reader:
         while True:
             try:
-                attempt, pod = _find(observer, key, query)
+                attempt, pod = _find(cluster, key, query)
             except _NotYet:
                 pass
             else:
                 if (pod.container.running or pod.container.terminated) and not pod.never_had_a_container:
                     return attempt, pod
-                if query.attempt is not None and (pod.is_terminal or pod.metadata.name in observer.deleted_pods(key)):
+                if query.attempt is not None and (pod.is_terminal or pod.metadata.name in cluster.deleted_pods(key)):
                     raise LogsNotReady(f"attempt {attempt} ended before a container started, so there never was a log")
-            view = observer.view(key)
+            view = cluster.view(key)
             if view is not None and view.state.is_finished:
                 raise LogsNotReady(f"the job is {view.state}, and no container of its last attempt has started")
             await reader.wait(LOOK_SECONDS)
-            observer.require_synced()
+            cluster.require_synced()
 
 
 class _NotYet(LogsNotReady):
     """The pod of the attempt may still come."""
 
 
-def _find(observer: Observer, key: JobKey, query: LogQuery) -> tuple[int, Pod]:
+def _find(cluster: ClusterState, key: JobKey, query: LogQuery) -> tuple[int, Pod]:
     """The attempt that is asked for, numbered as in the job's view, and its pod."""
-    view = observer.view(key)
+    view = cluster.view(key)
     if view is None:
         raise JobNotFound(key.name)
     count = len(view.attempts)
@@ -149,9 +149,9 @@ def _find(observer: Observer, key: JobKey, query: LogQuery) -> tuple[int, Pod]:
     if attempt > count:
         raise _no_such_attempt(attempt, count, over=view.state.is_finished)
     name = view.attempts[attempt - 1].pod
-    pod = next((pod for pod in observer.attempts(key) if pod.metadata.name == name), None)
+    pod = next((pod for pod in cluster.attempts(key) if pod.metadata.name == name), None)
     if pod is None:
-        raise _log_unavailable(observer, key, name, None)
+        raise _log_unavailable(cluster, key, name, None)
     return attempt, pod
 
 
@@ -166,9 +166,9 @@ def _no_such_attempt(attempt: int, count: int, *, over: bool) -> PublicError:
     )
 
 
-def _log_unavailable(observer: Observer, key: JobKey, name: str, pod: Pod | None) -> LogsGone | LogsNotReady:
+def _log_unavailable(cluster: ClusterState, key: JobKey, name: str, pod: Pod | None) -> LogsGone | LogsNotReady:
     """The pod no longer exists; `pod` is what is remembered of it. What was kept is the job's record or its status."""
-    view = observer.view(key)
+    view = cluster.view(key)
     attempt = next((attempt for attempt in view.attempts if attempt.pod == name), None) if view else None
     ended = pod.container.terminated if pod else None
     never_started = pod is not None and pod.never_had_a_container
@@ -195,7 +195,7 @@ class _LogStream:
     def __init__(
         self,
         kubernetes: KubeClient,
-        observer: Observer,
+        cluster: ClusterState,
         key: JobKey,
         pod: str,
         query: LogQuery,
@@ -205,7 +205,7 @@ class _LogStream:
         jitter: Callable[[], float],
     ) -> None:
         self._kubernetes = kubernetes
-        self._observer = observer
+        self._cluster = cluster
         self._key = key
         self._pod = pod
         self._query = query
@@ -312,7 +312,7 @@ class _LogStream:
 
     async def _until_ended(self, seconds: float) -> None:
         """Wait until the container is known to have ended, but no longer than so many seconds."""
-        with self._observer.subscribe(self._key) as reader:
+        with self._cluster.subscriptions.subscribe(self._key) as reader:
             deadline = self._clock() + seconds
             while not self._ended() and (left := deadline - self._clock()) > 0:
                 await reader.wait(left)
@@ -322,8 +322,8 @@ class _LogStream:
         return self._is_gone() or pod is None or pod.is_terminal or pod.container.terminated is not None
 
     def _is_gone(self) -> bool:
-        return self._known_pod() is None or self._pod in self._observer.deleted_pods(self._key)
+        return self._known_pod() is None or self._pod in self._cluster.deleted_pods(self._key)
 
     def _known_pod(self) -> Pod | None:
-        pods = self._observer.attempts(self._key)
+        pods = self._cluster.attempts(self._key)
         return next((pod for pod in pods if pod.metadata.name == self._pod), None)

@@ -16,12 +16,12 @@ from typing import Final, Literal
 
 import structlog
 
-from runway.controllers.sync import Observer
 from runway.errors import JobNotFound, PrometheusUnavailable
 from runway.jobs.annotations import spec_of
 from runway.jobs.usage import Figure, Usage, limits_of, usage_of
 from runway.kube.objects import Pod
 from runway.prometheus import Prometheus, SeriesValue, matching, matching_any
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ class UsageReport:
 
 
 async def report_usage(
-    observer: Observer,
+    cluster: ClusterState,
     prometheus: Prometheus | None,
     key: JobKey,
     kept: Usage | None,
@@ -58,21 +58,23 @@ async def report_usage(
     if kept is not None and kept.measured:
         return UsageReport(kept, "kept")
     if prometheus is None:
-        return UsageReport(_unmeasured(observer, key), None)
+        return UsageReport(_unmeasured(cluster, key), None)
     try:
-        return UsageReport(await query_usage(observer, prometheus, key, now=now), "prometheus")
+        return UsageReport(await query_usage(cluster, prometheus, key, now=now), "prometheus")
     except PrometheusUnavailable as error:
         log.warning("usage unknown", job_id=key.name, reason=str(error))
-        return UsageReport(_unmeasured(observer, key), "prometheus", str(error))
+        return UsageReport(_unmeasured(cluster, key), "prometheus", str(error))
 
 
-async def query_usage(observer: Observer, prometheus: Prometheus, key: JobKey, *, now: Callable[[], datetime]) -> Usage:
+async def query_usage(
+    cluster: ClusterState, prometheus: Prometheus, key: JobKey, *, now: Callable[[], datetime]
+) -> Usage:
     """What Prometheus has of a job: the figures of the last attempt that started, and the memory peak of all.
 
     Raises JobNotFound and PrometheusUnavailable. The newest sample may be a few seconds old, and a job that was shorter
     than that may have none.
     """
-    case = observer.snapshot(key)
+    case = cluster.snapshot(key)
     if case is None:
         raise JobNotFound(key.name)
     pods, spec = [pod for pod in case.pods if _started_at(pod)][-MAX_PODS:], spec_of(case.job)
@@ -132,8 +134,8 @@ def _named(figure: Figure, expression: str) -> str:
     return f'label_replace({expression}, "figure", "{figure}", "", "")'
 
 
-def _unmeasured(observer: Observer, key: JobKey) -> Usage:
-    job = observer.job(key)
+def _unmeasured(cluster: ClusterState, key: JobKey) -> Usage:
+    job = cluster.job(key)
     if job is None:
         raise JobNotFound(key.name)
     return limits_of(spec_of(job))

@@ -9,8 +9,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Final
 
-from runway.controllers.sync import Observer
 from runway.jobs.view import JobState
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 
 MAX_JOBS_SCANNED: Final = 5000
@@ -39,7 +39,7 @@ class Page:
 
 
 def scan_page(
-    observer: Observer,
+    cluster: ClusterState,
     namespace: str | None,
     states: Collection[JobState],
     after: Place | None,
@@ -50,12 +50,12 @@ def scan_page(
     """At most so many jobs after a place, of one namespace or of all, in one of these states or in any, in one go."""
     places: list[Place] = []
     last, looked_at, full = after, 0, False
-    for place in islice(observer.store.newest_first(after), look + 1):
+    for place in islice(cluster.store.newest_first(after), look + 1):
         if full or looked_at == look:
             return Page(places, last, looked_at)
         key, last, looked_at = place[1], place, looked_at + 1
         # None where it is not a job of Runway's.
-        state = observer.tallies.state(key) if namespace in (None, key.namespace) else None
+        state = cluster.stats.state(key) if namespace in (None, key.namespace) else None
         if state is not None and (not states or state in states):
             places.append(place)
             full = len(places) == most
@@ -63,7 +63,7 @@ def scan_page(
 
 
 async def full_page(
-    observer: Observer,
+    cluster: ClusterState,
     namespace: str | None,
     states: Collection[JobState],
     after: Place | None,
@@ -74,7 +74,7 @@ async def full_page(
     """As `page`, but with as many as there are, up to so many: it looks on, and all others have a turn in between."""
     found: list[Place] = []
     while True:
-        part = scan_page(observer, namespace, states, after, most - len(found), look=look)
+        part = scan_page(cluster, namespace, states, after, most - len(found), look=look)
         found += part.places
         if part.after is None or len(found) == most:
             return found

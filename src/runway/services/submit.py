@@ -30,8 +30,9 @@ import structlog
 from runway.admission.quota import amounts_of
 from runway.admission.rate_limit import RateLimiter
 from runway.admission.validation import ValidatedSpec, validate
+from runway.backoff import Backoff
 from runway.controllers.leadership import Leadership
-from runway.controllers.sync import Observer
+from runway.controllers.sync import ClusterSync
 from runway.errors import (
     AmbiguousOutcome,
     ClusterError,
@@ -52,10 +53,10 @@ from runway.jobs.identity import ANNOTATION_SPEC_HASH, job_id, spec_hash
 from runway.jobs.manifest import Placement, job_manifest
 from runway.jobs.spec import read_draft
 from runway.jobs.view import JobView
-from runway.kube.backoff import Backoff
 from runway.kube.client import KubeClient
 from runway.kube.objects import Job
 from runway.policy import Policy
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 from runway.telemetry.metrics import Metrics
 
@@ -83,7 +84,8 @@ class Submitter:
         self,
         policy: Policy,
         kubernetes: KubeClient,
-        observer: Observer,
+        cluster: ClusterState,
+        sync: ClusterSync,
         writer: Leadership,
         metrics: Metrics,
         *,
@@ -95,7 +97,8 @@ class Submitter:
     ) -> None:
         self._policy = policy
         self._kubernetes = kubernetes
-        self._observer = observer
+        self._cluster = cluster
+        self._sync = sync
         self._writer = writer
         self._metrics = metrics
         self._clock = clock
@@ -144,7 +147,7 @@ class Submitter:
             # Again, and with no wait until the create is sent: the Lease may have run out, or a stop been put on it.
             self._writer.require_leader()
             self._writer.require_submissions_open()
-            self._observer.ledger.reserve(tenant, key.name, amounts_of(passed.spec.resources))
+            self._cluster.ledger.reserve(tenant, key.name, amounts_of(passed.spec.resources))
             self._observe_stage("admit", started)
             return await self._create(tenant, key, passed)
 
@@ -188,11 +191,11 @@ class Submitter:
         key = JobKey(self._policy.tenants[tenant].namespace, job_id(tenant, self._token()))
         manifest = self._manifest(tenant, key, passed)
         try:
-            self._observer.ledger.reserve(tenant, key.name, amounts_of(passed.spec.resources))
+            self._cluster.ledger.reserve(tenant, key.name, amounts_of(passed.spec.resources))
         except QuotaExceeded as error:
             violations += error.violations
         else:
-            self._observer.ledger.release(tenant, key.name)
+            self._cluster.ledger.release(tenant, key.name)
         try:
             warnings = await self._kubernetes.create_job_dry_run(key.namespace, manifest)
         except ClusterError as error:
@@ -224,7 +227,7 @@ class Submitter:
             limiter = RateLimiter(self._policy.tenants[tenant].rate)
             self._limiters[tenant] = limiter
             moment, now = self._clock(), self._now()
-            for created in self._observer.created_since(tenant, now - timedelta(seconds=limiter.window_seconds)):
+            for created in self._cluster.created_since(tenant, now - timedelta(seconds=limiter.window_seconds)):
                 # Kubernetes cuts creation times to the second, so the job may be up to one second younger than it says.
                 age = max(0.0, (now - created).total_seconds() - 1)
                 limiter.backfill(moment - int(age * 1e9))
@@ -235,7 +238,7 @@ class Submitter:
         return job_manifest(passed.spec, placement, self._policy.limits)
 
     def _stored_job(self, key: JobKey) -> Job | None:
-        record = self._observer.store.get(key)
+        record = self._cluster.store.get(key)
         return record.job if record else None
 
     async def _read_back(self, tenant: str, key: JobKey) -> Job:
@@ -263,7 +266,7 @@ class Submitter:
         A create that is sent next finds them counted. Raises OutcomeUnknown where Kubernetes does not tell.
         """
         try:
-            return await self._observer.refresh_job(key)
+            return await self._sync.refresh_job(key)
         except (ClusterError, PublicError) as error:
             raise OutcomeUnknown(
                 f"{error}; the job may exist as {key.name}. Its quota stays reserved until that is known",
@@ -275,16 +278,16 @@ class Submitter:
 
         It is not where its deletion was told of before its create was answered: a pod of it may run on, unknown yet.
         """
-        self._observer.store.upsert_job(job)
+        self._cluster.apply_job(job)
         if self._stored_job(key) is None:
             self._resolve_in_background(tenant, key)
         else:
-            self._observer.ledger.release(tenant, key.name)
+            self._cluster.ledger.release(tenant, key.name)
 
     def _confirm_not_created(self, tenant: str, key: JobKey) -> None:
         """This create did nothing; the reservation ends unless an earlier create of the name is still open."""
         if key not in self._settling:
-            self._observer.ledger.release(tenant, key.name)
+            self._cluster.ledger.release(tenant, key.name)
 
     def _resolve_in_background(self, tenant: str, key: JobKey) -> None:
         """Find out what became of a create, from now on: what was read before it was open says nothing of it."""
@@ -308,14 +311,14 @@ class Submitter:
             pause = backoff.next()
             await self._sleep(pause)
             try:
-                job = await self._observer.refresh_job(key)
+                job = await self._sync.refresh_job(key)
             except (ClusterError, PublicError) as error:
                 log.warning("outcome still unknown", tenant=tenant, job_id=key.name, reason=str(error))
                 continue
             if job is None:
                 denied += pause
         async with self._key_lock(key):
-            self._observer.ledger.release(tenant, key.name)
+            self._cluster.ledger.release(tenant, key.name)
         log.info("outcome settled", tenant=tenant, job_id=key.name, exists=self._stored_job(key) is not None)
 
     def _replay(self, key: JobKey, job: Job, passed: ValidatedSpec, *, replayed: bool = True) -> Submission:
@@ -324,13 +327,13 @@ class Submitter:
         return self._answer(key, replayed=replayed)
 
     def _answer(self, key: JobKey, *, replayed: bool) -> Submission:
-        view = self._observer.view(key)
+        view = self._cluster.view(key)
         if view is None:
             raise OutcomeUnknown("the job was deleted while it was being answered", extra={"id": key.name})
         return Submission(view, replayed)
 
     def _quota(self, tenant: str) -> dict[str, object]:
-        account = self._observer.ledger.accounts[tenant]
+        account = self._cluster.ledger.accounts[tenant]
         parts = {"limit": account.limit, "used": account.used, "reserved": account.reserved}
         return {name: amounts.to_json() for name, amounts in parts.items()}
 

@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from runway.controllers.sync import Observer
 from runway.jobs.view import JobView
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 
 HEARTBEAT_SECONDS: Final = 15.0
@@ -53,7 +53,7 @@ class Heartbeat:
 
 
 async def watch_job(
-    observer: Observer, key: JobKey, last: str | None, shown: Callable[[JobView], JobView]
+    cluster: ClusterState, key: JobKey, last: str | None, shown: Callable[[JobView], JobView]
 ) -> AsyncGenerator[JobUpdated | Heartbeat | JobDeleted, None]:
     """The view as it is now, unless its id is `last`; then each change; ends with the view that is for good, or Gone.
 
@@ -62,10 +62,10 @@ async def watch_job(
 
     Raises NotReady where Runway no longer knows the state of the cluster.
     """
-    with observer.subscribe(key) as reader:
+    with cluster.subscriptions.subscribe(key) as reader:
         while True:
-            observer.require_synced()
-            view = observer.view(key)
+            cluster.require_synced()
+            view = cluster.view(key)
             if view is None:
                 yield JobDeleted()
                 return
@@ -74,9 +74,9 @@ async def watch_job(
                 last = seen.id
                 yield seen
             if seen.over:
-                if observer.has_final_record(key) or not await reader.wait(RECORD_WAIT_SECONDS):
+                if cluster.has_final_record(key) or not await reader.wait(RECORD_WAIT_SECONDS):
                     return
                 continue
             while not await reader.wait(HEARTBEAT_SECONDS):
-                observer.require_synced()
+                cluster.require_synced()
                 yield Heartbeat()

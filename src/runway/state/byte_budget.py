@@ -1,4 +1,4 @@
-"""A bound in bytes on a cache that tenants share: the tenant that uses most of it gives way first."""
+"""Bound a cache that tenants share, in bytes, and evict from the largest user."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ _Item = TypeVar("_Item", bound=Hashable)
 class ByteBudget(Generic[_Item]):
     """The sizes of cached items by owner, oldest first.
 
-    A tenant that uses no more than its equal part never loses anything: what exceeds the budget is taken from the owner
-    that uses most, and nobody uses most with less than the average.
+    An owner that uses no more than its equal share never loses an item: the largest user always exceeds that share.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -27,14 +26,14 @@ class ByteBudget(Generic[_Item]):
         return self._total
 
     def put(self, owner: str, item: _Item, size: int) -> None:
-        """Count an item, or count it again as the newest with another size. O(1)."""
+        """Add an item, or update its size and make it the newest. O(1)."""
         self.discard(owner, item)
         self._sizes.setdefault(owner, {})[item] = size
         self._used[owner] = self._used.get(owner, 0) + size
         self._total += size
 
     def discard(self, owner: str, item: _Item) -> None:
-        """Stop counting an item; one that is not counted is no error. O(1)."""
+        """Remove an item if it is present. O(1)."""
         size = self._sizes.get(owner, {}).pop(item, None)
         if size is None:
             return
@@ -44,7 +43,7 @@ class ByteBudget(Generic[_Item]):
             del self._sizes[owner], self._used[owner]
 
     def excess(self) -> Iterator[tuple[str, _Item]]:
-        """Owner and item of what has to go, until the rest fits; each is no longer counted. O(owners) for each."""
+        """Remove and yield owner and item until the rest fits. O(owners) for each item."""
         while self._total > self._max_bytes:
             owner = max(self._used, key=self._used.__getitem__)
             item = next(iter(self._sizes[owner]))

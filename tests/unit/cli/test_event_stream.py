@@ -75,7 +75,7 @@ def test_streams_that_break_at_once_are_not_opened_without_pause() -> None:
         FakeRunway([reply(job("running"))], events=[*events, stream(event(job("succeeded"), "x"))]), clock=clock
     )
     assert clock.slept == sorted(clock.slept)
-    assert (len(clock.slept), clock.slept[-1]) == (10, 5.0)
+    assert (len(clock.slept), clock.slept[-1]) == (10, 2.5)
 
 
 @pytest.mark.parametrize("refusal", [problem(429, "rate_limited"), problem(503, "too_busy")], ids=["429", "503"])

@@ -1,4 +1,4 @@
-"""Each call to Kubernetes is counted once, when it has ended, by what it was and how it went."""
+"""Each finished call to Kubernetes is counted once, by verb, kind and outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Call = tuple[str, str, str]
 
 
 def scripted(*steps: Step) -> tuple[KubeClient, list[Call]]:
-    """Kubernetes that answers so, and what was counted."""
+    """A client of a scripted API server, and its counted calls."""
     counted: list[Call] = []
     return KubeClient(Script(list(steps)), 5, lambda *call: counted.append(call)), counted
 
@@ -34,14 +34,14 @@ def scripted(*steps: Step) -> tuple[KubeClient, list[Call]]:
         (TooBusy("no place"), "too_busy"),
     ],
 )
-async def test_a_call_is_counted_by_its_outcome(step: Step, outcome: str) -> None:
+async def test_call_is_counted_by_outcome(step: Step, outcome: str) -> None:
     kubernetes, counted = scripted(step)
     with suppress(ClusterError, TooBusy):
         await kubernetes.get_job("runway-vision", "a")
     assert counted == [("get", "jobs", outcome)]
 
 
-async def test_each_page_of_a_list_is_a_call() -> None:
+async def test_each_page_of_a_list_is_counted() -> None:
     kubernetes, counted = scripted(listed(1, after="x"), refused(410))
     with pytest.raises(ResourceExpired):
         await kubernetes.list(PODS)
@@ -58,7 +58,7 @@ async def test_each_page_of_a_list_is_a_call() -> None:
         (NotExecuted("no connection"), "not_done"),
     ],
 )
-async def test_a_watch_is_counted_when_it_ends(step: Step, outcome: str) -> None:
+async def test_watch_is_counted_when_it_ends(step: Step, outcome: str) -> None:
     kubernetes, counted = scripted(step)
     with suppress(ClusterError):
         async for _ in kubernetes.watch(JOBS, "1"):
@@ -66,13 +66,13 @@ async def test_a_watch_is_counted_when_it_ends(step: Step, outcome: str) -> None
     assert counted == [("watch", "jobs", outcome)]
 
 
-async def test_a_stream_that_is_closed_from_here_has_no_outcome() -> None:
+async def test_stream_closed_by_client_has_no_outcome() -> None:
     kubernetes, counted = scripted(Watched([line("ADDED", item("a", 2)), bookmark(3)]))
     async with aclosing(kubernetes.watch(JOBS, "1")) as changes:
         assert (await anext(changes)).type == "ADDED"
     assert counted == []
 
 
-def test_every_error_of_a_call_has_an_outcome_of_its_own() -> None:
+def test_every_error_has_its_own_outcome() -> None:
     assert set(OUTCOMES) == {*ClusterError.__subclasses__(), *AmbiguousOutcome.__subclasses__(), TooBusy}
     assert len(set(OUTCOMES.values())) == len(OUTCOMES)

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from runway.controllers.sync import Observer
+from runway.controllers.sync import ClusterSync
 from runway.errors import AmbiguousOutcome, KubernetesUnavailable, NotExecuted, StreamInterrupted
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
 from runway.kube.client import KubeClient
 from runway.kube.transport import Response
 from runway.services.job_logs import IDLE_SECONDS, RECONNECT_TIMEOUT_SECONDS, LogQuery, open_log
 from runway.services.watch_job import HEARTBEAT_SECONDS, Heartbeat, JobUpdated, watch_job
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 from runway.telemetry.metrics import Metrics
 from tests.support.builders import policy
@@ -35,8 +36,10 @@ class World:
         self.loop = asyncio.get_running_loop()
         self.fake = FakeKubernetes({"runway-vision"})
         self.kubernetes = KubeClient(self.fake, 2.5)
-        self.observer = Observer(
-            self.kubernetes, policy(), Metrics(), resync_seconds=1e6, clock=self.loop.time, jitter=lambda: 0.0
+        metrics = Metrics()
+        self.cluster = ClusterState(policy(), metrics, clock=self.loop.time)
+        self.sync = ClusterSync(
+            self.kubernetes, self.cluster, metrics, resync_seconds=1e6, clock=self.loop.time, jitter=lambda: 0.0
         )
         template = {"metadata": {"labels": {}}, "spec": {"containers": [{"name": "job"}]}}
         metadata = {"name": KEY.name, "namespace": KEY.namespace, "labels": {LABEL_MANAGED_BY: MANAGED_BY}}
@@ -53,12 +56,12 @@ class World:
     async def end(self, exit_code: int = 0) -> None:
         """The container ends, and Runway knows."""
         self.fake.end_pod(POD, exit_code)
-        await self.seen(lambda: self.observer.attempts(KEY)[0].is_terminal)
+        await self.seen(lambda: self.cluster.attempts(KEY)[0].is_terminal)
 
     async def read(self, query: LogQuery, got: bytearray) -> None:
         """Read the log into `got`, to its end. Raises what the reading raises."""
         log = await open_log(
-            self.kubernetes, self.observer, KEY, query, asyncio.Lock(), clock=self.loop.time, jitter=lambda: 0.0
+            self.kubernetes, self.cluster, KEY, query, asyncio.Lock(), clock=self.loop.time, jitter=lambda: 0.0
         )
         async with aclosing(log.chunks) as chunks:
             async for chunk in chunks:
@@ -68,9 +71,9 @@ class World:
 @asynccontextmanager
 async def world() -> AsyncIterator[World]:
     made = World()
-    observing = asyncio.create_task(made.observer.run())
+    observing = asyncio.create_task(made.sync.run())
     try:
-        await made.seen(lambda: made.observer.synced and made.observer.attempts(KEY))
+        await made.seen(lambda: made.cluster.synced and made.cluster.attempts(KEY))
         yield made
     finally:
         observing.cancel()
@@ -272,24 +275,24 @@ def test_a_failing_api_server_is_a_problem_before_the_log_has_begun() -> None:
 def test_a_job_that_does_not_change_gives_signs_of_life() -> None:
     async def scenario(world: World) -> None:
         begun = world.loop.time()
-        async with aclosing(watch_job(world.observer, KEY, None, lambda view: view)) as news:
+        async with aclosing(watch_job(world.cluster, KEY, None, lambda view: view)) as news:
             assert isinstance(await anext(news), JobUpdated)
             for number in range(1, 4):
                 assert isinstance(await anext(news), Heartbeat)
                 assert world.loop.time() - begun == pytest.approx(number * HEARTBEAT_SECONDS, abs=0.1)
-            assert world.observer.readers == 1
-        assert world.observer.readers == 0
+            assert len(world.cluster.subscriptions) == 1
+        assert len(world.cluster.subscriptions) == 0
 
     virtually(scenario)
 
 
 def test_however_much_happens_between_two_looks_the_last_view_comes() -> None:
     async def scenario(world: World) -> None:
-        async with aclosing(watch_job(world.observer, KEY, None, lambda view: view)) as news:
+        async with aclosing(watch_job(world.cluster, KEY, None, lambda view: view)) as news:
             first = await anext(news)
             await world.end(exit_code=1)
             world.fake.fail(KEY.name)
-            await world.seen(lambda: world.observer.job(KEY).finished)  # type: ignore[union-attr]
+            await world.seen(lambda: world.cluster.job(KEY).finished)  # type: ignore[union-attr]
             rest = [item async for item in news]
         assert isinstance(first, JobUpdated)
         assert not first.over

@@ -9,13 +9,14 @@ from typing import Annotated, BinaryIO
 
 import typer
 
+from runway.backoff import Backoff
 from runway.cli.client import ApiError, RequestFailed, StreamIdle
 from runway.cli.context import Session, open_session
 from runway.cli.exits import Exit
 from runway.cli.options import DEFAULT_URL, JobId, Tenant, Url
 from runway.cli.output import Output
 from runway.cli.terminal_sanitizer import TerminalSanitizer
-from runway.cli.wait import Backoff, RetryBudget
+from runway.cli.wait import RetryBudget
 from runway.cli.wire import is_over
 from runway.log_cursor import LogCursor, Piece
 

@@ -10,13 +10,13 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from runway.backoff import Backoff
 from runway.cli.client import RequestFailed
 from runway.cli.context import Session, open_session
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
 from runway.cli.output import Output, emit
 from runway.cli.text import safe
 from runway.cli.views.top_view import Frame, job_lines, quota_lines
-from runway.cli.wait import Backoff
 from runway.cli.wire import JobView, Usage
 
 USAGE_REQUESTS: Final = 10

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
-from runway.jobs.manifest import GPU_RESOURCE
 from runway.jobs.snapshot import FreeCapacity, JobSnapshot
-from runway.kube.objects import Job, Pod
+from runway.kube.objects import GPU_RESOURCE, Job, Pod
 from runway.quantity import ceil_units
 from runway.text import amounts_in_words, bounded, one_line
 

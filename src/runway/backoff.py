@@ -1,4 +1,4 @@
-"""Exponential back-off with full jitter: repeated failures never come in step, and never without a pause.
+"""Exponential back-off with jitter, so that retries of several clients spread out.
 
 https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Backoff:
-    """Delays in seconds: each drawn from the upper half of a range that doubles up to `longest`.
+    """Delays in seconds: each is random between half and all of a ceiling that doubles up to `longest`.
 
     `random` returns a number in [0, 1).
     """
@@ -22,11 +22,11 @@ class Backoff:
     _failures: int = 0
 
     def next(self) -> float:
-        """The pause before the next attempt."""
+        """Return the delay before the next attempt."""
         ceiling = min(self.longest, self.first * float(1 << min(self._failures, 16)))
         self._failures += 1
         return ceiling * (0.5 + 0.5 * self.random())
 
     def reset(self) -> None:
-        """An attempt succeeded."""
+        """Start again from the first delay."""
         self._failures = 0
