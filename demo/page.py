@@ -6,14 +6,15 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from demo.recording import Recording, printable
+from demo.recording import Recording
 from demo.svg import duration_bar, quota, timeline
+from runway.text import escape
 from testbed.context import Source
 
 
 def _shown(value: object) -> object:
     """Escape control characters in recorded text; leave our own SVG unchanged."""
-    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    return escape(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 _environment = Environment(

@@ -108,11 +108,6 @@ class Recording:
     quota: tuple[Sample, ...]
 
 
-def printable(text: str) -> str:
-    """Escape control characters of untrusted text, so that it cannot control a terminal."""
-    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
-
-
 class Recorder:
     """Record a demo while it runs."""
 

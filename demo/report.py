@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from demo.recording import printable
 from demo.scenario import Outcome, Scenario
+from runway.text import escape
 from testbed.context import Source
 
 STYLES = {Source.RUNWAY: "cyan", Source.KUBERNETES: "blue", Source.LINUX: "magenta", Source.JOB: "yellow"}
@@ -34,13 +34,13 @@ class Report:
     def evidence(self, source: Source, text: str) -> None:
         """Print an observation with its source."""
         label = f"    {source:<{LABEL_WIDTH}}"
-        self._console.print(Text.assemble((label, STYLES[source]), printable(text)))
+        self._console.print(Text.assemble((label, STYLES[source]), escape(text)))
 
     def end(self, outcome: Outcome) -> None:
         """Print whether the claim is verified."""
         self._console.print(Text("    ") + _outcome_text(outcome) + Text(f" in {outcome.seconds:.1f} s"))
         if outcome.missing:
-            self._console.print(Text(f"    {printable(outcome.missing)}", style="red"))
+            self._console.print(Text(f"    {escape(outcome.missing)}", style="red"))
 
     def summary(self, outcomes: Sequence[Outcome]) -> None:
         """Print one line per scenario, and the totals."""

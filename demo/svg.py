@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from itertools import groupby, pairwise
 
-from demo.recording import AttemptRecord, JobRecord, Sample, ScenarioRun, printable
+from demo.recording import AttemptRecord, JobRecord, Sample, ScenarioRun
+from runway import text as runway_text
 
 WIDTH = 1000
 LEFT = 190
@@ -175,7 +176,7 @@ def _limit(sample: Sample, tenant: str, of: str) -> int | None:
 
 
 def _safe(text: str) -> str:
-    return escape(printable(text))
+    return escape(runway_text.escape(text))
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "small") -> str:

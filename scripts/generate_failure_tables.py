@@ -9,8 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from runway.jobs.diagnosis.codes import MEANINGS
-from runway.jobs.diagnosis.conditions import CONDITIONS
+from runway.jobs.diagnosis.codes import CONDITIONS, MEANINGS
 
 
 def with_tables(document: str) -> str:

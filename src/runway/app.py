@@ -15,13 +15,11 @@ from datetime import UTC, datetime
 from fastapi import FastAPI
 
 from runway import __version__
-from runway.admission.concurrency import RequestLimits
-from runway.api import events, jobs, logs, platform, problems, usage
-from runway.api.app_state import AppState
-from runway.api.contract.document import describe
-from runway.api.drain import draining
-from runway.api.middleware import RequestContext
-from runway.api.security_headers import SecurityHeaders
+from runway.admission.rate_limit import RequestLimits
+from runway.api import events, health, jobs, logs, policy, problems, quota, usage
+from runway.api.dependencies import AppState
+from runway.api.middleware import RequestContext, SecurityHeaders
+from runway.api.openapi import DESCRIPTION, TAGS, DocumentedApp
 from runway.api.streaming import close_streams_on_shutdown
 from runway.console import routes as console
 from runway.controllers.diagnostics_sync import DiagnosticsSync
@@ -32,8 +30,7 @@ from runway.errors import ConfigurationError
 from runway.file_descriptors import raise_limit
 from runway.http_server.bounds import Bounds
 from runway.jobs.annotations import METADATA
-from runway.jobs.usage import Usage
-from runway.jobs.view import JobState
+from runway.jobs.models import JobState, Usage
 from runway.kube.client import KubeClient
 from runway.kube.kubeconfig import Access, load_access
 from runway.kube.leader_election import LeaderElector, LeaseLock
@@ -47,6 +44,10 @@ from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 from runway.telemetry.logging import configure
 from runway.telemetry.metrics import GaugeSample, Metrics
+
+_ROUTERS = (
+    jobs.router, logs.router, events.router, usage.router, quota.router, policy.router, health.router
+)  # fmt: skip
 
 
 def create() -> FastAPI:
@@ -96,7 +97,7 @@ def create_app(
         election = LeaderElector(
             kubernetes, LeaseLock(settings.lease_namespace, "runway-writer", identity), clock=clock
         )
-        writer = Leadership(election, state, sync, settings.kubernetes_seconds)
+        writer = Leadership(election, state, sync, settings.kubernetes_seconds, clock=clock)
         prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
         keeper = JobRecorder(kubernetes, state, writer, metrics, usage=_usage(state, prometheus), clock=clock)
         submitter = Submitter(policy, kubernetes, state, sync, writer, metrics)
@@ -109,7 +110,7 @@ def create_app(
         loops = (election.run, sync.run, diagnostics.run, writer.run, keeper.run)
         tasks = [asyncio.create_task(run()) for run in loops]
         try:
-            with close_streams_on_shutdown(use.closing), draining(use.draining, settings.drain_seconds):
+            with close_streams_on_shutdown(use.closing):
                 yield
         finally:
             await submitter.close()
@@ -122,9 +123,11 @@ def create_app(
             if connection is not None:
                 await connection.close()
 
-    app = FastAPI(
+    app = DocumentedApp(
         title="Runway",
         summary="The safe front door to one shared Kubernetes cluster",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
         version=__version__,
         lifespan=lifespan,
         # The console renders `/docs`; the pages of FastAPI load scripts from elsewhere.
@@ -136,10 +139,9 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # The routes as they are: `include_router` would make each anew for this app, models of its answers and all.
-    for router in (jobs.router, logs.router, events.router, usage.router, platform.router):
+    for router in _ROUTERS:
         app.router.routes.extend(router.routes)
     problems.install_error_handlers(app)
-    describe(app)
     console.install(app)
     app.add_middleware(RequestContext, metrics=metrics)
     app.add_middleware(SecurityHeaders)

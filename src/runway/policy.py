@@ -14,10 +14,19 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from runway.errors import PolicyError
-from runway.quantity import parse_bytes, parse_cpu
+from runway.quantity import format_bytes, format_cpu, parse_bytes, parse_cpu
 from runway.yaml_loader import StrictLoader, UnreadableYaml, parse, read_file, sanitize_message
 
 MAX_FAULTS: Final = 20
@@ -50,8 +59,14 @@ def _usd(value: object) -> Decimal:
     return Decimal(text)
 
 
-MilliCpu = Annotated[int, BeforeValidator(lambda value: parse_cpu(_quoted(value, "16")))]
-Bytes = Annotated[int, BeforeValidator(lambda value: parse_bytes(_quoted(value, "64Gi")))]
+MilliCpu = Annotated[
+    int, BeforeValidator(lambda value: parse_cpu(_quoted(value, "16"))), PlainSerializer(format_cpu, when_used="json")
+]
+Bytes = Annotated[
+    int,
+    BeforeValidator(lambda value: parse_bytes(_quoted(value, "64Gi"))),
+    PlainSerializer(format_bytes, when_used="json"),
+]
 Usd = Annotated[Decimal, BeforeValidator(_usd)]
 
 
@@ -164,7 +179,7 @@ class Images(_Frozen):
         return allow
 
 
-class Toleration(_Frozen):
+class PoolToleration(_Frozen):
     """https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"""
 
     key: str | None = Field(default=None, pattern=_LABEL_KEY)
@@ -185,7 +200,7 @@ class Pool(_Frozen):
     node_selector: dict[Annotated[str, Field(pattern=_LABEL_KEY)], Annotated[str, Field(pattern=_LABEL_VALUE)]] = Field(
         default_factory=dict, max_length=MAX_NODE_TERMS
     )
-    tolerations: tuple[Toleration, ...] = Field(default=(), max_length=MAX_NODE_TERMS, strict=False)
+    tolerations: tuple[PoolToleration, ...] = Field(default=(), max_length=MAX_NODE_TERMS, strict=False)
 
     @model_validator(mode="after")
     def _gpu_has_type(self) -> Self:
@@ -256,22 +271,6 @@ class Policy(_Frozen):
     def _one_tenant_per_namespace(cls, tenants: dict[str, Tenant]) -> dict[str, Tenant]:
         _reject_duplicates("namespace", [tenant.namespace for tenant in tenants.values()])
         return tenants
-
-    def pool_for(self, gpu: int, gpu_type: str | None) -> str | None:
-        """The name of the pool that runs a job with so many GPUs of that type; None where there is none.
-
-        GPU jobs go to the pool of their type, or to the only GPU pool where the type is left out;
-        other jobs go to the first pool without GPUs.
-        """
-        if gpu == 0:
-            return next((name for name, pool in self.pools.items() if pool.gpu == 0), None)
-        fitting = [n for n, pool in self.pools.items() if pool.gpu > 0 and gpu_type in (None, pool.gpu_type)]
-        return fitting[0] if len(fitting) == 1 else None
-
-    @property
-    def gpu_types(self) -> tuple[str, ...]:
-        """Every GPU type that a pool offers, in the order of the file."""
-        return tuple(pool.gpu_type for pool in self.pools.values() if pool.gpu_type is not None)
 
 
 def load_policy(path: str | Path) -> Policy:

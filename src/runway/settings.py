@@ -35,8 +35,6 @@ class Settings(BaseSettings):
     max_streams: int = Field(default=100, ge=1, le=10_000)
     """Concurrent log and event streams."""
 
-    drain_seconds: float = Field(default=0, ge=0, le=60)
-    """Time after SIGTERM in which `/readyz` answers 503 and other requests succeed, so that clients can move away."""
     resync_seconds: float = Field(default=300, ge=1, le=86_400)
     """Interval of full lists in addition to the watches. They correct and count drift."""
     instance: str | None = Field(default=None, min_length=1, max_length=200)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from runway.api.app_state import AppState
+from runway.api.dependencies import AppState
 from runway.console.job_page import LOG_SECONDS
 from runway.jobs.identity import ANNOTATION_SPEC
 from runway.policy import load_policy, parse_policy
@@ -69,8 +69,8 @@ async def test_the_overview_shows_quota_jobs_by_state_and_the_control_plane(runw
     assert '<rect class="running" x="0.0%" width="75.0%"' in html
     assert "/jobs?tenant=vision&state=running" in _Elements(html).links()
     assert f"/jobs/{job_id}" in _Elements(html).links()
-    assert "Role writer Synced yes" in text
-    assert "jobs in contact" in text
+    assert "Role leader Synced yes" in text
+    assert "jobs connected" in text
 
 
 async def test_what_terminating_pods_hold_is_shown_apart(runway: Runway) -> None:
@@ -97,10 +97,10 @@ async def test_a_failed_jobs_page_has_the_verdict_the_attempts_and_the_end_of_it
     runway.kubernetes.fail(job_id)
     await runway.until_state(job_id, "failed")
     text = words(await get(runway, f"/jobs/{job_id}"))
-    assert "Verdict: oom_killed" in text
+    assert "Failure: oom_killed" in text
     assert "What to do: raise resources.memory" in text
-    assert "submitting the same job again will not help" in text
-    assert "attempt 2: ended" in text
+    assert "the same job fails again when it is submitted again" in text
+    assert "attempt 2 ended" in text
     assert text.count("SIGKILL, exit 137 OOMKilled") == 2
     assert "allocating 2 GiB" in text
     assert "No Prometheus is configured, so usage is unknown." in text
@@ -119,7 +119,7 @@ async def test_a_waiting_jobs_page_says_what_it_waits_for(runway: Runway) -> Non
 
     await runway.until(waits)
     text = words(await get(runway, f"/jobs/{job_id}"))
-    assert "Why it waits unschedulable" in text
+    assert "Conditions unschedulable" in text
     assert "No container has started, so there is no log." in text
 
 
@@ -239,14 +239,14 @@ async def test_a_page_of_jobs_looks_at_a_bounded_number_and_says_where_to_go_on(
     [
         ("/jobs?state=asleep", 422, "choose one of pending"),
         ("/jobs?tenant=nobody", 422, "choose one of vision"),
-        ("/jobs?cursor=nonsense", 422, "the cursor is not one that a list has returned"),
-        ("/jobs?cursor=%ff%fe", 422, "the cursor is not one that a list has returned"),
-        ("/jobs?tenant=" + "x" * 100, 422, "a parameter is not acceptable"),
-        ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa?log=perhaps", 422, "a parameter is not acceptable"),
-        ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa", 404, "There is no such job"),
-        ("/jobs/" + "x" * 5000, 404, "There is no such job"),
-        ("/tenants/nobody", 404, "is in the policy"),
-        ("/nowhere", 404, "There is nothing at this path"),
+        ("/jobs?cursor=nonsense", 422, "the cursor is not a `next_cursor`"),
+        ("/jobs?cursor=%ff%fe", 422, "the cursor is not a `next_cursor`"),
+        ("/jobs?tenant=" + "x" * 100, 422, "a parameter is invalid"),
+        ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa?log=perhaps", 422, "a parameter is invalid"),
+        ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa", 404, "Unknown job"),
+        ("/jobs/" + "x" * 5000, 404, "Unknown job"),
+        ("/tenants/nobody", 404, "the policy has no tenant"),
+        ("/nowhere", 404, "Unknown path"),
     ],
 )
 async def test_what_cannot_be_shown_is_a_page_for_people_and_a_problem_for_programs(
@@ -284,7 +284,7 @@ async def test_a_page_takes_a_read_and_is_scoped_by_the_tenant_header(kubernetes
         answer = await runway.client.get("/", headers={**BROWSER, "X-Tenant-ID": "speech"})
         assert answer.status_code == 429
         assert int(answer.headers["retry-after"]) > 0
-        assert "may not read that fast" in words(answer.text)
+        assert "Rate limit exceeded" in words(answer.text)
         await get(runway, f"/jobs/{job_id}")
 
 
@@ -321,8 +321,8 @@ async def test_before_the_first_list_the_overview_says_so_and_the_rest_waits(kub
     kubernetes.down = True
     async with serve(kubernetes, until=None) as runway:
         text = words(await get(runway, "/"))
-        assert "Still listing the cluster." in text
-        assert "Role reader" in text
+        assert "Runway is listing the cluster." in text
+        assert "Role not leader" in text
         for path in ("/jobs", "/tenants/vision", "/jobs/rw-aaaaaaaaaaaaaaaaaaaa"):
             assert "Try again" in words(await get(runway, path, 503))
 
@@ -345,7 +345,7 @@ async def test_a_watch_that_lost_contact_is_shown_with_its_reason(runway: Runway
         return any(watch.disconnect_reason for watch in _services(runway).cluster.watches.values())
 
     await runway.until(lost)
-    assert "lost: " in words(await get(runway, "/"))
+    assert "disconnected: " in words(await get(runway, "/"))
     runway.kubernetes.come_back()
 
 
@@ -367,5 +367,5 @@ async def test_the_overview_of_a_thousand_tenants_shows_those_that_use_most(kube
         await runway.submit("t0777", resources={"gpu": 1})
         html = await get(runway, "/")
     assert "t0777" in words(html)
-    assert "903 more tenants use less" in words(html)
+    assert "903 tenants with lower usage are not shown" in words(html)
     assert len(html) < 400_000

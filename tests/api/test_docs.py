@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 
-from runway.api.contract.document import codes, operations
+from runway.api.openapi import codes, operations
 from tests.api.conftest import Runway
 
 BROWSER = {"Accept": "text/html"}

@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is a problem document with a stable code, and never a 500."""
+"""Every invalid input is answered by a problem document with a stable code, never by 500."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_hostile_paths_and_parameters_get_their_problem(
     _is_problem(await runway.client.request(method, path, headers=headers), status, code)
 
 
-async def test_a_misspelt_dry_run_submits_nothing(runway: Runway) -> None:
+async def test_misspelt_dry_run_parameter_creates_no_job(runway: Runway) -> None:
     answer = await runway.client.post("/v1/jobs?dryrun=true", json=job(), headers={"X-Tenant-ID": "vision"})
     _is_problem(answer, 422, "invalid_parameter")
     (violation,) = answer.json()["violations"]
@@ -135,7 +135,7 @@ async def test_a_misspelt_dry_run_submits_nothing(runway: Runway) -> None:
 @pytest.mark.parametrize(
     ("path", "allow"), [("/v1/jobs", "GET, POST"), ("/v1/jobs/x", "GET, DELETE"), ("/v1/quota", "GET")]
 )
-async def test_a_method_that_is_not_taken_is_told_which_are(runway: Runway, path: str, allow: str) -> None:
+async def test_405_lists_the_allowed_methods(runway: Runway, path: str, allow: str) -> None:
     for method in ("PATCH", "HEAD"):
         answer = await runway.client.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, allow)
@@ -148,9 +148,7 @@ async def test_a_method_that_is_not_taken_is_told_which_are(runway: Runway, path
         [("Content-Type", "application/json"), ("Content-Encoding", "gzip")],
     ],
 )
-async def test_a_body_that_says_two_things_of_itself_is_not_read(
-    runway: Runway, headers: list[tuple[str, str]]
-) -> None:
+async def test_contradictory_body_headers_are_415(runway: Runway, headers: list[tuple[str, str]]) -> None:
     answer = await runway.client.post("/v1/jobs", content=_with(), headers=[("X-Tenant-ID", "vision"), *headers])
     _is_problem(answer, 415, "unsupported_media_type")
 
@@ -163,7 +161,7 @@ async def test_job_of_another_tenant_is_not_found(runway: Runway) -> None:
     assert (await runway.view(job_id))["state"] == "pending"
 
 
-async def test_a_request_id_is_echoed_and_a_hostile_one_replaced(runway: Runway) -> None:
+async def test_valid_request_id_is_echoed_and_invalid_one_replaced(runway: Runway) -> None:
     echoed = await runway.client.get("/v1/policy", headers={"X-Request-ID": "trace-1"})
     assert echoed.headers["x-request-id"] == "trace-1"
     replaced = await runway.client.get("/nowhere", headers={"X-Request-ID": "a b\tc"})
@@ -176,7 +174,7 @@ def _is_problem(answer: Any, status: int, code: str) -> None:
     problem = answer.json()
     assert problem["code"] == code, problem
     assert problem["status"] == status
-    assert {"type", "title", "detail", "request_id", "violations"} <= problem.keys()
+    assert {"type", "title", "detail", "hint", "request_id", "violations"} <= problem.keys()
     assert all(
         item.keys() == {"field", "code", "message", "observed", "limit", "hint"} for item in problem["violations"]
     )

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 from starlette.requests import Request
 
-from runway.admission.concurrency import MAX_BODIES, SUBMISSIONS_PER_CALL
-from runway.api.body import read_json
+from runway.admission.rate_limit import MAX_BODIES, SUBMISSIONS_PER_CALL
+from runway.api.dependencies import read_json
 from runway.errors import BodyTooSlow
 from runway.kube.transport import Response
 from tests.api.conftest import Runway, serve
@@ -40,7 +40,7 @@ def held(kubernetes: FakeKubernetes) -> Held:
 
 
 async def submit_until_held(runway: Runway, held: Held, tenants: Mapping[str, int]) -> list[asyncio.Task[int]]:
-    """So many submissions of each tenant, all of them with the API server."""
+    """Start these submissions of each tenant, and wait until the API server has all of them."""
 
     async def submit(tenant: str) -> int:
         return (await runway.submit(tenant=tenant)).status_code
@@ -51,7 +51,7 @@ async def submit_until_held(runway: Runway, held: Held, tenants: Mapping[str, in
     return inside
 
 
-async def test_beyond_so_many_in_progress_a_submission_is_refused_at_once(held: Held) -> None:
+async def test_submission_above_the_concurrency_limit_is_refused_at_once(held: Held) -> None:
     async with serve(held, max_in_flight=2) as runway:
         inside = await submit_until_held(runway, held, {"vision": 2, "research": 2})
         assert len(inside) == 2 * SUBMISSIONS_PER_CALL
@@ -64,7 +64,7 @@ async def test_beyond_so_many_in_progress_a_submission_is_refused_at_once(held: 
         assert (await runway.submit(tenant="speech")).status_code == 201
 
 
-async def test_one_tenant_alone_cannot_shut_the_others_out(held: Held) -> None:
+async def test_one_tenant_gets_half_of_the_submission_slots(held: Held) -> None:
     async with serve(held, max_in_flight=2) as runway:
         inside = await submit_until_held(runway, held, {"vision": 2})
         refused = await runway.submit(tenant="vision")
@@ -75,7 +75,7 @@ async def test_one_tenant_alone_cannot_shut_the_others_out(held: Held) -> None:
         assert await asyncio.gather(*inside) == [201] * 4
 
 
-async def test_a_caller_that_goes_away_makes_room(held: Held) -> None:
+async def test_disconnected_caller_frees_its_slot(held: Held) -> None:
     async with serve(held, max_in_flight=1) as runway:
         inside = await submit_until_held(runway, held, {"vision": 1})
         assert (await runway.submit(tenant="vision")).status_code == 503
@@ -85,7 +85,7 @@ async def test_a_caller_that_goes_away_makes_room(held: Held) -> None:
         assert (await runway.submit(tenant="vision")).status_code == 201
 
 
-async def test_bodies_in_transit_are_bounded_and_half_of_them_are_one_tenants(runway: Runway) -> None:
+async def test_bodies_in_transit_are_bounded_per_tenant(runway: Runway) -> None:
     arrived, rest = asyncio.Semaphore(0), asyncio.Event()
 
     async def slow_body() -> AsyncIterator[bytes]:
@@ -117,7 +117,7 @@ async def test_bodies_in_transit_are_bounded_and_half_of_them_are_one_tenants(ru
     assert (await runway.submit(tenant="vision")).status_code == 201
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+async def test_slow_body_times_out() -> None:
     async def receive() -> dict[str, object]:
         await asyncio.Event().wait()
         raise AssertionError("unreachable")

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from runway.jobs.view import JobState
+from runway.jobs.models import JobState
 from tests.api.conftest import Runway, serve
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.fake_logs import FakeLog

@@ -108,14 +108,14 @@ def test_page_follows_a_job_without_reload(served: Served, browser: Browser) -> 
         expect(state).to_have_text("pending")
         served.run(run)
         expect(state).to_have_text("running")
-        expect(page.locator("#said")).to_have_text("The job is now running")
+        expect(page.locator("#announcement")).to_have_text("The job is now running")
         served.run(fail)
         expect(state).to_have_text("failed")
-        expect(page.locator("#said")).to_have_text("The job is now failed")
+        expect(page.locator("#announcement")).to_have_text("The job is now failed")
         expect(page.locator(".verdict")).to_contain_text("exit_nonzero")
         expect(page.locator("#log")).to_contain_text("last words")
-        expect(page.locator("#live")).to_contain_text("Over")
-        expect(page.locator("#cost")).not_to_contain_text("known once it is over")
+        expect(page.locator("#live")).to_contain_text("Finished")
+        expect(page.locator("#cost")).not_to_contain_text("known once the job is finished")
         expect(page.locator("#log-note")).to_contain_text("has ended")
         assert page.evaluate("window.marked") is True, "the page was reloaded"
         assert seen.complaints == []

@@ -95,13 +95,13 @@ def test_job_page_shows_state_changes_without_reload(scene: Scene, context: Cont
         expect(page.locator("h1 .state")).to_have_text("running", timeout=20_000)
         expect(page.locator("#log")).to_contain_text("line 2")
         expect(page.locator("h1 .state")).to_have_text("failed", timeout=20_000)
-        expect(page.locator("#said")).to_have_text("The job is now failed")
+        expect(page.locator("#announcement")).to_have_text("The job is now failed")
         expect(page.locator("#log")).to_contain_text("line 6")
         expect(page.locator(".verdict")).to_contain_text("exit_nonzero")
         expect(page.locator("#timeline svg.end.failed")).to_be_visible()
         expect(page.locator("#attempts")).to_contain_text("exit 3")
-        expect(page.locator("#live")).to_contain_text("Over")
-        expect(page.locator("#cost")).not_to_contain_text("known once it is over")
+        expect(page.locator("#live")).to_contain_text("Finished")
+        expect(page.locator("#cost")).not_to_contain_text("known once the job is finished")
         _assert_not_reloaded(page)
         assert seen.complaints == []
 
@@ -117,7 +117,7 @@ def test_job_page_follows_log_until_cancel(scene: Scene, context: Context, brows
         )
         context.runway.cancel(job_id)
         expect(page.locator("h1 .state")).to_have_text("cancelled", timeout=20_000)
-        expect(page.locator(".moments")).to_contain_text("over: cancelled")
+        expect(page.locator(".moments")).to_contain_text("cancelled")
         _assert_not_reloaded(page)
         assert seen.complaints == []
 

@@ -131,7 +131,7 @@ def test_container_runs_unprivileged_on_read_only_file_system(deployed: Deployed
             run_in_pod(kubernetes, "touch", f"{place}/file")
     # A Service named runway would otherwise appear as RUNWAY_PORT, which looks like a setting.
     names = {line.split("=")[0] for line in run_in_pod(kubernetes, "env").splitlines()}
-    settings = {"RUNWAY_INSTANCE", "RUNWAY_LEASE_NAMESPACE", "RUNWAY_POLICY", "RUNWAY_DRAIN_SECONDS"}
+    settings = {"RUNWAY_INSTANCE", "RUNWAY_LEASE_NAMESPACE", "RUNWAY_POLICY"}
     assert {name for name in names if name.startswith("RUNWAY_")} == settings
 
 

@@ -42,12 +42,10 @@ def test_graceful_shutdown_fits_into_termination_grace_period(overlay: str) -> N
     (deployment,) = of_kind(manifests.render(overlay), "Deployment")
     command = (CHECKOUT / "deploy" / "Dockerfile").read_text()
     requests = int(command.split("--timeout-graceful-shutdown=")[1].split('"')[0])
-    drain = next(
-        item["value"] for item in container(manifests.render(overlay))["env"] if item["name"] == "RUNWAY_DRAIN_SECONDS"
-    )
+    drain = container(manifests.render(overlay))["lifecycle"]["preStop"]["sleep"]["seconds"]
     lease = 2 * 2.5
     grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert float(drain) + requests + lease < grace
+    assert drain + requests + lease < grace
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -16,11 +16,12 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from runway.console.docs_page import reference_of
 from testbed.context import Context
 from testbed.http_client import IMAGE, shell
 from testbed.server import CHECKOUT, Server
 from testbed.waiting import wait_for
-from tests.support.documented import blocks, environment, play, played
+from tests.support.documented import Block, blocks, environment, play, played
 from tests.support.locks import one_at_a_time
 
 pytestmark = pytest.mark.cluster
@@ -51,11 +52,13 @@ def test_docs_page_is_at_the_documented_path(server: Server) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
-def test_api_reference_examples_work(context: Context, server: Server) -> None:
-    """Run the calls in order, with existing jobs, the local image and new keys in place of the example's."""
+def test_commands_of_the_api_page_work(context: Context, server: Server) -> None:
+    """Run them in their order, with jobs and an image of this cluster instead of the example's, and with new keys."""
     finished = context.until_finished(context.submit("vision", shell("echo hello"))["id"])["id"]
+    calls = reference_of(httpx2.get(f"{server.url}/openapi.json", trust_env=False).json()).calls
+    commands = [Block("/docs", call.summary, (one.text,)) for call in calls for one in call.commands]
     new, submitted = uuid4().hex, finished
-    for block in blocks("docs/api.md"):
+    for block in commands:
         method = (re.findall(r" -X (\w+)", block.script) or ["GET"])[0]
         replaced = {
             r"^curl": "curl --silent --show-error --write-out '\\n%{http_code}'",

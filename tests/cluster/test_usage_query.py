@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from localcluster import LocalCluster
-from runway.jobs.usage import Figure
+from runway.jobs.usage import PodFigure
 from runway.prometheus import Prometheus, SeriesValue, matching, matching_any
 from runway.services.job_usage import promql
 
@@ -50,16 +50,16 @@ SERIES = {
     'DCGM_FI_DEV_GPU_UTIL{gpu="3",namespace="runway-vision",pod="rw-b-1"}': "30x30",
 }
 EXPECTED = [
-    ("rw-a-1", Figure.CPU_SECONDS, 30),
-    ("rw-a-1", Figure.CPU_SAMPLED_AT, 30),
-    ("rw-a-1", Figure.CPU_PERIODS, 300),
-    ("rw-a-1", Figure.CPU_PERIODS_THROTTLED, 270),
-    ("rw-a-1", Figure.MEMORY, 20),
-    ("rw-a-1", Figure.MEMORY_PEAK, 50),
-    ("rw-a-1", Figure.MEMORY_MOST, 60),
-    ("rw-a-1", Figure.CACHE_PEAK, 5),
-    ("rw-a-1", Figure.GPU_PERCENT, 45),
-    ("rw-b-1", Figure.GPU_PERCENT, 30),
+    ("rw-a-1", PodFigure.CPU_SECONDS, 30),
+    ("rw-a-1", PodFigure.CPU_SAMPLED_AT, 30),
+    ("rw-a-1", PodFigure.CPU_PERIODS, 300),
+    ("rw-a-1", PodFigure.CPU_PERIODS_THROTTLED, 270),
+    ("rw-a-1", PodFigure.MEMORY, 20),
+    ("rw-a-1", PodFigure.MEMORY_PEAK, 50),
+    ("rw-a-1", PodFigure.MEMORY_MOST, 60),
+    ("rw-a-1", PodFigure.CACHE_PEAK, 5),
+    ("rw-a-1", PodFigure.GPU_PERCENT, 45),
+    ("rw-b-1", PodFigure.GPU_PERCENT, 30),
 ]
 
 

@@ -97,7 +97,7 @@ async def main(port: int, changes: dict[str, Any]) -> None:
 
     configure("INFO")
     kubernetes = FakeKubernetes({tenant.namespace for tenant in load_policy(POLICY).tenants.values()})
-    app = create_app(Settings(policy=POLICY, drain_seconds=0), permissive_policy(), kubernetes)
+    app = create_app(Settings(policy=POLICY), permissive_policy(), kubernetes)
     config = uvicorn.Config(
         app,
         host="127.0.0.1",

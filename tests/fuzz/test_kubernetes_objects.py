@@ -107,7 +107,7 @@ def test_objects_of_any_content_raise_nothing(job: Any, pods: list[Any], events:
     kept = record_of(decoded)
     needs_interim_record(case, kept)
     merge_attempts(case, kept)
-    if view.state.is_finished:
+    if view.is_finished:
         encode(final_record(case, kept, None, None, NOW), decoded)
     for item in (decoded, *attempts, *warnings, known):
         _assert_bounded(item)

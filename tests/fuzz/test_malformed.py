@@ -108,8 +108,8 @@ def test_disconnect_within_a_body_is_not_an_error(served: Process) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
         connection.sendall(_post(b"Content-Length: 200", body=b"{"))
     wait_for(
-        lambda: "client gone before its request had arrived" in served.log.read_text(encoding="utf-8") or None,
-        "the disconnect in the log",
+        lambda: "client disconnected before its request was complete" in served.log.read_text(encoding="utf-8") or None,
+        "Runway has noticed",
         10,
     )
     assert b"200 OK" in served.send(_get(b"/healthz"))

@@ -179,7 +179,7 @@ class ApiServer:
         if "dryRun" in request.query:
             return _answer(manifest, 201)
         if (namespace, name) in self._jobs:
-            return _answer({"kind": "Status", "code": 409, "message": "already exists"}, 409)
+            return _answer({"kind": "Status", "code": 409, "reason": "AlreadyExists", "message": "already exists"}, 409)
         self.created += 1
         meta = manifest["metadata"] | {"uid": f"uid-{name}", "namespace": namespace, "creationTimestamp": NOW}
         job = self._put("jobs", manifest | {"metadata": meta, "status": {"active": 1, "startTime": NOW}}, "ADDED")

@@ -20,9 +20,9 @@ from typing import Final
 
 import msgspec
 
-from runway.admission.quota import ZERO
 from runway.errors import PublicError
 from runway.jobs.identity import LABEL_NAME
+from runway.jobs.resources import ZERO
 from runway.kube.transport import Response as HttpAnswer
 from runway.services.submit import Submission
 from runway.state.job_store import JobKey
@@ -93,7 +93,7 @@ class InvariantChecker:
             if process.cluster.failure or (process.main.done() and not process.stopping):
                 self.broken(f"process {process.identity} has failed: {process.cluster.failure}")
             for tenant, account in process.cluster.ledger.accounts.items():
-                used = sum((booking.amounts for booking in account.bookings.values()), ZERO)
+                used = sum((usage.amounts for usage in account.observed.values()), ZERO)
                 reserved = sum(map(account.unobserved_reservation, account.reservations), ZERO)
                 if (used, reserved) != (account.used, account.reserved):
                     self.broken(f"the sums of {tenant} do not match its parts")

@@ -14,7 +14,7 @@ from runway.controllers.diagnostics_sync import DiagnosticsSync
 from runway.controllers.leadership import Leadership
 from runway.controllers.sync import ClusterSync
 from runway.errors import Unavailable
-from runway.jobs.view import JobView
+from runway.jobs.models import JobView
 from runway.kube.client import KubeClient
 from runway.kube.leader_election import LeaderElector, LeaseLock
 from runway.policy import Policy
@@ -81,7 +81,13 @@ class Process:
             jitter=rng.random,
         )
         self.writer = Leadership(
-            self.election, self.cluster, self.sync, CALL_SECONDS, sleep=self.wire.sleep, jitter=rng.random
+            self.election,
+            self.cluster,
+            self.sync,
+            CALL_SECONDS,
+            clock=self.clock,
+            sleep=self.wire.sleep,
+            jitter=rng.random,
         )
         self.submitter = Submitter(
             policy,

@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from runway.errors import PublicError
+from runway.services.dry_run import dry_run
 from runway.state.job_store import JobKey
 from tests.model.apiserver import ApiServer
 from tests.model.controllers import Controllers
@@ -64,7 +65,7 @@ class World:
 
     def dry_run(self, process: Process, tenant: str, spec: Json) -> None:
         """Send a dry run as a caller."""
-        process.serve(lambda: self._quietly(process.submitter.dry_run(tenant, spec)))
+        process.serve(lambda: self._quietly(dry_run(process.submitter, tenant, spec)))
 
     def kill(self, process: Process) -> None:
         """Kill a process, as SIGKILL does."""

@@ -17,9 +17,9 @@ from runway.jobs.identity import (
     ANNOTATION_COST,
     ANNOTATION_SPEC,
     LABEL_NAME,
-    canonical_json,
 )
-from runway.jobs.spec import JobSpec, Resources
+from runway.jobs.manifest import canonical_json
+from runway.jobs.spec import AdmittedSpec, Resources
 from runway.kube.objects import Event, Job, Node, Pod
 from runway.policy import Policy, parse_policy
 
@@ -86,7 +86,7 @@ def document(**changes: Any) -> Json:
     return {"image": "runway.local/train:1", "resources": merged, **changes}
 
 
-def spec(**changes: Any) -> JobSpec:
+def spec(**changes: Any) -> AdmittedSpec:
     """Return a small validated spec; `cpu` (milli-CPU), `memory` (bytes), `gpu` and `gpu_type` set its resources."""
     resources = {"cpu": 1000, "memory": 1 << 30, "gpu": 0, "gpu_type": None}
     requested = {name: changes.pop(name, value) for name, value in resources.items()}
@@ -97,7 +97,7 @@ def spec(**changes: Any) -> JobSpec:
         "retries": 0,
         "grace_period_seconds": 30,
     }
-    return JobSpec(**{**plain, **changes})
+    return AdmittedSpec(**{**plain, **changes})
 
 
 def job(
@@ -113,7 +113,7 @@ def job(
     finished: float = 100,
     conditions: Sequence[Json] = (),
     cancelled: bool = False,
-    admitted: JobSpec | None = None,
+    admitted: AdmittedSpec | None = None,
     annotations: Json | None = None,
     requests: Json | None = None,
     parallelism: int = 1,

@@ -1,4 +1,4 @@
-"""A harness for the command line: a fake Runway with scripted answers."""
+"""A harness for the command line: a fake Runway with scripted answers, and documents as the API sends them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Answer = httpx2.Response | Exception | Callable[[], httpx2.Response]
 
 @dataclass
 class Clock:
-    """Time that passes only in `sleep`."""
+    """A clock that advances only in `sleep`."""
 
     time: float = 1000.0
     slept: list[float] = field(default_factory=list)
@@ -88,7 +88,7 @@ def runway(
     """Run `runway ARGUMENTS` against a scripted Runway."""
     clock = clock or Clock()
     fake = answers if isinstance(answers, FakeRunway) else FakeRunway(list(answers))
-    edges = Environment(
+    environment = Environment(
         transport=httpx2.MockTransport(fake),
         sleep=clock.sleep,
         monotonic=clock.monotonic,
@@ -96,8 +96,8 @@ def runway(
         now=lambda: NOW,
         at_terminal=lambda: at_terminal,
     )
-    environment = {"RUNWAY_URL": URL, "RUNWAY_TENANT": tenant, "RUNWAY_POLICY": None}
-    return CliRunner().invoke(app, arguments, obj=edges, env=environment, input=stdin, catch_exceptions=False)
+    variables = {"RUNWAY_URL": URL, "RUNWAY_TENANT": tenant, "RUNWAY_POLICY": None}
+    return CliRunner().invoke(app, arguments, obj=environment, env=variables, input=stdin, catch_exceptions=False)
 
 
 def reply(document: object, status: int = 200, **headers: str) -> httpx2.Response:

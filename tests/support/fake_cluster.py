@@ -296,9 +296,9 @@ class FakeKubernetes:
             return _json(200, self.lease) if self.lease else _status(404, "leases not found")
         document = json.loads(body or b"{}")
         if method == "POST" and self.lease:
-            return _status(409, "leases already exists")
+            return _status(409, "leases already exists", "AlreadyExists")
         if method == "PUT" and document["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
-            return _status(409, "the object has been modified")
+            return _status(409, "the object has been modified", "Conflict")
         self.version += 1
         document["metadata"]["resourceVersion"] = str(self.version)
         self.lease = document
@@ -311,7 +311,7 @@ class FakeKubernetes:
         if namespace not in self.namespaces:
             return _status(404, f'namespaces "{namespace}" not found')
         if (namespace, name) in self.objects["jobs"]:
-            return _status(409, f'jobs.batch "{name}" already exists')
+            return _status(409, f'jobs.batch "{name}" already exists', "AlreadyExists")
         if dry_run:
             return Response(201, json.dumps(manifest).encode(), warnings=('299 - "a warning of the API server"',))
         manifest["metadata"]["uid"] = f"uid-{name}-{self.version}"
@@ -326,7 +326,7 @@ class FakeKubernetes:
         job = self.job(job["metadata"]["name"])  # The fault may have changed it.
         meant, meta = patch.get("metadata", {}), job["metadata"]
         if any(meant.get(name, meta[name]) != meta[name] for name in ("uid", "resourceVersion")):
-            return _status(409, "the object has been modified")
+            return _status(409, "the object has been modified", "Conflict")
         patched = self.put("jobs", _merge(job, patch), "MODIFIED")
         return _next(self.after_patch) or _json(200, patched)
 
@@ -415,5 +415,5 @@ def _json(status: int, document: Json) -> Response:
     return Response(status, msgspec.json.encode(document))
 
 
-def _status(code: int, message: str) -> Response:
-    return _json(code, {"kind": "Status", "code": code, "message": message})
+def _status(code: int, message: str, reason: str | None = None) -> Response:
+    return _json(code, {"kind": "Status", "code": code, "reason": reason, "message": message})

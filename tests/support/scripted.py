@@ -77,9 +77,10 @@ def listed(version: int, *objects: Json, after: str | None = None) -> Response:
     return Response(200, json.dumps({"kind": "JobList", "metadata": metadata, "items": list(objects)}).encode())
 
 
-def refused(status: int, message: str = "refused") -> Response:
+def refused(status: int, message: str = "refused", reason: str | None = None) -> Response:
     """Return an error response with the Status of the API server."""
-    return Response(status, json.dumps({"kind": "Status", "code": status, "message": message}).encode())
+    document = {"kind": "Status", "code": status, "reason": reason, "message": message}
+    return Response(status, json.dumps(document).encode())
 
 
 def item(name: str, version: int) -> Json:

@@ -18,12 +18,13 @@ def _public(root: type[PublicError] = PublicError) -> list[type[PublicError]]:
     return ([root] if "code" in root.__dict__ else []) + below
 
 
-def test_every_public_error_has_a_code_of_its_own_a_title_and_an_error_status() -> None:
+def test_every_public_error_has_its_own_code_a_title_a_hint_and_an_error_status() -> None:
     found = _public()
     assert len({error.code for error in found}) == len(found)
     for error in found:
         assert re.fullmatch(r"[a-z][a-z_]*", error.code)
         assert error.title
+        assert re.fullmatch(r"[a-z].*[^.]", error.hint)
         assert HTTPStatus(error.status) >= HTTPStatus.BAD_REQUEST
 
 

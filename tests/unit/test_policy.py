@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runway.errors import PolicyError
-from runway.policy import Policy, load_policy, parse_policy
+from runway.policy import load_policy, parse_policy
 from runway.yaml_loader import MAX_FILE_BYTES
 from tests.support.builders import policy, policy_text
 
@@ -257,35 +257,3 @@ def test_oversized_file_is_rejected(tmp_path: Path) -> None:
     path.write_bytes(b"#" * (MAX_FILE_BYTES + 1))
     with pytest.raises(PolicyError, match="is larger than"):
         load_policy(path)
-
-
-ONLY_CPU = policy_text().split("  a10g:", maxsplit=1)[0] + "tenants:" + policy_text().split("tenants:")[1]
-
-
-@pytest.mark.parametrize(
-    ("loaded", "gpu", "gpu_type", "pool"),
-    [
-        (policy(), 0, None, "cpu"),
-        (policy(), 1, "a10g", "a10g"),
-        (policy(), 8, "h100", "h100"),
-        (policy(), 1, "v100", None),
-        (policy(), 1, None, None),  # two GPU pools: which one is meant cannot be told
-        (load_policy(SHIPPED), 1, None, "a10g"),
-        (parse_policy(ONLY_CPU), 0, None, "cpu"),
-        (parse_policy(ONLY_CPU), 1, None, None),
-    ],
-)
-def test_a_job_goes_to_the_pool_of_its_gpu_type(
-    loaded: Policy, gpu: int, gpu_type: str | None, pool: str | None
-) -> None:
-    assert loaded.pool_for(gpu, gpu_type) == pool
-
-
-def test_a_job_without_gpus_goes_to_the_first_pool_without_gpus() -> None:
-    second = '  tiny: {instance_type: m6i.large, hourly_usd: "0.096", cpu: "2", memory: 8Gi}\n'
-    assert policy(("  a10g:", f"{second}  a10g:")).pool_for(0, None) == "cpu"
-    assert policy(("pools:\n", f"pools:\n{second}")).pool_for(0, None) == "tiny"
-
-
-def test_the_gpu_types_on_offer_keep_the_order_of_the_file() -> None:
-    assert policy().gpu_types == ("a10g", "h100")

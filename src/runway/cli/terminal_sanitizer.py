@@ -1,4 +1,4 @@
-"""A log made fit for a terminal: its colours and carriage returns stay, all else that could drive it is shown. Pure."""
+"""Sanitize a log for a terminal: keep colours and carriage returns, escape every other control. Pure."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import codecs
 import re
 from typing import Final
 
-from runway.cli.text import safe
+from runway.text import escape_controls
 
 RESET: Final = b"\x1b[0m"
 
-# Colours and the like (SGR), and nothing else of ECMA-48, which moves, erases, renames or asks.
+# Colours (SGR) alone: the other sequences of ECMA-48 move the cursor, erase, rename the window or query the terminal.
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;:]{0,40}m")
 _UNFINISHED: Final = re.compile(r"\x1b(?:\[[0-9;:]{0,40})?\Z")
 _KEPT: Final = re.compile(rf"({_COLOUR.pattern}|[\n\r\t])")
 
 
 class TerminalSanitizer:
-    """Takes a log in pieces, cut anywhere. What is no UTF-8 is shown as U+FFFD."""
+    """Sanitizes a log that arrives in pieces, cut anywhere. Bytes that are not UTF-8 become U+FFFD."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -25,19 +25,19 @@ class TerminalSanitizer:
         self._coloured = False
 
     def feed(self, piece: bytes) -> bytes:
-        """The piece as it may be shown; the beginning of a sequence at its end is held back."""
+        """Return the sanitized piece. Hold back the beginning of a sequence at its end."""
         text = self._held + self._decoder.decode(piece)
         unfinished = _UNFINISHED.search(text)
         self._held = unfinished[0] if unfinished else ""
-        return self._shown(text.removesuffix(self._held) if self._held else text)
+        return self._sanitized(text.removesuffix(self._held) if self._held else text)
 
     def close(self) -> bytes:
-        """What was held back, and the end of colours that the log has begun."""
+        """Return the text held back, and reset the colours that the log began."""
         text, self._held = self._held + self._decoder.decode(b"", final=True), ""
-        return self._shown(text) + (RESET if self._coloured else b"")
+        return self._sanitized(text) + (RESET if self._coloured else b"")
 
-    def _shown(self, text: str) -> bytes:
+    def _sanitized(self, text: str) -> bytes:
         self._coloured = self._coloured or _COLOUR.search(text) is not None
         parts = _KEPT.split(text)
-        # Every other part is one of those that are kept.
-        return "".join(part if at % 2 else safe(part) for at, part in enumerate(parts)).encode()
+        # Every other part is one that is kept.
+        return "".join(part if at % 2 else escape_controls(part) for at, part in enumerate(parts)).encode()

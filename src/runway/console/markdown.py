@@ -1,6 +1,6 @@
-"""The little Markdown of the API's descriptions, taken apart for a template: code, links, paragraphs, lists. Pure.
+"""The Markdown of the API's descriptions: code, links, paragraphs, lists. Pure.
 
-The template makes the elements and escapes the text. Only anchors of the page and https addresses are links.
+The template creates the elements and escapes the text. Only anchors of the page and https addresses are links.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ _INLINE: Final = re.compile(r"`(?P<code>[^`]+)`|\[(?P<label>[^\]]+)\]\((?P<href>
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of a line: text or code, and where it leads to, if it is a link."""
+class Inline:
+    """A piece of a line: text or code; `href` makes it a link."""
 
     text: str
     is_code: bool = False
@@ -29,24 +29,24 @@ class Block:
     is_list: bool = False
 
 
-def pieces(line: str) -> list[Piece]:
-    """The pieces of a line, in order; together they have all of its text."""
+def pieces(line: str) -> list[Inline]:
+    """Split a line into pieces that together have all of its text."""
     found, end = [], 0
     for match in _INLINE.finditer(line):
         if match.start() > end:
-            found.append(Piece(line[end : match.start()]))
+            found.append(Inline(line[end : match.start()]))
         label = match["label"] or ""
         found.append(
-            Piece(match["code"], is_code=True)
+            Inline(match["code"], is_code=True)
             if match["code"]
-            else Piece(label.strip("`"), is_code=label.startswith("`"), href=match["href"])
+            else Inline(label.strip("`"), is_code=label.startswith("`"), href=match["href"])
         )
         end = match.end()
-    return found + ([Piece(line[end:])] if end < len(line) else [])
+    return found + ([Inline(line[end:])] if end < len(line) else [])
 
 
 def blocks(text: str) -> list[Block]:
-    """The paragraphs and lists of a text; what is one line to a reader is one line."""
+    """Split a text into paragraphs and lists, and join their wrapped lines."""
     return [_block(part) for part in re.split(r"\n\s*\n", text.strip())]
 
 

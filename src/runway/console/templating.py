@@ -1,22 +1,24 @@
-"""How a page is made: Jinja2 with everything escaped, and a policy that lets a browser run nothing but our own files.
+"""Pages: Jinja2 templates, their filters, and the static files they use.
 
-Two nets, each enough by itself: whatever stands in a template is escaped, hidden characters included; and what would be
-markup all the same is not run, since the policy allows no script, style, frame or connection but those of this origin.
-https://www.w3.org/TR/CSP3/
+Defence in depth: Jinja2 escapes every value, hidden characters included, and the Content Security Policy allows no
+script, style, frame or connection but those of this origin. https://www.w3.org/TR/CSP3/
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
 from typing import Any, Final
 
 from fastapi.responses import Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from runway import __version__
-from runway.console import filters, markdown
-from runway.console.static_files import BY_NAME
-from runway.text import bytes_in_words, visible
+from runway.console import markdown
+from runway.text import escape, show_between, show_bytes, show_duration, show_ratio, show_usd
 
 CONTENT_SECURITY_POLICY: Final = "; ".join(
     (
@@ -30,37 +32,75 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""Of a page. The other security headers are those of every answer (`http/headers.py`)."""
+"""The policy of a page. `http_server` adds the other security headers to every answer."""
+
+_MEDIA_TYPES: Final = {
+    "console.css": "text/css; charset=utf-8",
+    "console.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """A static file. `path` contains a hash of its content, so a cached copy never becomes stale."""
+
+    path: str
+    content: bytes
+    media_type: str
+
+
+def _load(name: str, media_type: str) -> StaticFile:
+    content = files("runway.console").joinpath("static", name).read_bytes()
+    stem, _, extension = name.rpartition(".")
+    return StaticFile(f"/static/{stem}.{hashlib.sha256(content).hexdigest()[:12]}.{extension}", content, media_type)
+
+
+_static_files: Final = {name: _load(name, media_type) for name, media_type in _MEDIA_TYPES.items()}
+STATIC_FILES: Final = {file.path: file for file in _static_files.values()}
+"""The static files by path."""
 
 
 def render_page(
     template: str, values: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The page that this template makes of these values."""
+    """Return the page of this template and these values."""
     return html_response(render(template, values), status=status, headers=headers)
 
 
 def render(template: str, values: Mapping[str, object]) -> str:
-    """The text of that page."""
+    """Return the HTML of this template and these values."""
     return _environment.get_template(template).render(values)
 
 
-def html_response(text: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A page of this text, under the policy of all pages."""
+def html_response(html: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a page of this HTML, under the policy of all pages."""
     return Response(
-        text,
+        html,
         status_code=status,
         media_type="text/html",
         headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store", **(headers or {})},
     )
 
 
-def _escape_untrusted(value: Any) -> Any:
-    """What a template prints, with every character that cannot be seen, or that turns text around, as an escape.
+def show_time(time: datetime) -> str:
+    """Show a time in UTC for people: `2026-11-24 08:00:00`."""
+    return f"{time:%Y-%m-%d %H:%M:%S}"
 
-    Markup is our own: the output of a macro, the parts of which have been here before.
-    """
-    return visible(value, keep="\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+def rfc3339(time: datetime) -> str:
+    """Return a time in RFC 3339, for the attribute of a `time` element."""
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def show_cores(milli: int) -> str:
+    """Show milli-CPU as CPUs: `0.5`, `32`."""
+    return f"{milli / 1000:g}"
+
+
+def _escape_untrusted(value: Any) -> Any:
+    """Escape hidden and steering characters. Markup is the output of a macro, whose parts were escaped before."""
+    return escape(value, keep="\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _make_environment() -> Environment:
@@ -73,18 +113,18 @@ def _make_environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.globals |= {"asset": {name: asset.path for name, asset in BY_NAME.items()}, "version": __version__}
+    environment.globals |= {"asset": {name: file.path for name, file in _static_files.items()}, "version": __version__}
     environment.filters |= {
-        "between": filters.between,
+        "between": show_between,
         "blocks": markdown.blocks,
-        "bytes": bytes_in_words,
-        "cores": filters.cores,
-        "duration": filters.duration,
-        "machine": filters.machine,
-        "money": filters.money,
-        "percent": filters.percent,
+        "bytes": show_bytes,
+        "cores": show_cores,
+        "duration": show_duration,
         "pieces": markdown.pieces,
-        "stamp": filters.stamp,
+        "ratio": show_ratio,
+        "rfc3339": rfc3339,
+        "time": show_time,
+        "usd": show_usd,
     }
     return environment
 

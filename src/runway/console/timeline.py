@@ -1,10 +1,9 @@
-"""A job's life as a picture: what lies where, in percent of its width. Pure; the template draws it.
+"""The picture of a job's timeline: positions in percent of its width. Pure; the template draws it.
 
-1. The picture goes from when the job was accepted to its end, or to now.
-2. The deadline is drawn to scale where it is not much further away. Otherwise it stands at the right edge, past a break
-   in the axis: an hour's deadline would leave a second's job no width.
-3. Each attempt is a row: waiting for a node, starting on it (image, container), running. What is short keeps a sliver
-   of width, so that it is seen.
+1. The picture spans the time from acceptance to the end of the job, or to now.
+2. The deadline is to scale where it is near. Otherwise it is at the right edge, past a break in the axis: to the scale
+   of a deadline of an hour, a job of one second has no width.
+3. Each attempt is a row: waiting for a node, starting on it (image, container), running. Each part has a minimum width.
 """
 
 from __future__ import annotations
@@ -14,24 +13,23 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from runway.console.filters import duration
-from runway.jobs.diagnosis.attempts import Attempt
-from runway.jobs.view import JobView
+from runway.jobs.models import Attempt, JobView
+from runway.jobs.timeline import Moment, deadline_of, moments_of
 
 Kind = Literal["waiting", "starting", "running"]
 
-MIN_LABEL_DISTANCE: Final = 1.6
-"""A deadline within so many times the job's life so far is drawn to scale."""
+NEAR_DEADLINE: Final = 1.6
+"""A deadline within this multiple of the job's time so far is drawn to scale."""
 BREAK_PERCENT: Final = 86.0
-"""Where the axis breaks off, if the deadline is not to scale."""
-SLIVER_PERCENT: Final = 0.6
+"""The position of the break in the axis, if the deadline is not to scale."""
+MIN_WIDTH_PERCENT: Final = 0.6
 MIN_DURATION: Final = timedelta(seconds=1)
-"""Kubernetes tells times in whole seconds: a life that began and ended within one still has a width."""
+"""Kubernetes reports times in whole seconds: a job that began and ended within one second has a width too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of an attempt. `left` and `width` are percentages of the picture's width."""
+    """A part of an attempt. `left` and `width` are in percent of the picture's width."""
 
     kind: Kind
     left: float
@@ -41,7 +39,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One attempt. `end` is where it ended, in percent; None while it has not, or nobody saw when."""
+    """One attempt. `end` is the position of its end, None while it runs or where its end is unknown."""
 
     number: int
     state: str
@@ -50,21 +48,13 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """What happened when: the same as the picture, in words."""
-
-    time: datetime
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
 class Timeline:
-    """The picture. Places are in percent; `to_scale` says whether the deadline's is, or stands past a break."""
+    """The picture. Positions are in percent; `to_scale` is about the deadline."""
 
     rows: tuple[Row, ...]
     start: datetime
     end: datetime
-    ended: bool
+    finished: bool
     end_at: float
     deadline: datetime | None
     deadline_at: float | None
@@ -84,100 +74,60 @@ class _Scale:
 
 
 def timeline_of(view: JobView, now: datetime) -> Timeline | None:
-    """The picture of a job's life until `now`; None where it is not known when the job was accepted."""
+    """Return the picture of a job until `now`; None where the time of its acceptance is unknown."""
     if view.created_at is None:
         return None
-    start, ended = view.created_at, view.state.is_finished
-    end = max(start + MIN_DURATION, _last(view, start) if ended else now)
-    deadline = start + timedelta(seconds=view.spec.timeout_seconds) if view.spec else None
-    near = deadline is not None and deadline - start <= (end - start) * MIN_LABEL_DISTANCE
+    start, finished = view.created_at, view.is_finished
+    end = max(start + MIN_DURATION, _last_time(view, start) if finished else now)
+    deadline = deadline_of(view)
+    near = deadline is not None and deadline - start <= (end - start) * NEAR_DEADLINE
     if deadline is not None and near:
         scale = _Scale(start, (max(end, deadline) - start).total_seconds(), 100.0)
     else:
         scale = _Scale(start, (end - start).total_seconds(), 100.0 if deadline is None else BREAK_PERCENT)
+    numbered = enumerate(view.attempts, start=1 + view.attempts_left_out)
     return Timeline(
-        rows=tuple(_row(number, attempt, scale, end) for number, attempt in _numbered(view)),
+        rows=tuple(_row(number, attempt, scale, end) for number, attempt in numbered),
         start=start,
         end=end,
-        ended=ended,
+        finished=finished,
         end_at=scale.at(end),
         deadline=deadline,
         deadline_at=None if deadline is None else scale.at(deadline) if near else 100.0,
         to_scale=near,
-        moments=tuple(sorted(_moments(view, deadline), key=lambda moment: moment.time)),
+        moments=tuple(moments_of(view)),
     )
 
 
-def _last(view: JobView, start: datetime) -> datetime:
-    """The last moment that is known of a job that is over: its verdict may be younger than the end of its attempts."""
+def _last_time(view: JobView, start: datetime) -> datetime:
+    """Return the last known time of a finished job: its outcome may be later than the end of its attempts."""
     known = [view.finished_at, *(attempt.finished_at for attempt in view.attempts)]
     return max((moment for moment in known if moment is not None), default=start)
 
 
-def _numbered(view: JobView) -> Iterator[tuple[int, Attempt]]:
-    return enumerate(view.attempts, start=1 + view.attempts_left_out)
-
-
 def _row(number: int, attempt: Attempt, scale: _Scale, now: datetime) -> Row:
-    """An attempt whose end nobody saw goes on to the picture's end only where it may still run."""
-    over = attempt.state in ("succeeded", "failed")
-    until = attempt.finished_at or (None if over else now)
-    spans = tuple(_span(kind, begun, ended, scale) for kind, begun, ended in _parts(attempt, until))
+    """Return an attempt. One without a known end continues to the edge only where it may still run."""
+    ended = attempt.state in ("succeeded", "failed")
+    until = attempt.finished_at or (None if ended else now)
+    spans = tuple(_span(kind, start, end, scale) for kind, start, end in _parts(attempt, until))
     return Row(number, attempt.state, spans, None if attempt.finished_at is None else scale.at(attempt.finished_at))
 
 
 def _parts(attempt: Attempt, until: datetime | None) -> Iterator[tuple[Kind, datetime, datetime]]:
-    """Each part that was entered, from its beginning to the next one's. The times are of different clocks."""
-    entered: list[tuple[Kind, datetime | None]] = [
+    """Yield each part from its start to the start of the next one. The times come from different clocks."""
+    starts: list[tuple[Kind, datetime | None]] = [
         ("waiting", attempt.created_at),
         ("starting", attempt.bound_at),
         ("running", attempt.started_at),
     ]
-    known = [(kind, moment) for kind, moment in entered if moment is not None]
-    for index, (kind, moment) in enumerate(known):
-        following = known[index + 1][1] if index + 1 < len(known) else until
-        if following is not None:
-            yield kind, moment, max(moment, following)
+    known = [(kind, start) for kind, start in starts if start is not None]
+    for index, (kind, start) in enumerate(known):
+        end = known[index + 1][1] if index + 1 < len(known) else until
+        if end is not None:
+            yield kind, start, max(start, end)
 
 
-def _span(kind: Kind, begun: datetime, ended: datetime, scale: _Scale) -> Span:
-    left = min(scale.at(begun), scale.width - SLIVER_PERCENT)
-    width = max(scale.at(ended) - left, SLIVER_PERCENT)
-    return Span(kind, round(left, 2), round(width, 2), (ended - begun).total_seconds())
-
-
-def _moments(view: JobView, deadline: datetime | None) -> Iterator[Moment]:
-    if view.created_at is not None:
-        yield Moment(view.created_at, "accepted")
-    several = view.attempts_left_out + len(view.attempts) > 1
-    for number, attempt in _numbered(view):
-        yield from _moments_of(attempt, f"attempt {number}: " if several else "")
-    for condition in view.conditions:
-        if condition.since is not None:
-            yield Moment(condition.since, f"waiting: {condition.code}")
-    if view.finished_at is not None:
-        yield Moment(view.finished_at, f"over: {view.state}" + (f", {view.failure.code}" if view.failure else ""))
-    if deadline is not None:
-        yield Moment(deadline, "deadline")
-
-
-def _moments_of(attempt: Attempt, prefix: str) -> Iterator[Moment]:
-    if attempt.bound_at is not None:
-        yield Moment(attempt.bound_at, f"{prefix}bound to node {attempt.node}")
-    elif attempt.created_at is not None:
-        yield Moment(attempt.created_at, f"{prefix}pod created")
-    if attempt.started_at is not None:
-        yield Moment(attempt.started_at, f"{prefix}started")
-    if attempt.finished_at is not None:
-        began = attempt.started_at
-        ran = f" after {duration((attempt.finished_at - began).total_seconds())}" if began else ""
-        yield Moment(attempt.finished_at, f"{prefix}ended{ran}, {_how(attempt)}")
-
-
-def _how(attempt: Attempt) -> str:
-    """`exit code 0`, `killed by SIGKILL (OOMKilled)`."""
-    how = f"killed by {attempt.signal}" if attempt.signal else None
-    if how is None and attempt.exit_code is not None:
-        how = f"exit code {attempt.exit_code}"
-    reason = f" ({attempt.reason})" if attempt.reason not in (None, "Error", "Completed") else ""
-    return (how or attempt.state) + reason
+def _span(kind: Kind, start: datetime, end: datetime, scale: _Scale) -> Span:
+    left = min(scale.at(start), scale.width - MIN_WIDTH_PERCENT)
+    width = max(scale.at(end) - left, MIN_WIDTH_PERCENT)
+    return Span(kind, round(left, 2), round(width, 2), (end - start).total_seconds())

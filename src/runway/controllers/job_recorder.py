@@ -29,16 +29,17 @@ from runway.controllers.log_capture import LogCapture
 from runway.errors import (
     AmbiguousOutcome,
     ClusterError,
+    Conflict,
     NotExecuted,
     NotFound,
-    ObjectExists,
     PublicError,
     Rejected,
     RunwayError,
 )
 from runway.jobs.diagnosis.codes import MEANINGS
 from runway.jobs.identity import ANNOTATION_RECORD
-from runway.jobs.log_excerpt import RAW_BYTES, Excerpt, excerpt_of, secrets_of
+from runway.jobs.log_excerpt import RAW_BYTES, excerpt_of, secrets_of
+from runway.jobs.models import Excerpt, JobState, Usage
 from runway.jobs.record import (
     Record,
     encode,
@@ -54,8 +55,6 @@ from runway.jobs.record import (
     written_by_newer_version,
 )
 from runway.jobs.snapshot import JobSnapshot
-from runway.jobs.usage import Usage
-from runway.jobs.view import JobState
 from runway.kube.client import KubeClient
 from runway.kube.log_tail import READ_SECONDS, read_tail
 from runway.kube.objects import Job
@@ -231,7 +230,7 @@ class JobRecorder:
                 continue
             try:
                 await self._record(key, due)
-            except ObjectExists:
+            except Conflict:
                 self._failed(due, "conflict")
             except NotFound:
                 self._failed(due, "gone")  # The watch reports the deletion, and ends the pending record.
@@ -318,7 +317,7 @@ class JobRecorder:
     async def _write(self, key: JobKey, due: _PendingRecord, job: Job, record: Record) -> None:
         """Patch the record onto the version of the Job that it was computed from.
 
-        Raises ObjectExists if the Job has changed, after reading it again, and NotFound if it is deleted.
+        Raises Conflict if the Job has changed, after reading it again, and NotFound if it is deleted.
         """
         text = encode(record, job)
         due.sent[text] = record
@@ -336,7 +335,7 @@ class JobRecorder:
             raise
         except (ClusterError, PublicError) as error:
             del due.sent[text]
-            if isinstance(error, ObjectExists):
+            if isinstance(error, Conflict):
                 found = await self._kubernetes.get_job(key.namespace, key.name)
                 if found is not None:
                     self._cluster.apply_job(found)

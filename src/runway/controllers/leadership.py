@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -50,6 +51,7 @@ class Leadership:
         sync: ClusterSync,
         call_seconds: float,
         *,
+        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -57,6 +59,7 @@ class Leadership:
         self._cluster = cluster
         self._sync = sync
         self._required_seconds = call_seconds + MARGIN_SECONDS
+        self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
         self._synced_term = 0
@@ -64,17 +67,22 @@ class Leadership:
     @property
     def is_leader(self) -> bool:
         """Whether this process may start a write now."""
-        return self._synced_term == self._election.term and self._election.is_valid_for(self._required_seconds)
+        return self._synced_term == self._election.term and self._holds_lease
+
+    @property
+    def _holds_lease(self) -> bool:
+        """Whether this process certainly holds the Lease for longer than a call takes."""
+        return self._clock() + self._required_seconds < self._election.valid_until
 
     def require_leader(self) -> None:
         """Raise the reason why this process may not start a write now.
 
         NotLeader, NotReady at the start of a term, or KubernetesUnavailable if the Lease could not be renewed in time.
         """
+        if self.is_leader and self._cluster.failure is None:
+            return  # A leader has listed everything in its term, so it is synced.
         self._cluster.require_synced()
-        if self.is_leader:
-            return
-        if self._election.is_valid_for(self._required_seconds):
+        if self._holds_lease:
             raise NotReady("this process has just become the leader and is still listing the jobs in the cluster")
         if self._election.problem:
             raise KubernetesUnavailable(f"the leader's Lease cannot be renewed: {self._election.problem}")
@@ -93,7 +101,9 @@ class Leadership:
         if (reason := self.stop_reason) is not None:
             found.append(SubmissionsStopped(reason))
         for kind, watch in self._cluster.watches.items():
-            if (seconds := self._cluster.disconnected_seconds(watch)) > DISCONNECT_GRACE_SECONDS:
+            if watch.disconnected_at is None:
+                continue
+            if (seconds := self._clock() - watch.disconnected_at) > DISCONNECT_GRACE_SECONDS:
                 found.append(
                     KubernetesUnavailable(
                         f"contact with Kubernetes has been lost for {seconds:.0f} s, so usage is unknown and no job is "

@@ -12,7 +12,8 @@ from typing import Final
 import structlog
 
 from runway.errors import ClusterError, PublicError
-from runway.jobs.log_excerpt import RAW_BYTES, Excerpt, excerpt_of
+from runway.jobs.log_excerpt import RAW_BYTES, excerpt_of
+from runway.jobs.models import Excerpt
 from runway.kube.client import KubeClient
 from runway.kube.log_tail import follow_tail
 from runway.kube.objects import Pod

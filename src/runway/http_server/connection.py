@@ -26,8 +26,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from runway.api.middleware import SECURITY_HEADERS
 from runway.api.problems import MEDIA_TYPE, problem_document
-from runway.api.security_headers import SECURITY_HEADERS
 from runway.errors import MalformedRequest, PublicError, TooBusy
 from runway.http_server import bounds as limit
 from runway.http_server.bounds import Bounds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from typing import Final, TypeVar
@@ -21,55 +20,8 @@ from runway.jobs.identity import (
     LABEL_NAME,
     LABEL_TENANT,
 )
+from runway.jobs.models import CostView, SpecView
 from runway.kube.objects import MAX_SECONDS, Job, MetadataFilter
-
-
-@dataclass(frozen=True, slots=True)
-class ResourcesView:
-    """Resources as the caller wrote them, in Kubernetes quantities."""
-
-    cpu: str
-    memory: str
-    gpu: int
-    gpu_type: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SpecView:
-    """The specification as admitted, every default filled in. Times are in seconds."""
-
-    name: str | None
-    image: str
-    command: list[str]
-    args: list[str]
-    env: dict[str, str]
-    resources: ResourcesView
-    timeout_seconds: int
-    retries: int
-    grace_period_seconds: int
-    max_cost_usd: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class CostLineView:
-    """One resource's part of the hourly price, in USD."""
-
-    resource: str
-    quantity: str
-    hourly: str
-
-
-@dataclass(frozen=True, slots=True)
-class CostView:
-    """What the job costs: an hour, at most, and in the end (null while that is unknown). USD as decimal strings."""
-
-    currency: str
-    rate_card: str
-    hourly: str
-    ceiling: str
-    actual: str | None
-    lines: list[CostLineView]
-
 
 METADATA: Final = MetadataFilter(
     labels=frozenset({LABEL_MANAGED_BY, LABEL_JOB, LABEL_NAME, LABEL_TENANT}),

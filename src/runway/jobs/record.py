@@ -1,92 +1,93 @@
-"""The record of a job, kept on the Job itself as an annotation: what pods, logs and events would take away with them.
+"""The record of a job: an annotation on the Job that outlives its pods, logs and events. Pure.
 
-While a job lives it holds the attempts whose pods are gone or were told to end. Once the job is over it is final, and
-holds the verdict, every attempt, the end of the log and the actual cost. Pure.
-
-A record that cannot be read, is not of this very Job or cannot be true is ignored: whoever may write annotations can
-change one, but cannot make Runway fail by it.
+- An interim record of an unfinished job has the attempts whose pods are deleted or about to be.
+- A final record of a finished job has the outcome, all attempts, the log excerpt and the actual cost.
+- Runway ignores a record that is undecodable, of another Job or impossible: anyone with access can edit annotations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import msgspec
 
-from runway.jobs.actual_cost import actual_cost
 from runway.jobs.annotations import cost_of, read_annotation, usd
+from runway.jobs.cost import actual_cost
 from runway.jobs.diagnosis.attempt_failure import container_started
-from runway.jobs.diagnosis.attempts import MAX_ATTEMPTS, Attempt, attempts_of, disruptions
-from runway.jobs.diagnosis.codes import Diagnosis, Failure, failure_of
-from runway.jobs.diagnosis.outcome import diagnose
+from runway.jobs.diagnosis.attempts import MAX_ATTEMPTS, attempts_of, disruptions
+from runway.jobs.diagnosis.codes import MEANINGS, Category, Diagnosis, FailureCode
+from runway.jobs.diagnosis.outcome import diagnose, failure_of
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT, ANNOTATION_RECORD
-from runway.jobs.log_excerpt import EXCERPT_BYTES, Excerpt, excerpt_of, redact, secrets_of
+from runway.jobs.log_excerpt import EXCERPT_BYTES, excerpt_of, redact, secrets_of
+from runway.jobs.models import Attempt, Excerpt, Failure, Usage
 from runway.jobs.snapshot import JobSnapshot
-from runway.jobs.usage import Usage, with_usage
+from runway.jobs.usage import with_usage
 from runway.kube.objects import Job, Pod, is_possible_year
-from runway.text import visible
+from runway.text import escape
 
 VERSION: Final = 1
 MAX_BYTES: Final = 16 * 1024
-"""Of the whole record; all annotations of an object together may have 256 KiB.
+"""Of the whole record; all annotations of an object together are limited to 256 KiB.
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
 """
 _MAX_TEXT: Final = 1024
-"""Characters of any one text in a record but the excerpt and the last words."""
+"""Characters of one text of a record, other than the excerpt and the termination message."""
+_UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
+"""Sorts attempts without a creation time first."""
 _ENDED: Final = frozenset({"succeeded", "failed"})
 
 Over = Literal["succeeded", "failed", "cancelled"]
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is kept of a job. `state` is None until it is over; the fields after it belong to the end."""
+    """The record of a job. `state` and the fields after it are set in a final record only."""
 
     version: int
     uid: str
-    """The Job's: a record that was copied from another Job says nothing of this one."""
+    """The Job's uid, to detect a record that was copied from another Job."""
     kept_at: datetime
     attempts: tuple[Attempt, ...] = ()
     attempts_left_out: int = 0
-    """Older attempts than those, and how many of them were disruptions."""
+    """The number of older attempts, and of disruptions among them."""
     disruptions_left_out: int = 0
     started_at: datetime | None = None
-    """When the first of all attempts started."""
+    """The start of the first of all attempts."""
     excerpt: Excerpt | None = None
     state: Over | None = None
     failure: Failure | None = None
     actual: str | None = None
-    """USD; None where it cannot be known."""
+    """USD; None if unknown."""
     usage: Usage | None = None
     finished_at: datetime | None = None
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """What every version of a record has."""
+    """The part that every version of a record has."""
 
     version: int = 0
 
 
 class AttemptHistory(msgspec.Struct, frozen=True):
-    """Everything known of a job's attempts: those that are kept and those that can be seen, oldest first."""
+    """All known attempts of a job, from its record and its pods, oldest first."""
 
     attempts: tuple[Attempt, ...]
     left_out: int
     disruptions_left_out: int
     started_at: datetime | None
-    """When the first of all started."""
+    """The start of the first of all attempts."""
 
     @property
     def total(self) -> int:
-        """How many attempts there were, as far as is known."""
+        """The number of known attempts."""
         return len(self.attempts) + self.left_out
 
     @property
     def disruptions(self) -> int:
-        """How many of them the cluster ended; they do not count against the retries."""
+        """The number of attempts that the cluster ended, which do not count against the retries."""
         return disruptions(self.attempts) + self.disruptions_left_out
 
 
@@ -95,7 +96,7 @@ _head_decoder = msgspec.json.Decoder(_Head)
 
 
 def record_of(job: Job) -> Record | None:
-    """The record that is kept on a Job; None where there is none that can be used."""
+    """Return the valid record of a Job, or None."""
     text = job.metadata.annotations.get(ANNOTATION_RECORD)
     if text is None or len(text) > MAX_BYTES:
         return None
@@ -104,19 +105,19 @@ def record_of(job: Job) -> Record | None:
         return None
     record = _escaped(record)
     if record.state not in (None, terminal_state(job)):
-        # Written before the verdict became another one, as by a cancel that came too late: what was seen still holds.
+        # The outcome has changed since, as after a late cancel. The attempts are still valid.
         return msgspec.structs.replace(record, state=None, failure=None, finished_at=None)
     return record
 
 
 def written_by_newer_version(job: Job) -> bool:
-    """Whether the record was written by a later version of Runway, which knew better."""
+    """Whether a later version of Runway wrote the record."""
     head = read_annotation(_head_decoder, job.metadata.annotations.get(ANNOTATION_RECORD))
     return head is not None and head.version > VERSION
 
 
 def had_final_record(job: Job) -> bool:
-    """Whether a final record was kept on this Job before, whatever has become of it: it has been counted."""
+    """Whether the Job ever had a final record, even one that was edited since: the job has been counted."""
     text = job.metadata.annotations.get(ANNOTATION_RECORD)
     if text is None:
         return False
@@ -125,7 +126,7 @@ def had_final_record(job: Job) -> bool:
 
 
 def terminal_state(job: Job) -> Over | None:
-    """What Kubernetes, and whoever cancelled the job, made of it; None before."""
+    """Return the final state of a job; None if Kubernetes has not completed or failed it."""
     if job.condition("Complete"):
         return "succeeded"
     if job.condition("Failed"):
@@ -134,7 +135,7 @@ def terminal_state(job: Job) -> Over | None:
 
 
 def merge_attempts(case: JobSnapshot, kept: Record | None) -> AttemptHistory:
-    """The attempts that are kept and those that can be seen, one by one: what is seen wins where it knows more."""
+    """Merge the attempts of the record with those of the pods; a pod's own data takes precedence."""
     seen = attempts_of(case)
     if kept is None:
         return _newest(seen)
@@ -154,7 +155,7 @@ def merge_attempts(case: JobSnapshot, kept: Record | None) -> AttemptHistory:
 
 
 def needs_interim_record(case: JobSnapshot, kept: Record | None) -> bool:
-    """Whether there is an attempt that cannot be seen for much longer, and is not kept yet."""
+    """Whether the record lacks an attempt whose pod is deleted or about to be."""
     names = {attempt.pod for attempt in kept.attempts} if kept else set()
     return any(
         _is_disappearing(case, pod)
@@ -165,62 +166,56 @@ def needs_interim_record(case: JobSnapshot, kept: Record | None) -> bool:
 
 
 def missing_attempts(job: Job, known: AttemptHistory) -> int:
-    """How many attempts Kubernetes has counted that nothing is known of."""
+    """Return the number of attempts that Kubernetes has counted, but Runway does not know."""
     return max(0, job.status.failed + job.status.succeeded - known.total)
 
 
 def interim_record(case: JobSnapshot, kept: Record | None, excerpt: Excerpt | None, now: datetime) -> Record:
-    """The record of a job that is not over: the attempts that are kept, and those that are about to go."""
+    """Make the record of an unfinished job: its recorded attempts, and those whose pods are about to be deleted."""
     names = {attempt.pod for attempt in kept.attempts} if kept else set()
     names |= {pod.metadata.name for pod in case.pods if _is_disappearing(case, pod)}
-    known = merge_attempts(case, kept)
-    attempts = [attempt for attempt in known.attempts if attempt.pod in names]
-    return _limit_size(
-        Record(
-            version=VERSION,
-            uid=case.job.metadata.uid,
-            kept_at=now,
-            attempts=tuple(attempts),
-            attempts_left_out=known.left_out,
-            disruptions_left_out=known.disruptions_left_out,
-            started_at=known.started_at,
-            excerpt=excerpt or (kept.excerpt if kept else None),
-            usage=kept.usage if kept else None,
-        ),
-        case.job,
-    )
+    record = _base_record(case, kept, merge_attempts(case, kept), excerpt, now)
+    attempts = tuple(attempt for attempt in record.attempts if attempt.pod in names)
+    return _limit_size(msgspec.structs.replace(record, attempts=attempts), case.job)
 
 
 def final_record(
     case: JobSnapshot, kept: Record | None, excerpt: Excerpt | None, usage: Usage | None, now: datetime
 ) -> Record:
-    """The record of a job that is over."""
+    """Make the record of a finished job."""
     known = merge_attempts(case, kept)
-    verdict = case.job.condition("Complete") or case.job.condition("Failed")
-    usage = usage or (kept.usage if kept else None)
-    failure = failure_from_history(case, known)
-    return _limit_size(
-        Record(
-            version=VERSION,
-            uid=case.job.metadata.uid,
-            kept_at=now,
-            attempts=known.attempts,
-            attempts_left_out=known.left_out,
-            disruptions_left_out=known.disruptions_left_out,
-            started_at=known.started_at,
-            excerpt=excerpt or (kept.excerpt if kept else None),
-            state=terminal_state(case.job),
-            failure=with_usage(failure, usage) if failure and usage else failure,
-            actual=actual_cost_of(case.job, known),
-            usage=usage,
-            finished_at=verdict.last_transition_time if verdict else None,
-        ),
-        case.job,
+    record = _base_record(case, kept, known, excerpt, now)
+    condition = case.job.condition("Complete") or case.job.condition("Failed")
+    usage, failure = usage or record.usage, failure_from_history(case, known)
+    final = msgspec.structs.replace(
+        record,
+        state=terminal_state(case.job),
+        failure=with_usage(failure, usage) if failure and usage else failure,
+        actual=actual_cost_of(case.job, known),
+        usage=usage,
+        finished_at=condition.last_transition_time if condition else None,
+    )
+    return _limit_size(final, case.job)
+
+
+def _base_record(
+    case: JobSnapshot, kept: Record | None, known: AttemptHistory, excerpt: Excerpt | None, now: datetime
+) -> Record:
+    return Record(
+        version=VERSION,
+        uid=case.job.metadata.uid,
+        kept_at=now,
+        attempts=known.attempts,
+        attempts_left_out=known.left_out,
+        disruptions_left_out=known.disruptions_left_out,
+        started_at=known.started_at,
+        excerpt=excerpt or (kept.excerpt if kept else None),
+        usage=kept.usage if kept else None,
     )
 
 
 def failure_from_history(case: JobSnapshot, known: AttemptHistory) -> Failure | None:
-    """The verdict, from what can be seen; from the kept attempt where the one to blame cannot be seen any more."""
+    """Diagnose the failure from the pods, or from the recorded attempt if the pod that failed no longer exists."""
     failure = diagnose(case)
     failed = case.job.condition("Failed")
     if failure is None or failed is None or not known.attempts:
@@ -232,28 +227,28 @@ def failure_from_history(case: JobSnapshot, known: AttemptHistory) -> Failure | 
     evidence = {name: value for name, value in failure.evidence.items() if name in ("job_reason", "job_message")}
     if blamed.exit_code is not None:
         evidence["exit_code"] = str(blamed.exit_code)
-    return failure_of(Diagnosis(blamed.cause, blamed.message or "", evidence), {})
+    return failure_of(Diagnosis(FailureCode(blamed.cause), blamed.message or "", evidence), {})
 
 
 def actual_cost_of(job: Job, known: AttemptHistory) -> str | None:
-    """What the job cost, in USD; None where an attempt or a time of it is not known."""
+    """Return the actual cost in USD; None if an attempt or one of its times is unknown."""
     cost = cost_of(job)
     hourly = usd(cost.hourly) if cost else None
     if hourly is None or known.left_out or missing_attempts(job, known):
         return None
     amount = actual_cost(hourly, known.attempts)
     text = "" if amount is None else f"{amount:f}"
-    # An hourly price that was edited by hand can make more of it than a record may hold.
+    # An edited hourly price can yield an amount that is not valid in a record.
     return text if usd(text) is not None else None
 
 
 def last_started_pod(case: JobSnapshot) -> Pod | None:
-    """The last attempt that has ended and has a log."""
+    """Return the last attempt that ended and has a log."""
     return next((pod for pod in reversed(case.pods) if container_started(pod) and case.has_ended(pod)), None)
 
 
 def excerpt_from_status(case: JobSnapshot) -> Excerpt | None:
-    """What the status of the last attempt that ran holds of the end of its log."""
+    """Return the excerpt from the termination message of the last attempt that started."""
     pod = last_started_pod(case)
     ended = pod.container.terminated if pod else None
     if pod is None or ended is None or ended.termination_message is None:
@@ -262,20 +257,20 @@ def excerpt_from_status(case: JobSnapshot) -> Excerpt | None:
 
 
 def encode(record: Record, job: Job) -> str:
-    """The text of the annotation for this Job. Raises ValueError for one that would be ignored when it is read."""
+    """Encode the annotation for this Job. Raises ValueError for a record that `record_of` would ignore."""
     if not _is_valid(record, job):
-        raise ValueError("the record cannot be true")
+        raise ValueError("the record is not valid")
     return _text(record)
 
 
 def _is_disappearing(case: JobSnapshot, pod: Pod) -> bool:
-    """Whether an attempt has ended and its pod is gone, or will be as soon as everyone has seen its end."""
+    """Whether an attempt ended and its pod is deleted, or is about to be."""
     gone = pod.metadata.name in case.deleted_pods
     return gone or (pod.is_terminal and pod.metadata.deletion_timestamp is not None)
 
 
 def _left_out(kept: Record, created: datetime | None) -> bool:
-    """Whether an attempt of that age is one of those that the record had no room for."""
+    """Whether an attempt created then is one of those left out of the record."""
     oldest = min((attempt.created_at for attempt in kept.attempts if attempt.created_at), default=None)
     return kept.attempts_left_out > 0 and oldest is not None and created is not None and created < oldest
 
@@ -289,20 +284,15 @@ def _merge_attempt(seen: Attempt, kept: Attempt) -> Attempt:
 
 
 def _newest(attempts: Iterable[Attempt]) -> AttemptHistory:
-    in_order = sorted(attempts, key=_order)
+    in_order = sorted(attempts, key=lambda attempt: (attempt.created_at or _UNKNOWN, attempt.pod))
     older, newest = in_order[:-MAX_ATTEMPTS], in_order[-MAX_ATTEMPTS:]
     started_at = min((attempt.started_at for attempt in in_order if attempt.started_at), default=None)
     return AttemptHistory(tuple(newest), len(older), disruptions(older), started_at)
 
 
-def _order(attempt: Attempt) -> tuple[bool, float, str]:
-    created = attempt.created_at
-    return created is not None, created.timestamp() if created else 0.0, attempt.pod
-
-
 def _is_valid(record: Record, job: Job) -> bool:
-    """Whether a record that could be read can be true, and does no harm where times are compared."""
-    excerpt = record.excerpt
+    """Whether the values of a decoded record are possible; all times can be compared."""
+    excerpt, failure = record.excerpt, record.failure
     times = [record.kept_at, record.started_at, record.finished_at, record.usage.sampled_at if record.usage else None]
     for attempt in record.attempts:
         times += [attempt.created_at, attempt.bound_at, attempt.started_at, attempt.finished_at]
@@ -312,30 +302,29 @@ def _is_valid(record: Record, job: Job) -> bool:
         and (record.actual is None or usd(record.actual) is not None)
         and len(record.attempts) <= MAX_ATTEMPTS
         and 0 <= record.disruptions_left_out <= record.attempts_left_out < 1_000_000
-        and all(attempt.state in _ENDED and _is_exit_code(attempt.exit_code) for attempt in record.attempts)
+        and all(attempt.state in _ENDED for attempt in record.attempts)
+        and all(-(2**31) <= (attempt.exit_code or 0) < 2**31 for attempt in record.attempts)
+        and all(attempt.cause is None or attempt.cause in MEANINGS for attempt in record.attempts)
+        and (failure is None or (failure.code in MEANINGS and failure.category in list(Category)))
         and all(time is None or (time.tzinfo is not None and is_possible_year(time.year)) for time in times)
         and (record.usage is None or record.usage.is_possible)
         and (excerpt is None or len(excerpt.text.encode("utf-8", "replace")) <= EXCERPT_BYTES)
     )
 
 
-def _is_exit_code(code: int | None) -> bool:
-    return code is None or -(2**31) <= code < 2**31
-
-
 def _escaped(record: Record) -> Record:
-    """The record with nothing in its texts that hides text or steers a terminal: it can have been changed by hand."""
+    """Escape control characters: anyone with access can edit the annotation."""
     excerpt, failure = record.excerpt, record.failure
     return msgspec.structs.replace(
         record,
         attempts=tuple(_escaped_attempt(attempt) for attempt in record.attempts),
-        excerpt=excerpt and replace(excerpt, pod=visible(excerpt.pod), text=visible(excerpt.text, keep="\n\t")),
+        excerpt=excerpt and replace(excerpt, pod=escape(excerpt.pod), text=escape(excerpt.text, keep="\n\t")),
         failure=failure
         and replace(
             failure,
-            message=visible(failure.message),
-            hint=visible(failure.hint),
-            evidence={visible(name): visible(text, keep="\n\t") for name, text in failure.evidence.items()},
+            message=escape(failure.message),
+            hint=escape(failure.hint),
+            evidence={escape(name): escape(text, keep="\n\t") for name, text in failure.evidence.items()},
         ),
     )
 
@@ -345,12 +334,12 @@ def _escaped_attempt(attempt: Attempt) -> Attempt:
     for name in ("pod", "node", "signal", "reason", "message"):
         text = getattr(attempt, name)
         if text is not None and not text.isprintable():
-            texts[name] = visible(text)
+            texts[name] = escape(text)
     return replace(attempt, **texts) if texts else attempt
 
 
 def _limit_size(record: Record, job: Job) -> Record:
-    """The record without secrets, and small enough: of what is too much, the least telling goes first."""
+    """Redact secrets, then drop the least useful parts until the record is small enough."""
     secrets = secrets_of(job)
     record = msgspec.structs.replace(
         record,
@@ -389,7 +378,7 @@ def _without_secrets(attempt: Attempt, secrets: Sequence[str] | None) -> Attempt
 
 
 def failure_without_secrets(failure: Failure, secrets: Sequence[str] | None) -> Failure:
-    """The failure with `***` for each secret; without the end of the log where the secrets are not known."""
+    """Redact secrets; if they are unknown, drop the end of the log."""
     evidence = {
         name: _redact_and_truncate(value, secrets, 2 * _MAX_TEXT)
         for name, value in failure.evidence.items()
@@ -404,5 +393,5 @@ def _text(record: Record) -> str:
 
 
 def _redact_and_truncate(text: str, secrets: Sequence[str] | None, most: int = _MAX_TEXT) -> str:
-    """The end of a text, without secrets: a message ends with what matters, and a log with what happened last."""
+    """Redact and keep the end: the most useful part of a message or log is its end."""
     return redact(text, secrets or ())[-most:]

@@ -12,11 +12,12 @@ from urllib.parse import quote
 import msgspec
 
 from runway.errors import (
+    AlreadyExists,
     AmbiguousOutcome,
     ClusterError,
+    Conflict,
     NotExecuted,
     NotFound,
-    ObjectExists,
     Rejected,
     ResourceExpired,
     ResponseTooLarge,
@@ -63,7 +64,8 @@ https://kubernetes.io/docs/reference/access-authn-authz/authorization/
 """
 OUTCOMES: Final[Mapping[type[Exception], str]] = {
     NotFound: "missing",
-    ObjectExists: "conflict",
+    AlreadyExists: "conflict",
+    Conflict: "conflict",
     ResourceExpired: "expired",
     Rejected: "refused",
     NotExecuted: "not_done",
@@ -71,7 +73,7 @@ OUTCOMES: Final[Mapping[type[Exception], str]] = {
     ResponseTooLarge: "too_large",
     TooBusy: "too_busy",
 }
-"""The outcome of a call by its error; `ok` without one."""
+"""The outcome of a call by its error; `ok` without one. Both kinds of 409 are `conflict`."""
 OnCall = Callable[[str, str, str], None]
 """Called with verb, kind and outcome after each call."""
 
@@ -136,7 +138,7 @@ class KubeClient:
         """Objects in the next page by kind; `PAGE_SIZE` by default."""
 
     async def create_job(self, namespace: str, manifest: Mapping[str, object]) -> Job:
-        """Create a Job. Raises ObjectExists, Rejected, NotExecuted or AmbiguousOutcome."""
+        """Create a Job. Of the errors, only AmbiguousOutcome leaves open whether the Job was created."""
         return self._job(await self._call("create", "jobs", _jobs(namespace), body=_encode(manifest)))
 
     async def create_job_dry_run(self, namespace: str, manifest: Mapping[str, object]) -> tuple[str, ...]:
@@ -178,11 +180,11 @@ class KubeClient:
             return None
 
     async def create_lease(self, namespace: str, document: Mapping[str, object]) -> None:
-        """Create a Lease. Raises ObjectExists if another process created it first."""
+        """Create a Lease. Raises AlreadyExists if another process created it first."""
         await self._call("create", "leases", _leases(namespace), body=_encode(document))
 
     async def update_lease(self, namespace: str, name: str, document: Mapping[str, object]) -> None:
-        """Replace the version of a Lease that the document names. Raises ObjectExists if it has changed."""
+        """Replace the version of a Lease that the document names. Raises Conflict if it has changed."""
         await self._call("update", "leases", f"{_leases(namespace)}/{quote(name)}", body=_encode(document))
 
     async def list(self, kind: Resource[Object]) -> ObjectList[Object]:
@@ -285,7 +287,7 @@ class KubeClient:
                 VERB_METHODS[verb], path, query=query or {}, body=body, content_type=content_type, seconds=seconds
             )
             if answer.status >= 300:
-                raise _error(answer)
+                raise _error(answer, verb)
             return answer
 
     @contextmanager
@@ -330,17 +332,24 @@ def _leases(namespace: str) -> str:
     return f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
 
 
-def _error(answer: Response) -> ClusterError:
-    """Map an unsuccessful response to an error."""
+def _error(answer: Response, verb: str = "get") -> ClusterError:
+    """Map a failed response to an error. A 409 has two meanings, distinguished by `Status.reason`.
+
+    https://github.com/kubernetes/apimachinery/blob/v0.35.0/pkg/apis/meta/v1/types.go (StatusReason)
+    """
     try:
-        message = _status.decode(answer.body).message or ""
+        status = _status.decode(answer.body)
     except msgspec.DecodeError:
-        message = ""
-    detail = f"Kubernetes answered {answer.status}" + (f": {one_line(message, 500)}" if message else "")
+        status = Status()
+    message = one_line(status.message, 500)
+    detail = f"Kubernetes answered {answer.status}" + (f": {message}" if message else "")
     if answer.status == 404:
         return NotFound(detail)
     if answer.status == 409:
-        return ObjectExists(detail)
+        # Without a known reason the verb decides: a create is read back, which is safe whatever the 409 meant.
+        # An update or patch names a version of an object that exists, so its 409 can only be a conflict.
+        exists = status.reason == "AlreadyExists" or (status.reason != "Conflict" and verb == "create")
+        return AlreadyExists(detail) if exists else Conflict(detail)
     if answer.status == 410:
         return ResourceExpired(detail)
     if answer.status == 429:

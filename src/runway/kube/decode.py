@@ -48,7 +48,7 @@ from runway.kube.objects import (
     is_possible_year,
 )
 from runway.quantity import MAX_LENGTH, ceil_units
-from runway.text import one_line, visible
+from runway.text import escape, one_line
 
 MAX_WORD: Final = 256
 """Characters of a type, status, reason or name; those of Kubernetes are far shorter."""
@@ -404,7 +404,7 @@ def _word(text: str) -> str:
 def _message(text: str) -> str:
     """Escape a message, keep its lines, and cut the middle of a long one: both ends carry the cause."""
     text = _without_middle(text)
-    return text if text.isprintable() else _without_middle(visible(text, keep="\n\t"))
+    return text if text.isprintable() else _without_middle(escape(text, keep="\n\t"))
 
 
 def _without_middle(text: str) -> str:

@@ -22,7 +22,7 @@ from typing import Final
 
 import structlog
 
-from runway.errors import ClusterError, NotFound, ObjectExists, PublicError
+from runway.errors import AlreadyExists, ClusterError, Conflict, NotFound, PublicError
 from runway.kube.client import KubeClient
 from runway.kube.objects import Lease
 
@@ -64,7 +64,8 @@ class LeaderElector:
         self._wall = wall
         self._sleep = sleep
         self._jitter = jitter
-        self._valid_until = float("-inf")
+        self.valid_until = float("-inf")
+        """This process certainly holds the Lease until then."""
         self._seen: tuple[str, float] | None = None
         self.holder: str | None = None
         self.annotations: Mapping[str, str] = {}
@@ -78,10 +79,6 @@ class LeaderElector:
         """The start of the term."""
         self.acquired = asyncio.Event()
         """Set at the start of each term; the waiting task clears it."""
-
-    def is_valid_for(self, seconds: float) -> bool:
-        """Whether this process certainly still holds the Lease in `seconds`."""
-        return self._clock() + seconds < self._valid_until
 
     async def run(self) -> None:
         """Renew, or try to acquire, the Lease until cancelled."""
@@ -102,7 +99,7 @@ class LeaderElector:
             else:
                 self.holder, self.problem = lease.spec.holder_identity, None
                 return
-        except ObjectExists:
+        except (AlreadyExists, Conflict):
             self.problem = None
             return  # Another process was faster; the next attempt reads which one.
         except (ClusterError, PublicError) as error:
@@ -117,13 +114,13 @@ class LeaderElector:
             self.acquired.set()
             log.info("lease acquired", identity=self._lock.identity, term=self.term, before=self.holder)
         self.holder, self.problem = self._lock.identity, None
-        self._valid_until = requested_at + self._duration
+        self.valid_until = requested_at + self._duration
 
     async def release(self) -> None:
         """Release the Lease, so that a successor does not wait until it expires."""
-        if not self.is_valid_for(0):
+        if self._clock() >= self.valid_until:
             return
-        self._valid_until = float("-inf")
+        self.valid_until = float("-inf")
         try:
             lease = await self._kubernetes.get_lease(self._lock.namespace, self._lock.name)
             if lease is not None and lease.spec.holder_identity == self._lock.identity:

@@ -1,20 +1,17 @@
-"""Cancel: ask Kubernetes to end a job, and leave its record. Read it top to bottom.
+"""Cancel a job: mark it as cancelled and set its deadline to zero, in one patch.
 
-The Job is not deleted, since deleting it would erase its history: it is marked as cancelled and its deadline is set to
-zero, in one patch. The Job controller then deletes its pod, which gives the process SIGTERM, the grace period and
-SIGKILL, and fails the Job; the time to live removes it later, as it does every finished Job.
+The Job is not deleted, because that would delete its history. The Job controller deletes its pod, which gets SIGTERM,
+the grace period and SIGKILL, and fails the Job. The time to live removes it later, as every finished Job.
 https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup
 
 - The deadline counts from the Job's start time, which the Job controller sets when it first syncs the Job. A deadline
-  of zero has passed by then, so the controller creates no pod for a Job that it first sees cancelled. A deadline of one
-  second would let the pod run for that second.
-- The controller acts on its watch cache, which can lag behind the API server. It may sync a new Job before the cache
-  holds the cancel, and create the pod. It deletes that pod once the cache holds the cancel.
+  of zero has then passed, so the controller creates no pod. A deadline of one second would let the pod run that long.
+- The controller reads its watch cache, which can lag behind the API server. It may create the pod of a new Job before
+  the cache has the cancel. It deletes that pod once the cache has it.
 - A suspended Job has no start time and no deadline, so the same patch resumes it, and it ends at once.
   https://github.com/kubernetes/kubernetes/blob/v1.35.0/pkg/controller/job/job_controller.go (syncJob)
-- The patch names the version of the Job that was looked at. So the mark is never put on a Job which Kubernetes has
-  given its verdict on: what failed or succeeded by itself is not called cancelled, and of two cancels at once one does
-  it all.
+- The patch names the resourceVersion that Runway read. So a Job with an outcome is never marked as cancelled, and of
+  two concurrent cancels one does everything.
 """
 
 from __future__ import annotations
@@ -30,14 +27,14 @@ from runway.controllers.leadership import Leadership
 from runway.errors import (
     AmbiguousOutcome,
     ClusterError,
+    Conflict,
     JobNotFound,
     KubernetesUnavailable,
     NotFound,
-    ObjectExists,
     OutcomeUnknown,
 )
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT
-from runway.jobs.view import JobView
+from runway.jobs.models import JobView
 from runway.kube.client import KubeClient
 from runway.kube.objects import Job
 from runway.state.cluster_state import ClusterState
@@ -46,16 +43,15 @@ from runway.state.job_store import JobKey
 log = structlog.get_logger()
 
 MAX_ATTEMPTS: Final = 5
-"""How often a Job is looked at again that changes while it is being cancelled: its controller writes its status."""
+"""Attempts to patch a Job whose status its controller changes at the same time."""
 
 
 async def cancel(
     kubernetes: KubeClient, cluster: ClusterState, writer: Leadership, key: JobKey, now: Callable[[], datetime]
 ) -> JobView:
-    """Cancel a job; one that is over, is ending by itself or is being cancelled already is left as it is.
+    """Cancel a job, unless it is finished, about to finish, or cancelled already.
 
-    Raises JobNotFound, NotReady, NotLeader, KubernetesUnavailable, TooBusy, or OutcomeUnknown, which another cancel
-    settles.
+    Raises JobNotFound, NotReady, NotLeader, KubernetesUnavailable, TooBusy, or OutcomeUnknown, which a retry resolves.
     """
     for _ in range(MAX_ATTEMPTS):
         writer.require_leader()
@@ -68,7 +64,7 @@ async def cancel(
             cluster.apply_job(await kubernetes.patch_job(key.namespace, key.name, _patch(job, now())))
         except NotFound as error:
             raise JobNotFound(key.name) from error
-        except ObjectExists:
+        except Conflict:
             await _refresh(kubernetes, cluster, key)
             continue
         except AmbiguousOutcome as error:
@@ -77,15 +73,14 @@ async def cancel(
             raise KubernetesUnavailable(f"{error}; cancelling is idempotent, so try again") from error
         log.info("cancel requested", tenant=cluster.tenant_of(key), job_id=key.name)
         return _view(cluster, key)
-    raise KubernetesUnavailable("the job changes too fast to be cancelled; try again")
+    raise KubernetesUnavailable(f"the job changed during each of {MAX_ATTEMPTS} attempts to cancel it; try again")
 
 
 def _is_decided(job: Job, cluster: ClusterState, key: JobKey) -> bool:
-    """Whether there is nothing to cancel: it was cancelled before, or how it ends is certain already.
+    """Whether the job was cancelled before, or its outcome is certain.
 
-    Before the conditions Complete and Failed come SuccessCriteriaMet and FailureTarget, and before those the one pod
-    that is needed has succeeded: the Job controller looks at the deadline first, and would fail a Job that has done its
-    work.
+    SuccessCriteriaMet and FailureTarget precede Complete and Failed. The success of the pod precedes those: the Job
+    controller checks the deadline first, and would fail a Job whose pod has succeeded.
     """
     return (
         ANNOTATION_CANCELLED_AT in job.metadata.annotations
@@ -104,7 +99,7 @@ def _patch(job: Job, now: datetime) -> dict[str, object]:
 
 
 async def _refresh(kubernetes: KubeClient, cluster: ClusterState, key: JobKey) -> None:
-    """Take in the Job as Kubernetes has it now. Raises JobNotFound or KubernetesUnavailable."""
+    """Read the Job from Kubernetes into the store. Raises JobNotFound or KubernetesUnavailable."""
     try:
         job = await kubernetes.get_job(key.namespace, key.name)
     except ClusterError as error:
@@ -115,7 +110,7 @@ async def _refresh(kubernetes: KubeClient, cluster: ClusterState, key: JobKey) -
 
 
 async def _read_back(kubernetes: KubeClient, cluster: ClusterState, key: JobKey, error: AmbiguousOutcome) -> JobView:
-    """What came of a patch that did not say. A late one can do no harm: it names a version."""
+    """Read the Job after an ambiguous patch. A late patch does no harm, because it names a version."""
     unknown = OutcomeUnknown(
         f"{error}; the job may be cancelled. Cancelling is idempotent, so try again", extra={"id": key.name}
     )

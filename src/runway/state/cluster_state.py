@@ -17,12 +17,14 @@ from typing import Final
 import structlog
 
 from runway.admission.observed_usage import finished_at, observed_usage
-from runway.admission.quota import ZERO, Ledger
+from runway.admission.quota import Ledger
 from runway.errors import NotReady
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
+from runway.jobs.models import JobView
 from runway.jobs.record import record_of
+from runway.jobs.resources import ZERO
 from runway.jobs.snapshot import FreeCapacity, JobSnapshot
-from runway.jobs.view import JobView, job_view
+from runway.jobs.view import job_view
 from runway.kube.client import JOBS, NODES, PODS, WARNINGS
 from runway.kube.objects import Event, Job, Node, Pod
 from runway.policy import Policy
@@ -193,10 +195,6 @@ class ClusterState:
     def age(self, watch: WatchStatus) -> float:
         """Seconds since the last event of a watch."""
         return max(0.0, self._clock() - watch.last_event_at)
-
-    def disconnected_seconds(self, watch: WatchStatus) -> float:
-        """Seconds since a watch lost its connection; 0 while connected."""
-        return 0.0 if watch.disconnected_at is None else self._clock() - watch.disconnected_at
 
     def undecodable_objects(self, limit: int) -> list[UndecodableObject]:
         """The first undecodable objects."""

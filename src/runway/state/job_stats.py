@@ -11,7 +11,8 @@ from decimal import Decimal
 import msgspec
 
 from runway.jobs.annotations import cost_of, spec_of, usd
-from runway.jobs.view import JobState, pending_since, state_of
+from runway.jobs.models import JobState
+from runway.jobs.view import pending_since, state_of
 from runway.kube.objects import Job, Pod
 from runway.state.job_store import JobKey
 

@@ -64,6 +64,8 @@ class JobStore:
 
     def __init__(self, max_spec_bytes: int = MAX_SPEC_BYTES) -> None:
         self._entries: dict[JobKey, JobEntry] = {}
+        self.get = self._entries.get
+        """The entry of a job, or None."""
         self._order: list[tuple[datetime, JobKey]] = []
         self._jobs_through = 0
         """The resource version of the last deletion or list of Jobs."""
@@ -72,10 +74,6 @@ class JobStore:
         self._trackers: list[set[str]] = []
         self._awaiting_pod_list: dict[str, JobKey] = {}
         self._specs: ByteBudget[JobKey] = ByteBudget(max_spec_bytes)
-
-    def get(self, key: JobKey) -> JobEntry | None:
-        """The entry of a job, or None."""
-        return self._entries.get(key)
 
     def newest_first(self, before: tuple[datetime, JobKey] | None = None) -> Iterator[tuple[datetime, JobKey]]:
         """Creation time and key of every Job, newest first, starting after `before`."""

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from runway.jobs.resources import Requests, amounts_of, requests_of
+from runway.jobs.resources import ZERO, ResourceVector, amounts_of, requests_of
 from runway.jobs.snapshot import FreeCapacity
 from runway.kube.objects import Node, Pod, Taint, Toleration
 from runway.state.job_store import JobKey
@@ -24,7 +24,7 @@ _SCHEDULING_TAINT_EFFECTS: Final = frozenset({"NoSchedule", "NoExecute"})
 
 class _PodUsage(msgspec.Struct, frozen=True, gc=False):
     node: str
-    amounts: Requests
+    amounts: ResourceVector
     key: JobKey | None
     """The job of the pod, if it is in a tenant's namespace."""
 
@@ -37,7 +37,7 @@ class NodeCache:
         self._pods: dict[str, _PodUsage] = {}
         self._by_node: dict[str, dict[str, _PodUsage]] = {}
         """Pods by node and uid."""
-        self._free: dict[str, Requests] = {}
+        self._free: dict[str, ResourceVector] = {}
         self._free_capacity: dict[tuple[object, ...], FreeCapacity] = {}
         """By the constraints of a pod."""
 
@@ -124,11 +124,11 @@ class NodeCache:
             gpu_in_all=sum(amounts.gpu for amounts in free),
         )
 
-    def _free_on(self, node: Node) -> Requests:
+    def _free_on(self, node: Node) -> ResourceVector:
         name = node.metadata.name
         if name not in self._free:
-            used = sum((pod.amounts for pod in self._by_node.get(name, {}).values()), Requests())
-            self._free[name] = (_allocatable(node) - used).maximum(Requests())
+            used = sum((pod.amounts for pod in self._by_node.get(name, {}).values()), ZERO)
+            self._free[name] = (_allocatable(node) - used).maximum(ZERO)
         return self._free[name]
 
     def _changed(self, name: str) -> set[JobKey]:
@@ -173,18 +173,18 @@ def _same(node: Node, known: Node) -> bool:
     return (node.spec, node.status, node.metadata.labels) == (known.spec, known.status, known.metadata.labels)
 
 
-def _requests(pod: Pod) -> Requests:
+def _requests(pod: Pod) -> ResourceVector:
     """The requests of a pod; zero if they are invalid, because diagnosis must not stop the sync."""
     try:
         return requests_of(pod.spec)
     except ValueError as error:
         log.warning("requests of a pod not understood", pod=pod.metadata.name, reason=str(error))
-        return Requests()
+        return ZERO
 
 
-def _allocatable(node: Node) -> Requests:
+def _allocatable(node: Node) -> ResourceVector:
     try:
         return amounts_of(node.status.allocatable)
     except ValueError as error:
         log.warning("allocatable of a node not understood", node=node.metadata.name, reason=str(error))
-        return Requests()
+        return ZERO

@@ -1,4 +1,4 @@
-"""Problems on the command line: connection, rejections, invalid usage, exit codes."""
+"""Behaviour of every command: server and tenant, errors, exit codes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from runway.cli.main import app
 from tests.support.cli import URL, FakeRunway, job, problem, reply, runway, serve
 
 
-def test_tenant_and_url_come_from_environment() -> None:
+def test_environment_names_tenant_and_server() -> None:
     fake = FakeRunway([reply(job())])
     runway("status", "rw-4f2a", answers=fake)
     assert str(fake.requests[0].url) == f"{URL}/v1/jobs/rw-4f2a"
     assert fake.requests[0].headers["X-Tenant-ID"] == "vision"
 
 
-def test_options_override_environment() -> None:
+def test_options_override_the_environment() -> None:
     fake = FakeRunway([reply(job())])
     runway("status", "rw-4f2a", "--tenant", "speech", "--url", "https://other.test/runway/", answers=fake)
     assert str(fake.requests[0].url) == "https://other.test/runway/v1/jobs/rw-4f2a"
     assert fake.requests[0].headers["X-Tenant-ID"] == "speech"
 
 
-def test_missing_tenant_sends_no_header_and_names_the_option() -> None:
+def test_missing_tenant_error_names_the_option() -> None:
     fake = FakeRunway([problem(400, "tenant_required")])
     result = runway("ls", answers=fake, tenant=None)
     assert "X-Tenant-ID" not in fake.requests[0].headers
@@ -49,7 +49,7 @@ VIOLATIONS = [
 ]
 
 
-def test_rejection_shows_every_violation_with_observed_limit_and_hint() -> None:
+def test_problem_shows_every_violation() -> None:
     answer = problem(422, "invalid_spec", violations=VIOLATIONS, request_id="req-7")
     result = runway("submit", "--cpu", "64", answers=[answer])
     assert result.exit_code == 1
@@ -66,13 +66,13 @@ def test_rejection_shows_every_violation_with_observed_limit_and_hint() -> None:
     ]
 
 
-def test_problem_shows_extension_members_and_retry_after() -> None:
+def test_problem_shows_extra_members_and_retry_after() -> None:
     result = runway("submit", "--image", "x", answers=[problem(429, "closed", retry_after=7, news=["a", 1])])
     assert '  news: ["a", 1]' in result.stderr
     assert "Try again in 7 s." in result.stderr
 
 
-def test_quota_rejection_shows_usage_and_jobs() -> None:
+def test_quota_problem_shows_usage_and_jobs() -> None:
     quota = {
         "limit": {"gpu": 2, "cpu": "16"},
         "used": {"gpu": 1, "cpu": "500m"},
@@ -90,8 +90,8 @@ def test_quota_rejection_shows_usage_and_jobs() -> None:
     ]
 
 
-def test_emergency_stop_shows_reason() -> None:
-    """A code that the command line does not know is shown like every other problem."""
+def test_emergency_stop_shows_its_reason() -> None:
+    """An unknown code is shown like every other problem."""
     answer = problem(503, "submissions_stopped", retry_after=60, detail="the GPU nodes are being replaced")
     result = runway("submit", "--image", "x", answers=[answer])
     assert result.exit_code == 125
@@ -103,7 +103,7 @@ def test_emergency_stop_shows_reason() -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "yaml"])
-def test_problem_is_on_stdout_in_data_formats(form: str) -> None:
+def test_problem_is_data_on_stdout_for_data_formats(form: str) -> None:
     result = runway("status", "rw-4f2a", "-o", form, answers=[problem(404, "job_not_found")])
     assert result.exit_code == 1
     assert result.stderr == ""
@@ -112,34 +112,35 @@ def test_problem_is_on_stdout_in_data_formats(form: str) -> None:
         assert json.loads(result.stdout)["status"] == 404
 
 
-def test_ambiguous_outcome_names_status_command() -> None:
+def test_unknown_outcome_names_the_status_command() -> None:
     result = runway("submit", "--image", "x", answers=[problem(503, "outcome_unknown", retry_after=2, id="rw-9")])
     assert result.exit_code == 125
     assert "`runway status rw-9`" in result.stderr
 
 
-def test_emergency_stop_shows_reason_and_hint() -> None:
-    stopped = problem(503, "submissions_stopped", retry_after=60, detail="driver rollout", hint="accepted jobs go on")
+def test_servers_hint_is_shown() -> None:
+    hint = "accepted jobs continue"
+    stopped = problem(503, "submissions_stopped", retry_after=60, detail="driver rollout", hint=hint)
     result = runway("submit", "--image", "x", answers=[stopped])
     assert result.exit_code == 125
     assert "submissions_stopped" in result.stderr
     assert "driver rollout" in result.stderr
-    assert "hint: accepted jobs go on" in result.stderr
+    assert "hint: accepted jobs continue" in result.stderr
     assert "Try again in 60 s." in result.stderr
 
 
-def test_unreachable_server_shows_url_and_variable() -> None:
+def test_unreachable_server_error_names_the_url_option() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        # Bound but not listening: every connection is refused, and no one else can take the port meanwhile.
+        # Bound but not listening: the port refuses every connection and no other process can use it.
         result = CliRunner().invoke(app, ["ls", "--url", url], obj=Environment())
     assert result.exit_code == 125
     assert url in result.stderr
     assert "RUNWAY_URL" in result.stderr
 
 
-def test_proxy_is_ignored_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_server_ignores_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     page = b'{"jobs": [], "next_cursor": null}'
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(page), page)
     with socket.socket() as proxy, serve(answer) as url:
@@ -162,10 +163,10 @@ def test_proxy_is_ignored_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["page", "page-404", "redirect", "list", "other-object"],
 )
-def test_response_of_another_service_is_an_error(answer: httpx2.Response) -> None:
+def test_answer_of_another_service_is_an_error(answer: httpx2.Response) -> None:
     result = runway("ls", answers=[answer])
     assert result.exit_code == 125
-    assert "is the address right?" in result.stderr
+    assert "check the address" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_response_of_another_service_is_an_error(answer: httpx2.Response) -> Non
         ("unheard-of",),
     ],
 )
-def test_invalid_usage_exits_2_without_a_request(arguments: tuple[str, ...]) -> None:
+def test_invalid_command_line_exits_with_2_without_a_request(arguments: tuple[str, ...]) -> None:
     fake = FakeRunway([reply({})])
     result = runway(*arguments, answers=fake)
     assert result.exit_code == 2

@@ -63,7 +63,7 @@ def test_submit_sends_every_flag_as_its_field() -> None:
     assert fake.requests[0].headers["Idempotency-Key"] == "k-1"
 
 
-def test_submit_says_when_a_key_was_used_before() -> None:
+def test_submit_reports_a_replayed_idempotency_key() -> None:
     result = runway(*SUBMIT, "--idempotency-key", "k", answers=[reply(job("running"), 200, Idempotent_Replay="true")])
     assert result.exit_code == 0
     assert "nothing new was submitted" in result.stdout
@@ -90,7 +90,7 @@ def test_submit_and_wait_as_data_prints_the_last_view_alone() -> None:
     assert json.loads(result.stdout) == job("succeeded")
 
 
-def test_a_submission_is_not_repeated_by_itself() -> None:
+def test_submission_is_never_retried() -> None:
     fake = FakeRunway([httpx2.ReadTimeout("timed out")])
     assert runway(*SUBMIT, answers=fake).exit_code == 125
     assert len(fake.requests) == 1
@@ -150,18 +150,18 @@ def test_a_dry_run_shows_decision_violations_price_and_quota() -> None:
         "  an hour             2.500000",
         "  at most             1.250000",
         "Quota",
-        "  RESOURCE  HELD  THIS JOB  AFTER  LIMIT",
-        "  gpu          3        +2      5      4  over",
-        "  cpu          8      +0.5    8.5     32",
-        "  memory    32Gi             32Gi  128Gi",
-        "  jobs         3        +1      4    100",
+        "  RESOURCE  USAGE  THIS JOB  AFTER  LIMIT",
+        "  gpu           3        +2      5      4  over",
+        "  cpu           8      +0.5    8.5     32",
+        "  memory     32Gi             32Gi  128Gi",
+        "  jobs          3        +1      4    100",
     ]
 
 
 def test_a_dry_run_of_a_spec_that_has_no_price_shows_the_rest() -> None:
     result = runway(*SUBMIT, "--dry-run", answers=[reply(PLAN | {"cost": None, "manifest": None, "warnings": []})])
-    assert "Price: unknown until the spec is acceptable" in result.stdout
-    assert "  gpu          3                       4" in result.stdout
+    assert "Price: unknown until the spec is valid" in result.stdout
+    assert "  gpu           3                       4" in result.stdout
 
 
 def test_a_dry_run_that_would_be_admitted_succeeds() -> None:
@@ -178,7 +178,7 @@ def test_a_dry_run_as_data_exits_with_its_decision_too() -> None:
 
 
 @pytest.mark.parametrize("flag", [["--wait"], ["--idempotency-key", "k"]])
-def test_a_dry_run_takes_no_flag_that_means_a_job(flag: list[str]) -> None:
+def test_dry_run_rejects_wait_and_idempotency_key(flag: list[str]) -> None:
     assert runway(*SUBMIT, "--dry-run", *flag, answers=[reply(PLAN)]).exit_code == 2
 
 
@@ -228,7 +228,7 @@ def test_run_shows_every_attempt_in_turn() -> None:
     assert followed == ["1", "2", "2"]
 
 
-def test_run_tells_the_end_of_a_job_that_left_no_log() -> None:
+def test_run_shows_the_outcome_without_a_log() -> None:
     over = job("failed", failure=failure("deadline_exceeded"))
     not_ready = problem(404, "logs_not_ready")
     result = runway(*RUN, answers=[reply(job(), 201), reply(over), not_ready, reply(over), not_ready, reply(over)])
@@ -236,7 +236,7 @@ def test_run_tells_the_end_of_a_job_that_left_no_log() -> None:
     assert result.stdout == ""
 
 
-def test_run_tells_the_end_of_a_job_whose_log_is_gone() -> None:
+def test_run_shows_the_outcome_after_a_deleted_log() -> None:
     gone = problem(410, "logs_gone", excerpt=None)
     answers = [reply(job(), 201), reply(RUNNING), gone, reply(job("succeeded"))]
     assert runway(*RUN, answers=answers).exit_code == 0
@@ -254,19 +254,19 @@ def interrupt() -> httpx2.Response:
     raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_leaves_the_job_and_says_how_to_come_back() -> None:
+def test_interrupted_run_leaves_the_job_running() -> None:
     fake = FakeRunway([reply(job(), 201), reply(RUNNING), interrupt])
     result = runway(*RUN, answers=fake)
     assert result.exit_code == 130
-    assert "Interrupted; rw-4f2a goes on." in result.stderr
+    assert "Interrupted; rw-4f2a continues." in result.stderr
     assert "runway logs -f rw-4f2a" in result.stderr
     assert not any(path.startswith("DELETE") for path in fake.paths)
 
 
 @pytest.mark.parametrize(("answer", "cancelled"), [("y\n", True), ("n\n", False), ("\n", False), ("", False)])
-def test_an_interrupted_run_asks_at_a_terminal_whether_to_cancel(answer: str, cancelled: bool) -> None:
+def test_interrupted_run_at_a_terminal_offers_to_cancel(answer: str, cancelled: bool) -> None:
     fake = FakeRunway([reply(job(), 201), reply(RUNNING), interrupt, reply(job("cancelling"), 202)])
     result = runway(*RUN, answers=fake, at_terminal=True, stdin=answer)
     assert result.exit_code == 130
     assert ("DELETE /v1/jobs/rw-4f2a" in fake.paths) is cancelled
-    assert ("rw-4f2a is cancelling" if cancelled else "rw-4f2a goes on") in result.stderr
+    assert ("rw-4f2a is cancelling" if cancelled else "rw-4f2a continues") in result.stderr

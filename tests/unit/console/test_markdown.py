@@ -1,4 +1,4 @@
-"""Descriptions of the API, taken apart for the page that shows them."""
+"""The Markdown of the API descriptions, as pieces and blocks."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runway.console.markdown import Block, Piece, blocks, pieces
+from runway.console.markdown import Block, Inline, blocks, pieces
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("plain", [Piece("plain")]),
+        ("plain", [Inline("plain")]),
         ("", []),
-        ("send `limit` now", [Piece("send "), Piece("limit", is_code=True), Piece(" now")]),
-        ("a [JobView](#jobview)", [Piece("a "), Piece("JobView", href="#jobview")]),
-        ("[`not_found`](#not_found)", [Piece("not_found", is_code=True, href="#not_found")]),
-        ("`^(?:[a-z](x))$`", [Piece("^(?:[a-z](x))$", is_code=True)]),
-        ("[q](https://kubernetes.io/docs/)", [Piece("q", href="https://kubernetes.io/docs/")]),
+        ("send `limit` now", [Inline("send "), Inline("limit", is_code=True), Inline(" now")]),
+        ("a [JobView](#jobview)", [Inline("a "), Inline("JobView", href="#jobview")]),
+        ("[`not_found`](#not_found)", [Inline("not_found", is_code=True, href="#not_found")]),
+        ("`^(?:[a-z](x))$`", [Inline("^(?:[a-z](x))$", is_code=True)]),
+        ("[q](https://kubernetes.io/docs/)", [Inline("q", href="https://kubernetes.io/docs/")]),
     ],
 )
-def test_code_and_links_are_found_in_a_line(line: str, expected: list[Piece]) -> None:
+def test_code_and_links_are_found_in_a_line(line: str, expected: list[Inline]) -> None:
     assert pieces(line) == expected
 
 
@@ -29,14 +29,14 @@ def test_code_and_links_are_found_in_a_line(line: str, expected: list[Piece]) ->
     "target", ["javascript:alert(1)", "http://elsewhere.example", "//elsewhere.example", "/x", "#a b"]
 )
 def test_only_anchors_and_https_addresses_are_links(target: str) -> None:
-    assert pieces(f"[x]({target})") == [Piece(f"[x]({target})")]
+    assert pieces(f"[x]({target})") == [Inline(f"[x]({target})")]
 
 
 def test_paragraphs_and_lists_are_separated_and_their_lines_joined() -> None:
-    text = "One\nline.\n\n- first\n  goes on\n- second\n\nThe end."
+    text = "One\nline.\n\n- first\n  continues\n- second\n\nThe end."
     assert blocks(text) == [
         Block(("One line.",)),
-        Block(("first goes on", "second"), is_list=True),
+        Block(("first continues", "second"), is_list=True),
         Block(("The end.",)),
     ]
 

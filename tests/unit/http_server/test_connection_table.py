@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from runway.admission.concurrency import MAX_BODIES
+from runway.admission.rate_limit import MAX_BODIES
 from runway.http_server import bounds as limit
 from runway.http_server.bounds import Bounds
 from runway.http_server.connection_table import ConnectionTable

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from runway.jobs.annotations import spec_of
-from runway.jobs.diagnosis.codes import Category, Failure, FailureCode
-from runway.jobs.usage import Figure, Figures, Usage, findings, limits_of, usage_of, with_usage
+from runway.jobs.diagnosis.codes import Category, FailureCode
+from runway.jobs.models import Failure, Usage
+from runway.jobs.usage import PodFigure, PodFigures, findings, limits_of, usage_of, with_usage
 from tests.support.builders import START, job, moment, spec
 
 MIB = 1 << 20
@@ -17,7 +18,7 @@ ADMITTED = spec_of(job(admitted=spec(cpu=100, memory=64 * MIB)))
 LIMITS = Usage(cpu_limit_cores=0.1, memory_limit_bytes=64 * MIB)
 
 
-def usage(*pods: Figures) -> Usage:
+def usage(*pods: PodFigures) -> Usage:
     """The usage of a job with these attempts, the last of which started at `START`."""
     return usage_of(ADMITTED, pods[-1], START, pods)
 
@@ -33,7 +34,7 @@ def test_a_job_that_did_not_come_through_runway_has_no_limits() -> None:
 
 def test_cpu_is_the_mean_from_the_start_of_the_container_to_the_sample() -> None:
     sampled = moment(20)
-    found = usage({Figure.CPU_SECONDS: 2.0, Figure.CPU_SAMPLED_AT: sampled.timestamp()})
+    found = usage({PodFigure.CPU_SECONDS: 2.0, PodFigure.CPU_SAMPLED_AT: sampled.timestamp()})
 
     assert (found.cpu_seconds, found.cpu_cores, found.sampled_at) == (2.0, 0.1, sampled)
     assert found.measured
@@ -41,7 +42,7 @@ def test_cpu_is_the_mean_from_the_start_of_the_container_to_the_sample() -> None
 
 @pytest.mark.parametrize("after", [-5.0, 0.0, 0.5])
 def test_there_is_no_mean_over_less_than_the_second_that_kubernetes_tells_time_in(after: float) -> None:
-    found = usage({Figure.CPU_SECONDS: 0.05, Figure.CPU_SAMPLED_AT: moment(after).timestamp()})
+    found = usage({PodFigure.CPU_SECONDS: 0.05, PodFigure.CPU_SAMPLED_AT: moment(after).timestamp()})
 
     assert (found.cpu_seconds, found.cpu_cores) == (0.05, None)
 
@@ -53,7 +54,7 @@ def test_there_is_no_mean_over_less_than_the_second_that_kubernetes_tells_time_i
 def test_the_throttled_ratio_is_unknown_where_no_period_was_counted(
     throttled: float | None, periods: float | None, ratio: float | None
 ) -> None:
-    given = {Figure.CPU_PERIODS_THROTTLED: throttled, Figure.CPU_PERIODS: periods}
+    given = {PodFigure.CPU_PERIODS_THROTTLED: throttled, PodFigure.CPU_PERIODS: periods}
 
     found = usage({name: value for name, value in given.items() if value is not None})
     assert (found.throttled_ratio, found.cpu_periods) == (ratio, periods)
@@ -61,7 +62,7 @@ def test_the_throttled_ratio_is_unknown_where_no_period_was_counted(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -1.0])
 def test_a_figure_that_cannot_be_is_unknown(value: float) -> None:
-    assert usage(dict.fromkeys(Figure, value)) == LIMITS
+    assert usage(dict.fromkeys(PodFigure, value)) == LIMITS
 
 
 @pytest.mark.parametrize(
@@ -80,22 +81,22 @@ def test_a_figure_that_cannot_be_is_unknown(value: float) -> None:
 def test_the_memory_peak_holds_spikes_but_no_page_cache(
     sampled: int | None, most: int | None, cache: int | None, peak: int | None
 ) -> None:
-    given = {Figure.MEMORY_PEAK: sampled, Figure.MEMORY_MOST: most, Figure.CACHE_PEAK: cache}
+    given = {PodFigure.MEMORY_PEAK: sampled, PodFigure.MEMORY_MOST: most, PodFigure.CACHE_PEAK: cache}
 
     assert usage({name: value for name, value in given.items() if value is not None}).memory_peak_bytes == peak
 
 
 def test_the_peak_is_of_all_attempts_and_the_rest_of_the_last() -> None:
-    first: Figures = {Figure.MEMORY_PEAK: 60 * MIB, Figure.CPU_SECONDS: 9.0, Figure.MEMORY: 50 * MIB}
-    found = usage(first, {Figure.MEMORY_PEAK: 20 * MIB, Figure.MEMORY: 15 * MIB})
+    first: PodFigures = {PodFigure.MEMORY_PEAK: 60 * MIB, PodFigure.CPU_SECONDS: 9.0, PodFigure.MEMORY: 50 * MIB}
+    found = usage(first, {PodFigure.MEMORY_PEAK: 20 * MIB, PodFigure.MEMORY: 15 * MIB})
 
     assert found.memory_peak_bytes == 60 * MIB
     assert (found.memory_bytes, found.cpu_seconds) == (15 * MIB, None)
 
 
 def test_gpu_utilisation_is_a_ratio() -> None:
-    assert usage({Figure.GPU_PERCENT: 35.0}).gpu_utilisation == 0.35
-    assert usage({Figure.GPU_PERCENT: 35.0}).measured
+    assert usage({PodFigure.GPU_PERCENT: 35.0}).gpu_utilisation == 0.35
+    assert usage({PodFigure.GPU_PERCENT: 35.0}).measured
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from decimal import Decimal
 import pytest
 
 from runway.jobs import snapshot
-from runway.jobs.diagnosis.attempts import Attempt
 from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_SPEC
-from runway.jobs.view import JobState, JobView, job_view, pending_since, without_env_values
+from runway.jobs.models import Attempt, JobState, JobView
+from runway.jobs.view import job_view, pending_since, without_env_values
 from runway.kube.objects import Job, Pod
 from tests.support.builders import (
     COST,
@@ -142,9 +142,9 @@ def test_state_and_conditions(name: str) -> None:
 def test_only_a_job_that_is_over_has_an_end_and_only_a_failed_one_is_over_with_a_failure(name: str) -> None:
     case = CASES[name]
     found = view(case.job, *case.pods, gone=case.gone)
-    assert (found.finished_at is not None) == found.state.is_finished
-    assert found.state.is_finished == (found.state in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED))
-    if found.state.is_finished:
+    assert (found.finished_at is not None) == found.is_finished
+    assert found.is_finished == (found.state in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED))
+    if found.is_finished:
         assert (found.failure is not None) == (found.state is JobState.FAILED)
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 
 import pytest
 
-from runway.errors import AmbiguousOutcome, ClusterError, NotExecuted, ResourceExpired, TooBusy
+from runway.errors import (
+    AlreadyExists,
+    AmbiguousOutcome,
+    ClusterError,
+    Conflict,
+    NotExecuted,
+    ResourceExpired,
+    TooBusy,
+)
 from runway.kube.client import JOBS, OUTCOMES, PODS, KubeClient
 from runway.kube.transport import Response
 from tests.support.scripted import Script, Step, Watched, bookmark, expired, item, line, listed, refused
@@ -75,4 +84,41 @@ async def test_stream_closed_by_client_has_no_outcome() -> None:
 
 def test_every_error_has_its_own_outcome() -> None:
     assert set(OUTCOMES) == {*ClusterError.__subclasses__(), *AmbiguousOutcome.__subclasses__(), TooBusy}
-    assert len(set(OUTCOMES.values())) == len(OUTCOMES)
+    assert [error for error, outcome in OUTCOMES.items() if outcome == "conflict"] == [AlreadyExists, Conflict]
+    assert len(set(OUTCOMES.values())) == len(OUTCOMES) - 1
+
+
+class _Rejecting(Script):
+    """Answers every request with 409 and this reason."""
+
+    def __init__(self, reason: str | None) -> None:
+        super().__init__([])
+        self._reason = reason
+
+    async def request(self, *_: object, **__: object) -> Response:
+        return refused(409, reason=self._reason)
+
+
+@pytest.mark.parametrize(
+    ("verb", "reason", "error"),
+    [
+        ("create", "AlreadyExists", AlreadyExists),
+        ("create", "Conflict", Conflict),  # As of a ResourceQuota that changed meanwhile: nothing was created.
+        ("create", None, AlreadyExists),
+        ("patch", "Conflict", Conflict),
+        ("patch", "AlreadyExists", AlreadyExists),
+        ("patch", None, Conflict),
+        ("patch", "Unheard", Conflict),
+        ("update", None, Conflict),
+    ],
+)
+async def test_409_is_mapped_by_reason_then_by_verb(verb: str, reason: str | None, error: type[ClusterError]) -> None:
+    kubernetes = KubeClient(_Rejecting(reason), 5)
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "create": lambda: kubernetes.create_job("runway-vision", {}),
+        "patch": lambda: kubernetes.patch_job("runway-vision", "a", {}),
+        "update": lambda: kubernetes.update_lease("runway-vision", "a", {}),
+    }
+    with pytest.raises(ClusterError) as caught:
+        await calls[verb]()
+    assert type(caught.value) is error

@@ -1,4 +1,4 @@
-"""Reading a log through whatever happens to its connections, in virtual time: the pauses are real and take none."""
+"""Logs over broken connections, in virtual time."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ FOLLOW = LogQuery(follow=True)
 @pytest.mark.parametrize("timestamps", [True, False])
 @pytest.mark.parametrize("error", [RESET, None])
 def test_broken_connections_lose_and_repeat_nothing(error: Exception | None, timestamps: bool) -> None:
-    """A connection of the API server to the kubelet that breaks ends the answer in good order: `error` is None then."""
+    """If the API server loses the kubelet, it ends the response normally: `error` is None then."""
 
     async def scenario(world: World) -> None:
         got = bytearray()
@@ -122,7 +122,7 @@ def test_broken_connections_lose_and_repeat_nothing(error: Exception | None, tim
     virtually(scenario)
 
 
-def test_an_end_that_came_after_a_break_is_not_believed_until_it_is_read_again() -> None:
+def test_end_after_a_break_is_confirmed_by_another_read() -> None:
     async def scenario(world: World) -> None:
         got = bytearray()
         world.log.write(b"one")
@@ -138,7 +138,7 @@ def test_an_end_that_came_after_a_break_is_not_believed_until_it_is_read_again()
 
 
 @pytest.mark.parametrize("query", [LogQuery(), FOLLOW])
-def test_a_log_that_was_cut_short_in_good_order_is_read_on(query: LogQuery) -> None:
+def test_log_that_ends_before_its_container_is_reopened(query: LogQuery) -> None:
     """As where the API server loses the kubelet in the middle of the log of a container that has ended."""
 
     async def scenario(world: World) -> None:
@@ -152,7 +152,7 @@ def test_a_log_that_was_cut_short_in_good_order_is_read_on(query: LogQuery) -> N
     virtually(scenario)
 
 
-def test_a_tail_is_not_joined_by_what_came_before_it_after_a_break() -> None:
+def test_tail_stays_a_tail_after_a_break() -> None:
     async def scenario(world: World) -> None:
         got = bytearray()
         world.log.write(*(b"line %d" % number for number in range(5)))
@@ -167,7 +167,7 @@ def test_a_tail_is_not_joined_by_what_came_before_it_after_a_break() -> None:
     virtually(scenario)
 
 
-def test_megabytes_without_a_newline_come_through() -> None:
+def test_megabytes_without_newline_are_passed_on() -> None:
     async def scenario(world: World) -> None:
         got = bytearray()
         world.log.write(*[b"x" * 16384] * 150, partial=True)
@@ -180,7 +180,7 @@ def test_megabytes_without_a_newline_come_through() -> None:
     virtually(scenario)
 
 
-def test_words_of_the_kubelet_are_not_log() -> None:
+def test_kubelet_error_text_is_not_log() -> None:
     async def scenario(world: World) -> None:
         got = bytearray()
         world.log.write(b"one")
@@ -196,7 +196,7 @@ def test_words_of_the_kubelet_are_not_log() -> None:
     virtually(scenario)
 
 
-def test_a_kubelet_that_starts_again_does_not_know_the_pod_for_a_while() -> None:
+def test_restarted_kubelet_that_does_not_know_the_pod_yet() -> None:
     async def scenario(world: World) -> None:
         got = bytearray()
         world.log.write(b"one")
@@ -216,7 +216,7 @@ def test_a_kubelet_that_starts_again_does_not_know_the_pod_for_a_while() -> None
 
 
 @pytest.mark.parametrize("cut", [Cut(35, RESET), Cut(35, NotExecuted("refused")), Cut(35)])
-def test_a_log_that_is_not_to_be_had_is_given_up_in_bounded_time_and_not_called_whole(cut: Cut) -> None:
+def test_unavailable_log_is_interrupted_after_timeout(cut: Cut) -> None:
     async def scenario(world: World) -> None:
         got = bytearray()
         world.log.write(b"one", b"two")
@@ -231,7 +231,7 @@ def test_a_log_that_is_not_to_be_had_is_given_up_in_bounded_time_and_not_called_
     virtually(scenario)
 
 
-def test_a_silent_log_is_opened_again_for_ever_and_loses_nothing() -> None:
+def test_silent_log_is_reopened_and_loses_nothing() -> None:
     """Where nothing comes for long the connection counts as dead; that alone is no failure."""
 
     async def scenario(world: World) -> None:
@@ -252,7 +252,7 @@ def test_a_silent_log_is_opened_again_for_ever_and_loses_nothing() -> None:
     virtually(scenario)
 
 
-def test_an_api_server_that_does_not_answer_is_a_problem_in_time() -> None:
+def test_unresponsive_api_server_is_a_problem_after_timeout() -> None:
     async def scenario(world: World) -> None:
         world.log.stuck = True
         with pytest.raises(KubernetesUnavailable, match="did not answer within 10 s"):
@@ -262,7 +262,7 @@ def test_an_api_server_that_does_not_answer_is_a_problem_in_time() -> None:
     virtually(scenario)
 
 
-def test_a_failing_api_server_is_a_problem_before_the_log_has_begun() -> None:
+def test_failing_api_server_is_a_problem_before_the_log_starts() -> None:
     async def scenario(world: World) -> None:
         world.log.cuts = [Cut(0, NotExecuted("no connection to the Kubernetes API: refused"))]
         world.log.refusals = [Response(500, b"{}")]
@@ -272,7 +272,7 @@ def test_a_failing_api_server_is_a_problem_before_the_log_has_begun() -> None:
     virtually(scenario)
 
 
-def test_a_job_that_does_not_change_gives_signs_of_life() -> None:
+def test_unchanged_job_sends_heartbeats() -> None:
     async def scenario(world: World) -> None:
         begun = world.loop.time()
         async with aclosing(watch_job(world.cluster, KEY, None, lambda view: view)) as news:
@@ -286,7 +286,7 @@ def test_a_job_that_does_not_change_gives_signs_of_life() -> None:
     virtually(scenario)
 
 
-def test_however_much_happens_between_two_looks_the_last_view_comes() -> None:
+def test_final_view_is_sent_after_skipped_changes() -> None:
     async def scenario(world: World) -> None:
         async with aclosing(watch_job(world.cluster, KEY, None, lambda view: view)) as news:
             first = await anext(news)

@@ -10,7 +10,7 @@ import pytest
 
 from runway.errors import JobNotFound, PrometheusUnavailable
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
-from runway.jobs.usage import Usage
+from runway.jobs.models import Usage
 from runway.kube.objects import Job
 from runway.prometheus import Prometheus
 from runway.services.job_usage import MAX_PODS, UsageReport, query_usage, report_usage
@@ -39,10 +39,10 @@ async def prometheus(fake: FakePrometheus) -> AsyncIterator[Prometheus]:
 
 @pytest.fixture
 def cluster() -> ClusterState:
-    """It has seen one job, and no pod of it yet."""
-    seen = ClusterState(policy(), Metrics())
-    seen.store.upsert_job(ours(job()))
-    return seen
+    """An cluster that knows one job without pods."""
+    cluster = ClusterState(policy(), Metrics())
+    cluster.apply_job(ours(job()))
+    return cluster
 
 
 def ours(made: Job) -> Job:
@@ -54,7 +54,7 @@ def now() -> datetime:
     return moment(100)
 
 
-async def test_what_was_kept_is_shown_and_nobody_is_asked(
+async def test_recorded_usage_is_shown_without_a_query(
     cluster: ClusterState, prometheus: Prometheus, fake: FakePrometheus
 ) -> None:
     cluster.store.upsert_pod(pod(state=ended()))
@@ -65,7 +65,7 @@ async def test_what_was_kept_is_shown_and_nobody_is_asked(
     assert fake.queries == []
 
 
-async def test_where_nothing_could_be_kept_prometheus_is_asked_again(
+async def test_unmeasured_record_queries_prometheus_again(
     cluster: ClusterState, prometheus: Prometheus, fake: FakePrometheus
 ) -> None:
     cluster.store.upsert_pod(pod("a", state=ended()))
@@ -75,7 +75,7 @@ async def test_where_nothing_could_be_kept_prometheus_is_asked_again(
     assert (report.source, report.problem, report.usage.cpu_seconds) == ("prometheus", None, 3.0)
 
 
-async def test_whoever_keeps_the_usage_learns_that_prometheus_has_not_answered(
+async def test_query_usage_raises_if_prometheus_is_unavailable(
     cluster: ClusterState, prometheus: Prometheus, fake: FakePrometheus
 ) -> None:
     cluster.store.upsert_pod(pod(state=ended()))
@@ -86,7 +86,7 @@ async def test_whoever_keeps_the_usage_learns_that_prometheus_has_not_answered(
     assert report == UsageReport(LIMITS, "prometheus", "Prometheus answered 500")
 
 
-async def test_a_job_that_is_not_known_is_not_found(cluster: ClusterState, prometheus: Prometheus) -> None:
+async def test_unknown_job_is_not_found(cluster: ClusterState, prometheus: Prometheus) -> None:
     stranger = JobKey(NAMESPACE, "rw-zzzzzzzzzzzzzzzzzzzz")
     for source in (prometheus, None):
         with pytest.raises(JobNotFound):
@@ -95,7 +95,7 @@ async def test_a_job_that_is_not_known_is_not_found(cluster: ClusterState, prome
         await query_usage(cluster, prometheus, stranger, now=now)
 
 
-async def test_only_attempts_that_started_are_asked_for_and_the_last_of_them_is_shown(
+async def test_query_covers_started_attempts_and_shows_the_last(
     cluster: ClusterState, prometheus: Prometheus, fake: FakePrometheus
 ) -> None:
     cluster.store.upsert_pod(pod("first", created=1, state=ended(1, started=10, finished=40)))
@@ -113,7 +113,7 @@ async def test_only_attempts_that_started_are_asked_for_and_the_last_of_them_is_
     assert set(re.findall(r"\[(\d+)s\]", query["query"])) == {"159"}
 
 
-async def test_the_query_is_bounded_however_many_attempts_there_were(
+async def test_query_is_bounded_for_many_attempts(
     cluster: ClusterState, prometheus: Prometheus, fake: FakePrometheus
 ) -> None:
     for number in range(MAX_PODS + 5):

@@ -1,4 +1,4 @@
-"""A page that is hard to fill holds up nobody, and is as full as one that is filled in one go."""
+"""Pages of jobs: bounded steps that fill a page completely."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
-from runway.jobs.view import JobState
+from runway.jobs.models import JobState
 from runway.services.list_jobs import full_page
 from runway.state.cluster_state import ClusterState
 from runway.telemetry.metrics import Metrics
@@ -17,12 +17,12 @@ from tests.support.builders import NAMESPACE, job, policy
 @pytest.fixture
 def cluster() -> ClusterState:
     """It knows 40 jobs, of which every tenth has failed."""
-    seen = ClusterState(policy(), Metrics())
+    cluster = ClusterState(policy(), Metrics())
     for number in range(40):
         made = job(f"rw-{number}", created=number, verdict="Complete" if number % 10 else "Failed")
         made.metadata.labels[LABEL_MANAGED_BY] = MANAGED_BY
-        seen.apply_job(made)
-    return seen
+        cluster.apply_job(made)
+    return cluster
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,14 @@ def cluster() -> ClusterState:
         ((), 3, ["rw-39", "rw-38", "rw-37"]),
     ],
 )
-async def test_a_page_is_filled_over_several_turns(
+async def test_page_is_filled_over_several_steps(
     cluster: ClusterState, states: tuple[JobState, ...], most: int, found: list[str]
 ) -> None:
     places = await full_page(cluster, NAMESPACE, states, None, most, look=4)
     assert [key.name for _, key in places] == found
 
 
-async def test_others_have_their_turn_while_no_job_matches(cluster: ClusterState) -> None:
+async def test_scan_without_matches_yields_to_other_tasks(cluster: ClusterState) -> None:
     looking = asyncio.create_task(full_page(cluster, NAMESPACE, (JobState.CANCELLED,), None, 50, look=4))
     turns = 0
     while not looking.done():
@@ -51,7 +51,7 @@ async def test_others_have_their_turn_while_no_job_matches(cluster: ClusterState
     assert await looking == []
 
 
-async def test_a_job_that_is_made_or_deleted_meanwhile_moves_no_other_out_of_the_page(cluster: ClusterState) -> None:
+async def test_created_or_deleted_job_moves_no_other_out_of_the_page(cluster: ClusterState) -> None:
     looking = asyncio.create_task(full_page(cluster, NAMESPACE, (JobState.FAILED,), None, 9, look=4))
     await asyncio.sleep(0)
     cluster.apply_job(job("rw-new", version=50, created=100))

@@ -14,9 +14,10 @@ from bench.load import Measured
 from bench.process import POLICY
 from bench.submit import Pair, rate
 from runway.jobs.identity import JOB_ID
+from runway.jobs.models import JobState
 from runway.jobs.record import record_of
 from runway.jobs.snapshot import JobSnapshot
-from runway.jobs.view import JobState, job_view
+from runway.jobs.view import job_view
 from runway.kube.objects import Job, Pod
 from runway.policy import load_policy
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runway.jobs.diagnosis.codes import FailureCode
-from runway.jobs.diagnosis.conditions import ConditionCode
+from runway.jobs.diagnosis.codes import ConditionCode, FailureCode
 from scripts.generate_failure_tables import main, with_tables
 
 FEATURES = Path(__file__).parents[3] / "docs" / "features.md"

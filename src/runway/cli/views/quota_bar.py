@@ -1,4 +1,4 @@
-"""Bars of a quota: what is used, held by pods that are ending, reserved, and free. Pure."""
+"""Quota bars: used, terminating, reserved and free. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Final
 
 from rich.text import Text
 
-from runway.cli.text import show_bytes
-from runway.cli.wire import Amounts, QuotaNow, TenantQuota
+from runway.api.models import AmountsView, QuotaSummary, TenantQuotaView
 from runway.quantity import ceil_units
+from runway.text import show_bytes
 
 RESOURCES: Final = ("gpu", "cpu", "memory", "jobs")
 
@@ -21,9 +21,9 @@ _ASCII: Final = "#%+."
 
 @dataclass(frozen=True, slots=True)
 class ResourceUsage:
-    """Of one resource: what is used, how much of that by pods that are ending, reserved, and the limit; in thousandths.
+    """The usage of one resource in thousandths of a unit, of memory in thousandths of a byte.
 
-    Memory is in bytes, the rest in units.
+    `terminating` is the part of `used` that terminating pods use.
     """
 
     used: int
@@ -32,32 +32,32 @@ class ResourceUsage:
     limit: int
 
 
-def resource_usage(quota: TenantQuota | QuotaNow, resource: str) -> ResourceUsage:
-    """The figures of one resource; an amount that cannot be read counts as 0."""
-    terminating = quota.get("held_by_terminating")
+def resource_usage(quota: TenantQuotaView | QuotaSummary, resource: str) -> ResourceUsage:
+    """Return the usage of one resource; an amount that cannot be read counts as 0."""
+    terminating = quota.held_by_terminating if isinstance(quota, TenantQuotaView) else None
     return ResourceUsage(
-        _units(quota["used"], resource),
-        0 if terminating is None else _units(terminating, resource),  # type: ignore[arg-type]
-        _units(quota["reserved"], resource),
-        _units(quota["limit"], resource),
+        _milli_of(quota.used, resource),
+        _milli_of(terminating, resource) if terminating else 0,
+        _milli_of(quota.reserved, resource),
+        _milli_of(quota.limit, resource),
     )
 
 
 def to_milli(quantity: str) -> int:
-    """An amount in thousandths; what cannot be read counts as 0."""
+    """Return an amount in thousandths; 0 where it cannot be read."""
     try:
         return ceil_units(quantity, 1000)
     except ValueError:
         return 0
 
 
-def show_amount(resource: str, amount: int) -> str:
-    """Thousandths of a resource as people read them: memory as `1.5Gi`, the rest as a number."""
-    return show_bytes(amount / 1000) if resource == "memory" else f"{amount / 1000:g}"
+def show_amount(resource: str, milli: int) -> str:
+    """Show thousandths of a resource: memory as `1.5Gi`, the others as a number."""
+    return show_bytes(milli / 1000) if resource == "memory" else f"{milli / 1000:g}"
 
 
 def bar(amounts: ResourceUsage, width: int, encoding: str) -> Text:
-    """A bar of `width` cells, 4 or more. What is held at all has a cell, and only what is full looks full."""
+    """Return a bar of `width` cells, 4 or more. Any usage has a cell, and only a full quota looks full."""
     letters = _BLOCKS if encoding.lower().startswith("utf") else _ASCII
     cells = _cells((amounts.used - amounts.terminating, amounts.terminating, amounts.reserved), amounts.limit, width)
     text = Text()
@@ -67,9 +67,9 @@ def bar(amounts: ResourceUsage, width: int, encoding: str) -> Text:
 
 
 def legend(encoding: str) -> Text:
-    """What the parts of a bar mean."""
+    """Return the meaning of the parts of a bar."""
     letters = _BLOCKS if encoding.lower().startswith("utf") else _ASCII
-    names = ("used", "used, ending", "reserved", "free")
+    names = ("used", "used, terminating", "reserved", "free")
     parts = (
         Text.assemble((letter, style), f" {name}") for letter, style, name in zip(letters, _STYLES, names, strict=True)
     )
@@ -80,14 +80,13 @@ def _cells(parts: Sequence[int], limit: int, width: int) -> list[int]:
     taken = sum(parts)
     total = max(limit, taken)
     cells = [max(1, round(part * width / total)) if part > 0 else 0 for part in parts]
-    # Full is only what is full.
-    room = width if taken >= limit else width - 1
-    while sum(cells) > room:
+    most = width if taken >= limit else width - 1
+    while sum(cells) > most:
         cells[cells.index(max(cells))] -= 1
     while taken and taken >= limit and sum(cells) < width:
         cells[cells.index(max(cells))] += 1
     return cells
 
 
-def _units(amounts: Amounts, resource: str) -> int:
-    return to_milli(str(dict(amounts).get(resource, 0)))
+def _milli_of(amounts: AmountsView, resource: str) -> int:
+    return to_milli(str(getattr(amounts, resource)))

@@ -1,4 +1,7 @@
-"""Tables that fit a terminal: cells are cut and columns left out where it is narrow. Pure."""
+"""Tables that fit a terminal: narrow ones drop columns and cut cells. Pure.
+
+rich's `Table` can cut cells. It cannot drop columns, and it pads each line, which a pipe would see.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,16 @@ from typing import Final
 
 from rich.text import Text
 
-from runway.cli.text import safe
+from runway.text import escape
 
-GAP: Final = 2
-"""Spaces between two columns."""
-SHORTEST: Final = 8
-"""To so many letters a cell may be cut."""
+GAP: Final = "  "
+MIN_WIDTH: Final = 8
+"""A cell that may shrink keeps this many characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column. Where a table is too wide, cells of those that may `shrink` are cut, and then columns left out.
-
-    The ones with the highest `spare` go first; 0 always stays. Numbers stand at the `right`.
-    """
+    """One column. A narrow table cuts cells that may `shrink` and drops the highest `drop_priority`; 0 stays."""
 
     title: str
     shrink: bool = False
@@ -30,59 +29,53 @@ class Column:
 
 
 def columns(*titles: str) -> list[Column]:
-    """Columns that always stay as they are."""
+    """Columns that never shrink and always stay."""
     return [Column(title=title) for title in titles]
 
 
 def lay_out(
     heads: Sequence[Column], rows: Iterable[Sequence[object]], *, width: int | None, indent: int = 0
 ) -> list[Text]:
-    """The lines of a table, its head first; None is an empty cell, `Text` keeps its style. No bound without `width`."""
-    lines = [[Text(head.title, "bold") for head in heads], *([_cell(cell) for cell in row] for row in rows)]
-    widths = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
-    shown = list(range(len(heads)))
-    if width is not None:
-        shown = _fit(heads, widths, width - indent)
-    return [_line([(heads[at], line[at], widths[at]) for at in shown], indent) for line in lines]
+    """Return the lines of a table, its head first. None is an empty cell, `Text` keeps its style.
+
+    Without `width` nothing is cut or dropped.
+    """
+    table = [[Text(head.title, "bold") for head in heads], *([_cell(cell) for cell in row] for row in rows)]
+    natural = [max(cell.cell_len for cell in column) for column in zip(*table, strict=True)]
+    widths = dict(enumerate(natural)) if width is None else _fit(heads, natural, width - indent)
+    return [_line(row, heads, widths, indent) for row in table]
 
 
-def _fit(heads: Sequence[Column], widths: list[int], width: int) -> list[int]:
-    """The places of the columns that are shown; `widths` is changed to what they get."""
-    shown = list(range(len(heads)))
+def _fit(heads: Sequence[Column], natural: Sequence[int], room: int) -> dict[int, int]:
+    """Return the width of each column that is shown, by its place."""
+    widths = dict(enumerate(natural))
 
-    def excess() -> int:
-        return sum(widths[at] for at in shown) + GAP * (len(shown) - 1) - width
+    def excess(shortest: int | None = None) -> int:
+        cells = (min(n, shortest) if shortest and heads[at].shrink else n for at, n in widths.items())
+        return sum(cells) + len(GAP) * (len(widths) - 1) - room
 
-    def cut(shortest: int) -> None:
-        while excess() > 0:
-            widest = max((at for at in shown if heads[at].shrink), key=lambda at: widths[at], default=None)
-            if widest is None or widths[widest] <= shortest:
-                return
-            widths[widest] -= 1
-
-    cut(2 * SHORTEST)
-    for at in sorted(shown, key=lambda at: -heads[at].drop_priority):
-        if excess() > 0 and heads[at].drop_priority:
-            shown.remove(at)
-    cut(SHORTEST)
-    return shown
+    for at in sorted(widths, key=lambda at: -heads[at].drop_priority):
+        if heads[at].drop_priority and excess(2 * MIN_WIDTH) > 0:
+            del widths[at]
+    while excess() > 0:
+        at = max((at for at in widths if heads[at].shrink), key=lambda at: widths[at], default=-1)
+        if at < 0 or widths[at] <= MIN_WIDTH:
+            break
+        widths[at] -= 1
+    return widths
 
 
-def _line(cells: Sequence[tuple[Column, Text, int]], indent: int) -> Text:
-    text = Text(" " * indent)
-    for head, cell, width in cells:
-        fitting = cell
-        if cell.cell_len > width:
-            fitting = cell.copy()
-            fitting.truncate(width, overflow="ellipsis")
-        blank = " " * (width - fitting.cell_len)
-        parts = (blank, fitting) if head.right else (fitting, blank)
-        for part in parts:
-            text.append(part)
-        text.append(" " * GAP)
-    text.rstrip()
-    return text
+def _line(row: Sequence[Text], heads: Sequence[Column], widths: dict[int, int], indent: int) -> Text:
+    cells = []
+    for at, width in widths.items():
+        cell = row[at].copy()
+        cell.truncate(width, overflow="ellipsis")
+        blank = " " * (width - cell.cell_len)
+        cells.append(Text.assemble(blank, cell) if heads[at].right else Text.assemble(cell, blank))
+    line = Text(" " * indent).append_text(Text(GAP).join(cells))
+    line.rstrip()
+    return line
 
 
 def _cell(cell: object) -> Text:
-    return cell if isinstance(cell, Text) else Text("" if cell is None else safe(cell))
+    return cell if isinstance(cell, Text) else Text("" if cell is None else escape(cell))

@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from runway.jobs.annotations import spec_of
 from runway.jobs.diagnosis.attempt_failure import attempt_failure, counts_against_retries
-from runway.jobs.diagnosis.codes import FailureCode
 from runway.jobs.diagnosis.container_exit import diagnose_exit, signal_of, started_at
 from runway.jobs.diagnosis.disruption import disruption, rejection_of
+from runway.jobs.models import Attempt
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Pod
 from runway.text import one_line
 
 MAX_ATTEMPTS: Final = 20
 """Attempts in a view. Disruptions do not count against the retries, so a job can have any number of attempts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One pod of the job: where it ran, how it ended, whether that counted against the retries, and why.
-
-    `bound_at` is when the scheduler gave it its node; `cause` and `message` say why it did not succeed.
-    """
-
-    pod: str
-    node: str | None
-    state: str
-    exit_code: int | None
-    signal: str | None
-    reason: str | None
-    created_at: datetime | None
-    bound_at: datetime | None
-    started_at: datetime | None
-    finished_at: datetime | None
-    counted: bool
-    cause: FailureCode | None
-    message: str | None
 
 
 def attempts_of(case: JobSnapshot) -> list[Attempt]:

@@ -1,6 +1,6 @@
-"""Failure codes and their meanings.
+"""The stable codes of failures and conditions, with the meaning and hint of each.
 
-`scripts/generate_failure_tables.py` writes `MEANINGS` into docs/features.md.
+`scripts/generate_failure_tables.py` writes the tables of docs/features.md from `MEANINGS` and `CONDITIONS`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 
 class Category(StrEnum):
-    """Who has to act: the job's owner, the platform's operators, whoever sets the policy, or Runway's makers."""
+    """The party that has to act: the job's owner, the operators, the policy's owner, or Runway's developers."""
 
     USER = "user"
     INFRA = "infra"
@@ -21,7 +21,7 @@ class Category(StrEnum):
 
 
 class FailureCode(StrEnum):
-    """Stable codes of why a job, or one attempt of it, did not succeed. In the order of `MEANINGS`."""
+    """Stable codes of the reasons why a job or an attempt did not succeed, in the order of `MEANINGS`."""
 
     EXIT_NONZERO = "exit_nonzero"
     COMMAND_NOT_FOUND = "command_not_found"
@@ -67,9 +67,25 @@ class FailureCode(StrEnum):
     UNKNOWN = "unknown"
 
 
+class ConditionCode(StrEnum):
+    """Stable codes of the reasons why a job waits, in the order of `CONDITIONS`."""
+
+    POD_NOT_CREATED = "pod_not_created"
+    QUOTA_BACKSTOP = "quota_backstop"
+    POD_SECURITY_REFUSED = "pod_security_refused"
+    POD_CREATION_REFUSED = "pod_creation_refused"
+    SUSPENDED = "suspended"
+    UNSCHEDULABLE = "unschedulable"
+    IMAGE_PULL_FAILING = "image_pull_failing"
+    CONTAINER_NOT_STARTING = "container_not_starting"
+    NODE_UNREACHABLE = "node_unreachable"
+    TERMINATING = "terminating"
+    RETRYING = "retrying"
+
+
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What holds for every failure of a code. `retryable`: the same specification may succeed if submitted again."""
+    """The facts of a code. `retryable`: the same specification may succeed if the caller submits it again."""
 
     category: Category
     retryable: bool
@@ -78,38 +94,13 @@ class Meaning:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """The verdict on a failed job, in plain words, with the exact fields that it was read from."""
-
-    code: FailureCode
-    category: Category
-    retryable: bool
-    message: str
-    hint: str
-    evidence: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What one look at a pod, or at the events, came to. `hint` where more is known than the table's advice."""
+    """The diagnosis of a pod or of events. `hint` replaces the advice of the table if it is more specific."""
 
     code: FailureCode
     message: str
     evidence: Mapping[str, str] = field(default_factory=dict)
     hint: str | None = None
-
-
-def failure_of(finding: Diagnosis, evidence: Mapping[str, str]) -> Failure:
-    """Build the failure of a job from a diagnosis; the evidence of the diagnosis takes precedence."""
-    meaning = MEANINGS[finding.code]
-    return Failure(
-        finding.code,
-        meaning.category,
-        meaning.retryable,
-        finding.message,
-        finding.hint or meaning.advice,
-        {**evidence, **finding.evidence},
-    )
 
 
 def _user(meaning: str, advice: str) -> Meaning:
@@ -266,3 +257,17 @@ MEANINGS: Final[Mapping[FailureCode, Meaning]] = {
         "run kubectl describe job in the namespace that this view names",
     ),
 }  # fmt: skip
+
+CONDITIONS: Final[Mapping[ConditionCode, str]] = {
+    ConditionCode.POD_NOT_CREATED: "Kubernetes has not created the pod yet",
+    ConditionCode.QUOTA_BACKSTOP: "the namespace's ResourceQuota rejects the pod; Kubernetes keeps retrying",
+    ConditionCode.POD_SECURITY_REFUSED: "the namespace's Pod Security level rejects the pod",
+    ConditionCode.POD_CREATION_REFUSED: "the API server rejects the pod for another reason",
+    ConditionCode.SUSPENDED: "the Job was suspended outside Runway",
+    ConditionCode.UNSCHEDULABLE: "no node fits the pod; the message gives the reasons, requests and free capacity",
+    ConditionCode.IMAGE_PULL_FAILING: "the node cannot pull the image; the message quotes the registry",
+    ConditionCode.CONTAINER_NOT_STARTING: "the node cannot set up the sandbox or container; the message quotes it",
+    ConditionCode.NODE_UNREACHABLE: "the pod's node does not respond or is not ready; the job's state does not change",
+    ConditionCode.TERMINATING: "the pod is terminating: it has a deletion timestamp and has not ended",
+    ConditionCode.RETRYING: "the last attempt failed; the next one starts after Kubernetes' back-off",
+}

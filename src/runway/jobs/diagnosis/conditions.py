@@ -5,59 +5,17 @@ Conditions are independent; several can hold at once. A lost node is a condition
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 
 from runway.jobs.diagnosis.attempt_failure import attempt_failure, termination_requested_at
-from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
+from runway.jobs.diagnosis.codes import ConditionCode, Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_start import diagnose_container_start, diagnose_pod_creation
+from runway.jobs.models import ConditionView
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Pod
 from runway.text import one_line
-
-
-class ConditionCode(StrEnum):
-    """Stable codes of why a job waits. In the order of `CONDITIONS`."""
-
-    POD_NOT_CREATED = "pod_not_created"
-    QUOTA_BACKSTOP = "quota_backstop"
-    POD_SECURITY_REFUSED = "pod_security_refused"
-    POD_CREATION_REFUSED = "pod_creation_refused"
-    SUSPENDED = "suspended"
-    UNSCHEDULABLE = "unschedulable"
-    IMAGE_PULL_FAILING = "image_pull_failing"
-    CONTAINER_NOT_STARTING = "container_not_starting"
-    NODE_UNREACHABLE = "node_unreachable"
-    TERMINATING = "terminating"
-    RETRYING = "retrying"
-
-
-CONDITIONS: Final[Mapping[ConditionCode, str]] = {
-    ConditionCode.POD_NOT_CREATED: "Kubernetes has not created the pod yet",
-    ConditionCode.QUOTA_BACKSTOP: "the namespace's ResourceQuota rejects the pod; Kubernetes keeps retrying",
-    ConditionCode.POD_SECURITY_REFUSED: "the namespace's Pod Security level rejects the pod",
-    ConditionCode.POD_CREATION_REFUSED: "the API server rejects the pod for another reason",
-    ConditionCode.SUSPENDED: "the Job was suspended outside Runway",
-    ConditionCode.UNSCHEDULABLE: "no node fits the pod; the message gives the reasons, requests and free capacity",
-    ConditionCode.IMAGE_PULL_FAILING: "the node cannot pull the image; the message quotes the registry",
-    ConditionCode.CONTAINER_NOT_STARTING: "the node cannot set up the sandbox or container; the message quotes it",
-    ConditionCode.NODE_UNREACHABLE: "the pod's node does not respond or is not ready; the job's state does not change",
-    ConditionCode.TERMINATING: "the pod is terminating: it has a deletion timestamp and has not ended",
-    ConditionCode.RETRYING: "the last attempt failed; the next one starts after Kubernetes' back-off",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """Why a job that is not over is not further along."""
-
-    code: ConditionCode
-    message: str
-    since: datetime | None
-
 
 _OF_FINDING: Final = {
     FailureCode.QUOTA_BACKSTOP: ConditionCode.QUOTA_BACKSTOP,
@@ -72,10 +30,10 @@ _OF_FINDING: Final = {
 }
 
 
-def conditions_of_pod(case: JobSnapshot, pod: Pod) -> Iterator[Condition]:
+def conditions_of_pod(case: JobSnapshot, pod: Pod) -> Iterator[ConditionView]:
     """Yield why this pod, which has not ended, does not run or does not end."""
     if (finding := diagnose_container_start(case, pod)) is not None:
-        yield Condition(_code(finding), finding.message, _waiting_since(pod, finding))
+        yield ConditionView(_code(finding), finding.message, _waiting_since(pod, finding))
     if (unreachable := _unreachable(case, pod)) is not None:
         yield unreachable
     if pod.terminating:
@@ -83,10 +41,10 @@ def conditions_of_pod(case: JobSnapshot, pod: Pod) -> Iterator[Condition]:
         message = f"pod {pod.metadata.name} is terminating"
         if pod.metadata.deletion_timestamp is not None:
             message += f"; its grace period ends at {pod.metadata.deletion_timestamp:%H:%M:%S} UTC"
-        yield Condition(ConditionCode.TERMINATING, message, requested)
+        yield ConditionView(ConditionCode.TERMINATING, message, requested)
 
 
-def conditions_between_pods(case: JobSnapshot, *, retrying: bool) -> Iterator[Condition]:
+def conditions_between_pods(case: JobSnapshot, *, retrying: bool) -> Iterator[ConditionView]:
     """Yield why a job has no live pod. `retrying` says whether another attempt will follow."""
     last = case.pods[-1] if case.pods else None
     if last is not None and not retrying:
@@ -95,12 +53,12 @@ def conditions_between_pods(case: JobSnapshot, *, retrying: bool) -> Iterator[Co
         cause, ended = attempt_failure(case, last), last.container.terminated
         why = f": {cause.message}" if cause else ""
         message = f"attempt {len(case.pods)} failed{why}; the next attempt follows"
-        yield Condition(
+        yield ConditionView(
             ConditionCode.RETRYING, message, ended.finished_at if ended else last.metadata.deletion_timestamp
         )
     if case.job.spec.suspend:
         suspended = case.job.condition("Suspended")
-        yield Condition(
+        yield ConditionView(
             ConditionCode.SUSPENDED,
             "the Job is suspended; Kubernetes creates no pod until someone resumes it",
             suspended.last_transition_time if suspended else None,
@@ -108,10 +66,10 @@ def conditions_between_pods(case: JobSnapshot, *, retrying: bool) -> Iterator[Co
         return
     refused = diagnose_pod_creation(case, last.metadata.creation_timestamp if last else None)
     if refused is not None:
-        yield Condition(_code(refused), refused.message, case.job.metadata.creation_timestamp)
+        yield ConditionView(_code(refused), refused.message, case.job.metadata.creation_timestamp)
     elif last is None:
         message = "Kubernetes has not created the pod yet"
-        yield Condition(ConditionCode.POD_NOT_CREATED, message, case.job.metadata.creation_timestamp)
+        yield ConditionView(ConditionCode.POD_NOT_CREATED, message, case.job.metadata.creation_timestamp)
 
 
 def _code(finding: Diagnosis) -> ConditionCode:
@@ -125,7 +83,7 @@ def _waiting_since(pod: Pod, finding: Diagnosis) -> datetime | None:
     return pod.status.start_time
 
 
-def _unreachable(case: JobSnapshot, pod: Pod) -> Condition | None:
+def _unreachable(case: JobSnapshot, pod: Pod) -> ConditionView | None:
     """https://kubernetes.io/docs/concepts/architecture/nodes/#condition"""
     node = case.node_of(pod)
     ready = node.condition("Ready") if node is not None else None
@@ -138,4 +96,4 @@ def _unreachable(case: JobSnapshot, pod: Pod) -> Condition | None:
         message = f"node {name} does not respond{quoted}; the job may still run there and keeps its quota"
     else:
         message = f"node {name} is not ready{quoted}"
-    return Condition(ConditionCode.NODE_UNREACHABLE, message, ready.last_transition_time)
+    return ConditionView(ConditionCode.NODE_UNREACHABLE, message, ready.last_transition_time)

@@ -86,7 +86,7 @@ def signal_of(ended: Terminated) -> str | None:
 def started_at(ended: Terminated) -> datetime | None:
     """Return when the container started; None if it never did.
 
-    For a container that never started the kubelet writes 1970: https://github.com/kubernetes/kubernetes/issues/120331
+    The kubelet writes 1970 for a container that never started: https://github.com/kubernetes/kubernetes/issues/120331
     """
     started = ended.started_at
     return started if started is not None and started.year > 1970 and ended.reason not in _NEVER_STARTED else None

@@ -16,6 +16,7 @@ Precedence, first match wins:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from runway.jobs.annotations import spec_of
@@ -28,10 +29,11 @@ from runway.jobs.diagnosis.attempt_failure import (
     describe_timeout,
     termination_reason,
 )
-from runway.jobs.diagnosis.codes import Diagnosis, Failure, FailureCode, failure_of
+from runway.jobs.diagnosis.codes import MEANINGS, Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_start import diagnose_container_start, diagnose_pod_creation
 from runway.jobs.diagnosis.disruption import disruption, disruption_of
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT
+from runway.jobs.models import Failure
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job
 from runway.text import one_line
@@ -48,6 +50,19 @@ def diagnose(snapshot: JobSnapshot) -> Failure | None:
         words = f"{reason or 'no reason given'}: {message}".rstrip(": ")
         finding = Diagnosis(FailureCode.UNKNOWN, f"Kubernetes failed the job: {words}")
     return failure_of(finding, {"job_reason": reason, "job_message": message})
+
+
+def failure_of(finding: Diagnosis, evidence: Mapping[str, str]) -> Failure:
+    """Add the facts of the code and further evidence to a diagnosis."""
+    meaning = MEANINGS[finding.code]
+    return Failure(
+        finding.code,
+        meaning.category,
+        meaning.retryable,
+        finding.message,
+        finding.hint or meaning.advice,
+        {**evidence, **finding.evidence},
+    )
 
 
 def _by_deadline(snapshot: JobSnapshot) -> Diagnosis:

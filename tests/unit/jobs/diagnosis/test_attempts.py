@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from runway.jobs.diagnosis.attempts import Attempt
+from runway.jobs.models import Attempt, JobView
 from runway.jobs.snapshot import JobSnapshot
-from runway.jobs.view import JobView, job_view
+from runway.jobs.view import job_view
 from runway.kube.objects import Job, Pod
 from tests.support.builders import Json, condition, disrupted, ended, job, moment, pod, running, unschedulable
 from tests.support.diagnosis_case import DEADLINE, evicted, overdue, rejected

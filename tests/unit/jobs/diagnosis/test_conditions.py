@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from runway.jobs.diagnosis.conditions import CONDITIONS, Condition, ConditionCode
+from runway.jobs.diagnosis.codes import CONDITIONS, ConditionCode
 from runway.jobs.diagnosis.scheduling import parse_fit_error
+from runway.jobs.models import ConditionView
 from runway.jobs.snapshot import FreeCapacity, JobSnapshot
 from runway.jobs.view import job_view
 from runway.kube.objects import Event, Job, Node, Pod
@@ -36,12 +37,12 @@ def conditions(
     nodes: tuple[Node, ...] = (),
     room: FreeCapacity | None = None,
     gone: frozenset[str] = frozenset(),
-) -> list[Condition]:
+) -> list[ConditionView]:
     by_name = {item.metadata.name: item for item in nodes}
     return job_view(JobSnapshot("vision", of or job(), pods, gone, events, by_name, room)).conditions
 
 
-def only(found: list[Condition]) -> Condition:
+def only(found: list[ConditionView]) -> ConditionView:
     assert len(found) == 1, found
     return found[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Message, Receive, Scope, Send
 
-from runway.api.security_headers import SECURITY_HEADERS, SecurityHeaders, with_security_headers
+from runway.api.middleware import SECURITY_HEADERS, SecurityHeaders, with_security_headers
 
 
 def test_an_answers_own_header_is_kept_and_not_sent_twice() -> None:
