@@ -36,7 +36,7 @@ def refused() -> Response:
 
 
 def touch(runway: Runway, job_id: str) -> Callable[[], None]:
-    """The Job controller writes the Job's status."""
+    """Write the Job's status, as the Job controller does."""
 
     def touched() -> None:
         runway.kubernetes.put("jobs", runway.kubernetes.job(job_id), "MODIFIED")
@@ -82,7 +82,7 @@ async def test_cancel_at_every_stage(runway: Runway, stage: Callable[[FakeKubern
     answer = await cancel(runway, job_id)
     assert (answer.status_code, answer.json()["state"]) == (202, "cancelling")
     for pod in pods:
-        runway.kubernetes.tell_pod_to_end(pod)
+        runway.kubernetes.terminate_pod(pod)
     runway.kubernetes.fail(job_id, "DeadlineExceeded")
     if pods and stage is not between_attempts:
         await runway.until_state(job_id, "cancelling")
@@ -100,7 +100,7 @@ async def test_job_that_ignores_sigterm_is_cancelling_until_its_grace_period_end
     pod = runway.kubernetes.start_pod(job_id)
     await runway.until_state(job_id, "running")
     await cancel(runway, job_id)
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
     runway.kubernetes.fail(job_id, "DeadlineExceeded")
     view = await runway.until_state(job_id, "cancelling")
     assert view["finished_at"] is None
@@ -151,25 +151,25 @@ async def test_cancel_of_finished_job_changes_nothing(runway: Runway, state: str
     assert patches(runway) == 0
 
 
-@pytest.mark.parametrize("verdict", ["succeeded", "failed"])
-async def test_job_that_finishes_during_cancel_keeps_its_outcome(runway: Runway, verdict: str) -> None:
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+async def test_job_that_finishes_during_cancel_keeps_its_outcome(runway: Runway, outcome: str) -> None:
     """The outcome is set between Runway's read of the Job and its patch."""
     job_id = await submitted(runway)
     pod = runway.kubernetes.start_pod(job_id)
     await runway.until_state(job_id, "running")
 
     def decided() -> None:
-        runway.kubernetes.end_pod(pod, exit_code=0 if verdict == "succeeded" else 3)
-        (runway.kubernetes.complete if verdict == "succeeded" else runway.kubernetes.fail)(job_id)
+        runway.kubernetes.end_pod(pod, exit_code=0 if outcome == "succeeded" else 3)
+        (runway.kubernetes.complete if outcome == "succeeded" else runway.kubernetes.fail)(job_id)
 
     runway.kubernetes.before_patch = [decided]
     assert (await cancel(runway, job_id)).status_code == 202
-    view = await runway.until_state(job_id, verdict)
-    assert (view["failure"] or {"code": None})["code"] == (None if verdict == "succeeded" else "exit_nonzero")
+    view = await runway.until_state(job_id, outcome)
+    assert (view["failure"] or {"code": None})["code"] == (None if outcome == "succeeded" else "exit_nonzero")
 
 
 async def test_job_with_a_succeeded_pod_is_not_cancelled(runway: Runway) -> None:
-    """The Job controller looks at the deadline before it looks at what has succeeded."""
+    """The Job controller checks the deadline before it checks for success."""
     job_id = await submitted(runway)
     runway.kubernetes.end_pod(runway.kubernetes.start_pod(job_id))
 
@@ -190,7 +190,7 @@ async def test_job_past_its_deadline_is_not_cancelled(runway: Runway) -> None:
     job = copy_of(runway.kubernetes.job(job_id))
     job["status"] = {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}
     runway.kubernetes.put("jobs", job, "MODIFIED")
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
 
     async def seen() -> bool:
         return [item["code"] for item in (await runway.view(job_id))["conditions"]] == ["terminating"]
@@ -253,7 +253,7 @@ async def test_job_deleted_during_cancel_uses_only_its_pods_quota(runway: Runway
     pod = runway.kubernetes.start_pod(job_id)
     await runway.until_state(job_id, "running")
     await cancel(runway, job_id)
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
     runway.kubernetes.delete_job(job_id)
 
     async def gone() -> bool:

@@ -44,9 +44,9 @@ async def kubernetes() -> SlowCreates:
 async def _second_and_third(
     runway: Runway, kubernetes: SlowCreates
 ) -> tuple[asyncio.Task[httpx2.Response], asyncio.Task[httpx2.Response]]:
-    """Of three submissions under one key the first has failed, the create of the second is open, the third is new.
+    """Return the second and third submission under one key, after the first has failed. The second create is open.
 
-    All are tasks, because tasks start in order: once a later call is answered, an earlier one waits or is done.
+    All are tasks, because tasks start in order: once a later call has a response, an earlier one waits or is done.
     """
 
     def submit(gpus: int, headers: dict[str, str]) -> asyncio.Task[httpx2.Response]:

@@ -1,4 +1,4 @@
-"""The emergency stop: no submission is taken, and nothing else is different."""
+"""The emergency stop: it rejects submissions and changes nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEY = {"Idempotency-Key": "one"}
 
 @pytest.fixture
 async def before(kubernetes: FakeKubernetes) -> str:
-    """A job that an earlier process admitted before the stop."""
+    """Return a job that an earlier process admitted before the stop."""
     async with serve(kubernetes, instance="one") as earlier:
         job_id = str((await earlier.submit(headers=KEY, resources={"gpu": 3})).json()["id"])
     kubernetes.annotate_lease(submissions_stopped=REASON)
@@ -25,7 +25,7 @@ async def before(kubernetes: FakeKubernetes) -> str:
 
 @pytest.fixture
 async def stopped(kubernetes: FakeKubernetes, before: str) -> AsyncIterator[Runway]:
-    """A process that was started during the stop."""
+    """Start a process during the stop."""
     assert kubernetes.job(before)
     async with serve(kubernetes, instance="two") as running:
         yield running
@@ -56,7 +56,7 @@ async def test_reads_and_cancels_work_during_a_stop(stopped: Runway, before: str
 
 
 async def test_replay_is_answered_during_a_stop(stopped: Runway, before: str) -> None:
-    """It creates nothing, and its caller may be waiting for just this answer."""
+    """A replay creates nothing, and its caller may wait for this response."""
     again = await stopped.submit(headers=KEY, resources={"gpu": 3})
     assert (again.status_code, again.json()["id"]) == (200, before)
     assert again.headers["idempotent-replay"] == "true"
@@ -76,8 +76,8 @@ async def test_dry_run_reports_the_stop_beside_other_violations(stopped: Runway)
     assert [(item["code"], item["message"]) for item in good["violations"]] == [("submissions_stopped", REASON)]
     assert good["manifest"]["kind"] == "Job"
     assert good["warnings"] == ['299 - "a warning of the API server"']
-    over = await dry_run(resources={"gpu": 2})
-    assert [item["code"] for item in over["violations"]] == ["submissions_stopped", "quota_exceeded"]
+    over_quota = await dry_run(resources={"gpu": 2})
+    assert [item["code"] for item in over_quota["violations"]] == ["submissions_stopped", "quota_exceeded"]
     bad = await dry_run(image="evil.example/x")
     assert [item["code"] for item in bad["violations"]] == ["submissions_stopped", "image_not_allowed"]
 

@@ -1,4 +1,4 @@
-"""Explanations from warning events and nodes, on which nothing else depends."""
+"""Diagnosis from warning events and nodes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ UNSCHEDULABLE = {
 async def condition(runway: Runway, job_id: str, code: str) -> dict[str, Any]:
     """Wait for the condition with this code."""
 
-    async def told() -> dict[str, Any] | None:
+    async def condition() -> dict[str, Any] | None:
         found = (await runway.view(job_id))["conditions"]
         return next((item for item in found if item["code"] == code), None)
 
-    return dict(await runway.until(told))
+    return dict(await runway.until(condition))
 
 
 async def submitted(runway: Runway, **spec: Any) -> str:
@@ -91,7 +91,7 @@ async def test_failure_of_unscheduled_job_names_free_capacity(runway: Runway) ->
     job_id = await waits(runway)
     await condition(runway, job_id, "unschedulable")
     pod = f"{job_id}-0"
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
     runway.kubernetes.remove_pod(pod)
     runway.kubernetes.fail(job_id, "DeadlineExceeded")
     failure = (await runway.until_state(job_id, "failed"))["failure"]

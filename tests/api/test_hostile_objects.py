@@ -44,7 +44,7 @@ async def until_named(runway: Runway, kind: str) -> Json:
 
 
 def roomy() -> Policy:
-    """The local policy with enough quota for these tests."""
+    """Return the local policy with enough quota for these tests."""
     policy = load_policy(POLICY)
     changes = {
         "quota": Quota.model_validate(ROOM),

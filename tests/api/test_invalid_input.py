@@ -1,4 +1,4 @@
-"""Every invalid input is answered by a problem document with a stable code, never by 500."""
+"""Every invalid input gets a problem document with a stable code, never 500."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
 
 
 @pytest.mark.parametrize("case", BODIES, ids=str)
-async def test_a_hostile_body_gets_its_problem(runway: Runway, case: str) -> None:
+async def test_hostile_body_gets_documented_problem(runway: Runway, case: str) -> None:
     body, status, code = BODIES[case]
     answer = await runway.client.post("/v1/jobs", content=body, headers=JSON)
     _is_problem(answer, status, code)
@@ -74,7 +74,7 @@ async def test_a_hostile_body_gets_its_problem(runway: Runway, case: str) -> Non
         ({"X-Tenant-ID": "vision", "Content-Type": "application/json; charset=latin-1"}, 415, "unsupported_media_type"),
     ],
 )
-async def test_hostile_headers_get_their_problem(
+async def test_hostile_headers_get_documented_problem(
     runway: Runway, headers: dict[str, str], status: int, code: str
 ) -> None:
     answer = await runway.client.post(
@@ -83,7 +83,7 @@ async def test_hostile_headers_get_their_problem(
     _is_problem(answer, status, code)
 
 
-async def test_a_tenant_header_sent_twice_is_refused(runway: Runway) -> None:
+async def test_repeated_tenant_header_is_rejected(runway: Runway) -> None:
     headers = [("X-Tenant-ID", "vision"), ("X-Tenant-ID", "vision"), ("Content-Type", "application/json")]
     answer = await runway.client.post("/v1/jobs", content=_with(), headers=headers)
     _is_problem(answer, 400, "tenant_required")
@@ -117,7 +117,7 @@ async def test_a_tenant_header_sent_twice_is_refused(runway: Runway) -> None:
         ("GET", "/v1/policy?verbose", 422, "invalid_parameter"),
     ],
 )
-async def test_hostile_paths_and_parameters_get_their_problem(
+async def test_hostile_paths_and_parameters_get_documented_problem(
     runway: Runway, method: str, path: str, status: int, code: str
 ) -> None:
     headers = {"X-Tenant-ID": "vision"} if method in ("POST", "DELETE") else {}

@@ -16,7 +16,7 @@ RECORD = "runway.internal/record"
 
 
 def record_on(kubernetes: FakeKubernetes, job_id: str) -> Json | None:
-    """The record of a Job."""
+    """Return the record of a Job."""
     text = kubernetes.job(job_id)["metadata"]["annotations"].get(RECORD)
     return dict(json.loads(text)) if text else None
 
@@ -32,7 +32,7 @@ async def final_record(runway: Runway, job_id: str) -> Json:
 
 
 async def metric(runway: Runway, name: str) -> float:
-    """The sum of a metric over its labels; `name` may contain some of them."""
+    """Return the sum of a metric over its labels; `name` may contain some of them."""
     text = (await runway.client.get("/metrics")).text
     lines = [
         line for line in text.splitlines() if line.startswith(name.partition("{")[0]) and name.partition("{")[2] in line
@@ -101,24 +101,24 @@ async def test_log_of_terminating_pod_is_captured(runway: Runway) -> None:
     log = FakeLog()
     log.write(b"checkpoint saved")
     job_id, pod = await running(runway, log)
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
 
     async def followed() -> bool:
         return log.open == 1
 
     await runway.until(followed)
-    log.write(b"ends in good order")
+    log.write(b"last line")
     runway.kubernetes.end_pod(pod, exit_code=0)
     runway.kubernetes.remove_pod(pod)
     runway.kubernetes.fail(job_id, "DeadlineExceeded")
     record = await final_record(runway, job_id)
-    assert record["excerpt"] == {"pod": pod, "text": "checkpoint saved\nends in good order\n", "truncated": False}
+    assert record["excerpt"] == {"pod": pod, "text": "checkpoint saved\nlast line\n", "truncated": False}
     assert log.open == 0
 
 
 async def test_empty_log_of_terminating_pod_is_read_again_after_pause(runway: Runway) -> None:
     job_id, pod = await running(runway, b"")
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
 
     async def reads() -> float:
         return await metric(runway, "runway_kubernetes_requests_total{pods/log")
@@ -133,7 +133,7 @@ async def test_log_follow_ends_with_process(kubernetes: FakeKubernetes) -> None:
     log = FakeLog()
     async with serve(kubernetes) as runway:
         _, pod = await running(runway, log)
-        kubernetes.tell_pod_to_end(pod)
+        kubernetes.terminate_pod(pod)
 
         async def followed() -> bool:
             return log.open == 1
@@ -145,7 +145,7 @@ async def test_log_follow_ends_with_process(kubernetes: FakeKubernetes) -> None:
 async def test_attempt_of_drained_pod_is_known_after_restart(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes) as before:
         job_id, pod = await running(before, b"on its way\n")
-        kubernetes.tell_pod_to_end(pod)
+        kubernetes.terminate_pod(pod)
         kubernetes.end_pod(pod, exit_code=143)
         kubernetes.remove_pod(pod)
 

@@ -22,7 +22,7 @@ from tests.api.conftest import POLICY, Runway, job
 Json = dict[str, Any]
 
 NOT_OF_A_CALL = {"malformed_request", "method_not_allowed"}
-"""Errors outside any call: the description of the document names them."""
+"""Errors outside any operation: the description of the document names them."""
 
 
 NOT_MEANT_TO_BE_SEEN = {"internal_error"}
@@ -37,7 +37,7 @@ OPERATIONS = {operation["operationId"]: operation for _, _, operation in operati
 
 
 def _examples() -> Iterator[tuple[str, Json, Json, object]]:
-    """Where each example is, its schema, the response or request it belongs to, and the example."""
+    """Yield path, schema, request or response, and value of each example."""
     for name, operation in OPERATIONS.items():
         places = {f"{name} {status}": response for status, response in operation["responses"].items()}
         if "requestBody" in operation:
@@ -51,7 +51,7 @@ def _examples() -> Iterator[tuple[str, Json, Json, object]]:
 
 
 def _events(stream: str) -> list[Json]:
-    """The events of a stream, by the lines that make them."""
+    """Return the events of a stream as lines."""
     blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in stream.strip().split("\n\n")]
     return [block for block in blocks if "data" in block]
 
@@ -60,7 +60,7 @@ EXAMPLES = {where: (schema, response, value) for where, schema, response, value 
 
 
 def _resolved(schema: Json) -> Json:
-    """A schema with the components beside it; closed, so that a field that is not documented does not pass."""
+    """Return a schema with its components that rejects undocumented fields."""
     components = {
         name: {**component, "additionalProperties": False} if "properties" in component else component
         for name, component in DOCUMENT["components"]["schemas"].items()
@@ -69,12 +69,12 @@ def _resolved(schema: Json) -> Json:
     return {**schema, "components": {"schemas": components | {"Problem": DOCUMENT["components"]["schemas"]["Problem"]}}}
 
 
-def _must_hold(schema: Json, value: object, where: str) -> None:
+def _must_validate(schema: Json, value: object, where: str) -> None:
     faults = list(jsonschema_rs.Draft202012Validator(_resolved(schema), validate_formats=True).iter_errors(value))
     assert not faults, f"{where}: {[str(fault) for fault in faults]}"
 
 
-def test_document_is_openapi_with_every_call_described() -> None:
+def test_document_is_valid_and_describes_every_operation() -> None:
     assert DOCUMENT["openapi"].startswith("3.1")
     assert set(OPERATIONS) == {
         "submit_job", "list_jobs", "read_job", "cancel_job", "read_logs", "read_events", "read_usage", "read_quota",
@@ -104,10 +104,10 @@ def test_every_field_has_a_description() -> None:
 @pytest.mark.parametrize("where", EXAMPLES, ids=str)
 def test_every_example_validates_against_its_schema(where: str) -> None:
     schema, _, value = EXAMPLES[where]
-    _must_hold(schema, value, where)
+    _must_validate(schema, value, where)
 
 
-def test_every_body_and_every_error_code_has_an_example() -> None:
+def test_every_body_and_error_code_has_an_example() -> None:
     bare = []
     for name, operation in OPERATIONS.items():
         for status, response in operation["responses"].items():
@@ -146,7 +146,7 @@ def test_every_error_code_is_documented_with_its_status() -> None:
 
 @pytest.mark.parametrize("name", OPERATIONS, ids=str)
 def test_errors_of_dependencies_are_documented(name: str) -> None:
-    """The parameters of a route imply the errors of its dependencies."""
+    """Derive the errors of the dependencies from the parameters of each route."""
     operation = OPERATIONS[name]
     documented = {code for response in operation["responses"].values() for code in codes(response)}
     parameters = {parameter.get("name"): parameter["in"] for parameter in operation["parameters"] if "in" in parameter}
@@ -174,7 +174,7 @@ def test_error_tree_of_the_docstring_has_every_code() -> None:
     assert {error.code for error in _public(PublicError)} <= names
 
 
-async def test_answers_validate_against_the_document(runway: Runway) -> None:
+async def test_responses_validate_against_the_document(runway: Runway) -> None:
     job_id = (await runway.submit(resources={"gpu": 1})).json()["id"]
     runway.kubernetes.start_pod(job_id)
     await runway.until_state(job_id, "running")
@@ -190,9 +190,9 @@ async def test_answers_validate_against_the_document(runway: Runway) -> None:
     for name, path in calls.items():
         answer = await runway.client.get(path)
         schema = OPERATIONS[name]["responses"]["200"]["content"]["application/json"]["schema"]
-        _must_hold(schema, answer.json(), name)
+        _must_validate(schema, answer.json(), name)
     dry = await runway.client.post("/v1/jobs?dry_run=true", json=job(), headers={"X-Tenant-ID": "vision"})
-    _must_hold({"$ref": "#/components/schemas/DryRun"}, dry.json(), "a dry run")
+    _must_validate({"$ref": "#/components/schemas/DryRun"}, dry.json(), "a dry run")
 
 
 async def test_problems_validate_against_the_document(runway: Runway) -> None:
@@ -205,10 +205,10 @@ async def test_problems_validate_against_the_document(runway: Runway) -> None:
     problems["submit_job quota"] = await runway.submit(resources={"gpu": 3})
     for name, answer in problems.items():
         response = OPERATIONS[name.split()[0]]["responses"][str(answer.status_code)]
-        _must_hold(response["content"][MEDIA_TYPE]["schema"], answer.json(), name)
+        _must_validate(response["content"][MEDIA_TYPE]["schema"], answer.json(), name)
 
 
-async def test_the_document_and_its_page_are_served(runway: Runway) -> None:
+async def test_document_and_docs_page_are_served(runway: Runway) -> None:
     assert (await runway.client.get("/openapi.json")).json() == DOCUMENT
     assert "/openapi.json" in (await runway.client.get("/docs")).text
 

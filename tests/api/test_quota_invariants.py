@@ -1,4 +1,4 @@
-"""Quota counts everything in the cluster, and a resync corrects what a watch missed."""
+"""Quota counts all jobs and pods, and a resync corrects missed events."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_quota_is_released_on_pod_success(runway: Runway) -> None:
 async def test_terminating_pod_does_not_release_quota(runway: Runway) -> None:
     job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]
     pod = runway.kubernetes.start_pod(job_id)
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
     runway.kubernetes.end_pod(pod)
 
     async def ended() -> bool:

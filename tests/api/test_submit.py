@@ -1,4 +1,4 @@
-"""POST /v1/jobs, by what a caller sees and what reaches Kubernetes."""
+"""POST /v1/jobs: responses to the caller and requests to Kubernetes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a job and of its quota over HTTP; the test plays the controllers of Kubernetes."""
+"""A job and its quota over HTTP; the test acts as the Kubernetes controllers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_quota_stays_in_use_until_pod_is_deleted(runway: Runway) -> None:
     job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]
     pod = runway.kubernetes.start_pod(job_id)
     await _until_state(runway, job_id, "running")
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
     runway.kubernetes.delete_job(job_id)
 
     async def terminating() -> bool:

@@ -39,7 +39,7 @@ def filter_failure(_context: Any, failure: Failure, _case: Any, response: Respon
 
 
 def _rejected_by_dry_run(response: Response) -> bool:
-    """A dry run reports a rejection with 200."""
+    """Return whether a dry run reports a rejection, which has status 200."""
     return response.status_code == 200 and _document(response).get("decision") == "refused"
 
 

@@ -85,11 +85,11 @@ class Controllers:
             case Move.FAIL:
                 self._end_pod(name, "Failed")
             case Move.DELETE_POD:
-                server.tell_pod_to_end(name)
+                server.terminate_pod(name)
             case Move.EVICT:
                 condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
                 server.set_status(name, {**server.pod(name)["status"], "conditions": [condition]})
-                server.tell_pod_to_end(name)
+                server.terminate_pod(name)
             case Move.REMOVE_POD:
                 server.remove_pod(name)
             case Move.COMPLETE:
@@ -175,7 +175,7 @@ class Controllers:
     def _end_pods(self, job: Json) -> None:
         for pod in pods_of(self.server, job):
             if not is_terminal(pod) and not is_terminating(pod):
-                self.server.tell_pod_to_end(pod["metadata"]["name"])
+                self.server.terminate_pod(pod["metadata"]["name"])
 
 
 def _has_failed(job: Json) -> bool:

@@ -107,7 +107,7 @@ def job(
     version: int = 1,
     namespace: str = NAMESPACE,
     created: float = 0,
-    verdict: str | None = None,
+    outcome: str | None = None,
     reason: str | None = None,
     message: str | None = None,
     finished: float = 100,
@@ -122,7 +122,7 @@ def job(
     started: float | None = None,
     deadline: int | None = None,
 ) -> Job:
-    """Return a Job of Kubernetes. `verdict` is Complete or Failed; `admitted` is the spec in its annotation.
+    """Return a Job of Kubernetes. `outcome` is Complete or Failed; `admitted` is the spec in its annotation.
 
     `deadline` is activeDeadlineSeconds, counted from `started`.
     """
@@ -130,8 +130,8 @@ def job(
     notes = {ANNOTATION_SPEC: canonical_json(admitted.to_json()), ANNOTATION_COST: canonical_json(COST)}
     if cancelled:
         notes[ANNOTATION_CANCELLED_AT] = _time(finished)
-    if verdict is not None:
-        conditions = [*conditions, condition(verdict, reason=reason, message=message, since=finished)]
+    if outcome is not None:
+        conditions = [*conditions, condition(outcome, reason=reason, message=message, since=finished)]
     labels = {} if admitted.name is None else {LABEL_NAME: admitted.name}
     return msgspec.convert(
         {

@@ -1,4 +1,4 @@
-"""A harness for the command line: a fake Runway with scripted answers, and documents as the API sends them."""
+"""Command line tests: a fake Runway with scripted responses of the API."""
 
 from __future__ import annotations
 

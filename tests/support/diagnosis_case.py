@@ -20,11 +20,11 @@ C = FailureCode
 
 
 # K8S pkg/controller/job/job_controller.go: newFailureCondition.
-BACKOFF = job(verdict="Failed", reason="BackoffLimitExceeded", message="Job has reached the specified backoff limit")
+BACKOFF = job(outcome="Failed", reason="BackoffLimitExceeded", message="Job has reached the specified backoff limit")
 # The timeout is 60 s and Kubernetes starts the Job at 10, so the deadline is at 70. FailureTarget comes first.
 ADMITTED = spec(timeout_seconds=60)
 DEADLINE = job(
-    verdict="Failed", reason="DeadlineExceeded", message="Job was active longer than specified deadline",
+    outcome="Failed", reason="DeadlineExceeded", message="Job was active longer than specified deadline",
     conditions=[condition("FailureTarget", reason="DeadlineExceeded", since=70)],
     admitted=ADMITTED, started=10, deadline=60,
 )  # fmt: skip

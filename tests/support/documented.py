@@ -26,7 +26,7 @@ class Block:
 
     @property
     def script(self) -> str:
-        """The text for a shell."""
+        """Return the text for a shell."""
         return "\n".join(self.commands)
 
 

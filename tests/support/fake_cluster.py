@@ -195,7 +195,7 @@ class FakeKubernetes:
         if isinstance(log := self.logs.get(name), FakeLog):
             log.end()
 
-    def tell_pod_to_end(self, name: str) -> None:
+    def terminate_pod(self, name: str) -> None:
         """Delete the pod with its grace period: it is terminating."""
         pod = copy_of(self.pod(name))
         pod["metadata"]["deletionTimestamp"] = self.now()

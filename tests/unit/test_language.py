@@ -13,26 +13,26 @@ import pytest
 
 CHECKOUT: Final = Path(__file__).parents[2]
 CHECKED: Final = (
-    "*.md",
+    "*",
+    ".github/**/*",
     "bench/**/*",
     "config/**/*",
     "demo/**/*",
     "deploy/**/*",
+    "docs/**/*",
     "infra/**/*",
     "localcluster/**/*",
+    "scripts/**/*",
+    "src/**/*",
     "testbed/**/*",
-    "tests/cluster/**/*",
-    "tests/model/**/*",
-    "tests/observability/**/*",
-    "tests/packaging/**/*",
-    "tests/support/**/*",
-    "tests/terraform/**/*",
-    "tests/unit/tools/**/*",
+    "tests/**/*",
 )
 """Globs of the checked files."""
 UNCHECKED: Final = ("docs/decisions/", "tests/unit/test_language.py")
 """Paths that are not checked: decisions and this list."""
-SUFFIXES: Final = {".html", ".js", ".md", ".py", ".sh", ".tf", ".yaml"}
+SUFFIXES: Final = {".css", ".go", ".hcl", ".html", ".js", ".md", ".py", ".sh", ".tf", ".toml", ".yaml", ".yml"}
+NAMES: Final = {"Dockerfile", "Makefile"}
+"""Files without a suffix that are checked."""
 FORBIDDEN: Final = (
     "told", "stand", "stands", "stood", "standing", "anew", "so many", "whoever", "for want of", "all the same",
     "go on", "goes on", "going on", "went on", "mend", "mends", "mended", "mending", "by itself", "in good order",
@@ -49,7 +49,7 @@ def files(patterns: tuple[str, ...]) -> Iterator[Path]:
     """Yield the files with prose."""
     for path in sorted({path for pattern in patterns for path in CHECKOUT.glob(pattern)}):
         name = str(path.relative_to(CHECKOUT))
-        if path.suffix in SUFFIXES and "/." not in name and not name.startswith(UNCHECKED):
+        if (path.suffix in SUFFIXES or path.name in NAMES) and "/." not in name and not name.startswith(UNCHECKED):
             yield path
 
 

@@ -32,7 +32,7 @@ def read(cursor: LogCursor, data: bytes, seed: int = 0) -> list[Piece]:
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Record]:
-    """A log whose times often repeat, sometimes decrease, and cross seconds."""
+    """Generate a log whose times often repeat, sometimes decrease, and cross seconds."""
     steps = st.sampled_from([0, 0, 0, 1, 1000, -1000, SECOND // 3, 2 * SECOND])
     text = st.sampled_from([b"", b"a", b"same", b"2026-11-24T08:00:00.000000000Z not a time", b"\xff\x00\r", b"x" * 50])
     records: list[Record] = []

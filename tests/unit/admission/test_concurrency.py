@@ -1,4 +1,4 @@
-"""Open streams are counted per tenant, and those of callers without a tenant header apart from all of them."""
+"""Open streams count per tenant, and separately for anonymous callers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def limits(max_streams: int) -> RequestLimits:
 
 
 def opened(limits: RequestLimits, tenant: str | None) -> int:
-    """How many streams can be opened until one is refused for this caller's own sake."""
+    """Return how many streams this caller can open before its own limit."""
     number = 0
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Observed usage of a job: never less than Kubernetes may run, and nothing after the last pod ended."""
+"""Observed usage: at least what Kubernetes may run, zero after the last pod."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def gpu_pod(name: str = "first", **changes: object) -> Pod:
 
 
 def own(amounts: ResourceVector, terminating: ResourceVector = ZERO) -> ObservedUsage:
-    """All usage is that of the current Job of the name."""
+    """Return usage that belongs to the current Job of the name only."""
     return ObservedUsage(amounts, terminating, own=amounts)
 
 
@@ -49,11 +49,11 @@ CASES: dict[str, tuple[Job | None, Sequence[Pod], ObservedUsage | None]] = {
         own(ONE, ONE),
     ),
     "a finished job with a terminating pod": (
-        gpu_job(verdict="Failed", reason="DeadlineExceeded"),
+        gpu_job(outcome="Failed", reason="DeadlineExceeded"),
         [gpu_pod(state=running(), deleted=50)],
         own(ONE, ONE),
     ),
-    "a finished job whose pod is not terminal": (gpu_job(verdict="Complete"), [gpu_pod(state=running())], own(ONE)),
+    "a finished job whose pod is not terminal": (gpu_job(outcome="Complete"), [gpu_pod(state=running())], own(ONE)),
     "an announced outcome": (
         gpu_job(conditions=[{"type": "FailureTarget", "status": "True"}]),
         [gpu_pod(state=ended(1))],
@@ -105,10 +105,10 @@ CASES: dict[str, tuple[Job | None, Sequence[Pod], ObservedUsage | None]] = {
         own(TWO_AT_ONCE),
     ),
     "a suspended job created outside Runway": (gpu_job(suspend=True), [], None),
-    "a finished job without pods": (gpu_job(verdict="Complete"), [], None),
-    "a finished job whose pod ended": (gpu_job(verdict="Complete"), [gpu_pod(state=ended())], None),
+    "a finished job without pods": (gpu_job(outcome="Complete"), [], None),
+    "a finished job whose pod ended": (gpu_job(outcome="Complete"), [gpu_pod(state=ended())], None),
     "a finished job whose pod ended and is being deleted": (
-        gpu_job(verdict="Failed"),
+        gpu_job(outcome="Failed"),
         [gpu_pod(state=ended(143), deleted=50)],
         None,
     ),
@@ -182,21 +182,21 @@ ENDS: dict[str, tuple[Job, Sequence[Pod], float | None]] = {
         120,
     ),
     "a failure ends with its condition": (
-        job(verdict="Failed", finished=100),
+        job(outcome="Failed", finished=100),
         [pod(state=ended(1, finished=90))],
         100,
     ),
     "a pod that ended after the condition": (
-        job(verdict="Failed", finished=100),
+        job(outcome="Failed", finished=100),
         [pod(state=ended(143, finished=130), deleted=130)],
         130,
     ),
     "a terminating success counts with the condition only": (
-        job(verdict="Complete", finished=100),
+        job(outcome="Complete", finished=100),
         [pod(state=ended(0, finished=90), deleted=95)],
         100,
     ),
-    "a condition without a pod": (job(verdict="Failed", finished=100), [], 100),
+    "a condition without a pod": (job(outcome="Failed", finished=100), [], 100),
     "a pod of an earlier job": (job(), [pod(controller=EARLIER, state=ended(0, finished=90))], None),
 }
 

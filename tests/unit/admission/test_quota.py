@@ -1,4 +1,4 @@
-"""The quota ledger: correct sums, limits that are never exceeded, refusals that name the jobs that use the quota."""
+"""The quota ledger: sums, limits, and refusals that name the holders."""
 
 from __future__ import annotations
 

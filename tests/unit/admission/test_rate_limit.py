@@ -1,4 +1,4 @@
-"""The rate limiter against a token bucket, and the promises it makes with Retry-After."""
+"""The rate limiter against a token bucket, and its Retry-After."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate: which specifications may enter, and every reason at once why one may not."""
+"""Validation of specs against the policy, with all violations at once."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ POLICY = policy()
 
 
 def admit(held_against: Policy = POLICY, **changes: Any) -> ValidatedSpec:
-    """A small valid document with these changes, through the gate."""
+    """Validate a small valid document with changes."""
     return validate(read_draft(document(**changes)), held_against)
 
 
 def refuse(held_against: Policy = POLICY, **changes: Any) -> tuple[Violation, ...]:
-    """Every violation of a small valid document with these changes."""
+    """Return every violation of a small valid document with changes."""
     with pytest.raises(InvalidSpec) as caught:
         admit(held_against, **changes)
     return caught.value.violations
@@ -105,7 +105,7 @@ def test_memory_above_bound_is_reported_beside_node_size() -> None:
         ("registry:5000/x:1", "registry:5000/x"),
     ],
 )
-def test_canonical_repository_is_what_a_node_pulls(image: str, repository: str) -> None:
+def test_canonical_repository_matches_the_pulled_image(image: str, repository: str) -> None:
     assert canonical_repository(image) == repository
 
 

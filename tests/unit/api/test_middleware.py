@@ -1,4 +1,4 @@
-"""The security headers are added once, to whatever begins an answer."""
+"""The middleware adds the security headers once to every response."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from starlette.types import Message, Receive, Scope, Send
 from runway.api.middleware import SECURITY_HEADERS, SecurityHeaders, with_security_headers
 
 
-def test_an_answers_own_header_is_kept_and_not_sent_twice() -> None:
+def test_own_header_of_a_response_is_kept_once() -> None:
     own = [(b"content-type", b"text/html"), (b"content-security-policy", b"script-src 'self'")]
     names = [name for name, _ in with_security_headers(own)]
     assert sorted(names) == sorted({b"content-type", *dict(SECURITY_HEADERS)})
     assert dict(with_security_headers(own))[b"content-security-policy"] == b"script-src 'self'"
 
 
-async def test_they_are_on_the_start_of_an_answer() -> None:
+async def test_response_start_has_security_headers() -> None:
     sent: list[Message] = []
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:

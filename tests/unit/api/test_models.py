@@ -24,14 +24,14 @@ MODELS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_the_command_line_imports_the_models_without_the_server() -> None:
+def test_models_import_without_server_packages() -> None:
     """`pip install .` has none of these packages."""
     code = "import sys, runway.api.models; print(*{'fastapi', 'starlette', 'msgspec', 'aiohttp'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == ""
 
 
-def test_the_models_decode_every_example() -> None:
+def test_models_decode_every_example() -> None:
     document = create_app(Settings(policy=POLICY), load_policy(POLICY)).openapi()
     for _, _, operation in operations(document):
         for status, response in operation["responses"].items():
@@ -43,7 +43,7 @@ def test_the_models_decode_every_example() -> None:
                     assert {name: shown[name] for name in example["value"]} == example["value"]
 
 
-def test_an_older_command_line_reads_the_codes_and_fields_of_a_newer_server() -> None:
+def test_models_accept_unknown_codes_and_fields() -> None:
     condition = {"code": "waiting_for_godot", "message": "?", "since": None, "since_version_9": True}
     assert TypeAdapter(ConditionView).validate_python(condition).code == "waiting_for_godot"
     known = TypeAdapter(ConditionView).validate_python(condition | {"code": "unschedulable"})

@@ -1,4 +1,4 @@
-"""`runway logs`: what is shown of a log, and that following it survives what happens to connections."""
+"""`runway logs`: output, and resumption after broken connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`runway policy check` and `runway tenants render`, and that no command needs more than it says."""
+"""`runway policy check`, `runway tenants render`, and required packages."""
 
 from __future__ import annotations
 

@@ -48,12 +48,12 @@ def test_yaml_file_is_sent_unchanged(tmp_path: Path) -> None:
     }
 
 
-def test_a_json_file_indented_with_tabs_is_read_too(tmp_path: Path) -> None:
+def test_json_file_indented_with_tabs_is_read(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text('{\n\t"image": "a\\tb",\n\t"retries": 1\n}')
     assert submitted("-f", str(tmp_path / "job.json")) == {"image": "a\tb", "retries": 1}
 
 
-def test_a_dash_reads_stdin() -> None:
+def test_dash_reads_stdin() -> None:
     assert submitted("-f", "-", stdin="image: x") == {"image": "x"}
 
 
@@ -67,7 +67,7 @@ def test_flags_override_the_fields_of_the_file(tmp_path: Path) -> None:
     assert spec["command"] == ["python", "train.py"]
 
 
-def test_a_command_replaces_command_and_args_of_the_file(tmp_path: Path) -> None:
+def test_command_replaces_command_and_args_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(FILE)
     spec = submitted("-f", str(tmp_path / "job.yaml"), "--", "sh", "-c", "exit 3")
     assert spec["command"] == ["sh", "-c", "exit 3"]
@@ -150,5 +150,5 @@ def test_option_cannot_extend_a_field_that_is_not_a_mapping() -> None:
     assert "env must be a mapping" in refused("-f", "-", "--env", "A=1", stdin="env: [A]")
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     assert "cannot be read: No such file" in refused("-f", str(tmp_path / "absent.yaml"))

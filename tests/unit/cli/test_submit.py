@@ -76,8 +76,8 @@ def test_submit_as_data_or_name() -> None:
 
 
 def test_submit_and_wait_exits_like_wait() -> None:
-    over = job("failed", failure=failure(), attempts=[attempt("failed", exit_code=3)])
-    result = runway(*SUBMIT, "--wait", answers=[reply(job(), 201), reply(job("running")), reply(over)])
+    finished = job("failed", failure=failure(), attempts=[attempt("failed", exit_code=3)])
+    result = runway(*SUBMIT, "--wait", answers=[reply(job(), 201), reply(job("running")), reply(finished)])
     assert result.exit_code == 3
     assert [line.split()[:2] for line in result.stdout.splitlines()[:2]] == [
         ["rw-4f2a", "pending"],
@@ -131,7 +131,7 @@ PLAN = {
 }
 
 
-def test_a_dry_run_shows_decision_violations_price_and_quota() -> None:
+def test_dry_run_shows_decision_violations_price_and_quota() -> None:
     fake = FakeRunway([reply(PLAN)])
     result = runway(*SUBMIT, "--dry-run", answers=fake)
     assert fake.paths == ["POST /v1/jobs?dry_run=true"]
@@ -158,20 +158,20 @@ def test_a_dry_run_shows_decision_violations_price_and_quota() -> None:
     ]
 
 
-def test_a_dry_run_of_a_spec_that_has_no_price_shows_the_rest() -> None:
+def test_dry_run_without_price_shows_the_other_parts() -> None:
     result = runway(*SUBMIT, "--dry-run", answers=[reply(PLAN | {"cost": None, "manifest": None, "warnings": []})])
     assert "Price: unknown until the spec is valid" in result.stdout
     assert "  gpu           3                       4" in result.stdout
 
 
-def test_a_dry_run_that_would_be_admitted_succeeds() -> None:
+def test_admitted_dry_run_exits_with_zero() -> None:
     plan = PLAN | {"decision": "admitted", "violations": []}
     result = runway(*SUBMIT, "--dry-run", answers=[reply(plan)])
     assert result.exit_code == 0
     assert result.stdout.startswith("Would be admitted")
 
 
-def test_a_dry_run_as_data_exits_with_its_decision_too() -> None:
+def test_dry_run_as_json_exits_with_its_decision() -> None:
     result = runway(*SUBMIT, "--dry-run", "-o", "json", answers=[reply(PLAN)])
     assert (result.exit_code, json.loads(result.stdout)) == (1, PLAN)
     assert runway(*SUBMIT, "--dry-run", "-o", "name", answers=[reply(PLAN)]).stdout == "refused\n"
@@ -186,7 +186,7 @@ def test_dry_run_rejects_wait_and_idempotency_key(flag: list[str]) -> None:
 
 
 def test_run_shows_the_log_on_stdout_and_all_else_on_stderr() -> None:
-    over = job("failed", failure=failure(), attempts=[attempt("failed", exit_code=3)])
+    finished = job("failed", failure=failure(), attempts=[attempt("failed", exit_code=3)])
     answers = [
         reply(job(), 201),
         reply(job("pending", attempts=[attempt("waiting", started_at=None)])),
@@ -194,7 +194,7 @@ def test_run_shows_the_log_on_stdout_and_all_else_on_stderr() -> None:
         problem(404, "logs_not_ready"),
         reply(RUNNING),
         log(b"2026-11-24T08:01:00.000000001Z hello\n"),
-        reply(over),
+        reply(finished),
     ]
     result = runway(*RUN, answers=answers)
     assert result.exit_code == 3
@@ -229,9 +229,11 @@ def test_run_shows_every_attempt_in_turn() -> None:
 
 
 def test_run_shows_the_outcome_without_a_log() -> None:
-    over = job("failed", failure=failure("deadline_exceeded"))
+    finished = job("failed", failure=failure("deadline_exceeded"))
     not_ready = problem(404, "logs_not_ready")
-    result = runway(*RUN, answers=[reply(job(), 201), reply(over), not_ready, reply(over), not_ready, reply(over)])
+    result = runway(
+        *RUN, answers=[reply(job(), 201), reply(finished), not_ready, reply(finished), not_ready, reply(finished)]
+    )
     assert result.exit_code == 124
     assert result.stdout == ""
 

@@ -1,4 +1,4 @@
-"""`runway wait`: its exit codes, and how it bears with a Runway that does not answer."""
+"""`runway wait`: exit codes, and retries while Runway does not respond."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of a job's timeline, for pending, running, retried and finished jobs."""
+"""The timeline picture of pending, running, retried and finished jobs."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def test_distant_deadline_is_past_a_break() -> None:
 
 
 def test_finished_job_ends_at_its_last_time() -> None:
-    over = _view(
+    finished = _view(
         JobState.FAILED,
         timeout=90,
         finished_at=moment(61),
         attempts=[_attempt(0, 0, 0, 60, state="failed", exit_code=1)],
     )
-    assert timeline_of(over, moment(62)) == timeline_of(over, moment(9999))
-    line = _picture(over)
+    assert timeline_of(finished, moment(62)) == timeline_of(finished, moment(9999))
+    line = _picture(finished)
     assert (line.finished, line.end, line.to_scale) == (True, moment(61), True)
     assert line.rows[0].end == pytest.approx(100 * 60 / 90, abs=0.01)
 
@@ -140,12 +140,12 @@ _times = st.one_of(st.none(), st.floats(-10, 5000))
     states=st.sampled_from(["waiting", "running", "terminating", "succeeded", "failed"]),
     timeout=st.one_of(st.none(), st.integers(1, 86_400)),
     now=st.floats(-10, 100_000),
-    over=st.booleans(),
+    finished=st.booleans(),
 )
 def test_every_part_is_inside_the_picture_despite_clock_skew(
-    attempts: list[tuple[float | None, ...]], states: str, timeout: int | None, now: float, over: bool
+    attempts: list[tuple[float | None, ...]], states: str, timeout: int | None, now: float, finished: bool
 ) -> None:
-    state = JobState.FAILED if over else JobState.RUNNING
+    state = JobState.FAILED if finished else JobState.RUNNING
     line = _picture(_view(state, timeout=timeout, attempts=[_attempt(*times, state=states) for times in attempts]), now)
     for row in line.rows:
         assert row.end is None or 0 <= row.end <= 100

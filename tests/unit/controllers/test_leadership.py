@@ -66,11 +66,11 @@ class Candidate:
         self.tasks += [loop.create_task(run()) for run in (self.election.run, self.leadership.run)]
 
     def stopped(self) -> str | None:
-        """The reason of the emergency stop."""
+        """Return the reason of the emergency stop."""
         return self.leadership.stop_reason
 
     def refusals(self) -> tuple[PublicError, ...]:
-        """The reasons to reject submissions."""
+        """Return the reasons to reject submissions."""
         return self.leadership.refusals
 
     def break_watches(self) -> None:

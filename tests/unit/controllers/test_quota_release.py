@@ -76,7 +76,7 @@ def world() -> Iterator[World]:
 
 
 def released(metrics: Metrics) -> tuple[float, float]:
-    """The number of timed releases, and their sum."""
+    """Return the number of timed releases, and their sum."""
     values = [metrics.registry.get_sample_value(f"runway_quota_release_seconds_{part}") for part in ("count", "sum")]
     return values[0] or 0.0, values[1] or 0.0
 

@@ -79,7 +79,7 @@ def test_leaving_connections_are_not_counted_as_open_and_are_bounded() -> None:
     assert [bool(each.aborted) for each in leaving] == [True, False, False]
 
 
-def test_stalled_bytes_are_bounded_and_longest_stalled_connection_is_aborted_first() -> None:
+def test_excess_stalled_bytes_abort_longest_stalled_connection() -> None:
     table = ConnectionTable(Bounds(max_stalled_bytes=100))
     first, second, third = admitted(table, 3, busy=True)
     table.mark_stalled(first, 60)

@@ -1,4 +1,4 @@
-"""Prices: the parts of a node add up to the node, the lines to the hour, and nothing can cost more than its ceiling."""
+"""Prices: parts add up to the whole, and no job costs more than its ceiling."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MILLIONTH = Decimal("0.000001")
 
 
 def node(cpu: int = 48_000, memory: int = 192 * GIB, gpu: int = 4, usd: str = "5.672") -> Pool:
-    """A pool whose nodes have these resources and this hourly price."""
+    """Return a pool whose nodes have these resources and this hourly price."""
     gpu_type = {"gpu": gpu, "gpu_type": "a10g"} if gpu else {}
     return Pool.model_validate(
         {"instance_type": "g5.12xlarge", "hourly_usd": usd, "cpu": f"{cpu}m", "memory": str(memory), **gpu_type}
@@ -105,7 +105,7 @@ def test_gpu_costs_more_than_its_share_of_cpu_and_memory() -> None:
 
 
 def _cut(total: int, weights: list[int]) -> list[int]:
-    """Cut a whole into parts by weight, with nothing left over."""
+    """Divide a whole into parts by weight, without a remainder."""
     scale = sum(weights)
     if scale == 0:
         return [total, *[0] * (len(weights) - 1)]

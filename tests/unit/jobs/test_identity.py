@@ -1,4 +1,4 @@
-"""Names: the same key finds the same job for ever, and no two tenants or keys meet."""
+"""Job names: stable for a tenant and key, and unique across both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a log as it is kept: short, harmless, and without the secrets that are known."""
+"""Log excerpts: short, escaped and without known secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest: whole against golden files (tests/unit/golden.py says how to renew them), harmless for every spec."""
+"""The manifest: golden files (see tests/unit/golden.py) and safety properties."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 
 def manifest(admitted: AdmittedSpec) -> dict[str, Any]:
-    """The manifest of a specification in the pool of its GPU type."""
+    """Return the manifest of a spec in the pool of its GPU type."""
     pool = POLICY.pools[admitted.resources.gpu_type or "cpu"]
     return job_manifest(admitted, Placement(JOB, "vision", NAMESPACE, pool, COST), POLICY.limits)
 
@@ -40,7 +40,7 @@ def pod_spec(admitted: AdmittedSpec) -> dict[str, Any]:
 
 
 def golden(admitted: AdmittedSpec) -> dict[str, Any]:
-    """The manifest for a golden file, with words in place of the hash: to a secret scanner every digest is a secret."""
+    """Return a manifest for a golden file without digests, which a secret scanner reports."""
     rendered = manifest(admitted)
     assert rendered["metadata"]["annotations"][ANNOTATION_SPEC_HASH] == spec_hash(admitted)
     rendered["metadata"]["annotations"][ANNOTATION_SPEC_HASH] = "the hash of the specification"
@@ -61,7 +61,7 @@ def test_manifest_of_a_gpu_job_with_all_fields() -> None:
 
 
 def restricted_faults(pod: dict[str, Any], labels: dict[str, str]) -> list[str]:
-    """What of Pod Security "restricted", version 1.35, a pod breaks.
+    """Return the rules of Pod Security "restricted", version 1.35, that a pod breaks.
 
     https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
     """
@@ -198,7 +198,7 @@ def test_reference_expansion_equals_that_of_kubernetes(text: str, expanded: str)
 
 
 def expand(text: str, environment: dict[str, str]) -> str:
-    """What a process is handed for a string in a manifest: `$(A)` is replaced where A is known, `$$` is one `$`.
+    """Expand a manifest string as Kubernetes does: `$(A)` if A is known, `$$` to `$`.
 
     https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#entrypoint
     """

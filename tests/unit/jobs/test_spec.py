@@ -1,4 +1,4 @@
-"""Reading a job specification: strict JSON, all faults at once."""
+"""Decode a job spec: strict JSON, all violations at once."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tests.unit.strategies import DOCUMENTS, JSON, specs
 
 
 def faults(**changes: Any) -> set[tuple[str, str]]:
-    """Field and code of every violation of a small valid document with these changes."""
+    """Return field and code of each violation of a small valid document with changes."""
     return {(found.field, found.code) for found in read_draft(document(**changes)).violations}
 
 
 def only(**changes: Any) -> Violation:
-    """The one violation of a small valid document with these changes."""
+    """Return the only violation of a small valid document with changes."""
     (found,) = read_draft(document(**changes)).violations
     return found
 
@@ -102,7 +102,7 @@ def test_null_equals_an_absent_field() -> None:
 
 
 @pytest.mark.parametrize("body", [None, 1, True, "job", [], [{}], 1.5])
-def test_a_body_that_is_not_an_object_is_one_violation(body: object) -> None:
+def test_body_that_is_not_an_object_is_one_violation(body: object) -> None:
     (found,) = read_draft(body).violations
     assert (found.field, found.code) == ("body", "wrong_type")
 
@@ -182,7 +182,7 @@ def test_invalid_image_reference_is_refused(image: str) -> None:
         (f"r.io/a:1@sha256:{'0' * 64}", "r.io/a", f":1@sha256:{'0' * 64}"),
     ],
 )
-def test_an_image_is_split_into_repository_and_the_rest(image: str, repository: str, rest: str) -> None:
+def test_image_is_split_into_repository_and_tag(image: str, repository: str, rest: str) -> None:
     assert read_draft(document(image=image)).image == image
     assert split_image(image) == (repository, rest)
 
@@ -194,7 +194,7 @@ def test_image_reference_has_a_maximum_length_and_is_shown_shortened() -> None:
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "1_000", "1 Gi", "-1", "", "１", "1" * 33, "1e999"])
-def test_a_quantity_outside_the_grammar_is_refused_with_an_example(text: str) -> None:
+def test_invalid_quantity_is_refused_with_an_example(text: str) -> None:
     assert faults(resources={"cpu": text, "memory": text}) == {
         ("resources.cpu", "malformed"),
         ("resources.memory", "malformed"),
@@ -210,7 +210,7 @@ def test_money_is_a_plain_decimal_of_at_most_six_places(text: str) -> None:
     assert read_draft(document(max_cost_usd="12.50")).max_cost_usd == Decimal("12.50")
 
 
-def test_unknown_fields_are_refused_with_the_known_ones_named() -> None:
+def test_unknown_fields_are_refused_and_known_fields_listed() -> None:
     assert faults(gpus=1, resources={"disk": "1Gi"}) == {("gpus", "unknown_field"), ("resources.disk", "unknown_field")}
     assert "timeout_seconds" in (only(timeout=1).hint or "")
     assert "gpu_type" in (only(resources={"gpus": 1}).hint or "")
@@ -236,7 +236,7 @@ def test_lists_of_strings_have_bounds_on_entries_and_bytes(field: str) -> None:
     assert faults(**{field: ["é" * (MAX_STRING_BYTES // 2), "x"]}) == {(field, "too_large")}
 
 
-def test_the_environment_has_a_bound_on_bytes_names_included() -> None:
+def test_environment_is_bounded_in_bytes_including_names() -> None:
     assert faults(env={"A": "x" * (MAX_ENV_BYTES - 1)}) == set()
     assert faults(env={"AB": "x" * (MAX_ENV_BYTES - 1)}) == {("env", "too_large")}
 
@@ -313,7 +313,7 @@ def test_observed_values_are_escaped_and_shortened() -> None:
 
 
 @given(DOCUMENTS)
-def test_arbitrary_json_only_makes_violations_that_can_be_shown(value: Any) -> None:
+def test_arbitrary_json_causes_only_printable_violations(value: Any) -> None:
     violations = read_draft(value).violations
     assert len(violations) < 1000
     for found in violations:

@@ -24,7 +24,7 @@ Call = tuple[str, str, str]
 
 
 def scripted(*steps: Step) -> tuple[KubeClient, list[Call]]:
-    """A client of a scripted API server, and its counted calls."""
+    """Return a client of a scripted API server, and its counted calls."""
     counted: list[Call] = []
     return KubeClient(Script(list(steps)), 5, lambda *call: counted.append(call)), counted
 

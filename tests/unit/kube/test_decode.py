@@ -1,4 +1,4 @@
-"""Decode and sanitize objects one by one, whatever the API server returns."""
+"""Decode and sanitize each object of the API server separately."""
 
 from __future__ import annotations
 
@@ -98,14 +98,18 @@ def test_list_without_items_is_empty_and_without_version_is_invalid() -> None:
 
 def test_texts_are_escaped_and_bounded() -> None:
     found = decode_object(
-        raw(pod(), reason="\x1b[31m\u202eevil" + "x" * 300_000, message="first\nsecond\x1b" + "m" * 1_000_000 + "end"),
+        raw(
+            pod(),
+            reason="\x1b[31m\u202eevil" + "x" * 300_000,
+            message="first\nsecond\x1b" + "m" * 1_000_000 + "the end",
+        ),
         Pod,
     )
     reason, message = found.status.reason or "", found.status.message or ""
     assert reason.startswith("\\x1b[31m\\u202eevil")
     assert len(reason) <= MAX_WORD
     assert message.startswith("first\nsecond\\x1bm")
-    assert message.endswith("mend")
+    assert message.endswith("mthe end")
     assert len(message) <= MAX_MESSAGE + 10
     assert found.metadata.unreadable == ()
 
@@ -122,10 +126,10 @@ def test_conditions_are_bounded_by_type() -> None:
     assert len(found.status.conditions) <= MAX_PARTS
 
 
-@pytest.mark.parametrize("verdict", ["Complete", "Failed"])
-def test_terminal_condition_behind_many_others_is_read(verdict: str) -> None:
+@pytest.mark.parametrize("terminal", ["Complete", "Failed"])
+def test_terminal_condition_behind_many_others_is_read(terminal: str) -> None:
     noise = [{"type": f"Noise{number}", "status": "True"} for number in range(100)]
-    known = [{"type": verdict, "status": "False"}, *noise, {"type": verdict, "status": "True"}]
+    known = [{"type": terminal, "status": "False"}, *noise, {"type": terminal, "status": "True"}]
     found = decode_object(raw(job(), conditions=known), Job)
     assert found.finished
     assert len(found.status.conditions) <= MAX_PARTS
@@ -306,7 +310,7 @@ def test_job_with_undecodable_template_uses_more_than_any_quota_until_finished()
     usage = observed_usage(decode_object(changed(job(suspend=True), "spec.template", "gone"), Job), [])
     assert usage is not None
     assert usage.amounts.gpu >= 10**18
-    finished = decode_object(changed(job(verdict="Complete"), "spec.template", "gone"), Job)
+    finished = decode_object(changed(job(outcome="Complete"), "spec.template", "gone"), Job)
     assert observed_usage(finished, []) is None
 
 

@@ -16,7 +16,7 @@ from tests.support.builders import ended, job, node, pod, unschedulable, waiting
 _Item = TypeVar("_Item", Job, Pod)
 
 JOBS = st.builds(
-    lambda name, cpu, verdict, message: job(f"rw-{name}", requests={"cpu": cpu}, verdict=verdict, message=message),
+    lambda name, cpu, outcome, message: job(f"rw-{name}", requests={"cpu": cpu}, outcome=outcome, message=message),
     st.integers(),
     st.sampled_from(["1", "2"]),
     st.sampled_from([None, "Complete", "Failed"]),

@@ -103,7 +103,7 @@ def test_pod_is_terminal_by_phase_and_terminating_before(found: Pod, has_ended: 
 
 
 def with_proxy(own: Json) -> Pod:
-    """A pod with an injected container, which the kubelet sorts before `job`."""
+    """Return a pod with an injected container, which the kubelet sorts before `job`."""
     statuses = [{"name": "istio-proxy", "state": running()}, {"name": "job", "state": own}]
     return msgspec.convert(
         {"metadata": {"name": "p"}, "status": {"phase": "Running", "containerStatuses": statuses}}, Pod

@@ -48,18 +48,18 @@ class World:
         self.fake.logs[POD] = self.log = FakeLog()
 
     async def seen(self, condition: Callable[[], object]) -> None:
-        """Return once what was written has been observed."""
+        """Return once the store has observed the change."""
         async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 (in virtual time)
                 await asyncio.sleep(0.01)
 
     async def end(self, exit_code: int = 0) -> None:
-        """The container ends, and Runway knows."""
+        """End the container, and report it to the store."""
         self.fake.end_pod(POD, exit_code)
         await self.seen(lambda: self.cluster.attempts(KEY)[0].is_terminal)
 
     async def read(self, query: LogQuery, got: bytearray) -> None:
-        """Read the log into `got`, to its end. Raises what the reading raises."""
+        """Read the log into `got` to its end, and raise errors of the read."""
         log = await open_log(
             self.kubernetes, self.cluster, KEY, query, asyncio.Lock(), clock=self.loop.time, jitter=lambda: 0.0
         )
@@ -232,7 +232,7 @@ def test_unavailable_log_is_interrupted_after_timeout(cut: Cut) -> None:
 
 
 def test_silent_log_is_reopened_and_loses_nothing() -> None:
-    """Where nothing comes for long the connection counts as dead; that alone is no failure."""
+    """A silent connection counts as dead, but silence alone is no failure."""
 
     async def scenario(world: World) -> None:
         got = bytearray()

@@ -1,4 +1,4 @@
-"""Where a job's usage is taken from, and what is asked of Prometheus: below HTTP, on a store and a fake Prometheus."""
+"""Usage of a job from a store and a fake Prometheus, below HTTP."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def prometheus(fake: FakePrometheus) -> AsyncIterator[Prometheus]:
 
 @pytest.fixture
 def cluster() -> ClusterState:
-    """An cluster that knows one job without pods."""
+    """Return a cluster state with one job without pods."""
     cluster = ClusterState(policy(), Metrics())
     cluster.apply_job(ours(job()))
     return cluster
@@ -109,7 +109,7 @@ async def test_query_covers_started_attempts_and_shows_the_last(
     (query,) = fake.queries
     assert 'pod=~"first|second"' in query["query"]
     assert "time" not in query
-    # From the first pod, created at 1, until now, 100, and a minute more.
+    # From the creation of the first pod, 1, until now, 100, plus a minute.
     assert set(re.findall(r"\[(\d+)s\]", query["query"])) == {"159"}
 
 

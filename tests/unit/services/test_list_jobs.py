@@ -16,10 +16,10 @@ from tests.support.builders import NAMESPACE, job, policy
 
 @pytest.fixture
 def cluster() -> ClusterState:
-    """It knows 40 jobs, of which every tenth has failed."""
+    """Return a cluster state with 40 jobs; every tenth has failed."""
     cluster = ClusterState(policy(), Metrics())
     for number in range(40):
-        made = job(f"rw-{number}", created=number, verdict="Complete" if number % 10 else "Failed")
+        made = job(f"rw-{number}", created=number, outcome="Complete" if number % 10 else "Failed")
         made.metadata.labels[LABEL_MANAGED_BY] = MANAGED_BY
         cluster.apply_job(made)
     return cluster
@@ -55,5 +55,5 @@ async def test_created_or_deleted_job_moves_no_other_out_of_the_page(cluster: Cl
     looking = asyncio.create_task(full_page(cluster, NAMESPACE, (JobState.FAILED,), None, 9, look=4))
     await asyncio.sleep(0)
     cluster.apply_job(job("rw-new", version=50, created=100))
-    cluster.refresh(cluster.store.delete_job(job("rw-38", version=51, created=38, verdict="Complete")))
+    cluster.refresh(cluster.store.delete_job(job("rw-38", version=51, created=38, outcome="Complete")))
     assert [key.name for _, key in await looking] == ["rw-30", "rw-20", "rw-10", "rw-0"]

@@ -1,4 +1,4 @@
-"""The job store keeps the newest version, in whatever order events and responses arrive."""
+"""The job store keeps the newest version, in any order of events and responses."""
 
 from __future__ import annotations
 
@@ -103,15 +103,15 @@ def test_stale_event_changes_nothing(world: World) -> None:
     world.store.upsert_job(job("a", version=7))
     world.store.upsert_pod(of("a", "a-1", version=7))
     world.changed.clear()
-    world.store.upsert_job(job("a", version=5, verdict="Complete"))
+    world.store.upsert_job(job("a", version=5, outcome="Complete"))
     world.store.upsert_pod(of("a", "a-1", version=5))
     world.store.delete_job(job("a", version=5))
     assert (world.version(), world.changed) == ("7", [])
 
 
 def test_deleted_finished_job_without_pods_leaves_no_entry(world: World) -> None:
-    world.store.upsert_job(job("a", version=5, verdict="Complete"))
-    world.store.delete_job(job("a", version=6, verdict="Complete"))
+    world.store.upsert_job(job("a", version=5, outcome="Complete"))
+    world.store.delete_job(job("a", version=6, outcome="Complete"))
     assert (world.store.get(key("a")), world.names(), world.changed) == (None, [], ["a", "a"])
 
 
@@ -363,7 +363,7 @@ def test_specs_of_finished_jobs_are_bounded_fairly() -> None:
 
     def finished(name: str, size: int, namespace: str = NAMESPACE) -> Job:
         notes = {ANNOTATION_SPEC: "s" * size, ANNOTATION_RECORD: "{}"}
-        return job(name, uid=name, namespace=namespace, verdict="Complete", annotations=notes)
+        return job(name, uid=name, namespace=namespace, outcome="Complete", annotations=notes)
 
     def has_spec(name: str, namespace: str = NAMESPACE) -> bool:
         record = world.store.get(JobKey(namespace, name))

@@ -32,7 +32,7 @@ def node(name: str = "node-1", *, ready: str = "True", **more: Any) -> Node:
 
 
 def waits(selector: dict[str, str] | None = None, tolerations: list[dict[str, str]] | None = None) -> Pod:
-    """A pod without a node."""
+    """Return a pod without a node."""
     found = pod("waits", node=None, conditions=[unschedulable()])
     asked = msgspec.convert({"nodeSelector": selector or {}, "tolerations": tolerations or []}, type(found.spec))
     spec = msgspec.structs.replace(found.spec, node_selector=asked.node_selector, tolerations=asked.tolerations)

@@ -31,22 +31,22 @@ Change = tuple[Job | Pod, bool]
 
 def _lives(names: list[tuple[str, bool, bool]], make: Callable[[str, str, int, bool], Job | Pod]) -> list[Change]:
     """Events in version order, from 1 on; the name of a deleted object can be reused."""
-    lives, over = dict.fromkeys("abc", 0), dict.fromkeys("abc", False)
+    lives, finished = dict.fromkeys("abc", 0), dict.fromkeys("abc", False)
     changes = []
     for version, (name, deleted, ends) in enumerate(names, start=1):
-        over[name] = over[name] or ends
-        changes.append((make(name, f"{name}-{lives[name]}", version, over[name]), deleted))
+        finished[name] = finished[name] or ends
+        changes.append((make(name, f"{name}-{lives[name]}", version, finished[name]), deleted))
         if deleted:
-            lives[name], over[name] = lives[name] + 1, False
+            lives[name], finished[name] = lives[name] + 1, False
     return changes
 
 
-def _job(name: str, uid: str, version: int, over: bool) -> Job:
-    return job(name, uid=uid, version=version, created=int(uid[2:]), verdict="Complete" if over else None)
+def _job(name: str, uid: str, version: int, finished: bool) -> Job:
+    return job(name, uid=uid, version=version, created=int(uid[2:]), outcome="Complete" if finished else None)
 
 
-def _pod(name: str, uid: str, version: int, over: bool) -> Pod:
-    made = pod(name, of="a", version=version, state=ended() if over else running())
+def _pod(name: str, uid: str, version: int, finished: bool) -> Pod:
+    made = pod(name, of="a", version=version, state=ended() if finished else running())
     return replace(made, metadata=replace(made.metadata, uid=uid))
 
 
@@ -91,7 +91,7 @@ class WatchedStore:
             self.store.upsert_job(item)
 
     def versions(self) -> dict[str, str]:
-        """The stored versions by name."""
+        """Return the stored versions by name."""
         found: dict[str, Job | Pod] = {}
         for name in "abc":
             record = self.store.get(JobKey(NAMESPACE, name))
@@ -146,7 +146,7 @@ def test_usage_between_steps_is_never_below_the_list() -> None:
     store = JobStore()
     store.upsert_job(job("first", version=5))
     store.upsert_pod(pod("first-1", of="first", version=6, state=running()))
-    jobs = [job("first", version=7, verdict="Complete"), job("second", version=9)]
+    jobs = [job("first", version=7, outcome="Complete"), job("second", version=9)]
     pods = [pod("first-1", of="first", version=7, state=ended()), pod("second-1", of="second", version=9)]
 
     def unfinished_jobs() -> int:
@@ -232,7 +232,7 @@ class Many:
             self.known.append((len(self.cluster.store), self.cluster.synced))
 
     def most_in_a_turn(self) -> int:
-        """The largest change of the number of known Jobs between two turns."""
+        """Return the largest change of the number of known Jobs between two turns."""
         numbers = [number for number, _ in self.known]
         return max(abs(after - before) for before, after in pairwise(numbers))
 

@@ -141,7 +141,7 @@ def keys(values: dict[str, Any], path: str = "") -> Iterator[str]:
 
 
 def dropped(labels: dict[str, str]) -> bool:
-    """Whether the relabelling drops this series of cAdvisor.
+    """Return whether the relabelling drops this series of cAdvisor.
 
     https://prometheus.io/docs/prometheus/latest/configuration/configuration/#relabel_config
     """

@@ -13,7 +13,7 @@ from tests.support.diagnosis_case import DEADLINE, evicted, overdue, rejected
 
 BOUND: list[Json] = [condition("PodScheduled", since=3)]
 NEVER_SCHEDULED = overdue(node=None, conditions=[unschedulable()], phase="Failed")
-CANCELLED = job(verdict="Failed", reason="DeadlineExceeded", cancelled=True, finished=70)
+CANCELLED = job(outcome="Failed", reason="DeadlineExceeded", cancelled=True, finished=70)
 
 
 def view(*pods: Pod, of: Job | None = None, gone: frozenset[str] = frozenset()) -> JobView:

@@ -218,8 +218,8 @@ def test_retrying_message_has_cause_of_last_attempt() -> None:
 
 
 def test_suspended_job_has_condition() -> None:
-    held = job(suspend=True, conditions=[condition("Suspended", since=7)])
-    found = only(conditions(of=held))
+    suspended = job(suspend=True, conditions=[condition("Suspended", since=7)])
+    found = only(conditions(of=suspended))
     assert (found.code, found.since) == ("suspended", moment(7))
 
 

@@ -53,10 +53,10 @@ def test_every_code_has_meaning_and_advice() -> None:
     "found",
     [
         job(),
-        job(verdict="Complete"),
+        job(outcome="Complete"),
         job(conditions=[condition("FailureTarget", reason="BackoffLimitExceeded")]),
         job(conditions=[condition("Failed", "False")]),
-        job(verdict="Failed", reason="DeadlineExceeded", cancelled=True),
+        job(outcome="Failed", reason="DeadlineExceeded", cancelled=True),
     ],
     ids=["unfinished", "complete", "only FailureTarget", "Failed is False", "cancelled"],
 )
@@ -95,7 +95,7 @@ def test_kubelet_error_reading_log_is_no_evidence() -> None:
     assert lost not in found.message
 
 
-def test_last_words_keep_bounded_end_of_log() -> None:
+def test_termination_message_keeps_bounded_end_of_log() -> None:
     found = failure(BACKOFF, pod(state=ended(1, message="x" * 5000 + "the end")))
     assert len(found.evidence["last_words"]) == 2048
     assert found.evidence["last_words"].endswith("the end")
@@ -122,18 +122,18 @@ def test_hostile_text_is_bounded_and_escaped(hostile: Pod) -> None:
 
 def test_edited_spec_annotation_does_not_hide_failure() -> None:
     text = BACKOFF.metadata.annotations[ANNOTATION_SPEC].replace('"memory":"1Gi"', '"memory":"much"')
-    changed = job(verdict="Failed", annotations={ANNOTATION_SPEC: text})
+    changed = job(outcome="Failed", annotations={ANNOTATION_SPEC: text})
     spec = spec_of(changed)
     assert spec is not None
     assert spec.resources.memory == "much"
     assert failure(changed, pod(state=ended(137, "OOMKilled"))).hint.startswith("raise resources.memory")
-    unread = failure(job(verdict="Failed", annotations={ANNOTATION_SPEC: "{"}), pod(state=ended(137, "OOMKilled")))
+    unread = failure(job(outcome="Failed", annotations={ANNOTATION_SPEC: "{"}), pod(state=ended(137, "OOMKilled")))
     assert (unread.code, "memory_limit" in unread.evidence) == (FailureCode.OOM_KILLED, False)
 
 
 def test_grace_period_falls_back_to_specification() -> None:
     """A pod deleted by an older Kubernetes, without FailureTarget or the time of the deadline."""
-    old = job(verdict="Failed", reason="DeadlineExceeded")
+    old = job(outcome="Failed", reason="DeadlineExceeded")
     found = failure(old, pod(state=ended(137, finished=90), deleted=90))
     assert "killed after its grace period of 30 s" in found.message
     assert failure(DEADLINE, overdue(ended(137, finished=99))).evidence["grace_period"] == "overrun"

@@ -1,4 +1,4 @@
-"""Cases of jobs that reached their deadline: see `tests/support/diagnosis_case.py`."""
+"""Diagnosis cases: jobs that reached their deadline."""
 
 from __future__ import annotations
 

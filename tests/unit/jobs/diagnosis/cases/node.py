@@ -1,4 +1,4 @@
-"""Cases of evictions, disruptions, rejections and deletions: see `tests/support/diagnosis_case.py`."""
+"""Diagnosis cases: evictions, disruptions, rejections and deletions."""
 
 from __future__ import annotations
 
@@ -191,6 +191,6 @@ NODE: dict[str, DiagnosisCase] = {
     "no pod": DiagnosisCase(C.UNKNOWN, INFRA, False, "BackoffLimitExceeded: Job has reached"),
     "pod without a reason": DiagnosisCase(C.UNKNOWN, INFRA, False, "does not report the reason", [pod(phase="Failed")]),
     "Failed condition without a reason": DiagnosisCase(
-        C.UNKNOWN, INFRA, False, "no reason given", job=job(verdict="Failed"),
+        C.UNKNOWN, INFRA, False, "no reason given", job=job(outcome="Failed"),
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Cases of processes that exited or did not start: see `tests/support/diagnosis_case.py`."""
+"""Diagnosis cases: processes that exited or did not start."""
 
 from __future__ import annotations
 
