@@ -23,7 +23,7 @@ from aiohttp import web
 
 from bench.kubernetes import NAMESPACE
 from runway.admission.validation import validate
-from runway.jobs.identity import ANNOTATION_RECORD
+from runway.jobs.annotations import ANNOTATION_RECORD
 from runway.jobs.manifest import Placement, job_manifest
 from runway.jobs.record import encode, final_record
 from runway.jobs.snapshot import JobSnapshot

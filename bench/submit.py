@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.kubernetes import NAMESPACE, ApiServer
 from bench.load import Measured, Target, measure
-from runway.jobs.identity import LABEL_MANAGED_BY
+from runway.jobs.annotations import LABEL_MANAGED_BY
 
 CONCURRENCIES = (1, 8, 32)
 

@@ -1,9 +1,9 @@
-"""Every error Runway raises, and the stable codes that callers see.
+"""Every error of Runway, and the stable codes that callers see.
 
     RunwayError
-    ├── ConfigurationError           a policy file or setting that stops the start; never answered over HTTP
+    ├── ConfigurationError           an invalid policy file or setting: the process does not start
     │   └── PolicyError
-    ├── ClusterError                 what a call to Kubernetes came to; the flows turn it into a public error
+    ├── ClusterError                 a failed call to Kubernetes; the services map it to a public error
     │   ├── AlreadyExists            409 AlreadyExists: an object of this name exists
     │   ├── Conflict                 409 Conflict: the object has changed since it was read
     │   ├── NotFound                 404
@@ -13,7 +13,7 @@
     │   └── AmbiguousOutcome         a timeout, a broken connection or a 5xx: it may have happened
     │       └── ResponseTooLarge     the response exceeds the size that Runway reads
     ├── PrometheusUnavailable        Prometheus returned no usable answer; the usage of jobs stays unknown
-    ├── StreamInterrupted            a stream that cannot be completed; the server breaks its connection off
+    ├── StreamInterrupted            an incomplete stream; the server closes its connection
     └── PublicError                  answered as a problem document (RFC 9457): code, status, title, detail, hint
         ├── InvalidSpec          422 invalid_spec            with all violations
         ├── InvalidParameter     422 invalid_parameter       an invalid query parameter, path or header
@@ -77,11 +77,11 @@ class RunwayError(Exception):
 
 
 class ConfigurationError(RunwayError):
-    """A setting that stops the start; the message names it."""
+    """An invalid setting; the message names it."""
 
 
 class PolicyError(ConfigurationError):
-    """A policy file that cannot be used; the message has a line per faulty field, `field: message`."""
+    """An invalid policy file; the message has a line per faulty field, `field: message`."""
 
     def __init__(self, faults: list[tuple[str, str]]) -> None:
         super().__init__("\n".join(f"{field}: {message}" for field, message in faults))
@@ -89,9 +89,9 @@ class PolicyError(ConfigurationError):
 
 
 class ClusterError(RunwayError):
-    """A call to Kubernetes that did not succeed; the message is fit to be shown.
+    """A failed call to Kubernetes; the message may be shown.
 
-    `retry_after` is in seconds, where the API server has given one.
+    `retry_after` is in seconds, if the API server sent it.
     """
 
     def __init__(self, message: str, retry_after: int | None = None) -> None:
@@ -132,11 +132,11 @@ class ResponseTooLarge(AmbiguousOutcome):
 
 
 class PrometheusUnavailable(RunwayError):
-    """There is no answer from Prometheus that can be used; the message is fit to be shown."""
+    """Prometheus returned no usable response; the message may be shown."""
 
 
 class StreamInterrupted(RunwayError):
-    """The rest of an answer that has begun is not to be had; the message is for Runway's own log."""
+    """The rest of a response is unavailable; the message is for Runway's own log."""
 
 
 class PublicError(RunwayError):
@@ -260,7 +260,7 @@ class InternalError(PublicError):
 
 
 class Unavailable(PublicError):
-    """Runway cannot decide now, and nothing changed unless the code says so. Every answer has Retry-After."""
+    """Runway cannot decide now, and nothing changed unless the code says so. Each response has Retry-After."""
 
     status = 503
 

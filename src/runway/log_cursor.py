@@ -1,15 +1,7 @@
-"""Resumes a log after broken connections: each line once, in order. Pure.
+"""Resume a log after broken connections: each line once, in order. Pure.
 
-Each line of the source begins with its time, as the kubelet writes it with `timestamps=true`. After a break, the caller
-reads the log again from `since` or from its beginning, and `LogCursor` drops the lines it returned before. Times alone
-do not identify a line:
-
-- Several lines can have the same time, to the nanosecond, so the cursor counts them.
-- The container runtime stamps stdout and stderr separately, so a line can be slightly older than the one before it.
-- A long line arrives in pieces. The cursor returns them at once, and counts the bytes of the last line in progress.
-
-The kubelet reports a failure, such as a missing file, as text without a time in the same stream, with status 200:
-https://github.com/kubernetes/kubernetes/blob/v1.35.0/pkg/kubelet/server/server.go (getContainerLogs).
+Each line of the source begins with its time. After a break, the caller reads the log again from `since` or from its
+beginning, and `LogCursor` drops the lines it returned before (docs/decisions/010-complete-logs.md).
 """
 
 from __future__ import annotations
@@ -40,7 +32,7 @@ class Piece(NamedTuple):
 
 
 class _Mode(Enum):
-    """How the cursor treats the current line."""
+    """The treatment of the current line."""
 
     NONE = auto()
     """There is no current line: the next bytes are a time."""

@@ -62,7 +62,6 @@ class Prometheus:
         )
 
     async def close(self) -> None:
-        """Close all connections."""
         await self._session.close()
 
     async def query(self, promql: str, at: datetime | None = None) -> list[SeriesValue]:

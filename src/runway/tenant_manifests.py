@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from runway.jobs.identity import LABEL_MANAGED_BY, LABEL_TENANT, MANAGED_BY
+from runway.jobs.annotations import LABEL_MANAGED_BY, LABEL_TENANT, MANAGED_BY
 from runway.kube.objects import GPU_RESOURCE
 from runway.policy import RUNWAY_NAMESPACE, Limits, Policy, Quota
 from runway.quantity import format_bytes, format_cpu

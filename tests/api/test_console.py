@@ -12,7 +12,7 @@ import pytest
 
 from runway.api.dependencies import AppState
 from runway.console.job_page import LOG_SECONDS
-from runway.jobs.identity import ANNOTATION_SPEC
+from runway.jobs.annotations import ANNOTATION_SPEC
 from runway.policy import load_policy, parse_policy
 from runway.services.list_jobs import scan_page
 from tests.api.conftest import POLICY, Runway, serve

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC
+from runway.jobs.annotations import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC
 from runway.policy import Policy, Quota, TenantRate, load_policy
 from tests.api.conftest import POLICY, Runway, serve
 from tests.support.fake_cluster import FakeKubernetes, Json, copy_of

@@ -7,7 +7,7 @@ import json
 import pytest
 from playwright.sync_api import Browser, expect
 
-from runway.jobs.identity import ANNOTATION_SPEC
+from runway.jobs.annotations import ANNOTATION_SPEC
 from testbed.waiting import wait_for
 from tests.api.conftest import Runway
 from tests.browser.conftest import Served

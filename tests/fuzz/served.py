@@ -18,7 +18,7 @@ import uvicorn
 from runway.app import create_app
 from runway.http_server.bounds import Bounds
 from runway.http_server.protocol import BoundedHttpProtocol
-from runway.jobs.identity import ANNOTATION_CANCELLED_AT
+from runway.jobs.annotations import ANNOTATION_CANCELLED_AT
 from runway.policy import Policy, Quota, TenantRate, load_policy
 from runway.settings import Settings
 from runway.telemetry.logging import configure

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runway.admission.observed_usage import finished_at, observed_usage
-from runway.console.timeline import timeline_of
+from runway.console.job_page import timeline_of
 from runway.jobs.record import encode, final_record, merge_attempts, needs_interim_record, record_of
 from runway.jobs.snapshot import JobSnapshot
 from runway.jobs.view import job_view

@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from runway.errors import PublicError
-from runway.jobs.identity import LABEL_NAME
+from runway.jobs.annotations import LABEL_NAME
 from runway.jobs.resources import ZERO
 from runway.kube.transport import Response as HttpAnswer
 from runway.services.submit import Submission

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from runway.jobs.identity import LABEL_NAME
+from runway.jobs.annotations import LABEL_NAME
 from runway.state.job_store import JobKey
 from tests.model.controllers import Move
 from tests.model.faults import FATES, Calls, Fate

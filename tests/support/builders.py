@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from runway.jobs.identity import (
+from runway.jobs.annotations import (
     ANNOTATION_CANCELLED_AT,
     ANNOTATION_COST,
     ANNOTATION_SPEC,

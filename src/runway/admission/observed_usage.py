@@ -69,7 +69,7 @@ def _needs_no_more_pods(job: Job, pods: list[Pod]) -> bool:
 
 
 def pod_succeeded(job: Job, pod: Pod) -> bool:
-    """Whether the Job controller must count this pod as the Job's success.
+    """Return whether the Job controller must count this pod as the Job's success.
 
     A terminating pod proves nothing: the controller may count it as failed although its process exited with 0. Nor does
     a pod with an undecodable field, because that field may say that the pod is terminating.

@@ -1,4 +1,4 @@
-"""The quota ledger: usage and reservations of every tenant, compared with its limit.
+"""The quota ledger: usage and reservations of every tenant against its limit.
 
 - The watch sets the observed usage of each job. A reservation covers a create in flight.
 - `reserve` checks and reserves without an `await` in between, so no two submissions get the same free GPU.
@@ -62,6 +62,10 @@ class TenantQuota:
     used: ResourceVector = ZERO
     reserved: ResourceVector = ZERO
     terminating: ResourceVector = ZERO
+
+    def to_json(self) -> dict[str, object]:
+        """Return the sums as Kubernetes quantities."""
+        return {"limit": self.limit.to_json(), "used": self.used.to_json(), "reserved": self.reserved.to_json()}
 
     def unobserved_reservation(self, job_id: str) -> ResourceVector:
         """Return the part of a reservation that the Job's observed usage does not cover: one name is one Job."""
@@ -163,12 +167,7 @@ def _quota_exceeded(
         f"tenant {tenant} would exceed its quota of {', '.join(violation.field for violation in violations)}",
         violations=tuple(violations),
         extra={
-            "quota": {
-                "limit": account.limit.to_json(),
-                "used": account.used.to_json(),
-                "reserved": account.reserved.to_json(),
-                "requested": request.to_json(),
-            },
+            "quota": {**account.to_json(), "requested": request.to_json()},
             "held_by": holders[:MAX_HOLDERS],
             "held_by_count": len(holders),
         },

@@ -83,23 +83,13 @@ def _check_range(field: str, value: int, low: int, high: int, show: Callable[[in
     if value < low:
         return [
             Violation(
-                field,
-                "too_small",
-                "is below the minimum",
-                show(value),
-                show(low),
-                f"ask for at least {show(low)}",
+                field, "too_small", "is below the minimum", show(value), show(low), f"ask for at least {show(low)}"
             )
         ]
     if value > high:
         return [
             Violation(
-                field,
-                "too_large",
-                "is above the maximum",
-                show(value),
-                show(high),
-                f"ask for at most {show(high)}",
+                field, "too_large", "is above the maximum", show(value), show(high), f"ask for at most {show(high)}"
             )
         ]
     return []
@@ -159,7 +149,7 @@ def _select_pool(draft: Draft, policy: Policy) -> tuple[str | None, list[Violati
 
 
 def _check_fits_node(resources: Resources, pool_name: str, pool: Pool) -> list[Violation]:
-    """A pod runs on one node, so more than a whole node of the pool can never be scheduled."""
+    """Reject more than a whole node of the pool, because a pod runs on one node."""
     wanted = (
         ("cpu", resources.cpu, pool.cpu, format_cpu),
         ("memory", resources.memory, pool.memory, format_bytes),
@@ -185,13 +175,6 @@ def _check_cost(draft: Draft, found: CostEstimate, timeout: int, shortest: int) 
         return []
     affordable = int(cap * 3600 / found.hourly)
     shorter = f"lower timeout_seconds to at most {affordable}, " if affordable >= shortest else ""
-    return [
-        Violation(
-            "max_cost_usd",
-            "over_max_cost",
-            f"the job could cost more: {found.hourly:f} USD an hour for up to {timeout} s",
-            f"{found.ceiling:f}",
-            f"{cap:f}",
-            f"{shorter}ask for less, or raise max_cost_usd",
-        )
-    ]
+    message = f"the job could cost more: {found.hourly:f} USD an hour for up to {timeout} s"
+    hint = f"{shorter}ask for less, or raise max_cost_usd"
+    return [Violation("max_cost_usd", "over_max_cost", message, f"{found.ceiling:f}", f"{cap:f}", hint)]

@@ -1,4 +1,4 @@
-"""What the routes depend on: the state of the app, the tenant, the parameters and the body of a request.
+"""Dependencies of the routes: state of the app, tenant, parameters and body.
 
 Runway has no authentication: the tenant header is a claim, and the network decides who can send it.
 """
@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Final, cast
 
+import msgspec
 from fastapi import Depends, Path, Query, Request
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
 from runway.admission.rate_limit import RequestLimits
@@ -24,12 +26,15 @@ from runway.errors import (
     InvalidParameter,
     InvalidSpec,
     JobNotFound,
+    NotReady,
+    RateLimited,
+    RouteNotFound,
     TenantRequired,
     UnknownTenant,
     UnsupportedMediaType,
     Violation,
 )
-from runway.jobs.identity import JOB_ID
+from runway.jobs.annotations import JOB_ID
 from runway.jobs.models import TENANT_PATTERN, JobView
 from runway.jobs.spec import decode
 from runway.jobs.view import without_env_values
@@ -53,9 +58,15 @@ TENANT_PARAMETER: Final[dict[str, Any]] = {
 }
 """For `openapi_extra`: the dependencies read the raw headers, since FastAPI hides a header that is sent twice."""
 SCOPED: Final[dict[str, Any]] = {"parameters": [TENANT_PARAMETER]}
+READ_ERRORS: Final = (TenantRequired, UnknownTenant, InvalidParameter, RateLimited, NotReady)
+"""The errors of every read with a scope."""
+JOB_ERRORS: Final = (JobNotFound, RouteNotFound, *READ_ERRORS)
+"""The errors of every call for one job."""
 BODY_SECONDS: Final = 20.0
 """The maximum time until a body arrives: 13 kB/s for the largest body."""
 REPEATABLE_PARAMETERS: Final = frozenset({"state"})
+
+_encoder: Final = msgspec.json.Encoder()
 
 
 @dataclass(slots=True)
@@ -66,7 +77,7 @@ class AppState:
     policy: Policy
     kubernetes: KubeClient
     cluster: ClusterState
-    writer: Leadership
+    leadership: Leadership
     submitter: Submitter
     limits: RequestLimits
     metrics: Metrics
@@ -103,6 +114,9 @@ async def refuse_repeated_parameters(request: Request) -> None:
             for name in repeated[:MAX_VIOLATIONS]
         )
         raise InvalidParameter("a query parameter is repeated", violations=violations)
+
+
+NO_PARAMETERS: Final = [Depends(refuse_repeated_parameters), Depends(no_parameters)]
 
 
 # The dependencies are coroutines, since FastAPI runs plain functions in a thread.
@@ -185,6 +199,10 @@ async def read_json(request: Request, limit: int, seconds: float = BODY_SECONDS)
         return decode(body)
     except ValueError as error:
         raise InvalidSpec((Violation("body", "malformed_json", str(error), hint="send one JSON object"),)) from error
+
+
+def json_response(document: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(_encoder.encode(document), status_code=status, media_type="application/json", headers=headers)
 
 
 async def _read_body(request: Request, limit: int) -> bytes:

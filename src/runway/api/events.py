@@ -11,41 +11,28 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 
 from runway.api.dependencies import (
+    JOB_ERRORS,
+    NO_PARAMETERS,
     SCOPED,
     JobIdPath,
     ReadScope,
     app_state,
     find_job,
-    no_parameters,
-    refuse_repeated_parameters,
     view_for_scope,
 )
 from runway.api.problems import operation_id, responses
 from runway.api.streaming import Body, StreamingResponse
-from runway.errors import (
-    InvalidParameter,
-    JobNotFound,
-    NotReady,
-    RateLimited,
-    RouteNotFound,
-    TenantRequired,
-    TooBusy,
-    UnknownTenant,
-)
+from runway.errors import JobNotFound, TooBusy
 from runway.jobs.models import JobView
 from runway.services.watch_job import Heartbeat, JobDeleted, JobUpdated, watch_job
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 
-router = APIRouter(
-    tags=["jobs"],
-    dependencies=[Depends(refuse_repeated_parameters), Depends(no_parameters)],
-    generate_unique_id_function=operation_id,
-)
+router = APIRouter(tags=["jobs"], dependencies=NO_PARAMETERS, generate_unique_id_function=operation_id)
 
 RETRY_MILLISECONDS: Final = 2000
 """The delay before a browser reconnects after the end of a stream."""
@@ -76,9 +63,7 @@ _STREAM: Final[dict[str, Any]] = {"text/event-stream": {"schema": _EVENT}}
     responses={
         200: {"description": _DESCRIPTION, "content": _STREAM},
         204: {"description": "The job is finished, and `Last-Event-ID` is its last view: do not reconnect"},
-        **responses(
-            TenantRequired, UnknownTenant, JobNotFound, RouteNotFound, InvalidParameter, RateLimited, NotReady, TooBusy
-        ),
+        **responses(*JOB_ERRORS, TooBusy),
     },
 )
 async def read_events(
@@ -114,7 +99,6 @@ async def _events(
 
 
 def event(item: JobUpdated | Heartbeat | JobDeleted, job_id: str) -> bytes:
-    """Encode a piece of the stream."""
     if isinstance(item, Heartbeat):
         return b": no change\n\n"
     if isinstance(item, JobDeleted):

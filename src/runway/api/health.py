@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from runway.api.dependencies import app_state
+from runway.api.dependencies import app_state, json_response
 from runway.api.models import HealthView, ReadyView, UndecodableView
 from runway.api.problems import operation_id, responses
 from runway.errors import ClusterError, KubernetesUnavailable, NotReady, TooBusy
@@ -37,7 +36,7 @@ async def healthz(request: Request) -> Response:
     broken = app_state(request).cluster.failure
     if broken:
         raise NotReady(broken)
-    return _json(HealthView("alive"))
+    return json_response(HealthView("alive"))
 
 
 @router.get(
@@ -60,11 +59,11 @@ async def readyz(request: Request) -> Response:
             await use.kubernetes.ping(PING_SECONDS)
         except (ClusterError, TooBusy) as error:
             raise KubernetesUnavailable(f"contact is lost: {error}") from error
-    reason = use.writer.stop_reason
-    return _json(
+    reason = use.leadership.stop_reason
+    return json_response(
         ReadyView(
             status="ready",
-            role="writer" if use.writer.is_leader else "reader",
+            role="writer" if use.leadership.is_leader else "reader",
             submissions="open" if reason is None else "stopped",
             stop_reason=reason,
             watch_age_seconds={kind: round(cluster.age(watch), 1) for kind, watch in cluster.watches.items()},
@@ -84,7 +83,3 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Read the metrics in the text format of Prometheus."""
     return Response(generate_latest(app_state(request).metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-def _json(document: Any) -> Response:
-    return Response(msgspec.json.encode(document), media_type="application/json")

@@ -1,4 +1,4 @@
-"""`/v1/jobs`: submit, list, read, cancel."""
+"""`/v1/jobs`: submit, list, read, cancel, and read the usage."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -15,6 +16,8 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from runway.api.dependencies import (
+    JOB_ERRORS,
+    READ_ERRORS,
     SCOPED,
     TENANT_PARAMETER,
     AppState,
@@ -25,12 +28,13 @@ from runway.api.dependencies import (
     SubmitTenant,
     app_state,
     find_job,
+    json_response,
     no_parameters,
     read_json,
     refuse_repeated_parameters,
     view_for_scope,
 )
-from runway.api.models import DryRun, JobList
+from runway.api.models import DryRun, JobList, UsageView
 from runway.api.openapi import SPEC_SCHEMA
 from runway.api.problems import operation_id, responses
 from runway.errors import (
@@ -46,7 +50,6 @@ from runway.errors import (
     OutcomeUnknown,
     QuotaExceeded,
     RateLimited,
-    RouteNotFound,
     SubmissionsStopped,
     TenantRequired,
     TooBusy,
@@ -55,8 +58,10 @@ from runway.errors import (
     Violation,
 )
 from runway.jobs.models import TENANT_PATTERN, JobState, JobView, text
+from runway.jobs.usage import findings
 from runway.services.cancel import cancel
 from runway.services.dry_run import dry_run as dry_run_job
+from runway.services.job_usage import report_usage
 from runway.services.list_jobs import Place, full_page
 from runway.state.job_store import JobKey
 
@@ -161,12 +166,12 @@ async def submit_job(request: Request, tenant: SubmitTenant, query: Annotated[Su
     # The submission counts after its body is complete, so that slow clients cannot occupy all slots.
     with use.limits.submission_slot(tenant):
         if query.dry_run:
-            return _json(await dry_run_job(use.submitter, tenant, document))
+            return json_response(await dry_run_job(use.submitter, tenant, document))
         submission = await use.submitter.submit(tenant, document, key)
     headers = {"Location": f"/v1/jobs/{submission.view.id}"}
     if submission.replayed:
-        return _json(submission.view, headers=headers | {"Idempotent-Replay": "true"})
-    return _json(submission.view, status=201, headers=headers)
+        return json_response(submission.view, headers=headers | {"Idempotent-Replay": "true"})
+    return json_response(submission.view, status=201, headers=headers)
 
 
 @router.get(
@@ -175,10 +180,7 @@ async def submit_job(request: Request, tenant: SubmitTenant, query: Annotated[Su
     openapi_extra=SCOPED,
     summary="List jobs",
     response_description="One page of jobs",
-    responses={
-        200: {"links": {"list_jobs": _NEXT_PAGE}},
-        **responses(TenantRequired, UnknownTenant, InvalidParameter, RateLimited, NotReady),
-    },
+    responses={200: {"links": {"list_jobs": _NEXT_PAGE}}, **responses(*READ_ERRORS)},
 )
 async def list_jobs(request: Request, scope: ReadScope, query: Annotated[ListQuery, Query()]) -> Response:
     """List jobs, newest first, in pages. `X-Tenant-ID` scopes the list; `tenant` is the same as a filter.
@@ -195,7 +197,7 @@ async def list_jobs(request: Request, scope: ReadScope, query: Annotated[ListQue
     encoded = ((place, _encoded(use, place[1], scope)) for place in found[: query.limit])
     jobs, last = fit_page(encoded, PAGE_BYTES)
     following = write_cursor(last) if last is not None and last != found[-1] else None
-    return _json({"jobs": jobs, "next_cursor": following})
+    return json_response({"jobs": jobs, "next_cursor": following})
 
 
 @router.get(
@@ -205,9 +207,7 @@ async def list_jobs(request: Request, scope: ReadScope, query: Annotated[ListQue
     openapi_extra=SCOPED,
     summary="Read a job",
     response_description="The job as Kubernetes reports it now",
-    responses=responses(
-        TenantRequired, UnknownTenant, JobNotFound, RouteNotFound, InvalidParameter, RateLimited, NotReady
-    ),
+    responses=responses(*JOB_ERRORS),
 )
 async def read_job(request: Request, job_id: JobIdPath, scope: ReadScope) -> Response:
     """Read state, conditions, attempts, failure and cost, as Kubernetes reports them now.
@@ -218,7 +218,7 @@ async def read_job(request: Request, job_id: JobIdPath, scope: ReadScope) -> Res
     view = use.cluster.view(find_job(use, job_id, scope))
     if view is None:
         raise JobNotFound(job_id)
-    return _json(view_for_scope(view, scope))
+    return json_response(view_for_scope(view, scope))
 
 
 @router.delete(
@@ -229,11 +229,8 @@ async def read_job(request: Request, job_id: JobIdPath, scope: ReadScope) -> Res
     openapi_extra={"parameters": [TENANT_PARAMETER | {"required": True}]},
     summary="Cancel a job",
     response_description="The job is terminating or finished",
-    responses=responses(
-        TenantRequired, UnknownTenant, JobNotFound, RouteNotFound, InvalidParameter, RateLimited, NotReady, NotLeader,
-        KubernetesUnavailable, OutcomeUnknown, TooBusy,
-    ),
-)  # fmt: skip
+    responses=responses(*JOB_ERRORS, NotLeader, KubernetesUnavailable, OutcomeUnknown, TooBusy),
+)
 async def cancel_job(request: Request, job_id: JobIdPath, tenant: CancelTenant) -> Response:
     """Send SIGTERM, and SIGKILL after the grace period. The record stays until its time to live. Idempotent.
 
@@ -241,7 +238,28 @@ async def cancel_job(request: Request, job_id: JobIdPath, tenant: CancelTenant) 
     """
     use = app_state(request)
     key = find_job(use, job_id, tenant)
-    return _json(await cancel(use.kubernetes, use.cluster, use.writer, key, use.now), status=202)
+    return json_response(await cancel(use.kubernetes, use.cluster, use.leadership, key, use.now), status=202)
+
+
+@router.get(
+    "/v1/jobs/{job_id}/usage",
+    response_model=UsageView,
+    dependencies=[Depends(no_parameters)],
+    openapi_extra=SCOPED,
+    summary="Read a job's usage",
+    response_description="The known figures",
+    responses=responses(*JOB_ERRORS),
+)
+async def read_usage(request: Request, job_id: JobIdPath, scope: ReadScope) -> Response:
+    """Read CPU, throttling, memory and GPU figures. An unknown figure is null: `source` and `problem` say why."""
+    use = app_state(request)
+    key = find_job(use, job_id, scope)
+    record = use.cluster.record(key)
+    report = await report_usage(use.cluster, use.prometheus, key, record.usage if record else None, now=use.now)
+    words, figures = list(findings(report.usage)), asdict(report.usage)
+    return json_response(
+        UsageView(id=key.name, source=report.source, problem=report.problem, findings=words, **figures)
+    )
 
 
 def fit_page(encoded: Iterable[tuple[Place, bytes | None]], most: int) -> tuple[list[msgspec.Raw], Place | None]:
@@ -302,7 +320,3 @@ def read_cursor(cursor: str) -> tuple[datetime, JobKey]:
     except (ValueError, binascii.Error) as error:
         raise InvalidParameter("the cursor is not a `next_cursor` of a list") from error
     return moment, JobKey(namespace, name)
-
-
-def _json(document: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(_encoder.encode(document), status_code=status, media_type="application/json", headers=headers)

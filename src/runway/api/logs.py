@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from runway.api.dependencies import (
+    JOB_ERRORS,
     SCOPED,
     JobIdPath,
     QueryParameters,
@@ -19,19 +20,7 @@ from runway.api.dependencies import (
 )
 from runway.api.problems import operation_id, responses
 from runway.api.streaming import Body, StreamingResponse
-from runway.errors import (
-    InvalidParameter,
-    JobNotFound,
-    KubernetesUnavailable,
-    LogsGone,
-    LogsNotReady,
-    NotReady,
-    RateLimited,
-    RouteNotFound,
-    TenantRequired,
-    TooBusy,
-    UnknownTenant,
-)
+from runway.errors import KubernetesUnavailable, LogsGone, LogsNotReady, TooBusy
 from runway.services.job_logs import LogQuery, open_log
 
 router = APIRouter(
@@ -71,12 +60,9 @@ class LogParameters(QueryParameters):
                 }
             },
         },
-        **responses(
-            TenantRequired, UnknownTenant, JobNotFound, RouteNotFound, LogsNotReady, LogsGone, InvalidParameter,
-            RateLimited, NotReady, KubernetesUnavailable, TooBusy,
-        ),
+        **responses(*JOB_ERRORS, LogsNotReady, LogsGone, KubernetesUnavailable, TooBusy),
     },
-)  # fmt: skip
+)
 async def read_logs(
     request: Request, job_id: JobIdPath, scope: ReadScope, query: Annotated[LogParameters, Query()]
 ) -> Response:

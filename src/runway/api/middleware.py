@@ -1,4 +1,4 @@
-"""ASGI middleware around every request: request id, log line, metrics, internal errors and security headers."""
+"""Request ids, log lines, metrics, internal errors and security headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models of the API's answers that are not a job: lists, quota, policy, problems.
+"""The models of the API's responses beside the job: quota, policy, problems.
 
 The server and the command line share them (`runway.jobs.models`).
 """
@@ -13,12 +13,12 @@ from pydantic import WithJsonSchema
 
 from runway.errors import Violation
 from runway.jobs.models import (
-    MODEL,
     CostView,
     Count,
     JobId,
     JobState,
     JobView,
+    Model,
     NonNegative,
     OneOf,
     Positive,
@@ -33,10 +33,8 @@ RequestId = Annotated[str, text(pattern="^[A-Za-z0-9._-]{1,128}$")]
 
 
 @dataclass(frozen=True, slots=True)
-class JobList:
+class JobList(Model):
     """One page of jobs."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     jobs: list[JobView]
     """The jobs, newest first."""
@@ -45,10 +43,8 @@ class JobList:
 
 
 @dataclass(frozen=True, slots=True)
-class AmountsView:
+class AmountsView(Model):
     """Resources in Kubernetes quantities, and a number of jobs."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     gpu: Count
     """Whole GPUs."""
@@ -61,10 +57,8 @@ class AmountsView:
 
 
 @dataclass(frozen=True, slots=True)
-class HolderView:
+class HolderView(Model):
     """A job that uses some of a tenant's quota."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     id: str
     """The job, or the pod that was created outside Runway."""
@@ -81,10 +75,8 @@ class HolderView:
 
 
 @dataclass(frozen=True, slots=True)
-class TenantQuotaView:
+class TenantQuotaView(Model):
     """The limit and usage of one tenant's quota."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     tenant: TenantName
     """The tenant."""
@@ -103,23 +95,19 @@ class TenantQuotaView:
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaView:
+class QuotaView(Model):
     """The quota of one tenant or of all tenants."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     tenants: list[TenantQuotaView]
     """The tenant that the header names, or all tenants."""
 
 
 @dataclass(frozen=True, slots=True)
-class UsageView:
+class UsageView(Model):
     """The resource usage of a job; null is unknown, never 0.
 
     CPU, throttling and GPU figures belong to the last attempt, and `memory_peak_bytes` to all attempts.
     """
-
-    __pydantic_config__: ClassVar = MODEL
 
     id: JobId
     """The job."""
@@ -152,10 +140,8 @@ class UsageView:
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaSummary:
+class QuotaSummary(Model):
     """A tenant's quota at the moment of a decision."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     limit: AmountsView
     """The quota limit."""
@@ -166,10 +152,8 @@ class QuotaSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class DryRun:
+class DryRun(Model):
     """The decision on a specification, without a submission."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     decision: Annotated[str, text(enum=["admitted", "refused"])]
     """The decision if the job were submitted now."""
@@ -186,10 +170,8 @@ class DryRun:
 
 
 @dataclass(frozen=True, slots=True)
-class QuantityRange:
+class QuantityRange(Model):
     """Inclusive bounds, in Kubernetes quantities."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     min: Quantity
     """The minimum."""
@@ -198,10 +180,8 @@ class QuantityRange:
 
 
 @dataclass(frozen=True, slots=True)
-class TimeoutBounds:
+class TimeoutBounds(Model):
     """The bounds and the default of `timeout_seconds`."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     min: Count
     """The minimum."""
@@ -212,10 +192,8 @@ class TimeoutBounds:
 
 
 @dataclass(frozen=True, slots=True)
-class GraceBounds:
+class GraceBounds(Model):
     """The maximum and the default of `grace_period_seconds`."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     max: Count
     """The maximum."""
@@ -224,30 +202,24 @@ class GraceBounds:
 
 
 @dataclass(frozen=True, slots=True)
-class UpperBound:
+class UpperBound(Model):
     """An upper bound."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     max: Count
     """The maximum."""
 
 
 @dataclass(frozen=True, slots=True)
-class StorageBounds:
+class StorageBounds(Model):
     """The bound of ephemeral storage."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     per_job: Quantity
     """Bytes, as a Kubernetes quantity."""
 
 
 @dataclass(frozen=True, slots=True)
-class LimitsView:
+class LimitsView(Model):
     """The bounds of a job specification."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     cpu: QuantityRange
     """Bounds of `resources.cpu`."""
@@ -268,20 +240,16 @@ class LimitsView:
 
 
 @dataclass(frozen=True, slots=True)
-class ImagesView:
+class ImagesView(Model):
     """The images that the policy allows."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     allow: list[str]
     """Repositories, or `prefix/*`."""
 
 
 @dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeView(Model):
     """The capacity of one node of a pool."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     cpu: Quantity
     """CPU, as a Kubernetes quantity."""
@@ -292,10 +260,8 @@ class NodeView:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolView:
+class PoolView(Model):
     """Nodes of one type, and their prices."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     instance_type: str
     """The instance type of the nodes."""
@@ -310,10 +276,8 @@ class PoolView:
 
 
 @dataclass(frozen=True, slots=True)
-class RateView:
+class RateView(Model):
     """A request rate."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     per_minute: Positive
     """Sustained requests a minute."""
@@ -322,10 +286,8 @@ class RateView:
 
 
 @dataclass(frozen=True, slots=True)
-class TenantRateView:
+class TenantRateView(Model):
     """The rates of one tenant."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     per_minute: Positive
     """Sustained submissions a minute."""
@@ -338,10 +300,8 @@ class TenantRateView:
 
 
 @dataclass(frozen=True, slots=True)
-class TenantView:
+class TenantView(Model):
     """The policy of one tenant."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     namespace: str
     """The Kubernetes namespace of the tenant."""
@@ -352,10 +312,8 @@ class TenantView:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyView:
+class PolicyView(Model):
     """The policy in force."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     limits: LimitsView
     """The bounds of every job."""
@@ -368,20 +326,16 @@ class PolicyView:
 
 
 @dataclass(frozen=True, slots=True)
-class HealthView:
+class HealthView(Model):
     """The process is alive."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     status: Annotated[str, text(const="alive")]
     """Alive."""
 
 
 @dataclass(frozen=True, slots=True)
-class UndecodableView:
+class UndecodableView(Model):
     """A Kubernetes object with a part that Runway cannot decode."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     kind: str
     """The resource: `jobs`, `pods`, `events` or `nodes`."""
@@ -394,10 +348,8 @@ class UndecodableView:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadyView:
+class ReadyView(Model):
     """The process has listed the cluster and is in contact with Kubernetes."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     status: Annotated[str, text(const="ready")]
     """Ready."""
@@ -418,10 +370,8 @@ class ReadyView:
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedQuota:
+class RefusedQuota(Model):
     """A tenant's quota at the moment of a refusal."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     limit: AmountsView
     """The quota limit."""

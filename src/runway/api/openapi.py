@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI generates it; this module adds the job specification, headers and examples."""
+"""The OpenAPI document of FastAPI, with the job specification and examples."""
 
 from __future__ import annotations
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from runway.api.dependencies import app_state, no_parameters, refuse_repeated_parameters
+from runway.api.dependencies import NO_PARAMETERS, app_state, json_response
 from runway.api.models import PolicyView
 from runway.api.problems import operation_id, responses
 from runway.errors import InvalidParameter
@@ -25,12 +24,12 @@ router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
     response_model=PolicyView,
     summary="Read the policy",
     response_description="The policy in force",
-    dependencies=[Depends(refuse_repeated_parameters), Depends(no_parameters)],
+    dependencies=NO_PARAMETERS,
     responses=responses(InvalidParameter),
 )
 async def read_policy(request: Request) -> Response:
     """Read the bounds, allowed images, pools, prices and tenants that Runway validates specifications against."""
-    return Response(msgspec.json.encode(policy_view(app_state(request).policy)), media_type="application/json")
+    return json_response(policy_view(app_state(request).policy))
 
 
 def policy_view(policy: Policy) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Every error as a problem document: `application/problem+json`, https://www.rfc-editor.org/rfc/rfc9457"""
+"""Every error as a problem document: `application/problem+json`.
+
+https://www.rfc-editor.org/rfc/rfc9457
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from runway.errors import (
-    InvalidParameter,
-    MethodNotAllowed,
-    PublicError,
-    RouteNotFound,
-    Violation,
-)
+from runway.errors import InvalidParameter, MethodNotAllowed, PublicError, RouteNotFound, Violation
 from runway.text import shorten
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -29,7 +26,6 @@ _encoder = msgspec.json.Encoder()
 
 
 def problem(error: PublicError, request_id: str) -> Response:
-    """Answer an error."""
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     document = _encoder.encode(problem_document(error, request_id))
     return Response(document, status_code=error.status, media_type=MEDIA_TYPE, headers=headers)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import msgspec
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from runway.api.dependencies import SCOPED, AppState, ReadScope, app_state, no_parameters, refuse_repeated_parameters
+from runway.api.dependencies import NO_PARAMETERS, READ_ERRORS, SCOPED, AppState, ReadScope, app_state, json_response
 from runway.api.models import AmountsView, HolderView, QuotaView, TenantQuotaView
 from runway.api.problems import operation_id, responses
-from runway.errors import InvalidParameter, NotReady, RateLimited, TenantRequired, UnknownTenant
 from runway.jobs.resources import ResourceVector
 from runway.quantity import format_bytes, format_cpu
 from runway.state.job_store import JobKey
 
 router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
-
-_encoder = msgspec.json.Encoder()
 
 
 @router.get(
@@ -25,16 +21,15 @@ _encoder = msgspec.json.Encoder()
     openapi_extra=SCOPED,
     summary="Read quotas",
     response_description="The limits, the usage and the jobs that use the quota",
-    dependencies=[Depends(refuse_repeated_parameters), Depends(no_parameters)],
-    responses=responses(TenantRequired, UnknownTenant, InvalidParameter, RateLimited, NotReady),
+    dependencies=NO_PARAMETERS,
+    responses=responses(*READ_ERRORS),
 )
 async def read_quota(request: Request, scope: ReadScope) -> Response:
     """Read the quota limit and usage of each tenant, and the jobs that use it. `X-Tenant-ID` selects one tenant."""
     use = app_state(request)
     use.cluster.require_synced()
     tenants = list(use.policy.tenants) if scope is None else [scope]
-    view = QuotaView([_tenant_quota(use, tenant) for tenant in tenants])
-    return Response(_encoder.encode(view), media_type="application/json")
+    return json_response(QuotaView([_tenant_quota(use, tenant) for tenant in tenants]))
 
 
 def _tenant_quota(use: AppState, tenant: str) -> TenantQuotaView:

@@ -111,7 +111,7 @@ class Client:
     ) -> None:
         try:
             base = httpx2.URL(url)
-            base.host.encode("idna")  # As the resolver does: a label of a name has at most 63 characters.
+            base.host.encode("idna")  # The resolver does the same: a label has at most 63 characters.
         except (httpx2.InvalidURL, UnicodeError) as error:
             raise ValueError(f"{url!r} is not a URL: {error}") from error
         if base.scheme not in ("http", "https") or not base.host:
@@ -144,7 +144,6 @@ class Client:
         return _answer(DryRun, self._send("POST", "/v1/jobs", json=spec, params={"dry_run": "true"}))
 
     def job(self, job_id: str) -> Answer[JobView]:
-        """Return one job."""
         return _answer(JobView, self._send("GET", f"/v1/jobs/{job_id}"))
 
     def jobs(self, states: Sequence[str] = (), limit: int | None = None) -> Answer[JobList]:
@@ -157,7 +156,7 @@ class Client:
         while True:
             size = PAGE_SIZE if limit is None else min(limit - len(found), PAGE_SIZE)
             query = {"limit": size, "state": list(states) or None, "cursor": cursor}
-            page = _answer(JobList, self._send("GET", "/v1/jobs", params=_given(query)))
+            page = _answer(JobList, self._send("GET", "/v1/jobs", params=without_none(query)))
             found += page.value.jobs[:size]
             documents += page.document["jobs"][:size]
             cursor = page.value.next_cursor
@@ -208,7 +207,7 @@ class Client:
         """
         query = {"follow": follow or None, "tail": tail, "attempt": attempt, "timestamps": timestamps or None}
         timeout = _FOLLOW_TIMEOUT if follow else TIMEOUT
-        with self._opened(f"/v1/jobs/{job_id}/logs", _given(query), {}, timeout) as response:
+        with self._opened(f"/v1/jobs/{job_id}/logs", without_none(query), {}, timeout) as response:
             number = response.headers.get("Runway-Attempt", "")
             yield Log(int(number) if re.fullmatch(r"[0-9]{1,9}", number) else None, response.iter_bytes())
 
@@ -317,7 +316,8 @@ def _unexpected(response: httpx2.Response, what: str, *, retry_after: int | None
     return ApiError(response.status_code, problem, retry_after=retry_after)
 
 
-def _given(query: Mapping[str, Any]) -> dict[str, Any]:
+def without_none(query: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that have a value."""
     return {name: value for name, value in query.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""The context of a command: its environment, its session with a server, and how its errors end."""
+"""The context of a command: environment, session with a server, and exit codes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,59 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Self
 
 import httpx2
 import typer
 
 from runway.cli.client import ApiError, Client, RequestFailed
-from runway.cli.exits import Exit
 from runway.cli.output import Output, Screen, emit_data
 from runway.cli.views.problems import show_problem
+from runway.jobs.models import JobView
+
+
+class Exit(IntEnum):
+    """The exit codes. `wait`, `run` and `submit --wait` add the job's own exit code, which may be any other one.
+
+    124, 125 and 130 mean the same as for `timeout`, `docker run` and the shell; 75 is EX_TEMPFAIL of sysexits.h.
+    """
+
+    doc: str
+
+    OK = 0, "success; for a job that was waited for: it succeeded"
+    REJECTED = 1, "rejected by Runway (a 4xx problem, a dry run), by policy validation, or cancelled at the prompt"
+    USAGE = 2, "invalid command line or file; cancel without -y and without a terminal"
+    TIMED_OUT = 75, "wait --timeout expired; the job continues"
+    DEADLINE = 124, "the job exceeded its deadline"
+    FAILED = 125, "the job could not run, or failed for a reason outside it; Runway failed or is unreachable"
+    CANCELLED = 130, "the job was cancelled, or the command was interrupted"
+
+    def __new__(cls, value: int, doc: str) -> Self:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.doc = doc
+        return member
+
+
+def exit_code(view: JobView) -> int:
+    """Return the exit code for a finished job: its own where the job itself failed, else one of `Exit`."""
+    if view.state == "succeeded":
+        return Exit.OK
+    if view.state == "cancelled":
+        return Exit.CANCELLED
+    if view.failure is None:
+        return Exit.FAILED
+    if view.failure.code == "deadline_exceeded":
+        return Exit.DEADLINE
+    own = view.attempts[-1].exit_code if view.attempts else None
+    return own if view.failure.category == "user" and own else Exit.FAILED
+
+
+def exit_code_help() -> str:
+    """Return the table of exit codes for help texts, one line each."""
+    return "\n".join(f"{code.value:>4}  {code.doc}" for code in Exit)
+
 
 ReadKey = Callable[[float], str | None]
 """Wait at most this many seconds for a key, without Enter; None where none was pressed."""
@@ -43,14 +88,6 @@ def terminal_keys() -> Iterator[ReadKey]:
         termios.tcsetattr(stdin, termios.TCSADRAIN, before)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _at_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
-
-
 @dataclass(frozen=True, slots=True)
 class Environment:
     """Everything a command touches outside itself; a test passes its own. Times are in seconds."""
@@ -59,8 +96,8 @@ class Environment:
     sleep: Callable[[float], None] = time.sleep
     monotonic: Callable[[], float] = time.monotonic
     random: Callable[[], float] = random.random
-    now: Callable[[], datetime] = _now
-    at_terminal: Callable[[], bool] = _at_terminal
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    at_terminal: Callable[[], bool] = lambda: sys.stdin.isatty() and sys.stderr.isatty()
     keys: Callable[[], AbstractContextManager[ReadKey]] = terminal_keys
 
 

@@ -6,8 +6,7 @@ import typer
 
 from runway import __version__
 from runway.cli.commands import jobs, logs, policy, quota, serve, submit, top
-from runway.cli.context import Environment
-from runway.cli.exits import exit_code_help
+from runway.cli.context import Environment, exit_code_help
 from runway.cli.options import As
 from runway.cli.output import Output, Screen, emit
 
@@ -52,5 +51,4 @@ app.command()(version)
 
 
 def main() -> None:
-    """Run the command line."""
     app(obj=Environment())

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share, and the completion of their values."""
+"""Options and arguments of several commands, and the completion of their values."""
 
 from __future__ import annotations
 
@@ -107,8 +107,7 @@ Tenant = Annotated[
     ),
 ]
 As = Annotated[
-    Output,
-    typer.Option("-o", "--output", help="Format of the result on stdout; wide is a table with every column."),
+    Output, typer.Option("-o", "--output", help="Format of the result on stdout; wide is a table with every column.")
 ]
 JobId = Annotated[
     str,

@@ -1,4 +1,7 @@
-"""A job spec from a file and options. The server validates it; this module rejects only what cannot be sent."""
+"""A job spec from a file and options.
+
+The server validates it; this module rejects only what cannot be sent.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from runway.cli.client import without_none
 from runway.cli.options import header_text, parse_duration
 from runway.jobs.spec import decode
 from runway.yaml_loader import StrictLoader, parse
@@ -119,8 +123,8 @@ def build_spec(options: SpecOptions) -> dict[str, object]:
     resources = {"cpu": options.cpu, "memory": options.memory, "gpu": options.gpu, "gpu_type": options.gpu_type}
     if options.command:
         spec.pop("args", None)
-    spec |= _given(values)
-    _overlay(spec, "resources", _given(resources))
+    spec |= without_none(values)
+    _overlay(spec, "resources", without_none(resources))
     _overlay(spec, "env", parse_env(options.env or []))
     try:
         _check_json(spec)
@@ -142,17 +146,13 @@ def parse_env(assignments: list[str]) -> dict[str, str]:
     return env
 
 
-def _given(values: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _overlay(spec: dict[str, object], field: str, given: Mapping[str, object]) -> None:
-    if not given:
+def _overlay(spec: dict[str, object], field: str, values: Mapping[str, object]) -> None:
+    if not values:
         return
     present = spec.get(field)
     if present is not None and not isinstance(present, Mapping):
         raise typer.BadParameter(f"{field} must be a mapping for options to add to it", param_hint="--file")
-    spec[field] = {**(present or {}), **given}
+    spec[field] = {**(present or {}), **values}
 
 
 def _read_file(name: str) -> dict[str, object]:

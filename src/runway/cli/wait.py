@@ -1,4 +1,7 @@
-"""Wait for a job: follow its event stream, poll where there is none, retry while Runway is unreachable."""
+"""Wait for a job by its event stream, or by polling.
+
+An unreachable Runway is retried.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,7 @@ import typer
 
 from runway.backoff import Backoff
 from runway.cli.client import Answer, ApiError, RequestFailed
-from runway.cli.context import Session
-from runway.cli.exits import Exit, exit_code
+from runway.cli.context import Exit, Session, exit_code
 from runway.cli.output import Output, Say, emit
 from runway.cli.views.job_views import show_outcome
 from runway.jobs.models import JobView
@@ -149,7 +151,7 @@ class JobWatcher:
             yield last
 
     def _expires(self) -> bool:
-        """Whether the deadline may pass before the next heartbeat."""
+        """Return whether the deadline may pass before the next heartbeat."""
         return self._deadline - self._environment.monotonic() <= HEARTBEAT_SECONDS
 
     def _rejected(self, error: ApiError) -> None:

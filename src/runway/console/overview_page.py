@@ -16,7 +16,6 @@ from runway.console.templating import show_cores
 from runway.errors import PublicError
 from runway.jobs.models import JobState
 from runway.jobs.resources import ZERO, ResourceVector
-from runway.state.cluster_state import WatchStatus
 from runway.state.job_store import JobKey
 from runway.text import show_bytes
 
@@ -27,7 +26,7 @@ MAX_TENANTS: Final = 100
 MAX_HOLDERS: Final = 50
 """Jobs on the page of a tenant that use its quota, those with the most GPUs, then CPU, first."""
 MAX_JOBS_SCANNED: Final = 2000
-"""Jobs that are compared for that: the cost of a page has a limit, whatever the policy allows."""
+"""Jobs that the page compares for that, which bounds its cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,6 @@ class Health:
     rejects_writes: str | None
     stopped: str | None
     broken: str | None
-    synced: bool
     watches: tuple[WatchHealth, ...]
     jobs: int
     streams: int
@@ -134,14 +132,13 @@ def health_of(use: AppState) -> Health:
     """Return the health of this process. It never raises: people read it when something is wrong."""
     cluster = use.cluster
     return Health(
-        leader=use.writer.is_leader,
+        leader=use.leadership.is_leader,
         rejects_writes=_rejects_writes(use),
-        stopped=use.writer.stop_reason,
+        stopped=use.leadership.stop_reason,
         broken=cluster.failure,
-        synced=cluster.synced,
         watches=tuple(
             WatchHealth(kind, watch.synced, watch.disconnect_reason, cluster.age(watch))
-            for kind, watch in _watches(use).items()
+            for kind, watch in cluster.all_watches.items()
         ),
         jobs=len(cluster.store),
         streams=use.limits.streams.total(),
@@ -158,19 +155,13 @@ def holders_of(use: AppState, tenant: str) -> tuple[list[Holder], int]:
         MAX_HOLDERS, first, key=lambda entry: (entry[1].amounts.gpu, entry[1].amounts.cpu, entry[1].amounts.memory)
     )
     holders = [
-        Holder(
-            job_id,
-            use.cluster.stats.state(JobKey(namespace, job_id)),
-            usage.amounts,
-            usage.terminating != ZERO,
-        )
+        Holder(job_id, use.cluster.stats.state(JobKey(namespace, job_id)), usage.amounts, usage.terminating != ZERO)
         for job_id, usage in largest
     ]
     return holders, len(account.observed)
 
 
 def bars_of(account: TenantQuota) -> tuple[Bar, ...]:
-    """Return a bar for each resource."""
     return tuple(_bar(account, name) for name in ResourceVector.__struct_fields__)
 
 
@@ -205,11 +196,7 @@ def _parts(limit: int, amounts: dict[str, int]) -> tuple[Part, ...]:
 
 def _rejects_writes(use: AppState) -> str | None:
     try:
-        use.writer.require_leader()
+        use.leadership.require_leader()
     except PublicError as error:
         return error.detail
     return None
-
-
-def _watches(use: AppState) -> dict[str, WatchStatus]:
-    return use.cluster.all_watches

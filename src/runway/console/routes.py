@@ -23,10 +23,9 @@ from starlette.exceptions import HTTPException
 from runway.api.dependencies import AppState, ReadScope, app_state, find_job
 from runway.api.jobs import read_cursor, write_cursor
 from runway.console.docs_page import reference_of
-from runway.console.job_page import log_end, usage_shown
+from runway.console.job_page import log_end, timeline_of, usage_shown
 from runway.console.overview_page import busiest, health_of, holders_of, tenant_summary
 from runway.console.templating import STATIC_FILES, html_response, render, render_page
-from runway.console.timeline import timeline_of
 from runway.errors import InvalidParameter, JobNotFound, PublicError, RouteNotFound, Violation
 from runway.jobs.annotations import usd
 from runway.jobs.models import JobState, JobView

@@ -7,6 +7,7 @@ script, style, frame or connection but those of this origin. https://www.w3.org/
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,6 @@ from fastapi.responses import Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from runway import __version__
-from runway.console import markdown
 from runway.text import escape, show_between, show_bytes, show_duration, show_ratio, show_usd
 
 CONTENT_SECURITY_POLICY: Final = "; ".join(
@@ -103,6 +103,53 @@ def _escape_untrusted(value: Any) -> Any:
     return escape(value, keep="\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
+_INLINE: Final = re.compile(r"`(?P<code>[^`]+)`|\[(?P<label>[^\]]+)\]\((?P<href>#[\w-]+|https://[^\s)]+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """A piece of a line: text or code; `href`, an anchor of the page or an https address, makes it a link."""
+
+    text: str
+    is_code: bool = False
+    href: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A paragraph, which has one text, or a list."""
+
+    texts: tuple[str, ...]
+    is_list: bool = False
+
+
+def pieces(line: str) -> list[Inline]:
+    """Split a line into pieces that together have all of its text."""
+    found, end = [], 0
+    for match in _INLINE.finditer(line):
+        if match.start() > end:
+            found.append(Inline(line[end : match.start()]))
+        label = match["label"] or ""
+        found.append(
+            Inline(match["code"], is_code=True)
+            if match["code"]
+            else Inline(label.strip("`"), is_code=label.startswith("`"), href=match["href"])
+        )
+        end = match.end()
+    return found + ([Inline(line[end:])] if end < len(line) else [])
+
+
+def blocks(text: str) -> list[Block]:
+    """Split a text into paragraphs and lists, and join their wrapped lines."""
+    return [_block(part) for part in re.split(r"\n\s*\n", text.strip())]
+
+
+def _block(part: str) -> Block:
+    is_list = part.startswith("- ")
+    texts = re.split(r"\n- ", part[2:]) if is_list else [part]
+    return Block(tuple(" ".join(one.split()) for one in texts), is_list)
+
+
 def _make_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("runway.console"),
@@ -116,11 +163,11 @@ def _make_environment() -> Environment:
     environment.globals |= {"asset": {name: file.path for name, file in _static_files.items()}, "version": __version__}
     environment.filters |= {
         "between": show_between,
-        "blocks": markdown.blocks,
+        "blocks": blocks,
         "bytes": show_bytes,
         "cores": show_cores,
         "duration": show_duration,
-        "pieces": markdown.pieces,
+        "pieces": pieces,
         "ratio": show_ratio,
         "rfc3339": rfc3339,
         "time": show_time,

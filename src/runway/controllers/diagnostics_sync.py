@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Final
 
 import structlog
 
-from runway.controllers.watch_loop import follow
+from runway.controllers.sync import follow
 from runway.kube.client import NODES, WARNINGS, KubeClient, Resource
-from runway.kube.objects import Object, WatchEvent
+from runway.kube.objects import Object
 from runway.kube.reflector import Relisted
 from runway.state.cluster_state import ClusterState
+from runway.state.job_store import JobKey
 from runway.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -53,35 +54,22 @@ class DiagnosticsSync:
         """Watch until cancelled. A defect is logged, and does not end the process."""
         while True:
             try:
+                warnings, nodes = self._cluster.warnings, self._cluster.nodes
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._sync_warnings())
-                    tasks.create_task(self._sync_nodes())
+                    tasks.create_task(self._sync(WARNINGS, warnings.replace, warnings.upsert, warnings.delete))
+                    tasks.create_task(self._sync(NODES, nodes.replace_nodes, nodes.upsert_node, nodes.delete_node))
             except Exception:
                 log.exception("watching events and nodes failed")
             await self._sleep(MAX_BACKOFF_SECONDS)
 
-    async def _sync_warnings(self) -> None:
-        warnings = self._cluster.warnings
-        async for update in self._follow(WARNINGS):
-            if isinstance(update, Relisted):
-                self._cluster.notify(warnings.replace(update.items))
-            elif update.type == "DELETED":
-                self._cluster.notify(warnings.delete(update.object))
-            else:
-                self._cluster.notify(warnings.upsert(update.object))
-
-    async def _sync_nodes(self) -> None:
-        nodes = self._cluster.nodes
-        async for update in self._follow(NODES):
-            if isinstance(update, Relisted):
-                self._cluster.notify(nodes.replace_nodes(update.items))
-            elif update.type == "DELETED":
-                self._cluster.notify(nodes.delete_node(update.object))
-            else:
-                self._cluster.notify(nodes.upsert_node(update.object))
-
-    def _follow(self, kind: Resource[Object]) -> AsyncGenerator[Relisted[Object] | WatchEvent[Object], None]:
-        return follow(
+    async def _sync(
+        self,
+        kind: Resource[Object],
+        replace: Callable[[Iterable[Object]], Collection[JobKey]],
+        upsert: Callable[[Object], Collection[JobKey]],
+        delete: Callable[[Object], Collection[JobKey]],
+    ) -> None:
+        updates = follow(
             self._kubernetes,
             kind,
             self._cluster.diagnostic_watches[kind.name],
@@ -91,3 +79,9 @@ class DiagnosticsSync:
             jitter=self._jitter,
             max_backoff_seconds=MAX_BACKOFF_SECONDS,
         )
+        async for update in updates:
+            if isinstance(update, Relisted):
+                changed = replace(update.items)
+            else:
+                changed = delete(update.object) if update.type == "DELETED" else upsert(update.object)
+            self._cluster.notify(changed)

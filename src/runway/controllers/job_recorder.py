@@ -1,4 +1,6 @@
-"""Record the outcome of each job in an annotation, before Kubernetes deletes its pods, logs and events.
+"""Record the outcome of each job before Kubernetes deletes its pods and logs.
+
+The record is an annotation of the Job.
 
 1. `_process_changes` reads each changed job. A record is pending if the job is finished, or if an attempt's pod is
    terminating or deleted. It stays pending until the Job has the record.
@@ -36,8 +38,8 @@ from runway.errors import (
     Rejected,
     RunwayError,
 )
+from runway.jobs.annotations import ANNOTATION_RECORD
 from runway.jobs.diagnosis.codes import MEANINGS
-from runway.jobs.identity import ANNOTATION_RECORD
 from runway.jobs.log_excerpt import RAW_BYTES, excerpt_of, secrets_of
 from runway.jobs.models import Excerpt, JobState, Usage
 from runway.jobs.record import (
@@ -70,7 +72,7 @@ SETTLE_SECONDS: Final = 2.0
 """Delay of an interim record. A write while the Job controller counts the attempt delays the controller by a second
 (DefaultJobApiBackOff). Most jobs finish in that time, and need one record only."""
 MISSING_POD_TIMEOUT_SECONDS: Final = 10.0
-"""How long a record waits for pods that the Job counts and the watch has not reported."""
+"""Maximum wait for pods that the Job counts and the watch has not reported."""
 SWEEP_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 60.0
 MAX_LOG_ATTEMPTS: Final = 3
@@ -100,7 +102,7 @@ class _PendingRecord:
     sent: dict[str, Record] = field(default_factory=dict)
     """Sent records by their text: after an ambiguous write one of them can appear on the Job."""
     is_counted: bool = False
-    """Whether the job was counted with an earlier final record, which somebody edited."""
+    """True if the job was counted with an earlier final record, which somebody edited."""
 
 
 class JobRecorder:
@@ -143,7 +145,6 @@ class JobRecorder:
         )
 
     async def run(self) -> None:
-        """Write records until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._process_changes())
@@ -266,7 +267,7 @@ class JobRecorder:
         await self._write(key, due, snapshot.job, record)
 
     def _is_too_early(self, snapshot: JobSnapshot, due: _PendingRecord) -> bool:
-        """Whether more evidence is expected soon; `_requeue_delayed` retries then."""
+        """Return whether more evidence is expected soon; `_requeue_delayed` retries then."""
         now, ended = self._clock(), [pod for pod in snapshot.pods if snapshot.has_ended(pod)]
         is_disconnected = any(watch.disconnect_reason for watch in self._cluster.watches.values())
         if is_disconnected or any(map(self._log_capture.follows, ended)):

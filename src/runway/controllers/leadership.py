@@ -1,15 +1,11 @@
 """Decide whether this process may write, and whether it accepts submissions.
 
 1. This process acquires the Lease (`kube/leader_election.py`): a new term begins.
-2. It lists everything again, so that it counts every job that the previous leader created.
-3. From then on it is the leader while it certainly holds the Lease for longer than one call to Kubernetes takes. So a
-   create that it sends has ended before another process can become the leader.
+2. It lists everything again, and then is the leader (docs/decisions/009-leader-lease.md).
 
-An emergency stop is an annotation of the Lease. Every process reads it with each attempt to renew, within about 3 s,
-and it survives restarts. It rejects submissions and nothing else.
-
-A lost connection rejects submissions, too: while neither list nor watch of Jobs or pods succeeds, usage is unknown.
-Reads and cancels continue; a cancel only lowers usage and cost.
+An emergency stop is an annotation of the Lease. Every process reads it with each attempt to renew, within about 3 s. It
+rejects submissions and nothing else. A lost connection rejects submissions, too, because usage is unknown. Reads and
+cancels continue.
 """
 
 from __future__ import annotations
@@ -34,7 +30,7 @@ log = structlog.get_logger()
 MARGIN_SECONDS: Final = 1.0
 """Added to the time of one call, for scheduling delays and clock drift."""
 DISCONNECT_GRACE_SECONDS: Final = 15.0
-"""How long a connection may be lost before submissions are rejected. A reconnect or a relist takes less."""
+"""Maximum time without a connection before submissions are rejected. A reconnect or a relist takes less."""
 DISCONNECT_RETRY_SECONDS: Final = 5
 """Retry-After of that error: the longest pause between two connection attempts."""
 ANNOTATION_SUBMISSIONS_STOPPED: Final = "runway.internal/submissions-stopped"
@@ -42,7 +38,7 @@ ANNOTATION_SUBMISSIONS_STOPPED: Final = "runway.internal/submissions-stopped"
 
 
 class Leadership:
-    """Whether this process is the leader. `run` is the only task that makes it one."""
+    """The leadership of this process. `run` is the only task that makes it the leader."""
 
     def __init__(
         self,

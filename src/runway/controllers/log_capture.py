@@ -1,4 +1,7 @@
-"""Follow the logs of terminating pods to their end: the kubelet deletes a log together with its pod."""
+"""Follow the logs of terminating pods.
+
+The kubelet deletes a log together with its pod.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from runway.jobs.models import Excerpt
 from runway.kube.client import KubeClient
 from runway.kube.log_tail import follow_tail
 from runway.kube.objects import Pod
-from runway.state.byte_budget import ByteBudget
+from runway.state.job_store import ByteBudget
 
 log = structlog.get_logger()
 
@@ -63,11 +66,10 @@ class LogCapture:
         self._budget: ByteBudget[str] = ByteBudget(MAX_BYTES)
 
     def follows(self, pod: Pod) -> bool:
-        """Whether the log of this pod is being followed."""
         return pod.metadata.uid in self._following
 
     def of(self, pod: Pod) -> CapturedLog | None:
-        """The captured log of this pod, if it was followed and not empty."""
+        """Return the captured log of this pod, if it was followed and not empty."""
         return self._captured.get(pod.metadata.uid)
 
     def follow(self, pod: Pod, secrets: tuple[str, ...] | None, done: Callable[[], None]) -> None:
@@ -83,7 +85,6 @@ class LogCapture:
         self._following[uid] = asyncio.create_task(self._follow(pod, secrets, done))
 
     async def close(self) -> None:
-        """Cancel all tasks."""
         tasks = list(self._following.values())
         for task in tasks:
             task.cancel()

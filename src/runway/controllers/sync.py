@@ -1,6 +1,6 @@
 """The sync path: list and watch Jobs and pods, and keep the cluster state current.
 
-1. `_sync_jobs` and `_sync_pods` list, then watch, every Job and pod in the tenants' namespaces, whoever created them.
+1. `_sync_jobs` and `_sync_pods` list, then watch, every Job and pod in the tenants' namespaces.
 2. Each list replaces, and each event updates, the store. A list is applied in slices (docs/decisions/006-relist.md).
 3. `ClusterState.refresh` then updates observed usage, statistics and subscribers of each changed job.
 4. Runway is synced when the first lists are applied: Jobs first, then pods.
@@ -22,19 +22,18 @@ from typing import Final
 import structlog
 
 from runway.backoff import Backoff
-from runway.controllers.watch_loop import follow
 from runway.errors import ClusterError, PublicError
 from runway.kube.client import JOBS, PODS, KubeClient, Resource
 from runway.kube.objects import Event, Job, Node, Object, Pod, WatchEvent
-from runway.kube.reflector import Relisted
-from runway.state.cluster_state import ClusterState
+from runway.kube.reflector import MAX_BACKOFF_SECONDS, Bookmark, Disconnected, Relisted, reflect
+from runway.state.cluster_state import ClusterState, WatchStatus
 from runway.state.job_store import JobKey, drain, job_key_of
 from runway.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
 DRIFT_GRACE_SECONDS: Final = 5.0
-"""How far a watch may lag behind a list before the difference counts as drift."""
+"""The lag of a watch behind a list beyond which a difference is drift."""
 OBJECTS_PER_SLICE: Final = 100
 """Steps of a list that are applied between two turns of the event loop: about 4 ms of work."""
 
@@ -236,3 +235,41 @@ class ClusterSync:
 
     def _is_in_tenant_namespace(self, item: Job | Pod | Event | Node) -> bool:
         return item.metadata.namespace in self._cluster.tenants
+
+
+async def follow(
+    kubernetes: KubeClient,
+    kind: Resource[Object],
+    watch: WatchStatus,
+    metrics: Metrics,
+    *,
+    clock: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]],
+    jitter: Callable[[], float],
+    max_backoff_seconds: float = MAX_BACKOFF_SECONDS,
+) -> AsyncGenerator[Relisted[Object] | WatchEvent[Object], None]:
+    """Yield every list and every event of a kind, forever.
+
+    `watch` counts as synced and connected only after the consumer has applied the list.
+    """
+    updates = reflect(
+        kubernetes, kind, sleep=sleep, jitter=jitter, clock=clock, max_backoff_seconds=max_backoff_seconds
+    )
+    async for update in updates:
+        if isinstance(update, Disconnected):
+            if watch.disconnect_reason != update.reason:
+                log.warning("watch lost", kind=kind.name, reason=update.reason)
+            watch.mark_disconnected(update.reason, clock())
+            metrics.watch_losses.labels(kind.name).inc()
+            continue
+        watch.last_event_at = clock()
+        if isinstance(update, Relisted):
+            watch.replace_undecodable(update.items)
+            yield update
+            watch.synced = True
+        elif not isinstance(update, Bookmark):
+            watch.update_undecodable(update.object, deleted=update.type == "DELETED")
+            yield update
+        if watch.disconnect_reason is not None:
+            log.info("watch restored", kind=kind.name)
+        watch.mark_connected()

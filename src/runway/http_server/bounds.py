@@ -1,12 +1,17 @@
-"""Bounds on the bytes, time and memory of one client connection.
+"""Bounds on the bytes, time, memory and number of client connections.
 
-docs/operations.md ("Memory") adds up what all clients together can make Runway hold.
+docs/operations.md ("Memory") adds up the memory of all clients together.
 """
 
 from __future__ import annotations
 
+import resource
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
+
+from runway.errors import ConfigurationError
+from runway.settings import Settings
 
 MAX_HEAD_BYTES: Final = 64 << 10
 """Bytes of a request line with its header fields, of a trailer section, and of chunk framing beyond the body.
@@ -70,5 +75,100 @@ class Bounds:
 
     @property
     def max_sockets(self) -> int:
-        """Return the maximum number of client sockets."""
         return self.max_connections + self.max_leaving
+
+
+class Abortable(Protocol):
+    """A connection that the table can close."""
+
+    def abort(self, reason: str) -> None:
+        """Close at once."""
+
+
+class ConnectionTable:
+    """The connections of one server, and the one buffer that all of them read into. Every operation is O(1).
+
+    A connection is `busy` while Runway owes a response, `idle` while it owes none, and `leaving` while it lingers after
+    the last response.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._open: set[Abortable] = set()
+        # Each dictionary holds the oldest entry first.
+        self._idle: OrderedDict[Abortable, None] = OrderedDict()
+        self._leaving: OrderedDict[Abortable, None] = OrderedDict()
+        self._stalled: OrderedDict[Abortable, int] = OrderedDict()
+        self._stalled_bytes = 0
+        self.buffer = memoryview(bytearray(READ_BYTES))
+
+    def admit(self, connection: Abortable) -> bool:
+        """Add a new, idle connection. Return False if all connections are busy and their clients read.
+
+        At the bound, abort the longest idle connection, or else the one whose client has not read for longest.
+        """
+        if len(self._open) >= self._bounds.max_connections:
+            if not self._idle and not self._stalled:
+                return False
+            oldest = next(iter(self._idle or self._stalled))
+            self._abort(oldest, "replaced by a new connection: this one waited for its client for longest")
+        self._open.add(connection)
+        self._idle[connection] = None
+        return True
+
+    def mark_busy(self, connection: Abortable) -> None:
+        self._idle.pop(connection, None)
+
+    def mark_idle(self, connection: Abortable) -> None:
+        if connection in self._open:
+            self._idle[connection] = None
+
+    def mark_leaving(self, connection: Abortable) -> None:
+        """Record that the connection lingers. Beyond `max_leaving`, abort the one that lingers for longest."""
+        self._open.discard(connection)
+        self._idle.pop(connection, None)
+        self._leaving[connection] = None
+        if len(self._leaving) > self._bounds.max_leaving:
+            self._abort(next(iter(self._leaving)), "too many connections linger")
+
+    def mark_stalled(self, connection: Abortable, size: int) -> None:
+        """Record a paused write buffer. Beyond `max_stalled_bytes`, abort those paused for longest."""
+        self._stalled[connection] = size
+        self._stalled_bytes += size
+        while self._stalled_bytes > self._bounds.max_stalled_bytes:
+            self._abort(next(iter(self._stalled)), "too many bytes wait for clients that do not read")
+
+    def mark_flowing(self, connection: Abortable) -> None:
+        self._stalled_bytes -= self._stalled.pop(connection, 0)
+
+    def remove(self, connection: Abortable) -> None:
+        """Remove a connection in any state."""
+        self._open.discard(connection)
+        self._idle.pop(connection, None)
+        self._leaving.pop(connection, None)
+        self.mark_flowing(connection)
+
+    def _abort(self, connection: Abortable, reason: str) -> None:
+        self.remove(connection)
+        connection.abort(reason)
+
+
+SPARE_DESCRIPTORS: Final = 64
+"""Descriptors for watches, logs of terminating pods, Prometheus, listening sockets, files and the event loop."""
+
+
+def raise_limit(settings: Settings, connections: int) -> None:
+    """Raise the limit of open files to the hard limit. Raises ConfigurationError if the hard limit is too low.
+
+    At the limit Runway could not even renew its Lease. A stream takes one descriptor to its client and one to
+    Kubernetes.
+    https://man7.org/linux/man-pages/man2/getrlimit.2.html
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    required = connections + min(settings.max_streams, connections) + settings.max_in_flight + SPARE_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY and hard < required:
+        raise ConfigurationError(
+            f"the limit of open files (ulimit -Hn) is {hard}, below the required {required}: raise it, or lower "
+            "RUNWAY_MAX_STREAMS or RUNWAY_MAX_IN_FLIGHT"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

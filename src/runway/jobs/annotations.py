@@ -1,4 +1,7 @@
-"""What Runway wrote on a Job when it admitted it: the specification and the price, as callers see them again. Pure."""
+"""Labels and annotations of a Job, and the specification and price in them. Pure.
+
+Runway rebuilds its state from them after a restart, so their names never change.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,23 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from runway.jobs.identity import (
-    ANNOTATION_CANCELLED_AT,
-    ANNOTATION_COST,
-    ANNOTATION_RECORD,
-    ANNOTATION_SPEC,
-    ANNOTATION_SPEC_HASH,
-    LABEL_JOB,
-    LABEL_MANAGED_BY,
-    LABEL_NAME,
-    LABEL_TENANT,
-)
-from runway.jobs.models import CostView, SpecView
+from runway.jobs.models import JOB_ID_GRAMMAR, CostView, SpecView
 from runway.kube.objects import MAX_SECONDS, Job, MetadataFilter
+
+PREFIX: Final = "runway.internal/"
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+LABEL_JOB: Final = PREFIX + "job"
+LABEL_NAME: Final = PREFIX + "name"
+LABEL_TENANT: Final = PREFIX + "tenant"
+ANNOTATION_COST: Final = PREFIX + "cost"
+ANNOTATION_CANCELLED_AT: Final = PREFIX + "cancelled-at"
+ANNOTATION_RECORD: Final = PREFIX + "record"
+ANNOTATION_SPEC: Final = PREFIX + "spec"
+ANNOTATION_SPEC_HASH: Final = PREFIX + "spec-hash"
+
+MANAGED_BY: Final = "runway"
+JOB_ID: Final = re.compile(JOB_ID_GRAMMAR)
+
 
 METADATA: Final = MetadataFilter(
     labels=frozenset({LABEL_MANAGED_BY, LABEL_JOB, LABEL_NAME, LABEL_TENANT}),
@@ -50,24 +57,24 @@ _cost_decoder = msgspec.json.Decoder(CostView)
 
 
 def spec_of(job: Job) -> SpecView | None:
-    """The specification as admitted; None for a Job that did not come through Runway."""
+    """Return the admitted specification; None for a Job that was created outside Runway."""
     spec = read_annotation(_spec_decoder, job.metadata.annotations.get(ANNOTATION_SPEC))
     return spec if spec is not None and _is_possible(spec) else None
 
 
 def cost_of(job: Job) -> CostView | None:
-    """The price as admitted; None for a Job that did not come through Runway."""
+    """Return the price at admission; None for a Job that was created outside Runway."""
     text = job.metadata.annotations.get(ANNOTATION_COST)
     return None if text is None else _price_of(text)
 
 
 def usd(text: str) -> Decimal | None:
-    """An amount as Runway writes it; None for a text that was changed by hand into something else."""
+    """Parse an amount; None for a text that Runway does not write."""
     return Decimal(text) if _USD.fullmatch(text) else None
 
 
 def read_annotation(decoder: msgspec.json.Decoder[_Decoded], text: str | None) -> _Decoded | None:
-    """What Runway once wrote in an annotation; None for a Job that is not its own, or was changed by hand."""
+    """Decode an annotation; None without one, or if it is invalid: anyone with access can edit it."""
     try:
         return decoder.decode(text) if text is not None else None
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
@@ -75,7 +82,7 @@ def read_annotation(decoder: msgspec.json.Decoder[_Decoded], text: str | None) -
 
 
 def _is_possible(spec: SpecView) -> bool:
-    """Whether a policy could have admitted this: an annotation can be changed by hand."""
+    """Return whether a policy could have admitted this: anyone with access can edit an annotation."""
     return (
         0 <= spec.timeout_seconds <= MAX_SECONDS
         and 0 <= spec.grace_period_seconds <= MAX_SECONDS
@@ -86,13 +93,13 @@ def _is_possible(spec: SpecView) -> bool:
 
 @lru_cache(maxsize=256)
 def _price_of(text: str) -> CostView | None:
-    """The price in an annotation. Jobs have few prices, and a page of jobs asks for each of them."""
+    """Decode the price in an annotation. Many jobs have the same price."""
     cost = read_annotation(_cost_decoder, text)
     return cost if cost is not None and _is_price(cost) else None
 
 
 def _is_price(cost: CostView) -> bool:
-    """Whether Runway could have written this price."""
+    """Return whether Runway could have written this price."""
     lines = cost.lines[:MAX_PRICE_LINES]
     text = "".join([cost.currency, cost.rate_card, *[line.resource + line.quantity for line in lines]])
     return (

@@ -1,14 +1,7 @@
-"""The cost of a job: a rate card per pool, derived from the node's hourly price.
+"""The cost of a job, from its share of the node's hourly price. Pure.
 
-The price of a node is divided among its resources, so the parts of a full node add up to the price of the node. The
-weights set the price of each resource relative to the others:
-
-- 1 GiB of memory is 1 unit and 1 vCPU is 9: the ratio of the published prices of AWS Fargate, which sells both apart
-  (0.04048 and 0.004445 USD an hour in us-east-1, https://aws.amazon.com/fargate/pricing/).
-- 1 GPU is 220 units: the price difference between a g5.xlarge and an m6i.xlarge with the same vCPUs and memory (1.006
-  against 0.192 USD an hour, https://aws.amazon.com/ec2/pricing/on-demand/), in units of the latter.
-
-Money is `Decimal`, in USD, rounded to a millionth; integers keep it exact until then.
+docs/decisions/008-cost-weights.md has the weights. Money is `Decimal`, in USD, rounded to a millionth; integers keep it
+exact until then.
 """
 
 from __future__ import annotations
@@ -66,11 +59,7 @@ class CostEstimate:
 
 
 def estimate_cost(pool_name: str, pool: Pool, resources: Resources, timeout_seconds: int) -> CostEstimate:
-    """Estimate the cost of these resources in that pool.
-
-    The ceiling is `hourly` times the timeout, rounded up. The timeout bounds the whole life of the job, including
-    retries and waiting, and a job runs one pod at a time. Only the grace period can add to it.
-    """
+    """Estimate the cost of these resources in that pool. The ceiling is `hourly` times the timeout, rounded up."""
     shares = [
         ("cpu", format_cpu(resources.cpu), _units(resources.cpu, 0, 0)),
         ("memory", format_bytes(resources.memory), _units(0, resources.memory, 0)),

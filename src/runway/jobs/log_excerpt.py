@@ -1,4 +1,4 @@
-"""The excerpt of a job's log: its end, bounded, sanitized and without known secrets. Pure.
+"""The end of a job's log, bounded, sanitized and without known secrets. Pure.
 
 Known secrets are the values of environment variables with a name such as `API_TOKEN`, and passwords in URLs. Only the
 literal value is found, not its base64 or another encoding.
@@ -10,8 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from runway.jobs.annotations import spec_of
-from runway.jobs.identity import ANNOTATION_SPEC_HASH
+from runway.jobs.annotations import ANNOTATION_SPEC_HASH, spec_of
 from runway.jobs.models import Excerpt
 from runway.kube.objects import Job
 from runway.text import last_lines

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from runway.jobs.identity import (
+from runway.jobs.annotations import (
     ANNOTATION_COST,
     ANNOTATION_SPEC,
     ANNOTATION_SPEC_HASH,

@@ -18,9 +18,17 @@ from pydantic_core import core_schema
 from runway.jobs.diagnosis.codes import Category, ConditionCode, FailureCode
 from runway.quantity import GRAMMAR
 
-MODEL: Final[dict[str, Any]] = {"use_attribute_docstrings": True, "json_schema_serialization_defaults_required": True}
-"""The pydantic configuration of every model: the docstring of a field is its description in OpenAPI."""
 MAX_FIGURE: Final = 2.0**63
+
+
+class Model:
+    """Base of the models: the docstring of a field is its description in OpenAPI."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[dict[str, bool]] = {
+        "use_attribute_docstrings": True,
+        "json_schema_serialization_defaults_required": True,
+    }
 
 
 class JobState(StrEnum):
@@ -88,10 +96,8 @@ Ratio = Annotated[float, WithJsonSchema({"type": "number", "minimum": 0, "maximu
 
 
 @dataclass(frozen=True, slots=True)
-class ResourcesView:
+class ResourcesView(Model):
     """The resources of one attempt."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     cpu: Quantity
     """CPU, as a Kubernetes quantity."""
@@ -104,10 +110,8 @@ class ResourcesView:
 
 
 @dataclass(frozen=True, slots=True)
-class SpecView:
+class SpecView(Model):
     """The admitted specification, with every default filled in."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     name: Label | None
     """The caller's label."""
@@ -133,10 +137,8 @@ class SpecView:
 
 
 @dataclass(frozen=True, slots=True)
-class CostLineView:
+class CostLineView(Model):
     """The part of one resource in the hourly price."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     resource: Annotated[str, text(enum=["cpu", "memory", "gpu"])]
     """The resource."""
@@ -147,10 +149,8 @@ class CostLineView:
 
 
 @dataclass(frozen=True, slots=True)
-class CostView:
+class CostView(Model):
     """The cost of the job, in USD as decimal strings."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     currency: Annotated[str, text(const="USD")]
     """Always USD."""
@@ -167,10 +167,8 @@ class CostView:
 
 
 @dataclass(frozen=True, slots=True)
-class ConditionView:
+class ConditionView(Model):
     """The reason why an unfinished job makes no progress."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     code: Annotated[str, OneOf(ConditionCode)]
     """A stable code for programs."""
@@ -181,10 +179,8 @@ class ConditionView:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Model):
     """One pod of the job."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     pod: str
     """The name of the pod."""
@@ -215,10 +211,8 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Model):
     """The diagnosis of a failed job, with the fields that support it."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     code: Annotated[str, OneOf(FailureCode)]
     """A stable code for programs."""
@@ -235,10 +229,8 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Excerpt:
+class Excerpt(Model):
     """The end of an attempt's log."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     pod: str
     """The pod that wrote the log."""
@@ -249,10 +241,8 @@ class Excerpt:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Model):
     """The resource usage of a job's last attempt, and the memory peak of all its attempts."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     cpu_seconds: NonNegative | None = None
     """CPU time of the last attempt."""
@@ -299,10 +289,8 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class KubernetesRef:
+class KubernetesRef(Model):
     """The names of the Kubernetes Job."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     namespace: str
     """The namespace of the tenant."""
@@ -311,10 +299,8 @@ class KubernetesRef:
 
 
 @dataclass(frozen=True, slots=True)
-class JobView:
+class JobView(Model):
     """A job as Kubernetes reports it now."""
-
-    __pydantic_config__: ClassVar = MODEL
 
     id: JobId
     """The name of the Kubernetes Job."""

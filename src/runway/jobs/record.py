@@ -1,4 +1,4 @@
-"""The record of a job: an annotation on the Job that outlives its pods, logs and events. Pure.
+"""The record of a job, an annotation that outlives its pods and logs. Pure.
 
 - An interim record of an unfinished job has the attempts whose pods are deleted or about to be.
 - A final record of a finished job has the outcome, all attempts, the log excerpt and the actual cost.
@@ -14,13 +14,11 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from runway.jobs.annotations import cost_of, read_annotation, usd
+from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, ANNOTATION_RECORD, cost_of, read_annotation, usd
 from runway.jobs.cost import actual_cost
-from runway.jobs.diagnosis.attempt_failure import container_started
-from runway.jobs.diagnosis.attempts import MAX_ATTEMPTS, attempts_of, disruptions
+from runway.jobs.diagnosis.attempts import MAX_ATTEMPTS, attempts_of, container_started, disruptions
 from runway.jobs.diagnosis.codes import MEANINGS, Category, Diagnosis, FailureCode
 from runway.jobs.diagnosis.outcome import diagnose, failure_of
-from runway.jobs.identity import ANNOTATION_CANCELLED_AT, ANNOTATION_RECORD
 from runway.jobs.log_excerpt import EXCERPT_BYTES, excerpt_of, redact, secrets_of
 from runway.jobs.models import Attempt, Excerpt, Failure, Usage
 from runway.jobs.snapshot import JobSnapshot
@@ -30,7 +28,7 @@ from runway.text import escape
 
 VERSION: Final = 1
 MAX_BYTES: Final = 16 * 1024
-"""Of the whole record; all annotations of an object together are limited to 256 KiB.
+"""Bytes of a record. Kubernetes limits all annotations of an object together to 256 KiB.
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
 """
@@ -40,7 +38,7 @@ _UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
 """Sorts attempts without a creation time first."""
 _ENDED: Final = frozenset({"succeeded", "failed"})
 
-Over = Literal["succeeded", "failed", "cancelled"]
+FinalState = Literal["succeeded", "failed", "cancelled"]
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -57,7 +55,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: datetime | None = None
     """The start of the first of all attempts."""
     excerpt: Excerpt | None = None
-    state: Over | None = None
+    state: FinalState | None = None
     failure: Failure | None = None
     actual: str | None = None
     """USD; None if unknown."""
@@ -111,13 +109,13 @@ def record_of(job: Job) -> Record | None:
 
 
 def written_by_newer_version(job: Job) -> bool:
-    """Whether a later version of Runway wrote the record."""
+    """Return whether a later version of Runway wrote the record."""
     head = read_annotation(_head_decoder, job.metadata.annotations.get(ANNOTATION_RECORD))
     return head is not None and head.version > VERSION
 
 
 def had_final_record(job: Job) -> bool:
-    """Whether the Job ever had a final record, even one that was edited since: the job has been counted."""
+    """Return whether the Job ever had a final record, even one that was edited since: the job has been counted."""
     text = job.metadata.annotations.get(ANNOTATION_RECORD)
     if text is None:
         return False
@@ -125,7 +123,7 @@ def had_final_record(job: Job) -> bool:
     return record is None or record.state is not None
 
 
-def terminal_state(job: Job) -> Over | None:
+def terminal_state(job: Job) -> FinalState | None:
     """Return the final state of a job; None if Kubernetes has not completed or failed it."""
     if job.condition("Complete"):
         return "succeeded"
@@ -134,34 +132,34 @@ def terminal_state(job: Job) -> Over | None:
     return None
 
 
-def merge_attempts(case: JobSnapshot, kept: Record | None) -> AttemptHistory:
+def merge_attempts(snapshot: JobSnapshot, earlier: Record | None) -> AttemptHistory:
     """Merge the attempts of the record with those of the pods; a pod's own data takes precedence."""
-    seen = attempts_of(case)
-    if kept is None:
+    seen = attempts_of(snapshot)
+    if earlier is None:
         return _newest(seen)
-    by_pod = {attempt.pod: attempt for attempt in kept.attempts}
+    by_pod = {attempt.pod: attempt for attempt in earlier.attempts}
     for attempt in seen:
         if attempt.pod in by_pod:
             by_pod[attempt.pod] = _merge_attempt(attempt, by_pod[attempt.pod])
-        elif not _left_out(kept, attempt.created_at):
+        elif not _left_out(earlier, attempt.created_at):
             by_pod[attempt.pod] = attempt
     known = _newest(by_pod.values())
     return AttemptHistory(
         known.attempts,
-        known.left_out + kept.attempts_left_out,
-        known.disruptions_left_out + kept.disruptions_left_out,
-        min((time for time in (known.started_at, kept.started_at) if time), default=None),
+        known.left_out + earlier.attempts_left_out,
+        known.disruptions_left_out + earlier.disruptions_left_out,
+        min((time for time in (known.started_at, earlier.started_at) if time), default=None),
     )
 
 
-def needs_interim_record(case: JobSnapshot, kept: Record | None) -> bool:
-    """Whether the record lacks an attempt whose pod is deleted or about to be."""
-    names = {attempt.pod for attempt in kept.attempts} if kept else set()
+def needs_interim_record(snapshot: JobSnapshot, earlier: Record | None) -> bool:
+    """Return whether the record lacks an attempt whose pod is deleted or about to be."""
+    names = {attempt.pod for attempt in earlier.attempts} if earlier else set()
     return any(
-        _is_disappearing(case, pod)
+        _is_disappearing(snapshot, pod)
         and pod.metadata.name not in names
-        and not (kept and _left_out(kept, pod.metadata.creation_timestamp))
-        for pod in case.pods
+        and not (earlier and _left_out(earlier, pod.metadata.creation_timestamp))
+        for pod in snapshot.pods
     )
 
 
@@ -170,59 +168,58 @@ def missing_attempts(job: Job, known: AttemptHistory) -> int:
     return max(0, job.status.failed + job.status.succeeded - known.total)
 
 
-def interim_record(case: JobSnapshot, kept: Record | None, excerpt: Excerpt | None, now: datetime) -> Record:
+def interim_record(snapshot: JobSnapshot, earlier: Record | None, excerpt: Excerpt | None, now: datetime) -> Record:
     """Make the record of an unfinished job: its recorded attempts, and those whose pods are about to be deleted."""
-    names = {attempt.pod for attempt in kept.attempts} if kept else set()
-    names |= {pod.metadata.name for pod in case.pods if _is_disappearing(case, pod)}
-    record = _base_record(case, kept, merge_attempts(case, kept), excerpt, now)
+    names = {attempt.pod for attempt in earlier.attempts} if earlier else set()
+    names |= {pod.metadata.name for pod in snapshot.pods if _is_disappearing(snapshot, pod)}
+    record = _base_record(snapshot, earlier, merge_attempts(snapshot, earlier), excerpt, now)
     attempts = tuple(attempt for attempt in record.attempts if attempt.pod in names)
-    return _limit_size(msgspec.structs.replace(record, attempts=attempts), case.job)
+    return _limit_size(msgspec.structs.replace(record, attempts=attempts), snapshot.job)
 
 
 def final_record(
-    case: JobSnapshot, kept: Record | None, excerpt: Excerpt | None, usage: Usage | None, now: datetime
+    snapshot: JobSnapshot, earlier: Record | None, excerpt: Excerpt | None, usage: Usage | None, now: datetime
 ) -> Record:
-    """Make the record of a finished job."""
-    known = merge_attempts(case, kept)
-    record = _base_record(case, kept, known, excerpt, now)
-    condition = case.job.condition("Complete") or case.job.condition("Failed")
-    usage, failure = usage or record.usage, failure_from_history(case, known)
+    known = merge_attempts(snapshot, earlier)
+    record = _base_record(snapshot, earlier, known, excerpt, now)
+    condition = snapshot.job.condition("Complete") or snapshot.job.condition("Failed")
+    usage, failure = usage or record.usage, failure_from_history(snapshot, known)
     final = msgspec.structs.replace(
         record,
-        state=terminal_state(case.job),
+        state=terminal_state(snapshot.job),
         failure=with_usage(failure, usage) if failure and usage else failure,
-        actual=actual_cost_of(case.job, known),
+        actual=actual_cost_of(snapshot.job, known),
         usage=usage,
         finished_at=condition.last_transition_time if condition else None,
     )
-    return _limit_size(final, case.job)
+    return _limit_size(final, snapshot.job)
 
 
 def _base_record(
-    case: JobSnapshot, kept: Record | None, known: AttemptHistory, excerpt: Excerpt | None, now: datetime
+    snapshot: JobSnapshot, earlier: Record | None, known: AttemptHistory, excerpt: Excerpt | None, now: datetime
 ) -> Record:
     return Record(
         version=VERSION,
-        uid=case.job.metadata.uid,
+        uid=snapshot.job.metadata.uid,
         kept_at=now,
         attempts=known.attempts,
         attempts_left_out=known.left_out,
         disruptions_left_out=known.disruptions_left_out,
         started_at=known.started_at,
-        excerpt=excerpt or (kept.excerpt if kept else None),
-        usage=kept.usage if kept else None,
+        excerpt=excerpt or (earlier.excerpt if earlier else None),
+        usage=earlier.usage if earlier else None,
     )
 
 
-def failure_from_history(case: JobSnapshot, known: AttemptHistory) -> Failure | None:
+def failure_from_history(snapshot: JobSnapshot, known: AttemptHistory) -> Failure | None:
     """Diagnose the failure from the pods, or from the recorded attempt if the pod that failed no longer exists."""
-    failure = diagnose(case)
-    failed = case.job.condition("Failed")
+    failure = diagnose(snapshot)
+    failed = snapshot.job.condition("Failed")
     if failure is None or failed is None or not known.attempts:
         return failure
     counted = [attempt for attempt in known.attempts if attempt.counted]
     blamed = counted[-1] if counted and failed.reason != "DeadlineExceeded" else known.attempts[-1]
-    if blamed.cause is None or any(pod.metadata.name == blamed.pod for pod in case.pods):
+    if blamed.cause is None or any(pod.metadata.name == blamed.pod for pod in snapshot.pods):
         return failure
     evidence = {name: value for name, value in failure.evidence.items() if name in ("job_reason", "job_message")}
     if blamed.exit_code is not None:
@@ -242,18 +239,18 @@ def actual_cost_of(job: Job, known: AttemptHistory) -> str | None:
     return text if usd(text) is not None else None
 
 
-def last_started_pod(case: JobSnapshot) -> Pod | None:
+def last_started_pod(snapshot: JobSnapshot) -> Pod | None:
     """Return the last attempt that ended and has a log."""
-    return next((pod for pod in reversed(case.pods) if container_started(pod) and case.has_ended(pod)), None)
+    return next((pod for pod in reversed(snapshot.pods) if container_started(pod) and snapshot.has_ended(pod)), None)
 
 
-def excerpt_from_status(case: JobSnapshot) -> Excerpt | None:
+def excerpt_from_status(snapshot: JobSnapshot) -> Excerpt | None:
     """Return the excerpt from the termination message of the last attempt that started."""
-    pod = last_started_pod(case)
+    pod = last_started_pod(snapshot)
     ended = pod.container.terminated if pod else None
     if pod is None or ended is None or ended.termination_message is None:
         return None
-    return excerpt_of(pod.metadata.name, ended.termination_message, secrets_of(case.job))
+    return excerpt_of(pod.metadata.name, ended.termination_message, secrets_of(snapshot.job))
 
 
 def encode(record: Record, job: Job) -> str:
@@ -263,24 +260,24 @@ def encode(record: Record, job: Job) -> str:
     return _text(record)
 
 
-def _is_disappearing(case: JobSnapshot, pod: Pod) -> bool:
-    """Whether an attempt ended and its pod is deleted, or is about to be."""
-    gone = pod.metadata.name in case.deleted_pods
+def _is_disappearing(snapshot: JobSnapshot, pod: Pod) -> bool:
+    """Return whether an attempt ended and its pod is deleted, or is about to be."""
+    gone = pod.metadata.name in snapshot.deleted_pods
     return gone or (pod.is_terminal and pod.metadata.deletion_timestamp is not None)
 
 
-def _left_out(kept: Record, created: datetime | None) -> bool:
-    """Whether an attempt created then is one of those left out of the record."""
-    oldest = min((attempt.created_at for attempt in kept.attempts if attempt.created_at), default=None)
-    return kept.attempts_left_out > 0 and oldest is not None and created is not None and created < oldest
+def _left_out(earlier: Record, created: datetime | None) -> bool:
+    """Return whether an attempt created then is one of those left out of the record."""
+    oldest = min((attempt.created_at for attempt in earlier.attempts if attempt.created_at), default=None)
+    return earlier.attempts_left_out > 0 and oldest is not None and created is not None and created < oldest
 
 
-def _merge_attempt(seen: Attempt, kept: Attempt) -> Attempt:
+def _merge_attempt(seen: Attempt, earlier: Attempt) -> Attempt:
     if seen.state not in _ENDED:
-        return kept
+        return earlier
     names = ("node", "exit_code", "signal", "reason", "created_at", "bound_at", "started_at", "finished_at", "message")
-    missing = {name: getattr(kept, name) for name in names if getattr(seen, name) is None}
-    return replace(seen, **missing, cause=seen.cause or kept.cause)
+    missing = {name: getattr(earlier, name) for name in names if getattr(seen, name) is None}
+    return replace(seen, **missing, cause=seen.cause or earlier.cause)
 
 
 def _newest(attempts: Iterable[Attempt]) -> AttemptHistory:
@@ -291,7 +288,7 @@ def _newest(attempts: Iterable[Attempt]) -> AttemptHistory:
 
 
 def _is_valid(record: Record, job: Job) -> bool:
-    """Whether the values of a decoded record are possible; all times can be compared."""
+    """Return whether the values of a decoded record are possible; all times can be compared."""
     excerpt, failure = record.excerpt, record.failure
     times = [record.kept_at, record.started_at, record.finished_at, record.usage.sampled_at if record.usage else None]
     for attempt in record.attempts:

@@ -31,7 +31,6 @@ class ResourceVector(msgspec.Struct, frozen=True, gc=False):
         )
 
     def maximum(self, other: ResourceVector) -> ResourceVector:
-        """Return the larger value of each resource."""
         return ResourceVector(
             max(self.gpu, other.gpu),
             max(self.cpu, other.cpu),

@@ -28,7 +28,7 @@ class JobSnapshot:
 
     `pods` are the attempts of this Job, oldest first; `deleted_pods` names those that are deleted. `events` are
     the warnings on the Job and its pods, oldest first; Kubernetes deletes them after an hour. `nodes` are the nodes of
-    the pods, by name. `room` is known if the last pod has no node.
+    the pods, by name. `free_capacity` is known if the last pod has no node.
     """
 
     tenant: str
@@ -37,14 +37,14 @@ class JobSnapshot:
     deleted_pods: frozenset[str] = frozenset()
     events: tuple[Event, ...] = ()
     nodes: Mapping[str, Node] = field(default_factory=dict)
-    room: FreeCapacity | None = None
+    free_capacity: FreeCapacity | None = None
 
     def events_on(self, item: Job | Pod) -> list[Event]:
         """Return the events on this Job or pod, oldest first."""
         return [event for event in self.events if event.involved_object.uid == item.metadata.uid]
 
     def has_ended(self, pod: Pod) -> bool:
-        """Whether no container of the pod runs or will run."""
+        """Return whether no container of the pod runs or will run."""
         return pod.is_terminal or pod.metadata.name in self.deleted_pods
 
     def node_of(self, pod: Pod) -> Node | None:

@@ -1,7 +1,7 @@
 """Read a job specification strictly from JSON.
 
-`read_draft` never stops at the first fault: it returns the valid fields and every fault of form, so that validation
-can check the valid fields against the policy and report all violations at once.
+`read_draft` does not stop at the first fault: it returns the valid fields and every fault of form. So validation can
+check the valid fields against the policy, and report all violations at once.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Draft:
     violations: tuple[Violation, ...] = ()
 
     def is_valid(self, *names: str) -> bool:
-        """Whether each of these fields is absent or well formed."""
+        """Return whether each of these fields is absent or well formed."""
         return self.faulty.isdisjoint(names)
 
 

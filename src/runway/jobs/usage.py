@@ -35,8 +35,7 @@ class PodFigure(StrEnum):
     MEMORY_PEAK = "memory_peak"
     """The largest working set of any sample."""
     MEMORY_MOST = "memory_most"
-    """The most that was ever charged to the pod, by the kernel's own count: what lay between two samples, but also the
-    page cache, which the kernel drops when it needs the memory."""
+    """The kernel's own peak: it includes peaks between two samples, and reclaimable page cache."""
     CACHE_PEAK = "cache_peak"
     """The largest page cache of any sample."""
     GPU_PERCENT = "gpu_percent"
@@ -72,7 +71,7 @@ def limits_of(spec: SpecView | None) -> Usage:
     try:
         cpu, memory = parse_cpu(spec.resources.cpu) / 1000, parse_bytes(spec.resources.memory)
     except ValueError:
-        return Usage()  # An annotation that was changed by hand.
+        return Usage()  # Somebody edited the annotation.
     return Usage(cpu_limit_cores=cpu, memory_limit_bytes=memory)
 
 

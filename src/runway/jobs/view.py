@@ -9,19 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from runway.jobs.annotations import cost_of, spec_of
-from runway.jobs.diagnosis.attempt_failure import container_started, counts_against_retries
+from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, LABEL_NAME, cost_of, spec_of
+from runway.jobs.diagnosis.attempts import container_started, counts_against_retries
 from runway.jobs.diagnosis.conditions import conditions_between_pods, conditions_of_pod
-from runway.jobs.identity import ANNOTATION_CANCELLED_AT, LABEL_NAME
 from runway.jobs.log_excerpt import secrets_of
-from runway.jobs.models import (
-    ConditionView,
-    CostView,
-    Failure,
-    JobState,
-    JobView,
-    KubernetesRef,
-)
+from runway.jobs.models import ConditionView, CostView, Failure, JobState, JobView, KubernetesRef
 from runway.jobs.record import (
     AttemptHistory,
     Record,
@@ -36,35 +28,34 @@ from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job, Pod
 
 
-def job_view(case: JobSnapshot) -> JobView:
-    """Build the view of a job."""
-    job, pods, gone = case.job, case.pods, case.deleted_pods
+def job_view(snapshot: JobSnapshot) -> JobView:
+    job, pods, deleted_pods = snapshot.job, snapshot.pods, snapshot.deleted_pods
     spec = spec_of(job)
     retries = spec.retries if spec else 0
-    state = state_of(job, pods, gone, retries)
-    kept = record_of(job)
-    known = merge_attempts(case, kept)
-    final = kept if kept is not None and kept.state is not None else None
+    state = state_of(job, pods, deleted_pods, retries)
+    record = record_of(job)
+    known = merge_attempts(snapshot, record)
+    final = record if record is not None and record.state is not None else None
     attempts = known.attempts
-    verdict = job.condition("Complete") or job.condition("Failed")
+    condition = job.condition("Complete") or job.condition("Failed")
     return JobView(
         id=job.metadata.name,
-        tenant=case.tenant,
+        tenant=snapshot.tenant,
         name=job.metadata.labels.get(LABEL_NAME),
         state=state,
         spec=spec,
         created_at=job.metadata.creation_timestamp,
         started_at=known.started_at,
-        finished_at=verdict.last_transition_time if verdict and state.is_finished else None,
-        conditions=_conditions(case, state, retries),
+        finished_at=condition.last_transition_time if condition and state.is_finished else None,
+        conditions=_conditions(snapshot, state, retries),
         attempts=list(attempts),
         attempts_left_out=known.left_out,
         disruptions=known.disruptions,
-        failure=final.failure if final else _failure(case, known),
+        failure=final.failure if final else _failure(snapshot, known),
         cost=_cost(job, state, known, final),
         kubernetes=KubernetesRef(job.metadata.namespace, job.metadata.name),
-        excerpt=final.excerpt if final else excerpt_from_status(case) or (kept.excerpt if kept else None),
-        usage=kept.usage if kept else None,
+        excerpt=final.excerpt if final else excerpt_from_status(snapshot) or (record.excerpt if record else None),
+        usage=record.usage if record else None,
     )
 
 
@@ -76,13 +67,13 @@ def without_env_values(view: JobView) -> JobView:
     return replace(view, spec=replace(view.spec, env=hidden))
 
 
-def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) -> JobState:
+def state_of(job: Job, pods: Sequence[Pod], deleted_pods: frozenset[str], retries: int) -> JobState:
     """Return the state of a job.
 
     It is finished when Kubernetes has set the final condition *and* every pod has ended. Before that it is running once
     a container has started, and pending between two attempts.
     """
-    live = _live(pods, gone)
+    live = _live(pods, deleted_pods)
     # A Job that Kubernetes completed has succeeded, even after a cancel.
     cancelled = ANNOTATION_CANCELLED_AT in job.metadata.annotations and not job.condition("Complete")
     if job.finished and not live:
@@ -113,9 +104,9 @@ def pending_since(job: Job, pods: Sequence[Pod]) -> datetime | None:
     return max((moment for moment in moments if moment is not None), default=None)
 
 
-def _failure(case: JobSnapshot, known: AttemptHistory) -> Failure | None:
-    failure = failure_from_history(case, known)
-    return None if failure is None else failure_without_secrets(failure, secrets_of(case.job))
+def _failure(snapshot: JobSnapshot, known: AttemptHistory) -> Failure | None:
+    failure = failure_from_history(snapshot, known)
+    return None if failure is None else failure_without_secrets(failure, secrets_of(snapshot.job))
 
 
 def _cost(job: Job, state: JobState, known: AttemptHistory, final: Record | None) -> CostView | None:
@@ -127,23 +118,23 @@ def _cost(job: Job, state: JobState, known: AttemptHistory, final: Record | None
     return replace(cost, actual=actual)
 
 
-def _conditions(case: JobSnapshot, state: JobState, retries: int) -> list[ConditionView]:
+def _conditions(snapshot: JobSnapshot, state: JobState, retries: int) -> list[ConditionView]:
     if state.is_finished:
         return []
-    live = _live(case.pods, case.deleted_pods)
-    found = [condition for pod in live for condition in conditions_of_pod(case, pod)]
+    live = _live(snapshot.pods, snapshot.deleted_pods)
+    found = [condition for pod in live for condition in conditions_of_pod(snapshot, pod)]
     if state is JobState.PENDING and not live:
-        retrying = bool(case.pods) and _will_retry(case.job, case.pods, retries)
-        found += conditions_between_pods(case, retrying=retrying)
+        retrying = bool(snapshot.pods) and _will_retry(snapshot.job, snapshot.pods, retries)
+        found += conditions_between_pods(snapshot, retrying=retrying)
     return found
 
 
-def _live(pods: Sequence[Pod], gone: frozenset[str]) -> list[Pod]:
-    return [pod for pod in pods if not pod.is_terminal and pod.metadata.name not in gone]
+def _live(pods: Sequence[Pod], deleted_pods: frozenset[str]) -> list[Pod]:
+    return [pod for pod in pods if not pod.is_terminal and pod.metadata.name not in deleted_pods]
 
 
 def _will_retry(job: Job, pods: Sequence[Pod], retries: int) -> bool:
-    """Whether Kubernetes will start another attempt after these finished ones.
+    """Return whether Kubernetes will start another attempt after these finished ones.
 
     FailureTarget announces the failure: https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
     """

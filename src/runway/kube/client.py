@@ -50,18 +50,8 @@ IDLE_SECONDS: Final = 90.0
 MAX_EVENT_BYTES: Final = 16 << 20
 """etcd limits objects to 1.5 MiB, and JSON can escape one byte as six."""
 
-VERB_METHODS: Final = {
-    "get": "GET",
-    "list": "GET",
-    "watch": "GET",
-    "create": "POST",
-    "update": "PUT",
-    "patch": "PATCH",
-}
-"""The HTTP method by API verb.
-
-https://kubernetes.io/docs/reference/access-authn-authz/authorization/
-"""
+VERB_METHODS: Final = {"get": "GET", "list": "GET", "watch": "GET", "create": "POST", "update": "PUT", "patch": "PATCH"}
+"""The HTTP method by API verb. https://kubernetes.io/docs/reference/access-authn-authz/authorization/"""
 OUTCOMES: Final[Mapping[type[Exception], str]] = {
     NotFound: "missing",
     AlreadyExists: "conflict",
@@ -138,7 +128,7 @@ class KubeClient:
         """Objects in the next page by kind; `PAGE_SIZE` by default."""
 
     async def create_job(self, namespace: str, manifest: Mapping[str, object]) -> Job:
-        """Create a Job. Of the errors, only AmbiguousOutcome leaves open whether the Job was created."""
+        """Create a Job. After any error but AmbiguousOutcome the Job was not created."""
         return self._job(await self._call("create", "jobs", _jobs(namespace), body=_encode(manifest)))
 
     async def create_job_dry_run(self, namespace: str, manifest: Mapping[str, object]) -> tuple[str, ...]:
@@ -246,9 +236,9 @@ class KubeClient:
     ) -> AsyncGenerator[bytes, None]:
         """Yield the chunks of a pod's log, an empty one first. With `timestamps` each line starts with its time.
 
-        Raises NotFound if the pod is deleted, Rejected if it has no log yet, and AmbiguousOutcome if the connection
-        breaks or is silent for `idle` seconds. A broken connection between API server and kubelet looks like the end of
-        the log: https://github.com/kubernetes/apiserver/blob/v0.35.0/pkg/endpoints/handlers/responsewriters/writers.go
+        Raises NotFound if the pod is deleted, and Rejected if it has no log yet. Raises AmbiguousOutcome if the
+        connection breaks or is silent for `idle` seconds. A broken connection between API server and kubelet looks like
+        the end of the log: https://github.com/kubernetes/apiserver/blob/v0.35.0/pkg/endpoints/handlers/responsewriters/writers.go
         (StreamObject).
         """
         query = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
@@ -346,7 +336,7 @@ def _error(answer: Response, verb: str = "get") -> ClusterError:
     if answer.status == 404:
         return NotFound(detail)
     if answer.status == 409:
-        # Without a known reason the verb decides: a create is read back, which is safe whatever the 409 meant.
+        # Without a known reason the verb decides: a create is read back, which is safe for both.
         # An update or patch names a version of an object that exists, so its 409 can only be a conflict.
         exists = status.reason == "AlreadyExists" or (status.reason != "Conflict" and verb == "create")
         return AlreadyExists(detail) if exists else Conflict(detail)

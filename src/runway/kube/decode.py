@@ -141,7 +141,7 @@ def decode_lease(raw: bytes) -> Lease:
 
 
 def is_version(text: str) -> bool:
-    """Whether this is a resource version that is comparable as a number."""
+    """Return whether this is a resource version that is comparable as a number."""
     return text.isascii() and text.isdecimal() and len(text) <= 20
 
 
@@ -232,7 +232,7 @@ def _hints(type_: type[msgspec.Struct]) -> Mapping[str, Any]:
 
 
 def _without_none(type_: Any) -> Any:
-    """`X` of `X | None`."""
+    """Return `X` of `X | None`."""
     if get_origin(type_) in (Union, UnionType):
         return next((part for part in get_args(type_) if part is not type(None)), type_)
     return type_
@@ -254,7 +254,7 @@ def _sanitize(item: Object, faults: list[str], keep: MetadataFilter | None) -> O
 
 
 def _may_hide_requests(fault: str) -> bool:
-    """Whether this undecodable field may contain requests of a Job or pod."""
+    """Return whether this undecodable field may contain requests of a Job or pod."""
     return fault.startswith("spec") and fault.rpartition(".")[2].partition("[")[0] not in _WITHOUT_REQUESTS
 
 
@@ -311,7 +311,7 @@ def _limit(part: _Part, path: str, faults: list[str]) -> _Part:
 
 @cache
 def _rules(type_: type[msgspec.Struct]) -> tuple[tuple[str, str, Callable[[Any], Any] | None], ...]:
-    """The fields to limit: name, name in JSON, and the function for a single value, or None for nested structs."""
+    """Return the fields to limit: name, name in JSON, and the function for a value; None for nested structs."""
     rules: list[tuple[str, str, Callable[[Any], Any] | None]] = []
     hints = _hints(type_)
     for field in msgspec.structs.fields(type_):
@@ -333,7 +333,7 @@ def _limit_list(parts: tuple[Any, ...], path: str, faults: list[str]) -> tuple[A
 
 
 def _is_plain(condition: Condition) -> bool:
-    """Whether a condition needs no change. This saves a third of the time of a pod."""
+    """Return whether a condition needs no change. This saves a third of the time of a pod."""
     time, message = condition.last_transition_time, condition.message or ""
     text = condition.type + condition.status + (condition.reason or "") + message
     return len(text) <= MAX_WORD and text.isprintable() and (time is None or is_possible_year(time.year))
@@ -389,14 +389,6 @@ def _time(time: datetime) -> Any:
     return time if is_possible_year(time.year) else _UNREADABLE
 
 
-def _int32(number: int) -> int:
-    return max(-MAX_INT32, min(number, MAX_INT32))
-
-
-def _seconds(seconds: int) -> int:
-    return max(0, min(seconds, MAX_SECONDS))
-
-
 def _word(text: str) -> str:
     return text if len(text) <= MAX_WORD and text.isprintable() else one_line(text, MAX_WORD)
 
@@ -421,6 +413,6 @@ _LIMITS: Final[Mapping[Bound, Callable[[Any], Any]]] = {
     Bound.WORD: _word,
     Bound.MESSAGE: _message,
     Bound.LOG_TAIL: _log_tail,
-    Bound.INT32: _int32,
-    Bound.SECONDS: _seconds,
+    Bound.INT32: lambda number: max(-MAX_INT32, min(number, MAX_INT32)),
+    Bound.SECONDS: lambda seconds: max(0, min(seconds, MAX_SECONDS)),
 }

@@ -1,13 +1,6 @@
 """Elect one leader by a Kubernetes Lease.
 
-- The leader renews the Lease. A candidate acquires it after the Lease was unchanged for its whole duration, measured by
-  the candidate's monotonic clock. Clocks of different machines are never compared.
-  https://kubernetes.io/docs/concepts/architecture/leases/
-- The leader measures the duration from before its request, so it stops before a candidate can acquire the Lease. It
-  stops writing early enough for a call in flight to end.
-- `resourceVersion` makes each change a compare-and-swap: of two candidates, one acquires an expired Lease.
-- Labels and annotations of the Lease belong to others. Each attempt reads them and writes them back. An edit between
-  read and write is a conflict; the next attempt follows long before the Lease expires.
+docs/decisions/009-leader-lease.md proves that two processes never write at the same time.
 """
 
 from __future__ import annotations
@@ -74,7 +67,7 @@ class LeaderElector:
         """Why the last attempt failed; None if it did not."""
         self._transitions: int | None = None
         self.term = 0
-        """How often this process became the leader. Each new term starts with a relist."""
+        """The number of times that this process became the leader. Each term starts with a relist."""
         self.acquired_at = float("inf")
         """The start of the term."""
         self.acquired = asyncio.Event()
@@ -130,7 +123,7 @@ class LeaderElector:
             log.warning("lease not released", reason=str(error))
 
     def _is_same_term(self, lease: Lease) -> bool:
-        """Whether no other process held the Lease since the term began, even if it expired in between.
+        """Return whether no other process held the Lease since the term began, even if it expired in between.
 
         The number of transitions also reveals a term that began with a request whose response was lost.
         """

@@ -1,6 +1,6 @@
-"""Kubernetes objects and the messages that wrap them, with only the fields that are read.
+"""Kubernetes objects and the messages that wrap them.
 
-Decoding is most of the work of a watch, so unread fields are left out. Names follow the API:
+They have only the fields that Runway reads, because decoding is most of the work of a watch. Names follow the API:
 https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/
 """
 
@@ -19,7 +19,7 @@ Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Bound(Enum):
-    """How the decoder limits a field."""
+    """The limit of a field in the decoder."""
 
     WORD = "one printable line"
     MESSAGE = "printable lines; a long one loses its middle"
@@ -40,7 +40,7 @@ MAX_SECONDS: Final = 10 * 366 * 24 * 3600
 
 
 def is_possible_year(year: int) -> bool:
-    """Whether a time of this year is plausible. Arithmetic with other years can overflow."""
+    """Return whether a time of this year is plausible. Arithmetic with other years can overflow."""
     return FIRST_YEAR <= year <= LAST_YEAR
 
 
@@ -141,11 +141,8 @@ class JobSpec(_KubeObject, frozen=True):
 class JobStatus(_KubeObject, frozen=True):
     conditions: tuple[Condition, ...] = ()
     start_time: Time | None = None
-    completion_time: Time | None = None
-    active: int = 0
     failed: int = 0
     succeeded: int = 0
-    terminating: int | None = None
 
 
 class Job(_KubeObject, frozen=True):
@@ -154,7 +151,7 @@ class Job(_KubeObject, frozen=True):
     status: JobStatus = JobStatus()
 
     def condition(self, type_: str) -> Condition | None:
-        """The condition of this type if its status is True."""
+        """Return the condition of this type if its status is True."""
         for item in self.status.conditions:
             if item.type == type_ and item.status == "True":
                 return item
@@ -265,12 +262,12 @@ class Pod(_KubeObject, frozen=True):
         )
 
     def condition(self, type_: str) -> Condition | None:
-        """The condition of this type, with any status."""
+        """Return the condition of this type, with any status."""
         return next((item for item in self.status.conditions if item.type == type_), None)
 
 
 def job_container_status(statuses: tuple[ContainerStatus, ...]) -> ContainerStatus | None:
-    """The status of the container that runs the job, otherwise the first."""
+    """Return the status of the container that runs the job, otherwise the first."""
     for status in statuses:
         if status.name == CONTAINER:
             return status
@@ -327,7 +324,6 @@ class ObjectReference(_KubeObject, frozen=True):
 
 
 class EventSeries(_KubeObject, frozen=True):
-    count: int = 0
     last_observed_time: Time | None = None
 
 
@@ -341,9 +337,6 @@ class Event(_KubeObject, frozen=True):
     involved_object: ObjectReference = ObjectReference()
     reason: Word | None = None
     message: Message | None = None
-    type: Word | None = None
-    count: int | None = None
-    first_timestamp: Time | None = None
     last_timestamp: Time | None = None
     event_time: Time | None = None
     series: EventSeries | None = None
@@ -383,7 +376,7 @@ class Node(_KubeObject, frozen=True):
     status: NodeStatus = NodeStatus()
 
     def condition(self, type_: str) -> Condition | None:
-        """The condition of this type, with any status."""
+        """Return the condition of this type, with any status."""
         return next((item for item in self.status.conditions if item.type == type_), None)
 
 
@@ -391,7 +384,6 @@ class LeaseSpec(_KubeObject, frozen=True):
     holder_identity: str | None = None
     lease_duration_seconds: int | None = None
     acquire_time: str | None = None
-    renew_time: str | None = None
     lease_transitions: int | None = None
 
 

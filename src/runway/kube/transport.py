@@ -75,7 +75,6 @@ class AiohttpTransport:
         self._waiting, self._max_waiting = 0, max_in_flight * MAX_QUEUED_PER_SLOT
 
     async def close(self) -> None:
-        """Close every connection."""
         await self._calls.close()
         await self._streams.close()
 
@@ -150,7 +149,7 @@ class AiohttpTransport:
             raise AmbiguousOutcome(f"the connection to the Kubernetes API broke: {_reason(error)}") from error
 
     async def _authorization(self) -> dict[str, str]:
-        """The bearer token, which the official client refreshes. Client certificates are in the TLS context."""
+        """Return the bearer token, which the official client refreshes. Client certificates are in the TLS context."""
         try:
             token = (await self._configuration.auth_settings()).get("BearerToken")
         except (OSError, ConfigException) as error:  # The token of the service account is read again every minute.

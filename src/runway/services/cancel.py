@@ -1,17 +1,6 @@
-"""Cancel a job: mark it as cancelled and set its deadline to zero, in one patch.
+"""Cancel a job: mark it and set its deadline to zero, in one patch.
 
-The Job is not deleted, because that would delete its history. The Job controller deletes its pod, which gets SIGTERM,
-the grace period and SIGKILL, and fails the Job. The time to live removes it later, as every finished Job.
-https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup
-
-- The deadline counts from the Job's start time, which the Job controller sets when it first syncs the Job. A deadline
-  of zero has then passed, so the controller creates no pod. A deadline of one second would let the pod run that long.
-- The controller reads its watch cache, which can lag behind the API server. It may create the pod of a new Job before
-  the cache has the cancel. It deletes that pod once the cache has it.
-- A suspended Job has no start time and no deadline, so the same patch resumes it, and it ends at once.
-  https://github.com/kubernetes/kubernetes/blob/v1.35.0/pkg/controller/job/job_controller.go (syncJob)
-- The patch names the resourceVersion that Runway read. So a Job with an outcome is never marked as cancelled, and of
-  two concurrent cancels one does everything.
+The Job stays until its time to live. docs/decisions/007-cancel-by-deadline.md has the reasons.
 """
 
 from __future__ import annotations
@@ -33,7 +22,7 @@ from runway.errors import (
     NotFound,
     OutcomeUnknown,
 )
-from runway.jobs.identity import ANNOTATION_CANCELLED_AT
+from runway.jobs.annotations import ANNOTATION_CANCELLED_AT
 from runway.jobs.models import JobView
 from runway.kube.client import KubeClient
 from runway.kube.objects import Job
@@ -47,14 +36,14 @@ MAX_ATTEMPTS: Final = 5
 
 
 async def cancel(
-    kubernetes: KubeClient, cluster: ClusterState, writer: Leadership, key: JobKey, now: Callable[[], datetime]
+    kubernetes: KubeClient, cluster: ClusterState, leadership: Leadership, key: JobKey, now: Callable[[], datetime]
 ) -> JobView:
     """Cancel a job, unless it is finished, about to finish, or cancelled already.
 
     Raises JobNotFound, NotReady, NotLeader, KubernetesUnavailable, TooBusy, or OutcomeUnknown, which a retry resolves.
     """
     for _ in range(MAX_ATTEMPTS):
-        writer.require_leader()
+        leadership.require_leader()
         job = cluster.job(key)
         if job is None:
             raise JobNotFound(key.name)
@@ -77,11 +66,7 @@ async def cancel(
 
 
 def _is_decided(job: Job, cluster: ClusterState, key: JobKey) -> bool:
-    """Whether the job was cancelled before, or its outcome is certain.
-
-    SuccessCriteriaMet and FailureTarget precede Complete and Failed. The success of the pod precedes those: the Job
-    controller checks the deadline first, and would fail a Job whose pod has succeeded.
-    """
+    """Return whether the job was cancelled before, or its outcome is certain."""
     return (
         ANNOTATION_CANCELLED_AT in job.metadata.annotations
         or any(job.condition(type_) for type_ in ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"))

@@ -1,4 +1,4 @@
-"""Dry run: decide and price a submission, and let the API server validate it, without creating anything."""
+"""Dry run: decide and price a submission without creating anything."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ async def dry_run(submitter: Submitter, tenant: str, document: object) -> dict[s
     An emergency stop or lost contact is one violation beside all others. The API server is asked nevertheless, so an
     operator can test the whole path before the stop ends.
     """
-    submitter.writer.require_leader()
-    violations = tuple(map(_refusal, submitter.writer.refusals))
+    submitter.leadership.require_leader()
+    violations = tuple(map(_refusal, submitter.leadership.refusals))
     ledger = submitter.cluster.ledger
     account = ledger.accounts[tenant]
     try:
         validated = validate(read_draft(document), submitter.policy)
     except InvalidSpec as error:
-        return decision_json(violations + error.violations, None, account, None, ())
+        return _decision(violations + error.violations, None, account, None, ())
     submitter.check_rate(tenant)
     key = submitter.job_key(tenant, None)
     manifest = submitter.build_manifest(tenant, key, validated)
@@ -37,26 +37,21 @@ async def dry_run(submitter: Submitter, tenant: str, document: object) -> dict[s
         warnings = await submitter.kubernetes.create_job_dry_run(key.namespace, manifest)
     except ClusterError as error:
         raise create_failed(error, key) from error
-    return decision_json(violations, validated.price.to_json(), account, manifest, warnings)
+    return _decision(violations, validated.price.to_json(), account, manifest, warnings)
 
 
-def decision_json(
+def _decision(
     violations: tuple[Violation, ...],
     cost: dict[str, object] | None,
     account: TenantQuota,
     manifest: dict[str, object] | None,
     warnings: tuple[str, ...],
 ) -> dict[str, object]:
-    """Build the response of a dry run."""
     return {
         "decision": "refused" if violations else "admitted",
         "violations": list(violations),
         "cost": cost,
-        "quota": {
-            "limit": account.limit.to_json(),
-            "used": account.used.to_json(),
-            "reserved": account.reserved.to_json(),
-        },
+        "quota": account.to_json(),
         "manifest": manifest,
         "warnings": list(warnings),
     }

@@ -3,9 +3,8 @@
 1. Find the attempt. With `follow`, wait for its container to start.
 2. Open the log. An error before this is a problem document; an error after it breaks the connection.
 3. Pass on the bytes from the kubelet without the timestamps that Runway requested.
-4. When a connection ends, the log may continue: the API server ends a response normally even if it lost the kubelet. So
-   open the log again from a little earlier and drop the lines already sent. The log has ended if a connection that was
-   opened after the container's end brings nothing new. Without `follow`, the log of a running container is read once.
+4. Open the log again after each connection, until it has ended (docs/decisions/010-complete-logs.md). Without `follow`,
+   the log of a running container is read once.
 5. Raise StreamInterrupted if nothing new arrives within `RECONNECT_TIMEOUT_SECONDS`.
 """
 
@@ -45,7 +44,7 @@ from runway.state.job_store import JobKey
 log = structlog.get_logger()
 
 RECONNECT_TIMEOUT_SECONDS: Final = 60.0
-"""How long to reopen a log that brings nothing new."""
+"""A log without new data for this long is interrupted."""
 OPEN_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 120.0
 """A followed log without data for this long is opened again: the connection may be dead."""
@@ -217,9 +216,9 @@ class _LogStream:
         self._failing_since: float | None = None
         self._brought_news = False
         self._final = False
-        """Whether the container had ended before the connection was opened."""
+        """True if the container had ended before the connection was opened."""
         self._whole = False
-        """Whether the last connection ended without an error, so that it brought everything that existed then."""
+        """True if the last connection ended without an error, so that it brought everything that existed then."""
 
     async def connect(self) -> AsyncGenerator[bytes, None]:
         """Open the next connection. Raises the errors of a call to Kubernetes."""
@@ -267,7 +266,7 @@ class _LogStream:
             connection = following
 
     def _is_complete(self) -> bool:
-        """Whether the log ended with this connection, which ended without an error."""
+        """Return whether the log ended with this connection, which ended without an error."""
         if self._final:
             return self._cursor.caught_up and not self._brought_news
         return not self._query.follow and self._cursor.caught_up

@@ -1,4 +1,4 @@
-"""The resource usage of a job: the pods from Kubernetes, their metrics from Prometheus.
+"""The resource usage of a job, from its pods and Prometheus.
 
 All metrics are those of the pod's cgroup, the series without a container name in cAdvisor. Requests equal limits and
 there is one container, so pod and container have the same limits. Whichever cgroup runs out first throttles a process,
@@ -75,13 +75,14 @@ async def query_usage(
     Raises JobNotFound and PrometheusUnavailable. The newest sample may be a few seconds old, and a shorter job may have
     none.
     """
-    case = cluster.snapshot(key)
-    if case is None:
+    snapshot = cluster.snapshot(key)
+    if snapshot is None:
         raise JobNotFound(key.name)
-    pods, spec = [pod for pod in case.pods if _started_at(pod)][-MAX_PODS:], spec_of(case.job)
+    pods, spec = [pod for pod in snapshot.pods if _started_at(pod)][-MAX_PODS:], spec_of(snapshot.job)
     if not pods:
         return limits_of(spec)
-    ended_at = _ended_at(pods[-1])
+    ended = pods[-1].container.terminated
+    ended_at = ended.finished_at + WHOLE_SECOND if ended and ended.finished_at else None
     first = min(pod.metadata.creation_timestamp or now() for pod in pods)
     window = (ended_at or now()) - first + CLOCK_SKEW
     query = promql(key.namespace, [pod.metadata.name for pod in pods], math.ceil(window.total_seconds()))
@@ -148,8 +149,3 @@ def _started_at(pod: Pod) -> datetime | None:
     started = state.started_at if state else None
     # The kubelet writes a time in 1970 for a container that never started: kubernetes/kubernetes#120331
     return started if started and started > datetime(1971, 1, 1, tzinfo=UTC) else None
-
-
-def _ended_at(pod: Pod) -> datetime | None:
-    ended = pod.container.terminated
-    return ended.finished_at + WHOLE_SECOND if ended and ended.finished_at else None

@@ -33,7 +33,6 @@ class Page:
 
     @property
     def keys(self) -> list[JobKey]:
-        """The jobs themselves."""
         return [key for _, key in self.places]
 
 

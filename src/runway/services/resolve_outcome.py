@@ -1,4 +1,4 @@
-"""Resolve creates with an unknown outcome: read the Job back, now or in the background.
+"""Resolve ambiguous creates: read the Job back, now or in the background.
 
 A create may have made its Job although its response was lost, or may make it later. Until Kubernetes says which, the
 reservation stays. A reservation ends in one of two ways:
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 RESOLVE_PAUSE_SECONDS: Final = 5.0
 """The longest pause between two reads that resolve an outcome; the shortest is half of it."""
 ABSENCE_CONFIRMED_AFTER_SECONDS: Final = 65.0
-"""How long Kubernetes must report "not found": the API server spends at most 60 s on a request
+"""Kubernetes must report "not found" for this long: the API server spends at most 60 s on a request
 (`--request-timeout`), and this process's clock may be slightly fast."""
 
 

@@ -1,4 +1,4 @@
-"""The submit path: request -> validation -> quota reservation -> manifest -> Kubernetes.
+"""The submit path: validation, quota reservation, manifest, Kubernetes.
 
 1. This process must be the leader.
 2. The specification must satisfy the policy. Every violation is reported at once, and nothing is counted yet.
@@ -38,7 +38,7 @@ from runway.errors import (
     PublicError,
     RateLimited,
 )
-from runway.jobs.identity import ANNOTATION_SPEC_HASH
+from runway.jobs.annotations import ANNOTATION_SPEC_HASH
 from runway.jobs.manifest import Placement, job_id, job_manifest, spec_hash
 from runway.jobs.models import JobView
 from runway.jobs.resources import vector_of
@@ -71,7 +71,7 @@ class Submitter:
         kubernetes: KubeClient,
         cluster: ClusterState,
         sync: ClusterSync,
-        writer: Leadership,
+        leadership: Leadership,
         metrics: Metrics,
         *,
         clock: Callable[[], int] = time.monotonic_ns,
@@ -83,7 +83,7 @@ class Submitter:
         self.policy = policy
         self.kubernetes = kubernetes
         self.cluster = cluster
-        self.writer = writer
+        self.leadership = leadership
         self._metrics = metrics
         self._clock = clock
         self._now = now
@@ -112,11 +112,11 @@ class Submitter:
 
     async def _submit(self, tenant: str, document: object, idempotency_key: str | None) -> Submission:
         started = self._clock()
-        self.writer.require_leader()
+        self.leadership.require_leader()
         validated = validate(read_draft(document), self.policy)
         key = self.job_key(tenant, idempotency_key)
         if self._stored_job(key) is None:
-            self.writer.require_submissions_open()
+            self.leadership.require_submissions_open()
         self.check_rate(tenant)
         async with self._key_locks.setdefault(key, asyncio.Lock()):
             existing = self._stored_job(key)
@@ -125,8 +125,8 @@ class Submitter:
             if existing is not None:
                 return self._replay(key, existing, validated)
             # Checked again, without an await until the create is sent: the Lease may have expired meanwhile.
-            self.writer.require_leader()
-            self.writer.require_submissions_open()
+            self.leadership.require_leader()
+            self.leadership.require_submissions_open()
             self.cluster.ledger.reserve(tenant, key.name, vector_of(validated.spec.resources))
             self._observe_stage("admit", started)
             return await self._create(tenant, key, validated)
@@ -156,11 +156,10 @@ class Submitter:
         return self._answer(key, replayed=False)
 
     async def close(self) -> None:
-        """Cancel the background tasks that resolve outcomes."""
         await self._outcomes.close()
 
     def job_key(self, tenant: str, idempotency_key: str | None) -> JobKey:
-        """Return where the job goes. A job without an idempotency key gets a random name."""
+        """Return the key of the new job. Without an idempotency key it has a random name."""
         # A space separates the two kinds: a random token has none.
         seed = self._token() if idempotency_key is None else f"key {idempotency_key}"
         return JobKey(self.policy.tenants[tenant].namespace, job_id(tenant, seed))
@@ -177,7 +176,6 @@ class Submitter:
             )
 
     def build_manifest(self, tenant: str, key: JobKey, validated: ValidatedSpec) -> dict[str, object]:
-        """Build the Job's manifest."""
         pool, cost = self.policy.pools[validated.pool], validated.price.to_json()
         return job_manifest(validated.spec, Placement(key.name, tenant, key.namespace, pool, cost), self.policy.limits)
 

@@ -21,7 +21,7 @@ HEARTBEAT_SECONDS: Final = 15.0
 """A heartbeat keeps proxies from closing a silent stream, and detects dead clients."""
 
 RECORD_WAIT_SECONDS: Final = 10.0
-"""How long to wait for the record of a finished job, which adds the log excerpt and the cost to the view."""
+"""Maximum wait for the record of a finished job, which adds the log excerpt and the cost to the view."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -36,7 +36,6 @@ class JobUpdated:
 
     @classmethod
     def of(cls, view: JobView) -> JobUpdated:
-        """Encode a view."""
         document = _encoder.encode(view)
         return cls(hashlib.sha256(document).hexdigest()[:32], document, view.is_finished)
 

@@ -19,9 +19,9 @@ import structlog
 from runway.admission.observed_usage import finished_at, observed_usage
 from runway.admission.quota import Ledger
 from runway.errors import NotReady
-from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
+from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.models import JobView
-from runway.jobs.record import record_of
+from runway.jobs.record import Record, record_of
 from runway.jobs.resources import ZERO
 from runway.jobs.snapshot import FreeCapacity, JobSnapshot
 from runway.jobs.view import job_view
@@ -142,9 +142,10 @@ class ClusterState:
     def refresh(self, changed: Iterable[JobKey]) -> None:
         """Update usage, then statistics, then subscribers of the jobs that the store changed."""
         for key in dict.fromkeys([*changed, *self.store.drop_excess_specs()]):
-            entry = self.store.get(key) or JobEntry()
-            self._update_usage(key, entry)
-            self._update_stats(key)
+            self._update_usage(key, self.store.get(key) or JobEntry())
+            job = self.job(key)
+            stat = job_stat(job, self.attempts(key), self.deleted_pods(key)) if job else None
+            self.stats.put(self.tenant_of(key), key, stat)
             self.subscriptions.notify(key)
 
     def notify(self, changed: Iterable[JobKey]) -> None:
@@ -170,11 +171,6 @@ class ClusterState:
         # Clocks differ, so the end can lie slightly ahead of this process's clock.
         self._metrics.quota_release_seconds.observe(max(0.0, (self._now() - ended).total_seconds()))
 
-    def _update_stats(self, key: JobKey) -> None:
-        job = self.job(key)
-        stat = job_stat(job, self.attempts(key), self.deleted_pods(key)) if job else None
-        self.stats.put(self.tenant_of(key), key, stat)
-
     @property
     def all_watches(self) -> dict[str, WatchStatus]:
         """The watches of all kinds, by kind."""
@@ -193,11 +189,10 @@ class ClusterState:
             raise NotReady("the jobs in the cluster are still being listed")
 
     def age(self, watch: WatchStatus) -> float:
-        """Seconds since the last event of a watch."""
+        """Return seconds since the last event of a watch."""
         return max(0.0, self._clock() - watch.last_event_at)
 
     def undecodable_objects(self, limit: int) -> list[UndecodableObject]:
-        """The first undecodable objects."""
         found = (
             UndecodableObject(kind, namespace, name, fields)
             for kind, watch in self.all_watches.items()
@@ -206,29 +201,28 @@ class ClusterState:
         return list(islice(found, limit))
 
     def tenant_of(self, key: JobKey) -> str:
-        """The tenant of the job's namespace."""
         return self.tenants[key.namespace]
 
     def job(self, key: JobKey) -> Job | None:
-        """The Job of this name if Runway created it. Other Jobs count for quota only."""
+        """Return the Job of this name if Runway created it. Other Jobs count for quota only."""
         entry = self.store.get(key)
         job = entry.job if entry else None
         return job if job and job.metadata.labels.get(LABEL_MANAGED_BY) == MANAGED_BY else None
 
     def attempts(self, key: JobKey) -> list[Pod]:
-        """The pods of the Job of this name, deleted ones included, oldest first."""
+        """Return the pods of the Job of this name, deleted ones included, oldest first."""
         entry = self.store.get(key)
         if entry is None or entry.job is None:
             return []
         return [pod for pod in entry.all_pods() if pod.controller_uid == entry.job.metadata.uid]
 
     def deleted_pods(self, key: JobKey) -> frozenset[str]:
-        """The names of the job's pods that Kubernetes deleted."""
+        """Return the names of the job's pods that Kubernetes deleted."""
         entry = self.store.get(key)
         return frozenset(entry.deleted_pods) if entry else frozenset()
 
     def snapshot(self, key: JobKey) -> JobSnapshot | None:
-        """The Job with its pods, events and nodes; None without a Job of this name that Runway created."""
+        """Return the Job with its pods, events and nodes; None without a Job of this name that Runway created."""
         job = self.job(key)
         if job is None:
             return None
@@ -239,7 +233,7 @@ class ClusterState:
         )
 
     def _free_capacity(self, pods: tuple[Pod, ...]) -> FreeCapacity | None:
-        """The free capacity for the last pod, if it is not bound to a node; None if it is, or no node is known.
+        """Return the free capacity for the last pod, if it is not bound to a node; None if it is, or no node is known.
 
         The pod may be deleted: the diagnosis of a job that never got a node still names the missing capacity.
         """
@@ -247,18 +241,20 @@ class ClusterState:
         return None if last is None or last.spec.node_name or last.is_terminal else self.nodes.free_capacity_for(last)
 
     def view(self, key: JobKey) -> JobView | None:
-        """The view of a job; None without a Job of this name that Runway created."""
+        """Return the view of a job; None without a Job of this name that Runway created."""
         snapshot = self.snapshot(key)
         return None if snapshot is None else job_view(snapshot)
 
-    def has_final_record(self, key: JobKey) -> bool:
-        """Whether the Job has a record of its outcome."""
+    def record(self, key: JobKey) -> Record | None:
         job = self.job(key)
-        record = record_of(job) if job else None
+        return record_of(job) if job else None
+
+    def has_final_record(self, key: JobKey) -> bool:
+        record = self.record(key)
         return record is not None and record.state is not None
 
     def created_since(self, tenant: str, moment: datetime) -> list[datetime]:
-        """The creation times of a tenant's jobs since `moment`, oldest first."""
+        """Return the creation times of a tenant's jobs since `moment`, oldest first."""
         found = []
         for created, key in self.store.newest_first():
             if created < moment:

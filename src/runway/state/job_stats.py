@@ -62,11 +62,11 @@ class JobStats:
                 insort(pending, (stat.pending_since, key))
 
     def state(self, key: JobKey) -> JobState | None:
-        """The state of a job; None without a Job of this name that Runway created."""
+        """Return the state of a job; None without a Job of this name that Runway created."""
         stat = self._stats.get(key)
         return None if stat is None else stat.state
 
     def longest_pending(self, tenant: str) -> datetime | None:
-        """The start of the longest current wait of a tenant's jobs; None without a pending job."""
+        """Return the start of the longest current wait of a tenant's jobs; None without a pending job."""
         pending = self._pending[tenant]
         return pending[0][0] if pending else None

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Hashable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from runway.jobs.identity import ANNOTATION_SPEC
+from runway.jobs.annotations import ANNOTATION_SPEC
 from runway.kube.objects import LABEL_JOB_NAME, Job, Pod, merge_pod_status, resource_version_number
-from runway.state.byte_budget import ByteBudget
 
 MAX_SPEC_BYTES: Final = 96 << 20
 """Characters of all cached specs above the usual size. Beyond it, the oldest specs of the largest namespace are dropped
@@ -33,6 +32,7 @@ MAX_DELETED_PODS: Final = 16
 """Deleted pods remembered per job: a deadline or a drain deletes the pod, the only trace of the attempt."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Item = TypeVar("_Item")
+_Owned = TypeVar("_Owned", bound=Hashable)
 
 
 class JobKey(NamedTuple):
@@ -53,7 +53,7 @@ class JobEntry:
     """Jobs by uid that were deleted unfinished, and of which a pod may be unknown."""
 
     def all_pods(self) -> list[Pod]:
-        """Every known pod, oldest first."""
+        """Return every known pod, oldest first."""
         return sorted(
             [*self.deleted_pods.values(), *self.pods.values()], key=lambda pod: (_created(pod), pod.metadata.name)
         )
@@ -76,12 +76,11 @@ class JobStore:
         self._specs: ByteBudget[JobKey] = ByteBudget(max_spec_bytes)
 
     def newest_first(self, before: tuple[datetime, JobKey] | None = None) -> Iterator[tuple[datetime, JobKey]]:
-        """Creation time and key of every Job, newest first, starting after `before`."""
+        """Yield creation time and key of every Job, newest first, starting after `before`."""
         end = len(self._order) if before is None else bisect_left(self._order, before)
         return (self._order[index] for index in range(end - 1, -1, -1))
 
     def __len__(self) -> int:
-        """The number of Jobs."""
         return len(self._order)
 
     def upsert_job(self, job: Job) -> list[JobKey]:
@@ -131,7 +130,6 @@ class JobStore:
         return changed
 
     def delete_job(self, job: Job) -> list[JobKey]:
-        """Remove a Job that was deleted."""
         self._jobs_through = max(self._jobs_through, resource_version_number(job))
         self._track_deletion(job)
         key = JobKey(job.metadata.namespace, job.metadata.name)
@@ -144,7 +142,7 @@ class JobStore:
         return [key]
 
     def jobs_awaiting_pod_list(self) -> frozenset[str]:
-        """The uids of Jobs that were deleted unfinished, and of which a pod may be unknown.
+        """Return the uids of Jobs that were deleted unfinished, and of which a pod may be unknown.
 
         Two watches report Jobs and pods, and one can be behind the other.
         """
@@ -275,7 +273,7 @@ class JobStore:
 
 
 def job_key_of(pod: Pod) -> JobKey:
-    """The key of the Job that a pod belongs to; a pod without a Job has a key of its own name."""
+    """Return the key of the Job that a pod belongs to; a pod without a Job has a key of its own name."""
     return JobKey(pod.metadata.namespace, pod.metadata.labels.get(LABEL_JOB_NAME, pod.metadata.name))
 
 
@@ -304,3 +302,42 @@ def _without_spec(job: Job) -> Job:
 
 def _created(item: Job | Pod) -> datetime:
     return item.metadata.creation_timestamp or _EPOCH
+
+
+class ByteBudget(Generic[_Owned]):
+    """A bound in bytes on a cache that tenants share: the sizes of its items by owner, oldest first.
+
+    An owner that uses no more than its equal share never loses an item: the largest user always exceeds that share.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self.total = 0
+        """Bytes of all items."""
+        self._used: dict[str, int] = {}
+        self._sizes: dict[str, dict[_Owned, int]] = {}
+
+    def put(self, owner: str, item: _Owned, size: int) -> None:
+        """Add an item, or update its size and make it the newest. O(1)."""
+        self.discard(owner, item)
+        self._sizes.setdefault(owner, {})[item] = size
+        self._used[owner] = self._used.get(owner, 0) + size
+        self.total += size
+
+    def discard(self, owner: str, item: _Owned) -> None:
+        """Remove an item if it is present. O(1)."""
+        size = self._sizes.get(owner, {}).pop(item, None)
+        if size is None:
+            return
+        self.total -= size
+        self._used[owner] -= size
+        if not self._sizes[owner]:
+            del self._sizes[owner], self._used[owner]
+
+    def excess(self) -> Iterator[tuple[str, _Owned]]:
+        """Remove and yield owner and item until the rest fits. O(owners) for each item."""
+        while self.total > self._max_bytes:
+            owner = max(self._used, key=self._used.__getitem__)
+            item = next(iter(self._sizes[owner]))
+            self.discard(owner, item)
+            yield owner, item

@@ -1,4 +1,4 @@
-"""Track nodes and the requests of pods on them, to compute free capacity for diagnosis.
+"""Compute the free capacity of nodes, for diagnosis.
 
 Free capacity explains why a job is pending; it never rejects one. Pods of all namespaces count. The free capacity of a
 node is computed on demand and cached until the node or a pod on it changes.
@@ -42,12 +42,12 @@ class NodeCache:
         """By the constraints of a pod."""
 
     def of(self, pods: Iterable[Pod]) -> Mapping[str, Node]:
-        """The existing nodes that these pods are bound to, by name."""
+        """Return the existing nodes that these pods are bound to, by name."""
         names = (pod.spec.node_name for pod in pods)
         return {name: self._nodes[name] for name in names if name is not None and name in self._nodes}
 
     def free_capacity_for(self, pod: Pod) -> FreeCapacity | None:
-        """The free capacity of the nodes that this pod can be scheduled on; None if no node is known."""
+        """Return the free capacity of the nodes that this pod can be scheduled on; None if no node is known."""
         if not self._nodes:
             return None
         constraints = (*sorted(pod.spec.node_selector.items()), *pod.spec.tolerations)
@@ -65,19 +65,16 @@ class NodeCache:
         return self._changed(name)
 
     def delete_node(self, node: Node) -> set[JobKey]:
-        """Remove a node."""
         self._nodes.pop(node.metadata.name, None)
         return self._changed(node.metadata.name)
 
     def replace_nodes(self, nodes: Iterable[Node]) -> set[JobKey]:
-        """Apply a list of all nodes."""
         listed = {node.metadata.name: node for node in nodes}
         deleted = [node for name, node in self._nodes.items() if name not in listed]
         changed = [self.delete_node(node) for node in deleted] + [self.upsert_node(node) for node in listed.values()]
         return set[JobKey]().union(*changed)
 
     def upsert_pod(self, pod: Pod, key: JobKey | None) -> None:
-        """Add or update a pod of any namespace."""
         node = pod.spec.node_name
         usage = None if node is None or pod.is_terminal else _PodUsage(node, _requests(pod), key)
         if usage == self._pods.get(pod.metadata.uid):
@@ -90,7 +87,6 @@ class NodeCache:
         self._invalidate(node)
 
     def delete_pod(self, pod: Pod) -> None:
-        """Remove a pod."""
         self._delete_pod(pod.metadata.uid)
 
     def replace_pods(self, pods: Iterable[tuple[Pod, JobKey | None]]) -> Iterator[None]:
@@ -141,7 +137,7 @@ class NodeCache:
 
 
 def _can_schedule(node: Node, pod: Pod) -> bool:
-    """Whether the scheduler considers this node for this pod.
+    """Return whether the scheduler considers this node for this pod.
 
     https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#nodeselector
     """
@@ -169,12 +165,12 @@ def _is_tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:
 
 
 def _same(node: Node, known: Node) -> bool:
-    """Whether a node is unchanged except for its heartbeats."""
+    """Return whether a node is unchanged except for its heartbeats."""
     return (node.spec, node.status, node.metadata.labels) == (known.spec, known.status, known.metadata.labels)
 
 
 def _requests(pod: Pod) -> ResourceVector:
-    """The requests of a pod; zero if they are invalid, because diagnosis must not stop the sync."""
+    """Return the requests of a pod; zero if they are invalid, because diagnosis must not stop the sync."""
     try:
         return requests_of(pod.spec)
     except ValueError as error:

@@ -21,12 +21,11 @@ class Subscriptions:
         self._all_jobs: list[ChangedJobs] = []
 
     def __len__(self) -> int:
-        """The number of jobs with a subscriber of their own."""
+        """Return the number of jobs with a subscriber of their own."""
         return len(self._by_job)
 
     @contextmanager
     def subscribe(self, key: JobKey) -> Iterator[Subscription]:
-        """Subscribe to the changes of one job."""
         subscription = Subscription()
         subscriptions = self._by_job.setdefault(key, set())
         subscriptions.add(subscription)
@@ -80,7 +79,6 @@ class ChangedJobs:
         self._added = asyncio.Event()
 
     def add(self, key: JobKey) -> None:
-        """Add a job."""
         self._keys[key] = None
         self._added.set()
 

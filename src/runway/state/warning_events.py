@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from runway.kube.objects import Event, Job, Pod
-from runway.state.byte_budget import ByteBudget
-from runway.state.job_store import JobKey
+from runway.state.job_store import ByteBudget, JobKey
 
 MAX_BYTES: Final = 16 << 20
 """Memory of all warnings. Beyond it the oldest warnings of the largest namespace are dropped."""
@@ -45,19 +44,18 @@ class WarningEventCache:
         return sum(map(len, self._by_object.values()))
 
     def for_job(self, job: Job, pods: Iterable[Pod]) -> tuple[Event, ...]:
-        """The warnings about this Job and these pods, oldest first."""
+        """Return the warnings about this Job and these pods, oldest first."""
         found = [*self._of("Job", job), *(event for pod in pods for event in self._of("Pod", pod))]
         return tuple(sorted(found, key=_last_seen))
 
     def upsert(self, event: Event) -> list[JobKey]:
-        """Add or update a warning."""
         ref = self._ref(event)
         if ref is None:
             return []
         known = self._by_object.setdefault(ref, {})
         name = event.metadata.name
         known[name] = event
-        self._budget.put(ref.namespace, (ref, name), _size(event))
+        self._budget.put(ref.namespace, (ref, name), BASE_BYTES + 4 * len(event.message or ""))
         same_reason = [other for other in known.values() if other.reason == event.reason]
         if len(same_reason) > MAX_EVENTS_PER_REASON:
             self._remove(ref, min(same_reason, key=_last_seen).metadata.name)
@@ -68,7 +66,6 @@ class WarningEventCache:
         return [_job_key_of(ref)]
 
     def delete(self, event: Event) -> list[JobKey]:
-        """Remove a warning that Kubernetes deleted."""
         ref = self._ref(event)
         if ref is None or event.metadata.name not in self._by_object.get(ref, {}):
             return []
@@ -76,7 +73,6 @@ class WarningEventCache:
         return [_job_key_of(ref)]
 
     def replace(self, events: Iterable[Event]) -> set[JobKey]:
-        """Apply a list of all warnings."""
         before = self._by_object
         self._by_object, self._budget = {}, ByteBudget(self._max_bytes)
         for event in sorted(events, key=_last_seen):
@@ -104,15 +100,11 @@ class WarningEventCache:
 
 
 def _job_key_of(ref: _ObjectRef) -> JobKey:
-    """The job that a warning concerns. The Job controller names a pod after its Job: `<job>-<five letters>`.
+    """Return the job that a warning concerns. The Job controller names a pod after its Job: `<job>-<five letters>`.
 
     https://kubernetes.io/docs/concepts/workloads/controllers/job/#writing-a-job-spec
     """
     return JobKey(ref.namespace, ref.name if ref.kind == "Job" else ref.name.rpartition("-")[0])
-
-
-def _size(event: Event) -> int:
-    return BASE_BYTES + 4 * len(event.message or "")
 
 
 def _last_seen(event: Event) -> datetime:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runway.cli.exits import Exit
+from runway.cli.context import Exit
 from tests.support.cli import runway
 
 FEATURES = Path(__file__).parents[3] / "docs" / "features.md"

@@ -14,7 +14,7 @@ from runway.cli.client import Client
 from runway.cli.commands.top import USAGE_REQUESTS, USAGE_REQUESTS_ONCE, Poller
 from runway.cli.context import Environment, Session
 from runway.cli.output import Screen
-from runway.cli.views.quota_bar import ResourceUsage, bar, legend
+from runway.cli.views.tables import ResourceUsage, bar, legend
 from tests.support.cli import URL, FakeRunway, attempt, job, problem, reply, runway
 
 

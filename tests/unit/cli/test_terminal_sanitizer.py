@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runway.cli.commands.logs import TerminalSanitizer
 from runway.cli.context import Environment
 from runway.cli.main import app
-from runway.cli.terminal_sanitizer import TerminalSanitizer
 from tests.support.cli import NOW, URL, Chunks, Clock, FakeRunway, attempt, failure, job, problem, reply
 from tests.unit.cli.test_event_stream import event, stream
 from tests.unit.cli.test_output import HARMLESS, HOSTILE, steering

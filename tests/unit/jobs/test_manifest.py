@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runway.jobs.identity import ANNOTATION_SPEC, ANNOTATION_SPEC_HASH
+from runway.jobs.annotations import ANNOTATION_SPEC, ANNOTATION_SPEC_HASH
 from runway.jobs.manifest import Placement, escape_expansion, job_manifest, spec_hash
 from runway.jobs.spec import AdmittedSpec
 from tests.support.builders import COST, JOB, NAMESPACE, policy, spec

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runway.jobs.annotations import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC, ANNOTATION_SPEC_HASH
 from runway.jobs.diagnosis.attempts import MAX_ATTEMPTS
-from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC, ANNOTATION_SPEC_HASH
 from runway.jobs.models import Excerpt, JobView, Usage
 from runway.jobs.record import (
     MAX_BYTES,

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from runway.jobs import snapshot
-from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_SPEC
+from runway.jobs.annotations import ANNOTATION_COST, ANNOTATION_SPEC
 from runway.jobs.models import Attempt, JobState, JobView
 from runway.jobs.view import job_view, pending_since, without_env_values
 from runway.kube.objects import Job, Pod

@@ -11,7 +11,7 @@ import pytest
 
 from runway.controllers.sync import ClusterSync
 from runway.errors import AmbiguousOutcome, KubernetesUnavailable, NotExecuted, StreamInterrupted
-from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
+from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
 from runway.kube.client import KubeClient
 from runway.kube.transport import Response
 from runway.services.job_logs import IDLE_SECONDS, RECONNECT_TIMEOUT_SECONDS, LogQuery, open_log

@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from runway.errors import JobNotFound, PrometheusUnavailable
-from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
+from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.models import Usage
 from runway.kube.objects import Job
 from runway.prometheus import Prometheus

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
+from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.models import JobState
 from runway.services.list_jobs import full_page
 from runway.state.cluster_state import ClusterState

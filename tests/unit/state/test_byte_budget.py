@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runway.state.byte_budget import ByteBudget
+from runway.state.job_store import ByteBudget
 
 
 def test_oldest_item_of_largest_owner_is_evicted() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runway.jobs.identity import ANNOTATION_RECORD, ANNOTATION_SPEC
+from runway.jobs.annotations import ANNOTATION_RECORD, ANNOTATION_SPEC
 from runway.kube.objects import Job, Pod
 from runway.state.job_store import MAX_DELETED_PODS, MAX_SPEC_BYTES, JobKey, JobStore
 from tests.support.builders import NAMESPACE, ended, job, moment, pod, running

@@ -13,7 +13,7 @@ from bench.fake_apiserver import RUNNING_EVERY, FakeApiServer, name_of
 from bench.load import Measured
 from bench.process import POLICY
 from bench.submit import Pair, rate
-from runway.jobs.identity import JOB_ID
+from runway.jobs.annotations import JOB_ID
 from runway.jobs.models import JobState
 from runway.jobs.record import record_of
 from runway.jobs.snapshot import JobSnapshot

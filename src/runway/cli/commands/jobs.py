@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from runway.cli.client import Answer, RequestFailed
-from runway.cli.context import Session, exit_for, open_session
-from runway.cli.exits import Exit
+from runway.cli.context import Exit, Session, exit_for, open_session
 from runway.cli.options import DEFAULT_URL, As, JobId, JobIds, Tenant, Url, WaitTimeout
 from runway.cli.output import Output, emit, show_state
 from runway.cli.views.job_views import rows_of

@@ -1,23 +1,27 @@
-"""`runway logs`: read a log, or follow it through broken connections without repeating a line."""
+"""`runway logs`: read a log, or follow it through broken connections.
+
+A resumed log repeats no line.
+"""
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Final
 
 import typer
 
 from runway.backoff import Backoff
 from runway.cli.client import ApiError, RequestFailed, StreamIdle
-from runway.cli.context import Session, open_session
-from runway.cli.exits import Exit
+from runway.cli.context import Exit, Session, open_session
 from runway.cli.options import DEFAULT_URL, JobId, Tenant, Url
 from runway.cli.output import Output
-from runway.cli.terminal_sanitizer import TerminalSanitizer
 from runway.cli.wait import RetryBudget
 from runway.log_cursor import LogCursor, Piece
+from runway.text import escape_controls
 
 MAX_JSON_LINE_BYTES = 1 << 16
 """A longer line becomes several JSON objects: a log without newlines must not fill the memory."""
@@ -130,7 +134,9 @@ class LogWriter:
     def write(self, piece: Piece) -> None:
         """Write a part of a line: text at once, JSON when the line has ended or is too long."""
         if self._output is LogOutput.TEXT:
-            self._write_text(piece.stamp + b" " + piece.text if self._timestamps and piece.stamp else piece.text)
+            text = piece.stamp + b" " + piece.text if self._timestamps and piece.stamp else piece.text
+            self._stream.write(text if self._sanitizer is None else self._sanitizer.feed(text))
+            self._stream.flush()
             return
         self._stamp = piece.stamp or self._stamp
         self._line += piece.text
@@ -148,10 +154,6 @@ class LogWriter:
         if self._sanitizer is not None:
             self._stream.write(self._sanitizer.close())
             self._stream.flush()
-
-    def _write_text(self, text: bytes) -> None:
-        self._stream.write(text if self._sanitizer is None else self._sanitizer.feed(text))
-        self._stream.flush()
 
     def _write_json(self, line: bytes) -> None:
         entry = {
@@ -207,3 +209,38 @@ def _is_finished(session: Session, job_id: str, budget: RetryBudget) -> bool:
         return False
     budget.answered()
     return view.is_finished
+
+
+RESET: Final = b"\x1b[0m"
+
+# Colours (SGR) alone: the other sequences of ECMA-48 move the cursor, erase, rename the window or query the terminal.
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;:]{0,40}m")
+_UNFINISHED: Final = re.compile(r"\x1b(?:\[[0-9;:]{0,40})?\Z")
+_KEPT: Final = re.compile(rf"({_COLOUR.pattern}|[\n\r\t])")
+
+
+class TerminalSanitizer:
+    """Sanitizes a log that arrives in pieces, cut anywhere. Bytes that are not UTF-8 become U+FFFD."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
+        self._coloured = False
+
+    def feed(self, piece: bytes) -> bytes:
+        """Return the sanitized piece. Hold back the beginning of a sequence at its end."""
+        text = self._held + self._decoder.decode(piece)
+        unfinished = _UNFINISHED.search(text)
+        self._held = unfinished[0] if unfinished else ""
+        return self._sanitized(text.removesuffix(self._held) if self._held else text)
+
+    def close(self) -> bytes:
+        """Return the text held back, and reset the colours that the log began."""
+        text, self._held = self._held + self._decoder.decode(b"", final=True), ""
+        return self._sanitized(text) + (RESET if self._coloured else b"")
+
+    def _sanitized(self, text: str) -> bytes:
+        self._coloured = self._coloured or _COLOUR.search(text) is not None
+        parts = _KEPT.split(text)
+        # Every other part is one that is kept.
+        return "".join(part if at % 2 else escape_controls(part) for at, part in enumerate(parts)).encode()

@@ -1,4 +1,4 @@
-"""`runway policy check` and `runway tenants render`: the policy file, without a server.
+"""`runway policy check` and `runway tenants render`: read the policy file.
 
 These commands import the policy's modules when they run, so that the other commands start faster.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from runway.cli.exits import Exit
+from runway.cli.context import Exit
 from runway.cli.output import Output, Screen, emit, emit_data, to_yaml
 from runway.cli.views.tables import columns
 from runway.errors import PolicyError
@@ -96,16 +96,8 @@ def _show(screen: Screen, policy: Policy) -> None:
         screen.out(f"  {pattern}")
     screen.out("Pools", style="bold")
     pools = (
-        (
-            name,
-            pool.instance_type,
-            pool.hourly_usd,
-            format_cpu(pool.cpu),
-            format_bytes(pool.memory),
-            pool.gpu,
-            pool.gpu_type,
-        )
-        for name, pool in policy.pools.items()
+        (name, p.instance_type, p.hourly_usd, format_cpu(p.cpu), format_bytes(p.memory), p.gpu, p.gpu_type)
+        for name, p in policy.pools.items()
     )
     screen.table(columns("POOL", "INSTANCE", "USD AN HOUR", "CPU", "MEMORY", "GPU", "GPU TYPE"), pools, indent=2)
     screen.out("Tenants", style="bold")

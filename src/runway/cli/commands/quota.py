@@ -1,4 +1,4 @@
-"""`runway quota`: limits, usage and reservations of a tenant, and the jobs that use its quota."""
+"""`runway quota`: the quota of a tenant, and the jobs that use it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from runway.api.models import HolderView, TenantQuotaView
 from runway.cli.context import open_session
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
 from runway.cli.output import Output, Screen, emit, show_state
-from runway.cli.views.quota_bar import RESOURCES, bar, legend, resource_usage
-from runway.cli.views.tables import Column, columns
+from runway.cli.views.tables import RESOURCES, Column, bar, columns, legend, resource_usage
 
 BAR_WIDTH: Final = 20
 

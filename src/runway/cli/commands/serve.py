@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from runway.cli.exits import Exit
+from runway.cli.context import Exit
 from runway.cli.output import Screen
 
 HTTP_PROTOCOL = "runway.http_server.protocol:BoundedHttpProtocol"

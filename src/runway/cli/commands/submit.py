@@ -13,16 +13,14 @@ from rich.text import Text
 from runway.api.models import DryRun
 from runway.cli.client import Answer, ApiError
 from runway.cli.commands.logs import LogWriter, follow_log
-from runway.cli.context import Session, open_session
-from runway.cli.exits import Exit
+from runway.cli.context import Exit, Session, open_session
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
 from runway.cli.output import Output, Screen, emit
 from runway.cli.spec import SpecOptions, build_spec, with_spec_options
 from runway.cli.views.job_views import show_submitted
 from runway.cli.views.problems import show_violations
 from runway.cli.views.progress import progress
-from runway.cli.views.quota_bar import RESOURCES, resource_usage, show_amount, to_milli
-from runway.cli.views.tables import Column
+from runway.cli.views.tables import RESOURCES, Column, resource_usage, show_amount, to_milli
 from runway.cli.wait import finish, interruptible, wait_until
 from runway.jobs.models import CostView, JobView
 from runway.text import escape

@@ -1,4 +1,4 @@
-"""A job in a line or a few: a row of a list, an accepted job, an outcome. Its time and cost at a moment."""
+"""A job in a few lines: a row of a list, an accepted job, an outcome."""
 
 from __future__ import annotations
 

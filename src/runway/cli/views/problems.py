@@ -1,4 +1,4 @@
-"""A problem document for people: what failed, every violation with its hint, and the next step."""
+"""A problem document for people: violations with hints, and the next step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ HOLDERS_SHOWN: Final = 10
 
 
 def show_problem(screen: Screen, error: RequestFailed, url: str) -> None:
-    """Show a problem on stderr."""
     problem, say = error.problem, screen.err
     say(f"Error: {problem.get('title')}", f"({error.code})", style="bold red", hang=2)
     say(problem.get("detail") or "", hang=0)

@@ -1,4 +1,4 @@
-"""Progress while a job is waited for: a live display on a terminal, a line for each change elsewhere."""
+"""Progress of a wait: live on a terminal, a line for each change elsewhere."""
 
 from __future__ import annotations
 
@@ -67,7 +67,6 @@ class _Display:
         self._spinner = Spinner("dots")
 
     def show(self, view: JobView) -> None:
-        """Show this view from now on."""
         self._view = view
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

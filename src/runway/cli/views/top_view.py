@@ -12,8 +12,7 @@ from rich.text import Text
 from runway.api.models import TenantQuotaView
 from runway.cli.output import show_state
 from runway.cli.views.job_views import cost_so_far
-from runway.cli.views.quota_bar import RESOURCES, bar, resource_usage, show_amount
-from runway.cli.views.tables import Column, lay_out
+from runway.cli.views.tables import RESOURCES, Column, bar, lay_out, resource_usage, show_amount
 from runway.jobs.models import JobView, Usage
 from runway.jobs.usage import MEMORY_RATIO, THROTTLED_RATIO
 from runway.text import show_between, show_bytes, show_ratio

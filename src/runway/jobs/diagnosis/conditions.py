@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from runway.jobs.diagnosis.attempt_failure import attempt_failure, termination_requested_at
+from runway.jobs.diagnosis.attempts import attempt_failure, termination_requested_at
 from runway.jobs.diagnosis.codes import ConditionCode, Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_start import diagnose_container_start, diagnose_pod_creation
 from runway.jobs.models import ConditionView
@@ -30,46 +30,46 @@ _OF_FINDING: Final = {
 }
 
 
-def conditions_of_pod(case: JobSnapshot, pod: Pod) -> Iterator[ConditionView]:
+def conditions_of_pod(snapshot: JobSnapshot, pod: Pod) -> Iterator[ConditionView]:
     """Yield why this pod, which has not ended, does not run or does not end."""
-    if (finding := diagnose_container_start(case, pod)) is not None:
+    if (finding := diagnose_container_start(snapshot, pod)) is not None:
         yield ConditionView(_code(finding), finding.message, _waiting_since(pod, finding))
-    if (unreachable := _unreachable(case, pod)) is not None:
+    if (unreachable := _unreachable(snapshot, pod)) is not None:
         yield unreachable
     if pod.terminating:
-        requested = termination_requested_at(pod, case.job)
+        requested = termination_requested_at(pod, snapshot.job)
         message = f"pod {pod.metadata.name} is terminating"
         if pod.metadata.deletion_timestamp is not None:
             message += f"; its grace period ends at {pod.metadata.deletion_timestamp:%H:%M:%S} UTC"
         yield ConditionView(ConditionCode.TERMINATING, message, requested)
 
 
-def conditions_between_pods(case: JobSnapshot, *, retrying: bool) -> Iterator[ConditionView]:
+def conditions_between_pods(snapshot: JobSnapshot, *, retrying: bool) -> Iterator[ConditionView]:
     """Yield why a job has no live pod. `retrying` says whether another attempt will follow."""
-    last = case.pods[-1] if case.pods else None
+    last = snapshot.pods[-1] if snapshot.pods else None
     if last is not None and not retrying:
         return
     if last is not None:
-        cause, ended = attempt_failure(case, last), last.container.terminated
+        cause, ended = attempt_failure(snapshot, last), last.container.terminated
         why = f": {cause.message}" if cause else ""
-        message = f"attempt {len(case.pods)} failed{why}; the next attempt follows"
+        message = f"attempt {len(snapshot.pods)} failed{why}; the next attempt follows"
         yield ConditionView(
             ConditionCode.RETRYING, message, ended.finished_at if ended else last.metadata.deletion_timestamp
         )
-    if case.job.spec.suspend:
-        suspended = case.job.condition("Suspended")
+    if snapshot.job.spec.suspend:
+        suspended = snapshot.job.condition("Suspended")
         yield ConditionView(
             ConditionCode.SUSPENDED,
             "the Job is suspended; Kubernetes creates no pod until someone resumes it",
             suspended.last_transition_time if suspended else None,
         )
         return
-    refused = diagnose_pod_creation(case, last.metadata.creation_timestamp if last else None)
+    refused = diagnose_pod_creation(snapshot, last.metadata.creation_timestamp if last else None)
     if refused is not None:
-        yield ConditionView(_code(refused), refused.message, case.job.metadata.creation_timestamp)
+        yield ConditionView(_code(refused), refused.message, snapshot.job.metadata.creation_timestamp)
     elif last is None:
         message = "Kubernetes has not created the pod yet"
-        yield ConditionView(ConditionCode.POD_NOT_CREATED, message, case.job.metadata.creation_timestamp)
+        yield ConditionView(ConditionCode.POD_NOT_CREATED, message, snapshot.job.metadata.creation_timestamp)
 
 
 def _code(finding: Diagnosis) -> ConditionCode:
@@ -83,9 +83,9 @@ def _waiting_since(pod: Pod, finding: Diagnosis) -> datetime | None:
     return pod.status.start_time
 
 
-def _unreachable(case: JobSnapshot, pod: Pod) -> ConditionView | None:
+def _unreachable(snapshot: JobSnapshot, pod: Pod) -> ConditionView | None:
     """https://kubernetes.io/docs/concepts/architecture/nodes/#condition"""
-    node = case.node_of(pod)
+    node = snapshot.node_of(pod)
     ready = node.condition("Ready") if node is not None else None
     if node is None or ready is None or ready.status == "True":
         return None

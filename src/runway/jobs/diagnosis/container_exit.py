@@ -93,7 +93,7 @@ def started_at(ended: Terminated) -> datetime | None:
 
 
 def was_never_created(ended: Terminated) -> bool:
-    """Whether the kubelet invented this exit because the pod was deleted before its container existed."""
+    """Return whether the kubelet invented this exit because the pod was deleted before its container existed."""
     return ended.reason in _LOST and started_at(ended) is None
 
 

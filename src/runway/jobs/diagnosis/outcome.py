@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from runway.jobs.annotations import spec_of
-from runway.jobs.diagnosis.attempt_failure import (
+from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, spec_of
+from runway.jobs.diagnosis.attempts import (
     NEVER_STARTED,
     attempt_failure,
     container_started,
@@ -32,7 +32,6 @@ from runway.jobs.diagnosis.attempt_failure import (
 from runway.jobs.diagnosis.codes import MEANINGS, Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_start import diagnose_container_start, diagnose_pod_creation
 from runway.jobs.diagnosis.disruption import disruption, disruption_of
-from runway.jobs.identity import ANNOTATION_CANCELLED_AT
 from runway.jobs.models import Failure
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job

@@ -1,4 +1,4 @@
-"""Translation of the scheduler's "0/3 nodes are available: ..." to plain words. Pure.
+"""Translate the scheduler's "0/3 nodes are available: ..." to plain words. Pure.
 
 `FitError.Error` of `pkg/scheduler/framework/types.go` writes a count and a reason for each kind of rejection, then the
 result of preemption. Older versions name the taint. A node can count under several reasons.
@@ -66,8 +66,8 @@ def unschedulable(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
     requests = _requests(snapshot.job, pod)
     if requests is not None:
         message += f"; the pod requests {amounts_in_words(requests[0] or None, *requests[1:])}"
-    if snapshot.room is not None:
-        evidence["room"] = _free(snapshot.room, gpus=requests is None or requests[0] > 0)
+    if snapshot.free_capacity is not None:
+        evidence["room"] = _free(snapshot.free_capacity, gpus=requests is None or requests[0] > 0)
         message += f"; {evidence['room']}"
     return Diagnosis(FailureCode.UNSCHEDULABLE, message, evidence, _hint(reasons))
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from runway.jobs.annotations import spec_of
+from runway.jobs.annotations import ANNOTATION_SPEC, spec_of
 from runway.jobs.diagnosis.codes import MEANINGS, Category, FailureCode
 from runway.jobs.diagnosis.container_exit import signal_of
 from runway.jobs.diagnosis.outcome import diagnose
-from runway.jobs.identity import ANNOTATION_SPEC
 from runway.jobs.models import Failure
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job, Pod

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runway.console.timeline import BREAK_PERCENT, MIN_WIDTH_PERCENT, Timeline, timeline_of
+from runway.console.job_page import BREAK_PERCENT, MIN_WIDTH_PERCENT, Timeline, timeline_of
 from runway.jobs.diagnosis.codes import Category, ConditionCode, FailureCode
 from runway.jobs.models import (
     Attempt,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runway.jobs.identity import JOB_ID
+from runway.jobs.annotations import JOB_ID
 from runway.jobs.manifest import canonical_json, job_id, spec_hash
 from runway.jobs.spec import AdmittedSpec, Resources
 from tests.support.builders import spec

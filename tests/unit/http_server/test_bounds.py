@@ -10,8 +10,7 @@ import yaml
 
 from runway.admission.rate_limit import MAX_BODIES
 from runway.http_server import bounds as limit
-from runway.http_server.bounds import Bounds
-from runway.http_server.connection_table import ConnectionTable
+from runway.http_server.bounds import Bounds, ConnectionTable
 from runway.quantity import parse_bytes
 from runway.settings import Settings
 

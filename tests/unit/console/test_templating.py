@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runway.console.markdown import Block, Inline, blocks, pieces
+from runway.console.templating import Block, Inline, blocks, pieces
 
 
 @pytest.mark.parametrize(
