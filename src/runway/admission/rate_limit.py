@@ -88,7 +88,7 @@ class RequestLimits:
         """Count one read. Raises RateLimited with the seconds until the next one is allowed."""
         wait = self._reads[tenant].try_acquire(self._clock())
         if wait:
-            raise RateLimited(f"{_name(tenant)} exceeded its read rate; retry in {wait} s", retry_after=wait)
+            raise RateLimited(f"{_name(tenant)} exceeded the read rate; retry in {wait} s", retry_after=wait)
 
     def open_stream(self, tenant: str | None) -> None:
         """Count one more open stream of a tenant, or of all callers without one. Raises RateLimited or TooBusy."""

@@ -6,7 +6,6 @@ The server and the command line share them (`runway.jobs.models`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
 from pydantic import WithJsonSchema
@@ -25,6 +24,7 @@ from runway.jobs.models import (
     Quantity,
     Ratio,
     TenantName,
+    Time,
     Usd,
     text,
 )
@@ -133,7 +133,7 @@ class UsageView(Model):
     """The number of CPU periods of 100 ms in which the job ran."""
     gpu_utilisation: Ratio | None
     """Mean utilisation of the job's GPUs; null unless Prometheus scrapes NVIDIA's DCGM exporter."""
-    sampled_at: datetime | None
+    sampled_at: Time | None
     """The time of the last CPU sample."""
     findings: list[str]
     """Plain-language findings: throttling, or memory near its limit."""

@@ -267,7 +267,9 @@ def _api_error(response: httpx2.Response) -> ApiError:
     # Runway never sends the other form of the header, a date.
     wait = int(seconds) if re.fullmatch(r"[0-9]{1,9}", seconds) else None
     if response.headers.get("Content-Type", "").split(";")[0].strip() == "application/problem+json":
-        return ApiError(response.status_code, _document(response), retry_after=wait)
+        problem = _document(response)
+        if isinstance(problem.get("title"), str):
+            return ApiError(response.status_code, problem, retry_after=wait)
     return _unexpected(response, "no problem document", retry_after=wait)
 
 
@@ -278,7 +280,7 @@ def _job_events(response: httpx2.Response, expired: Callable[[], bool]) -> Itera
             # The event `gone` has no view: the job was deleted, and the stream ends.
             if event.event == "message" and event.data:
                 yield JobEvent(event.id, _decoded(JobView, event.json(), response))
-    except (httpx2.SSEError, ValueError) as error:
+    except (httpx2.SSEError, ValueError, RecursionError) as error:
         raise _unexpected(response, str(error)) from error
 
 
@@ -299,7 +301,7 @@ def _decoded(model: type[T], document: Any, response: httpx2.Response) -> Answer
 def _document(response: httpx2.Response) -> Mapping[str, Any]:
     try:
         document = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise _unexpected(response, "no JSON object")

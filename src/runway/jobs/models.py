@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import AwareDatetime, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import core_schema
 
 from runway.jobs.diagnosis.codes import Category, ConditionCode, FailureCode
@@ -90,6 +90,8 @@ JobId = Annotated[str, text(pattern=json_pattern(JOB_ID_GRAMMAR))]
 TENANT_PATTERN: Final = json_pattern(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 TenantName = Annotated[str, text(pattern=TENANT_PATTERN)]
 Count = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 0})]
+Time = Annotated[datetime, AwareDatetime]
+"""The server sends UTC. The command line refuses a time without a zone: it cannot be compared with others."""
 Positive = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 1})]
 NonNegative = Annotated[float, WithJsonSchema({"type": "number", "minimum": 0})]
 Ratio = Annotated[float, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
@@ -174,7 +176,7 @@ class ConditionView(Model):
     """A stable code for programs."""
     message: str
     """The details in plain words."""
-    since: datetime | None
+    since: Time | None
     """The start of the condition, if Kubernetes reports it."""
 
 
@@ -194,13 +196,13 @@ class Attempt(Model):
     """The name of the signal that ended the process."""
     reason: str | None
     """The reason that Kubernetes reports for the end of the attempt."""
-    created_at: datetime | None
+    created_at: Time | None
     """The creation time of the pod."""
-    bound_at: datetime | None
+    bound_at: Time | None
     """The time when the scheduler bound the pod to its node. The actual cost counts from here."""
-    started_at: datetime | None
+    started_at: Time | None
     """The start time of the container."""
-    finished_at: datetime | None
+    finished_at: Time | None
     """The end time of the container."""
     counted: bool
     """Whether the attempt used up a retry."""
@@ -262,7 +264,7 @@ class Usage(Model):
     """The number of CPU periods of 100 ms in which the job ran."""
     gpu_utilisation: Ratio | None = None
     """Mean utilisation of the job's GPUs; null unless Prometheus scrapes NVIDIA's DCGM exporter."""
-    sampled_at: datetime | None = None
+    sampled_at: Time | None = None
     """The time of the last CPU sample."""
 
     @property
@@ -312,11 +314,11 @@ class JobView(Model):
     """The state of the job."""
     spec: SpecView | None
     """The admitted specification, with every default filled in; null for a Job created outside Runway."""
-    created_at: datetime | None
+    created_at: Time | None
     """The time when Kubernetes created the Job. The timeout counts from here."""
-    started_at: datetime | None
+    started_at: Time | None
     """The start time of the first container."""
-    finished_at: datetime | None
+    finished_at: Time | None
     """The time when Kubernetes set the final condition; null until the job is finished."""
     conditions: list[ConditionView]
     """The reasons why an unfinished job makes no progress. Several can apply at once."""

@@ -160,13 +160,29 @@ def test_loopback_server_ignores_the_proxy(monkeypatch: pytest.MonkeyPatch) -> N
         httpx2.Response(307, headers={"Location": "https://elsewhere.test/"}),
         reply(["not", "a", "page"]),
         reply({"error": "some other service"}),
+        httpx2.Response(200, content=b"[" * 100_000),
+        httpx2.Response(500, json={}, headers={"Content-Type": "application/problem+json"}),
     ],
-    ids=["page", "page-404", "redirect", "list", "other-object"],
+    ids=["page", "page-404", "redirect", "list", "other-object", "deep-nesting", "empty-problem"],
 )
 def test_answer_of_another_service_is_an_error(answer: httpx2.Response) -> None:
     result = runway("ls", answers=[answer])
     assert result.exit_code == 125
     assert "check the address" in result.stderr
+
+
+@pytest.mark.parametrize("violations", ["none", 5, [3], {"field": "image"}])
+def test_problem_with_malformed_violations_is_shown_without_them(violations: object) -> None:
+    result = runway("ls", answers=[problem(422, "invalid_parameter", violations=violations)])
+    assert result.exit_code == 1
+    assert "It is closed." in result.stderr
+
+
+@pytest.mark.parametrize("field", ["created_at", "started_at", "finished_at"])
+def test_time_without_a_zone_is_an_error_of_the_server(field: str) -> None:
+    result = runway("status", "rw-4f2a", answers=[reply(job("failed", **{field: "2026-11-24T08:05:00"}))])
+    assert result.exit_code == 125
+    assert f"({field}: Input should have timezone info)" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(

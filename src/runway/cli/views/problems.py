@@ -26,7 +26,9 @@ def show_problem(screen: Screen, error: RequestFailed, url: str) -> None:
     problem, say = error.problem, screen.err
     say(f"Error: {problem.get('title')}", f"({error.code})", style="bold red", hang=2)
     say(problem.get("detail") or "", hang=0)
-    show_violations(say, problem.get("violations") or ())
+    violations = problem.get("violations")
+    if isinstance(violations, list):
+        show_violations(say, [item for item in violations if isinstance(item, Mapping)])
     _show_quota(say, problem)
     for name, value in problem.items():
         if name not in _SHOWN_APART:
