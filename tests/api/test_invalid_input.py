@@ -178,3 +178,13 @@ def _is_problem(answer: Any, status: int, code: str) -> None:
     assert all(
         item.keys() == {"field", "code", "message", "observed", "limit", "hint"} for item in problem["violations"]
     )
+
+
+@pytest.mark.parametrize("tenant", [{}, {"X-Tenant-ID": "nobody"}], ids=["missing", "unknown"])
+async def test_parameter_names_are_checked_before_the_tenant(runway: Runway, tenant: dict[str, str]) -> None:
+    answer = await runway.client.post("/v1/jobs?dryrun=true&x=1&x=2", headers=tenant, json={})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    assert [(fault["field"], fault["code"]) for fault in answer.json()["violations"]] == [
+        ("dryrun", "unknown_parameter"),
+        ("x", "unknown_parameter"),
+    ]

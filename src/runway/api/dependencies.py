@@ -18,7 +18,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
 from runway.admission.rate_limit import RequestLimits
-from runway.api.problems import MAX_VIOLATIONS
+from runway.api.problems import MAX_VIOLATIONS, known_parameters, unknown_parameter
 from runway.controllers.leadership import Leadership
 from runway.errors import (
     BodyTooLarge,
@@ -46,7 +46,6 @@ from runway.settings import Settings
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 from runway.telemetry.metrics import Metrics
-from runway.text import shorten
 
 TENANT_HEADER: Final = "X-Tenant-ID"
 TENANT_PARAMETER: Final[dict[str, Any]] = {
@@ -105,15 +104,21 @@ async def no_parameters(_: Annotated[QueryParameters, Query()]) -> None:
 
 
 async def refuse_repeated_parameters(request: Request) -> None:
-    """Refuse a parameter that is sent twice: `?dry_run=true&dry_run=false` must not submit. Raises InvalidParameter."""
+    """Refuse unknown and repeated parameters: `?dryrun=true` or `?dry_run=true&dry_run=false` must not submit.
+
+    This dependency comes first, so that such a request gets all violations and counts against no rate limit. Raises
+    InvalidParameter.
+    """
     counts = Counter(name for name, _ in request.query_params.multi_items())
-    repeated = [name for name, count in counts.items() if count > 1 and name not in REPEATABLE_PARAMETERS]
-    if repeated:
-        violations = tuple(
-            Violation(shorten(name), "repeated_parameter", f"is sent {counts[name]} times", hint="send it once")
-            for name in repeated[:MAX_VIOLATIONS]
-        )
-        raise InvalidParameter("a query parameter is repeated", violations=violations)
+    known = known_parameters(request)
+    violations = [unknown_parameter(name, known) for name in counts if name not in known]
+    violations += [
+        Violation(name, "repeated_parameter", f"is sent {counts[name]} times", hint="send it once")
+        for name in known
+        if counts[name] > 1 and name not in REPEATABLE_PARAMETERS
+    ]
+    if violations:
+        raise InvalidParameter("a query parameter is invalid", violations=tuple(violations[:MAX_VIOLATIONS]))
 
 
 NO_PARAMETERS: Final = [Depends(refuse_repeated_parameters), Depends(no_parameters)]

@@ -93,15 +93,24 @@ async def _invalid_parameters(request: Request, error: Exception) -> Response:
     return problem(InvalidParameter("a parameter is invalid", violations=violations), request.state.request_id)
 
 
+def known_parameters(request: Request) -> list[str]:
+    """List the query parameters of the route."""
+    models = [field.field_info.annotation for field in request.scope["route"].dependant.query_params]
+    return [name for model in models for name in model.model_fields]
+
+
+def unknown_parameter(name: str, known: list[str]) -> Violation:
+    """Name the parameters of the route in the hint."""
+    hint = f"parameters here: {', '.join(known)}" if known else "this path has no parameters"
+    return Violation(shorten(name), "unknown_parameter", "is unknown here", hint=hint)
+
+
 def _violation(request: Request, fault: dict[str, Any]) -> Violation:
-    name = shorten(".".join(str(part) for part in fault["loc"][1:]))
+    name = ".".join(str(part) for part in fault["loc"][1:])
     if fault["type"] == "extra_forbidden":
-        (model,) = [field.field_info.annotation for field in request.scope["route"].dependant.query_params] or [None]
-        known = ", ".join(model.model_fields) if model else ""
-        hint = f"parameters here: {known}" if known else "this path has no parameters"
-        return Violation(name, "unknown_parameter", "is unknown here", hint=hint)
+        return unknown_parameter(name, known_parameters(request))
     observed = None if fault.get("input") is None else repr(fault["input"])[:80]
-    return Violation(name, str(fault["type"]), str(fault["msg"]), observed)
+    return Violation(shorten(name), str(fault["type"]), str(fault["msg"]), observed)
 
 
 async def _framework(request: Request, error: Exception) -> Response:
