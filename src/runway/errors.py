@@ -206,10 +206,10 @@ class RouteNotFound(PublicError):
 
 class JobNotFound(PublicError):
     status, code, title = 404, "job_not_found", "Unknown job"
-    hint = "check the id and the tenant; Kubernetes deletes a finished job after its time to live"
+    hint = "check the id and the tenant; Kubernetes may have deleted the job after its time to live"
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"this tenant has no job {job_id!r}; it may be deleted after its time to live")
+        super().__init__(f"no job {job_id!r} for this caller")
 
 
 class LogsNotReady(PublicError):
@@ -249,7 +249,7 @@ class UnsupportedMediaType(PublicError):
 
 class RateLimited(PublicError):
     status, code, title = 429, "rate_limited", "Rate limit exceeded"
-    hint = "retry after the seconds in Retry-After; an earlier retry costs nothing"
+    hint = "retry after the seconds in Retry-After; a rejected request does not count"
 
 
 class InternalError(PublicError):
@@ -288,14 +288,14 @@ class SubmissionsStopped(Unavailable):
 
 class KubernetesUnavailable(Unavailable):
     code, title = "kubernetes_unavailable", "Kubernetes API unavailable"
-    hint = "retry after the seconds in Retry-After; nothing was created"
+    hint = "retry after the seconds in Retry-After; nothing changed"
 
 
 class OutcomeUnknown(Unavailable):
     code, title = "outcome_unknown", "Unknown outcome"
-    hint = "send the same request with the same key again, or read the job that `id` names"
+    hint = "read the job that `id` names, or repeat the request with the same key"
 
 
 class TooBusy(Unavailable):
     code, title = "too_busy", "Too many requests in progress"
-    hint = "retry after the seconds in Retry-After; nothing was created"
+    hint = "retry after the seconds in Retry-After; nothing changed"

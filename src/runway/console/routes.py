@@ -159,7 +159,7 @@ async def static(request: Request) -> Response:
     """Return a static file. Its path changes with its content, so a client may cache it forever."""
     file = STATIC_FILES.get(request.url.path)
     if file is None:
-        raise RouteNotFound(f"there is no page at {request.url.path[:200]!r}")
+        raise RouteNotFound(f"no route {request.url.path[:200]!r}")
     headers = {"Cache-Control": "public, max-age=31536000, immutable"}
     return Response(file.content, media_type=file.media_type, headers=headers)
 

@@ -201,7 +201,7 @@ class Submitter:
     def _answer(self, key: JobKey, *, replayed: bool) -> Submission:
         view = self.cluster.view(key)
         if view is None:
-            raise OutcomeUnknown("the job was deleted before it could be answered", extra={"id": key.name})
+            raise OutcomeUnknown("the job was deleted before Runway could return it", extra={"id": key.name})
         return Submission(view, replayed)
 
     def _observe_stage(self, stage: str, since: int) -> None:
