@@ -62,7 +62,10 @@ def test_flood_of_submissions_does_not_block_another_tenant(limited: bool, tmp_p
 
         print(f"\n{sent}\nreads before: {_shown(before)}, during: {_shown(during)}")
         print(f"memory: {memory / MIB:.0f}, at most {process.peak() / MIB:.0f}, now {process.memory() / MIB:.0f} MiB")
-        assert set(sent["answers"]) <= {"201", "403", "429", "503"}
+        # On a busy machine the flood's own client gives up on some requests: that says nothing about Runway.
+        statuses = {status for status in sent["answers"] if status.isdecimal()}
+        assert "201" in statuses
+        assert statuses <= {"201", "403", "429", "503"}
         assert set(during.statuses) == {200}
         assert during.percentile(0.99) < LONGEST_ANSWER_SECONDS
         assert process.peak() < memory + GROWTH_BYTES
