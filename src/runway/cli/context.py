@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
-import select
 import sys
-import termios
 import time
-import tty
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -49,7 +45,6 @@ class Exit(IntEnum):
 
 
 def exit_code(view: JobView) -> int:
-    """Return the exit code for a finished job: its own where the job itself failed, else one of `Exit`."""
     if view.state == "succeeded":
         return Exit.OK
     if view.state == "cancelled":
@@ -62,32 +57,6 @@ def exit_code(view: JobView) -> int:
     return own if view.failure.category == "user" and own else Exit.FAILED
 
 
-def exit_code_help() -> str:
-    """Return the table of exit codes for help texts, one line each."""
-    return "\n".join(f"{code.value:>4}  {code.doc}" for code in Exit)
-
-
-ReadKey = Callable[[float], str | None]
-"""Wait at most this many seconds for a key, without Enter; None where none was pressed."""
-
-
-@contextmanager
-def terminal_keys() -> Iterator[ReadKey]:
-    """Read keys of the terminal at stdin, and restore its mode at the end. Ctrl-C stays an interrupt."""
-    stdin = sys.stdin.fileno()
-    before = termios.tcgetattr(stdin)
-
-    def read(seconds: float) -> str | None:
-        ready, _, _ = select.select([stdin], [], [], seconds)
-        return os.read(stdin, 1).decode("ascii", "replace") if ready else None
-
-    try:
-        tty.setcbreak(stdin)
-        yield read
-    finally:
-        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
-
-
 @dataclass(frozen=True, slots=True)
 class Environment:
     """Everything a command touches outside itself; a test passes its own. Times are in seconds."""
@@ -98,13 +67,10 @@ class Environment:
     random: Callable[[], float] = random.random
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     at_terminal: Callable[[], bool] = lambda: sys.stdin.isatty() and sys.stderr.isatty()
-    keys: Callable[[], AbstractContextManager[ReadKey]] = terminal_keys
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One command's session with one server."""
-
     client: Client
     screen: Screen
     environment: Environment
@@ -131,6 +97,5 @@ def open_session(context: typer.Context, url: str, tenant: str | None, output: O
 
 
 def exit_for(error: RequestFailed) -> Exit:
-    """Return the exit code of a failed request: rejected by Runway, or anything else."""
     rejected = isinstance(error, ApiError) and 400 <= error.status < 500 and error.code != "unexpected_answer"
     return Exit.REJECTED if rejected else Exit.FAILED

@@ -16,15 +16,11 @@ from runway.cli.context import Session
 from runway.cli.output import Say, show_state, wrapped
 from runway.cli.views.job_views import cost_so_far
 from runway.jobs.models import JobView
-from runway.jobs.timeline import deadline_of
 from runway.text import escape, show_between, show_duration, show_usd
 
 FRAMES_PER_SECOND: Final = 4
 CONDITIONS_SHOWN: Final = 3
 CONDITION_LINES: Final = 3
-BAR_WIDTH: Final = 24
-NARROW: Final = 75
-"""In this many columns or fewer the bar is half as wide."""
 
 Show = Callable[[JobView], None]
 
@@ -42,8 +38,6 @@ def progress(session: Session) -> Iterator[Show]:
 
 
 class _Lines:
-    """A line for each change."""
-
     def __init__(self, say: Say, now: Callable[[], datetime]) -> None:
         self._say = say
         self._now = now
@@ -59,8 +53,6 @@ class _Lines:
 
 
 class _Display:
-    """The latest view, with time and cost at the moment of drawing."""
-
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
         self._view: JobView | None = None
@@ -73,10 +65,15 @@ class _Display:
         view = self._view
         if view is None:
             return
-        self._spinner.update(text=_head(view))
-        now = self._now()
-        width = options.max_width
-        lines = [_bar(view, now, console.encoding, BAR_WIDTH if width > NARROW else BAR_WIDTH // 2)]
+        head = (
+            Text(escape(view.id), "bold"),
+            Text(escape(view.name or "")),
+            show_state(view.state),
+            Text(_where(view)),
+        )
+        self._spinner.update(text=Text("  ").join(part for part in head if part))
+        now, width = self._now(), options.max_width
+        lines = [Text(f"  {'  '.join(_figures(view, now))}")]
         for condition in view.conditions[:CONDITIONS_SHOWN]:
             since = f" ({show_between(condition.since, now)})" if condition.since else ""
             text = Text(f"  {escape(condition.code)}{since}: {escape(condition.message)}", "yellow")
@@ -87,12 +84,6 @@ class _Display:
         for line in lines:
             line.truncate(width, overflow="ellipsis")
         yield Group(self._spinner, *lines)
-
-
-def _head(view: JobView) -> Text:
-    """Return id, name, state, attempt and node."""
-    parts = (Text(escape(view.id), "bold"), Text(escape(view.name or "")), show_state(view.state), Text(_where(view)))
-    return Text("  ").join(part for part in parts if part)
 
 
 def _where(view: JobView) -> str:
@@ -106,7 +97,6 @@ def _where(view: JobView) -> str:
 
 
 def _figures(view: JobView, now: datetime) -> list[str]:
-    """Return the time against the timeout and the cost against the ceiling, each where it is known."""
     figures = []
     if view.created_at:
         timeout = f" of {show_duration(view.spec.timeout_seconds)}" if view.spec else ""
@@ -115,17 +105,3 @@ def _figures(view: JobView, now: datetime) -> list[str]:
     if spent is not None and view.cost:
         figures.append(f"{show_usd(spent)} of at most {show_usd(view.cost.ceiling)} USD")
     return figures
-
-
-def _bar(view: JobView, now: datetime, encoding: str, width: int) -> Text:
-    """Return the share of the job's timeout that has passed, with the figures."""
-    deadline = deadline_of(view)
-    text = Text("  ")
-    if view.created_at and deadline and view.spec:
-        done, rest = ("━", "─") if encoding.lower().startswith("utf") else ("=", "-")
-        elapsed = ((view.finished_at or now) - view.created_at).total_seconds()
-        share = min(max(elapsed / max(1, view.spec.timeout_seconds), 0.0), 1.0)
-        cells = round(share * width)
-        text.append(done * cells, "yellow" if share > 0.9 else "cyan").append(rest * (width - cells), "dim")
-        text.append("  ")
-    return text.append("  ".join(_figures(view, now)))
