@@ -22,7 +22,7 @@ from runway.services.cancel import cancel
 from runway.services.submit import Submitter
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.model.apiserver import ApiServer
 from tests.model.wire import Wire
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from runway.api.dependencies import NO_PARAMETERS, app_state, json_response
+from runway.api.dependencies import CHECKED_PARAMETERS, app_state, json_response
 from runway.api.models import PolicyView
 from runway.api.problems import operation_id, responses
 from runway.errors import InvalidParameter
@@ -24,7 +24,7 @@ router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
     response_model=PolicyView,
     summary="Read the policy",
     response_description="The policy in force",
-    dependencies=NO_PARAMETERS,
+    dependencies=CHECKED_PARAMETERS,
     responses=responses(InvalidParameter),
 )
 async def read_policy(request: Request) -> Response:

@@ -20,7 +20,7 @@ from runway.kube.objects import Object
 from runway.kube.reflector import Relisted
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 
 log = structlog.get_logger()
 

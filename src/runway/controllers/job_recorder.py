@@ -62,7 +62,7 @@ from runway.kube.log_tail import READ_SECONDS, read_tail
 from runway.kube.objects import Job
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 
 log = structlog.get_logger()
 

@@ -28,7 +28,7 @@ from runway.kube.objects import Event, Job, Node, Object, Pod, WatchEvent
 from runway.kube.reflector import MAX_BACKOFF_SECONDS, Bookmark, Disconnected, Relisted, reflect
 from runway.state.cluster_state import ClusterState, WatchStatus
 from runway.state.job_store import JobKey, drain, job_key_of
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 
 log = structlog.get_logger()
 

@@ -49,7 +49,7 @@ from runway.policy import Policy
 from runway.services.resolve_outcome import KeyLocks, OutcomeResolver
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 
 log = structlog.get_logger()
 

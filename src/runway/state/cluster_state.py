@@ -33,7 +33,7 @@ from runway.state.job_store import JobEntry, JobKey, JobStore
 from runway.state.node_capacity import NodeCache
 from runway.state.subscriptions import Subscriptions
 from runway.state.warning_events import WarningEventCache
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from runway.text import one_line
 
 log = structlog.get_logger()

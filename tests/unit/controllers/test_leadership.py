@@ -19,7 +19,7 @@ from runway.kube.client import KubeClient
 from runway.kube.leader_election import DURATION_SECONDS, RENEW_SECONDS, LeaderElector, LeaseLock
 from runway.kube.transport import Response
 from runway.state.cluster_state import ClusterState
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.support.builders import policy
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.virtual_time import VirtualLoop

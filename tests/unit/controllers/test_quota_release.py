@@ -13,7 +13,7 @@ from runway.controllers.sync import ClusterSync
 from runway.jobs.manifest import Placement, job_manifest
 from runway.kube.client import KubeClient
 from runway.state.cluster_state import ClusterState
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.support.builders import COST, policy, spec
 from tests.support.fake_cluster import NOW, FakeKubernetes
 from tests.support.virtual_time import VirtualLoop

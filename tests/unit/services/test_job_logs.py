@@ -18,7 +18,7 @@ from runway.services.job_logs import IDLE_SECONDS, RECONNECT_TIMEOUT_SECONDS, Lo
 from runway.services.watch_job import HEARTBEAT_SECONDS, Heartbeat, JobUpdated, watch_job
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.support.builders import policy
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.fake_logs import Cut, FakeLog

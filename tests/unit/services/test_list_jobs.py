@@ -10,7 +10,7 @@ from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.models import JobState
 from runway.services.list_jobs import full_page
 from runway.state.cluster_state import ClusterState
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.support.builders import NAMESPACE, job, policy
 
 

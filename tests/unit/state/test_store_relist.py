@@ -17,7 +17,7 @@ from runway.kube.client import KubeClient
 from runway.kube.objects import Job, Pod
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey, JobStore
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.support.builders import NAMESPACE, ended, job, pod, policy, running
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.virtual_time import VirtualLoop
