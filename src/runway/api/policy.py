@@ -47,5 +47,5 @@ def _pool_view(name: str, pool: Pool) -> dict[str, Any]:
         "gpu_type": pool.gpu_type,
         "node": {"cpu": format_cpu(pool.cpu), "memory": format_bytes(pool.memory), "gpu": pool.gpu},
         "hourly_usd": f"{pool.hourly_usd:f}",
-        "hourly_usd_per": {part: f"{estimate_cost(name, pool, one, 0).hourly:f}" for part, one in parts.items()},
+        "hourly_usd_per": {part: estimate_cost(name, pool, one, 0).hourly for part, one in parts.items()},
     }

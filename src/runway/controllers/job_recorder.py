@@ -39,7 +39,7 @@ from runway.errors import (
     RunwayError,
 )
 from runway.jobs.annotations import ANNOTATION_RECORD
-from runway.jobs.diagnosis.codes import MEANINGS
+from runway.jobs.diagnosis.codes import FailureCode
 from runway.jobs.log_excerpt import RAW_BYTES, excerpt_of, secrets_of
 from runway.jobs.models import Excerpt, JobState, Usage
 from runway.jobs.record import (
@@ -141,7 +141,7 @@ class JobRecorder:
         metrics.initialise_counters(
             cluster.ledger.accounts,
             states=[state for state in JobState if state.is_finished],
-            failures=[(code, meaning.category) for code, meaning in MEANINGS.items()],
+            failures=[(code, code.category) for code in FailureCode],
         )
 
     async def run(self) -> None:

@@ -16,8 +16,7 @@ from typing import Final
 
 import structlog
 
-from runway.admission.observed_usage import finished_at, observed_usage
-from runway.admission.quota import Ledger
+from runway.admission.quota import Ledger, finished_at, observed_usage
 from runway.errors import NotReady
 from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.models import JobView
