@@ -139,6 +139,14 @@ class Client:
     def quota(self) -> Answer[QuotaView]:
         return _answer(QuotaView, self._send("GET", "/v1/quota"))
 
+    def tenants(self) -> list[str]:
+        """Return the tenants of the policy in force."""
+        response = self._send("GET", "/v1/policy")
+        tenants = _document(response).get("tenants")
+        if not isinstance(tenants, dict):
+            raise _unexpected(response, "no policy")
+        return list(tenants)
+
     def usage(self, job_id: str) -> Answer[Usage]:
         return _answer(Usage, self._send("GET", f"/v1/jobs/{job_id}/usage"))
 

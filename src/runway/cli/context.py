@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import select
 import sys
+import termios
 import time
+import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -57,6 +61,27 @@ def exit_code(view: JobView) -> int:
     return own if view.failure.category == "user" and own else Exit.FAILED
 
 
+ReadKey = Callable[[float], str | None]
+"""Wait at most this many seconds for a key, without Enter; None where none was pressed."""
+
+
+@contextmanager
+def terminal_keys() -> Iterator[ReadKey]:
+    """Read keys of the terminal at stdin, and restore its mode at the end. Ctrl-C stays an interrupt."""
+    stdin = sys.stdin.fileno()
+    before = termios.tcgetattr(stdin)
+
+    def read(seconds: float) -> str | None:
+        ready, _, _ = select.select([stdin], [], [], seconds)
+        return os.read(stdin, 1).decode("ascii", "replace") if ready else None
+
+    try:
+        tty.setcbreak(stdin)
+        yield read
+    finally:
+        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """Everything a command touches outside itself; a test passes its own. Times are in seconds."""
@@ -67,6 +92,7 @@ class Environment:
     random: Callable[[], float] = random.random
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     at_terminal: Callable[[], bool] = lambda: sys.stdin.isatty() and sys.stderr.isatty()
+    keys: Callable[[], AbstractContextManager[ReadKey]] = terminal_keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,14 +57,26 @@ def _complete_active_job_ids(context: typer.Context, incomplete: str) -> Words:
     return _words([view for view in _newest_jobs(context) if not view.is_finished], incomplete)
 
 
+def _complete_tenants(context: typer.Context, incomplete: str) -> Words:
+    try:
+        with _client(context, None) as client:
+            return [(name, "") for name in client.tenants() if _NAME.fullmatch(name) and name.startswith(incomplete)]
+    except (RequestFailed, ValueError):
+        return []
+
+
 def _newest_jobs(context: typer.Context) -> list[JobView]:
     """Return the newest jobs; none where Runway does not answer at once."""
-    url, tenant = context.params.get("url") or "", context.params.get("tenant")
     try:
-        with Client(url, tenant, context.ensure_object(Environment).transport, COMPLETION_TIMEOUT) as client:
+        with _client(context, context.params.get("tenant")) as client:
             return client.jobs(limit=COMPLETION_JOBS).value.jobs
     except (RequestFailed, ValueError):
         return []
+
+
+def _client(context: typer.Context, tenant: str | None) -> Client:
+    transport = context.ensure_object(Environment).transport
+    return Client(context.params.get("url") or "", tenant, transport, COMPLETION_TIMEOUT)
 
 
 def _words(views: list[JobView], incomplete: str) -> Words:
@@ -83,7 +95,14 @@ def duration_option(help_text: str) -> Any:
 
 Url = Annotated[str, typer.Option("--url", "--server", envvar="RUNWAY_URL", metavar="URL", help="Address of Runway.")]
 Tenant = Annotated[
-    str | None, typer.Option(envvar="RUNWAY_TENANT", metavar="NAME", callback=header_text, help="Act as this tenant.")
+    str | None,
+    typer.Option(
+        envvar="RUNWAY_TENANT",
+        metavar="NAME",
+        callback=header_text,
+        autocompletion=_complete_tenants,
+        help="Act as this tenant.",
+    ),
 ]
 As = Annotated[
     Output, typer.Option("-o", "--output", help="Format of the result on stdout; wide is a table with every column.")

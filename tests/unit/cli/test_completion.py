@@ -42,7 +42,8 @@ def test_cancel_completes_only_active_jobs() -> None:
     assert completed("runway cancel rw-", JOBS) == ["rw-abc", "rw-x"]
 
 
-def test_tenant_scopes_the_completed_jobs() -> None:
+def test_tenants_are_completed_and_scope_the_jobs() -> None:
+    assert completed("runway ls --tenant v", reply({"tenants": {"vision": {}, "speech": {}}})) == ["vision"]
     fake = FakeRunway([JOBS])
     completed("runway status --tenant vision rw-", fake=fake)
     assert fake.requests[0].headers["X-Tenant-ID"] == "vision"
@@ -60,6 +61,7 @@ def test_tenant_scopes_the_completed_jobs() -> None:
 )
 def test_completion_without_a_server_is_empty_and_silent(answer: Answer) -> None:
     assert completed("runway status rw-", answer) == []
+    assert completed("runway ls --tenant v", answer) == []
 
 
 def test_completion_passes_only_names_to_the_shell() -> None:

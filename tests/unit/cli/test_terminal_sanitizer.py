@@ -6,7 +6,8 @@ import os
 import pty
 import re
 import threading
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import httpx2
 import pytest
@@ -36,23 +37,31 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def seen(
     *arguments: str,
     answers: FakeRunway,
-    pauses: int = 1000,
+    keys: Sequence[str | type[BaseException] | None] = (),
+    clock: Clock | None = None,
 ) -> tuple[int, str]:
-    """Run `runway ARGUMENTS` at a terminal, with Ctrl-C after some pauses. Return the exit code and the output."""
-    clock = Clock()
+    """Run `runway ARGUMENTS` at a terminal. Return the exit code and the output."""
+    clock, left = clock or Clock(), list(keys)
 
-    def sleep(seconds: float) -> None:
-        if len(clock.slept) == pauses:
-            raise KeyboardInterrupt
-        clock.sleep(seconds)
+    @contextmanager
+    def scripted_keys() -> Iterator[Callable[[float], str | None]]:
+        def read(seconds: float) -> str | None:
+            key = left.pop(0)
+            if isinstance(key, type):
+                raise key
+            clock.time += seconds if key is None else 0
+            return key
+
+        yield read
 
     edges = Environment(
         transport=httpx2.MockTransport(answers),
-        sleep=sleep,
+        sleep=clock.sleep,
         monotonic=clock.monotonic,
         random=lambda: 0.0,
         now=lambda: NOW,
         at_terminal=lambda: True,
+        keys=scripted_keys,
     )
     parent, child = pty.openpty()
     written = bytearray()
@@ -89,7 +98,7 @@ def test_live_progress_shows_state_condition_time_and_cost() -> None:
     shown = plain(written)
     assert code == 0
     assert "rw-4f2a  train  pending" in shown
-    assert "10m of 1h  0.00 of at most 1.418 USD" in shown
+    assert "━━━━────────────────────  10m of 1h  0.00 of at most 1.418 USD" in shown
     assert "unschedulable (8m): no node has a free GPU" in shown
     assert written.count("\x1b[2K") >= 3, "the display is erased when the job is over"
     assert shown.rstrip().endswith("rw-4f2a succeeded (0.25 USD)")
@@ -172,26 +181,32 @@ def test_hostile_text_does_not_steer_the_terminal(command: tuple[str, ...]) -> N
         "ls": FakeRunway([page]),
         "top": FakeRunway([reply(QUOTA_PAGE), page, problem(503, HOSTILE, title=HOSTILE, detail=HOSTILE)]),
     }
-    _, written = seen(*command, answers=answers.get(command[0], FakeRunway([reply(view)])), pauses=1)
+    _, written = seen(*command, answers=answers.get(command[0], FakeRunway([reply(view)])), keys=[None, "q"])
     assert HARMLESS[:8] in plain(written).replace("\n", "")
     assert steering(plain(written)) == set()
     assert "\x1b]" not in written
 
 
-def test_top_refreshes_until_an_interrupt() -> None:
+def test_top_refreshes_until_q() -> None:
     page = reply({"jobs": [job("pending", conditions=[UNSCHEDULABLE])], "next_cursor": None})
     fake = FakeRunway([reply(QUOTA_PAGE), page] * 3)
-    code, written = seen("top", "--every", "2", answers=fake, pauses=2)
+    code, written = seen("top", "--every", "2", answers=fake, keys=[None, None, "x", "q"])
     assert code == 0
-    assert fake.paths.count("GET /v1/quota") == 3
-    assert "every 2 s, Ctrl-C exits" in plain(written)
+    assert fake.paths.count("GET /v1/quota") == 3, "x is no reason to look earlier"
+    assert "every 2 s, q exits" in plain(written)
     assert written.index("\x1b[?1049h") < written.index("\x1b[?1049l"), "the screen from before is put back"
 
 
+def test_top_ends_with_an_interrupt() -> None:
+    page = reply({"jobs": [], "next_cursor": None})
+    assert seen("top", answers=FakeRunway([reply(QUOTA_PAGE), page]), keys=[KeyboardInterrupt])[0] == 0
+
+
 def test_top_shows_the_age_of_figures_in_an_outage() -> None:
+    clock = Clock()
     page = reply({"jobs": [job("pending")], "next_cursor": None})
     fake = FakeRunway([reply(QUOTA_PAGE), page, problem(503, "not_ready", retry_after=42)])
-    code, written = seen("top", answers=fake, pauses=1)
+    code, written = seen("top", answers=fake, keys=[None, "q"], clock=clock)
     assert code == 0
     assert "Not today: It is closed. (figures are 0 s old)" in plain(written)
     assert plain(written).count("rw-4f2a") == 2, "the last figures stay"

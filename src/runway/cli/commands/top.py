@@ -26,6 +26,7 @@ from runway.text import escape, show_between, show_bytes, show_ratio
 USAGE_REQUESTS: Final = 10  # Each refresh requests the usage of at most this many jobs, the oldest figures first.
 USAGE_REQUESTS_ONCE: Final = 30
 MAX_JOBS: Final = 200
+QUIT_KEYS: Final = ("q", "Q")
 ACTIVE_STATES: Final = ("running", "cancelling", "pending")
 BAR_WIDTH: Final = 8
 NARROW: Final = 100  # In fewer columns there are no bars.
@@ -56,7 +57,7 @@ def top(
 ) -> None:
     """Show quota and active jobs with their usage, refreshed.
 
-    Ctrl-C exits. Without a terminal, or with -o json, yaml or name, the command prints once. Unknown figures are
+    q exits. Without a terminal, or with -o json, yaml or name, the command prints once. Unknown figures are
     shown as unknown.
     """
     with open_session(context, url, tenant, output) as session:
@@ -122,9 +123,10 @@ class Poller:
 
 
 def _watch(session: Session, every: float) -> None:
-    """Refresh until an interrupt. Report an outage, and keep the last figures."""
+    """Refresh until a key exits. Report an outage, and keep the last figures."""
     poller, backoff, frame = Poller(session), Backoff(session.environment.random), None
-    with Live(console=session.screen.stdout, screen=True, auto_refresh=False) as live:
+    console, monotonic = session.screen.stdout, session.environment.monotonic
+    with session.environment.keys() as read_key, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             outage, pause = None, every
             try:
@@ -135,12 +137,15 @@ def _watch(session: Session, every: float) -> None:
                     raise
                 outage, pause = str(error), max(every, backoff.next(), float(error.retry_after or 0))
             live.update(Group(*_lines(session, frame, every, outage)), refresh=True)
-            session.environment.sleep(pause)
+            until = monotonic() + pause
+            while (left := until - monotonic()) > 0:
+                if read_key(left) in QUIT_KEYS:
+                    return
 
 
 def _lines(session: Session, frame: Frame, every: float, outage: str | None) -> list[Text]:
     screen = session.screen
-    head = _head(session, frame.at, f"every {every:g} s, Ctrl-C exits")
+    head = _head(session, frame.at, f"every {every:g} s, q exits")
     if outage is not None:
         seconds = (session.environment.now() - frame.at).total_seconds()
         head = Text(f"{escape(outage)} (figures are {seconds:.0f} s old)", "bold red")

@@ -16,11 +16,14 @@ from runway.cli.context import Session
 from runway.cli.output import Say, show_state, wrapped
 from runway.cli.views.job_views import cost_so_far
 from runway.jobs.models import JobView
+from runway.jobs.timeline import deadline_of
 from runway.text import escape, show_between, show_duration, show_usd
 
 FRAMES_PER_SECOND: Final = 4
 CONDITIONS_SHOWN: Final = 3
 CONDITION_LINES: Final = 3
+BAR_WIDTH: Final = 24
+NARROW: Final = 75  # In this many columns or fewer the bar is half as wide.
 
 Show = Callable[[JobView], None]
 
@@ -73,7 +76,7 @@ class _Display:
         )
         self._spinner.update(text=Text("  ").join(part for part in head if part))
         now, width = self._now(), options.max_width
-        lines = [Text(f"  {'  '.join(_figures(view, now))}")]
+        lines = [_bar(view, now, console.encoding, BAR_WIDTH if width > NARROW else BAR_WIDTH // 2)]
         for condition in view.conditions[:CONDITIONS_SHOWN]:
             since = f" ({show_between(condition.since, now)})" if condition.since else ""
             text = Text(f"  {escape(condition.code)}{since}: {escape(condition.message)}", "yellow")
@@ -105,3 +108,17 @@ def _figures(view: JobView, now: datetime) -> list[str]:
     if spent is not None and view.cost:
         figures.append(f"{show_usd(spent)} of at most {show_usd(view.cost.ceiling)} USD")
     return figures
+
+
+def _bar(view: JobView, now: datetime, encoding: str, width: int) -> Text:
+    """Return the share of the job's timeout that has passed, with the figures."""
+    deadline = deadline_of(view)
+    text = Text("  ")
+    if view.created_at and deadline and view.spec:
+        done, rest = ("━", "─") if encoding.lower().startswith("utf") else ("=", "-")
+        elapsed = ((view.finished_at or now) - view.created_at).total_seconds()
+        share = min(max(elapsed / max(1, view.spec.timeout_seconds), 0.0), 1.0)
+        cells = round(share * width)
+        text.append(done * cells, "yellow" if share > 0.9 else "cyan").append(rest * (width - cells), "dim")
+        text.append("  ")
+    return text.append("  ".join(_figures(view, now)))
