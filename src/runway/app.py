@@ -21,11 +21,11 @@ from runway.api import health, jobs, policy, problems, quota, streaming
 from runway.api.dependencies import AppState
 from runway.api.middleware import RequestContext
 from runway.api.openapi import DESCRIPTION, TAGS, DocumentedApp
+from runway.backoff import Timing
 from runway.console import routes as console
-from runway.controllers.diagnostics_sync import DiagnosticsSync
 from runway.controllers.job_recorder import JobRecorder
 from runway.controllers.leadership import Leadership
-from runway.controllers.sync import ClusterSync
+from runway.controllers.sync import ClusterSync, DiagnosticsSync
 from runway.errors import ConfigurationError
 from runway.http_server.bounds import Bounds, raise_limit
 from runway.jobs.annotations import METADATA
@@ -70,8 +70,11 @@ def create_app(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
-    """Create the app on a transport, or on a connection with this access. Without either it only has its OpenAPI."""
-    metrics = Metrics()
+    """Create the app on a transport, or on a new connection with this access. Without either it only has its OpenAPI.
+
+    `clock` returns monotonic seconds.
+    """
+    metrics, timing = Metrics(), Timing(clock)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -83,15 +86,14 @@ def create_app(
             METADATA,
         )
         state = ClusterState(policy, metrics, clock=clock)
-        sync = ClusterSync(kubernetes, state, metrics, resync_seconds=settings.resync_seconds, clock=clock)
-        diagnostics = DiagnosticsSync(kubernetes, state, metrics, clock=clock)
+        sync = ClusterSync(kubernetes, state, metrics, timing, resync_seconds=settings.resync_seconds)
+        diagnostics = DiagnosticsSync(kubernetes, state, metrics, timing)
         identity = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
-        lease = LeaseLock(settings.lease_namespace, "runway-writer", identity)
-        election = LeaderElector(kubernetes, lease, clock=clock)
-        leadership = Leadership(election, state, sync, settings.kubernetes_seconds, clock=clock)
+        election = LeaderElector(kubernetes, LeaseLock(settings.lease_namespace, "runway-writer", identity), timing)
+        leadership = Leadership(election, state, sync, settings.kubernetes_seconds, timing)
         prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
         usage = None if prometheus is None else partial(query_usage, state, prometheus, now=_now)
-        recorder = JobRecorder(kubernetes, state, leadership, metrics, usage=usage, clock=clock)
+        recorder = JobRecorder(kubernetes, state, leadership, metrics, timing, usage)
         submitter = Submitter(policy, kubernetes, state, sync, leadership, metrics)
         limits = RequestLimits(policy, settings.max_streams, settings.max_in_flight, clock=lambda: int(clock() * 1e9))
         metrics.register_collector(lambda: _samples(policy, state, leadership, recorder, limits))

@@ -1,12 +1,30 @@
-"""Exponential back-off with jitter, so that retries of several clients spread out.
+"""Clocks, and exponential back-off with jitter, so that retries spread out.
 
 https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The clocks, sleep and randomness of a process; tests replace them. `clock` returns monotonic seconds."""
+
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = _utc_now
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    jitter: Callable[[], float] = random.random
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from runway.backoff import Timing
 from runway.controllers.sync import OBJECTS_PER_SLICE, ClusterSync
 from runway.kube.client import KubeClient
 from runway.kube.objects import Job, Pod
@@ -223,9 +224,8 @@ class Many:
         self.metrics = Metrics()
         self.known: list[tuple[int, bool]] = [(0, False)]
         self.cluster = ClusterState(policy(), self.metrics, clock=self.loop.time)
-        self.sync = ClusterSync(
-            KubeClient(self.server, 2.5), self.cluster, self.metrics, resync_seconds=100, clock=self.loop.time
-        )
+        client, timing = KubeClient(self.server, 2.5), Timing(self.loop.time)
+        self.sync = ClusterSync(client, self.cluster, self.metrics, timing, resync_seconds=100)
 
     def _look(self) -> None:
         if hasattr(self, "cluster"):
