@@ -210,12 +210,15 @@ def json_response(document: Any, *, status: int = 200, headers: dict[str, str] |
 
 async def _read_body(request: Request, limit: int) -> bytes:
     declared = request.headers.get("content-length", "")
-    too_large = errors.BodyTooLarge(f"a request body may have at most {limit} bytes")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
-        raise too_large
+        raise _body_too_large(limit)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise too_large
+            raise _body_too_large(limit)
     return bytes(body)
+
+
+def _body_too_large(limit: int) -> errors.BodyTooLarge:
+    return errors.BodyTooLarge(f"a request body may have at most {limit} bytes")

@@ -32,13 +32,18 @@ class Page:
 
 
 def scan_page(
-    cluster: ClusterState, namespace: str | None, states: Collection[JobState], after: Place | None, most: int
+    cluster: ClusterState,
+    namespace: str | None,
+    states: Collection[JobState],
+    after: Place | None,
+    most: int,
+    max_scanned: int = MAX_JOBS_SCANNED,
 ) -> Page:
     """Return at most `most` jobs after a position, of one namespace or all, in these states or any, in one step."""
     places: list[Place] = []
     last, looked_at, full = after, 0, False
-    for place in islice(cluster.store.newest_first(after), MAX_JOBS_SCANNED + 1):
-        if full or looked_at == MAX_JOBS_SCANNED:
+    for place in islice(cluster.store.newest_first(after), max_scanned + 1):
+        if full or looked_at == max_scanned:
             return Page(places, last, looked_at)
         key, last, looked_at = place[1], place, looked_at + 1
         # The state is None if Runway did not create the job.
@@ -50,12 +55,17 @@ def scan_page(
 
 
 async def full_page(
-    cluster: ClusterState, namespace: str | None, states: Collection[JobState], after: Place | None, most: int
+    cluster: ClusterState,
+    namespace: str | None,
+    states: Collection[JobState],
+    after: Place | None,
+    most: int,
+    max_scanned: int = MAX_JOBS_SCANNED,
 ) -> list[Place]:
     """Scan until the page is full or no job is left. Yields to the event loop between steps."""
     found: list[Place] = []
     while True:
-        part = scan_page(cluster, namespace, states, after, most - len(found))
+        part = scan_page(cluster, namespace, states, after, most - len(found), max_scanned)
         found += part.places
         if part.after is None or len(found) == most:
             return found

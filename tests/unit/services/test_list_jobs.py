@@ -15,9 +15,8 @@ from tests.support.builders import NAMESPACE, job, policy
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> ClusterState:
-    """Return a cluster state with 40 jobs; every tenth has failed. A step scans four jobs."""
-    monkeypatch.setattr("runway.services.list_jobs.MAX_JOBS_SCANNED", 4)
+def cluster() -> ClusterState:
+    """Return a cluster state with 40 jobs; every tenth has failed."""
     cluster = ClusterState(policy(), Metrics())
     for number in range(40):
         made = job(f"rw-{number}", created=number, outcome="Complete" if number % 10 else "Failed")
@@ -38,12 +37,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> ClusterState:
 async def test_page_is_filled_over_several_steps(
     cluster: ClusterState, states: tuple[JobState, ...], most: int, found: list[str]
 ) -> None:
-    places = await full_page(cluster, NAMESPACE, states, None, most)
+    places = await full_page(cluster, NAMESPACE, states, None, most, max_scanned=4)
     assert [key.name for _, key in places] == found
 
 
 async def test_scan_without_matches_yields_to_other_tasks(cluster: ClusterState) -> None:
-    looking = asyncio.create_task(full_page(cluster, NAMESPACE, (JobState.CANCELLED,), None, 50))
+    looking = asyncio.create_task(full_page(cluster, NAMESPACE, (JobState.CANCELLED,), None, 50, max_scanned=4))
     turns = 0
     while not looking.done():
         turns += 1
@@ -53,7 +52,7 @@ async def test_scan_without_matches_yields_to_other_tasks(cluster: ClusterState)
 
 
 async def test_created_or_deleted_job_moves_no_other_out_of_the_page(cluster: ClusterState) -> None:
-    looking = asyncio.create_task(full_page(cluster, NAMESPACE, (JobState.FAILED,), None, 9))
+    looking = asyncio.create_task(full_page(cluster, NAMESPACE, (JobState.FAILED,), None, 9, max_scanned=4))
     await asyncio.sleep(0)
     cluster.apply_job(job("rw-new", version=50, created=100))
     cluster.refresh(cluster.store.delete_job(job("rw-38", version=51, created=38, outcome="Complete")))
