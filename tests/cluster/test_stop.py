@@ -110,6 +110,7 @@ def test_the_commands_of_the_document_are_all_that_an_operator_needs(
     _, namespace = server.lease
     here = {
         "-n runway ": f"-n {namespace} ",
+        "jobs -A": f"jobs --namespace={namespaces['research']}",  # Other test processes submit at the same time.
         "annotate lease": " ".join(("annotate lease", *OPERATOR)),
         "http://127.0.0.1:8000": server.url,
         "=TENANT": "=vision",
