@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 # What bounds the bytes of a client; `runway serve` and the image have the same.
-UVICORN := --http runway.http.protocol:BoundedHttpProtocol --ws none
+UVICORN := --http runway.http_server.protocol:BoundedHttpProtocol --ws none
 READY := .venv/.ready
 UV := .local/uv/bin/uv
 # Debian's own where there is one: the image has it, and it is compiled with profile-guided optimisation, which one that
@@ -64,7 +64,7 @@ secrets: $(READY)
 PARALLEL := --dist worksteal -n
 
 fast: $(READY) ## unit and HTTP tests
-	@$(BIN)/pytest $(PARALLEL) 2 tests/unit tests/http
+	@$(BIN)/pytest $(PARALLEL) 2 tests/unit tests/api
 
 # The cluster tests mostly wait, so three processes run them side by side. Those marked `alone` disturb what all share and
 # follow one by one. What needs no cluster runs beside them, at a lower priority.
@@ -81,7 +81,7 @@ test: terraform-tools browser cluster-up ## everything, on the real local Kubern
 
 beside: static
 	@$(BIN)/pytest $(PARALLEL) 2 --junitxml=$(REPORTS)/beside.xml \
-		tests/unit tests/http tests/fuzz tests/hostile tests/browser tests/model tests/observability tests/terraform
+		tests/unit tests/api tests/fuzz tests/hostile tests/browser tests/model tests/observability tests/terraform
 
 browser: $(READY) ## Debian's Chromium and a font, for the tests of the console
 	@$(BIN)/python -m tests.support.chromium

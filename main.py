@@ -1,4 +1,4 @@
-"""`uvicorn main:app --http runway.http.protocol:BoundedHttpProtocol --ws none` serves Runway.
+"""`uvicorn main:app --http runway.http_server.protocol:BoundedHttpProtocol --ws none` serves Runway.
 
 Without these options uvicorn bounds neither the head of a request nor what a connection holds (docs/operations.md).
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import report
-from bench.history import history
 from bench.kubernetes import ApiServer, delete_namespace
+from bench.many_jobs import measure_many_jobs
 from bench.overload import overload
 from bench.process import URL, frozen, render_tenants, runway
-from bench.release import release
+from bench.quota_release import measure_quota_release
 from bench.restart import fill, restart, starts, time_list
 from bench.stages import stages
 from bench.submit import rate, runway_target, submit_pairs
@@ -61,14 +61,18 @@ class Bench:
 
     def history(self) -> Parts:
         """Memory, start, reads, pages and changes with long histories. About 2 minutes; needs no cluster."""
-        found = [asyncio.run(history(jobs, reads=self.samples * 2, changes=self.samples)) for jobs in self.histories]
+        found = [
+            asyncio.run(measure_many_jobs(jobs, reads=self.samples * 2, changes=self.samples))
+            for jobs in self.histories
+        ]
         return {"history": report.history(found, self.images)}
 
     def release(self) -> Parts:
         """How long quota is held after the end. About 2 minutes."""
         with runway(self.cluster):
             found = [
-                asyncio.run(release(self.api, fails=fails, jobs=self.samples, at_once=10)) for fails in (True, False)
+                asyncio.run(measure_quota_release(self.api, fails=fails, jobs=self.samples, at_once=10))
+                for fails in (True, False)
             ]
         return {"release": report.release(found)}
 

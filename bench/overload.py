@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from bench.history import Took
 from bench.load import Target
+from bench.many_jobs import Latency
 
 REFUSALS = (429, 503)
 
@@ -27,8 +27,8 @@ class Overload:
     rate: float
     seconds: float
     statuses: dict[int, int]
-    accepted: Took
-    refused: Took | None
+    accepted: Latency
+    refused: Latency | None
 
     @property
     def accepted_per_second(self) -> float:
@@ -63,7 +63,7 @@ async def overload(target: Target, sustainable: float, seconds: float) -> Overlo
     if set(statuses) - {201, *REFUSALS}:
         raise RuntimeError(f"overloaded, Runway answered {dict(statuses)}")
     found = Overload(
-        sustainable, rate, seconds, dict(statuses), Took.of(accepted), Took.of(refused) if refused else None
+        sustainable, rate, seconds, dict(statuses), Latency.of(accepted), Latency.of(refused) if refused else None
     )
     print(
         f"overload, {rate:.0f}/s for {seconds:.0f} s: {dict(statuses)}; accepted {found.accepted_per_second:.0f}/s, "

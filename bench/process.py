@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from demo.server import PROTOCOL
 from localcluster.cluster import LocalCluster
+from testbed.server import UVICORN_PROTOCOL
 
 ROOT = Path(__file__).resolve().parents[1]
 POLICY = ROOT / "bench" / "policy.yaml"
@@ -35,7 +35,7 @@ class Process:
         policy: Path = POLICY,
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        plain = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--no-access-log", *PROTOCOL]
+        plain = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--no-access-log", *UVICORN_PROTOCOL]
         self._command = command or plain
         self._environment = {
             **os.environ,

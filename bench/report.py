@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import plot
-from bench.history import ROUNDS, History, Took
 from bench.load import Measured
+from bench.many_jobs import ROUNDS, Latency, ManyJobs
 from bench.overload import Overload
 from bench.process import ROOT
-from bench.release import Release
+from bench.quota_release import QuotaRelease
 from bench.restart import Restart
 from bench.stages import Stages
 from bench.submit import Pair, middle, rate
@@ -97,7 +97,7 @@ def stages(one: Stages) -> str:
     )
 
 
-def history(found: list[History], images: Path) -> str:
+def history(found: list[ManyJobs], images: Path) -> str:
     """What grows with the number of jobs, and what does not, with plots in `images`."""
     base = found[0]
     columns = (
@@ -160,11 +160,11 @@ def history(found: list[History], images: Path) -> str:
     )
 
 
-def _of(last: Took, base: Took) -> str:
+def _of(last: Latency, base: Latency) -> str:
     return f"{last.p50 / base.p50:.2f} / {last.p99 / base.p99:.2f}"
 
 
-def release(releases: list[Release]) -> str:
+def release(releases: list[QuotaRelease]) -> str:
     """How long quota is held after the end."""
     rows = [(one.what, str(one.samples), f"{one.p50:.1f}", f"{one.p99:.1f}") for one in releases]
     return _table(("from", "samples", "p50 ms", "p99 ms"), rows)

@@ -14,7 +14,7 @@ from types import FrameType
 import uvicorn
 
 from bench.flame import Sampler
-from runway.cli.serve import HTTP_PROTOCOL
+from runway.cli.commands.serve import HTTP_PROTOCOL
 
 
 def main() -> None:

@@ -23,12 +23,12 @@ import yaml
 
 from bench import report
 from bench.audit import Audit, audit
-from bench.fakenodes import HERE, NODES, delete_nodes, ensure_built, kwok, make_nodes
 from bench.kubernetes import ApiServer, delete_namespace
+from bench.kwok_nodes import NODES, SIMULATION, delete_nodes, ensure_built, kwok, make_nodes
 from bench.process import ROOT, Process, render_tenants
 from localcluster.cluster import LocalCluster
 
-POLICY = HERE / "policy.yaml"
+POLICY = SIMULATION / "policy.yaml"
 WORKERS = 32
 SAMPLES = 10
 REFUSED_PAUSE_SECONDS = 0.5

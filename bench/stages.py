@@ -26,13 +26,17 @@ from bench.submit import runway_target
 
 STAGES: dict[str, tuple[str, ...]] = {
     "log": ("structlog.",),
-    "the watch tells of it": ("runway.flow.observe.Observer._follow", "runway.flow.keep."),
-    "create: send, receive, decode": ("runway.cluster.client.Kubernetes.create_job", "aiohttp."),
-    "take in: store, ledger": ("runway.flow.submit.Submitter._settled",),
-    "build: manifest": ("runway.flow.submit.Submitter._manifest",),
-    "respond: view, JSON": ("runway.flow.submit.Submitter._answer", "runway.http.jobs._json", "starlette.responses."),
-    "parse: body, specification": ("runway.http.body.", "runway.jobs.spec.read_draft"),
-    "admit: policy, price, rate, quota": ("runway.flow.submit.Submitter._submit",),
+    "the watch tells of it": ("runway.controllers.sync.Observer._follow", "runway.controllers.job_recorder."),
+    "create: send, receive, decode": ("runway.kube.client.Kubernetes.create_job", "aiohttp."),
+    "take in: store, ledger": ("runway.services.submit.Submitter._confirm_created",),
+    "build: manifest": ("runway.services.submit.Submitter._manifest",),
+    "respond: view, JSON": (
+        "runway.services.submit.Submitter._answer",
+        "runway.api.jobs._json",
+        "starlette.responses.",
+    ),
+    "parse: body, specification": ("runway.api.body.", "runway.jobs.spec.read_draft"),
+    "admit: policy, price, rate, quota": ("runway.services.submit.Submitter._submit",),
     "framework: routing, headers, parameters": ("fastapi.", "starlette."),
     "server: HTTP": ("uvicorn.protocols.",),
 }

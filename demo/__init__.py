@@ -1,7 +1,6 @@
 """`python -m demo`: Runway on a real Kubernetes, each claim beside the evidence for it.
 
-Read in this order: `scenario` (what a scenario is and when it counts as seen), `stage` (what a scenario may do), then
-`scenarios/` (all of them). `server`, `kubectl` and `kernel` are the tools: Runway as a process of its own, and the two
-other witnesses. `recording` takes everything down, and `page` makes a file of it that can be sent to someone.
-`tests/cluster` holds Runway to the same scenarios.
+Read in this order: `scenario` (a claim and its outcome), `testbed.context` (the actions of a scenario), `scenarios/`.
+`testbed` has the sources of evidence: Runway, kubectl and the kernel. `recording` collects the evidence, and `page`
+renders it as one HTML file. `tests/cluster` runs the same scenarios.
 """

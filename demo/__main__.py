@@ -17,21 +17,21 @@ from pathlib import Path
 
 import httpx2
 
-from demo.api import Api, Document
-from demo.kernel import Kernel, KernelUnreadable
-from demo.kubectl import Kubectl, KubectlFailed
+from demo.environment import describe_environment
 from demo.page import page
-from demo.recording import QuotaWatch, Recorder
+from demo.recording import QuotaSampler, Recorder
 from demo.report import Report
-from demo.scenario import Outcome, Scenario, Source, play
+from demo.scenario import Outcome, Scenario, play
 from demo.scenarios import SCENARIOS
-from demo.server import CHECKOUT, Server, ServerFailed
-from demo.stage import Stage, Tools
-from demo.surroundings import surroundings
-from demo.tenants import TenantsFailed, apply_tenants
 from deploy import deployment
-from deploy.deployment import Deployed, DeployFailed
+from deploy.deployment import DeployedRunway, DeployFailed
 from localcluster import LocalCluster, LocalClusterError
+from testbed.context import Context, Source, Tools
+from testbed.http_client import Document, RunwayClient
+from testbed.kernel_log import Kernel, KernelUnreadable
+from testbed.kubectl import Kubectl, KubectlFailed
+from testbed.server import CHECKOUT, Server, ServerFailed
+from testbed.tenants import TenantsFailed, apply_tenants
 
 LOG = CHECKOUT / ".local" / "demo" / "runway.log"
 REPORT = LOG.with_name("report.html")
@@ -59,7 +59,7 @@ def _run(scenarios: Sequence[Scenario], kubeconfig: Path, policy: Path, deployed
         kubernetes = Kubectl(kubeconfig)
         report.note(f"cluster: {kubernetes.run('config', 'current-context').strip()} of {kubeconfig}")
         report.note(f"tenants: {', '.join(apply_tenants(kubernetes, policy))}")
-        server: Deployed | Server
+        server: DeployedRunway | Server
         if deployed:
             server = stack.enter_context(_in_the_cluster(kubernetes, kubeconfig, policy))
         else:
@@ -68,9 +68,9 @@ def _run(scenarios: Sequence[Scenario], kubeconfig: Path, policy: Path, deployed
         where = "in the cluster" if deployed else f"log in {LOG.relative_to(CHECKOUT)}"
         report.note(f"Runway: {server.url}, pid {server.pid}, {where}")
         kernel = stack.enter_context(Kernel()) if _on_this_machine(kubeconfig) else None
-        tools = Tools(stack.enter_context(Api(server.url)), kubernetes, kernel, server)
+        tools = Tools(stack.enter_context(RunwayClient(server.url)), kubernetes, kernel, server)
         recorder = Recorder()
-        watch = stack.enter_context(QuotaWatch(server.url, recorder))
+        watch = stack.enter_context(QuotaSampler(server.url, recorder))
 
         def show(source: Source, text: str) -> None:
             report.evidence(source, text)
@@ -80,19 +80,19 @@ def _run(scenarios: Sequence[Scenario], kubeconfig: Path, policy: Path, deployed
         for number, scenario in enumerate(scenarios, start=1):
             report.begin(number, scenario)
             recorder.begin()
-            stage = Stage(tools, show)
-            outcomes.append(play(scenario, stage))
-            recorder.end(outcomes[-1], _views(tools.runway, stage.submitted))
+            context = Context(tools, show)
+            outcomes.append(play(scenario, context))
+            recorder.end(outcomes[-1], _views(tools.runway, context.submitted))
             report.end(outcomes[-1])
         report.summary(outcomes)
-        facts, simulated = surroundings(kubernetes, deployed=deployed, here=kernel is not None)
+        facts, simulated = describe_environment(kubernetes, deployed=deployed, here=kernel is not None)
         REPORT.parent.mkdir(parents=True, exist_ok=True)
         REPORT.write_text(page(recorder.recording(facts, watch.samples, simulated_gpus=simulated)), encoding="utf-8")
         report.note(f"the same to be sent to someone: {REPORT.relative_to(CHECKOUT)}")
         return outcomes
 
 
-def _views(runway: Api, job_ids: Sequence[str]) -> list[Document]:
+def _views(runway: RunwayClient, job_ids: Sequence[str]) -> list[Document]:
     """The jobs of a scenario for the report; none where the scenario has left no Runway to ask."""
     try:
         return runway.jobs(job_ids)
@@ -101,14 +101,14 @@ def _views(runway: Api, job_ids: Sequence[str]) -> list[Document]:
 
 
 @contextmanager
-def _in_the_cluster(kubernetes: Kubectl, kubeconfig: Path, policy: Path) -> Iterator[Deployed]:
+def _in_the_cluster(kubernetes: Kubectl, kubeconfig: Path, policy: Path) -> Iterator[DeployedRunway]:
     """Runway as a Deployment; it is taken away again, unless it was there before."""
     if not _on_this_machine(kubeconfig):
         raise DeployFailed("only the local cluster can be deployed to: its node takes an image that no registry has")
     before = deployment.is_deployed(kubernetes)
     try:
         deployment.up(kubernetes, policy)
-        with Deployed(kubernetes) as running:
+        with DeployedRunway(kubernetes) as running:
             yield running
     finally:
         if not before:
@@ -121,7 +121,7 @@ def _on_this_machine(kubeconfig: Path) -> bool:
 
 
 if __name__ == "__main__":
-    # Ended from outside, Runway is stopped all the same.
+    # SIGTERM must stop Runway too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(prog="python -m demo", description="Run every scenario and show the evidence.")
     parser.add_argument("--deployed", action="store_true", help="against Runway as a Deployment in the local cluster")

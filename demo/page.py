@@ -6,9 +6,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from demo.drawing import duration_bar, quota, timeline
 from demo.recording import Recording, printable
-from demo.scenario import Source
+from demo.svg import duration_bar, quota, timeline
+from testbed.context import Source
 
 
 def _shown(value: object) -> object:

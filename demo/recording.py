@@ -1,6 +1,6 @@
-"""What a demo came to, kept for its report: claims, evidence and jobs with their times, and quota as it went.
+"""The recording of a demo for its report: claims, evidence, jobs, quota.
 
-All times are seconds after the demo began, by the wall clock, so that they can be held against what Kubernetes says.
+All times are seconds after the start of the demo by the wall clock, which makes them comparable with Kubernetes' times.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Self
 
 import httpx2
 
-from demo.api import Document
-from demo.scenario import Outcome, Scenario, Source
+from demo.scenario import Outcome, Scenario
+from testbed.context import Source
+from testbed.http_client import Document
 
 SAMPLE_SECONDS = 0.5
 MAX_SAMPLES = 10_000
-"""More than an hour of them: a demo that goes on for longer keeps the first."""
+"""More than an hour of them: a longer demo keeps the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptSeen:
+class AttemptRecord:
     """A pod of a job. A time is None where it has not come."""
 
     created: float
@@ -43,8 +44,8 @@ class AttemptSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class JobSeen:
-    """A job of a scenario, as Runway told of it at the scenario's end."""
+class JobRecord:
+    """A job of a scenario, as Runway reports it at the end of the scenario."""
 
     id: str
     tenant: str
@@ -54,11 +55,11 @@ class JobSeen:
     """USD; None where it is not known."""
     created: float
     finished: float | None
-    attempts: tuple[AttemptSeen, ...]
+    attempts: tuple[AttemptRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class ScenarioRun:
     """One scenario as it went."""
 
     number: int
@@ -68,7 +69,7 @@ class Played:
     ended: float
     missing: str | None
     evidence: tuple[Evidence, ...]
-    jobs: tuple[JobSeen, ...]
+    jobs: tuple[JobRecord, ...]
 
     @property
     def seconds(self) -> float:
@@ -77,7 +78,7 @@ class Played:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class TenantUsage:
     """What a tenant holds, and may hold."""
 
     gpu: int
@@ -91,7 +92,7 @@ class Sample:
     """What every tenant held at a moment; None where Runway did not answer."""
 
     at: float
-    tenants: Mapping[str, Held] | None
+    tenants: Mapping[str, TenantUsage] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class Recording:
     facts: tuple[tuple[str, str], ...]
     """What it ran on, in words: name and value."""
     simulated_gpus: bool
-    scenarios: tuple[Played, ...]
+    scenarios: tuple[ScenarioRun, ...]
     quota: tuple[Sample, ...]
 
 
@@ -113,14 +114,14 @@ def printable(text: str) -> str:
 
 
 class Recorder:
-    """Takes a demo down while it runs."""
+    """Record a demo while it runs."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._began = clock()
         self._scenario_began = self._began
         self._evidence: list[Evidence] = []
-        self._scenarios: list[Played] = []
+        self._scenarios: list[ScenarioRun] = []
 
     @property
     def now(self) -> float:
@@ -140,7 +141,7 @@ class Recorder:
         """The scenario is over; `jobs` are the views of its jobs."""
         scenario: Scenario = outcome.scenario
         self._scenarios.append(
-            Played(
+            ScenarioRun(
                 number=len(self._scenarios) + 1,
                 title=scenario.title,
                 claim=scenario.claim,
@@ -165,9 +166,9 @@ class Recorder:
             quota=tuple(quota),
         )
 
-    def _job(self, view: Document) -> JobSeen:
+    def _job(self, view: Document) -> JobRecord:
         attempts = (
-            AttemptSeen(
+            AttemptRecord(
                 created=self._at(attempt["created_at"] or view["created_at"]) or 0.0,
                 started=self._at(attempt["started_at"]),
                 finished=self._at(attempt["finished_at"]),
@@ -175,7 +176,7 @@ class Recorder:
             )
             for attempt in view["attempts"]
         )
-        return JobSeen(
+        return JobRecord(
             id=view["id"],
             tenant=view["tenant"],
             state=view["state"],
@@ -190,7 +191,7 @@ class Recorder:
         return None if moment is None else datetime.fromisoformat(moment).timestamp() - self._began
 
 
-class QuotaWatch:
+class QuotaSampler:
     """Asks for all quotas twice a second beside the demo. A context manager, which owns its thread."""
 
     def __init__(self, url: str, recorder: Recorder) -> None:
@@ -213,7 +214,7 @@ class QuotaWatch:
     def _run(self) -> None:
         with httpx2.Client(base_url=self._url, timeout=2, trust_env=False) as client:
             while not self._over.wait(SAMPLE_SECONDS) and len(self.samples) < MAX_SAMPLES:
-                self.samples.append(Sample(self._recorder.now, _held(client)))
+                self.samples.append(Sample(self._recorder.now, _read_usage(client)))
 
 
 def _state(attempt: Document) -> str:
@@ -221,7 +222,7 @@ def _state(attempt: Document) -> str:
     return "disrupted" if attempt["state"] == "failed" and not attempt["counted"] else str(attempt["state"])
 
 
-def _held(client: httpx2.Client) -> dict[str, Held] | None:
+def _read_usage(client: httpx2.Client) -> dict[str, TenantUsage] | None:
     try:
         answer = client.get("/v1/quota")
     except httpx2.TransportError:
@@ -229,7 +230,7 @@ def _held(client: httpx2.Client) -> dict[str, Held] | None:
     if answer.status_code != 200:
         return None
     return {
-        item["tenant"]: Held(
+        item["tenant"]: TenantUsage(
             gpu=item["used"]["gpu"] + item["reserved"]["gpu"],
             gpu_limit=item["limit"]["gpu"],
             jobs=item["used"]["jobs"] + item["reserved"]["jobs"],

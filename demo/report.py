@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from demo.recording import printable
-from demo.scenario import Outcome, Scenario, Source
+from demo.scenario import Outcome, Scenario
+from testbed.context import Source
 
 STYLES = {Source.RUNWAY: "cyan", Source.KUBERNETES: "blue", Source.LINUX: "magenta", Source.JOB: "yellow"}
 LABEL_WIDTH = 1 + max(len(source) for source in Source)

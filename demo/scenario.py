@@ -1,48 +1,31 @@
-"""What a scenario is: a claim about Runway, a function that looks for it, and what came of looking."""
+"""A scenario: a claim about Runway, the function that checks it, the outcome."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import httpx2
 
-from demo.kernel import KernelUnreadable
-from demo.kubectl import KubectlFailed
-from demo.waiting import TimedOut
-
-if TYPE_CHECKING:
-    from demo.stage import Stage
-
-
-class Source(StrEnum):
-    """Who says so."""
-
-    RUNWAY = "Runway"
-    KUBERNETES = "Kubernetes"
-    LINUX = "Linux"
-    JOB = "the job"
-
-
-class NotSeen(Exception):
-    """The claim did not show; the message says what was seen instead."""
+from testbed.context import Context, NotSeen
+from testbed.kernel_log import KernelUnreadable
+from testbed.kubectl import KubectlFailed
+from testbed.waiting import TimedOut
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One claim. `run` returns once it has seen what `claim` says, and raises NotSeen otherwise."""
+    """One claim. `run` returns if the claim holds, and raises NotSeen otherwise."""
 
     title: str
     claim: str
-    run: Callable[[Stage], None]
+    run: Callable[[Context], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of looking: `missing` says what was not seen, None where everything was."""
+    """The outcome of a scenario: `missing` says which evidence is missing, None if there is none missing."""
 
     scenario: Scenario
     missing: str | None
@@ -50,20 +33,20 @@ class Outcome:
 
     @property
     def seen(self) -> bool:
-        """Whether the claim showed."""
+        """Whether the claim was seen."""
         return self.missing is None
 
 
-def play(scenario: Scenario, stage: Stage) -> Outcome:
-    """Run a scenario and end the jobs that it left. A source that cannot be read counts as not seen.
+def play(scenario: Scenario, context: Context) -> Outcome:
+    """Run a scenario and cancel the jobs that it left. An unreadable source counts as not seen.
 
-    A fault of the scenario's own (any other exception) is not caught: it is a defect, not an outcome.
+    Any other exception passes: it is a defect of the scenario, not an outcome.
     """
     started = time.monotonic()
     try:
-        missing = _missing(lambda: scenario.run(stage))
+        missing = _missing(lambda: scenario.run(context))
     finally:
-        unended = _missing(stage.end_jobs)
+        unended = _missing(context.cancel_jobs)
     return Outcome(scenario, missing or unended, time.monotonic() - started)
 
 

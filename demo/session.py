@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from demo.server import CHECKOUT
+from testbed.server import CHECKOUT
 
 DOCUMENT: Final = CHECKOUT / "docs" / "session.md"
 COMMAND_SECONDS: Final = 90.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from demo.kubectl import Kubectl, KubectlFailed
-from demo.tenants import TenantsFailed
 from deploy import deployment, image
 from localcluster import LocalCluster, LocalClusterError, paths
+from testbed.kubectl import Kubectl, KubectlFailed
+from testbed.tenants import TenantsFailed
 
 
 def main() -> int:

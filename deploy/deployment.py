@@ -10,14 +10,14 @@ from typing import Self
 
 import httpx2
 
-from demo.kubectl import Document, Kubectl, KubectlFailed
-from demo.ports import Port
-from demo.tenants import apply_tenants
-from demo.waiting import TimedOut, wait_for
 from deploy import image, manifests
 from deploy.manifests import NAMESPACE
 from localcluster.images import ctr
 from localcluster.progress import step
+from testbed.kubectl import Document, Kubectl, KubectlFailed
+from testbed.ports import ReservedPort
+from testbed.tenants import apply_tenants
+from testbed.waiting import TimedOut, wait_for
 
 LEASE = ("runway-writer", "default")
 """Name and namespace, as overlays/local has them."""
@@ -42,7 +42,7 @@ def up(kubernetes: Kubectl, policy: Path) -> None:
     with step("rolled out"):
         _wait_for_rollout(kubernetes)
         _wait_for_lease(kubernetes)
-    _forget_other_images(name)
+    _remove_other_images(name)
 
 
 def down(kubernetes: Kubectl) -> None:
@@ -66,22 +66,22 @@ def is_deployed(kubernetes: Kubectl) -> bool:
     return kubernetes.get("deployment", "runway", NAMESPACE) is not None
 
 
-def the_pod(kubernetes: Kubectl) -> Document | None:
+def find_pod(kubernetes: Kubectl) -> Document | None:
     """The pod that is to stay; None while there is none, or more than one."""
     staying = [pod for pod in kubernetes.select("pods", *PODS) if "deletionTimestamp" not in pod["metadata"]]
     return staying[0] if len(staying) == 1 else None
 
 
-class Deployed:
+class DeployedRunway:
     """The deployed Runway, on a loopback port of this machine. A context manager.
 
-    Like `demo.server.Server` it can be killed and started, except that it is Kubernetes that starts it. What is between
-    is not `kubectl port-forward`, which goes through the API server: that is to be away at times.
+    Like `testbed.server.Server` it can be killed and started, except that it is Kubernetes that starts it. What is
+    between is not `kubectl port-forward`, which goes through the API server: that is to be away at times.
     """
 
     def __init__(self, kubernetes: Kubectl) -> None:
         self._kubernetes = kubernetes
-        self._claim = Port()
+        self._claim = ReservedPort()
         self._port = self._claim.number
         self._forwarder: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
@@ -97,7 +97,7 @@ class Deployed:
     @property
     def pid(self) -> int | None:
         """The process in its container, as this machine numbers it; None where it does not run."""
-        pod = the_pod(self._kubernetes)
+        pod = find_pod(self._kubernetes)
         states = pod["status"].get("containerStatuses", []) if pod else []
         ids = [state["containerID"].removeprefix("containerd://") for state in states if "running" in state["state"]]
         tasks = [line.split() for line in ctr("tasks", "list").splitlines()]
@@ -106,11 +106,11 @@ class Deployed:
     def start(self) -> None:
         """Wait until it is the writer and can be reached, in whichever pod it now runs. Raises DeployFailed."""
         try:
-            pod = wait_for(lambda: _started(the_pod(self._kubernetes)), "a pod that runs", ROLLOUT_SECONDS)
+            pod = wait_for(lambda: _started(find_pod(self._kubernetes)), "a pod that runs", ROLLOUT_SECONDS)
             self._connect(pod["status"]["podIP"])
             wait_for(self._ready, "Runway ready", WRITER_SECONDS)
         except TimedOut as error:
-            raise DeployFailed(f"{error}\n{_last_words(self._kubernetes)}") from error
+            raise DeployFailed(f"{error}\n{_describe_pods(self._kubernetes)}") from error
 
     def kill(self) -> None:
         """SIGKILL for the process in the container. The kubelet starts the container again, in the same pod."""
@@ -157,14 +157,14 @@ def _wait_for_rollout(kubernetes: Kubectl) -> None:
             timeout=ROLLOUT_SECONDS + 5,
         )
     except KubectlFailed as error:
-        raise DeployFailed(f"{error}\n{_last_words(kubernetes)}") from error
+        raise DeployFailed(f"{error}\n{_describe_pods(kubernetes)}") from error
 
 
 def _wait_for_lease(kubernetes: Kubectl) -> None:
     holder: list[str] = []
 
     def held() -> bool | None:
-        lease, pod = kubernetes.get("lease", *LEASE), the_pod(kubernetes)
+        lease, pod = kubernetes.get("lease", *LEASE), find_pod(kubernetes)
         holder[:] = [str(lease["spec"]["holderIdentity"])] if lease else []
         return (pod is not None and holder == [pod["metadata"]["name"]]) or None
 
@@ -174,7 +174,7 @@ def _wait_for_lease(kubernetes: Kubectl) -> None:
         raise DeployFailed(f"{error}: the Lease is held by {holder or 'nobody'}; is another Runway running?") from error
 
 
-def _last_words(kubernetes: Kubectl) -> str:
+def _describe_pods(kubernetes: Kubectl) -> str:
     """What the pods are and said last, as far as that can be had."""
     try:
         pods = kubernetes.run("get", "pods", *PODS, "--output=wide")
@@ -183,7 +183,7 @@ def _last_words(kubernetes: Kubectl) -> str:
         return str(error)
 
 
-def _forget_other_images(name: str) -> None:
+def _remove_other_images(name: str) -> None:
     """Each image of Runway's is 300 MB on the node, and the cluster's images are never collected."""
     others = [other for other in ctr("images", "list", "--quiet").split() if other.startswith(f"{image.REPOSITORY}:")]
     for other in others:

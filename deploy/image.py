@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy import base, store
+from deploy import base_image, image_store
 from localcluster import files, packages, paths
 from localcluster.images import ctr
 from localcluster.progress import step
@@ -27,51 +27,51 @@ PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host")
 
 def ensure_built() -> str:
     """The image's name; it is built if it is not in the store. Raises LocalClusterError."""
-    packages.ensure_installed(store.PACKAGES)
-    with store.alone():
+    packages.ensure_installed(image_store.PACKAGES)
+    with image_store.locked():
         return _ensure_built()
 
 
 def ensure_imported() -> str:
     """The image's name, once the local cluster's containerd has it. Raises LocalClusterError."""
-    packages.ensure_installed(store.PACKAGES)
-    with store.alone():
+    packages.ensure_installed(image_store.PACKAGES)
+    with image_store.locked():
         name = _ensure_built()
         if name not in ctr("images", "list", "--quiet").split():
-            archive = store.directory() / "image.tar"
+            archive = image_store.directory() / "image.tar"
             archive.unlink(missing_ok=True)
             with step("image: into the cluster"):
-                store.buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}", timeout=300)
+                image_store.buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}", timeout=300)
                 ctr("images", "import", str(archive), timeout=300)
             archive.unlink()
     return name
 
 
 def _ensure_built() -> str:
-    base_name = base.ensure_made()
+    base_name = base_image.ensure_built()
     name = f"{REPOSITORY}:{_digest(base_name, *_sources())}"
-    if not store.has(name):
+    if not image_store.has_image(name):
         installed = f"{INSTALLED}:{_digest(base_name, DOCKERFILE, REQUIREMENTS)}"
         with step("image: packages"):
             _build(base_name, installed, "--target=packages")
         with step("image: Runway"):
             _build(base_name, name)
-        store.keep_only(installed)
-        store.keep_only(name)
+        image_store.keep_only(installed)
+        image_store.keep_only(name)
     return name
 
 
 def _build(base_name: str, name: str, *options: str) -> None:
-    pip, authority = store.directory() / "pip.conf", _certificate_authorities()
+    pip, authority = image_store.directory() / "pip.conf", _certificate_authorities()
     secrets = [f"--secret=id=pip.conf,src={pip}"] + ([f"--secret=id=ca,src={authority}"] if authority else [])
     # An index's URL may hold a password: readable by its owner only, and not for longer than it is needed.
     files.write(pip, pip_settings(authority), mode=0o600)
     try:
-        store.buildah(
+        image_store.buildah(
             *("build-using-dockerfile", "--quiet", "--isolation=chroot", "--layers", f"--build-arg=BASE={base_name}"),
             *(*secrets, *options, f"--file={paths.this_checkout() / DOCKERFILE}", f"--tag={name}"),
             str(paths.this_checkout()),
-            timeout=store.BUILD_TIMEOUT_SECONDS,
+            timeout=image_store.BUILD_TIMEOUT_SECONDS,
         )
     finally:
         pip.unlink()
@@ -96,7 +96,7 @@ def pip_settings(authority: str | None) -> str:
 
 
 def _certificate_authorities() -> str | None:
-    """The certificates that this machine trusts, where it was told to trust others than the usual ones."""
+    """The certificates that this machine trusts, if its environment names other than the usual ones."""
     return os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
 
 

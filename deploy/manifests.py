@@ -14,7 +14,7 @@ PLACEHOLDER = f"{REPOSITORY}:local"
 def render(overlay: str, image: str | None = None) -> str:
     """The overlay as a YAML stream, with this image in place of the local placeholder.
 
-    The policies stand in config/, outside of the overlays, which kustomize has to be told is meant.
+    The policies are in config/, outside of the overlays: kustomize needs `LoadRestrictionsNone` for that.
     https://kubectl.docs.kubernetes.io/faq/kustomize/
     """
     folder = paths.this_checkout() / "deploy" / "kustomize" / "overlays" / overlay

@@ -18,12 +18,12 @@ from localcluster import (
     addresses,
     api,
     cgroups,
+    cleanup,
+    conflicts,
     control_plane,
     files,
     images,
-    leftovers,
     monitoring,
-    neighbours,
     network,
     node,
     packages,
@@ -119,11 +119,11 @@ class LocalCluster:
             if not force:
                 self._refuse_other_owner()
             owner = _owner()
-            if not leftovers.inventory():
+            if not cleanup.inventory():
                 say("already down")
             else:
                 with step("stopped and removed"):
-                    leftovers.remove_all()
+                    cleanup.remove_all()
             for checkout in {self.checkout, owner or self.checkout}:
                 paths.kubeconfig(checkout).unlink(missing_ok=True)
 
@@ -178,10 +178,10 @@ class LocalCluster:
 
     def _remove_leftovers(self) -> None:
         if _owner() != self.checkout:
-            if leftovers.inventory():
+            if cleanup.inventory():
                 with step("removed what an earlier local cluster left behind"):
-                    leftovers.remove_all()
-            neighbours.refuse()
+                    cleanup.remove_all()
+            conflicts.require_no_other_node()
             return
         recorded = {one.name: one.process for one in self.components()} if _has_state() else {}
         # A component that runs without a record, or twice, was started by an `up` that was killed in between.
@@ -193,7 +193,7 @@ class LocalCluster:
                 processes.stop(
                     [process for name in ("kubelet", "gpu-device-plugin") if (process := recorded.get(name))]
                 )
-                leftovers.remove_pods()
+                cleanup.remove_pods()
 
     def _launch(self, *names: str) -> None:
         for component in map(self.component, names):

@@ -33,7 +33,7 @@ CNI_DIR = RUN_DIR / "cni"
 
 CNI_PLUGIN_DIR = Path("/usr/lib/cni")
 
-# Four places that the components use whatever they are told; leftovers.py removes our part of each.
+# Four places that the components use whatever they are told; cleanup.py removes our part of each.
 # The kubelet's plugin directory is a constant of the device-plugin API.
 DEVICE_PLUGIN_DIR = Path("/var/lib/kubelet/device-plugins")
 # Links that the kubelet makes to the logs under POD_LOG_DIR.

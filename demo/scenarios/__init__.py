@@ -1,11 +1,11 @@
-"""All scenarios, in the order in which they are shown. None depends on another, nor on what an earlier demo left."""
+"""All scenarios in display order. Each is independent of the others."""
 
 from demo.scenarios.admission import BAD_SPEC_REFUSED, GPU_QUOTA, RATE_LIMIT
-from demo.scenarios.endings import CANCEL, DEADLINE, SIGTERM_IGNORED
+from demo.scenarios.emergency_stop import EMERGENCY_STOP
+from demo.scenarios.evidence import EVICTED, EVIDENCE, LOST_WORKER
 from demo.scenarios.outcomes import FAILURE, OUT_OF_MEMORY, SUCCESS, THROTTLING
-from demo.scenarios.stop import EMERGENCY_STOP
-from demo.scenarios.trust import ABSENCE, REPLAY, RESTART
-from demo.scenarios.truth import EVICTED, EVIDENCE, LOST_WORKER
+from demo.scenarios.reliability import ABSENCE, REPLAY, RESTART
+from demo.scenarios.termination import CANCEL, DEADLINE, SIGTERM_IGNORED
 
 SCENARIOS = (
     SUCCESS,

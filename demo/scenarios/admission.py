@@ -1,13 +1,13 @@
-"""What Runway lets in and what it refuses: quota, malformed specs, rate."""
+"""Admission: quota, malformed specs, rate limit."""
 
 from __future__ import annotations
 
 import time
 
-from demo.api import Document, document, shell
-from demo.scenario import NotSeen, Scenario, Source
+from demo.scenario import Scenario
 from demo.scenarios.outcomes import condition, container
-from demo.stage import Stage, expect
+from testbed.context import Context, NotSeen, Source, expect
+from testbed.http_client import Document, document, shell
 
 GPU = "nvidia.com/gpu"
 SIMULATED_LABEL = "runway.local/simulated-gpus"
@@ -31,83 +31,83 @@ BAD_FIELDS = {
 }  # fmt: skip
 
 
-def share_gpus(stage: Stage) -> None:
-    quota = stage.runway.quota("vision")
+def share_gpus(context: Context) -> None:
+    quota = context.runway.quota("vision")
     expect(quota["used"]["gpu"] == 0, f"vision holds GPUs before the scenario begins: {quota['jobs']}")
-    first, second = (_run_on_gpus(stage, 2) for _ in range(2))
-    _show_node(stage, [first, second])
-    devices = {view["id"]: _devices(stage, view) for view in (first, second)}
+    first, second = (_run_on_gpus(context, 2) for _ in range(2))
+    _show_node(context, [first, second])
+    devices = {view["id"]: _devices(context, view) for view in (first, second)}
     together = [device for each in devices.values() for device in each]
     expect(len(together) == 4 == len(set(together)), f"the devices are not disjoint, two for each: {devices}")
 
-    refused = stage.try_to_submit("vision", _gpu_spec(1))
+    refused = context.try_to_submit("vision", _gpu_spec(1))
     problem = refused.json()
     expect(refused.status_code == 403, f"the third job was answered {refused.status_code}: {problem}")
     fault = problem["violations"][0]
-    stage.saw(
+    context.show(
         Source.RUNWAY, f"a third job: {refused.status_code} {problem['code']}: {fault['field']}: {fault['message']}"
     )
-    stage.saw(Source.RUNWAY, f"held by {', '.join(problem['held_by'])}")
+    context.show(Source.RUNWAY, f"held by {', '.join(problem['held_by'])}")
     expect(set(problem["held_by"]) == set(devices), f"the holders named are {problem['held_by']}")
 
-    document(stage.runway.cancel(first["id"]))
-    ended = stage.until_over(first["id"])
-    third = _run_on_gpus(stage, 1)
-    stage.saw(Source.RUNWAY, f"{first['id']} is {ended['state']}; the third job is let in as {third['id']}")
-    taken = set(_devices(stage, third))
+    document(context.runway.cancel(first["id"]))
+    ended = context.until_finished(first["id"])
+    third = _run_on_gpus(context, 1)
+    context.show(Source.RUNWAY, f"{first['id']} is {ended['state']}; the third job is let in as {third['id']}")
+    taken = set(_devices(context, third))
     expect(taken.isdisjoint(devices[second["id"]]), f"the third job has a device of the second: {sorted(taken)}")
-    failed = condition(stage.job(first), "Failed")
-    stage.saw(
-        Source.KUBERNETES, f"the first Job: Failed={failed['status']}; pods of the third: {_phases(stage, third)}"
+    failed = condition(context.job(first), "Failed")
+    context.show(
+        Source.KUBERNETES, f"the first Job: Failed={failed['status']}; pods of the third: {_phases(context, third)}"
     )
     expect(failed["status"] == "True", "the first Job is not over in Kubernetes")
 
 
-def refuse_bad_spec(stage: Stage) -> None:
-    namespace = stage.runway.policy()["tenants"]["vision"]["namespace"]
-    before = _job_names(stage, namespace)
-    answer = stage.try_to_submit("vision", BAD_SPEC)
+def refuse_bad_spec(context: Context) -> None:
+    namespace = context.runway.policy()["tenants"]["vision"]["namespace"]
+    before = _job_names(context, namespace)
+    answer = context.try_to_submit("vision", BAD_SPEC)
     problem = answer.json()
     expect(answer.status_code == 422, f"the spec was answered {answer.status_code}: {problem}")
-    stage.saw(Source.RUNWAY, f"{answer.status_code} {problem['code']}: {problem['detail']}")
+    context.show(Source.RUNWAY, f"{answer.status_code} {problem['code']}: {problem['detail']}")
     for fault in problem["violations"]:
         facts = [f"{name} {fault[name]}" for name in ("observed", "limit", "hint") if fault[name] is not None]
-        stage.saw(Source.RUNWAY, f"{fault['field']}: {fault['message']} ({'; '.join(facts)})")
+        context.show(Source.RUNWAY, f"{fault['field']}: {fault['message']} ({'; '.join(facts)})")
     fields = {fault["field"] for fault in problem["violations"]}
     expect(fields >= BAD_FIELDS, f"nothing was said of {sorted(BAD_FIELDS - fields)}")
 
-    created = _job_names(stage, namespace) - before
-    stage.saw(Source.KUBERNETES, f"Jobs created in {namespace} meanwhile: {len(created)}")
+    created = _job_names(context, namespace) - before
+    context.show(Source.KUBERNETES, f"Jobs created in {namespace} meanwhile: {len(created)}")
     expect(not created, f"Jobs were created: {sorted(created)}")
 
 
-def limit_rate(stage: Stage) -> None:
-    tenant = stage.runway.policy()["tenants"]["speech"]
-    before = _job_names(stage, tenant["namespace"])
+def limit_rate(context: Context) -> None:
+    tenant = context.runway.policy()["tenants"]["speech"]
+    before = _job_names(context, tenant["namespace"])
     accepted = []
-    refused = stage.try_to_submit("speech", shell("true"))
+    refused = context.try_to_submit("speech", shell("true"))
     while refused.status_code != 429:
         accepted.append(document(refused)["id"])
         expect(len(accepted) <= tenant["rate"]["burst"] + 1, f"{len(accepted)} jobs were let in at once")
-        refused = stage.try_to_submit("speech", shell("true"))
+        refused = context.try_to_submit("speech", shell("true"))
     since, seconds = time.monotonic(), int(refused.headers["Retry-After"])
-    stage.saw(Source.RUNWAY, f"{len(accepted)} jobs let in, then {refused.status_code} {refused.json()['code']}")
-    stage.saw(Source.RUNWAY, f"Retry-After: {seconds} ({refused.json()['detail']})")
+    context.show(Source.RUNWAY, f"{len(accepted)} jobs let in, then {refused.status_code} {refused.json()['code']}")
+    context.show(Source.RUNWAY, f"Retry-After: {seconds} ({refused.json()['detail']})")
 
     # Retry-After is in whole seconds, rounded up: the true moment lies in the last of them.
     _sleep_until(since + seconds - 1.5)
-    early = stage.try_to_submit("speech", shell("true"))
-    stage.saw(Source.RUNWAY, f"tried again after {time.monotonic() - since:.1f} s: {early.status_code}")
+    early = context.try_to_submit("speech", shell("true"))
+    context.show(Source.RUNWAY, f"tried again after {time.monotonic() - since:.1f} s: {early.status_code}")
     expect(early.status_code == 429, "a job was let in before its time")
     _sleep_until(since + seconds)
     waited = time.monotonic() - since
-    last = stage.try_to_submit("speech", shell("true"))
-    stage.saw(Source.RUNWAY, f"tried again after {waited:.1f} s: {last.status_code}")
+    last = context.try_to_submit("speech", shell("true"))
+    context.show(Source.RUNWAY, f"tried again after {waited:.1f} s: {last.status_code}")
     expect(last.status_code == 201, f"the job was not let in after its time: {last.text}")
     accepted.append(document(last)["id"])
 
-    created = _job_names(stage, tenant["namespace"]) - before
-    stage.saw(Source.KUBERNETES, f"Jobs created in {tenant['namespace']} meanwhile: {len(created)}")
+    created = _job_names(context, tenant["namespace"]) - before
+    context.show(Source.KUBERNETES, f"Jobs created in {tenant['namespace']} meanwhile: {len(created)}")
     expect(created == set(accepted), f"Kubernetes has {sorted(created)}, but {accepted} were let in")
 
 
@@ -116,41 +116,43 @@ def _gpu_spec(gpus: int) -> Document:
     return shell(script, resources={"cpu": "100m", "memory": "32Mi", "gpu": gpus}, timeout_seconds=120)
 
 
-def _run_on_gpus(stage: Stage, gpus: int) -> Document:
-    view = stage.submit("vision", _gpu_spec(gpus))
-    stage.until_log(view["id"], "devices")
+def _run_on_gpus(context: Context, gpus: int) -> Document:
+    view = context.submit("vision", _gpu_spec(gpus))
+    context.until_log(view["id"], "devices")
     return view
 
 
-def _devices(stage: Stage, view: Document) -> list[str]:
-    said = stage.runway.log(view["id"]).text.split()
-    stage.saw(Source.JOB, f"{view['id']}: NVIDIA_VISIBLE_DEVICES={said[1]}")
+def _devices(context: Context, view: Document) -> list[str]:
+    said = context.runway.log(view["id"]).text.split()
+    context.show(Source.JOB, f"{view['id']}: NVIDIA_VISIBLE_DEVICES={said[1]}")
     return said[1].split(",")
 
 
-def _show_node(stage: Stage, views: list[Document]) -> None:
-    pods = [stage.pod(view) for view in views]
+def _show_node(context: Context, views: list[Document]) -> None:
+    pods = [context.pod(view) for view in views]
     for name in sorted({pod["spec"]["nodeName"] for pod in pods}):
-        node = stage.kubernetes.get("node", name)
+        node = context.kubernetes.get("node", name)
         if node is None:
             raise NotSeen(f"Kubernetes has no node {name}")
         here = [pod for pod in pods if pod["spec"]["nodeName"] == name]
         asked = [f"{container(pod)['resources']['limits'][GPU]} to {pod['metadata']['name']}" for pod in here]
-        stage.saw(Source.KUBERNETES, f"node {name} has {node['status']['allocatable'][GPU]} {GPU}: {', '.join(asked)}")
+        context.show(
+            Source.KUBERNETES, f"node {name} has {node['status']['allocatable'][GPU]} {GPU}: {', '.join(asked)}"
+        )
         simulated = node["metadata"]["labels"].get(SIMULATED_LABEL)
         if simulated is not None:
-            stage.saw(
+            context.show(
                 Source.KUBERNETES, f"these GPUs are SIMULATED: the node is labelled {SIMULATED_LABEL}={simulated}"
             )
 
 
-def _phases(stage: Stage, view: Document) -> str:
-    pods = stage.kubernetes.pods(view["kubernetes"]["namespace"], view["id"])
+def _phases(context: Context, view: Document) -> str:
+    pods = context.kubernetes.pods(view["kubernetes"]["namespace"], view["id"])
     return ", ".join(pod["status"]["phase"] for pod in pods)
 
 
-def _job_names(stage: Stage, namespace: str) -> set[str]:
-    return {job["metadata"]["name"] for job in stage.kubernetes.select("jobs", f"--namespace={namespace}")}
+def _job_names(context: Context, namespace: str) -> set[str]:
+    return {job["metadata"]["name"] for job in context.kubernetes.select("jobs", f"--namespace={namespace}")}
 
 
 def _sleep_until(moment: float) -> None:

@@ -1,12 +1,12 @@
-"""How a job can end by itself, and what Linux does to it while it runs."""
+"""Outcomes without outside influence, and CPU throttling by Linux."""
 
 from __future__ import annotations
 
-from demo.api import Document, shell
-from demo.kernel import parse_cpu_stat
-from demo.scenario import Scenario, Source
-from demo.stage import Stage, expect
-from demo.waiting import wait_for
+from demo.scenario import Scenario
+from testbed.context import Context, Source, expect
+from testbed.http_client import Document, shell
+from testbed.kernel_log import parse_cpu_stat
+from testbed.waiting import wait_for
 
 MIB = 1024 * 1024
 
@@ -15,89 +15,93 @@ MEMORY_LIMIT = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || c
 CPU_STAT = "cat /sys/fs/cgroup/cpu/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpu.stat"
 
 
-def succeed(stage: Stage) -> None:
+def succeed(context: Context) -> None:
     script = f"echo limit $({MEMORY_LIMIT}); echo user $(id -u)"
-    view = stage.submit("vision", shell(script, resources={"cpu": "100m", "memory": "48Mi"}))
-    view = stage.until_over(view["id"])
+    view = context.submit("vision", shell(script, resources={"cpu": "100m", "memory": "48Mi"}))
+    view = context.until_finished(view["id"])
     cost = view["cost"]
-    stage.saw(Source.RUNWAY, f"{view['id']} {view['state']}; at most {cost['ceiling']} USD at {cost['hourly']} an hour")
+    context.show(
+        Source.RUNWAY, f"{view['id']} {view['state']}; at most {cost['ceiling']} USD at {cost['hourly']} an hour"
+    )
     expect(view["state"] == "succeeded", f"the job is {view['state']}: {view['failure']}")
 
-    asked = container(stage.pod(view))["resources"]["limits"]["memory"]
-    complete = condition(stage.job(view), "Complete")
-    stage.saw(
+    asked = container(context.pod(view))["resources"]["limits"]["memory"]
+    complete = condition(context.job(view), "Complete")
+    context.show(
         Source.KUBERNETES, f"Job condition Complete={complete['status']}; the container's memory limit is {asked}"
     )
     expect(asked == "48Mi", f"the container's limit is {asked}, not 48Mi")
 
-    said = dict(line.split() for line in stage.runway.log(view["id"]).text.splitlines())
-    stage.saw(Source.JOB, f"my cgroup's memory limit is {said['limit']} bytes, and I run as user {said['user']}")
+    said = dict(line.split() for line in context.runway.log(view["id"]).text.splitlines())
+    context.show(Source.JOB, f"my cgroup's memory limit is {said['limit']} bytes, and I run as user {said['user']}")
     expect(said["limit"] == str(48 * MIB), f"the cgroup's limit is {said['limit']}, not {48 * MIB}")
 
 
-def run_out_of_memory(stage: Stage) -> None:
+def run_out_of_memory(context: Context) -> None:
     script = "echo doubling a string for ever; a=x; while :; do a=$a$a; done"
-    view = stage.submit("vision", shell(script, resources={"cpu": "500m", "memory": "32Mi"}))
-    view = stage.until_over(view["id"])
+    view = context.submit("vision", shell(script, resources={"cpu": "500m", "memory": "32Mi"}))
+    view = context.until_finished(view["id"])
     failure = view["failure"] or {}
-    stage.saw(Source.RUNWAY, f"{view['state']}: {failure.get('code')}: {failure.get('message')}")
-    stage.saw(Source.RUNWAY, f"hint: {failure.get('hint')}")
+    context.show(Source.RUNWAY, f"{view['state']}: {failure.get('code')}: {failure.get('message')}")
+    context.show(Source.RUNWAY, f"hint: {failure.get('hint')}")
     expect(failure.get("code") == "oom_killed", f"the verdict is {failure or view['state']}")
 
-    pod = stage.pod(view)
+    pod = context.pod(view)
     ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]
-    stage.saw(Source.KUBERNETES, f"container terminated: reason {ended['reason']}, exit code {ended['exitCode']}")
+    context.show(Source.KUBERNETES, f"container terminated: reason {ended['reason']}, exit code {ended['exitCode']}")
     expect((ended["reason"], ended["exitCode"]) == ("OOMKilled", 137), f"the container ended otherwise: {ended}")
 
-    kernel, uid = stage.kernel, pod["metadata"]["uid"]
+    kernel, uid = context.kernel, pod["metadata"]["uid"]
     if kernel is None:
-        # Kubernetes has its OOMKilled from the kernel of the node, so the claim stands without the line itself.
-        stage.saw(Source.LINUX, "not available here: the jobs run on another machine than this one")
+        # Kubernetes has its OOMKilled from the kernel of the node, so the claim holds without the line.
+        context.show(Source.LINUX, "not available here: the jobs run on another machine than this one")
         return
     for line in wait_for(lambda: kernel.oom_kill(uid), f"the kernel logs an OOM kill in pod {uid}", 5):
-        stage.saw(Source.LINUX, line)
+        context.show(Source.LINUX, line)
 
 
-def fail(stage: Stage) -> None:
+def fail(context: Context) -> None:
     # One stream only: the runtime reads stdout and stderr apart, so lines across them may change places.
-    view = stage.submit("vision", shell("echo loading; echo 'cannot open /data/train.csv'; exit 3"))
-    view = stage.until_over(view["id"])
+    view = context.submit("vision", shell("echo loading; echo 'cannot open /data/train.csv'; exit 3"))
+    view = context.until_finished(view["id"])
     failure = view["failure"] or {}
-    stage.saw(Source.RUNWAY, f"{view['state']}: {failure.get('code')}: {failure.get('message')}")
+    context.show(Source.RUNWAY, f"{view['state']}: {failure.get('code')}: {failure.get('message')}")
     expect(failure.get("code") == "exit_nonzero", f"the verdict is {failure or view['state']}")
     expect(view["attempts"][-1]["exit_code"] == 3, f"the exit code is {view['attempts'][-1]['exit_code']}")
 
-    ended = stage.pod(view)["status"]["containerStatuses"][0]["state"]["terminated"]
-    failed = condition(stage.job(view), "Failed")
-    stage.saw(Source.KUBERNETES, f"container exit code {ended['exitCode']}; Job condition Failed: {failed['reason']}")
+    ended = context.pod(view)["status"]["containerStatuses"][0]["state"]["terminated"]
+    failed = condition(context.job(view), "Failed")
+    context.show(
+        Source.KUBERNETES, f"container exit code {ended['exitCode']}; Job condition Failed: {failed['reason']}"
+    )
     expect(ended["exitCode"] == 3, f"Kubernetes has exit code {ended['exitCode']}")
 
     words = failure["evidence"].get("last_words", "").splitlines()
-    stage.saw(Source.JOB, f"last words, kept with the verdict: {words[-1] if words else None!r}")
+    context.show(Source.JOB, f"last words, kept with the verdict: {words[-1] if words else None!r}")
     expect(words[-1:] == ["cannot open /data/train.csv"], f"the last words are {words}")
 
 
-def be_throttled(stage: Stage) -> None:
+def be_throttled(context: Context) -> None:
     busy = "for loop in 1 2; do timeout 5 sh -c 'while :; do :; done' & done; wait"
-    view = stage.submit("vision", shell(f"{busy}; {CPU_STAT}; trap 'exit 0' TERM; sleep 600 & wait"))
-    log = stage.until_log(view["id"], "nr_throttled")
-    view = stage.runway.job(view["id"])
+    view = context.submit("vision", shell(f"{busy}; {CPU_STAT}; trap 'exit 0' TERM; sleep 600 & wait"))
+    log = context.until_log(view["id"], "nr_throttled")
+    view = context.runway.job(view["id"])
     asked = view["spec"]["resources"]["cpu"]
-    stage.saw(Source.RUNWAY, f"{view['id']}, which asked for {asked} CPU, is {view['state']}")
-    pod = stage.pod(view)
+    context.show(Source.RUNWAY, f"{view['id']}, which asked for {asked} CPU, is {view['state']}")
+    pod = context.pod(view)
     limit = container(pod)["resources"]["limits"]["cpu"]
-    stage.saw(Source.KUBERNETES, f"the container's CPU limit is {limit}")
+    context.show(Source.KUBERNETES, f"the container's CPU limit is {limit}")
     expect(limit == "100m", f"the container's limit is {limit}, not 100m")
 
     stats = [parse_cpu_stat(log)]
-    stage.saw(Source.JOB, f"my cgroup's cpu.stat: {_throttled(stats[0])}")
-    if stage.kernel is None:
-        stage.saw(Source.LINUX, "not available here: the jobs run on another machine than this one")
+    context.show(Source.JOB, f"my cgroup's cpu.stat: {_throttled(stats[0])}")
+    if context.kernel is None:
+        context.show(Source.LINUX, "not available here: the jobs run on another machine than this one")
     else:
         # The kubelet gives the pod's cgroup the limit of its one container, so either may stop the loops, and a period
         # in which the one did is missing from the other's count. Inside the container only its own can be seen.
-        stats.append(stage.kernel.cpu_stat(pod["metadata"]["uid"]))
-        stage.saw(Source.LINUX, f"the pod's cgroup, which has the same limit: {_throttled(stats[1])}")
+        stats.append(context.kernel.cpu_stat(pod["metadata"]["uid"]))
+        context.show(Source.LINUX, f"the pod's cgroup, which has the same limit: {_throttled(stats[1])}")
     shares = [stat["nr_throttled"] / max(1, stat["nr_periods"]) for stat in stats]
     expect(max(shares) > 0.5, f"only {max(shares):.0%} of the periods were throttled")
 

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from runway.app import create_app
-from runway.http.contract.document import operations
-from runway.http.contract.examples import POLICY
-from runway.http.contract.reading import (
+from runway.api.contract.document import operations
+from runway.api.contract.examples import POLICY
+from runway.api.contract.reading import (
     FORMS,
     anchor,
     answer_examples,
@@ -23,6 +22,7 @@ from runway.http.contract.reading import (
     problems_of,
     text_of,
 )
+from runway.app import create_app
 from runway.settings import Settings
 
 Json = dict[str, Any]

@@ -15,34 +15,34 @@ from datetime import UTC, datetime
 from fastapi import FastAPI
 
 from runway import __version__
-from runway.admission.limits import Limits
-from runway.cluster.access import Access, load_access
-from runway.cluster.client import Kubernetes
-from runway.cluster.connection import Connection, Transport
-from runway.cluster.lease import Election, Seat
-from runway.cluster.store import Key
+from runway.admission.concurrency import RequestLimits
+from runway.api import events, jobs, logs, platform, problems, usage
+from runway.api.app_state import AppState
+from runway.api.contract.document import describe
+from runway.api.drain import draining
+from runway.api.middleware import RequestContext
+from runway.api.security_headers import SecurityHeaders
+from runway.api.streaming import close_streams_on_shutdown
 from runway.console import routes as console
-from runway.descriptors import raise_limit
+from runway.controllers.job_recorder import JobRecorder
+from runway.controllers.leadership import Leadership
+from runway.controllers.sync import Observer, amounts_by_resource
 from runway.errors import ConfigurationError
-from runway.flow.keep import Keeper
-from runway.flow.lead import Writer
-from runway.flow.observe import Observer, amounts_by_resource
-from runway.flow.submit import Submitter
-from runway.flow.usage import gather
-from runway.http import events, jobs, logs, platform, problems, usage
-from runway.http.bounds import Bounds
-from runway.http.contract.document import describe
-from runway.http.drain import draining
-from runway.http.headers import SecurityHeaders
-from runway.http.middleware import RequestContext
-from runway.http.services import Services
-from runway.http.streams import noticing_the_end
+from runway.file_descriptors import raise_limit
+from runway.http_server.bounds import Bounds
 from runway.jobs.usage import Usage
-from runway.jobs.view import State
+from runway.jobs.view import JobState
+from runway.kube.client import KubeClient
+from runway.kube.kubeconfig import Access, load_access
+from runway.kube.leader_election import LeaderElector, LeaseLock
+from runway.kube.transport import AiohttpTransport, Transport
 from runway.policy import Policy, load_policy
 from runway.prometheus import Prometheus
+from runway.services.job_usage import query_usage
+from runway.services.submit import Submitter
 from runway.settings import Settings, load_settings
-from runway.telemetry.logs import configure
+from runway.state.job_store import JobKey
+from runway.telemetry.logging import configure
 from runway.telemetry.metrics import Metrics, Sample
 
 
@@ -79,28 +79,30 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        connection = Connection(cluster, settings.max_in_flight) if isinstance(cluster, Access) else None
-        kubernetes = Kubernetes(
+        connection = AiohttpTransport(cluster, settings.max_in_flight) if isinstance(cluster, Access) else None
+        kubernetes = KubeClient(
             connection or cluster,  # type: ignore[arg-type]  # It is served on one of them.
             settings.kubernetes_seconds,
             lambda *call: metrics.kubernetes_requests.labels(*call).inc(),
         )
         observer = Observer(kubernetes, policy, metrics, resync_seconds=settings.resync_seconds, clock=clock)
         identity = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
-        election = Election(kubernetes, Seat(settings.lease_namespace, "runway-writer", identity), clock=clock)
-        writer = Writer(election, observer, settings.kubernetes_seconds)
+        election = LeaderElector(
+            kubernetes, LeaseLock(settings.lease_namespace, "runway-writer", identity), clock=clock
+        )
+        writer = Leadership(election, observer, settings.kubernetes_seconds)
         prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
-        keeper = Keeper(kubernetes, observer, writer, metrics, usage=_usage(observer, prometheus), clock=clock)
+        keeper = JobRecorder(kubernetes, observer, writer, metrics, usage=_usage(observer, prometheus), clock=clock)
         submitter = Submitter(policy, kubernetes, observer, writer, metrics)
-        limits = Limits(policy, settings.max_streams, settings.max_in_flight, clock=lambda: int(clock() * 1e9))
-        metrics.read_at_scrape(lambda: _samples(policy, observer, writer, keeper, limits))
-        use = Services(settings, policy, kubernetes, observer, writer, submitter, limits, metrics, prometheus, now=_now)
+        limits = RequestLimits(policy, settings.max_streams, settings.max_in_flight, clock=lambda: int(clock() * 1e9))
+        metrics.register_collector(lambda: _samples(policy, observer, writer, keeper, limits))
+        use = AppState(settings, policy, kubernetes, observer, writer, submitter, limits, metrics, prometheus, now=_now)
         app.state.services = use
         # The Lease first: lists that are asked for after it is ours need not be repeated before the first write.
-        await election.try_once()
+        await election.try_acquire_or_renew()
         tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run, keeper.run)]
         try:
-            with noticing_the_end(use.closing), draining(use.draining, settings.drain_seconds):
+            with close_streams_on_shutdown(use.closing), draining(use.draining, settings.drain_seconds):
                 yield
         finally:
             await submitter.close()
@@ -129,7 +131,7 @@ def create_app(
     # The routes as they are: `include_router` would make each anew for this app, models of its answers and all.
     for router in (jobs.router, logs.router, events.router, usage.router, platform.router):
         app.router.routes.extend(router.routes)
-    problems.install(app)
+    problems.install_error_handlers(app)
     describe(app)
     console.install(app)
     app.add_middleware(RequestContext, metrics=metrics)
@@ -141,12 +143,14 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _usage(observer: Observer, prometheus: Prometheus | None) -> Callable[[Key], Awaitable[Usage]] | None:
+def _usage(observer: Observer, prometheus: Prometheus | None) -> Callable[[JobKey], Awaitable[Usage]] | None:
     """What tells the usage that is kept with a job's record; None where no source of it is set."""
-    return None if prometheus is None else lambda key: gather(observer, prometheus, key, now=_now)
+    return None if prometheus is None else lambda key: query_usage(observer, prometheus, key, now=_now)
 
 
-def _samples(policy: Policy, observer: Observer, writer: Writer, keeper: Keeper, limits: Limits) -> Iterator[Sample]:
+def _samples(
+    policy: Policy, observer: Observer, writer: Leadership, keeper: JobRecorder, limits: RequestLimits
+) -> Iterator[Sample]:
     """The metrics that are read from state: O(tenants)."""
     now = _now()
     for tenant, account in observer.ledger.accounts.items():
@@ -163,7 +167,7 @@ def _samples(policy: Policy, observer: Observer, writer: Writer, keeper: Keeper,
         waited = (now - since).total_seconds() if since else 0.0
         yield Sample("runway_oldest_pending_seconds", (tenant,), max(0.0, waited))
         yield Sample("runway_tenant_info", (tenant, policy.tenants[tenant].namespace), 1.0)
-        for state in State:
+        for state in JobState:
             yield Sample("runway_jobs", (tenant, state), observer.tallies.states[tenant, state])
     for kind, watch in (observer.watches | observer.surroundings.watches).items():
         yield Sample("runway_watch_age_seconds", (kind,), observer.age(watch))
@@ -173,5 +177,5 @@ def _samples(policy: Policy, observer: Observer, writer: Writer, keeper: Keeper,
     yield Sample("runway_open_streams", (), float(limits.streams.total()))
     yield Sample("runway_tasks", (), float(len(asyncio.all_tasks())))
     yield Sample("runway_synced", (), float(observer.synced))
-    yield Sample("runway_is_writer", (), float(writer.is_writer))
-    yield Sample("runway_submissions_stopped", (), float(writer.stopped is not None))
+    yield Sample("runway_is_writer", (), float(writer.is_leader))
+    yield Sample("runway_submissions_stopped", (), float(writer.stop_reason is not None))

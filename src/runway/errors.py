@@ -91,27 +91,27 @@ class ObjectExists(ClusterError):
     pass
 
 
-class ObjectMissing(ClusterError):
+class NotFound(ClusterError):
     pass
 
 
-class Expired(ClusterError):
+class ResourceExpired(ClusterError):
     pass
 
 
-class Refused(ClusterError):
+class Rejected(ClusterError):
     pass
 
 
-class NotDone(ClusterError):
+class NotExecuted(ClusterError):
     pass
 
 
-class Ambiguous(ClusterError):
+class AmbiguousOutcome(ClusterError):
     pass
 
 
-class AnswerTooLarge(Ambiguous):
+class ResponseTooLarge(AmbiguousOutcome):
     pass
 
 
@@ -119,7 +119,7 @@ class PrometheusUnavailable(RunwayError):
     """There is no answer from Prometheus that can be used; the message is fit to be shown."""
 
 
-class StreamCut(RunwayError):
+class StreamInterrupted(RunwayError):
     """The rest of an answer that has begun is not to be had; the message is for Runway's own log."""
 
 

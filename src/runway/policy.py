@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from runway.errors import PolicyError
 from runway.quantity import parse_bytes, parse_cpu
-from runway.strictyaml import StrictLoader, Unreadable, parse, read_file, shown
+from runway.yaml_loader import StrictLoader, UnreadableYaml, parse, read_file, sanitize_message
 
 MAX_FAULTS: Final = 20
 """Faults of a policy that are shown, one a line: they fit on one screen."""
@@ -289,8 +289,8 @@ def load_policy(path: str | Path) -> Policy:
     """Read and validate the policy at `path`. Raises PolicyError, which names every faulty field."""
     try:
         content = read_file(Path(path))
-    except Unreadable as error:
-        raise PolicyError([(shown(str(path)), str(error))]) from error
+    except UnreadableYaml as error:
+        raise PolicyError([(sanitize_message(str(path)), str(error))]) from error
     return parse_policy(content)
 
 
@@ -298,7 +298,7 @@ def parse_policy(content: bytes | str) -> Policy:
     """Validate a policy's YAML text. Raises PolicyError, which names the first `MAX_FAULTS` faulty fields."""
     try:
         document = parse(content, _PolicyLoader)
-    except Unreadable as error:
+    except UnreadableYaml as error:
         raise PolicyError([("file", str(error))]) from error
     if not isinstance(document, Mapping):
         raise PolicyError([("file", "must be a mapping with version, limits, images, pools and tenants")])
@@ -307,7 +307,10 @@ def parse_policy(content: bytes | str) -> Policy:
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
         listed = [
-            (shown(".".join(map(str, fault["loc"]))) or "file", shown(fault["msg"].removeprefix("Value error, ")))
+            (
+                sanitize_message(".".join(map(str, fault["loc"]))) or "file",
+                sanitize_message(fault["msg"].removeprefix("Value error, ")),
+            )
             for fault in faults[:MAX_FAULTS]
         ]
         if len(faults) > MAX_FAULTS:

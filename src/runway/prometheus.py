@@ -20,13 +20,13 @@ import msgspec
 
 from runway.errors import PrometheusUnavailable
 
-SECONDS: Final = 2.0
+QUERY_TIMEOUT_SECONDS: Final = 2.0
 """How long one query may take, waiting for its turn included."""
-AT_ONCE: Final = 8
+MAX_CONCURRENT_QUERIES: Final = 8
 """Queries in progress at once."""
-MOST_OPEN: Final = 64
+MAX_PENDING_QUERIES: Final = 64
 """Queries in progress or waiting: more would only time out, so they are refused at once."""
-MAX_ANSWER: Final = 1 << 20
+MAX_RESPONSE_BYTES: Final = 1 << 20
 """Bytes of an answer that are read."""
 
 
@@ -44,12 +44,12 @@ class Prometheus:
     User and password in the URL are sent as basic authentication, and named in no message.
     """
 
-    def __init__(self, url: str, *, seconds: float = SECONDS) -> None:
+    def __init__(self, url: str, *, seconds: float = QUERY_TIMEOUT_SECONDS) -> None:
         self._url = url.rstrip("/") + "/api/v1/query"
         self._seconds = seconds
         self._open = 0
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=AT_ONCE),
+            connector=aiohttp.TCPConnector(limit=MAX_CONCURRENT_QUERIES),
             timeout=aiohttp.ClientTimeout(total=seconds),
             # A compressed answer could grow beyond its bound in one step.
             headers={"Accept-Encoding": "identity"},
@@ -66,7 +66,7 @@ class Prometheus:
         Raises PrometheusUnavailable where there is no answer, or none that can be read. NaN and infinities are left
         out: they are a division by zero or a stale value, not a figure.
         """
-        if self._open >= MOST_OPEN:
+        if self._open >= MAX_PENDING_QUERIES:
             raise PrometheusUnavailable("too many queries to Prometheus are waiting for their turn")
         self._open += 1
         try:
@@ -87,8 +87,8 @@ class Prometheus:
             body = bytearray()
             async for chunk in response.content.iter_chunked(1 << 16):
                 body += chunk
-                if len(body) > MAX_ANSWER:
-                    raise PrometheusUnavailable(f"the answer of Prometheus is larger than {MAX_ANSWER} bytes")
+                if len(body) > MAX_RESPONSE_BYTES:
+                    raise PrometheusUnavailable(f"the answer of Prometheus is larger than {MAX_RESPONSE_BYTES} bytes")
             return response.status, bytes(body)
 
 

@@ -13,10 +13,10 @@ import uvicorn
 from playwright.sync_api import Browser
 
 from runway.app import create_app
-from runway.cli.serve import HTTP_PROTOCOL
+from runway.cli.commands.serve import HTTP_PROTOCOL
 from runway.policy import load_policy
 from runway.settings import Settings
-from tests.http.conftest import POLICY, Runway
+from tests.api.conftest import POLICY, Runway
 from tests.support.chromium import chromium
 from tests.support.fake_cluster import FakeKubernetes
 

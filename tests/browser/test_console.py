@@ -7,10 +7,10 @@ import json
 import pytest
 from playwright.sync_api import Browser, expect
 
-from demo.waiting import wait_for
 from runway.jobs.identity import ANNOTATION_SPEC
+from testbed.waiting import wait_for
+from tests.api.conftest import Runway
 from tests.browser.conftest import Served
-from tests.http.conftest import Runway
 from tests.support.chromium import NARROW, WIDE, Watched
 from tests.support.fake_cluster import copy_of
 from tests.support.fake_logs import FakeLog

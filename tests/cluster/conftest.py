@@ -1,4 +1,4 @@
-"""One Runway on the real local Kubernetes for all tests of a process, and a stage for each test.
+"""One Runway on the real local Kubernetes for all tests of a process, and a Context for each test.
 
 A cluster that is missing fails them: nothing here skips. Each test ends the jobs that it submitted.
 
@@ -19,13 +19,13 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from demo.api import Api
-from demo.kernel import Kernel
-from demo.kubectl import Kubectl
-from demo.server import CHECKOUT, Server
-from demo.stage import Stage, Tools
-from demo.tenants import apply_tenants
 from localcluster import LocalCluster
+from testbed.context import Context, Tools
+from testbed.http_client import RunwayClient
+from testbed.kernel_log import Kernel
+from testbed.kubectl import Kubectl
+from testbed.server import CHECKOUT, Server
+from testbed.tenants import apply_tenants
 from tests.support.locks import one_at_a_time
 
 POLICY = CHECKOUT / "config" / "policy.local.yaml"
@@ -117,16 +117,16 @@ def server(
 
 @pytest.fixture(scope="session")
 def tools(server: Server, kubernetes: Kubectl) -> Iterator[Tools]:
-    with Api(server.url) as api, Kernel() as kernel:
+    with RunwayClient(server.url) as api, Kernel() as kernel:
         yield Tools(api, kubernetes, kernel, server)
 
 
 @pytest.fixture
-def stage(tools: Tools) -> Iterator[Stage]:
+def context(tools: Tools) -> Iterator[Context]:
     """Submit jobs and wait for them; those that still run are cancelled after the test."""
-    used = Stage(tools, show=lambda *_: None)
+    used = Context(tools, show=lambda *_: None)
     yield used
-    used.end_jobs()
+    used.cancel_jobs()
 
 
 @pytest.fixture(scope="session")

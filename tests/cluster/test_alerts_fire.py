@@ -21,11 +21,11 @@ import httpx2
 import pytest
 import yaml
 
-from demo.api import Api, Document, shell
-from demo.kubectl import Kubectl
-from demo.server import Server
-from demo.stage import Stage, Tools
-from deploy.rules import rule_file
+from deploy.export_rules import rule_file
+from testbed.context import Context, Tools
+from testbed.http_client import Document, RunwayClient, shell
+from testbed.kubectl import Kubectl
+from testbed.server import Server
 from tests.support.allowed import once_allowed
 from tests.support.hush import Hush
 from tests.support.prometheus import Alarms, evaluating, hurried
@@ -88,7 +88,7 @@ class Scene:
     runway: Server
     network: Hush
     alarms: Alarms
-    stage: Stage
+    context: Context
 
 
 @pytest.fixture(scope="module")
@@ -131,30 +131,30 @@ def set_up(kubernetes: Kubectl, settings: Mapping[str, str], folder: Path) -> It
             "RUNWAY_POLICY": str(folder / "policy.yaml"),
             "RUNWAY_RESYNC_SECONDS": "10",
         }
-        with Server(folder / "runway.log", environment) as runway, Api(runway.url) as api:
+        with Server(folder / "runway.log", environment) as runway, RunwayClient(runway.url) as api:
             runway.start()
-            stage = Stage(Tools(api, kubernetes, None, runway), show=lambda *_: None)
+            context = Context(Tools(api, kubernetes, None, runway), show=lambda *_: None)
             try:
                 with evaluating(RULES, urllib.parse.urlsplit(runway.url).netloc, folder) as alarms:
-                    yield Scene(runway, network, alarms, stage)
+                    yield Scene(runway, network, alarms, context)
             finally:
                 network.answer()
                 runway.stop()
                 runway.start()
-                stage.end_jobs()
+                context.cancel_jobs()
 
 
 def use(scene: Scene) -> Document:
     """Tenants fill their quota, hang, wait, fail, submit too fast and commit money. Returns a job that runs on."""
-    stage = scene.stage
-    stage.submit("vision", shell(STAY, resources=gpus(4), timeout_seconds=7 * 86400))
-    stubborn = once_allowed(stage, "speech", shell(STUBBORN, resources=gpus(1), grace_period_seconds=60))
-    stage.submit("vision", shell("true", resources=TOO_LARGE, timeout_seconds=600))
+    context = scene.context
+    context.submit("vision", shell(STAY, resources=gpus(4), timeout_seconds=7 * 86400))
+    stubborn = once_allowed(context, "speech", shell(STUBBORN, resources=gpus(1), grace_period_seconds=60))
+    context.submit("vision", shell("true", resources=TOO_LARGE, timeout_seconds=600))
     for _ in range(6):
-        stage.submit("vision", shell("true", resources=TOO_LARGE, timeout_seconds=5))
-    running = stage.submit("vision", shell(STAY, timeout_seconds=600))
-    stage.until_log(stubborn["id"], "started")
-    stage.runway.cancel(stubborn["id"])
+        context.submit("vision", shell("true", resources=TOO_LARGE, timeout_seconds=5))
+    running = context.submit("vision", shell(STAY, timeout_seconds=600))
+    context.until_log(stubborn["id"], "started")
+    context.runway.cancel(stubborn["id"])
     # More GPUs than the quota has: each takes a place in the tenant's rate, and none makes a job.
     with submitting(scene.runway, "speech", shell("true", resources=gpus(4))):
         scene.alarms.until_firing(ON_TENANTS, 40)
@@ -163,18 +163,18 @@ def use(scene: Scene) -> Document:
 
 def break_it(scene: Scene, running: Document) -> None:
     """Submissions are stopped, and the watches die silently; Kubernetes cannot be reached; Runway starts without it."""
-    scene.stage.until_log(running["id"], "started")
-    pod = scene.stage.pod(running)["metadata"]
+    scene.context.until_log(running["id"], "started")
+    pod = scene.context.pod(running)["metadata"]
     assert scene.network.fall_silent() >= 4, "four watches are open"
     # Its end is told to nobody who still listens.
-    scene.stage.kubernetes.run("delete", "pod", pod["name"], f"--namespace={pod['namespace']}", "--wait=false")
+    scene.context.kubernetes.run("delete", "pod", pod["name"], f"--namespace={pod['namespace']}", "--wait=false")
     name, namespace = scene.runway.lease
     stop = ("annotate", "lease", name, f"--namespace={namespace}")
-    scene.stage.kubernetes.run(*stop, "--overwrite", "runway.internal/submissions-stopped=to see the alert")
+    scene.context.kubernetes.run(*stop, "--overwrite", "runway.internal/submissions-stopped=to see the alert")
     try:
         scene.alarms.until_firing(["RunwayResyncDrift", "RunwaySubmissionsStopped"], 60)
     finally:
-        scene.stage.kubernetes.run(*stop, "runway.internal/submissions-stopped-")
+        scene.context.kubernetes.run(*stop, "runway.internal/submissions-stopped-")
     scene.alarms.until_quiet(["RunwaySubmissionsStopped"], 20)
     assert scene.network.hang_up() > 0
     with submitting(scene.runway, "vision", shell("true")):

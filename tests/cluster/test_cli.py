@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from demo.api import IMAGE
-from demo.server import Server
 from demo.session import play, session_environment
-from demo.stage import Stage
+from testbed.context import Context
+from testbed.http_client import IMAGE
+from testbed.server import Server
 from tests.support.documented import Block, blocks
 
 pytestmark = pytest.mark.cluster
@@ -101,11 +101,11 @@ def test_a_job_from_submit_to_cancel(cli: Cli, environment: dict[str, str]) -> N
     assert (after.returncode, after.stdout) == (0, "started\nending\n")
 
 
-def test_logs_of_a_job_that_waits_begin_once_it_runs(cli: Cli, environment: dict[str, str], stage: Stage) -> None:
+def test_logs_of_a_job_that_waits_begin_once_it_runs(cli: Cli, environment: dict[str, str], context: Context) -> None:
     """`logs -f` may be called at once: a job that has not started is no error, and nor is a job that never starts."""
     never = cli("submit", *SPEC, "--tenant=research", "--cpu=8", "-o", "name", "--", "true").stdout.strip()
     following = start(environment, "logs", "-f", never, "--tenant=research")
-    stage.until(never, lambda view: view["conditions"] != [], "unschedulable")
+    context.until(never, lambda view: view["conditions"] != [], "unschedulable")
     assert cli("logs", never, "--tenant=research").returncode == 1
     assert following.poll() is None
     assert cli("cancel", "-y", never, "--tenant=research").returncode == 0

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from demo.api import shell
-from demo.server import Server
-from demo.stage import Stage, Tools
+from testbed.context import Context, Tools
+from testbed.http_client import shell
+from testbed.server import Server
 from tests.support.allowed import once_allowed
 from tests.support.chromium import NARROW, WIDE, Watched, chromium
 
@@ -46,29 +46,29 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def scene(server: Server, tools: Tools) -> Iterator[Scene]:
-    stage = Stage(tools, show=lambda *_: None)
+    context = Context(tools, show=lambda *_: None)
 
     def submit(name: str, script: str, tenant: str = "vision", **fields: object) -> str:
-        return str(stage.submit(tenant, shell(script, name=name, timeout_seconds=900, **fields))["id"])
+        return str(context.submit(tenant, shell(script, name=name, timeout_seconds=900, **fields))["id"])
 
     try:
         succeeded = submit("prepare-data", "for i in 1 2 3; do echo shard $i of 3 written; sleep 1; done")
         out_of_memory = shell("", name="train-large-batch", retries=1) | {"command": ["tail", "/dev/zero"]}
-        failed = stage.submit("vision", out_of_memory)["id"]
+        failed = context.submit("vision", out_of_memory)["id"]
         running = submit(
             "train-resnet", TALK, resources=TINY | {"gpu": 2}, env={"API_TOKEN": "not-to-be-shown", "N": "3"}
         )
         cancelled = submit("sweep-17", TALK)
         pending = submit("evaluate", "true", "research", resources=TINY | {"cpu": "8"})
         for job_id in (running, cancelled):
-            stage.until(job_id, lambda view: view["state"] == "running", "running")
-        stage.runway.cancel(cancelled)
+            context.until(job_id, lambda view: view["state"] == "running", "running")
+        context.runway.cancel(cancelled)
         for job_id in (succeeded, failed, cancelled):
-            stage.until_over(job_id)
-        stage.until(pending, lambda view: any(at["code"] == "unschedulable" for at in view["conditions"]), "waits")
+            context.until_finished(job_id)
+        context.until(pending, lambda view: any(at["code"] == "unschedulable" for at in view["conditions"]), "waits")
         yield Scene(server.url, succeeded, failed, running, pending, cancelled)
     finally:
-        stage.end_jobs()
+        context.cancel_jobs()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", WIDE), ("dark", WIDE), ("light", NARROW), ("dark", NARROW)])
@@ -88,8 +88,8 @@ def test_every_page_is_for_everyone_light_and_dark_wide_and_narrow(
         assert [words for words in seen.complaints if "status of 422" not in words] == []
 
 
-def test_a_job_is_seen_to_wait_run_and_fail_without_a_reload(scene: Scene, stage: Stage, browser: Browser) -> None:
-    job_id = stage.submit("vision", shell("for i in 1 2 3 4 5 6; do echo line $i; sleep 1; done; exit 3"))["id"]
+def test_a_job_is_seen_to_wait_run_and_fail_without_a_reload(scene: Scene, context: Context, browser: Browser) -> None:
+    job_id = context.submit("vision", shell("for i in 1 2 3 4 5 6; do echo line $i; sleep 1; done; exit 3"))["id"]
     with Watched(browser, scene.url) as seen:
         page = _stays(seen, f"/jobs/{job_id}")
         expect(page.locator("h1 .state")).to_have_text("running", timeout=20_000)
@@ -106,26 +106,28 @@ def test_a_job_is_seen_to_wait_run_and_fail_without_a_reload(scene: Scene, stage
         assert seen.complaints == []
 
 
-def test_the_log_of_a_running_job_grows_and_a_cancelled_one_ends(scene: Scene, stage: Stage, browser: Browser) -> None:
-    job_id = stage.submit("vision", shell(TALK))["id"]
-    stage.until_log(job_id, "step 2")
+def test_the_log_of_a_running_job_grows_and_a_cancelled_one_ends(
+    scene: Scene, context: Context, browser: Browser
+) -> None:
+    job_id = context.submit("vision", shell(TALK))["id"]
+    context.until_log(job_id, "step 2")
     with Watched(browser, scene.url) as seen:
         page = _stays(seen, f"/jobs/{job_id}")
         before = page.locator("#log").inner_text().count("step")
         page.wait_for_function(
             "(before) => document.querySelector('#log').textContent.split('step').length > before + 4", arg=before
         )
-        stage.runway.cancel(job_id)
+        context.runway.cancel(job_id)
         expect(page.locator("h1 .state")).to_have_text("cancelled", timeout=20_000)
         expect(page.locator(".moments")).to_contain_text("over: cancelled")
         _stayed(page)
         assert seen.complaints == []
 
 
-def test_a_new_job_appears_on_the_overview_and_in_the_list(scene: Scene, stage: Stage, browser: Browser) -> None:
+def test_a_new_job_appears_on_the_overview_and_in_the_list(scene: Scene, context: Context, browser: Browser) -> None:
     with Watched(browser, scene.url) as seen, Watched(browser, scene.url) as beside:
         pages = [_stays(seen, "/"), _stays(beside, "/jobs?tenant=speech")]
-        job_id = once_allowed(stage, "speech", shell("sleep 30", resources=TINY | {"gpu": 1}))["id"]
+        job_id = once_allowed(context, "speech", shell("sleep 30", resources=TINY | {"gpu": 1}))["id"]
         for page in pages:
             expect(page.get_by_role("link", name=job_id)).to_be_visible(timeout=15_000)
             _stayed(page)

@@ -12,13 +12,13 @@ import httpx2
 import pytest
 import yaml
 
-from demo.api import Document, document, shell
-from demo.kubectl import Kubectl
-from demo.server import CHECKOUT, Server
-from demo.stage import Stage, Tools
-from demo.waiting import wait_for
 from localcluster import LocalCluster
 from localcluster.monitoring import scraping
+from testbed.context import Context, Tools
+from testbed.http_client import Document, document, shell
+from testbed.kubectl import Kubectl
+from testbed.server import CHECKOUT, Server
+from testbed.waiting import wait_for
 from tests.cluster.test_diagnosis import by_hand
 from tests.support.panels import Query, dashboards, queries
 
@@ -46,7 +46,7 @@ BY_HAND: tuple[tuple[str, Document, str], ...] = (
 def prometheus(tools: Tools, server: Server, namespaces: Mapping[str, str]) -> Iterator[httpx2.Client]:
     """Prometheus, once it has scraped a Runway in which everything happens that a dashboard shows."""
     target = urllib.parse.urlsplit(server.url).netloc
-    stage = Stage(tools, show=lambda *_: None)
+    context = Context(tools, show=lambda *_: None)
     with (
         httpx2.Client(base_url=LocalCluster.default().prometheus_url, trust_env=False, timeout=30) as client,
         scraping(target),
@@ -54,54 +54,54 @@ def prometheus(tools: Tools, server: Server, namespaces: Mapping[str, str]) -> I
         # What happens before the first scrape is no increase to Prometheus.
         wait_for(lambda: ask(client, f'runway_is_writer{{instance="{target}"}} == 1') or None, "the first scrape", 30)
         try:
-            use(stage, namespaces)
-            wait_for(lambda: all_scraped(stage, client, target), "all that happened has been scraped", 60)
+            use(context, namespaces)
+            wait_for(lambda: all_scraped(context, client, target), "all that happened has been scraped", 60)
             yield client
         finally:
-            stage.end_jobs()
+            context.cancel_jobs()
             for tenant, job, _ in BY_HAND:
                 name = job["metadata"]["name"]
                 tools.kubernetes.run("delete", "job", name, f"--namespace={namespaces[tenant]}", "--ignore-not-found")
 
 
-def all_scraped(stage: Stage, client: httpx2.Client, target: str) -> bool | None:
+def all_scraped(context: Context, client: httpx2.Client, target: str) -> bool | None:
     """Whether failures of all categories are known, and requests too: a series of those begins with the first."""
-    document(stage.runway.get("/v1/jobs"))
+    document(context.runway.get("/v1/jobs"))
     categories = f'sum by (category) (increase(runway_failures_total{{instance="{target}"}}[15m])) > 0'
     requests = f'rate(runway_http_request_seconds_count{{instance="{target}", route="/v1/jobs"}}[20s]) > 0'
     records = f'rate(runway_records_total{{instance="{target}", outcome="kept"}}[20s]) > 0'
     return (len(ask(client, categories)) == 4 and ask(client, requests) != [] and ask(client, records) != []) or None
 
 
-def use(stage: Stage, namespaces: Mapping[str, str]) -> None:
+def use(context: Context, namespaces: Mapping[str, str]) -> None:
     """Jobs that succeed, fail for each kind of reason, are cancelled, wait, hang, are refused in every way."""
     for tenant, job, _ in BY_HAND:
-        stage.kubernetes.run("create", f"--namespace={namespaces[tenant]}", "-f", "-", stdin=json.dumps(job))
+        context.kubernetes.run("create", f"--namespace={namespaces[tenant]}", "-f", "-", stdin=json.dumps(job))
     ended = [
-        stage.submit("vision", shell("sleep 1", resources=ON_A_GPU)),
-        stage.submit("vision", shell("exit 3")),
-        stage.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}, timeout_seconds=8)),
+        context.submit("vision", shell("sleep 1", resources=ON_A_GPU)),
+        context.submit("vision", shell("exit 3")),
+        context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}, timeout_seconds=8)),
     ]
     cancelled, stubborn = (
-        stage.submit("vision", shell(STAY)),
-        stage.submit("vision", shell(STUBBORN, resources=ON_A_GPU, grace_period_seconds=20)),
+        context.submit("vision", shell(STAY)),
+        context.submit("vision", shell(STUBBORN, resources=ON_A_GPU, grace_period_seconds=20)),
     )
-    stage.submit("vision", shell(STAY, resources=ON_A_GPU, timeout_seconds=300))
-    stage.submit("vision", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    context.submit("vision", shell(STAY, resources=ON_A_GPU, timeout_seconds=300))
+    context.submit("vision", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
     for view in (cancelled, stubborn):
-        stage.until_log(view["id"], "started")
-        stage.runway.cancel(view["id"])
+        context.until_log(view["id"], "started")
+        context.runway.cancel(view["id"])
 
-    refusals = [stage.runway.submit("vision", {"image": "runway.local/busybox:1"})]
-    refusals += [stage.runway.submit("research", shell("true", resources=ON_A_GPU))]
-    refusals += [stage.try_to_submit("speech", shell("true", resources=ON_A_GPU | {"gpu": 3})) for _ in range(8)]
+    refusals = [context.runway.submit("vision", {"image": "runway.local/busybox:1"})]
+    refusals += [context.runway.submit("research", shell("true", resources=ON_A_GPU))]
+    refusals += [context.try_to_submit("speech", shell("true", resources=ON_A_GPU | {"gpu": 3})) for _ in range(8)]
     assert {answer.json()["code"] for answer in refusals} == {"invalid_spec", "quota_exceeded", "rate_limited"}
     for view in ended:
-        stage.until_over(view["id"])
-    categories = [(stage.runway.job(view["id"])["failure"] or {}).get("category") for view in ended]
+        context.until_finished(view["id"])
+    categories = [(context.runway.job(view["id"])["failure"] or {}).get("category") for view in ended]
     assert categories == [None, "user", "infra"]
     for _, job, category in BY_HAND:
-        assert stage.until_over(job["metadata"]["name"])["failure"]["category"] == category
+        assert context.until_finished(job["metadata"]["name"])["failure"]["category"] == category
 
 
 @pytest.mark.parametrize("query", queries(), ids=lambda query: str(query.where))
@@ -112,7 +112,7 @@ def test_no_query_of_a_panel_is_empty_or_an_error(prometheus: httpx2.Client, que
     assert any(math.isfinite(value) for value in values), f"{expression}: {found}"
 
 
-def test_the_tenant_to_choose_is_every_tenant(prometheus: httpx2.Client, stage: Stage) -> None:
+def test_the_tenant_to_choose_is_every_tenant(prometheus: httpx2.Client, context: Context) -> None:
     chosen = [each for each in dashboards()["runway-tenants"]["templating"]["list"] if each["type"] == "query"]
     for variable in chosen:
         # https://grafana.com/docs/grafana/latest/datasources/prometheus/template-variables/
@@ -120,7 +120,7 @@ def test_the_tenant_to_choose_is_every_tenant(prometheus: httpx2.Client, stage: 
         assert match, variable["query"]
         series, label = match.groups()
         values = document(prometheus.get(f"/api/v1/label/{label}/values", params={"match[]": series}))["data"]
-        assert values == sorted(stage.runway.policy()["tenants"])
+        assert values == sorted(context.runway.policy()["tenants"])
     assert [variable["name"] for variable in chosen] == ["tenant"]
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from demo.__main__ import REPORT, main
-from demo.api import shell
-from demo.scenario import Scenario, Source, play
+from demo.scenario import Scenario, play
 from demo.scenarios import SCENARIOS
 from demo.scenarios.admission import BAD_SPEC_REFUSED
-from demo.scenarios.trust import ABSENCE
-from demo.server import CHECKOUT
-from demo.stage import Stage, Tools, expect
+from demo.scenarios.reliability import ABSENCE
+from testbed.context import Context, Source, Tools, expect
+from testbed.http_client import shell
+from testbed.server import CHECKOUT
 
 pytestmark = pytest.mark.cluster
 
@@ -29,7 +29,7 @@ PLAYED = [
 @pytest.mark.parametrize("scenario", PLAYED)
 def test_the_claim_is_seen_by_runway_and_by_another_witness(scenario: Scenario, tools: Tools) -> None:
     evidence: list[tuple[Source, str]] = []
-    outcome = play(scenario, Stage(tools, lambda source, text: evidence.append((source, text))))
+    outcome = play(scenario, Context(tools, lambda source, text: evidence.append((source, text))))
 
     assert outcome.seen, f"{outcome.missing}; seen before: {evidence}"
     witnesses = {source for source, _ in evidence}
@@ -37,9 +37,9 @@ def test_the_claim_is_seen_by_runway_and_by_another_witness(scenario: Scenario, 
     assert len(witnesses) > 1
 
 
-def claim_success_of_a_failing_job(stage: Stage) -> None:
-    view = stage.until_over(stage.submit("vision", shell("exit 3"))["id"])
-    stage.saw(Source.RUNWAY, f"the job is {view['state']}")
+def claim_success_of_a_failing_job(context: Context) -> None:
+    view = context.until_finished(context.submit("vision", shell("exit 3"))["id"])
+    context.show(Source.RUNWAY, f"the job is {view['state']}")
     expect(view["state"] == "succeeded", f"the job is {view['state']}")
 
 

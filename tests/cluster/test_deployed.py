@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from demo.api import Api, Document, shell
-from demo.kernel import Kernel
-from demo.kubectl import Kubectl, KubectlFailed, find_kubectl
-from demo.server import CHECKOUT, Server
-from demo.stage import Stage, Tools
-from demo.waiting import TimedOut, wait_for
 from deploy import deployment, manifests
-from deploy.deployment import LEASE, Deployed, the_pod
+from deploy.deployment import LEASE, DeployedRunway, find_pod
 from deploy.manifests import NAMESPACE
 from runway.policy import load_policy
-from runway.tenants import render as render_tenants
+from runway.tenant_manifests import render as render_tenants
+from testbed.context import Context, Tools
+from testbed.http_client import Document, RunwayClient, shell
+from testbed.kernel_log import Kernel
+from testbed.kubectl import Kubectl, KubectlFailed, find_kubectl
+from testbed.server import CHECKOUT, Server
+from testbed.waiting import TimedOut, wait_for
 from tests.cluster.conftest import POLICY
 from tests.support.documented import Block, environment, play, played
 from tests.support.locks import one_at_a_time
@@ -37,17 +37,17 @@ DRY = {"kubectl apply": "kubectl apply --dry-run=server"}
 
 
 @pytest.fixture(scope="module")
-def deployed(server: Server, kubernetes: Kubectl) -> Iterator[Deployed]:
+def deployed(server: Server, kubernetes: Kubectl) -> Iterator[DeployedRunway]:
     """The deployed Runway, under the names of the documents; for that time no other process of these tests writes."""
     with one_at_a_time("names-of-the-documents"):
         yield from _deployed(server, kubernetes)
 
 
-def _deployed(server: Server, kubernetes: Kubectl) -> Iterator[Deployed]:
+def _deployed(server: Server, kubernetes: Kubectl) -> Iterator[DeployedRunway]:
     server.stop()
     try:
         deployment.up(kubernetes, POLICY)
-        with Deployed(kubernetes) as running:
+        with DeployedRunway(kubernetes) as running:
             running.start()
             yield running
     finally:
@@ -56,71 +56,73 @@ def _deployed(server: Server, kubernetes: Kubectl) -> Iterator[Deployed]:
 
 
 @pytest.fixture(scope="module")
-def tools(deployed: Deployed, kubernetes: Kubectl) -> Iterator[Tools]:
-    with Api(deployed.url) as api, Kernel() as kernel:
+def tools(deployed: DeployedRunway, kubernetes: Kubectl) -> Iterator[Tools]:
+    with RunwayClient(deployed.url) as api, Kernel() as kernel:
         yield Tools(api, kubernetes, kernel, deployed)
 
 
-def test_a_job_runs_and_its_log_and_price_are_told(stage: Stage) -> None:
+def test_a_job_runs_and_its_log_and_price_are_told(context: Context) -> None:
     spec = shell("echo hello; exit 0")
-    tried = stage.runway.submit("vision", spec, dry_run=True)
+    tried = context.runway.submit("vision", spec, dry_run=True)
     assert (tried.status_code, tried.json()["decision"]) == (200, "admitted")
-    first = stage.accepted(stage.runway.submit("vision", spec))
-    stage.until_log(first["id"], "hello")
-    assert list(stage.runway.follow(first["id"])) == ["hello"]
-    view = stage.until_over(first["id"])
+    first = context.accepted(context.runway.submit("vision", spec))
+    context.until_log(first["id"], "hello")
+    assert list(context.runway.follow(first["id"])) == ["hello"]
+    view = context.until_finished(first["id"])
     assert (view["state"], view["attempts"][0]["exit_code"]) == ("succeeded", 0)
     assert float(view["cost"]["ceiling"]) > 0
-    failed = stage.until_over(stage.submit("vision", shell("exit 3"))["id"])
+    failed = context.until_finished(context.submit("vision", shell("exit 3"))["id"])
     assert (failed["state"], failed["attempts"][0]["exit_code"]) == ("failed", 3)
 
 
-def test_quota_refuses_and_cancelling_gives_back(stage: Stage) -> None:
+def test_quota_refuses_and_cancelling_gives_back(context: Context) -> None:
     four = shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 4})
-    running = stage.submit("vision", four)
-    stage.until_log(running["id"], "started")
-    refused = stage.runway.submit("vision", four)
+    running = context.submit("vision", four)
+    context.until_log(running["id"], "started")
+    refused = context.runway.submit("vision", four)
     assert (refused.status_code, refused.json()["code"]) == (403, "quota_exceeded")
     assert refused.json()["held_by"] == [running["id"]]
-    assert stage.runway.cancel(running["id"]).status_code == 202
-    assert stage.until_over(running["id"])["state"] == "cancelled"
-    assert stage.runway.quota("vision")["used"]["gpu"] == 0
+    assert context.runway.cancel(running["id"]).status_code == 202
+    assert context.until_finished(running["id"])["state"] == "cancelled"
+    assert context.runway.quota("vision")["used"]["gpu"] == 0
 
 
-def test_a_killed_process_comes_back_in_its_pod_and_has_lost_nothing(stage: Stage, deployed: Deployed) -> None:
-    jobs, pod = populate(stage), the_pod(stage.kubernetes)
-    before = told(stage, jobs)
+def test_a_killed_process_comes_back_in_its_pod_and_has_lost_nothing(
+    context: Context, deployed: DeployedRunway
+) -> None:
+    jobs, pod = populate(context), find_pod(context.kubernetes)
+    before = told(context, jobs)
     deployed.kill()
     deployed.start()
 
-    assert_told_again(stage, jobs, before)
-    again = the_pod(stage.kubernetes)
+    assert_told_again(context, jobs, before)
+    again = find_pod(context.kubernetes)
     assert pod is not None
     assert again is not None
     assert again["metadata"]["uid"] == pod["metadata"]["uid"]
     assert again["status"]["containerStatuses"][0]["restartCount"] == 1
-    assert holder(stage.kubernetes) == pod["metadata"]["name"]
+    assert holder(context.kubernetes) == pod["metadata"]["name"]
 
 
-def test_a_deleted_pod_is_replaced_by_one_that_has_lost_nothing(stage: Stage, deployed: Deployed) -> None:
-    jobs, pod = populate(stage), the_pod(stage.kubernetes)
-    before = told(stage, jobs)
+def test_a_deleted_pod_is_replaced_by_one_that_has_lost_nothing(context: Context, deployed: DeployedRunway) -> None:
+    jobs, pod = populate(context), find_pod(context.kubernetes)
+    before = told(context, jobs)
     assert pod is not None
-    stage.kubernetes.run(
+    context.kubernetes.run(
         "delete", "pod", pod["metadata"]["name"], f"--namespace={NAMESPACE}", "--wait=false", timeout=30
     )
     deployed.start()
 
-    assert_told_again(stage, jobs, before)
-    again = the_pod(stage.kubernetes)
+    assert_told_again(context, jobs, before)
+    again = find_pod(context.kubernetes)
     assert again is not None
     assert again["metadata"]["name"] != pod["metadata"]["name"]
-    assert holder(stage.kubernetes) == again["metadata"]["name"]
-    ended = stage.until_over(stage.submit("vision", shell("true"))["id"])
+    assert holder(context.kubernetes) == again["metadata"]["name"]
+    ended = context.until_finished(context.submit("vision", shell("true"))["id"])
     assert ended["state"] == "succeeded"
 
 
-def test_its_process_is_nobody_and_can_write_nothing(deployed: Deployed, kubernetes: Kubectl) -> None:
+def test_its_process_is_nobody_and_can_write_nothing(deployed: DeployedRunway, kubernetes: Kubectl) -> None:
     assert deployed.pid is not None
     status = dict(line.split(":\t", 1) for line in Path("/proc", str(deployed.pid), "status").read_text().splitlines())
     assert status["Uid"].split() == ["65532"] * 4
@@ -144,7 +146,7 @@ def test_the_service_leads_to_it(kubernetes: Kubectl) -> None:
         found = [(item, one) for item in slices for one in item["endpoints"] or [] if one["conditions"]["ready"]]
         return [{"address": one["addresses"], "port": item["ports"][0]["port"]} for item, one in found] or None
 
-    pod = the_pod(kubernetes)
+    pod = find_pod(kubernetes)
     assert pod is not None
     assert wait_for(ready, "a ready endpoint", 20) == [{"address": [pod["status"]["podIP"]], "port": 8000}]
 
@@ -224,10 +226,10 @@ def test_it_may_do_nothing_but_what_is_listed(kubernetes: Kubectl) -> None:
 
 
 def test_what_the_runbooks_look_at_can_be_looked_at(
-    stage: Stage, deployed: Deployed, kubeconfig: Path, documented: tuple[Block, ...]
+    context: Context, deployed: DeployedRunway, kubeconfig: Path, documented: tuple[Block, ...]
 ) -> None:
     """Their blocks as they stand, but for words in capitals. What is found, or not, is the operator's to judge."""
-    job = stage.until_over(stage.submit("vision", shell("echo hello; exit 3"))["id"])
+    job = context.until_finished(context.submit("vision", shell("echo hello; exit 3"))["id"])
     pod, node = job["attempts"][0]["pod"], job["attempts"][0]["node"]
     words = {"TENANT": "vision", "NAMESPACE": "runway-vision", "NODE": node, "POD": pod, "ID": job["id"]}
     replaced = {rf"(?<![A-Z:_$]){word}(?![A-Z:_])": value for word, value in words.items()} | {
@@ -283,11 +285,11 @@ def test_monitoring_is_installed_as_the_document_says(
 
 
 def test_it_is_restarted_and_rolled_back_as_the_document_says(
-    stage: Stage, deployed: Deployed, kubernetes: Kubectl, kubeconfig: Path
+    context: Context, deployed: DeployedRunway, kubernetes: Kubectl, kubeconfig: Path
 ) -> None:
     """In this order, so that there is a revision to go back to. A job runs through both."""
-    running = stage.submit("vision", shell(STAY))["id"]
-    stage.until_log(running, "started")
+    running = context.submit("vision", shell(STAY))["id"]
+    context.until_log(running, "started")
     text, pods = (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8"), set()
     for change in ("restart", "undo"):
         command = f"kubectl -n runway rollout {change} deployment/runway"
@@ -296,36 +298,36 @@ def test_it_is_restarted_and_rolled_back_as_the_document_says(
         played(Block("", change, ((0, command), (0, wait))), environment(KUBECONFIG=str(kubeconfig)))
         deployed.start()
         pods.add(holder(kubernetes))
-        assert stage.runway.job(running)["state"] == "running"
+        assert context.runway.job(running)["state"] == "running"
     assert len(pods) == 2
 
 
-def populate(stage: Stage) -> list[str]:
+def populate(context: Context) -> list[str]:
     """A running job that holds GPUs, a waiting one and one that has failed."""
-    running = stage.submit("vision", shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 2}))
-    waiting = stage.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
-    failed = stage.submit("vision", shell("exit 3"))
-    stage.until_over(failed["id"])
-    stage.until_log(running["id"], "started")
-    stage.until(waiting["id"], lambda view: view["conditions"] != [], "unschedulable")
+    running = context.submit("vision", shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 2}))
+    waiting = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    failed = context.submit("vision", shell("exit 3"))
+    context.until_finished(failed["id"])
+    context.until_log(running["id"], "started")
+    context.until(waiting["id"], lambda view: view["conditions"] != [], "unschedulable")
     return [job["id"] for job in (running, waiting, failed)]
 
 
-def told(stage: Stage, jobs: list[str]) -> dict[str, object]:
+def told(context: Context, jobs: list[str]) -> dict[str, object]:
     """What Runway says of these jobs, field by field, and of what their tenants use."""
-    views = {job: but_for_free_capacity(stage.runway.job(job)) for job in jobs}
+    views = {job: but_for_free_capacity(context.runway.job(job)) for job in jobs}
     fields = {f"{job} {field}": value for job, view in views.items() for field, value in view.items()}
-    used = {f"{tenant} uses": stage.runway.quota(tenant)["used"] for tenant in ("vision", "research")}
-    return fields | used | {"log": stage.runway.log(jobs[0]).text}
+    used = {f"{tenant} uses": context.runway.quota(tenant)["used"] for tenant in ("vision", "research")}
+    return fields | used | {"log": context.runway.log(jobs[0]).text}
 
 
-def assert_told_again(stage: Stage, jobs: list[str], before: dict[str, object]) -> None:
+def assert_told_again(context: Context, jobs: list[str], before: dict[str, object]) -> None:
     """States and quota at once; an explanation that rests on events may come a moment later, since they do."""
-    now, firm = told(stage, jobs), [key for key in before if key.endswith((" state", " uses"))]
+    now, firm = told(context, jobs), [key for key in before if key.endswith((" state", " uses"))]
     assert {key: now[key] for key in firm} == {key: before[key] for key in firm}
     with suppress(TimedOut):
-        wait_for(lambda: told(stage, jobs) == before or None, "everything is told again", 10)
-    assert told(stage, jobs) == before
+        wait_for(lambda: told(context, jobs) == before or None, "everything is told again", 10)
+    assert told(context, jobs) == before
 
 
 def holder(kubernetes: Kubectl) -> str:

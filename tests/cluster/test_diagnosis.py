@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from demo.api import Document, shell
-from demo.kubectl import Kubectl
-from demo.stage import Stage, Tools
-from demo.waiting import wait_for
 from localcluster import addresses
+from testbed.context import Context, Tools
+from testbed.http_client import Document, shell
+from testbed.kubectl import Kubectl
+from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -180,17 +180,17 @@ def one_free_gpu(kubernetes: Kubectl) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def verdicts(tools: Tools, namespaces: Mapping[str, str]) -> Iterator[dict[str, Document]]:
     """The views of all jobs once they are over."""
-    stage = Stage(tools, show=lambda *_: None)
+    context = Context(tools, show=lambda *_: None)
 
     def run(case: Case) -> Document:
         if case.spec.get("kind") != "Job":
-            return stage.until_over(stage.submit(case.tenant, case.spec)["id"], OVER_SECONDS)
+            return context.until_finished(context.submit(case.tenant, case.spec)["id"], OVER_SECONDS)
         tools.kubernetes.run("create", f"--namespace={namespaces[case.tenant]}", "-f", "-", stdin=json.dumps(case.spec))
         job_id = str(case.spec["metadata"]["name"])
-        stage.adopt(job_id)
+        context.track(job_id)
         # Nobody waits for the watch of a Job that Runway did not create.
-        wait_for(lambda: stage.runway.get(f"/v1/jobs/{job_id}").status_code == 200 or None, f"{job_id} known", 10)
-        return stage.until_over(job_id, OVER_SECONDS)
+        wait_for(lambda: context.runway.get(f"/v1/jobs/{job_id}").status_code == 200 or None, f"{job_id} known", 10)
+        return context.until_finished(job_id, OVER_SECONDS)
 
     try:
         # Those that wait for a deadline begin first.
@@ -198,7 +198,7 @@ def verdicts(tools: Tools, namespaces: Mapping[str, str]) -> Iterator[dict[str, 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             yield dict(zip(names, pool.map(run, [CASES[name] for name in names]), strict=True))
     finally:
-        stage.end_jobs()
+        context.cancel_jobs()
         for case in MADE_BY_HAND.values():
             tools.kubernetes.run(
                 "delete",
@@ -216,9 +216,9 @@ def test_the_verdict_says_what_happened(name: str, verdicts: dict[str, Document]
 
 @pytest.mark.alone
 @pytest.mark.usefixtures("one_free_gpu")
-def test_the_verdict_says_that_too_few_gpus_were_free(stage: Stage) -> None:
-    view = stage.submit(TOO_FEW_GPUS.tenant, TOO_FEW_GPUS.spec)
-    assert_verdict(stage.until_over(view["id"], OVER_SECONDS), TOO_FEW_GPUS)
+def test_the_verdict_says_that_too_few_gpus_were_free(context: Context) -> None:
+    view = context.submit(TOO_FEW_GPUS.tenant, TOO_FEW_GPUS.spec)
+    assert_verdict(context.until_finished(view["id"], OVER_SECONDS), TOO_FEW_GPUS)
 
 
 def assert_verdict(view: Document, case: Case) -> None:

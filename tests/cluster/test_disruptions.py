@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from demo.api import OVER, Document, shell
-from demo.kubectl import Kubectl
-from demo.stage import Stage
-from demo.waiting import wait_for
 from localcluster import LocalCluster
 from localcluster.addresses import NODE_NAME
+from testbed.context import Context
+from testbed.http_client import FINISHED, Document, shell
+from testbed.kubectl import Kubectl
+from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -31,23 +31,23 @@ def lasting(seconds: int) -> str:
     return f"echo started; trap 'exit 143' TERM; while [ $(date +%s) -lt {until} ]; do sleep 1; done"
 
 
-def started(stage: Stage, tenant: str = "vision", script: str = STAY, **fields: object) -> Document:
-    view = stage.submit(tenant, shell(script, timeout_seconds=300, **fields))
-    stage.until_log(view["id"], "started")
-    return stage.runway.job(view["id"])
+def started(context: Context, tenant: str = "vision", script: str = STAY, **fields: object) -> Document:
+    view = context.submit(tenant, shell(script, timeout_seconds=300, **fields))
+    context.until_log(view["id"], "started")
+    return context.runway.job(view["id"])
 
 
 @pytest.mark.alone
-def test_a_drained_job_runs_again_and_the_drain_costs_no_retry(stage: Stage, kubernetes: Kubectl) -> None:
-    view = started(stage, script=lasting(20))
+def test_a_drained_job_runs_again_and_the_drain_costs_no_retry(context: Context, kubernetes: Kubectl) -> None:
+    view = started(context, script=lasting(20))
     try:
         selector = f"--pod-selector=batch.kubernetes.io/job-name={view['id']}"
         kubernetes.run("drain", NODE_NAME, "--force", selector, "--disable-eviction=false", timeout=60)
-        view = stage.until(view["id"], lambda seen: codes(seen) == ["unschedulable"], "waits for the cordoned node")
+        view = context.until(view["id"], lambda seen: codes(seen) == ["unschedulable"], "waits for the cordoned node")
         assert "cordoned" in view["conditions"][0]["message"]
     finally:
         kubernetes.run("uncordon", NODE_NAME)
-    view = stage.until_over(view["id"], 90)
+    view = context.until_finished(view["id"], 90)
     assert (view["state"], view["failure"]) == ("succeeded", None)
     first, second = view["attempts"]
     assert (first["cause"], first["counted"], first["state"]) == ("drained", False, "failed")
@@ -59,8 +59,8 @@ def test_a_drained_job_runs_again_and_the_drain_costs_no_retry(stage: Stage, kub
 
 
 @pytest.mark.alone
-def test_a_preempted_job_runs_again(stage: Stage, kubernetes: Kubectl) -> None:
-    view = started(stage, resources={"cpu": "1", "memory": "32Mi"})
+def test_a_preempted_job_runs_again(context: Context, kubernetes: Kubectl) -> None:
+    view = started(context, resources={"cpu": "1", "memory": "32Mi"})
     name = f"urgent-{uuid.uuid4().hex[:8]}"
     priority = {
         "apiVersion": "scheduling.k8s.io/v1",
@@ -79,42 +79,44 @@ def test_a_preempted_job_runs_again(stage: Stage, kubernetes: Kubectl) -> None:
     kubernetes.apply(json.dumps(priority))
     try:
         kubernetes.apply(json.dumps(pod))
-        view = stage.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt", 60)
+        view = context.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt", 60)
         first = view["attempts"][0]
         assert (first["cause"], first["counted"]) == ("preempted", False)
         assert view["state"] == "pending"
     finally:
         kubernetes.run("delete", "pod", name, "--namespace=default", "--ignore-not-found", "--wait=true")
         kubernetes.run("delete", "priorityclass", name)
-    stage.until(view["id"], lambda seen: seen["state"] == "running", "runs again", 60)
+    context.until(view["id"], lambda seen: seen["state"] == "running", "runs again", 60)
 
 
 @pytest.mark.alone
-def test_a_tainted_node_is_told_apart_from_a_lost_one(stage: Stage, kubernetes: Kubectl) -> None:
-    view = started(stage)
+def test_a_tainted_node_is_told_apart_from_a_lost_one(context: Context, kubernetes: Kubectl) -> None:
+    view = started(context)
     kubernetes.run("taint", "node", NODE_NAME, "test.runway/maintenance=now:NoExecute")
     try:
-        view = stage.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt", 60)
+        view = context.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt", 60)
         assert (view["attempts"][0]["cause"], view["attempts"][0]["counted"]) == ("node_tainted", False)
-        view = stage.until(view["id"], lambda seen: codes(seen) == ["unschedulable"], "waits for the tainted node", 30)
+        view = context.until(
+            view["id"], lambda seen: codes(seen) == ["unschedulable"], "waits for the tainted node", 30
+        )
         assert "taint" in view["conditions"][0]["message"]
     finally:
         kubernetes.run("taint", "node", NODE_NAME, "test.runway/maintenance:NoExecute-")
 
 
-def test_a_pod_deleted_by_hand_counts_and_is_named(stage: Stage, kubernetes: Kubectl) -> None:
-    view = started(stage)
+def test_a_pod_deleted_by_hand_counts_and_is_named(context: Context, kubernetes: Kubectl) -> None:
+    view = started(context)
     kubernetes.run("delete", "pod", view["attempts"][0]["pod"], f"--namespace={view['kubernetes']['namespace']}")
-    view = stage.until_over(view["id"], 60)
+    view = context.until_finished(view["id"], 60)
     assert (view["state"], view["failure"]["code"]) == ("failed", "pod_deleted")
     assert view["attempts"][0]["counted"]
 
 
-def test_a_retry_succeeds_on_the_second_attempt(stage: Stage) -> None:
+def test_a_retry_succeeds_on_the_second_attempt(context: Context) -> None:
     until = int(time.time()) + 8
     script = f"[ $(date +%s) -ge {until} ] && echo 'data is here' && exit 0; echo 'no data yet'; exit 9"
-    view = stage.submit("vision", shell(script, retries=2, timeout_seconds=120))
-    view = stage.until_over(view["id"], 90)
+    view = context.submit("vision", shell(script, retries=2, timeout_seconds=120))
+    view = context.until_finished(view["id"], 90)
     assert (view["state"], view["failure"]) == ("succeeded", None)
     assert [attempt["exit_code"] for attempt in view["attempts"]] == [9, 0]
     first, last = view["attempts"]
@@ -122,48 +124,50 @@ def test_a_retry_succeeds_on_the_second_attempt(stage: Stage) -> None:
     assert (last["cause"], last["counted"]) == (None, False)
 
 
-def test_a_job_that_fills_the_disk_is_evicted_for_it(stage: Stage) -> None:
+def test_a_job_that_fills_the_disk_is_evicted_for_it(context: Context) -> None:
     script = "echo started; head -c 1200000000 /dev/zero | tr '\\0' x > /tmp/big; sleep 600 & wait"
-    view = stage.submit("vision", shell(script, timeout_seconds=300, resources={"cpu": "500m", "memory": "64Mi"}))
-    view = stage.until_over(view["id"], 150)
+    view = context.submit("vision", shell(script, timeout_seconds=300, resources={"cpu": "500m", "memory": "64Mi"}))
+    view = context.until_finished(view["id"], 150)
     assert view["failure"]["code"] == "ephemeral_storage_exceeded", view["failure"]
     assert "1Gi" in view["failure"]["message"]
 
 
 @pytest.mark.alone
-def test_lost_contact_is_a_condition_and_never_a_failure(stage: Stage, kubernetes: Kubectl) -> None:
+def test_lost_contact_is_a_condition_and_never_a_failure(context: Context, kubernetes: Kubectl) -> None:
     """The job runs on while its node is silent, and its end is told when the node speaks again.
 
     A second job is cancelled meanwhile: it holds its quota until it is known to have ended.
     """
-    healthy, unwanted = started(stage, script=lasting(35)), started(stage)
+    healthy, unwanted = started(context, script=lasting(35)), started(context)
     with silent_kubelet(kubernetes):
         for view in (healthy, unwanted):
-            seen = stage.until(view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable", LOST_SECONDS)
+            seen = context.until(
+                view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable", LOST_SECONDS
+            )
             assert seen["state"] == "running"
-        assert stage.runway.cancel(unwanted["id"]).status_code == 202
-        seen = stage.until(unwanted["id"], lambda seen: "terminating" in codes(seen), "told to end", 30)
+        assert context.runway.cancel(unwanted["id"]).status_code == 202
+        seen = context.until(unwanted["id"], lambda seen: "terminating" in codes(seen), "told to end", 30)
         assert (seen["state"], sorted(codes(seen))) == ("cancelling", ["node_unreachable", "terminating"])
-        assert unwanted["id"] in holders(stage)
-    assert stage.until_over(healthy["id"], 120)["state"] == "succeeded"
-    assert stage.until_over(unwanted["id"], 60)["state"] == "cancelled"
-    assert len(stage.runway.job(healthy["id"])["attempts"]) == 1
+        assert unwanted["id"] in holders(context)
+    assert context.until_finished(healthy["id"], 120)["state"] == "succeeded"
+    assert context.until_finished(unwanted["id"], 60)["state"] == "cancelled"
+    assert len(context.runway.job(healthy["id"])["attempts"]) == 1
 
 
 @pytest.mark.alone
-def test_a_lost_node_is_told_and_the_job_runs_again(stage: Stage, kubernetes: Kubectl) -> None:
-    view = started(stage)
+def test_a_lost_node_is_told_and_the_job_runs_again(context: Context, kubernetes: Kubectl) -> None:
+    view = started(context)
     with silent_kubelet(kubernetes):
-        stage.until(view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable", LOST_SECONDS)
+        context.until(view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable", LOST_SECONDS)
         # An operator who knows that the machine is off says so, and Kubernetes gives its pods up.
         # https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/#non-graceful-node-shutdown
         kubernetes.run("taint", "node", NODE_NAME, "node.kubernetes.io/out-of-service=off:NoExecute")
         try:
-            view = stage.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt", LOST_SECONDS)
+            view = context.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt", LOST_SECONDS)
         finally:
             kubernetes.run("taint", "node", NODE_NAME, "node.kubernetes.io/out-of-service:NoExecute-")
     assert (view["attempts"][0]["cause"], view["attempts"][0]["counted"]) == ("node_lost", False)
-    assert view["state"] not in OVER
+    assert view["state"] not in FINISHED
 
 
 @contextmanager
@@ -189,5 +193,5 @@ def codes(view: Document) -> list[str]:
     return [condition["code"] for condition in view["conditions"]]
 
 
-def holders(stage: Stage) -> list[str]:
-    return [holder["id"] for holder in stage.runway.quota("vision")["jobs"]]
+def holders(context: Context) -> list[str]:
+    return [holder["id"] for holder in context.runway.quota("vision")["jobs"]]

@@ -15,11 +15,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from demo.api import Api, document, shell
-from demo.kubectl import Kubectl
-from demo.server import CHECKOUT, Server
-from demo.stage import START_SECONDS, Stage
-from demo.waiting import wait_for
+from testbed.context import START_SECONDS, Context
+from testbed.http_client import RunwayClient, document, shell
+from testbed.kubectl import Kubectl
+from testbed.server import CHECKOUT, Server
+from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -34,14 +34,14 @@ def draining_server(server: Server, settings: Mapping[str, str], tmp_path: Path)
     server.start()
 
 
-def test_the_end_in_good_order(stage: Stage, draining_server: Server, kubernetes: Kubectl) -> None:
+def test_the_end_in_good_order(context: Context, draining_server: Server, kubernetes: Kubectl) -> None:
     """A request in flight is answered, a followed log is cut and so not taken for whole, the Lease is given up."""
     pid = draining_server.pid
     assert pid is not None
     body = json.dumps(shell("true")).encode()
-    with Api(draining_server.url) as runway, connect(draining_server) as request:
+    with RunwayClient(draining_server.url) as runway, connect(draining_server) as request:
         view = document(runway.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 60 & wait")))
-        stage.adopt(view["id"])
+        context.track(view["id"])
         wait_for(lambda: "started" in runway.log(view["id"]).text or None, "the job has started", START_SECONDS)
         lines = runway.follow(view["id"])
         assert next(lines) == "started"
@@ -60,7 +60,7 @@ def test_the_end_in_good_order(stage: Stage, draining_server: Server, kubernetes
     created = re.search(r'"id":"(rw-[a-z2-7]{20})"', answer)
     assert created is not None
     assert kubernetes.get("job", created[1], view["kubernetes"]["namespace"]) is not None
-    assert stage.pod(view)["status"]["phase"] == "Running"
+    assert context.pod(view)["status"]["phase"] == "Running"
     wait_for(lambda: None if draining_server.pid else True, "the process has ended", 10)
     lease = kubernetes.get("lease", *draining_server.lease)
     assert lease is not None

@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from demo.api import Document, shell
-from demo.kubectl import Kubectl, KubectlFailed
-from demo.server import Server
-from demo.stage import Stage
-from demo.waiting import wait_for
+from testbed.context import Context
+from testbed.http_client import Document, shell
+from testbed.kubectl import Kubectl, KubectlFailed
+from testbed.server import Server
+from testbed.waiting import wait_for
 from tests.support.documented import environment, played, run_by
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone]
@@ -31,18 +31,18 @@ def gpu_job() -> Document:
 
 
 @pytest.fixture
-def broken(stage: Stage) -> Iterator[Document]:
+def broken(context: Context) -> Iterator[Document]:
     """A running job whose Job and pod have a date of the year 10000 in their status, and an event with one."""
-    view = stage.submit("vision", gpu_job())
-    stage.until(view["id"], lambda seen: seen["state"] == "running", "running")
+    view = context.submit("vision", gpu_job())
+    context.until(view["id"], lambda seen: seen["state"] == "running", "running")
     namespace, name = view["kubernetes"]["namespace"], view["id"]
-    pod = stage.pod(view)["metadata"]["name"]
+    pod = context.pod(view)["metadata"]["name"]
     places = {
         "jobs": f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}",
         "pods": f"/api/v1/namespaces/{namespace}/pods/{pod}",
     }
     for path in places.values():
-        write_condition(stage.kubernetes, path, [BROKEN])
+        write_condition(context.kubernetes, path, [BROKEN])
     event = {
         "metadata": {"name": "year-10000", "namespace": namespace},
         "involvedObject": {"kind": "Pod", "namespace": namespace, "name": pod},
@@ -52,9 +52,9 @@ def broken(stage: Stage) -> Iterator[Document]:
         "lastTimestamp": YEAR_10000,
     }
     events = f"/api/v1/namespaces/{namespace}/events"
-    stage.kubernetes.run("create", "--raw", events, "-f", "-", stdin=json.dumps(event))
+    context.kubernetes.run("create", "--raw", events, "-f", "-", stdin=json.dumps(event))
     yield {**view, "places": places, "event": f"{events}/year-10000"}
-    remove(stage.kubernetes, places, f"{events}/year-10000", namespace, name)
+    remove(context.kubernetes, places, f"{events}/year-10000", namespace, name)
 
 
 def write_condition(kubernetes: Kubectl, path: str, conditions: list[Document]) -> None:
@@ -88,31 +88,31 @@ def named(server: Server, kind: str) -> list[str]:
 
 
 def test_dates_of_the_year_10000_stop_no_other_job_and_are_named(
-    stage: Stage, server: Server, broken: Document
+    context: Context, server: Server, broken: Document
 ) -> None:
     for kind in ("jobs", "pods", "events"):
         wait_for(lambda kind=kind: named(server, kind) or None, f"{kind} named in /readyz", 10)  # type: ignore[misc]
     assert named(server, "jobs") == [broken["id"]]
-    assert stage.runway.quota("vision")["used"]["gpu"] == 1
-    assert stage.runway.job(broken["id"])["state"] == "running"
-    done = stage.until_over(stage.submit("speech", shell("echo fine"))["id"])
+    assert context.runway.quota("vision")["used"]["gpu"] == 1
+    assert context.runway.job(broken["id"])["state"] == "running"
+    done = context.until_finished(context.submit("speech", shell("echo fine"))["id"])
     assert done["state"] == "succeeded"
-    answer = stage.try_to_submit("vision", gpu_job())
+    answer = context.try_to_submit("vision", gpu_job())
     assert answer.status_code == 201
 
 
 def test_a_restart_beside_broken_objects_becomes_ready_and_keeps_their_quota(
-    stage: Stage, server: Server, broken: Document
+    context: Context, server: Server, broken: Document
 ) -> None:
     server.kill()
     server.start()
     assert named(server, "jobs") == [broken["id"]]
-    assert stage.runway.quota("vision")["used"]["gpu"] == 1
-    assert stage.until_over(stage.submit("speech", shell("echo fine"))["id"])["state"] == "succeeded"
+    assert context.runway.quota("vision")["used"]["gpu"] == 1
+    assert context.until_finished(context.submit("speech", shell("echo fine"))["id"])["state"] == "succeeded"
 
 
 def test_the_runbook_repairs_them(
-    stage: Stage, server: Server, broken: Document, kubeconfig: Path, namespaces: Mapping[str, str]
+    context: Context, server: Server, broken: Document, kubeconfig: Path, namespaces: Mapping[str, str]
 ) -> None:
     """By the commands of RunwayUndecodableObjects, for the Job and, in its place, for the pod."""
     wait_for(lambda: named(server, "jobs") or None, "named in /readyz", 10)
@@ -124,4 +124,4 @@ def test_the_runbook_repairs_them(
     for replaced in (words, words | {re.escape(job_path): pod_path}):
         played(repair, environment(KUBECONFIG=str(kubeconfig)), replaced)
     wait_for(lambda: not (named(server, "jobs") or named(server, "pods")) or None, "none is named", 30)
-    assert stage.runway.job(broken["id"])["state"] == "running"
+    assert context.runway.job(broken["id"])["state"] == "running"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.waiting import wait_for
 from localcluster import LocalCluster
+from testbed.waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.recovery]
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.kubectl import Kubectl, KubectlFailed
-from demo.server import CHECKOUT
 from deploy import manifests
 from runway.policy import load_policy
+from testbed.kubectl import Kubectl, KubectlFailed
+from testbed.server import CHECKOUT
 from tests.support.operator_kinds import operator_kinds
 
 pytestmark = pytest.mark.cluster

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from demo.api import Api, Document, document, shell
-from demo.kubectl import Kubectl
-from demo.server import Server
-from demo.stage import START_SECONDS
-from demo.tenants import apply_tenants
-from demo.waiting import wait_for
+from testbed.context import START_SECONDS
+from testbed.http_client import Document, RunwayClient, document, shell
+from testbed.kubectl import Kubectl
+from testbed.server import Server
+from testbed.tenants import apply_tenants
+from testbed.waiting import wait_for
 from tests.support.allowed import allowed
 
 pytestmark = pytest.mark.cluster
@@ -42,7 +42,7 @@ class Operator:
         self._log = folder / "runway.log"
         self._running: ExitStack | None = None
 
-    def serve(self, *edits: Edit, apply: bool = True) -> Api:
+    def serve(self, *edits: Edit, apply: bool = True) -> RunwayClient:
         """Runway with the local policy and these edits of it."""
         self.close()
         text = self.original.read_text()
@@ -56,7 +56,7 @@ class Operator:
         environment = {**self._settings, "RUNWAY_POLICY": str(self.policy)}
         server = self._running.enter_context(Server(self._log, environment))
         server.start()
-        return self._running.enter_context(Api(server.url))
+        return self._running.enter_context(RunwayClient(server.url))
 
     def close(self) -> None:
         """No Runway of these edits runs."""
@@ -164,25 +164,25 @@ def gpus(number: int) -> Document:
     return shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": number}, timeout_seconds=300)
 
 
-def running(runway: Api, tenant: str, spec: Document) -> str:
+def running(runway: RunwayClient, tenant: str, spec: Document) -> str:
     """A job that has been let in and has written its first line."""
     job_id = str(allowed(runway, tenant, spec)["id"])
     wait_for(lambda: "started" in runway.log(job_id).text or None, f"job {job_id} has started", START_SECONDS)
     return job_id
 
 
-def over(runway: Api, job_id: str) -> Document:
+def over(runway: RunwayClient, job_id: str) -> Document:
     """The view of a job once it is over."""
     done = ("succeeded", "failed", "cancelled")
     return wait_for(lambda: view if (view := runway.job(job_id))["state"] in done else None, "it is over", 45)
 
 
-def used(runway: Api, tenant: str) -> int:
+def used(runway: RunwayClient, tenant: str) -> int:
     """GPUs that a tenant holds."""
     return int(runway.quota(tenant)["used"]["gpu"])
 
 
-def figures(runway: Api) -> tuple[int, int]:
+def figures(runway: RunwayClient) -> tuple[int, int]:
     """The GPU quota of tenant vision, and what it holds of it."""
     return int(runway.quota("vision")["limit"]["gpu"]), used(runway, "vision")
 

@@ -16,10 +16,10 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from demo.api import IMAGE, shell
-from demo.server import CHECKOUT, Server
-from demo.stage import Stage
-from demo.waiting import wait_for
+from testbed.context import Context
+from testbed.http_client import IMAGE, shell
+from testbed.server import CHECKOUT, Server
+from testbed.waiting import wait_for
 from tests.support.documented import Block, environment, play, played
 from tests.support.locks import one_at_a_time
 
@@ -52,10 +52,10 @@ def test_the_api_is_documented_where_the_readme_says(server: Server) -> None:
 
 
 def test_the_calls_of_the_reference_work_as_they_stand(
-    stage: Stage, server: Server, documented: tuple[Block, ...]
+    context: Context, server: Server, documented: tuple[Block, ...]
 ) -> None:
     """In their order, with jobs and an image that are here in place of the example's, and keys that are new."""
-    over = stage.until_over(stage.submit("vision", shell("echo hello"))["id"])["id"]
+    over = context.until_finished(context.submit("vision", shell("echo hello"))["id"])["id"]
     new, submitted = uuid4().hex, over
     for block in documented:
         method = (re.findall(r" -X (\w+)", block.script) or ["GET"])[0]
@@ -71,8 +71,8 @@ def test_the_calls_of_the_reference_work_as_they_stand(
         assert (done.returncode, answer != "") == (0, True)
         if method == "POST":
             submitted = json.loads(answer)["id"]
-            stage.adopt(submitted)
-    assert stage.until_over(submitted)["state"] == "cancelled"
+            context.track(submitted)
+    assert context.until_finished(submitted)["state"] == "cancelled"
 
 
 @contextmanager

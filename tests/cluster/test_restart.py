@@ -9,10 +9,10 @@ from contextlib import suppress
 import httpx2
 import pytest
 
-from demo.api import Document, shell
-from demo.server import Server
-from demo.stage import Stage
-from demo.waiting import TimedOut, wait_for
+from testbed.context import Context
+from testbed.http_client import Document, shell
+from testbed.server import Server
+from testbed.waiting import TimedOut, wait_for
 from tests.support.views import but_for_free_capacity
 
 pytestmark = pytest.mark.cluster
@@ -20,20 +20,20 @@ pytestmark = pytest.mark.cluster
 STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
 
 
-def test_a_killed_runway_comes_back_with_the_same_jobs_and_quota(stage: Stage, server: Server) -> None:
+def test_a_killed_runway_comes_back_with_the_same_jobs_and_quota(context: Context, server: Server) -> None:
     key, spec = f"test {uuid.uuid4()}", shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 2})
-    running = stage.accepted(stage.runway.submit("vision", spec, key=key))
-    waiting = stage.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
-    failed = stage.submit("vision", shell("exit 3"))
-    cancelled = stage.submit("vision", shell(STAY))
-    stage.until_log(cancelled["id"], "started")
-    stage.runway.cancel(cancelled["id"])
-    stage.until_over(cancelled["id"])
-    stage.until_over(failed["id"])
-    stage.until_log(running["id"], "started")
-    stage.until(waiting["id"], lambda view: view["conditions"] != [], "unschedulable")
-    views = views_of(stage, [job["id"] for job in (running, waiting, failed)])
-    quota, states = whole_quota(stage), states_of_all(stage)
+    running = context.accepted(context.runway.submit("vision", spec, key=key))
+    waiting = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    failed = context.submit("vision", shell("exit 3"))
+    cancelled = context.submit("vision", shell(STAY))
+    context.until_log(cancelled["id"], "started")
+    context.runway.cancel(cancelled["id"])
+    context.until_finished(cancelled["id"])
+    context.until_finished(failed["id"])
+    context.until_log(running["id"], "started")
+    context.until(waiting["id"], lambda view: view["conditions"] != [], "unschedulable")
+    views = views_of(context, [job["id"] for job in (running, waiting, failed)])
+    quota, states = whole_quota(context), states_of_all(context)
 
     server.kill()
     server.launch()
@@ -41,21 +41,21 @@ def test_a_killed_runway_comes_back_with_the_same_jobs_and_quota(stage: Stage, s
 
     # What it says first is already whole: until then it says that it is not ready.
     assert seen == quota
-    wait_for(lambda: stage.runway.get("/readyz").status_code == 200 or None, "ready", 10)
-    assert states_of_all(stage) == states
+    wait_for(lambda: context.runway.get("/readyz").status_code == 200 or None, "ready", 10)
+    assert states_of_all(context) == states
     # An explanation rests on events too, which may come a moment later.
     with suppress(TimedOut):
-        wait_for(lambda: views_of(stage, views) == views or None, "everything is explained again", 10)
-    assert views_of(stage, views) == views
-    assert stage.runway.job(cancelled["id"])["state"] == "cancelled"
-    replay = stage.runway.submit("vision", spec, key=key)
+        wait_for(lambda: views_of(context, views) == views or None, "everything is explained again", 10)
+    assert views_of(context, views) == views
+    assert context.runway.job(cancelled["id"])["state"] == "cancelled"
+    replay = context.runway.submit("vision", spec, key=key)
     assert (replay.status_code, replay.json()["id"]) == (200, running["id"])
-    refused = stage.runway.submit("vision", spec | {"resources": {"cpu": "100m", "memory": "32Mi", "gpu": 3}})
+    refused = context.runway.submit("vision", spec | {"resources": {"cpu": "100m", "memory": "32Mi", "gpu": 3}})
     assert (refused.status_code, refused.json()["held_by"]) == (403, [running["id"]])
-    assert stage.runway.log(running["id"]).text == "started\n"
+    assert context.runway.log(running["id"]).text == "started\n"
 
 
-def test_a_submission_that_runway_was_killed_under_is_settled_by_its_key(stage: Stage, server: Server) -> None:
+def test_a_submission_that_runway_was_killed_under_is_settled_by_its_key(context: Context, server: Server) -> None:
     """Whether the create was done or not, the same request again leads to the one job."""
     key, spec = f"test {uuid.uuid4()}", shell("true")
     try:
@@ -65,18 +65,18 @@ def test_a_submission_that_runway_was_killed_under_is_settled_by_its_key(stage: 
         pass
     server.kill()
     server.start()
-    answer = stage.runway.submit("vision", spec, key=key)
+    answer = context.runway.submit("vision", spec, key=key)
 
     assert answer.status_code in (200, 201)
     job_id = answer.json()["id"]
-    stage.until_over(job_id)
-    namespace = stage.runway.policy()["tenants"]["vision"]["namespace"]
-    assert len(stage.kubernetes.pods(namespace, job_id)) == 1
-    assert stage.runway.quota("vision")["reserved"]["jobs"] == 0
+    context.until_finished(job_id)
+    namespace = context.runway.policy()["tenants"]["vision"]["namespace"]
+    assert len(context.kubernetes.pods(namespace, job_id)) == 1
+    assert context.runway.quota("vision")["reserved"]["jobs"] == 0
 
 
-def views_of(stage: Stage, job_ids: Iterable[str]) -> dict[str, Document]:
-    return {job_id: but_for_free_capacity(stage.runway.job(job_id)) for job_id in job_ids}
+def views_of(context: Context, job_ids: Iterable[str]) -> dict[str, Document]:
+    return {job_id: but_for_free_capacity(context.runway.job(job_id)) for job_id in job_ids}
 
 
 def first_answer(server: Server) -> list[Document] | None:
@@ -93,8 +93,8 @@ def first_answer(server: Server) -> list[Document] | None:
     return by_tenant(answer)
 
 
-def whole_quota(stage: Stage) -> list[Document]:
-    return by_tenant(stage.runway.get("/v1/quota"))
+def whole_quota(context: Context) -> list[Document]:
+    return by_tenant(context.runway.get("/v1/quota"))
 
 
 def by_tenant(answer: httpx2.Response) -> list[Document]:
@@ -103,12 +103,12 @@ def by_tenant(answer: httpx2.Response) -> list[Document]:
     return [tenant | {"jobs": sorted(tenant["jobs"], key=lambda job: job["id"])} for tenant in tenants]
 
 
-def states_of_all(stage: Stage) -> dict[str, str]:
+def states_of_all(context: Context) -> dict[str, str]:
     """Every job that Runway knows, page by page."""
     found: dict[str, str] = {}
     query: dict[str, str] = {}
     while True:
-        page = stage.runway.get("/v1/jobs", limit=40, **query).json()
+        page = context.runway.get("/v1/jobs", limit=40, **query).json()
         found |= {job["id"]: job["state"] for job in page["jobs"]}
         if page["next_cursor"] is None:
             return found

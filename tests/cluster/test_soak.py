@@ -7,7 +7,7 @@ import random
 import pytest
 
 from bench import soak
-from demo.server import Server
+from testbed.server import Server
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 

@@ -18,11 +18,11 @@ import httpx2
 import pytest
 import yaml
 
-from demo.api import Document, shell
-from demo.server import Server
-from demo.stage import Stage
-from demo.waiting import wait_for
 from localcluster import LocalCluster
+from testbed.context import Context
+from testbed.http_client import Document, shell
+from testbed.server import Server
+from testbed.waiting import wait_for
 from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.cluster
@@ -82,32 +82,32 @@ def log_url(server: Server, job_id: str, **query: str | int) -> str:
     return f"{server.url}/v1/jobs/{job_id}/logs?" + "&".join(f"{name}={value}" for name, value in query.items())
 
 
-def test_a_log_is_followed_from_submission_to_the_end_of_the_container(stage: Stage, server: Server) -> None:
-    job_id = stage.submit("vision", shell("echo one; sleep 2; printf 'two\\377\\000\\rx\\n\\nno newline'"))["id"]
+def test_a_log_is_followed_from_submission_to_the_end_of_the_container(context: Context, server: Server) -> None:
+    job_id = context.submit("vision", shell("echo one; sleep 2; printf 'two\\377\\000\\rx\\n\\nno newline'"))["id"]
     reading = Reading(log_url(server, job_id, follow="true"))
     body = reading.end()
     assert reading.status == 200
     assert reading.headers["runway-attempt"] == "1"
     assert body.rstrip(b"\n") == b"one\ntwo\xff\x00\rx\n\nno newline"
-    assert body == stage.runway.log(job_id).content
+    assert body == context.runway.log(job_id).content
 
 
-def test_a_followed_job_that_never_gets_a_container_is_a_problem(stage: Stage, server: Server) -> None:
+def test_a_followed_job_that_never_gets_a_container_is_a_problem(context: Context, server: Server) -> None:
     spec = shell("true", timeout_seconds=5) | {"image": "runway.local/nosuch:1"}
-    job_id = stage.submit("vision", spec)["id"]
+    job_id = context.submit("vision", spec)["id"]
     reading = Reading(log_url(server, job_id, follow="true"))
     assert json.loads(reading.end())["code"] == "logs_not_ready"
     assert reading.status == 404
 
 
-def test_lines_of_megabytes_and_many_lines_at_once_come_through_whole(stage: Stage, server: Server) -> None:
+def test_lines_of_megabytes_and_many_lines_at_once_come_through_whole(context: Context, server: Server) -> None:
     # The last output of a container that ends at once can be lost by the runtime, before the kubelet ever sees it. It
     # reads stdout and stderr apart, so what comes first is sure only with a pause in between.
     script = (
         "head -c 3000000 /dev/zero | tr '\\0' x; echo; seq 1 30000; sleep 1; echo err >&2; sleep 1; seq 30001 30100; "
         "sleep 2"
     )
-    job_id = stage.submit("vision", shell(script))["id"]
+    job_id = context.submit("vision", shell(script))["id"]
     body = Reading(log_url(server, job_id, follow="true")).end()
     lines = body.split(b"\n")
     assert lines[0] == b"x" * 3_000_000
@@ -118,9 +118,9 @@ def test_lines_of_megabytes_and_many_lines_at_once_come_through_whole(stage: Sta
     assert Reading(log_url(server, job_id, tail=3)).end() == b"30098\n30099\n30100\n"
 
 
-def test_a_client_that_goes_takes_its_stream_with_it(stage: Stage, server: Server, kubeconfig: Path) -> None:
-    job_id = stage.submit("vision", shell(STAY))["id"]
-    stage.until_log(job_id, "started")
+def test_a_client_that_goes_takes_its_stream_with_it(context: Context, server: Server, kubeconfig: Path) -> None:
+    job_id = context.submit("vision", shell(STAY))["id"]
+    context.until_log(job_id, "started")
     kubernetes = urlsplit(yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"]).port
     assert kubernetes is not None
     readings = [Reading(log_url(server, job_id, follow="true")) for _ in range(5)]
@@ -134,8 +134,8 @@ def test_a_client_that_goes_takes_its_stream_with_it(stage: Stage, server: Serve
     wait_for(lambda: connections_to(server, kubernetes) <= held - 5 or None, "the streams to Kubernetes are closed", 10)
 
 
-def test_events_tell_of_a_job_from_its_submission_to_its_end(stage: Stage, server: Server) -> None:
-    job_id = stage.submit("vision", shell("echo hello; sleep 2"))["id"]
+def test_events_tell_of_a_job_from_its_submission_to_its_end(context: Context, server: Server) -> None:
+    job_id = context.submit("vision", shell("echo hello; sleep 2"))["id"]
     url = f"{server.url}/v1/jobs/{job_id}/events"
     body = Reading(url).end().decode()
     events = [
@@ -144,7 +144,7 @@ def test_events_tell_of_a_job_from_its_submission_to_its_end(stage: Stage, serve
     views = [json.loads(event["data"]) for event in events]
     states = list(dict.fromkeys(view["state"] for view in views))
     assert states == ["pending", "running", "succeeded"]
-    assert views[-1] == stage.runway.job(job_id)
+    assert views[-1] == context.runway.job(job_id)
     again = httpx2.get(url, headers={"Last-Event-ID": events[-1]["id"]}, trust_env=False)
     assert again.status_code == 204
     resumed = Reading(url, {"Last-Event-ID": events[0]["id"]}).end().decode()
@@ -152,9 +152,9 @@ def test_events_tell_of_a_job_from_its_submission_to_its_end(stage: Stage, serve
     assert events[-1]["id"] in resumed
 
 
-def test_streams_are_resumed_after_a_restart_and_do_not_hold_it_up(stage: Stage, server: Server) -> None:
-    job_id = stage.submit("vision", shell("for i in $(seq 1 200); do echo $i; sleep 0.1; done"))["id"]
-    stage.until_log(job_id, "3\n")
+def test_streams_are_resumed_after_a_restart_and_do_not_hold_it_up(context: Context, server: Server) -> None:
+    job_id = context.submit("vision", shell("for i in $(seq 1 200); do echo $i; sleep 0.1; done"))["id"]
+    context.until_log(job_id, "3\n")
     environment = {**os.environ, "RUNWAY_URL": server.url, "RUNWAY_TENANT": "vision"}
     cli = subprocess.Popen([RUNWAY, "logs", "-f", job_id], stdout=subprocess.PIPE, env=environment)
     raw = Reading(log_url(server, job_id, follow="true"))
@@ -200,15 +200,15 @@ def reader_is_ready(server: Server) -> bool | None:
 
 
 def test_broken_connections_to_kubernetes_lose_and_repeat_nothing(
-    stage: Stage, settings: Mapping[str, str], tmp_path: Path
+    context: Context, settings: Mapping[str, str], tmp_path: Path
 ) -> None:
     script = (
         "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo out $i; [ $((i % 7)) = 0 ] && echo err $i >&2;"
         "[ $((i % 50)) = 0 ] && sleep 0.2; done; head -c 40000 /dev/zero | tr '\\0' y; echo; echo out 3001"
     )
-    job_id = stage.submit("vision", shell(script))["id"]
+    job_id = context.submit("vision", shell(script))["id"]
     with behind_a_proxy(settings, tmp_path) as (reader, proxy):
-        wait_for(lambda: stage.runway.job(job_id)["attempts"] or None, "a pod", 20)
+        wait_for(lambda: context.runway.job(job_id)["attempts"] or None, "a pod", 20)
         wait_for(lambda: known(reader, job_id), "known to the reader", 10)
         reading = Reading(log_url(reader, job_id, follow="true"))
         stamped = Reading(log_url(reader, job_id, follow="true", timestamps="true"))
@@ -224,7 +224,7 @@ def test_broken_connections_to_kubernetes_lose_and_repeat_nothing(
     assert [line for line in lines if line.startswith(b"err")] == [b"err %d" % number for number in range(7, 3001, 7)]
     assert b"y" * 40000 in lines
     assert b"\n".join(line.partition(b" ")[2] for line in times.split(b"\n")) == text
-    assert text == stage.runway.log(job_id).content
+    assert text == context.runway.log(job_id).content
 
 
 def known(server: Server, job_id: str) -> bool | None:
@@ -233,10 +233,10 @@ def known(server: Server, job_id: str) -> bool | None:
 
 
 def test_a_log_whose_kubernetes_is_gone_is_broken_off_and_not_called_whole(
-    stage: Stage, settings: Mapping[str, str], tmp_path: Path
+    context: Context, settings: Mapping[str, str], tmp_path: Path
 ) -> None:
-    job_id = stage.submit("vision", shell(STAY, timeout_seconds=300))["id"]
-    stage.until_log(job_id, "started")
+    job_id = context.submit("vision", shell(STAY, timeout_seconds=300))["id"]
+    context.until_log(job_id, "started")
     with behind_a_proxy(settings, tmp_path) as (reader, proxy):
         reading = Reading(log_url(reader, job_id, follow="true"))
         reading.until(b"started")
@@ -245,112 +245,112 @@ def test_a_log_whose_kubernetes_is_gone_is_broken_off_and_not_called_whole(
             reading.end(120)
 
 
-def test_an_unschedulable_job_is_cancelled(stage: Stage) -> None:
-    view = stage.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
-    stage.until(view["id"], lambda seen: [item["code"] for item in seen["conditions"]] == ["unschedulable"], "waits")
-    cancelled(stage, view, 15)
+def test_an_unschedulable_job_is_cancelled(context: Context) -> None:
+    view = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    context.until(view["id"], lambda seen: [item["code"] for item in seen["conditions"]] == ["unschedulable"], "waits")
+    cancelled(context, view, 15)
 
 
-def test_a_job_whose_image_is_pulled_is_cancelled(stage: Stage) -> None:
-    view = stage.submit("vision", shell("true") | {"image": "runway.local/nosuch:1"})
-    stage.until(
+def test_a_job_whose_image_is_pulled_is_cancelled(context: Context) -> None:
+    view = context.submit("vision", shell("true") | {"image": "runway.local/nosuch:1"})
+    context.until(
         view["id"], lambda seen: [item["code"] for item in seen["conditions"]] == ["image_pull_failing"], "waits"
     )
-    cancelled(stage, view, 15)
+    cancelled(context, view, 15)
 
 
-def test_a_running_job_is_cancelled_and_its_followed_log_ends_with_it(stage: Stage, server: Server) -> None:
-    view = stage.submit("vision", shell("trap 'echo bye; exit 0' TERM; echo started; sleep 600 & wait"))
+def test_a_running_job_is_cancelled_and_its_followed_log_ends_with_it(context: Context, server: Server) -> None:
+    view = context.submit("vision", shell("trap 'echo bye; exit 0' TERM; echo started; sleep 600 & wait"))
     reading = Reading(log_url(server, view["id"], follow="true"))
     reading.until(b"started")
     events = Reading(f"{server.url}/v1/jobs/{view['id']}/events")
     events.until(b"running")
-    over = cancelled(stage, view, 20)
+    over = cancelled(context, view, 20)
     assert reading.end() == b"started\nbye\n"
     seen = [json.loads(line[6:]) for line in events.end().decode().splitlines() if line.startswith("data: ")]
     assert list(dict.fromkeys(item["state"] for item in seen)) == ["running", "cancelling", "cancelled"]
     assert over["attempts"][0]["exit_code"] in (0, None)
 
 
-def test_a_job_that_ignores_sigterm_is_killed_after_its_grace_period(stage: Stage) -> None:
-    view = stage.submit("vision", shell(STAY_UNTIL_KILLED, grace_period_seconds=4))
-    stage.until_log(view["id"], "started")
+def test_a_job_that_ignores_sigterm_is_killed_after_its_grace_period(context: Context) -> None:
+    view = context.submit("vision", shell(STAY_UNTIL_KILLED, grace_period_seconds=4))
+    context.until_log(view["id"], "started")
     begun = time.monotonic()
-    over = cancelled(stage, view, 30)
+    over = cancelled(context, view, 30)
     assert time.monotonic() - begun > 3.5
     assert (over["attempts"][0]["exit_code"], over["attempts"][0]["signal"]) == (137, "SIGKILL")
 
 
-def test_a_job_is_cancelled_between_two_attempts(stage: Stage) -> None:
-    view = stage.submit("vision", shell("exit 4", retries=1))
-    stage.until(view["id"], lambda seen: [item["code"] for item in seen["conditions"]] == ["retrying"], "retrying")
-    over = cancelled(stage, view, 15)
+def test_a_job_is_cancelled_between_two_attempts(context: Context) -> None:
+    view = context.submit("vision", shell("exit 4", retries=1))
+    context.until(view["id"], lambda seen: [item["code"] for item in seen["conditions"]] == ["retrying"], "retrying")
+    over = cancelled(context, view, 15)
     assert len(over["attempts"]) == 1
 
 
 @pytest.mark.alone
-def test_a_job_that_the_job_controller_first_sees_cancelled_gets_no_pod(stage: Stage) -> None:
+def test_a_job_that_the_job_controller_first_sees_cancelled_gets_no_pod(context: Context) -> None:
     """A Job controller that starts lists the Jobs, so it never sees this one without its cancel."""
     controllers = LocalCluster.default().component("kube-controller-manager")
     controllers.kill()
     try:
-        view = stage.submit("vision", shell(STAY))
-        assert stage.runway.cancel(view["id"]).json()["state"] == "cancelling"
+        view = context.submit("vision", shell(STAY))
+        assert context.runway.cancel(view["id"]).json()["state"] == "cancelling"
     finally:
         controllers.start()
-    over = cancelled(stage, view, 30)
+    over = cancelled(context, view, 30)
     assert over["attempts"] == []
-    events = stage.kubernetes.select("events", f"--namespace={view['kubernetes']['namespace']}")
+    events = context.kubernetes.select("events", f"--namespace={view['kubernetes']['namespace']}")
     reasons = {event["reason"] for event in events if event["involvedObject"]["name"] == view["id"]}
     assert reasons == {"DeadlineExceeded"}, "no pod was ever created"
 
 
 @pytest.mark.alone
-def test_a_job_cancelled_before_the_job_controller_sees_it_ends_with_at_most_one_pod(stage: Stage) -> None:
+def test_a_job_cancelled_before_the_job_controller_sees_it_ends_with_at_most_one_pod(context: Context) -> None:
     """The Job controller may act on the creation before its watch delivers the cancel; that pod is then deleted."""
     controllers = LocalCluster.default().component("kube-controller-manager")
     controllers.freeze()
     try:
-        view = stage.submit("vision", shell(STAY))
-        assert stage.runway.cancel(view["id"]).json()["state"] == "cancelling"
+        view = context.submit("vision", shell(STAY))
+        assert context.runway.cancel(view["id"]).json()["state"] == "cancelling"
     finally:
         controllers.thaw()
-    over = cancelled(stage, view, 30)
+    over = cancelled(context, view, 30)
     assert len(over["attempts"]) <= 1
-    wait_for(lambda: stage.kubernetes.pods(view["kubernetes"]["namespace"], view["id"]) == [] or None, "no pod", 30)
+    wait_for(lambda: context.kubernetes.pods(view["kubernetes"]["namespace"], view["id"]) == [] or None, "no pod", 30)
 
 
-def test_a_suspended_job_is_cancelled(stage: Stage) -> None:
-    view = stage.submit("vision", shell(STAY))
-    stage.until_log(view["id"], "started")
+def test_a_suspended_job_is_cancelled(context: Context) -> None:
+    view = context.submit("vision", shell(STAY))
+    context.until_log(view["id"], "started")
     namespace = view["kubernetes"]["namespace"]
     suspend = json.dumps({"spec": {"suspend": True}})
-    stage.kubernetes.run("patch", "job", view["id"], f"--namespace={namespace}", "--type=merge", f"--patch={suspend}")
-    stage.until(view["id"], lambda seen: seen["attempts"][0]["state"] == "failed", "suspended")
-    over = cancelled(stage, view, 15)
+    context.kubernetes.run("patch", "job", view["id"], f"--namespace={namespace}", "--type=merge", f"--patch={suspend}")
+    context.until(view["id"], lambda seen: seen["attempts"][0]["state"] == "failed", "suspended")
+    over = cancelled(context, view, 15)
     assert len(over["attempts"]) == 1, "nothing was started again"
 
 
-def test_a_job_that_has_succeeded_stays_succeeded(stage: Stage) -> None:
-    view = stage.submit("vision", shell("true"))
-    stage.until(view["id"], lambda seen: [item["state"] for item in seen["attempts"]] == ["succeeded"], "succeeded")
-    assert stage.runway.cancel(view["id"]).status_code == 202
-    assert stage.until_over(view["id"])["state"] == "succeeded"
+def test_a_job_that_has_succeeded_stays_succeeded(context: Context) -> None:
+    view = context.submit("vision", shell("true"))
+    context.until(view["id"], lambda seen: [item["state"] for item in seen["attempts"]] == ["succeeded"], "succeeded")
+    assert context.runway.cancel(view["id"]).status_code == 202
+    assert context.until_finished(view["id"])["state"] == "succeeded"
 
 
-def cancelled(stage: Stage, view: Document, seconds: float) -> Document:
+def cancelled(context: Context, view: Document, seconds: float) -> Document:
     """Cancel twice, see it cancelling until it is over, and return the last view."""
     job_id = view["id"]
-    for answer in (stage.runway.cancel(job_id), stage.runway.cancel(job_id)):
+    for answer in (context.runway.cancel(job_id), context.runway.cancel(job_id)):
         assert answer.status_code == 202
         assert answer.json()["state"] in ("cancelling", "cancelled")
-    over = stage.until(job_id, lambda seen: seen["state"] != "cancelling", "over", seconds)
+    over = context.until(job_id, lambda seen: seen["state"] != "cancelling", "over", seconds)
     assert (over["state"], over["failure"]) == ("cancelled", None)
     assert over["finished_at"]
-    condition = next(item for item in stage.job(view)["status"]["conditions"] if item["type"] == "Failed")
+    condition = next(item for item in context.job(view)["status"]["conditions"] if item["type"] == "Failed")
     assert condition["reason"] == "DeadlineExceeded"
-    assert job_id not in {holder["id"] for holder in stage.runway.quota(view["tenant"])["jobs"]}
-    again = stage.runway.cancel(job_id).json()
+    assert job_id not in {holder["id"] for holder in context.runway.quota(view["tenant"])["jobs"]}
+    again = context.runway.cancel(job_id).json()
     # What is kept with its record may come a moment after its end.
     assert {name: again[name] for name in ("state", "failure", "finished_at", "attempts")} == {
         name: over[name] for name in ("state", "failure", "finished_at", "attempts")

@@ -9,72 +9,72 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from demo.api import Document, document, shell
-from demo.server import Server
-from demo.stage import Stage
+from testbed.context import Context
+from testbed.http_client import Document, document, shell
+from testbed.server import Server
 
 pytestmark = pytest.mark.cluster
 
 
-def test_the_same_key_and_spec_answer_with_the_first_job(stage: Stage) -> None:
+def test_the_same_key_and_spec_answer_with_the_first_job(context: Context) -> None:
     key, spec = new_key(), shell("true")
-    first = stage.accepted(stage.runway.submit("vision", spec, key=key))
-    again = stage.runway.submit("vision", spec, key=key)
+    first = context.accepted(context.runway.submit("vision", spec, key=key))
+    again = context.runway.submit("vision", spec, key=key)
 
     assert (again.status_code, again.headers["Idempotent-Replay"]) == (200, "true")
     assert again.json()["id"] == first["id"]
-    conflict = stage.runway.submit("vision", shell("false"), key=key)
+    conflict = context.runway.submit("vision", shell("false"), key=key)
     assert (conflict.status_code, conflict.json()["code"]) == (409, "idempotency_conflict")
-    others = stage.accepted(stage.runway.submit("research", spec, key=key))
+    others = context.accepted(context.runway.submit("research", spec, key=key))
     assert others["id"] != first["id"]
 
 
-def test_twenty_identical_submissions_at_once_make_one_job(stage: Stage) -> None:
+def test_twenty_identical_submissions_at_once_make_one_job(context: Context) -> None:
     key, spec = new_key(), shell("true")
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: stage.runway.submit("vision", spec, key=key), range(20)))
+        answers = list(pool.map(lambda _: context.runway.submit("vision", spec, key=key), range(20)))
 
     assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
     created = next(answer for answer in answers if answer.status_code == 201)
-    view = stage.accepted(created)
+    view = context.accepted(created)
     assert {answer.json()["id"] for answer in answers} == {view["id"]}
-    assert [holder["id"] for holder in stage.runway.quota("vision")["jobs"]] in ([view["id"]], [])
-    stage.until_over(view["id"])
-    assert len(stage.kubernetes.pods(view["kubernetes"]["namespace"], view["id"])) == 1
+    assert [holder["id"] for holder in context.runway.quota("vision")["jobs"]] in ([view["id"]], [])
+    context.until_finished(view["id"])
+    assert len(context.kubernetes.pods(view["kubernetes"]["namespace"], view["id"])) == 1
 
 
-def test_many_at_once_never_pass_the_quota(stage: Stage) -> None:
+def test_many_at_once_never_pass_the_quota(context: Context) -> None:
     spec = shell("sleep 5", resources={"cpu": "100m", "memory": "32Mi", "gpu": 1})
     with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(lambda _: stage.runway.submit("vision", spec), range(12)))
+        answers = list(pool.map(lambda _: context.runway.submit("vision", spec), range(12)))
 
-    accepted = [stage.accepted(answer) for answer in answers if answer.status_code == 201]
+    accepted = [context.accepted(answer) for answer in answers if answer.status_code == 201]
     refused = [answer for answer in answers if answer.status_code != 201]
     assert len(accepted) == 4
     assert {answer.json()["code"] for answer in refused} == {"quota_exceeded"}
-    quota = stage.runway.quota("vision")
+    quota = context.runway.quota("vision")
     assert (quota["used"]["gpu"], quota["reserved"]["gpu"]) == (4, 0)
 
 
-def test_a_dry_run_asks_kubernetes_and_keeps_nothing(stage: Stage) -> None:
-    namespace = stage.runway.policy()["tenants"]["vision"]["namespace"]
-    before = {job["metadata"]["name"] for job in stage.kubernetes.select("jobs", f"--namespace={namespace}")}
+def test_a_dry_run_asks_kubernetes_and_keeps_nothing(context: Context) -> None:
+    namespace = context.runway.policy()["tenants"]["vision"]["namespace"]
+    before = {job["metadata"]["name"] for job in context.kubernetes.select("jobs", f"--namespace={namespace}")}
     spec = shell("true", resources={"cpu": "2", "memory": "1Gi", "gpu": 2}, timeout_seconds=3600)
-    decision = document(stage.runway.submit("vision", spec, dry_run=True))
+    decision = document(context.runway.submit("vision", spec, dry_run=True))
 
     assert (decision["decision"], decision["violations"], decision["warnings"]) == ("admitted", [], [])
-    stage.kubernetes.run("create", "--dry-run=server", "--filename=-", stdin=json.dumps(decision["manifest"]))
+    context.kubernetes.run("create", "--dry-run=server", "--filename=-", stdin=json.dumps(decision["manifest"]))
     assert sum(float(line["hourly"]) for line in decision["cost"]["lines"]) == pytest.approx(
         float(decision["cost"]["hourly"])
     )
-    after = {job["metadata"]["name"] for job in stage.kubernetes.select("jobs", f"--namespace={namespace}")}
+    after = {job["metadata"]["name"] for job in context.kubernetes.select("jobs", f"--namespace={namespace}")}
     assert after == before
-    assert stage.runway.quota("vision")["used"]["gpu"] == stage.runway.quota("vision")["reserved"]["gpu"] == 0
+    assert context.runway.quota("vision")["used"]["gpu"] == context.runway.quota("vision")["reserved"]["gpu"] == 0
 
 
-def test_a_dry_run_that_would_be_refused_says_so(stage: Stage) -> None:
+def test_a_dry_run_that_would_be_refused_says_so(context: Context) -> None:
     spec = shell("true", resources={"cpu": "100m", "memory": "32Mi", "gpu": 1})
-    decision = document(stage.runway.submit("research", spec, dry_run=True))
+    decision = document(context.runway.submit("research", spec, dry_run=True))
 
     assert decision["decision"] == "refused"
     assert [violation["field"] for violation in decision["violations"]] == ["resources.gpu"]
@@ -116,13 +116,13 @@ def test_a_bad_body_gets_its_problem(body: bytes, status: int, code: str, server
     assert answer.json()["code"] == code
 
 
-def test_another_tenants_job_is_not_found(stage: Stage, server: Server) -> None:
-    view: Document = stage.submit("vision", shell("true"))
+def test_another_tenants_job_is_not_found(context: Context, server: Server) -> None:
+    view: Document = context.submit("vision", shell("true"))
     for method, path in (("GET", ""), ("GET", "/logs"), ("DELETE", "")):
         url = f"{server.url}/v1/jobs/{view['id']}{path}"
         answer = httpx2.request(method, url, headers={"X-Tenant-ID": "speech"}, trust_env=False)
         assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
-    assert stage.until_over(view["id"])["state"] == "succeeded"
+    assert context.until_finished(view["id"])["state"] == "succeeded"
 
 
 def new_key() -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from demo.api import IMAGE, Document
-from demo.kubectl import Kubectl, KubectlFailed
-from demo.stage import Stage
+from testbed.context import Context
+from testbed.http_client import IMAGE, Document
+from testbed.kubectl import Kubectl, KubectlFailed
 
 pytestmark = pytest.mark.cluster
 
@@ -23,14 +23,14 @@ RESTRICTED = {
 
 
 @pytest.mark.parametrize("tenant", ["vision", "speech", "research"])
-def test_the_namespace_has_the_tenants_quota_and_bounds(tenant: str, stage: Stage) -> None:
-    policy = stage.runway.policy()
+def test_the_namespace_has_the_tenants_quota_and_bounds(tenant: str, context: Context) -> None:
+    policy = context.runway.policy()
     namespace, quota = policy["tenants"][tenant]["namespace"], policy["tenants"][tenant]["quota"]
 
-    labels = found(stage.kubernetes, "namespace", namespace)["metadata"]["labels"]
+    labels = found(context.kubernetes, "namespace", namespace)["metadata"]["labels"]
     modes = {mode: labels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")}
     assert modes == {"enforce": "restricted", "audit": "restricted", "warn": "restricted"}
-    [backstop] = stage.kubernetes.select("resourcequotas", f"--namespace={namespace}")
+    [backstop] = context.kubernetes.select("resourcequotas", f"--namespace={namespace}")
     assert backstop["spec"]["hard"] == {
         "requests.nvidia.com/gpu": str(quota["gpu"]),
         "requests.cpu": quota["cpu"],
@@ -39,11 +39,11 @@ def test_the_namespace_has_the_tenants_quota_and_bounds(tenant: str, stage: Stag
         "limits.memory": quota["memory"],
         "pods": str(quota["jobs"]),
     }
-    [limits] = stage.kubernetes.select("limitranges", f"--namespace={namespace}")
+    [limits] = context.kubernetes.select("limitranges", f"--namespace={namespace}")
     [bounds] = limits["spec"]["limits"]
     assert bounds["max"] == {name: policy["limits"][name]["max"] for name in ("cpu", "memory")}
     assert bounds["min"] == {name: policy["limits"][name]["min"] for name in ("cpu", "memory")}
-    network = stage.kubernetes.select("networkpolicies", f"--namespace={namespace}")
+    network = context.kubernetes.select("networkpolicies", f"--namespace={namespace}")
     assert {name["metadata"]["name"] for name in network} == {"default-deny", "allow-egress-but-metadata"}
 
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 import httpx2
 import pytest
 
-from demo.api import Document, document, shell
-from demo.server import Server
-from demo.stage import Stage
-from demo.waiting import wait_for
 from localcluster import LocalCluster
 from localcluster.component import Component
 from localcluster.monitoring import scraping
+from testbed.context import Context
+from testbed.http_client import Document, document, shell
+from testbed.server import Server
+from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -39,24 +39,24 @@ def prometheus(cluster: LocalCluster) -> Iterator[Component]:
     cluster.up()
 
 
-def usage(stage: Stage, job_id: str) -> Document:
-    return document(stage.runway.get(f"/v1/jobs/{job_id}/usage"))
+def usage(context: Context, job_id: str) -> Document:
+    return document(context.runway.get(f"/v1/jobs/{job_id}/usage"))
 
 
 def until_usage(
-    stage: Stage, job_id: str, done: Callable[[Document], bool], what: str, seconds: float = SAMPLE_SECONDS
+    context: Context, job_id: str, done: Callable[[Document], bool], what: str, seconds: float = SAMPLE_SECONDS
 ) -> Document:
     def probe() -> Document | None:
-        found = usage(stage, job_id)
+        found = usage(context, job_id)
         return found if done(found) else None
 
     return wait_for(probe, what, seconds)
 
 
-def test_a_busy_loop_is_shown_as_throttled_at_its_limit_and_stays_so_when_it_is_over(stage: Stage) -> None:
-    job_id = stage.submit("vision", shell(BUSY, resources={"cpu": "100m", "memory": "32Mi"}))["id"]
-    stage.until(job_id, lambda view: view["state"] == "running", "running")
-    found = until_usage(stage, job_id, lambda seen: (seen["cpu_seconds"] or 0) >= 1, "a CPU second", 40)
+def test_a_busy_loop_is_shown_as_throttled_at_its_limit_and_stays_so_when_it_is_over(context: Context) -> None:
+    job_id = context.submit("vision", shell(BUSY, resources={"cpu": "100m", "memory": "32Mi"}))["id"]
+    context.until(job_id, lambda view: view["state"] == "running", "running")
+    found = until_usage(context, job_id, lambda seen: (seen["cpu_seconds"] or 0) >= 1, "a CPU second", 40)
 
     assert (found["source"], found["problem"]) == ("prometheus", None)
     assert found["throttled_ratio"] > 0.5
@@ -64,51 +64,55 @@ def test_a_busy_loop_is_shown_as_throttled_at_its_limit_and_stays_so_when_it_is_
     assert found["cpu_limit_cores"] == 0.1
     assert found["findings"] == [f"throttled in {found['throttled_ratio']:.0%} of its CPU periods: raise resources.cpu"]
 
-    stage.runway.cancel(job_id)
-    stage.until_over(job_id)
-    after = usage(stage, job_id)
+    context.runway.cancel(job_id)
+    context.until_finished(job_id)
+    after = usage(context, job_id)
     assert after["cpu_seconds"] >= found["cpu_seconds"]
     assert after["throttled_ratio"] > 0.5
 
 
-def test_the_verdict_of_a_job_that_was_throttled_says_so(stage: Stage) -> None:
+def test_the_verdict_of_a_job_that_was_throttled_says_so(context: Context) -> None:
     script = f"timeout 12 sh -c '{BUSY}'; echo 'not done in time'; exit 3"
-    job_id = stage.submit("vision", shell(script, resources={"cpu": "100m", "memory": "32Mi"}))["id"]
-    stage.until_over(job_id)
-    kept = stage.until(job_id, lambda view: view["usage"] is not None, "its usage is kept", 20)
+    job_id = context.submit("vision", shell(script, resources={"cpu": "100m", "memory": "32Mi"}))["id"]
+    context.until_finished(job_id)
+    kept = context.until(job_id, lambda view: view["usage"] is not None, "its usage is kept", 20)
     assert kept["failure"]["code"] == "exit_nonzero"
     assert "throttled in " in kept["failure"]["hint"]
     assert float(kept["failure"]["evidence"]["throttled_ratio"]) > 0.5
 
 
-def test_a_job_near_its_memory_limit_shows_it(stage: Stage) -> None:
+def test_a_job_near_its_memory_limit_shows_it(context: Context) -> None:
     # dd keeps its full buffer while nobody reads what it writes.
     script = "dd if=/dev/zero bs=58M count=1 | sleep 600"
-    job_id = stage.submit("vision", shell(script, resources={"cpu": "500m", "memory": "64Mi"}))["id"]
-    found = until_usage(stage, job_id, lambda seen: (seen["memory_bytes"] or 0) > 58 * MIB, "58 MiB", 40)
+    job_id = context.submit("vision", shell(script, resources={"cpu": "500m", "memory": "64Mi"}))["id"]
+    found = until_usage(context, job_id, lambda seen: (seen["memory_bytes"] or 0) > 58 * MIB, "58 MiB", 40)
 
     assert 58 * MIB < found["memory_bytes"] <= found["memory_peak_bytes"] <= found["memory_limit_bytes"] == 64 * MIB
     peak = found["memory_peak_bytes"] / found["memory_limit_bytes"]
     assert found["findings"] == [f"memory peaked at {peak:.0%} of its limit"]
 
 
-def test_a_peak_between_two_samples_is_known_and_a_written_file_is_no_memory(stage: Stage) -> None:
+def test_a_peak_between_two_samples_is_known_and_a_written_file_is_no_memory(context: Context) -> None:
     resources = {"cpu": "500m", "memory": "64Mi"}
-    spike = stage.submit("vision", shell("dd if=/dev/zero of=/dev/null bs=40M count=1; sleep 600", resources=resources))
-    file = stage.submit("vision", shell("dd if=/dev/zero of=/tmp/file bs=1M count=40; sleep 600", resources=resources))
+    spike = context.submit(
+        "vision", shell("dd if=/dev/zero of=/dev/null bs=40M count=1; sleep 600", resources=resources)
+    )
+    file = context.submit(
+        "vision", shell("dd if=/dev/zero of=/tmp/file bs=1M count=40; sleep 600", resources=resources)
+    )
     for view in (spike, file):
-        stage.until_log(view["id"], "records out")
+        context.until_log(view["id"], "records out")
 
-    found = until_usage(stage, spike["id"], lambda seen: (seen["memory_peak_bytes"] or 0) > 40 * MIB, "the spike")
+    found = until_usage(context, spike["id"], lambda seen: (seen["memory_peak_bytes"] or 0) > 40 * MIB, "the spike")
     assert found["memory_bytes"] < 10 * MIB
-    found = until_usage(stage, file["id"], lambda seen: seen["memory_peak_bytes"] is not None, "a sample")
+    found = until_usage(context, file["id"], lambda seen: seen["memory_peak_bytes"] is not None, "a sample")
     assert found["memory_peak_bytes"] < 20 * MIB
     assert found["findings"] == []
 
 
-def test_a_job_that_never_started_has_no_figures_but_null(stage: Stage) -> None:
-    view = stage.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
-    found = usage(stage, view["id"])
+def test_a_job_that_never_started_has_no_figures_but_null(context: Context) -> None:
+    view = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    found = usage(context, view["id"])
 
     assert (found["source"], found["problem"]) == ("prometheus", None)
     assert {found[name] for name in MEASURED} == {None}
@@ -117,21 +121,21 @@ def test_a_job_that_never_started_has_no_figures_but_null(stage: Stage) -> None:
 
 @pytest.mark.alone
 def test_a_prometheus_that_hangs_or_was_killed_is_told_and_its_samples_survive(
-    stage: Stage, cluster: LocalCluster, prometheus: Component
+    context: Context, cluster: LocalCluster, prometheus: Component
 ) -> None:
-    job_id = stage.submit("vision", shell("sleep 600"))["id"]
-    known = until_usage(stage, job_id, lambda seen: seen["cpu_seconds"] is not None, "a sample")
+    job_id = context.submit("vision", shell("sleep 600"))["id"]
+    known = until_usage(context, job_id, lambda seen: seen["cpu_seconds"] is not None, "a sample")
     # Its start was throttled, as every container's is; that is nobody's concern.
     assert known["findings"] == []
     for break_it, words in ((prometheus.freeze, "did not answer within 2 s"), (prometheus.kill, "refused")):
         break_it()
-        found = usage(stage, job_id)
+        found = usage(context, job_id)
         assert words in found["problem"]
         assert {found[name] for name in MEASURED} == {None}
-        assert stage.runway.job(job_id)["state"] == "running"
+        assert context.runway.job(job_id)["state"] == "running"
 
     cluster.up()
-    found = usage(stage, job_id)
+    found = usage(context, job_id)
     assert found["problem"] is None
     assert found["cpu_seconds"] >= known["cpu_seconds"]
 

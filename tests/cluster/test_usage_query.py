@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from localcluster import LocalCluster
-from runway.flow.usage import promql
 from runway.jobs.usage import Figure
 from runway.prometheus import Prometheus, Sample, matching, matching_any
+from runway.services.job_usage import promql
 
 pytestmark = pytest.mark.cluster
 

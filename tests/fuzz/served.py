@@ -1,6 +1,6 @@
 """`python -m tests.fuzz.served PORT [BOUNDS]`: Runway on a fake cluster, whose jobs run and end.
 
-BOUNDS is a JSON object of fields of `runway.http.bounds.Bounds`, laid over those of this module.
+BOUNDS is a JSON object of fields of `runway.http_server.bounds.Bounds`, laid over those of this module.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, cast
 import uvicorn
 
 from runway.app import create_app
-from runway.http.bounds import Bounds
-from runway.http.protocol import BoundedHttpProtocol
+from runway.http_server.bounds import Bounds
+from runway.http_server.protocol import BoundedHttpProtocol
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT
 from runway.policy import Policy, Quota, TenantRate, load_policy
 from runway.settings import Settings
-from runway.telemetry.logs import configure
+from runway.telemetry.logging import configure
 from tests.support.fake_cluster import FakeKubernetes, Json
 
 POLICY = Path(__file__).parents[2] / "config" / "policy.local.yaml"

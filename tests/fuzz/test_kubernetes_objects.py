@@ -15,13 +15,13 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runway.admission.booking import booking_of, ended_at
-from runway.cluster.decode import MAX_MESSAGE, MAX_PARTS, MAX_WORD, decode_object
+from runway.admission.observed_usage import finished_at, observed_usage
 from runway.console.timeline import timeline_of
-from runway.jobs.case import Case
-from runway.jobs.record import encode, final_record, known_of, passing, record_of
+from runway.jobs.record import encode, final_record, merge_attempts, needs_interim_record, record_of
+from runway.jobs.snapshot import JobSnapshot
 from runway.jobs.view import job_view
-from runway.objects import Event, Job, Node, Pod, is_possible_year
+from runway.kube.decode import MAX_MESSAGE, MAX_PARTS, MAX_WORD, decode_object
+from runway.kube.objects import Event, Job, Node, Pod, is_possible_year
 from tests.support.builders import JOB, JOB_UID, NAMESPACE
 from tests.support.mutated import NUMBERS, TEXTS, TIMES
 
@@ -99,17 +99,17 @@ def test_objects_of_any_content_are_read_without_a_fault(
     attempts = tuple(decode_object(_named(pod, Pod, number), Pod) for number, pod in enumerate(pods))
     warnings = tuple(decode_object(_named(event, Event, number), Event) for number, event in enumerate(events))
     known = decode_object(_named(node, Node), Node)
-    booking = booking_of(decoded, attempts)
+    booking = observed_usage(decoded, attempts)
     assert booking is None or min(booking.amounts.gpu, booking.amounts.cpu, booking.amounts.memory) >= 0
-    ended_at(decoded, attempts)
-    case = Case("vision", decoded, attempts, frozenset(), warnings, {known.metadata.name: known})
+    finished_at(decoded, attempts)
+    case = JobSnapshot("vision", decoded, attempts, frozenset(), warnings, {known.metadata.name: known})
     view = job_view(case)
     msgspec.json.encode(view)
     timeline_of(view, NOW)
     kept = record_of(decoded)
-    passing(case, kept)
-    known_of(case, kept)
-    if view.state.over:
+    needs_interim_record(case, kept)
+    merge_attempts(case, kept)
+    if view.state.is_finished:
         encode(final_record(case, kept, None, None, NOW), decoded)
     for item in (decoded, *attempts, *warnings, known):
         _assert_bounded(item)

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from demo.waiting import wait_for
+from testbed.waiting import wait_for
 from tests.support.served import Served
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import yaml
 
-from demo.waiting import wait_for
+from testbed.waiting import wait_for
 
 CHECKOUT = Path(__file__).parents[2]
 POLICY = CHECKOUT / "config" / "policy.local.yaml"

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from demo.waiting import wait_for
+from testbed.waiting import wait_for
 from tests.support.served import Served, read_all, serving
 
 HOST = b"Host: runway"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 
-from demo.waiting import wait_for
+from testbed.waiting import wait_for
 from tests.hostile.serving import FULL, POLICY, Process, Runway, api_server, free_port, kubeconfig, runway
 
 LIMIT = 64

@@ -23,9 +23,9 @@ import pytest
 import yaml
 from aiohttp import web
 
-from runway.cluster.access import load_access
-from runway.cluster.connection import Connection
-from runway.errors import ConfigurationError, NotDone
+from runway.errors import ConfigurationError, NotExecuted
+from runway.kube.kubeconfig import load_access
+from runway.kube.transport import AiohttpTransport
 from tests.hostile.serving import free_port, kubeconfig
 from tests.hostile.test_policies import BOMB
 
@@ -198,9 +198,9 @@ async def test_a_service_account_token_that_cannot_be_read_fails_the_call_alone(
         raise OSError(errno.EMFILE, "Too many open files")
 
     loaded.configuration.refresh_api_key_hook = read_again  # type: ignore[assignment]
-    connection = Connection(loaded, 1)
+    connection = AiohttpTransport(loaded, 1)
     try:
-        with pytest.raises(NotDone, match=r"the token .* cannot be read: Too many open files"):
+        with pytest.raises(NotExecuted, match=r"the token .* cannot be read: Too many open files"):
             await connection.request("GET", "/version", query={}, body=None, content_type="application/json", seconds=5)
     finally:
         await connection.close()
@@ -250,12 +250,12 @@ async def _served(tls: ssl.SSLContext | None) -> AsyncIterator[int]:
 
 async def _reaches(kubeconfig_file: Path) -> bool:
     loaded = await asyncio.to_thread(load_access, str(kubeconfig_file))
-    connection = Connection(loaded, 1)
+    connection = AiohttpTransport(loaded, 1)
     try:
         answer = await connection.request(
             "GET", "/version", query={}, body=None, content_type="application/json", seconds=5
         )
-    except NotDone:
+    except NotExecuted:
         return False
     finally:
         await connection.close()

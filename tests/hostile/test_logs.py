@@ -19,7 +19,7 @@ from typing import NamedTuple
 import httpx2
 import pytest
 
-from demo.waiting import wait_for
+from testbed.waiting import wait_for
 from tests.hostile.apiserver import STEERING, YEARS
 from tests.hostile.serving import FULL, LONGEST_ANSWER_SECONDS, MIB, POLICY, Process, Runway, api_server, runway
 from tests.hostile.terminal import at_terminal, command, environment

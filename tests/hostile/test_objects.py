@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 
-from demo.waiting import wait_for
+from testbed.waiting import wait_for
 from tests.hostile.serving import MIB, Process, Runway, api_server, runway
 from tests.hostile.terminal import at_terminal
 from tests.support.chromium import Watched, chromium

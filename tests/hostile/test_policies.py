@@ -16,7 +16,7 @@ import pytest
 
 from runway.errors import PolicyError
 from runway.policy import MAX_FAULTS, load_policy, parse_policy
-from runway.strictyaml import MAX_MESSAGE
+from runway.yaml_loader import MAX_MESSAGE
 from tests.hostile.serving import FULL, MIB, POLICY, Process, api_server, runway
 
 TEXT = POLICY.read_text()

@@ -8,16 +8,13 @@ from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-from runway.cluster.connection import Answer as HttpAnswer
-from runway.errors import Ambiguous
+from runway.errors import AmbiguousOutcome
+from runway.kube.transport import Response as HttpAnswer
 from tests.model.faults import REQUEST_LIMIT, Answer, Calls, Fate, Network
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.virtual_time import VirtualLoop
-
-if TYPE_CHECKING:
-    from tests.model.wire import Wire
 
 _OF_WHAT_WAS_DONE: Final = (Answer.TRUE, Answer.GARBLED)
 """Answers whose status the API server can only know when it has carried out the call."""
@@ -25,11 +22,24 @@ _OF_WHAT_WAS_DONE: Final = (Answer.TRUE, Answer.GARBLED)
 START: Final = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
 
+class Connection(Protocol):
+    """One process's connection, as the API server sees it."""
+
+    owner: object
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a response can reach the process."""
+
+    def wake(self, kind: str | None = None) -> None:
+        """Let the watch of this kind look again, or every watch."""
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One call on its way. `seconds` is how long its caller waits."""
 
-    wire: Wire
+    connection: Connection
     calls: Calls
     method: str
     path: str
@@ -62,7 +72,7 @@ class ApiServer:
         self.server.now = self.now_text
         self.server.listeners.append(self._changed)
         self.network = Network()
-        self.wires: list[Wire] = []
+        self.connections: list[Connection] = []
         self.in_flight: set[Call] = set()
         """Calls that have not landed and may yet."""
         self.written: dict[int, float] = {}
@@ -103,7 +113,7 @@ class ApiServer:
         self.server.go_down()
         for call in self.in_flight:
             if not call.reply.done():
-                call.reply.set_exception(Ambiguous("the connection to the Kubernetes API broke: reset"))
+                call.reply.set_exception(AmbiguousOutcome("the connection to the Kubernetes API broke: reset"))
                 call.reply.exception()
         self.in_flight.clear()
         self._backlog.clear()
@@ -123,15 +133,13 @@ class ApiServer:
 
     def wake(self) -> None:
         """Let each watch look again."""
-        for wire in self.wires:
-            for watch in wire.watches.values():
-                watch.wake()
+        for connection in self.connections:
+            connection.wake()
 
     def _changed(self, kind: str) -> None:
         self.written[self.server.version] = self.loop.time()
-        for wire in self.wires:
-            if kind in wire.watches:
-                wire.watches[kind].wake()
+        for connection in self.connections:
+            connection.wake(kind)
 
     def _land(self, call: Call) -> None:
         if call not in self.in_flight:
@@ -150,11 +158,11 @@ class ApiServer:
             self.loop.call_later(call.fate.answers, self._answer, call, answer)
 
     def _answer(self, call: Call, answer: HttpAnswer) -> None:
-        if call.wire.cut or call.wire.dead or call.reply.done() or self.server.down:
+        if not call.connection.is_open or call.reply.done() or self.server.down:
             return
         match call.fate.answer:
             case Answer.RESET:
-                call.reply.set_exception(Ambiguous("the connection to the Kubernetes API broke: reset"))
+                call.reply.set_exception(AmbiguousOutcome("the connection to the Kubernetes API broke: reset"))
                 call.reply.exception()
             case Answer.ERROR:
                 call.reply.set_result(HttpAnswer(500, b"{}"))

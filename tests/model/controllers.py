@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from runway.cluster.store import Key
+from runway.state.job_store import JobKey
 from tests.model.oracle import JOB_UID, Json, ended, finished, may_start, pods_of, succeeded, told_to_end, uid
 from tests.support.fake_cluster import FakeKubernetes, copy_of
 
@@ -107,19 +107,19 @@ class Controllers:
             if not may_start(self.server, self.server.job(place[1])):
                 self.make(Move.COMPLETE, place)
 
-    def add_pod(self, key: Key, requests: dict[str, str]) -> None:
+    def add_pod(self, key: JobKey, requests: dict[str, str]) -> None:
         """kubectl run: a pod that no Job made. A name that is taken stays taken."""
         if key not in self.server.objects["pods"]:
             self._add("pods", key, {"containers": [{"name": "main", "resources": {"requests": requests}}]})
 
-    def add_job(self, key: Key, requests: dict[str, str], pods: int) -> None:
+    def add_job(self, key: JobKey, requests: dict[str, str], pods: int) -> None:
         """kubectl create job: `pods` at once, as many to succeed."""
         if key not in self.server.objects["jobs"]:
             template = {"metadata": {"labels": {}}, "spec": {"containers": [_container(requests)]}}
             spec = {"parallelism": pods, "completions": pods, "backoffLimit": 0, "template": template}
             self._add("jobs", key, spec)
 
-    def _add(self, kind: str, key: Key, spec: Json) -> None:
+    def _add(self, kind: str, key: JobKey, spec: Json) -> None:
         self._made += 1
         name = f"uid-foreign-{self._made}"
         self.foreign.add(name)

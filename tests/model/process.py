@@ -10,16 +10,16 @@ from contextvars import Context, ContextVar, copy_context
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from runway.cluster.client import Kubernetes
-from runway.cluster.lease import Election, Seat
-from runway.cluster.store import Key
+from runway.controllers.leadership import Leadership
+from runway.controllers.sync import Observer
 from runway.errors import Unavailable
-from runway.flow.cancel import cancel
-from runway.flow.lead import Writer
-from runway.flow.observe import Observer
-from runway.flow.submit import Submitter
 from runway.jobs.view import JobView
+from runway.kube.client import KubeClient
+from runway.kube.leader_election import LeaderElector, LeaseLock
 from runway.policy import Policy
+from runway.services.cancel import cancel
+from runway.services.submit import Submitter
+from runway.state.job_store import JobKey
 from runway.telemetry.metrics import Metrics
 from tests.model.apiserver import ApiServer
 from tests.model.wire import Wire
@@ -55,7 +55,7 @@ class Process:
         self._boot = rng.uniform(0, 1e6)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._requests: list[asyncio.Task[None]] = []
-        self.kubernetes = Kubernetes(self.wire, CALL_SECONDS)
+        self.kubernetes = KubeClient(self.wire, CALL_SECONDS)
         self.observer = Observer(
             self.kubernetes,
             policy,
@@ -66,15 +66,15 @@ class Process:
             sleep=self.wire.sleep,
             jitter=rng.random,
         )
-        self.election = Election(
+        self.election = LeaderElector(
             self.kubernetes,
-            Seat("default", "runway-writer", identity),
+            LeaseLock("default", "runway-writer", identity),
             clock=self.clock,
             wall=api.now,
             sleep=self.wire.sleep,
             jitter=rng.random,
         )
-        self.writer = Writer(self.election, self.observer, CALL_SECONDS, sleep=self.wire.sleep, jitter=rng.random)
+        self.writer = Leadership(self.election, self.observer, CALL_SECONDS, sleep=self.wire.sleep, jitter=rng.random)
         self.submitter = Submitter(
             policy,
             self.kubernetes,
@@ -101,10 +101,10 @@ class Process:
     @property
     def writes(self) -> bool:
         """Whether a submission would pass the check for the one writer now."""
-        if not self.alive or not self.writer.is_writer:
+        if not self.alive or not self.writer.is_leader:
             return False
         try:
-            self.writer.require()
+            self.writer.require_leader()
         except Unavailable:
             return False
         return True
@@ -135,7 +135,7 @@ class Process:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def cancel_job(self, key: Key, now: datetime) -> JobView:
+    async def cancel_job(self, key: JobKey, now: datetime) -> JobView:
         """What DELETE /v1/jobs/{id} does."""
         return await cancel(self.kubernetes, self.observer, self.writer, key, lambda: now)
 
@@ -161,7 +161,7 @@ class Process:
     def _end(self) -> None:
         self.alive = False
         self.wire.dead = True
-        self._api.wires.remove(self.wire)
+        self._api.connections.remove(self.wire)
 
     async def _when_running(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await self.wire.running.wait()
@@ -169,7 +169,7 @@ class Process:
 
     async def _main(self) -> None:
         """As the lifespan of `runway.app`."""
-        await self.election.try_once()
+        await self.election.try_acquire_or_renew()
         tasks = [self.spawn(run()) for run in (self.election.run, self.observer.run, self.writer.run)]
         try:
             await asyncio.gather(*tasks)

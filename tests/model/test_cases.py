@@ -8,9 +8,9 @@ import pytest
 
 from tests.model.controllers import Move
 from tests.model.faults import Answer, Calls, Fate
+from tests.model.invariants import Request
 from tests.model.policy import SIZES, document
 from tests.model.process import Process
-from tests.model.referee import Request
 from tests.model.world import World
 
 NEVER = Fate(lands=None, answer=Answer.NONE)

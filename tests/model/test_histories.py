@@ -2,7 +2,7 @@
 
 The real components (submitter, observer, writer, election, ledger, store, reflectors, client) run on an API server in
 memory, with every fault that the network, the API server, Kubernetes and kill -9 can bring, in virtual time. What must
-hold is written in `referee.py`; how a history ends, in `World.end`.
+hold is written in `invariants.py`; how a history ends, in `World.end`.
 
 Every run plays other histories. A failure prints its steps, shrunk for five minutes at most, and two ways to see it
 again: a line `@reproduce_failure(...)`, which goes on the class below that it names, and the seed of the whole run, for
@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from runway.cluster.store import Key
 from runway.jobs.identity import LABEL_NAME
+from runway.state.job_store import JobKey
 from tests.model.controllers import Move
 from tests.model.faults import FATES, Calls, Fate
 from tests.model.oracle import Json
@@ -133,7 +133,7 @@ class Histories(RuleBasedStateMachine):
     def cancel(self, which: int, job: int, turns: int) -> None:
         jobs = list(self.world.api.server.objects["jobs"])
         if jobs and (process := self._process(which)):
-            self.world.cancel(process, Key(*jobs[-1 - job % len(jobs)]))
+            self.world.cancel(process, JobKey(*jobs[-1 - job % len(jobs)]))
         self._go_on(turns)
 
     @rule(which=WHICH, tenant=TENANT, size=SIZE, turns=TURNS)
@@ -172,7 +172,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(tenant=TENANT, kind=KIND, number=st.integers(1, 2), gpu=st.integers(0, 2), turns=TURNS)
     def make_past_runway(self, tenant: str, kind: str, number: int, gpu: int, turns: int) -> None:
-        key = Key(POLICY.tenants[tenant].namespace, f"by-hand-{tenant}-{number}")
+        key = JobKey(POLICY.tenants[tenant].namespace, f"by-hand-{tenant}-{number}")
         requests = {"cpu": "500m", "memory": "256Mi", "nvidia.com/gpu": str(gpu)}
         if kind == "jobs":
             self.world.controllers.add_job(key, requests, number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Mapping
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
@@ -16,14 +17,15 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from runway.cluster.connection import Answer as HttpAnswer
-from runway.cluster.connection import StreamRefused
-from runway.errors import Ambiguous, NotDone
+from runway.errors import AmbiguousOutcome, NotExecuted
+from runway.kube.client import WATCH_SECONDS
+from runway.kube.transport import Response as HttpAnswer
+from runway.kube.transport import UnexpectedStatus
 from tests.model.apiserver import ApiServer, Call
 from tests.model.faults import Answer, Calls, kind_of_call
-from tests.model.watching import Watch
-from tests.support.fake_cluster import Json
+from tests.support.fake_cluster import Json, event_line
 
+BOOKMARK_SECONDS: Final = 60.0
 CONNECT_SECONDS: Final = 2.0
 LIST_GRACE: Final = 5.5
 """A resync takes in a list 5 s after it was answered, so that the watch can bring the same first."""
@@ -66,6 +68,110 @@ class Told:
     listing the same kind at the same version."""
 
 
+class Watch:
+    """One watch of a process. It reads the API server's history from a version on.
+
+    Each event passes alone, in its own turn of the loop: late, twice, not at all, or again from further back.
+    """
+
+    def __init__(self, wire: Wire, kind: str, version: int, idle: float) -> None:
+        self._wire = wire
+        self._api = wire.api
+        self._kind = kind
+        self._idle = idle
+        self._events = wire.api.server.history[kind]
+        self._next = bisect_right(self._events, version, key=lambda event: event[0])
+        self._opened = self._heard = wire.api.loop.time()
+        self._waiter: asyncio.Future[None] | None = None
+        self.broken = False
+        """The connection is reset."""
+        self.closed = False
+        """The API server ends the watch in good order."""
+        self.expired = False
+        """The API server says that the version has become too old."""
+        self.twice = False
+        """The next event comes twice."""
+
+    def trouble(self, what: str, much: float) -> None:
+        """`again`: so many events are told once more, in their order; the rest are the fields above."""
+        match what:
+            case "again":
+                self._next = max(0, self._next - math.ceil(much))
+            case "twice":
+                self.twice = True
+            case "break":
+                self.broken = True
+            case "close":
+                self.closed = True
+            case "expire":
+                self.expired = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again: something has changed."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def lines(self) -> AsyncGenerator[bytes, None]:  # noqa: C901 (one branch a trouble)
+        """Yield the lines of this watch. Raises AmbiguousOutcome when the connection breaks or stays silent."""
+        while True:
+            await self._wire.sleep(0)
+            now = self._api.loop.time()
+            if self.broken or self._api.server.down:
+                raise AmbiguousOutcome("the connection to the Kubernetes API broke: reset")
+            if now - self._heard >= self._idle:
+                raise AmbiguousOutcome(f"the Kubernetes API sent nothing for {self._idle:g} s")
+            if not self._wire.may_speak(self._kind):
+                await self._until(self._heard + self._idle)
+            elif self.expired:
+                yield b'{"type": "ERROR", "object": {"kind": "Status", "code": 410}}\n'
+            elif self.closed or now - self._opened >= WATCH_SECONDS:
+                return
+            elif self._next < len(self._events):
+                due = self._api.written[self._events[self._next][0]] + self._wire.lags[self._kind]
+                if due > now:
+                    await self._until(due)
+                    continue
+                for line in self._take():
+                    self._heard = now
+                    yield line
+            elif now - self._heard >= BOOKMARK_SECONDS:
+                self._heard = now
+                yield event_line("BOOKMARK", {"metadata": {"resourceVersion": str(self._api.server.version)}})
+            else:
+                await self._until(self._heard + BOOKMARK_SECONDS)
+
+    def _take(self) -> list[bytes]:
+        """The next event: its line, twice, or not at all."""
+        _, type_, item = self._events[self._next]
+        self._next += 1
+        wire = self._wire
+        if wire.losing[self._kind]:
+            wire.losing[self._kind] -= 1
+            self._lose(item)
+            return []
+        if type_ != "DELETED":
+            wire.note(item)
+        line = event_line(type_, item)
+        twice, self.twice = self.twice, False
+        return [line, line] if twice else [line]
+
+    def _lose(self, item: Json) -> None:
+        self._wire.told.lost.add(item["metadata"]["uid"])
+        self._api.lost_events += 1
+
+    async def _until(self, moment: float) -> None:
+        """Wait for the moment, or for `wake`."""
+        loop = self._api.loop
+        self._waiter = loop.create_future()
+        timer = loop.call_at(max(moment, loop.time()), self.wake)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+
 class Wire:
     """One process's connection. `dead`: the process is gone; `cut`: no packet passes, either way."""
 
@@ -100,13 +206,13 @@ class Wire:
             return HttpAnswer(403, b"{}")
         if self.cut:
             await self.sleep(min(CONNECT_SECONDS, seconds))
-            raise NotDone("no connection to the Kubernetes API: timed out")
+            raise NotExecuted("no connection to the Kubernetes API: timed out")
         loop = asyncio.get_running_loop()
         calls = kind_of_call(method, path)
         fate = self.api.network.next_fate(calls)
         if self.api.server.down or fate.answer is Answer.REFUSED:
             await self.sleep(0)
-            raise NotDone("no connection to the Kubernetes API: refused")
+            raise NotExecuted("no connection to the Kubernetes API: refused")
         reply: asyncio.Future[HttpAnswer] = loop.create_future()
         call = Call(
             self, calls, method, path, dict(query), body, content_type, loop.time(), seconds, fate, reply,
@@ -119,7 +225,7 @@ class Wire:
         except TimeoutError:
             await self.running.wait()
             if not reply.done():
-                raise Ambiguous(f"the Kubernetes API did not answer within {seconds:g} s") from None
+                raise AmbiguousOutcome(f"the Kubernetes API did not answer within {seconds:g} s") from None
         await self.running.wait()
         answer = reply.result()
         if fate.answer is Answer.TRUE and "labelSelector" in query:
@@ -134,16 +240,16 @@ class Wire:
             await _never()
         if self.cut:
             await self.sleep(CONNECT_SECONDS)
-            raise NotDone("no connection to the Kubernetes API: timed out")
+            raise NotExecuted("no connection to the Kubernetes API: timed out")
         await self.sleep(0)
         fate = self.api.network.next_fate(Calls.WATCH)
         if self.api.server.down or fate.answer is Answer.REFUSED:
-            raise NotDone("no connection to the Kubernetes API: refused")
+            raise NotExecuted("no connection to the Kubernetes API: refused")
         if fate.answer is not Answer.TRUE:
-            raise StreamRefused(HttpAnswer(429 if fate.answer is Answer.THROTTLED else 500, b"{}", retry_after=1))
+            raise UnexpectedStatus(HttpAnswer(429 if fate.answer is Answer.THROTTLED else 500, b"{}", retry_after=1))
         kind, version = path.rsplit("/", 1)[1], int(query["resourceVersion"])
         if version < self.api.server.expired_before:
-            raise StreamRefused(HttpAnswer(410, b"{}"))
+            raise UnexpectedStatus(HttpAnswer(410, b"{}"))
         watch = Watch(self, kind, version, idle)
         self.watches[kind] = watch
         self.muted.discard(kind)
@@ -180,6 +286,17 @@ class Wire:
         self.lags = dict.fromkeys(self.lags, 0.0)
         self.losing = dict.fromkeys(self.losing, 0)
         self.running.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a response can reach the process."""
+        return not (self.cut or self.dead)
+
+    def wake(self, kind: str | None = None) -> None:
+        """Let the watch of this kind look again, or every watch."""
+        for name, watch in self.watches.items():
+            if kind in (None, name):
+                watch.wake()
 
     def may_speak(self, kind: str) -> bool:
         """Whether an event of this kind can pass now."""

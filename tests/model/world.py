@@ -1,18 +1,18 @@
-"""A cluster, its Runway processes, their callers, and the referee who watches them all."""
+"""A cluster, its Runway processes, their callers, and their invariants."""
 
 from __future__ import annotations
 
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from runway.cluster.store import Key
 from runway.errors import PublicError
+from runway.state.job_store import JobKey
 from tests.model.apiserver import ApiServer
 from tests.model.controllers import Controllers
+from tests.model.invariants import InvariantChecker, Request
 from tests.model.oracle import Held, Json, use
 from tests.model.policy import POLICY, SKEW, TENANTS, document
 from tests.model.process import RESYNC_SECONDS, Process, owned_task
-from tests.model.referee import Referee, Request
 from tests.model.wire import REQUEST
 from tests.support.virtual_time import VirtualLoop
 
@@ -32,19 +32,19 @@ class World:
 
     def __init__(self) -> None:
         self.processes: list[Process] = []
-        self.loop = VirtualLoop(lambda: self.referee.each_turn())
+        self.loop = VirtualLoop(lambda: self.invariants.each_turn())
         self.loop.set_task_factory(owned_task)  # type: ignore[arg-type]
         self.api = ApiServer(self.loop, {tenant.namespace for tenant in POLICY.tenants.values()})
         self.controllers = Controllers(self.api.server)
-        self.referee = Referee(self.api, self.controllers, self.processes)
-        self.api.sending = self.referee.sending
-        self.api.landed = self.referee.landed
+        self.invariants = InvariantChecker(self.api, self.controllers, self.processes)
+        self.api.sending = self.invariants.sending
+        self.api.landed = self.invariants.landed
         self.requests: list[Request] = []
 
     def start(self, identity: str, seed: int, skew: float = 1.0) -> Process:
         """Start a process; no two that are alive may have one identity."""
         process = Process(self.api, POLICY, identity, seed, skew)
-        self.api.wires.append(process.wire)
+        self.api.connections.append(process.wire)
         self.processes.append(process)
         return process
 
@@ -55,7 +55,7 @@ class World:
         process.serve(lambda: self._submit(request))
         return request
 
-    def cancel(self, process: Process, key: Key) -> None:
+    def cancel(self, process: Process, key: JobKey) -> None:
         """A caller cancels a job."""
         process.serve(lambda: self._quietly(process.cancel_job(key, self.api.now())))
 
@@ -82,9 +82,9 @@ class World:
 
     def check(self) -> None:
         """Raise Broken where the referee has found anything."""
-        self.referee.each_step()
-        if self.referee.faults:
-            raise Broken("\n".join(self.referee.faults))
+        self.invariants.each_step()
+        if self.invariants.faults:
+            raise Broken("\n".join(self.invariants.faults))
 
     def end(self) -> None:
         """All faults stop; then everything comes right by itself, and there is room for what fits."""
@@ -126,9 +126,9 @@ class World:
             return ["nobody writes"]
         if any(process.serving for process in self.processes):
             return ["submissions are in progress"]
-        if any(watch.lost for process in self.processes for watch in process.observer.watches.values()):
+        if any(watch.disconnect_reason for process in self.processes for watch in process.observer.watches.values()):
             return ["contact is lost"]
-        return [difference for process in self.processes for difference in self.referee.differences(process)]
+        return [difference for process in self.processes for difference in self.invariants.differences(process)]
 
     def _fill(self, tenant: str) -> None:
         """What is free is given, to the last GPU and byte, and nothing beyond it."""
@@ -162,7 +162,7 @@ class World:
         except PublicError:
             pass
         except Exception as error:  # noqa: BLE001
-            self.referee.broken(f"a request failed with {error!r}")
+            self.invariants.broken(f"a request failed with {error!r}")
 
     async def _submit(self, request: Request) -> None:
         REQUEST.set(request)
@@ -171,10 +171,10 @@ class World:
             submission = await request.process.submitter.submit(request.tenant, request.document, request.key)
         except PublicError as error:
             request.outcome, request.refusal = error.code, error
-            self.referee.refused(request)
+            self.invariants.refused(request)
         except Exception as error:  # noqa: BLE001 (whatever it is, a caller would have got a 500)
             request.outcome = "500"
-            self.referee.broken(f"a submission failed with {error!r}")
+            self.invariants.broken(f"a submission failed with {error!r}")
         else:
             request.outcome = "replayed" if submission.replayed else "created"
-            self.referee.answered(request, submission)
+            self.invariants.answered(request, submission)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.rules import OBSERVABILITY, rule_file
-from tests.support.exported import SCRAPED, exported, faults, sections
+from deploy.export_rules import OBSERVABILITY, rule_file
+from tests.support.metric_names import SCRAPED, faults, metric_names, sections
 
 RUNBOOK = ("**Means.**", "**Look.**", "**Do.**", "**Escalate**")
 TESTS = sorted((OBSERVABILITY / "tests").glob("*.yaml"))
@@ -85,7 +85,7 @@ def test_every_metric_of_an_expression_exists_with_its_labels(alert: Json) -> No
 
 
 def test_series_of_the_tests_are_series_that_are_exported() -> None:
-    known = exported()
+    known = metric_names()
     for path in TESTS:
         for name, labels in re.findall(r"series: '(runway_\w+)\{([^}]*)\}'", path.read_text()):
             assert set(re.findall(r"(\w+)=", labels)) <= known[name] | SCRAPED, f"{name}{{{labels}}}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import httpx2
 
-from demo.api import Api, Document, document
-from demo.stage import Stage
-from demo.waiting import wait_for
+from testbed.context import Context
+from testbed.http_client import Document, RunwayClient, document
+from testbed.waiting import wait_for
 
 RATE_SECONDS = 30.0
 """The local policy lets its slowest tenant submit one job in 10 s."""
 
 
-def allowed(runway: Api, tenant: str, spec: Document) -> Document:
+def allowed(runway: RunwayClient, tenant: str, spec: Document) -> Document:
     """Submit a job as soon as the tenant's rate permits it, and return its view."""
 
     def submitted() -> httpx2.Response | None:
@@ -22,8 +22,8 @@ def allowed(runway: Api, tenant: str, spec: Document) -> Document:
     return document(wait_for(submitted, f"the rate of tenant {tenant} permits a submission", RATE_SECONDS))
 
 
-def once_allowed(stage: Stage, tenant: str, spec: Document) -> Document:
-    """As `allowed`; the job is ended with the stage."""
-    view = allowed(stage.runway, tenant, spec)
-    stage.adopt(view["id"])
+def once_allowed(context: Context, tenant: str, spec: Document) -> Document:
+    """Call `allowed`, and track the job in the context."""
+    view = allowed(context.runway, tenant, spec)
+    context.track(view["id"])
     return view

@@ -20,7 +20,7 @@ from runway.jobs.identity import (
     canonical_json,
 )
 from runway.jobs.spec import JobSpec, Resources
-from runway.objects import Event, Job, Node, Pod
+from runway.kube.objects import Event, Job, Node, Pod
 from runway.policy import Policy, parse_policy
 
 Json = dict[str, Any]

@@ -1,7 +1,7 @@
 """Which test runs which shell block of the documents, what CI runs itself, and why the other commands are run by none.
 
 A test that is named here takes its blocks from the fixture `documented`, so that it runs what the documents say now.
-tests/unit/test_documented.py holds that every command of a shell block has exactly one place here.
+tests/unit/tools/test_documented.py holds that every command of a shell block has exactly one place here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RUN_BY: Final = {
     "tests/cluster/test_deployed.py::test_what_the_runbooks_look_at_can_be_looked_at": [("docs/runbooks.md", "*")],
     "tests/cluster/test_readme.py::test_the_calls_of_the_reference_work_as_they_stand": [("docs/api.md", "*")],
     "tests/cluster/test_readme.py::test_what_a_newcomer_types_works": [("README.md", "Use it")],
-    "tests/cluster/test_stop.py::test_the_commands_of_the_document_are_all_that_an_operator_needs": [
+    "tests/cluster/test_emergency_stop.py::test_the_commands_of_the_document_are_all_that_an_operator_needs": [
         ("docs/operations.md", "Emergency stop")
     ],
     "tests/terraform/test_evaluated.py::test_the_documents_commands_work_on_what_needs_no_provider": [

@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 
-from runway.cluster.connection import Answer, StreamRefused
-from runway.errors import Ambiguous, NotDone
-from runway.objects import LABEL_JOB_NAME
+from runway.errors import AmbiguousOutcome, NotExecuted
+from runway.kube.objects import LABEL_JOB_NAME
+from runway.kube.transport import Response, UnexpectedStatus
 from tests.support.fake_logs import FakeLog
 
 Json = dict[str, Any]
-Fault = Callable[[], Answer | None]
+Fault = Callable[[], Response | None]
 
 KINDS = {
     "/apis/batch/v1/jobs": "jobs",
@@ -71,16 +71,16 @@ class FakeKubernetes:
 
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
-    ) -> Answer:
+    ) -> Response:
         self.calls.append((method, path))
         await asyncio.sleep(0)
         if self.down:
-            raise NotDone("no connection to the Kubernetes API: refused")
+            raise NotExecuted("no connection to the Kubernetes API: refused")
         return self.handle(method, path, query=query, body=body, content_type=content_type)
 
     def handle(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str
-    ) -> Answer:
+    ) -> Response:
         """Carry out one call, in one step."""
         if path == "/version":
             return _json(200, {"major": "1", "minor": "35"})
@@ -104,7 +104,7 @@ class FakeKubernetes:
 
     async def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
         if self.down:
-            raise NotDone("no connection to the Kubernetes API: refused")
+            raise NotExecuted("no connection to the Kubernetes API: refused")
         if path.endswith("/log"):
             async with aclosing(self._log(path.split("/")[-2], query)) as chunks:
                 async for chunk in chunks:
@@ -112,14 +112,14 @@ class FakeKubernetes:
             return
         kind, version = KINDS[path], int(query["resourceVersion"])
         if kind in self.forbidden:
-            raise StreamRefused(_forbidden(kind))
+            raise UnexpectedStatus(_forbidden(kind))
         assert query.get("fieldSelector") == (WARNINGS_ONLY if kind == "events" else None)
         if version < self.expired_before:
-            raise StreamRefused(_status(410, "too old resource version"))
+            raise UnexpectedStatus(_status(410, "too old resource version"))
         yield b""
         async for line in self._events(kind, version):
             yield line
-        raise Ambiguous("the connection to the Kubernetes API broke: reset")
+        raise AmbiguousOutcome("the connection to the Kubernetes API broke: reset")
 
     async def _events(self, kind: str, version: int) -> AsyncGenerator[bytes, None]:
         """The events after `version`, until the API server goes down."""
@@ -142,11 +142,11 @@ class FakeKubernetes:
 
     async def _log(self, pod: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         if not any(name == pod for _, name in self.objects["pods"]):
-            raise StreamRefused(_status(404, f'pods "{pod}" not found'))
+            raise UnexpectedStatus(_status(404, f'pods "{pod}" not found'))
         if "nodeName" not in self.pod(pod)["spec"]:
-            raise StreamRefused(Answer(204, b""))
+            raise UnexpectedStatus(Response(204, b""))
         if pod not in self.logs:
-            raise StreamRefused(_status(400, "container is waiting to start: ContainerCreating"))
+            raise UnexpectedStatus(_status(400, "container is waiting to start: ContainerCreating"))
         log = self.logs[pod]
         async with aclosing((FakeLog.of(log) if isinstance(log, bytes) else log).serve(query)) as chunks:
             async for chunk in chunks:
@@ -290,7 +290,7 @@ class FakeKubernetes:
 
     # Inside
 
-    def _lease(self, method: str, path: str, body: bytes | None) -> Answer:
+    def _lease(self, method: str, path: str, body: bytes | None) -> Response:
         """One Lease, changed only by whoever has read its latest version."""
         if method == "GET":
             return _json(200, self.lease) if self.lease else _status(404, "leases not found")
@@ -304,7 +304,7 @@ class FakeKubernetes:
         self.lease = document
         return _json(200, document)
 
-    def _create(self, namespace: str, manifest: Json, *, dry_run: bool) -> Answer:
+    def _create(self, namespace: str, manifest: Json, *, dry_run: bool) -> Response:
         if (answer := _next(self.before_create)) is not None:
             return answer
         name = manifest["metadata"]["name"]
@@ -313,12 +313,12 @@ class FakeKubernetes:
         if (namespace, name) in self.objects["jobs"]:
             return _status(409, f'jobs.batch "{name}" already exists')
         if dry_run:
-            return Answer(201, json.dumps(manifest).encode(), warnings=('299 - "a warning of the API server"',))
+            return Response(201, json.dumps(manifest).encode(), warnings=('299 - "a warning of the API server"',))
         manifest["metadata"]["uid"] = f"uid-{name}-{self.version}"
         job = self.put("jobs", {**manifest, "status": {}}, "ADDED")
         return _next(self.after_create) or _json(201, job)
 
-    def _patch(self, job: Json, patch: Json) -> Answer:
+    def _patch(self, job: Json, patch: Json) -> Response:
         """A merge patch; one that names a uid or a version is refused where the object has another."""
         self.patches.append(patch)
         if (answer := _next(self.before_patch)) is not None:
@@ -330,7 +330,7 @@ class FakeKubernetes:
         patched = self.put("jobs", _merge(job, patch), "MODIFIED")
         return _next(self.after_patch) or _json(200, patched)
 
-    def _list(self, kind: str, query: Mapping[str, str]) -> Answer:
+    def _list(self, kind: str, query: Mapping[str, str]) -> Response:
         """One page; the pages of a list are all of the moment of the first."""
         if kind in self.forbidden:
             return _forbidden(kind)
@@ -349,7 +349,7 @@ class FakeKubernetes:
             200, {"metadata": {"resourceVersion": version, "continue": more}, "items": items[int(start) : end]}
         )
 
-    def _pods_of(self, namespace: str, job: str) -> Answer:
+    def _pods_of(self, namespace: str, job: str) -> Response:
         pods = [
             pod
             for (space, _), pod in self.objects["pods"].items()
@@ -392,7 +392,7 @@ def _selected(kind: str, item: Json) -> bool:
     return kind != "events" or item["type"] == "Warning"
 
 
-def _forbidden(kind: str) -> Answer:
+def _forbidden(kind: str) -> Response:
     return _status(403, f'{kind} is forbidden: User "runway" cannot list resource "{kind}"')
 
 
@@ -406,14 +406,14 @@ def _merge(target: Json, patch: Json) -> Json:
     return merged
 
 
-def _next(faults: list[Fault]) -> Answer | None:
+def _next(faults: list[Fault]) -> Response | None:
     """What the next fault answers in place of the API server, if there is one."""
     return faults.pop(0)() if faults else None
 
 
-def _json(status: int, document: Json) -> Answer:
-    return Answer(status, msgspec.json.encode(document))
+def _json(status: int, document: Json) -> Response:
+    return Response(status, msgspec.json.encode(document))
 
 
-def _status(code: int, message: str) -> Answer:
+def _status(code: int, message: str) -> Response:
     return _json(code, {"kind": "Status", "code": code, "message": message})

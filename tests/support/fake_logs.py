@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from runway.cluster.connection import Answer, StreamRefused
+from runway.kube.transport import Response, UnexpectedStatus
 
 SECOND = 10**9
 START = 1_795_507_200 * SECOND
@@ -67,7 +67,7 @@ class FakeLog:
     """Connections that are open now."""
     stuck: bool = False
     """Connections are taken and never answered."""
-    refusals: list[Answer] = field(default_factory=list)
+    refusals: list[Response] = field(default_factory=list)
     """What the next connections are answered instead."""
     _dropped: Exception | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -104,7 +104,7 @@ class FakeLog:
         since = datetime.fromisoformat(query["sinceTime"]) if "sinceTime" in query else None
         first = max(0, len(self.records) - int(query["tailLines"])) if "tailLines" in query else 0
         if self.refusals:
-            raise StreamRefused(self.refusals.pop(0))
+            raise UnexpectedStatus(self.refusals.pop(0))
         self.open += 1
         sent = 0
         try:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from demo.kubectl import Kubectl
+from testbed.kubectl import Kubectl
 from tests.support.locks import one_at_a_time
 
 MODULE: Final = "github.com/prometheus-operator/prometheus-operator"

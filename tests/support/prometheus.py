@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 import yaml
 
-from demo.waiting import wait_for
+from testbed.waiting import wait_for
 
 Json = dict[str, Any]
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from runway.cluster.connection import Answer, StreamRefused
 from runway.errors import RunwayError
+from runway.kube.transport import Response, UnexpectedStatus
 from tests.support.builders import Json
 
 
@@ -23,7 +23,7 @@ class Watched:
     broken: RunwayError | None = None
 
 
-Step = Answer | Watched | RunwayError
+Step = Response | Watched | RunwayError
 
 
 @dataclass(slots=True)
@@ -36,18 +36,18 @@ class Script:
 
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
-    ) -> Answer:
+    ) -> Response:
         assert (method, body, content_type) == ("GET", None, "application/json")
         assert seconds > 0
         step = self._next("list" if "continue" not in query else f"list from {query['continue']}", path, query)
-        assert isinstance(step, Answer)
+        assert isinstance(step, Response)
         return step
 
     async def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
         assert idle is not None, "a watch without a time-out can be silent for ever"
         step = self._next(f"watch from {query['resourceVersion']}", path, query)
-        if isinstance(step, Answer):
-            raise StreamRefused(step)
+        if isinstance(step, Response):
+            raise UnexpectedStatus(step)
         yield b""
         for chunk in step.chunks:
             yield chunk
@@ -58,7 +58,7 @@ class Script:
         """Keeps how long was to be slept, and does not."""
         self.trace.append(f"sleep {seconds:g}")
 
-    def _next(self, asked: str, path: str, query: Mapping[str, str]) -> Answer | Watched:
+    def _next(self, asked: str, path: str, query: Mapping[str, str]) -> Response | Watched:
         if not self.steps:
             raise ScriptEnded
         self.trace.append(asked)
@@ -69,17 +69,17 @@ class Script:
         return step
 
 
-def listed(version: int, *objects: Json, after: str | None = None) -> Answer:
+def listed(version: int, *objects: Json, after: str | None = None) -> Response:
     """A page of a list; `after` is the token of the next one."""
     metadata: Json = {"resourceVersion": str(version)}
     if after is not None:
         metadata["continue"] = after
-    return Answer(200, json.dumps({"kind": "JobList", "metadata": metadata, "items": list(objects)}).encode())
+    return Response(200, json.dumps({"kind": "JobList", "metadata": metadata, "items": list(objects)}).encode())
 
 
-def refused(status: int, message: str = "refused") -> Answer:
+def refused(status: int, message: str = "refused") -> Response:
     """An answer that is no success, with the Status the API server sends."""
-    return Answer(status, json.dumps({"kind": "Status", "code": status, "message": message}).encode())
+    return Response(status, json.dumps({"kind": "Status", "code": status, "message": message}).encode())
 
 
 def item(name: str, version: int) -> Json:

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2
 
-from demo.waiting import wait_for
+from testbed.waiting import wait_for
 
 CHECKOUT = Path(__file__).parents[2]
 START_SECONDS = 30.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from demo.api import Document
+from testbed.http_client import Document
 
 
 def but_for_free_capacity(view: Document) -> Document:

@@ -3,8 +3,8 @@
 A unit of work is one call of a function, Python's or C's, made anywhere in the process: Runway, the framework, the
 libraries. What the fake API server and the event loop itself do is left out.
 
-Run as a program it prints the counts; `--write` makes them the budget of `tests/http/test_work.py`. The test runs it as
-a program too, since logging is set up here as a server does it, and counting begins where nothing else has run.
+Run as a program it prints the counts; `--write` makes them the budget of `tests/api/test_work_budget.py`. The test runs
+it as a program too, since logging is set up here as a server does it, and counting begins where nothing else has run.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from starlette.types import ASGIApp, Message
 from runway.app import create_app
 from runway.policy import Policy, load_policy
 from runway.settings import Settings
-from runway.telemetry.logs import configure
+from runway.telemetry.logging import configure
 from tests.support import fake_cluster, virtual_time
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.virtual_time import VirtualLoop
 
 ROOT: Final = Path(__file__).parents[2]
-BUDGET: Final = ROOT / "tests" / "http" / "work_budget.json"
+BUDGET: Final = ROOT / "tests" / "api" / "work_budget.json"
 POLICY: Final = ROOT / "bench" / "policy.yaml"
 FEW, MANY = 100, 1000
 """Jobs in the store while the work is counted."""

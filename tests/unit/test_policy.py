@@ -9,7 +9,7 @@ import pytest
 
 from runway.errors import PolicyError
 from runway.policy import Policy, load_policy, parse_policy
-from runway.strictyaml import MAX_FILE_BYTES
+from runway.yaml_loader import MAX_FILE_BYTES
 from tests.support.builders import policy, policy_text
 
 SHIPPED = Path(__file__).parents[2] / "config" / "policy.local.yaml"

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runway.errors import PrometheusUnavailable
-from runway.prometheus import MAX_ANSWER, MOST_OPEN, Prometheus, matching, matching_any
+from runway.prometheus import MAX_PENDING_QUERIES, MAX_RESPONSE_BYTES, Prometheus, matching, matching_any
 from tests.support.fake_prometheus import FakePrometheus, fake_prometheus, vector
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -112,7 +112,7 @@ async def test_an_answer_that_is_not_one_is_a_problem_with_a_reason(
 
 
 async def test_an_answer_beyond_the_bound_is_not_read(client: Prometheus, fake: FakePrometheus) -> None:
-    fake.body = b" " * (MAX_ANSWER + 1)
+    fake.body = b" " * (MAX_RESPONSE_BYTES + 1)
     with pytest.raises(PrometheusUnavailable, match="larger than"):
         await client.query("up")
 
@@ -156,12 +156,12 @@ async def test_a_prometheus_that_is_not_there_is_a_problem() -> None:
 async def test_more_queries_than_can_wait_are_refused_at_once(client: Prometheus, fake: FakePrometheus) -> None:
     fake.gate.clear()
     async with asyncio.TaskGroup() as tasks:
-        waiting = [tasks.create_task(client.query("up")) for _ in range(MOST_OPEN)]
+        waiting = [tasks.create_task(client.query("up")) for _ in range(MAX_PENDING_QUERIES)]
         await asyncio.sleep(0)
         with pytest.raises(PrometheusUnavailable, match="waiting for their turn"):
             await client.query("up")
         fake.gate.set()
-    assert [task.result() for task in waiting] == [[]] * MOST_OPEN
+    assert [task.result() for task in waiting] == [[]] * MAX_PENDING_QUERIES
 
 
 async def test_the_password_is_sent_and_never_shown(fake: FakePrometheus) -> None:

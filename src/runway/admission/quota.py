@@ -37,7 +37,7 @@ class Amounts(msgspec.Struct, frozen=True, gc=False):
     def __sub__(self, other: Amounts) -> Amounts:
         return Amounts(self.gpu - other.gpu, self.cpu - other.cpu, self.memory - other.memory, self.jobs - other.jobs)
 
-    def union(self, other: Amounts) -> Amounts:
+    def maximum(self, other: Amounts) -> Amounts:
         """The larger of each: what two views of the same holding amount to."""
         return Amounts(
             max(self.gpu, other.gpu),
@@ -56,7 +56,7 @@ class Amounts(msgspec.Struct, frozen=True, gc=False):
         }
 
 
-NOTHING = Amounts()
+ZERO = Amounts()
 
 _Entry = TypeVar("_Entry")
 
@@ -69,7 +69,7 @@ def amounts_of(resources: Resources) -> Amounts:
     return Amounts(resources.gpu, resources.cpu, resources.memory, 1)
 
 
-class Booking(msgspec.Struct, frozen=True, gc=False):
+class ObservedUsage(msgspec.Struct, frozen=True, gc=False):
     """What is held under one name, and how much of it only for pods that were told to end and have not.
 
     `own` is the part of the Job that has the name now. The rest is held by pods of others, of an earlier Job of this
@@ -77,34 +77,34 @@ class Booking(msgspec.Struct, frozen=True, gc=False):
     """
 
     amounts: Amounts
-    terminating: Amounts = NOTHING
-    own: Amounts = NOTHING
+    terminating: Amounts = ZERO
+    own: Amounts = ZERO
 
 
-_NO_BOOKING: Final = Booking(NOTHING)
+_NO_USAGE: Final = ObservedUsage(ZERO)
 
 
 @dataclass(slots=True)
-class Account:
+class TenantQuota:
     """One tenant's side of the ledger, by job id. The sums are kept, so a check costs the same at any size.
 
     `reserved` is what the reservations hold beyond what is booked for the same Jobs.
     """
 
     limit: Amounts
-    bookings: dict[str, Booking] = field(default_factory=dict)
+    bookings: dict[str, ObservedUsage] = field(default_factory=dict)
     reservations: dict[str, Amounts] = field(default_factory=dict)
-    used: Amounts = NOTHING
-    reserved: Amounts = NOTHING
-    terminating: Amounts = NOTHING
+    used: Amounts = ZERO
+    reserved: Amounts = ZERO
+    terminating: Amounts = ZERO
 
-    def reserved_beyond_booking(self, job_id: str) -> Amounts:
+    def unobserved_reservation(self, job_id: str) -> Amounts:
         """What a reservation holds that is not booked already: one name is one Job at a time."""
         reservation = self.reservations.get(job_id)
         if reservation is None:
-            return NOTHING
-        own = self.bookings.get(job_id, _NO_BOOKING).own
-        return reservation.union(own) - own
+            return ZERO
+        own = self.bookings.get(job_id, _NO_USAGE).own
+        return reservation.maximum(own) - own
 
     def holders(self, names: Iterable[str]) -> list[str]:
         """The jobs that hold or have reserved some of these: fields of a request, as violations name them."""
@@ -118,8 +118,9 @@ class Ledger:
     """The accounts of all tenants of the policy. One thread only; no method waits."""
 
     def __init__(self, quotas: Mapping[str, Quota]) -> None:
-        self.accounts: dict[str, Account] = {
-            tenant: Account(Amounts(quota.gpu, quota.cpu, quota.memory, quota.jobs)) for tenant, quota in quotas.items()
+        self.accounts: dict[str, TenantQuota] = {
+            tenant: TenantQuota(Amounts(quota.gpu, quota.cpu, quota.memory, quota.jobs))
+            for tenant, quota in quotas.items()
         }
 
     def reserve(self, tenant: str, job_id: str, request: Amounts) -> None:
@@ -130,8 +131,8 @@ class Ledger:
         is asked again: pods of a Job that the first create made, and that was deleted, may hold their part by now.
         """
         account = self.accounts[tenant]
-        reservation = account.reservations.get(job_id, NOTHING).union(request)
-        taken = account.used + account.reserved - account.reserved_beyond_booking(job_id)
+        reservation = account.reservations.get(job_id, ZERO).maximum(request)
+        taken = account.used + account.reserved - account.unobserved_reservation(job_id)
         violations = _violations(account.limit, taken, request, reservation)
         if violations:
             holders = account.holders([violation.field for violation in violations])
@@ -156,28 +157,30 @@ class Ledger:
         account = self.accounts[tenant]
         self._set(account, job_id, account.bookings.get(job_id), None)
 
-    def book(self, tenant: str, job_id: str, booking: Booking | None) -> None:
+    def set_observed(self, tenant: str, job_id: str, booking: ObservedUsage | None) -> None:
         """Take in what is observed to be held under a name; None when nothing is any more. It ends no reservation."""
         account = self.accounts[tenant]
         if booking is not None or job_id in account.bookings:
             self._set(account, job_id, booking, account.reservations.get(job_id))
 
-    def held(self, tenant: str, job_id: str) -> Amounts:
+    def observed(self, tenant: str, job_id: str) -> Amounts:
         """What is booked under a name now; reservations are not part of it."""
-        return self.accounts[tenant].bookings.get(job_id, _NO_BOOKING).amounts
+        return self.accounts[tenant].bookings.get(job_id, _NO_USAGE).amounts
 
-    def _set(self, account: Account, job_id: str, booking: Booking | None, reservation: Amounts | None) -> None:
+    def _set(
+        self, account: TenantQuota, job_id: str, booking: ObservedUsage | None, reservation: Amounts | None
+    ) -> None:
         """The entries of a name as they are from now on, and the sums with them, in one step."""
-        before, beyond = account.bookings.get(job_id, _NO_BOOKING), account.reserved_beyond_booking(job_id)
-        after = booking or _NO_BOOKING
-        _put(account.bookings, job_id, booking)
-        _put(account.reservations, job_id, reservation)
+        before, beyond = account.bookings.get(job_id, _NO_USAGE), account.unobserved_reservation(job_id)
+        after = booking or _NO_USAGE
+        _set_or_delete(account.bookings, job_id, booking)
+        _set_or_delete(account.reservations, job_id, reservation)
         account.used = account.used - before.amounts + after.amounts
         account.terminating = account.terminating - before.terminating + after.terminating
-        account.reserved = account.reserved - beyond + account.reserved_beyond_booking(job_id)
+        account.reserved = account.reserved - beyond + account.unobserved_reservation(job_id)
 
 
-def _put(entries: dict[str, _Entry], job_id: str, entry: _Entry | None) -> None:
+def _set_or_delete(entries: dict[str, _Entry], job_id: str, entry: _Entry | None) -> None:
     if entry is None:
         entries.pop(job_id, None)
     else:

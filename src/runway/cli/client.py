@@ -179,7 +179,7 @@ class Client:
                 yield iter(())
                 return
             if response.headers.get("Content-Type", "").split(";")[0].strip() != "text/event-stream":
-                raise ApiError(response.status_code, _foreign(response, "not an event stream"))
+                raise ApiError(response.status_code, _unexpected_response(response, "not an event stream"))
             yield _job_events(response)
 
     @contextmanager
@@ -238,7 +238,7 @@ def _api_error(response: httpx2.Response) -> ApiError:
     wait = int(seconds) if re.fullmatch(r"[0-9]{1,9}", seconds) else None
     if response.headers.get("Content-Type", "").split(";")[0].strip() == "application/problem+json":
         return ApiError(response.status_code, _document(response, "title"), retry_after=wait)
-    return ApiError(response.status_code, _foreign(response, "not a problem document"), retry_after=wait)
+    return ApiError(response.status_code, _unexpected_response(response, "not a problem document"), retry_after=wait)
 
 
 def _job_events(response: httpx2.Response) -> Iterator[JobEvent]:
@@ -246,7 +246,7 @@ def _job_events(response: httpx2.Response) -> Iterator[JobEvent]:
         for event in read_events(response.iter_bytes()):
             yield _job_event(event, response)
     except TooLong as error:
-        raise ApiError(response.status_code, _foreign(response, str(error))) from error
+        raise ApiError(response.status_code, _unexpected_response(response, str(error))) from error
 
 
 def _job_event(event: Event | None, response: httpx2.Response) -> JobEvent:
@@ -258,7 +258,7 @@ def _job_event(event: Event | None, response: httpx2.Response) -> JobEvent:
     except ValueError:
         view = None
     if not isinstance(view, dict) or "id" not in view:
-        raise ApiError(response.status_code, _foreign(response, "an event that is not a job"))
+        raise ApiError(response.status_code, _unexpected_response(response, "an event that is not a job"))
     return JobEvent(event.id, cast("JobView", view))
 
 
@@ -272,11 +272,11 @@ def _document(response: httpx2.Response, member: str) -> Mapping[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict) or member not in document:
-        raise ApiError(response.status_code, _foreign(response, f"not a JSON object with {member!r}"))
+        raise ApiError(response.status_code, _unexpected_response(response, f"not a JSON object with {member!r}"))
     return document
 
 
-def _foreign(response: httpx2.Response, what: str) -> dict[str, Any]:
+def _unexpected_response(response: httpx2.Response, what: str) -> dict[str, Any]:
     return {
         "title": "The answer is not Runway's",
         "status": response.status_code,

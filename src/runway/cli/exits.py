@@ -18,11 +18,11 @@ class Exit(IntEnum):
     doc: str
 
     OK = 0, "done; for a job that was waited for: it succeeded"
-    REFUSED = 1, "refused: by Runway (a 4xx problem, a dry run), by the policy check, or by you at a prompt"
+    REJECTED = 1, "refused: by Runway (a 4xx problem, a dry run), by the policy check, or by you at a prompt"
     USAGE = 2, "the command line, or a file named on it, cannot be used; cancel without -y where it cannot ask"
-    GAVE_UP = 75, "wait --timeout ran out and the job goes on"
+    TIMED_OUT = 75, "wait --timeout ran out and the job goes on"
     DEADLINE = 124, "the job reached its deadline"
-    RUNWAY = 125, "the job could not be run, or failed for a reason that is not its own; Runway failing or unreachable"
+    FAILED = 125, "the job could not be run, or failed for a reason that is not its own; Runway failing or unreachable"
     CANCELLED = 130, "the job was cancelled, or the command was interrupted"
 
     def __new__(cls, value: int, doc: str) -> Self:
@@ -40,11 +40,11 @@ def exit_code(view: JobView) -> int:
         return Exit.CANCELLED
     failure = view["failure"]
     if failure is None:
-        return Exit.RUNWAY
+        return Exit.FAILED
     if failure["code"] == "deadline_exceeded":
         return Exit.DEADLINE
     own = view["attempts"][-1]["exit_code"] if view["attempts"] else None
-    return own if failure["category"] == "user" and own else Exit.RUNWAY
+    return own if failure["category"] == "user" and own else Exit.FAILED
 
 
 def exit_code_help() -> str:

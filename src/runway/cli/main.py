@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from runway.cli import cancel, jobs, logs, policy, quota, serve, submit, top, version
+from runway.cli.commands import cancel, jobs, logs, policy, quota, serve, submit, top, version
+from runway.cli.context import Environment
 from runway.cli.exits import exit_code_help
-from runway.cli.session import Edges
 
 _OWN_CODE = "`wait`, `run` and `submit --wait` exit with the job's own code where it failed by itself."
 # \b keeps the lines apart where help is wrapped.
@@ -44,4 +44,4 @@ app.command()(version.version)
 
 def main() -> None:
     """The entry point."""
-    app(obj=Edges())
+    app(obj=Environment())

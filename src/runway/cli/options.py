@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from runway.cli import complete
+from runway.cli import completion
 from runway.cli.output import Output
 from runway.cli.text import is_name, parse_duration
 
@@ -38,7 +38,7 @@ Tenant = Annotated[
         envvar="RUNWAY_TENANT",
         metavar="NAME",
         callback=header_text,
-        autocompletion=complete.tenants,
+        autocompletion=completion.tenants,
         help="Act as this tenant.",
     ),
 ]
@@ -49,12 +49,12 @@ As = Annotated[
 JobId = Annotated[
     str,
     typer.Argument(
-        metavar="ID", callback=_job_id, autocompletion=complete.job_ids, help="Job id, as `runway ls` shows it."
+        metavar="ID", callback=_job_id, autocompletion=completion.job_ids, help="Job id, as `runway ls` shows it."
     ),
 ]
 JobIds = Annotated[
     list[str],
-    typer.Argument(metavar="ID...", callback=_job_ids, autocompletion=complete.live_job_ids, help="Job ids."),
+    typer.Argument(metavar="ID...", callback=_job_ids, autocompletion=completion.live_job_ids, help="Job ids."),
 ]
 WaitTimeout = Annotated[
     int | None,

@@ -19,8 +19,8 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from runway.cli.tables import Column, lay_out
 from runway.cli.text import safe
+from runway.cli.views.tables import Column, lay_out
 
 STATE_STYLES = {
     "pending": "yellow",
@@ -56,30 +56,30 @@ class Screen:
     """The two streams of a command: results on stdout, everything else on stderr. `wide` makes nothing fit."""
 
     def __init__(self, *, wide: bool = False) -> None:
-        self.out = _console(sys.stdout)
-        self.err = _console(sys.stderr)
+        self.stdout = _console(sys.stdout)
+        self.stderr = _console(sys.stderr)
         self.wide = wide
 
     @property
     def width(self) -> int | None:
         """Columns that stdout has; None where nothing has to fit."""
-        return None if self.wide else _width(self.out)
+        return None if self.wide else _width(self.stdout)
 
-    def line(self, *parts: object, style: str = "", hang: int | None = None) -> None:
+    def out(self, *parts: object, style: str = "", hang: int | None = None) -> None:
         """One line on stdout; the parts that are not empty are joined by spaces, `Text` keeps its style.
 
         With `hang` a line that is too long for the terminal is wrapped, and goes on after so many spaces.
         """
-        _print(self.out, parts, style, hang, self.width)
+        _print(self.stdout, parts, style, hang, self.width)
 
-    def note(self, *parts: object, style: str = "", hang: int | None = None) -> None:
+    def err(self, *parts: object, style: str = "", hang: int | None = None) -> None:
         """One line on stderr: progress, warnings, errors. Like `line`."""
-        _print(self.err, parts, style, hang, _width(self.err))
+        _print(self.stderr, parts, style, hang, _width(self.stderr))
 
     def table(self, heads: Sequence[Column], rows: Iterable[Sequence[object]], *, indent: int = 0) -> None:
         """A table on stdout; None is an empty cell, `Text` keeps its style."""
         for line in lay_out(heads, rows, width=self.width, indent=indent):
-            _print(self.out, [line], "", None, None)
+            _print(self.stdout, [line], "", None, None)
 
 
 def show_state(state: str) -> Text:

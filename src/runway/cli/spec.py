@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from runway.jobs.spec import decode
-from runway.strictyaml import StrictLoader, parse
+from runway.yaml_loader import StrictLoader, parse
 
 MAX_FILE_BYTES = 1 << 20
 """Runway takes a body of at most this many bytes (`RUNWAY_MAX_BODY_BYTES`)."""

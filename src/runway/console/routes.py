@@ -20,32 +20,32 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from runway.cluster.store import Key
-from runway.console.assets import BY_PATH
-from runway.console.docs import reference_of
-from runway.console.job import log_end, usage_shown
-from runway.console.overview import busiest, health_of, holders_of, tenant_summary
-from runway.console.pages import html, page, rendered
+from runway.api.app_state import AppState, app_state
+from runway.api.jobs import find_job, read_cursor, write_cursor
+from runway.api.tenancy import ReadScope
+from runway.console.docs_page import reference_of
+from runway.console.job_page import log_end, usage_shown
+from runway.console.overview_page import busiest, health_of, holders_of, tenant_summary
+from runway.console.static_files import BY_PATH
+from runway.console.templating import html_response, render, render_page
 from runway.console.timeline import timeline_of
 from runway.errors import InvalidParameter, JobNotFound, PublicError, RouteNotFound, Violation
-from runway.flow import listing
-from runway.http.jobs import find_job, read_cursor, write_cursor
-from runway.http.services import Services, services
-from runway.http.tenancy import ReadScope
-from runway.jobs.admitted import usd
-from runway.jobs.view import JobView, State, without_env_values
+from runway.jobs.annotations import usd
+from runway.jobs.view import JobState, JobView, without_env_values
+from runway.services.list_jobs import scan_page
+from runway.state.job_store import JobKey
 
 router = APIRouter(include_in_schema=False)
 
-PAGE: Final = 50
+PAGE_SIZE: Final = 50
 """Jobs in a page."""
-NEWEST: Final = 10
+NEWEST_JOBS: Final = 10
 """Jobs on the overview and on a tenant's page."""
 FOR_MACHINES: Final = ("/v1", "/healthz", "/readyz", "/metrics", "/openapi.json")
 """Whatever a client accepts, here an error is a problem document."""
 
-MOST_VARIABLES: Final = 200
-COMMAND: Final = 4000
+MAX_VARIABLES: Final = 200
+MAX_COMMAND_LENGTH: Final = 4000
 """Characters of a command that are shown."""
 
 _READ: Final = ["GET", "HEAD"]
@@ -63,10 +63,10 @@ def install(app: FastAPI) -> None:
 @router.api_route("/", methods=_READ)
 async def overview(request: Request, scope: ReadScope) -> Response:
     """The cluster at a glance; also before the first lists are in, and then it says that its figures are not whole."""
-    use = services(request)
+    use = app_state(request)
     known = _tenants(use, scope)
     tenants = [tenant_summary(use, tenant) for tenant in busiest(use, known)]
-    newest = _views(use, listing.page(use.observer, _namespace(use, scope), (), None, NEWEST).keys)
+    newest = _views(use, scan_page(use.observer, _namespace(use, scope), (), None, NEWEST_JOBS).keys)
     left_out = len(known) - len(tenants)
     return _page(use, "overview.html", tenants=tenants, left_out=left_out, newest=newest, health=health_of(use))
 
@@ -80,10 +80,10 @@ async def jobs(
     cursor: Annotated[str, Query(max_length=400)] = "",
 ) -> Response:
     """A page of jobs. An empty parameter is none: that is what a form sends."""
-    use = services(request)
+    use = app_state(request)
     use.observer.require_synced()
     wanted, states = _chosen_tenant(use, scope, tenant), _chosen_state(state)
-    found = listing.page(use.observer, _namespace(use, wanted), states, read_cursor(cursor) if cursor else None, PAGE)
+    found = scan_page(use.observer, _namespace(use, wanted), states, read_cursor(cursor) if cursor else None, PAGE_SIZE)
     return _page(
         use,
         "jobs.html",
@@ -105,7 +105,7 @@ async def job(
     log: Annotated[bool, Query(description="Whether the end of the log is read")] = True,
 ) -> Response:
     """Everything that is known of one job."""
-    use = services(request)
+    use = app_state(request)
     key = find_job(use, job_id, scope)
     view = use.observer.view(key)
     if view is None:
@@ -129,12 +129,12 @@ async def job(
 @router.api_route("/tenants/{tenant}", methods=_READ)
 async def tenant(request: Request, tenant: str, scope: ReadScope) -> Response:
     """A tenant's quota, who holds it, and its newest jobs."""
-    use = services(request)
+    use = app_state(request)
     if tenant not in _tenants(use, scope):
         raise RouteNotFound(f"no tenant {tenant[:63]!r} is in the policy")
     use.observer.require_synced()
     holders, count = holders_of(use, tenant)
-    newest = _views(use, listing.page(use.observer, _namespace(use, tenant), (), None, NEWEST).keys)
+    newest = _views(use, scan_page(use.observer, _namespace(use, tenant), (), None, NEWEST_JOBS).keys)
     return _page(
         use,
         "tenant.html",
@@ -152,8 +152,8 @@ async def docs(request: Request) -> Response:
     """The HTTP API, made of the app's own OpenAPI document. That never changes: rendered once, it counts as no read."""
     state = request.app.state
     if not hasattr(state, "docs_page"):
-        state.docs_page = rendered("docs.html", {"api": reference_of(request.app.openapi())})
-    return html(state.docs_page)
+        state.docs_page = render("docs.html", {"api": reference_of(request.app.openapi())})
+    return html_response(state.docs_page)
 
 
 @router.api_route("/static/{name}", methods=_READ)
@@ -176,7 +176,7 @@ def _for_people(plain: Callable[..., Any]) -> Handler:
         document = msgspec.json.decode(bytes(problem.body))
         kept = {name: value for name, value in problem.headers.items() if name in ("retry-after", "allow")}
         values = {"problem": document, "path": request.url.path[:200]}
-        return page("error.html", values, status=problem.status_code, headers=kept)
+        return render_page("error.html", values, status=problem.status_code, headers=kept)
 
     return answer
 
@@ -187,24 +187,24 @@ def _wants_page(request: Request) -> bool:
     return not for_machine and "text/html" in request.headers.get("accept", "")
 
 
-def _page(use: Services, template: str, **values: object) -> Response:
-    common = {"now": use.now(), "all_states": [str(state) for state in State], "synced": use.observer.synced}
-    return page(template, common | values)
+def _page(use: AppState, template: str, **values: object) -> Response:
+    common = {"now": use.now(), "all_states": [str(state) for state in JobState], "synced": use.observer.synced}
+    return render_page(template, common | values)
 
 
-def _tenants(use: Services, scope: str | None) -> list[str]:
+def _tenants(use: AppState, scope: str | None) -> list[str]:
     return list(use.policy.tenants) if scope is None else [scope]
 
 
-def _namespace(use: Services, tenant: str | None) -> str | None:
+def _namespace(use: AppState, tenant: str | None) -> str | None:
     return None if tenant is None else use.policy.tenants[tenant].namespace
 
 
-def _views(use: Services, keys: list[Key]) -> list[JobView]:
+def _views(use: AppState, keys: list[JobKey]) -> list[JobView]:
     return [view for key in keys if (view := use.observer.view(key)) is not None]
 
 
-def _chosen_tenant(use: Services, scope: str | None, tenant: str) -> str | None:
+def _chosen_tenant(use: AppState, scope: str | None, tenant: str) -> str | None:
     if not tenant:
         return scope
     known = _tenants(use, scope)
@@ -213,12 +213,12 @@ def _chosen_tenant(use: Services, scope: str | None, tenant: str) -> str | None:
     return tenant
 
 
-def _chosen_state(state: str) -> tuple[State, ...]:
+def _chosen_state(state: str) -> tuple[JobState, ...]:
     if not state:
         return ()
-    if state not in list(State):
-        raise _unusable("state", "is not a state", state, list(State))
-    return (State(state),)
+    if state not in list(JobState):
+        raise _unusable("state", "is not a state", state, list(JobState))
+    return (JobState(state),)
 
 
 def _unusable(field: str, message: str, observed: str, allowed: list[Any]) -> InvalidParameter:
@@ -231,15 +231,16 @@ def _command(view: JobView) -> str:
     if view.spec is None:
         return ""
     text = shlex.join([*view.spec.command, *view.spec.args])
-    if len(text) <= COMMAND:
+    if len(text) <= MAX_COMMAND_LENGTH:
         return text
-    return f"{text[: COMMAND // 2]} [{len(text) - COMMAND} characters left out] {text[-COMMAND // 2 :]}"
+    head, tail = text[: MAX_COMMAND_LENGTH // 2], text[-MAX_COMMAND_LENGTH // 2 :]
+    return f"{head} [{len(text) - MAX_COMMAND_LENGTH} characters left out] {tail}"
 
 
 def _env_lengths(view: JobView) -> list[tuple[str, int]]:
     """The names of the first environment variables, with the lengths of their values."""
     env = view.spec.env if view.spec else {}
-    return [(name, len(value)) for name, value in islice(sorted(env.items()), MOST_VARIABLES)]
+    return [(name, len(value)) for name, value in islice(sorted(env.items()), MAX_VARIABLES)]
 
 
 def _spent(view: JobView) -> float:

@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from runway.console.words import duration
-from runway.jobs.attempts import Attempt
+from runway.console.filters import duration
+from runway.jobs.diagnosis.attempts import Attempt
 from runway.jobs.view import JobView
 
 Kind = Literal["waiting", "starting", "running"]
 
-NEAR: Final = 1.6
+MIN_LABEL_DISTANCE: Final = 1.6
 """A deadline within so many times the job's life so far is drawn to scale."""
 BREAK_PERCENT: Final = 86.0
 """Where the axis breaks off, if the deadline is not to scale."""
 SLIVER_PERCENT: Final = 0.6
-LEAST: Final = timedelta(seconds=1)
+MIN_DURATION: Final = timedelta(seconds=1)
 """Kubernetes tells times in whole seconds: a life that began and ended within one still has a width."""
 
 
@@ -87,10 +87,10 @@ def timeline_of(view: JobView, now: datetime) -> Timeline | None:
     """The picture of a job's life until `now`; None where it is not known when the job was accepted."""
     if view.created_at is None:
         return None
-    start, ended = view.created_at, view.state.over
-    end = max(start + LEAST, _last(view, start) if ended else now)
+    start, ended = view.created_at, view.state.is_finished
+    end = max(start + MIN_DURATION, _last(view, start) if ended else now)
     deadline = start + timedelta(seconds=view.spec.timeout_seconds) if view.spec else None
-    near = deadline is not None and deadline - start <= (end - start) * NEAR
+    near = deadline is not None and deadline - start <= (end - start) * MIN_LABEL_DISTANCE
     if deadline is not None and near:
         scale = _Scale(start, (max(end, deadline) - start).total_seconds(), 100.0)
     else:

@@ -22,12 +22,15 @@ from runway.jobs.identity import (
     spec_hash,
 )
 from runway.jobs.spec import JobSpec
-from runway.objects import CONTAINER
+from runway.kube.objects import CONTAINER
 from runway.policy import Limits, Pool
 from runway.quantity import format_bytes, format_cpu
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
-_STAYS: Final = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
+DO_NOT_EVICT_ANNOTATIONS: Final = {
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    "karpenter.sh/do-not-disrupt": "true",
+}
 """No node is taken away to save money while a job runs on it, which would have to begin again; the job's deadline
 bounds how long it can object. A drain with kubectl is not held up, nor a spot interruption.
 
@@ -86,7 +89,7 @@ def job_manifest(spec: JobSpec, placement: Placement, limits: Limits) -> dict[st
                 "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
             },
             "template": {
-                "metadata": {"labels": labels, "annotations": dict(_STAYS)},
+                "metadata": {"labels": labels, "annotations": dict(DO_NOT_EVICT_ANNOTATIONS)},
                 "spec": _pod_spec(spec, placement, limits),
             },
         },
@@ -126,16 +129,16 @@ def _container(spec: JobSpec, placement: Placement, limits: Limits) -> dict[str,
     container: dict[str, object] = {
         "name": CONTAINER,
         "image": spec.image,
-        "env": [{"name": name, "value": verbatim(value)} for name, value in env],
+        "env": [{"name": name, "value": escape_expansion(value)} for name, value in env],
         "resources": {"requests": resources, "limits": resources},
         # The last lines of the log stand in the pod's status, so a verdict can quote them when the log is gone.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {"allowPrivilegeEscalation": False, "privileged": False, "capabilities": {"drop": ["ALL"]}},
     }
     if spec.command:
-        container["command"] = [verbatim(part) for part in spec.command]
+        container["command"] = [escape_expansion(part) for part in spec.command]
     if spec.args:
-        container["args"] = [verbatim(part) for part in spec.args]
+        container["args"] = [escape_expansion(part) for part in spec.args]
     return container
 
 
@@ -148,7 +151,7 @@ def _resources(spec: JobSpec, limits: Limits) -> dict[str, str]:
     return {**amounts, GPU_RESOURCE: str(spec.resources.gpu)} if spec.resources.gpu else amounts
 
 
-def verbatim(text: str) -> str:
+def escape_expansion(text: str) -> str:
     """Text that reaches the process as it is: Kubernetes expands `$(VAR)`, and reads `$$` as one dollar sign.
 
     https://kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container/

@@ -16,18 +16,18 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from runway.jobs.actual import actual_cost
-from runway.jobs.admitted import cost_of, read_annotation, usd
-from runway.jobs.attempts import MAX_ATTEMPTS, Attempt, attempts_of, disruptions
-from runway.jobs.case import Case
-from runway.jobs.causes import ran
-from runway.jobs.diagnosis import diagnose
-from runway.jobs.excerpt import EXCERPT_BYTES, Excerpt, excerpt_of, redact, secrets_of
-from runway.jobs.failures import Failure, Finding, failure_of
+from runway.jobs.actual_cost import actual_cost
+from runway.jobs.annotations import cost_of, read_annotation, usd
+from runway.jobs.diagnosis.attempt_failure import container_started
+from runway.jobs.diagnosis.attempts import MAX_ATTEMPTS, Attempt, attempts_of, disruptions
+from runway.jobs.diagnosis.codes import Diagnosis, Failure, failure_of
+from runway.jobs.diagnosis.outcome import diagnose
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT, ANNOTATION_RECORD
+from runway.jobs.log_excerpt import EXCERPT_BYTES, Excerpt, excerpt_of, redact, secrets_of
+from runway.jobs.snapshot import JobSnapshot
 from runway.jobs.usage import Usage, with_usage
-from runway.jobs.wording import visible
-from runway.objects import Job, Pod, is_possible_year
+from runway.kube.objects import Job, Pod, is_possible_year
+from runway.text import visible
 
 VERSION: Final = 1
 MAX_BYTES: Final = 16 * 1024
@@ -35,7 +35,7 @@ MAX_BYTES: Final = 16 * 1024
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
 """
-_WORDS: Final = 1024
+_MAX_TEXT: Final = 1024
 """Characters of any one text in a record but the excerpt and the last words."""
 _ENDED: Final = frozenset({"succeeded", "failed"})
 
@@ -70,7 +70,7 @@ class _Head(msgspec.Struct, frozen=True):
     version: int = 0
 
 
-class Known(msgspec.Struct, frozen=True):
+class AttemptHistory(msgspec.Struct, frozen=True):
     """Everything known of a job's attempts: those that are kept and those that can be seen, oldest first."""
 
     attempts: tuple[Attempt, ...]
@@ -80,7 +80,7 @@ class Known(msgspec.Struct, frozen=True):
     """When the first of all started."""
 
     @property
-    def in_all(self) -> int:
+    def total(self) -> int:
         """How many attempts there were, as far as is known."""
         return len(self.attempts) + self.left_out
 
@@ -100,22 +100,22 @@ def record_of(job: Job) -> Record | None:
     if text is None or len(text) > MAX_BYTES:
         return None
     record = read_annotation(_decoder, text)
-    if record is None or not _sound(record, job):
+    if record is None or not _is_valid(record, job):
         return None
     record = _escaped(record)
-    if record.state not in (None, verdict_of(job)):
+    if record.state not in (None, terminal_state(job)):
         # Written before the verdict became another one, as by a cancel that came too late: what was seen still holds.
         return msgspec.structs.replace(record, state=None, failure=None, finished_at=None)
     return record
 
 
-def newer(job: Job) -> bool:
+def written_by_newer_version(job: Job) -> bool:
     """Whether the record was written by a later version of Runway, which knew better."""
     head = read_annotation(_head_decoder, job.metadata.annotations.get(ANNOTATION_RECORD))
     return head is not None and head.version > VERSION
 
 
-def was_final(job: Job) -> bool:
+def had_final_record(job: Job) -> bool:
     """Whether a final record was kept on this Job before, whatever has become of it: it has been counted."""
     text = job.metadata.annotations.get(ANNOTATION_RECORD)
     if text is None:
@@ -124,7 +124,7 @@ def was_final(job: Job) -> bool:
     return record is None or record.state is not None
 
 
-def verdict_of(job: Job) -> Over | None:
+def terminal_state(job: Job) -> Over | None:
     """What Kubernetes, and whoever cancelled the job, made of it; None before."""
     if job.condition("Complete"):
         return "succeeded"
@@ -133,7 +133,7 @@ def verdict_of(job: Job) -> Over | None:
     return None
 
 
-def known_of(case: Case, kept: Record | None) -> Known:
+def merge_attempts(case: JobSnapshot, kept: Record | None) -> AttemptHistory:
     """The attempts that are kept and those that can be seen, one by one: what is seen wins where it knows more."""
     seen = attempts_of(case)
     if kept is None:
@@ -141,11 +141,11 @@ def known_of(case: Case, kept: Record | None) -> Known:
     by_pod = {attempt.pod: attempt for attempt in kept.attempts}
     for attempt in seen:
         if attempt.pod in by_pod:
-            by_pod[attempt.pod] = _fuller(attempt, by_pod[attempt.pod])
+            by_pod[attempt.pod] = _merge_attempt(attempt, by_pod[attempt.pod])
         elif not _left_out(kept, attempt.created_at):
             by_pod[attempt.pod] = attempt
     known = _newest(by_pod.values())
-    return Known(
+    return AttemptHistory(
         known.attempts,
         known.left_out + kept.attempts_left_out,
         known.disruptions_left_out + kept.disruptions_left_out,
@@ -153,29 +153,29 @@ def known_of(case: Case, kept: Record | None) -> Known:
     )
 
 
-def passing(case: Case, kept: Record | None) -> bool:
+def needs_interim_record(case: JobSnapshot, kept: Record | None) -> bool:
     """Whether there is an attempt that cannot be seen for much longer, and is not kept yet."""
     names = {attempt.pod for attempt in kept.attempts} if kept else set()
     return any(
-        _passes(case, pod)
+        _is_disappearing(case, pod)
         and pod.metadata.name not in names
         and not (kept and _left_out(kept, pod.metadata.creation_timestamp))
         for pod in case.pods
     )
 
 
-def unseen(job: Job, known: Known) -> int:
+def missing_attempts(job: Job, known: AttemptHistory) -> int:
     """How many attempts Kubernetes has counted that nothing is known of."""
-    return max(0, job.status.failed + job.status.succeeded - known.in_all)
+    return max(0, job.status.failed + job.status.succeeded - known.total)
 
 
-def passing_record(case: Case, kept: Record | None, excerpt: Excerpt | None, now: datetime) -> Record:
+def interim_record(case: JobSnapshot, kept: Record | None, excerpt: Excerpt | None, now: datetime) -> Record:
     """The record of a job that is not over: the attempts that are kept, and those that are about to go."""
     names = {attempt.pod for attempt in kept.attempts} if kept else set()
-    names |= {pod.metadata.name for pod in case.pods if _passes(case, pod)}
-    known = known_of(case, kept)
+    names |= {pod.metadata.name for pod in case.pods if _is_disappearing(case, pod)}
+    known = merge_attempts(case, kept)
     attempts = [attempt for attempt in known.attempts if attempt.pod in names]
-    return _bounded(
+    return _limit_size(
         Record(
             version=VERSION,
             uid=case.job.metadata.uid,
@@ -192,14 +192,14 @@ def passing_record(case: Case, kept: Record | None, excerpt: Excerpt | None, now
 
 
 def final_record(
-    case: Case, kept: Record | None, excerpt: Excerpt | None, usage: Usage | None, now: datetime
+    case: JobSnapshot, kept: Record | None, excerpt: Excerpt | None, usage: Usage | None, now: datetime
 ) -> Record:
     """The record of a job that is over."""
-    known = known_of(case, kept)
+    known = merge_attempts(case, kept)
     verdict = case.job.condition("Complete") or case.job.condition("Failed")
     usage = usage or (kept.usage if kept else None)
-    failure = failure_with(case, known)
-    return _bounded(
+    failure = failure_from_history(case, known)
+    return _limit_size(
         Record(
             version=VERSION,
             uid=case.job.metadata.uid,
@@ -209,9 +209,9 @@ def final_record(
             disruptions_left_out=known.disruptions_left_out,
             started_at=known.started_at,
             excerpt=excerpt or (kept.excerpt if kept else None),
-            state=verdict_of(case.job),
+            state=terminal_state(case.job),
             failure=with_usage(failure, usage) if failure and usage else failure,
-            actual=actual_of(case.job, known),
+            actual=actual_cost_of(case.job, known),
             usage=usage,
             finished_at=verdict.last_transition_time if verdict else None,
         ),
@@ -219,7 +219,7 @@ def final_record(
     )
 
 
-def failure_with(case: Case, known: Known) -> Failure | None:
+def failure_from_history(case: JobSnapshot, known: AttemptHistory) -> Failure | None:
     """The verdict, from what can be seen; from the kept attempt where the one to blame cannot be seen any more."""
     failure = diagnose(case)
     failed = case.job.condition("Failed")
@@ -232,14 +232,14 @@ def failure_with(case: Case, known: Known) -> Failure | None:
     evidence = {name: value for name, value in failure.evidence.items() if name in ("job_reason", "job_message")}
     if blamed.exit_code is not None:
         evidence["exit_code"] = str(blamed.exit_code)
-    return failure_of(Finding(blamed.cause, blamed.message or "", evidence), {})
+    return failure_of(Diagnosis(blamed.cause, blamed.message or "", evidence), {})
 
 
-def actual_of(job: Job, known: Known) -> str | None:
+def actual_cost_of(job: Job, known: AttemptHistory) -> str | None:
     """What the job cost, in USD; None where an attempt or a time of it is not known."""
     cost = cost_of(job)
     hourly = usd(cost.hourly) if cost else None
-    if hourly is None or known.left_out or unseen(job, known):
+    if hourly is None or known.left_out or missing_attempts(job, known):
         return None
     amount = actual_cost(hourly, known.attempts)
     text = "" if amount is None else f"{amount:f}"
@@ -247,31 +247,31 @@ def actual_of(job: Job, known: Known) -> str | None:
     return text if usd(text) is not None else None
 
 
-def last_that_ran(case: Case) -> Pod | None:
+def last_started_pod(case: JobSnapshot) -> Pod | None:
     """The last attempt that has ended and has a log."""
-    return next((pod for pod in reversed(case.pods) if ran(pod) and case.has_ended(pod)), None)
+    return next((pod for pod in reversed(case.pods) if container_started(pod) and case.has_ended(pod)), None)
 
 
-def excerpt_seen(case: Case) -> Excerpt | None:
+def excerpt_from_status(case: JobSnapshot) -> Excerpt | None:
     """What the status of the last attempt that ran holds of the end of its log."""
-    pod = last_that_ran(case)
+    pod = last_started_pod(case)
     ended = pod.container.terminated if pod else None
-    if pod is None or ended is None or ended.last_words is None:
+    if pod is None or ended is None or ended.termination_message is None:
         return None
-    return excerpt_of(pod.metadata.name, ended.last_words, secrets_of(case.job))
+    return excerpt_of(pod.metadata.name, ended.termination_message, secrets_of(case.job))
 
 
 def encode(record: Record, job: Job) -> str:
     """The text of the annotation for this Job. Raises ValueError for one that would be ignored when it is read."""
-    if not _sound(record, job):
+    if not _is_valid(record, job):
         raise ValueError("the record cannot be true")
     return _text(record)
 
 
-def _passes(case: Case, pod: Pod) -> bool:
+def _is_disappearing(case: JobSnapshot, pod: Pod) -> bool:
     """Whether an attempt has ended and its pod is gone, or will be as soon as everyone has seen its end."""
-    gone = pod.metadata.name in case.gone
-    return gone or (pod.ended and pod.metadata.deletion_timestamp is not None)
+    gone = pod.metadata.name in case.deleted_pods
+    return gone or (pod.is_terminal and pod.metadata.deletion_timestamp is not None)
 
 
 def _left_out(kept: Record, created: datetime | None) -> bool:
@@ -280,7 +280,7 @@ def _left_out(kept: Record, created: datetime | None) -> bool:
     return kept.attempts_left_out > 0 and oldest is not None and created is not None and created < oldest
 
 
-def _fuller(seen: Attempt, kept: Attempt) -> Attempt:
+def _merge_attempt(seen: Attempt, kept: Attempt) -> Attempt:
     if seen.state not in _ENDED:
         return kept
     names = ("node", "exit_code", "signal", "reason", "created_at", "bound_at", "started_at", "finished_at", "message")
@@ -288,11 +288,11 @@ def _fuller(seen: Attempt, kept: Attempt) -> Attempt:
     return replace(seen, **missing, cause=seen.cause or kept.cause)
 
 
-def _newest(attempts: Iterable[Attempt]) -> Known:
+def _newest(attempts: Iterable[Attempt]) -> AttemptHistory:
     in_order = sorted(attempts, key=_order)
     older, newest = in_order[:-MAX_ATTEMPTS], in_order[-MAX_ATTEMPTS:]
     started_at = min((attempt.started_at for attempt in in_order if attempt.started_at), default=None)
-    return Known(tuple(newest), len(older), disruptions(older), started_at)
+    return AttemptHistory(tuple(newest), len(older), disruptions(older), started_at)
 
 
 def _order(attempt: Attempt) -> tuple[bool, float, str]:
@@ -300,7 +300,7 @@ def _order(attempt: Attempt) -> tuple[bool, float, str]:
     return created is not None, created.timestamp() if created else 0.0, attempt.pod
 
 
-def _sound(record: Record, job: Job) -> bool:
+def _is_valid(record: Record, job: Job) -> bool:
     """Whether a record that could be read can be true, and does no harm where times are compared."""
     excerpt = record.excerpt
     times = [record.kept_at, record.started_at, record.finished_at, record.usage.sampled_at if record.usage else None]
@@ -349,7 +349,7 @@ def _escaped_attempt(attempt: Attempt) -> Attempt:
     return replace(attempt, **texts) if texts else attempt
 
 
-def _bounded(record: Record, job: Job) -> Record:
+def _limit_size(record: Record, job: Job) -> Record:
     """The record without secrets, and small enough: of what is too much, the least telling goes first."""
     secrets = secrets_of(job)
     record = msgspec.structs.replace(
@@ -358,13 +358,13 @@ def _bounded(record: Record, job: Job) -> Record:
         failure=record.failure and failure_without_secrets(record.failure, secrets),
     )
     while len(_text(record).encode()) > MAX_BYTES:
-        record = _smaller(record)
+        record = _shrink(record)
     return record
 
 
-def _smaller(record: Record) -> Record:
+def _shrink(record: Record) -> Record:
     excerpt, failure = record.excerpt, record.failure
-    if excerpt is not None and len(excerpt.text) > _WORDS:
+    if excerpt is not None and len(excerpt.text) > _MAX_TEXT:
         halved = replace(excerpt, text=excerpt.text[-(len(excerpt.text) // 2) :], truncated=True)
         return msgspec.structs.replace(record, excerpt=halved)
     if len(record.attempts) > 1:
@@ -383,19 +383,19 @@ def _without_secrets(attempt: Attempt, secrets: Sequence[str] | None) -> Attempt
     message, reason = attempt.message, attempt.reason
     return replace(
         attempt,
-        message=None if message is None else _words(message, secrets),
-        reason=None if reason is None else reason[:_WORDS],
+        message=None if message is None else _redact_and_truncate(message, secrets),
+        reason=None if reason is None else reason[:_MAX_TEXT],
     )
 
 
 def failure_without_secrets(failure: Failure, secrets: Sequence[str] | None) -> Failure:
     """The failure with `***` for each secret; without the end of the log where the secrets are not known."""
     evidence = {
-        name: _words(value, secrets, 2 * _WORDS)
+        name: _redact_and_truncate(value, secrets, 2 * _MAX_TEXT)
         for name, value in failure.evidence.items()
         if secrets is not None or name != "last_words"
     }
-    message, hint = _words(failure.message, secrets), _words(failure.hint, secrets)
+    message, hint = _redact_and_truncate(failure.message, secrets), _redact_and_truncate(failure.hint, secrets)
     return replace(failure, message=message, hint=hint, evidence=evidence)
 
 
@@ -403,6 +403,6 @@ def _text(record: Record) -> str:
     return msgspec.json.encode(record).decode()
 
 
-def _words(text: str, secrets: Sequence[str] | None, most: int = _WORDS) -> str:
+def _redact_and_truncate(text: str, secrets: Sequence[str] | None, most: int = _MAX_TEXT) -> str:
     """The end of a text, without secrets: a message ends with what matters, and a log with what happened last."""
     return redact(text, secrets or ())[-most:]

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from runway.jobs.admitted import SpecView
-from runway.jobs.failures import Failure
+from runway.jobs.annotations import SpecView
+from runway.jobs.diagnosis.codes import Failure
 from runway.quantity import parse_bytes, parse_cpu
 
 THROTTLED_RATIO: Final = 0.25

@@ -10,29 +10,29 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from runway.jobs.admitted import CostView, SpecView, cost_of, spec_of
-from runway.jobs.attempts import Attempt
-from runway.jobs.case import Case
-from runway.jobs.causes import counts, ran
-from runway.jobs.excerpt import Excerpt, secrets_of
-from runway.jobs.failures import Failure
+from runway.jobs.annotations import CostView, SpecView, cost_of, spec_of
+from runway.jobs.diagnosis.attempt_failure import container_started, counts_against_retries
+from runway.jobs.diagnosis.attempts import Attempt
+from runway.jobs.diagnosis.codes import Failure
+from runway.jobs.diagnosis.conditions import Condition, conditions_between_pods, conditions_of_pod
 from runway.jobs.identity import ANNOTATION_CANCELLED_AT, LABEL_NAME
+from runway.jobs.log_excerpt import Excerpt, secrets_of
 from runway.jobs.record import (
-    Known,
+    AttemptHistory,
     Record,
-    actual_of,
-    excerpt_seen,
-    failure_with,
+    actual_cost_of,
+    excerpt_from_status,
+    failure_from_history,
     failure_without_secrets,
-    known_of,
+    merge_attempts,
     record_of,
 )
+from runway.jobs.snapshot import JobSnapshot
 from runway.jobs.usage import Usage
-from runway.jobs.waiting import Condition, conditions_between_pods, conditions_of_pod
-from runway.objects import Job, Pod
+from runway.kube.objects import Job, Pod
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     """Where a job is in its life. The last three are for good, except `cancelling`."""
 
     PENDING = "pending"
@@ -43,9 +43,9 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
     @property
-    def over(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether the job will never change state again."""
-        return self in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class JobView:
     id: str
     tenant: str
     name: str | None
-    state: State
+    state: JobState
     spec: SpecView | None
     created_at: datetime | None
     started_at: datetime | None
@@ -84,14 +84,14 @@ class JobView:
     usage: Usage | None
 
 
-def job_view(case: Case) -> JobView:
+def job_view(case: JobSnapshot) -> JobView:
     """The view of a job as far as it is known."""
-    job, pods, gone = case.job, case.pods, case.gone
+    job, pods, gone = case.job, case.pods, case.deleted_pods
     spec = spec_of(job)
     retries = spec.retries if spec else 0
     state = state_of(job, pods, gone, retries)
     kept = record_of(job)
-    known = known_of(case, kept)
+    known = merge_attempts(case, kept)
     final = kept if kept is not None and kept.state is not None else None
     attempts = known.attempts
     verdict = job.condition("Complete") or job.condition("Failed")
@@ -103,7 +103,7 @@ def job_view(case: Case) -> JobView:
         spec=spec,
         created_at=job.metadata.creation_timestamp,
         started_at=known.started_at,
-        finished_at=verdict.last_transition_time if verdict and state.over else None,
+        finished_at=verdict.last_transition_time if verdict and state.is_finished else None,
         conditions=_conditions(case, state, retries),
         attempts=list(attempts),
         attempts_left_out=known.left_out,
@@ -111,7 +111,7 @@ def job_view(case: Case) -> JobView:
         failure=final.failure if final else _failure(case, known),
         cost=_cost(job, state, known, final),
         kubernetes=KubernetesRef(job.metadata.namespace, job.metadata.name),
-        excerpt=final.excerpt if final else excerpt_seen(case) or (kept.excerpt if kept else None),
+        excerpt=final.excerpt if final else excerpt_from_status(case) or (kept.excerpt if kept else None),
         usage=kept.usage if kept else None,
     )
 
@@ -124,7 +124,7 @@ def without_env_values(view: JobView) -> JobView:
     return replace(view, spec=replace(view.spec, env=hidden))
 
 
-def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) -> State:
+def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) -> JobState:
     """The state of a job.
 
     It is over only when Kubernetes has given its verdict *and* every pod has ended. Until then it runs once a container
@@ -135,14 +135,18 @@ def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) 
     cancelled = ANNOTATION_CANCELLED_AT in job.metadata.annotations and not job.condition("Complete")
     if job.finished and not live:
         if job.condition("Complete"):
-            return State.SUCCEEDED
-        return State.CANCELLED if cancelled else State.FAILED
+            return JobState.SUCCEEDED
+        return JobState.CANCELLED if cancelled else JobState.FAILED
     if cancelled:
-        return State.CANCELLING
+        return JobState.CANCELLING
     if live:
-        return State.RUNNING if any(map(ran, live)) else State.PENDING
+        return JobState.RUNNING if any(map(container_started, live)) else JobState.PENDING
     # Between the end of the last attempt and Kubernetes' verdict a job is still running, not waiting for anything.
-    return State.RUNNING if any(map(ran, pods)) and not _will_retry(job, pods, retries) else State.PENDING
+    return (
+        JobState.RUNNING
+        if any(map(container_started, pods)) and not _will_retry(job, pods, retries)
+        else JobState.PENDING
+    )
 
 
 def pending_since(job: Job, pods: Sequence[Pod]) -> datetime | None:
@@ -151,39 +155,39 @@ def pending_since(job: Job, pods: Sequence[Pod]) -> datetime | None:
     A pod that never ran does not begin the wait anew: a node may refuse one after the other.
     """
     moments = [job.metadata.creation_timestamp]
-    for pod in filter(ran, pods):
+    for pod in filter(container_started, pods):
         ended = pod.container.terminated
         moments.append(ended.finished_at if ended else pod.metadata.deletion_timestamp)
     return max((moment for moment in moments if moment is not None), default=None)
 
 
-def _failure(case: Case, known: Known) -> Failure | None:
-    failure = failure_with(case, known)
+def _failure(case: JobSnapshot, known: AttemptHistory) -> Failure | None:
+    failure = failure_from_history(case, known)
     return None if failure is None else failure_without_secrets(failure, secrets_of(case.job))
 
 
-def _cost(job: Job, state: State, known: Known, final: Record | None) -> CostView | None:
+def _cost(job: Job, state: JobState, known: AttemptHistory, final: Record | None) -> CostView | None:
     """The price as admitted, and what the job cost once it is over."""
     cost = cost_of(job)
     if cost is None:
         return None
-    actual = final.actual if final else actual_of(job, known) if state.over else None
+    actual = final.actual if final else actual_cost_of(job, known) if state.is_finished else None
     return replace(cost, actual=actual)
 
 
-def _conditions(case: Case, state: State, retries: int) -> list[Condition]:
-    if state.over:
+def _conditions(case: JobSnapshot, state: JobState, retries: int) -> list[Condition]:
+    if state.is_finished:
         return []
-    live = _live(case.pods, case.gone)
+    live = _live(case.pods, case.deleted_pods)
     found = [condition for pod in live for condition in conditions_of_pod(case, pod)]
-    if state is State.PENDING and not live:
+    if state is JobState.PENDING and not live:
         retrying = bool(case.pods) and _will_retry(case.job, case.pods, retries)
         found += conditions_between_pods(case, retrying=retrying)
     return found
 
 
 def _live(pods: Sequence[Pod], gone: frozenset[str]) -> list[Pod]:
-    return [pod for pod in pods if not pod.ended and pod.metadata.name not in gone]
+    return [pod for pod in pods if not pod.is_terminal and pod.metadata.name not in gone]
 
 
 def _will_retry(job: Job, pods: Sequence[Pod], retries: int) -> bool:
@@ -193,4 +197,4 @@ def _will_retry(job: Job, pods: Sequence[Pod], retries: int) -> bool:
     """
     if pods[-1].status.phase == "Succeeded" or job.condition("FailureTarget"):
         return False
-    return sum(counts(pod) for pod in pods) <= retries
+    return sum(counts_against_retries(pod) for pod in pods) <= retries

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-_CUT_TO_SECONDS = (1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+_SECOND_BUCKETS = (1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -109,7 +109,7 @@ class Metrics:
             "runway_quota_release_seconds",
             "Seconds from a job's end as Kubernetes dates it (a successful container's end, else the Job's verdict) to "
             "the release of its quota. Those times are other clocks' and cut to whole seconds: up to 1 s too long",
-            buckets=_CUT_TO_SECONDS,
+            buckets=_SECOND_BUCKETS,
             registry=self.registry,
         )
         self.records = Counter(
@@ -134,7 +134,7 @@ class Metrics:
             registry=self.registry,
         )
 
-    def count_from_zero(
+    def initialise_counters(
         self, tenants: Iterable[str], *, states: Sequence[str], failures: Sequence[tuple[str, str]]
     ) -> None:
         """Show the counters of each tenant's jobs before the first: a series that begins at 1 has not increased.
@@ -151,12 +151,12 @@ class Metrics:
             for code, category in failures:
                 self.failures.labels(tenant, code, category)
 
-    def read_at_scrape(self, read: Callable[[], Iterable[Sample]]) -> None:
+    def register_collector(self, read: Callable[[], Iterable[Sample]]) -> None:
         """Have `read` called at each scrape for the metrics of `GAUGES`."""
-        self.registry.register(_AtScrape(read))
+        self.registry.register(_StateCollector(read))
 
 
-class _AtScrape(Collector):
+class _StateCollector(Collector):
     def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
         self._read = read
 

@@ -1,0 +1,286 @@
+"""A fake API server on loopback with any number of Jobs and pods, none running.
+
+Fifty thousand real Jobs would take the local cluster longer to delete than everything else takes. What Runway reads
+of them is here the same, byte for byte as large as on the real API server: manifests of Runway's own, with the fields
+that Kubernetes adds, the kept record of those that are over, and a pod each. Every job has a specification of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import yaml
+from aiohttp import web
+
+from bench.kubernetes import NAMESPACE
+from runway.admission.validation import validate
+from runway.jobs.identity import ANNOTATION_RECORD
+from runway.jobs.manifest import Placement, job_manifest
+from runway.jobs.record import encode, final_record
+from runway.jobs.snapshot import JobSnapshot
+from runway.jobs.spec import read_draft
+from runway.kube.objects import Job, Pod
+from runway.policy import Policy
+from runway.services.submit import cost_json
+
+Json = dict[str, Any]
+
+FIRST_VERSION: Final = 1000
+RUNNING_EVERY: Final = 10
+"""Each tenth job runs; the others have succeeded."""
+_BEGUN: Final = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+_NAME, _UID, _POD_UID, _NUMBER = "rw-" + "n" * 20, "u" * 36, "p" * 36, "0123456789"
+_CREATED: Final = "2026-11-24T08:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A Job or pod as text, in which a job's own name, uids, version, time and number are filled in."""
+
+    text: str
+
+    def of(self, number: int, version: int, later: int = 0) -> bytes:
+        """Return the text for this job; `later` moves all of its times by this number of seconds."""
+        name = name_of(number)
+        filled = (
+            self.text.replace(_NAME, name).replace(_UID, _uid("job", number)).replace(_POD_UID, _uid("pod", number))
+        )
+        filled = filled.replace(_NUMBER, f"{number:010d}").replace(
+            '"resourceVersion":"0"', f'"resourceVersion":"{version}"'
+        )
+        created = _BEGUN + timedelta(seconds=number % 36_000 + later)
+        return filled.replace(_CREATED, f"{created:%Y-%m-%dT%H:%M:%SZ}").encode()
+
+
+def name_of(number: int) -> str:
+    """The name of the job with this number."""
+    return "rw-" + sha256(str(number).encode()).hexdigest()[:20].translate(str.maketrans("0189", "wxyz"))
+
+
+def _uid(kind: str, number: int) -> str:
+    text = sha256(f"{kind} {number}".encode()).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:32]}"
+
+
+class FakeApiServer:
+    """A fake API server. Call `serve`, then start a Runway with the kubeconfig that it yields."""
+
+    def __init__(self, policy: Policy, jobs: int) -> None:
+        self.jobs = jobs
+        self.version = FIRST_VERSION + 2 * jobs
+        running, over = _job(policy, over=False), _job(policy, over=True)
+        self._texts = {
+            "jobs": (_Text(_compact(running[0])), _Text(_compact(over[0]))),
+            "pods": (_Text(_compact(running[1])), _Text(_compact(over[1]))),
+        }
+        self._lease: Json = {}
+        self._watches: dict[str, set[asyncio.Queue[bytes]]] = {
+            kind: set() for kind in ("jobs", "pods", "events", "nodes")
+        }
+        self._ending = asyncio.Event()
+
+    @asynccontextmanager
+    async def serve(self, scratch: Path) -> Any:
+        """Serve until the context exits; yield the kubeconfig."""
+        app = web.Application()
+        for kind, path in (("jobs", "apis/batch/v1"), ("pods", "api/v1"), ("events", "api/v1"), ("nodes", "api/v1")):
+            app.router.add_get(f"/{path}/{kind}", self._listing_of(kind))
+        leases = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        app.router.add_post(leases, self._write_lease)
+        app.router.add_put(leases + "/{name}", self._write_lease)
+        app.router.add_get(leases + "/{name}", self._read_lease)
+        app.router.add_get("/version", self._version)
+        runner = web.AppRunner(app, shutdown_timeout=1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        kubeconfig = scratch / "kubeconfig"
+        kubeconfig.write_text(yaml.safe_dump(_kubeconfig(self.url)))
+        try:
+            yield kubeconfig
+        finally:
+            self._ending.set()
+            for queue in (queue for queues in self._watches.values() for queue in queues):
+                queue.put_nowait(b"")
+            await runner.cleanup()
+
+    def change_pod(self, number: int, later: int) -> None:
+        """Send the watches an event of this running job's pod, with a start time that is `later` seconds later."""
+        self.version += 1
+        item = self._texts["pods"][0].of(number, self.version, later)
+        for queue in self._watches["pods"]:
+            queue.put_nowait(b'{"type":"MODIFIED","object":' + item + b"}\n")
+
+    def _listing_of(self, kind: str) -> Callable[[web.Request], Any]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if "watch" in request.query:
+                return await self._watch(kind, request)
+            if kind not in self._texts:
+                return _answer(_page(b"", self.version, ""))
+            start = int(request.query.get("continue", "0"))
+            end = min(start + int(request.query["limit"]), self.jobs)
+            items = b",".join(self._item(kind, number) for number in range(start, end))
+            return _answer(_page(items, self.version, str(end) if end < self.jobs else ""))
+
+        return handle
+
+    def _item(self, kind: str, number: int) -> bytes:
+        running, over = self._texts[kind]
+        text = running if number % RUNNING_EVERY == 0 else over
+        return text.of(number, FIRST_VERSION + number)
+
+    async def _watch(self, kind: str, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        queue: asyncio.Queue[bytes] = asyncio.Queue()
+        self._watches[kind].add(queue)
+        try:
+            while not self._ending.is_set():
+                await response.write(await queue.get())
+        except ConnectionError:
+            pass  # The Runway that watched has ended.
+        finally:
+            self._watches[kind].discard(queue)
+        return response
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return _answer(b"{}")
+
+    async def _read_lease(self, _: web.Request) -> web.Response:
+        return _answer(msgspec.json.encode(self._lease)) if self._lease else web.Response(status=404, text="{}")
+
+    async def _write_lease(self, request: web.Request) -> web.Response:
+        self.version += 1
+        self._lease = json.loads(await request.read())
+        self._lease["metadata"]["resourceVersion"] = str(self.version)
+        return _answer(msgspec.json.encode(self._lease))
+
+
+def _job(policy: Policy, *, over: bool) -> tuple[Json, Json]:
+    """A Job of Runway's and its pod, as Kubernetes shows them."""
+    document = {
+        "name": "train-resnet",
+        "image": "runway.local/busybox:1",
+        "command": ["python", "train.py", "--run", _NUMBER],
+        "env": {"EPOCHS": "3"},
+        "resources": {"cpu": "100m", "memory": "64Mi"},
+    }
+    passed = validate(read_draft(document), policy)
+    tenant = next(iter(policy.tenants))
+    placement = Placement(_NAME, tenant, NAMESPACE, policy.pools[passed.pool], cost_json(passed))
+    job: Json = msgspec.json.decode(msgspec.json.encode(job_manifest(passed.spec, placement, policy.limits)))
+    job["metadata"] |= _added(_UID)
+    labels = {"batch.kubernetes.io/controller-uid": _UID, "batch.kubernetes.io/job-name": _NAME}
+    labels |= {"controller-uid": _UID, "job-name": _NAME}
+    job["spec"]["template"]["metadata"]["labels"] |= labels
+    job["spec"]["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": _UID}}
+    job["status"] = {"startTime": _CREATED, "ready": 0, "uncountedTerminatedPods": {}}
+    job["status"] |= {"succeeded": 1, "completionTime": _CREATED} if over else {"active": 1}
+    if over:
+        job["status"]["conditions"] = [
+            _condition(name, "CompletionsReached") for name in ("SuccessCriteriaMet", "Complete")
+        ]
+    pod = _pod(job, over=over)
+    if over:
+        case = JobSnapshot(tenant, msgspec.convert(job, Job), (msgspec.convert(pod, Pod),))
+        job["metadata"]["annotations"][ANNOTATION_RECORD] = encode(
+            final_record(case, None, None, None, _BEGUN), case.job
+        )
+    return _managed(job), _managed(pod)
+
+
+def _pod(job: Json, *, over: bool) -> Json:
+    template = job["spec"]["template"]
+    tolerations = [
+        {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+        for taint in ("not-ready", "unreachable")
+    ]
+    state = {"startedAt": _CREATED, "containerID": f"containerd://{'c' * 64}"}
+    ended = {"terminated": state | {"exitCode": 0, "reason": "Completed", "finishedAt": _CREATED}}
+    names = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+    status = {
+        "phase": "Succeeded" if over else "Running",
+        "conditions": [_condition(name, None) for name in names],
+        "hostIP": "10.0.0.1",
+        "podIP": "10.0.0.2",
+        "startTime": _CREATED,
+        "qosClass": "Guaranteed",
+        "containerStatuses": [
+            {
+                "name": "job",
+                "image": "runway.local/busybox:1",
+                "imageID": f"sha256:{'i' * 64}",
+                "containerID": f"containerd://{'c' * 64}",
+                "restartCount": 0,
+                "lastState": {},
+                "state": ended if over else {"running": {"startedAt": _CREATED}},
+            }
+        ],
+    }
+    metadata = template["metadata"] | {"name": f"{_NAME}-abcde", "namespace": NAMESPACE, **_added(_POD_UID)}
+    spec = template["spec"] | {"nodeName": "node-1", "tolerations": tolerations, "schedulerName": "default-scheduler"}
+    return {"metadata": metadata, "spec": spec, "status": status}
+
+
+def _added(uid: str) -> Json:
+    return {"uid": uid, "resourceVersion": "0", "generation": 1, "creationTimestamp": _CREATED}
+
+
+def _condition(name: str, reason: str | None) -> Json:
+    found = {"type": name, "status": "True", "lastProbeTime": None, "lastTransitionTime": _CREATED}
+    return (
+        found if reason is None else found | {"reason": reason, "message": "Reached expected number of succeeded pods"}
+    )
+
+
+def _managed(item: Json) -> Json:
+    """With the managed fields that the API server keeps, a third of the object.
+
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#managed-fields
+    """
+    fields = {name: _fields(item[name]) for name in ("metadata", "spec")}
+    entry = {"manager": "runway", "operation": "Update", "time": _CREATED, "fieldsType": "FieldsV1", "fieldsV1": fields}
+    item["metadata"]["managedFields"] = [entry]
+    return item
+
+
+def _fields(part: object) -> Json:
+    if isinstance(part, dict):
+        return {f"f:{name}": _fields(inner) for name, inner in part.items()}
+    if isinstance(part, list):
+        return {f'k:{{"{index}"}}': _fields(inner) for index, inner in enumerate(part)}
+    return {}
+
+
+def _compact(item: Json) -> str:
+    return msgspec.json.encode(item).decode()
+
+
+def _page(items: bytes, version: int, token: str) -> bytes:
+    rest = f',"continue":"{token}"' if token else ""
+    return b'{"metadata":{"resourceVersion":"%d"%s},"items":[%s]}' % (version, rest.encode(), items)
+
+
+def _answer(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="application/json")
+
+
+def _kubeconfig(url: str) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "bench",
+        "clusters": [{"name": "bench", "cluster": {"server": url}}],
+        "users": [{"name": "bench", "user": {}}],
+        "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
+    }

@@ -1,0 +1,135 @@
+"""A thousand simulated nodes: kwok acts as their kubelet.
+
+SIMULATED: nothing runs. API server, etcd, Job controller and scheduler are real.
+https://kwok.sigs.k8s.io/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from bench.kubernetes import ApiServer
+from localcluster import paths
+from localcluster.cluster import LocalCluster
+
+SIMULATION = Path(__file__).parent / "simulation"
+NODES: Mapping[str, tuple[int, dict[str, str]]] = {
+    "a10g": (500, {"cpu": "48", "memory": "192Gi", "nvidia.com/gpu": "4"}),
+    "l40s": (300, {"cpu": "48", "memory": "384Gi", "nvidia.com/gpu": "4"}),
+    "h100": (200, {"cpu": "192", "memory": "2048Gi", "nvidia.com/gpu": "8"}),
+}
+"""How many nodes of each GPU type, and what each offers."""
+
+BUILD_SECONDS = 1200
+
+
+def ensure_built() -> Path:
+    """The kwok that go.sum pins, built from source once. Raises CalledProcessError with the compiler's words."""
+    pinned = hashlib.sha256(b"".join((SIMULATION / name).read_bytes() for name in ("go.mod", "go.sum"))).hexdigest()
+    binary = paths.build_cache() / f"kwok-{pinned[:12]}"
+    if not binary.exists():
+        print("bench: building kwok, once, about 2 minutes on 2 cores", flush=True)
+        unfinished = binary.with_suffix(".unfinished")
+        subprocess.run(
+            [
+                "go",
+                "build",
+                "-buildvcs=false",
+                "-trimpath",
+                "-ldflags",
+                "-s -w",
+                "-o",
+                unfinished,
+                "sigs.k8s.io/kwok/cmd/kwok",
+            ],
+            cwd=SIMULATION,
+            env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"},
+            check=True,
+            timeout=BUILD_SECONDS,
+        )
+        unfinished.rename(binary)
+    return binary
+
+
+@contextlib.contextmanager
+def kwok(cluster: LocalCluster, log: Path) -> Iterator[None]:
+    """kwok looks after the nodes of `make_nodes` meanwhile.
+
+    It sends no heartbeats, which for a thousand nodes are a load of their own, so the node controller is more patient.
+    The Job controller looks at more than its five Jobs at a time: a dozen a second would end otherwise.
+    """
+    command = [
+        str(ensure_built()),
+        f"--kubeconfig={cluster.kubeconfig}",
+        f"--config={SIMULATION / 'stages.yaml'}",
+        "--manage-nodes-with-label-selector=type=kwok",
+        "--v=WARN",
+    ]
+    # Its client wants to list by watching, which an API server offers only above etcd 3.4.25.
+    environment = {**os.environ, "KUBE_FEATURE_WatchListClient": "false"}
+    controllers = cluster.component("kube-controller-manager")
+    controllers.stop()
+    controllers.with_options("--node-monitor-grace-period=6h", "--concurrent-job-syncs=50").start()
+    with log.open("w") as out:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        controllers.stop()
+        controllers.start()
+
+
+async def make_nodes(api: ApiServer) -> None:
+    """Create the nodes of `NODES`, ready at once."""
+    nodes = [
+        _node(f"{kind}-{number:03d}", kind, has) for kind, (count, has) in NODES.items() for number in range(count)
+    ]
+    url, at_once = f"{api.url}/api/v1/nodes", asyncio.Semaphore(16)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=api.tls)) as session:
+
+        async def make(node: dict[str, Any]) -> None:
+            async with at_once:
+                async with session.post(url, json=node) as answer:
+                    answer.raise_for_status()
+                # The status of a created node is kept as sent, so only its readiness is missing.
+                headers = {"Content-Type": "application/merge-patch+json"}
+                where = f"{url}/{node['metadata']['name']}/status"
+                async with session.patch(where, json={"status": node["status"]}, headers=headers) as answer:
+                    answer.raise_for_status()
+
+        await asyncio.gather(*(make(node) for node in nodes))
+
+
+async def delete_nodes(api: ApiServer) -> None:
+    """Delete the nodes of `make_nodes`."""
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=api.tls)) as session,
+        session.delete(f"{api.url}/api/v1/nodes", params={"labelSelector": "type=kwok"}) as answer,
+    ):
+        answer.raise_for_status()
+
+
+def _node(name: str, kind: str, has: Mapping[str, str]) -> dict[str, Any]:
+    capacity = {**has, "pods": "110", "ephemeral-storage": "1000Gi"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {"type": "kwok", "simulated": kind, "kubernetes.io/hostname": name}},
+        "status": {
+            "capacity": capacity,
+            "allocatable": capacity,
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Simulated", "message": "kwok"}],
+        },
+    }

@@ -1,0 +1,94 @@
+"""Emergency stop: an annotation on Runway's Lease refuses submissions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from demo.scenario import Scenario
+from testbed.context import Context, NotSeen, Source, expect
+from testbed.http_client import Document, document, shell
+from testbed.waiting import wait_for
+
+ANNOTATION = "runway.internal/submissions-stopped"
+REASON = "the demo shows an emergency stop"
+SEEN_SECONDS = 5.0
+"""The Lease is looked at every 3 s or a little sooner, and a busy machine may take a moment."""
+STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
+
+
+def stop_submissions(context: Context) -> None:
+    if context.server is None:
+        raise NotSeen("this Runway was not started by the demo, so its Lease is not known")
+    name, namespace = context.server.lease
+    annotate: Callable[[str], str] = lambda text: context.kubernetes.run(  # noqa: E731
+        "annotate", "lease", name, f"--namespace={namespace}", "--overwrite", f"{ANNOTATION}{text}"
+    )
+    first, second = (context.submit("vision", shell(STAY, timeout_seconds=120)) for _ in range(2))
+    for view in (first, second):
+        context.until_log(view["id"], "started")
+    annotate(f"={REASON}")
+    try:
+        context.show(
+            Source.KUBERNETES, f"kubectl --namespace={namespace} annotate lease {name} {ANNOTATION}='{REASON}'"
+        )
+        _until(context, "stopped")
+        before = _job_names(context, first)
+        _refused(context)
+        ended = context.until_finished(document(context.runway.cancel(first["id"]))["id"])
+        context.show(Source.RUNWAY, f"meanwhile {first['id']} is cancelled on request: {ended['state']}")
+        expect(ended["state"] == "cancelled", f"the job is {ended['state']}")
+
+        context.server.kill()
+        context.server.start()
+        context.show(Source.RUNWAY, f"killed, started again (pid {context.server.pid}): {_readiness(context)}")
+        _refused(context)
+        going = context.runway.job(second["id"])["state"]
+        pod = context.pod(second)
+        context.show(Source.KUBERNETES, f"pod {pod['metadata']['name']} has run all the time: {pod['status']['phase']}")
+        expect((going, pod["status"]["phase"]) == ("running", "Running"), f"the other job is {going}")
+        created = _job_names(context, first) - before
+        context.show(Source.KUBERNETES, f"Jobs created meanwhile: {len(created)}")
+        expect(not created, f"Jobs were created: {sorted(created)}")
+    finally:
+        annotate("-")
+    _until(context, "open")
+    context.show(Source.RUNWAY, f"a job is let in again: {context.submit('vision', shell('true'))['id']}")
+
+
+def _until(context: Context, submissions: str) -> None:
+    since = time.monotonic()
+    wait_for(
+        lambda: _readiness(context)["submissions"] == submissions or None, f"submissions {submissions}", SEEN_SECONDS
+    )
+    context.show(Source.RUNWAY, f"/readyz {time.monotonic() - since:.1f} s later: {_readiness(context)}")
+
+
+def _readiness(context: Context) -> Document:
+    ready = document(context.runway.get("/readyz"))
+    return {name: ready[name] for name in ("submissions", "stop_reason")}
+
+
+def _refused(context: Context) -> None:
+    answer = context.try_to_submit("vision", shell("true"))
+    problem = answer.json()
+    context.show(
+        Source.RUNWAY,
+        f"a submission: {answer.status_code} {problem.get('code')}: {problem.get('detail')}; "
+        f"Retry-After {answer.headers.get('Retry-After')}",
+    )
+    seen = (answer.status_code, problem.get("code"), problem.get("detail"))
+    expect(seen == (503, "submissions_stopped", REASON), f"a submission was answered {seen}")
+
+
+def _job_names(context: Context, view: Document) -> set[str]:
+    namespace = view["kubernetes"]["namespace"]
+    return {job["metadata"]["name"] for job in context.kubernetes.select("jobs", f"--namespace={namespace}")}
+
+
+EMERGENCY_STOP = Scenario(
+    "Emergency stop",
+    f"One annotation on the Lease refuses every submission with its reason within {SEEN_SECONDS:g} s, "
+    "also after a crash; jobs run on and can be cancelled.",
+    stop_submissions,
+)

@@ -1,0 +1,32 @@
+"""`runway serve`: the HTTP server in this process."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+HTTP_PROTOCOL = "runway.http_server.protocol:BoundedHttpProtocol"
+"""The protocol that bounds what a client may send, by name: the command line imports nothing of the server."""
+SHUTDOWN_SECONDS = 10
+"""How long open requests, followed logs among them, may take to end after SIGTERM."""
+
+
+def serve(
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65_535, help="TCP port to listen on.")] = 8000,
+) -> None:
+    """Serve Runway's HTTP API. It is set up by RUNWAY_* variables and finds the cluster by KUBECONFIG or in-cluster."""
+    # Imported here so that the other commands do not pay for it; the app is named, not imported, so that the command
+    # line stays apart from the server.
+    import uvicorn
+
+    uvicorn.run(
+        "runway.app:create",
+        factory=True,
+        host=host,
+        port=port,
+        http=HTTP_PROTOCOL,
+        ws="none",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )

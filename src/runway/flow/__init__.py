@@ -1,1 +1,0 @@
-"""The stories Runway tells, each readable top to bottom: submit, observe, cancel."""

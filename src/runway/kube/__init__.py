@@ -1,0 +1,1 @@
+"""Speak to the Kubernetes API server."""

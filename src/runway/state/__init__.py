@@ -1,0 +1,1 @@
+"""What Kubernetes reported, in memory."""

@@ -1,0 +1,32 @@
+"""Wait for a condition with a timeout."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 0.5
+
+_Found = TypeVar("_Found")
+
+
+class TimedOut(Exception):
+    """A condition did not become true within its timeout."""
+
+
+def wait_for(probe: Callable[[], _Found | None], what: str, seconds: float) -> _Found:
+    """Call `probe` until it returns a value other than None, and return that value. Pauses grow and have jitter.
+
+    Raises TimedOut, which names `what`, after `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    pause = FIRST_PAUSE_SECONDS
+    while (found := probe()) is None:
+        if time.monotonic() >= deadline:
+            raise TimedOut(f"{what}: not within {seconds:g} s")
+        time.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 (jitter, not a secret)
+        pause = min(pause * 1.3, LONGEST_PAUSE_SECONDS)
+    return found

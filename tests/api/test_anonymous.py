@@ -1,0 +1,106 @@
+"""Callers without a tenant header: what they share, what they may not do, and what they are not shown."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AsyncExitStack
+
+import pytest
+
+from tests.api.conftest import Runway, serve
+from tests.support.fake_cluster import FakeKubernetes
+
+TENANT = {"X-Tenant-ID": "vision"}
+VALUE = "only-for-its"
+ENV = {"MODE": VALUE, "EMPTY": ""}
+HIDDEN = {"MODE": "<hidden: 12 characters>", "EMPTY": "<hidden: 0 characters>"}
+
+
+# Streams
+
+
+async def test_their_streams_leave_every_stream_of_the_jobs_tenant_free(runway: Runway) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    path = f"/v1/jobs/{job_id}/events"
+    async with AsyncExitStack() as opened:
+        for _ in range(25):
+            stream = await opened.enter_async_context(runway.stream(path))
+            await stream.until(b"pending")
+        for url in (path, f"/v1/jobs/{job_id}/logs?follow=true"):
+            refused = await runway.client.get(url)
+            assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+            assert refused.headers["retry-after"]
+            assert "callers without a tenant header: 25 of 25 streams are open" in refused.json()["detail"]
+        for _ in range(20):
+            own = await opened.enter_async_context(runway.stream(path, x_tenant_id="vision"))
+            await own.until(b"pending")
+        refused = await runway.client.get(path, headers=TENANT)
+        assert "tenant vision: 20 of 20 streams are open" in refused.json()["detail"]
+    assert runway.app.state.services.limits.streams.total() == 0
+
+
+async def test_a_process_of_few_streams_leaves_them_one(kubernetes: FakeKubernetes) -> None:
+    async with serve(kubernetes, max_streams=2) as runway:
+        path = f"/v1/jobs/{(await runway.submit()).json()['id']}/events"
+        async with runway.stream(path) as stream:
+            await stream.until(b"pending")
+            assert (await runway.client.get(path)).status_code == 429
+
+
+# Cancel
+
+
+@pytest.mark.parametrize("headers", [[], [("X-Tenant-ID", "")], [("X-Tenant-ID", "vision"), ("X-Tenant-ID", "vision")]])
+async def test_cancel_needs_the_tenant_header_once(runway: Runway, headers: list[tuple[str, str]]) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    answer = await runway.client.request("DELETE", f"/v1/jobs/{job_id}", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "tenant_required")
+    assert (await runway.view(job_id))["state"] == "pending"
+
+
+async def test_cancel_of_another_tenants_job_finds_no_job(runway: Runway) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    assert (await runway.cancel(job_id, "speech")).json()["code"] == "job_not_found"
+    assert (await runway.cancel(job_id, "nobody")).json()["code"] == "unknown_tenant"
+    assert (await runway.view(job_id))["state"] == "pending"
+
+
+# Environment values
+
+
+async def test_only_the_jobs_own_tenant_reads_the_values_of_its_environment(runway: Runway) -> None:
+    accepted = await runway.submit(env=ENV, headers={"Idempotency-Key": "one"})
+    job_id = accepted.json()["id"]
+    replay = await runway.submit(env=ENV, headers={"Idempotency-Key": "one"})
+    assert accepted.json()["spec"]["env"] == replay.json()["spec"]["env"] == ENV
+    for path in (f"/v1/jobs/{job_id}", "/v1/jobs", "/v1/jobs?tenant=vision", f"/jobs/{job_id}", "/jobs", "/"):
+        answer = await runway.client.get(path)
+        assert answer.status_code == 200
+        assert VALUE not in answer.text, path
+    assert (await runway.view(job_id))["spec"]["env"] == HIDDEN
+    assert (await runway.client.get("/v1/jobs")).json()["jobs"][0]["spec"]["env"] == HIDDEN
+    assert (await runway.client.get(f"/v1/jobs/{job_id}", headers=TENANT)).json()["spec"]["env"] == ENV
+    assert (await runway.client.get("/v1/jobs", headers=TENANT)).json()["jobs"][0]["spec"]["env"] == ENV
+    assert (await runway.cancel(job_id)).json()["spec"]["env"] == ENV
+
+
+async def test_an_event_stream_shows_what_a_read_shows_and_its_ids_are_of_that(runway: Runway) -> None:
+    job_id = (await runway.submit(env=ENV)).json()["id"]
+    path = f"/v1/jobs/{job_id}/events"
+    ids = []
+    for headers, env in (({}, HIDDEN), ({"x_tenant_id": "vision"}, ENV)):
+        async with runway.stream(path, **headers) as stream:
+            await stream.until(b"data: ")
+            event = dict(line.split(": ", 1) for line in stream.body.decode().split("\n\n")[1].splitlines())
+            assert json.loads(event["data"])["spec"]["env"] == env
+            ids.append(event["id"])
+    assert ids[0] != ids[1]
+
+
+async def test_the_page_of_a_job_names_the_variables_their_lengths_and_how_to_see_the_values(runway: Runway) -> None:
+    job_id = (await runway.submit(env=ENV)).json()["id"]
+    for headers in ({}, TENANT):
+        page = (await runway.client.get(f"/jobs/{job_id}", headers={"Accept": "text/html", **headers})).text
+        assert '<code>MODE</code> <span class="muted">12 characters</span>' in page
+        assert f"runway status {job_id} --tenant vision -o json" in page
+        assert VALUE not in page

@@ -1,0 +1,371 @@
+"""The console: what its pages say, what they leave out, and that neither input nor load turns them against anyone."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from runway.api.app_state import AppState
+from runway.console.job_page import LOG_SECONDS
+from runway.jobs.identity import ANNOTATION_SPEC
+from runway.policy import load_policy, parse_policy
+from runway.services.list_jobs import scan_page
+from tests.api.conftest import POLICY, Runway, serve
+from tests.support.fake_cluster import FakeKubernetes, copy_of
+from tests.support.fake_logs import FakeLog
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>\u202e\x1b[31m\x00'
+PAGES = ("/", "/jobs", "/jobs?tenant=vision&state=running", "/tenants/vision", "/nowhere", "/jobs/rw-none")
+
+
+class _Elements(HTMLParser):
+    """The elements of a page with their attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self.text += " "
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def links(self) -> list[str]:
+        return [attributes["href"] or "" for tag, attributes in self.found if tag == "a"]
+
+
+async def get(runway: Runway, path: str, status: int = 200, *, tenant: str | None = None) -> str:
+    """A page as a browser gets it, with the header that scopes it to a tenant or without."""
+    answer = await runway.client.get(path, headers=BROWSER | ({"X-Tenant-ID": tenant} if tenant else {}))
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    return str(answer.text)
+
+
+def words(html: str) -> str:
+    """The text of a page, its white space folded."""
+    return " ".join(_Elements(html).text.split())
+
+
+async def test_the_overview_shows_quota_jobs_by_state_and_the_control_plane(runway: Runway) -> None:
+    job_id = (await runway.submit(name="train", resources={"gpu": 3})).json()["id"]
+    runway.kubernetes.start_pod(job_id)
+    await runway.until_state(job_id, "running")
+    html = await get(runway, "/")
+    text = words(html)
+    assert "GPU 3 of 4" in text
+    assert "CPU 0.1 of 32" in text
+    assert "GPU none allowed" in text, "research has no GPUs"
+    assert '<rect class="running" x="0.0%" width="75.0%"' in html
+    assert "/jobs?tenant=vision&state=running" in _Elements(html).links()
+    assert f"/jobs/{job_id}" in _Elements(html).links()
+    assert "Role writer Synced yes" in text
+    assert "jobs in contact" in text
+
+
+async def test_what_terminating_pods_hold_is_shown_apart(runway: Runway) -> None:
+    job_id = (await runway.submit(resources={"gpu": 2})).json()["id"]
+    pod = runway.kubernetes.start_pod(job_id)
+    runway.kubernetes.tell_pod_to_end(pod)
+    await runway.until(lambda: _holds(runway, "held_by_terminating", 2))
+    html = await get(runway, "/tenants/vision")
+    assert "GPU 2 of 4 2 held by terminating pods" in words(html)
+    assert '<rect class="terminating" x="0.0%" width="50.0%"' in html
+    assert f"/jobs/{job_id}" in _Elements(html).links()
+
+
+async def _holds(runway: Runway, what: str, gpus: int) -> bool:
+    return bool((await runway.quota())[what]["gpu"] == gpus)
+
+
+async def test_a_failed_jobs_page_has_the_verdict_the_attempts_and_the_end_of_its_log(runway: Runway) -> None:
+    job_id = (await runway.submit(name="train-big", retries=1)).json()["id"]
+    for _ in range(2):
+        pod = runway.kubernetes.start_pod(job_id)
+        runway.kubernetes.logs[pod] = b"allocating 2 GiB\n"
+        runway.kubernetes.end_pod(pod, 137, "OOMKilled")
+    runway.kubernetes.fail(job_id)
+    await runway.until_state(job_id, "failed")
+    text = words(await get(runway, f"/jobs/{job_id}"))
+    assert "Verdict: oom_killed" in text
+    assert "What to do: raise resources.memory" in text
+    assert "submitting the same job again will not help" in text
+    assert "attempt 2: ended" in text
+    assert text.count("SIGKILL, exit 137 OOMKilled") == 2
+    assert "allocating 2 GiB" in text
+    assert "No Prometheus is configured, so usage is unknown." in text
+    assert "Memory, peak unknown, of 64Mi" in text
+    assert "describe job" in text
+
+
+async def test_a_waiting_jobs_page_says_what_it_waits_for(runway: Runway) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    pod = runway.kubernetes.start_pod(job_id, running=False, node=None)
+    unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no"}
+    runway.kubernetes.set_status(pod, {"phase": "Pending", "conditions": [unschedulable]})
+
+    async def waits() -> bool:
+        return "unschedulable" in [item["code"] for item in (await runway.view(job_id))["conditions"]]
+
+    await runway.until(waits)
+    text = words(await get(runway, f"/jobs/{job_id}"))
+    assert "Why it waits unschedulable" in text
+    assert "No container has started, so there is no log." in text
+
+
+async def test_values_of_the_environment_are_not_shown(runway: Runway) -> None:
+    job_id = (await runway.submit(env={"API_TOKEN": "hunter2-hunter2", "EPOCHS": "30"})).json()["id"]
+    html = await get(runway, f"/jobs/{job_id}")
+    assert "hunter2" not in html
+    assert "API_TOKEN 15 characters" in words(html)
+
+
+async def test_whatever_a_job_says_becomes_text(runway: Runway) -> None:
+    job_id = (await runway.submit(command=["sh", "-c", HOSTILE.replace("\0", "")], env={"A": HOSTILE[:-1]})).json()[
+        "id"
+    ]
+    _say_by_hand(runway, job_id, image=HOSTILE, env={HOSTILE: "v"})
+    pod = runway.kubernetes.start_pod(job_id, node=HOSTILE)
+    runway.kubernetes.logs[pod] = HOSTILE.encode() + b"\xff\n"
+    runway.kubernetes.end_pod(pod, 1, reason=HOSTILE, message=HOSTILE)
+    runway.kubernetes.fail(job_id, reason=HOSTILE)
+    await runway.until_state(job_id, "failed")
+    for path in (f"/jobs/{job_id}", "/", "/jobs", "/tenants/vision"):
+        html = await get(runway, path)
+        _inert(html)
+        assert "&lt;script&gt;" in html or path != f"/jobs/{job_id}"
+        assert not re.search("[\u202e\x1b\x00]", html), "what cannot be seen is shown as an escape"
+
+
+@pytest.mark.parametrize("where", ["/{}", "/jobs/{}", "/tenants/{}", "/static/{}", "/jobs?tenant={}", "/jobs?state={}"])
+async def test_whatever_an_address_says_becomes_text(runway: Runway, where: str) -> None:
+    answer = await runway.client.get(where.format(quote(HOSTILE)), headers=BROWSER)
+    assert answer.status_code in (404, 422)
+    _inert(answer.text)
+    assert not re.search("[\u202e\x1b\x00]", answer.text)
+
+
+def _say_by_hand(runway: Runway, job_id: str, **changes: Any) -> None:
+    """Change the specification that is kept on a Job, as someone with access to it could."""
+    job = copy_of(runway.kubernetes.job(job_id))
+    spec = json.loads(job["metadata"]["annotations"][ANNOTATION_SPEC])
+    job["metadata"]["annotations"][ANNOTATION_SPEC] = json.dumps(spec | changes)
+    job["metadata"]["labels"]["runway.internal/name"] = HOSTILE
+    runway.kubernetes.put("jobs", job, "MODIFIED")
+
+
+def _inert(html: str) -> None:
+    elements = _Elements(html).found
+    assert [attributes["src"] for tag, attributes in elements if tag == "script"] == [
+        attributes["src"]
+        for tag, attributes in elements
+        if tag == "script" and (attributes["src"] or "")[:8] == "/static/"
+    ]
+    assert all(tag != "img" for tag, _ in elements)
+    assert not [name for _, attributes in elements for name in attributes if name.startswith("on") or name == "style"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_every_page_forbids_what_it_does_not_need(runway: Runway, path: str) -> None:
+    answer = await runway.client.get(path, headers=BROWSER)
+    policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == policy["form-action"] == "'self'"
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+    assert answer.headers["cache-control"] == "no-store"
+    elements = _Elements(answer.text).found
+    assert not [tag for tag, attributes in elements if tag == "style" or "style" in attributes]
+    assert all(attributes.get("src") for tag, attributes in elements if tag == "script")
+
+
+async def test_static_files_are_named_by_their_content_and_kept(runway: Runway) -> None:
+    elements = _Elements(await get(runway, "/")).found
+    paths = [attributes.get("href") or attributes["src"] for tag, attributes in elements if tag in ("link", "script")]
+    assert len(paths) == 3
+    for path in paths:
+        answer = await runway.client.get(str(path))
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert (await runway.client.get("/static/console.css")).status_code == 404
+
+
+async def test_jobs_are_filtered_and_paged_newest_first(kubernetes: FakeKubernetes) -> None:
+    async with serve(kubernetes) as runway:
+        ids = []
+        for number in range(53):
+            kubernetes.now = lambda number=number: f"2026-11-24T08:00:{number:02}Z"  # type: ignore[misc]
+            ids.append((await runway.submit("vision" if number % 10 else "research", name=f"n{number}")).json()["id"])
+        first = await get(runway, "/jobs")
+        assert _listed(first) == ids[:2:-1]
+        older = next(link for link in _Elements(first).links() if "cursor=" in link)
+        last = await get(runway, older)
+        assert _listed(last) == ids[2::-1]
+        assert not any("cursor=" in link for link in _Elements(last).links())
+        assert _listed(await get(runway, "/jobs?tenant=research&state=")) == ids[50::-10]
+        assert _listed(await get(runway, "/jobs", tenant="research")) == ids[50::-10]
+        assert _listed(await get(runway, "/jobs?state=running")) == []
+        assert "No jobs match." in words(await get(runway, "/jobs?state=running"))
+
+
+async def test_a_page_of_jobs_looks_at_a_bounded_number_and_says_where_to_go_on(runway: Runway) -> None:
+    for number in range(6):
+        tenant = "vision" if number else "research"
+        runway.kubernetes.now = lambda number=number: f"2026-11-24T08:00:{number:02}Z"  # type: ignore[misc]
+        await runway.submit(tenant)
+    observer = _services(runway).observer
+    found = scan_page(observer, "runway-research", (), None, 10, look=4)
+    assert (found.keys, found.looked_at) == ([], 4)
+    assert found.after is not None
+    rest = scan_page(observer, "runway-research", (), found.after, 10, look=4)
+    assert (len(rest.keys), rest.after, rest.looked_at) == (1, None, 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/jobs?state=asleep", 422, "choose one of pending"),
+        ("/jobs?tenant=nobody", 422, "choose one of vision"),
+        ("/jobs?cursor=nonsense", 422, "the cursor is not one that a list has returned"),
+        ("/jobs?cursor=%ff%fe", 422, "the cursor is not one that a list has returned"),
+        ("/jobs?tenant=" + "x" * 100, 422, "a parameter is not acceptable"),
+        ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa?log=perhaps", 422, "a parameter is not acceptable"),
+        ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa", 404, "There is no such job"),
+        ("/jobs/" + "x" * 5000, 404, "There is no such job"),
+        ("/tenants/nobody", 404, "is in the policy"),
+        ("/nowhere", 404, "There is nothing at this path"),
+    ],
+)
+async def test_what_cannot_be_shown_is_a_page_for_people_and_a_problem_for_programs(
+    runway: Runway, path: str, status: int, says: str
+) -> None:
+    assert says in words(await get(runway, path, status))
+    plain = await runway.client.get(path, headers={"Accept": "application/json"})
+    assert (plain.status_code, plain.headers["content-type"]) == (status, "application/problem+json")
+
+
+async def test_the_api_answers_with_problems_whatever_a_browser_accepts(runway: Runway) -> None:
+    for path in ("/v1/jobs/rw-none", "/v1/nowhere", "/v1/jobs?limit=0"):
+        answer = await runway.client.get(path, headers=BROWSER)
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_head_is_answered_and_nothing_can_be_changed(runway: Runway) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    for path in ("/", "/jobs", f"/jobs/{job_id}", "/tenants/vision"):
+        assert (await runway.client.head(path)).status_code == 200
+        for method in ("POST", "PUT", "DELETE"):
+            answer = await runway.client.request(method, path, headers=BROWSER)
+            assert answer.status_code == 405
+            assert "text/html" in answer.headers["content-type"]
+    assert "/jobs" not in (await runway.client.get("/openapi.json")).json()["paths"]
+
+
+async def test_a_page_takes_a_read_and_is_scoped_by_the_tenant_header(kubernetes: FakeKubernetes) -> None:
+    rate = "rate: {per_minute: 6, burst: 5"
+    policy = parse_policy(POLICY.read_text().replace(rate, f"{rate}, reads: {{per_minute: 1, burst: 2}}"))
+    async with serve(kubernetes, policy=policy) as runway:
+        job_id = (await runway.submit("vision")).json()["id"]
+        await get(runway, f"/jobs/{job_id}", 404, tenant="speech")
+        assert "vision" not in words(await get(runway, "/", tenant="speech"))
+        answer = await runway.client.get("/", headers={**BROWSER, "X-Tenant-ID": "speech"})
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) > 0
+        assert "may not read that fast" in words(answer.text)
+        await get(runway, f"/jobs/{job_id}")
+
+
+async def test_reading_a_log_for_a_page_holds_one_of_the_callers_streams(kubernetes: FakeKubernetes) -> None:
+    rate = "rate: {per_minute: 6, burst: 5"
+    policy = parse_policy(POLICY.read_text().replace(rate, f"{rate}, streams: 1"))
+    async with serve(kubernetes, policy=policy) as runway:
+        job_id = (await runway.submit("speech")).json()["id"]
+        log = FakeLog()
+        log.write(b"first line")
+        kubernetes.logs[kubernetes.start_pod(job_id)] = log
+        await runway.until_state(job_id, "running")
+        assert "first line" in words(await get(runway, f"/jobs/{job_id}"))
+        async with runway.stream(f"/v1/jobs/{job_id}/logs?follow=true", x_tenant_id="speech") as stream:
+            await stream.until(b"first line")
+            assert "first line" in words(await get(runway, f"/jobs/{job_id}")), "another caller's streams"
+            text = words(await get(runway, f"/jobs/{job_id}", tenant="speech"))
+            assert "Not read: tenant speech: 1 of 1 streams are open" in text
+            assert "first line" not in text
+        assert _services(runway).limits.streams.total() == 0
+
+
+async def test_a_node_that_does_not_answer_delays_the_page_and_is_named(runway: Runway) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    log = FakeLog(stuck=True)
+    runway.kubernetes.logs[runway.kubernetes.start_pod(job_id)] = log
+    await runway.until_state(job_id, "running")
+    assert f"the node did not answer within {LOG_SECONDS:g} s" in words(await get(runway, f"/jobs/{job_id}"))
+    assert (log.open, _services(runway).limits.streams.total()) == (0, 0)
+    assert "did not answer" not in words(await get(runway, f"/jobs/{job_id}?log=false"))
+
+
+async def test_before_the_first_list_the_overview_says_so_and_the_rest_waits(kubernetes: FakeKubernetes) -> None:
+    kubernetes.down = True
+    async with serve(kubernetes, until=None) as runway:
+        text = words(await get(runway, "/"))
+        assert "Still listing the cluster." in text
+        assert "Role reader" in text
+        for path in ("/jobs", "/tenants/vision", "/jobs/rw-aaaaaaaaaaaaaaaaaaaa"):
+            assert "Try again" in words(await get(runway, path, 503))
+
+
+async def test_an_emergency_stop_is_seen_first_with_its_reason(kubernetes: FakeKubernetes) -> None:
+    async with serve(kubernetes, instance="one") as running:
+        assert "Submissions open" in words(await get(running, "/"))
+    kubernetes.annotate_lease(submissions_stopped=f"drivers {HOSTILE}")
+    async with serve(kubernetes, instance="two") as stopped:
+        html = await get(stopped, "/")
+        assert "Overview Submissions are stopped. drivers" in words(html)
+        assert "Submissions stopped" in words(html)
+        _inert(html)
+
+
+async def test_a_watch_that_lost_contact_is_shown_with_its_reason(runway: Runway) -> None:
+    runway.kubernetes.go_down()
+
+    async def lost() -> bool:
+        return any(watch.disconnect_reason for watch in _services(runway).observer.watches.values())
+
+    await runway.until(lost)
+    assert "lost: " in words(await get(runway, "/"))
+    runway.kubernetes.come_back()
+
+
+def _listed(html: str) -> list[str]:
+    return [link.removeprefix("/jobs/") for link in _Elements(html).links() if link.startswith("/jobs/rw-")]
+
+
+def _services(runway: Runway) -> AppState:
+    services: AppState = runway.app.state.services
+    return services
+
+
+async def test_the_overview_of_a_thousand_tenants_shows_those_that_use_most(kubernetes: FakeKubernetes) -> None:
+    few = load_policy(POLICY)
+    one = few.tenants["vision"]
+    many = {f"t{n:04}": one.model_copy(update={"namespace": f"runway-t{n:04}"}) for n in range(1000)}
+    kubernetes.namespaces |= {tenant.namespace for tenant in many.values()}
+    async with serve(kubernetes, policy=few.model_copy(update={"tenants": {**many, **few.tenants}})) as runway:
+        await runway.submit("t0777", resources={"gpu": 1})
+        html = await get(runway, "/")
+    assert "t0777" in words(html)
+    assert "903 more tenants use less" in words(html)
+    assert len(html) < 400_000

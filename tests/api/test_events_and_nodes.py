@@ -1,0 +1,139 @@
+"""What is told of a job from the warnings and nodes around it, and that nothing else depends on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.api.conftest import Runway, serve
+from tests.support.environment_fixtures import put_node, warn
+from tests.support.fake_cluster import FakeKubernetes
+
+UNSCHEDULABLE = {
+    "phase": "Pending",
+    "conditions": [
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.",
+        }
+    ],
+}
+
+
+async def condition(runway: Runway, job_id: str, code: str) -> dict[str, Any]:
+    """The condition of this code, once it is told."""
+
+    async def told() -> dict[str, Any] | None:
+        found = (await runway.view(job_id))["conditions"]
+        return next((item for item in found if item["code"] == code), None)
+
+    return dict(await runway.until(told))
+
+
+async def submitted(runway: Runway, **spec: Any) -> str:
+    return str((await runway.submit(**spec)).json()["id"])
+
+
+async def waits(runway: Runway) -> str:
+    """A job whose pod no node takes."""
+    job_id = await submitted(runway, resources={"gpu": 2})
+    pod = runway.kubernetes.start_pod(job_id, running=False, node=None)
+    runway.kubernetes.set_status(pod, UNSCHEDULABLE)
+    return job_id
+
+
+async def test_a_refusal_that_only_an_event_tells_of_is_shown(runway: Runway) -> None:
+    job_id = await submitted(runway)
+    job = runway.kubernetes.job(job_id)
+    warn(runway.kubernetes, "Job", job, "FailedCreate", f'pods "{job_id}-x" is forbidden: exceeded quota: runway-quota')
+    assert "exceeded quota" in (await condition(runway, job_id, "quota_backstop"))["message"]
+
+
+async def test_warnings_are_there_after_a_restart_and_gone_when_kubernetes_forgets_them(
+    kubernetes: FakeKubernetes,
+) -> None:
+    async with serve(kubernetes) as before:
+        job_id = await submitted(before)
+        warn(kubernetes, "Job", kubernetes.job(job_id), "FailedCreate", "is forbidden: exceeded quota: runway-quota")
+    async with serve(kubernetes) as after:
+        await condition(after, job_id, "quota_backstop")
+        kubernetes.remove("events", next(iter(kubernetes.objects["events"].values())))
+        await condition(after, job_id, "pod_not_created")
+
+
+async def test_a_pod_that_waits_is_told_what_is_free_and_pods_of_all_namespaces_are_counted(runway: Runway) -> None:
+    kubernetes = runway.kubernetes
+    put_node(kubernetes, "node-1")
+    put_node(kubernetes, "node-2", allocatable={"nvidia.com/gpu": "1"})
+    stranger = {
+        "metadata": {"name": "stranger", "namespace": "elsewhere"},
+        "spec": {
+            "nodeName": "node-1",
+            "containers": [{"name": "c", "resources": {"requests": {"cpu": "7", "nvidia.com/gpu": "8"}}}],
+        },
+        "status": {"phase": "Running"},
+    }
+    kubernetes.add("pods", stranger)
+    job_id = await waits(runway)
+    message = (await condition(runway, job_id, "unschedulable"))["message"]
+    assert "the most that is free on one node is 1 GPU, 8 CPU and 32Gi" in message
+    kubernetes.remove("pods", kubernetes.pod("stranger"))
+
+    async def freed() -> bool:
+        return "on one node is 8 GPU" in (await condition(runway, job_id, "unschedulable"))["message"]
+
+    await runway.until(freed)
+
+
+async def test_the_verdict_of_a_job_that_waited_in_vain_says_what_was_free(runway: Runway) -> None:
+    put_node(runway.kubernetes, "node-1", allocatable={"nvidia.com/gpu": "1"})
+    job_id = await waits(runway)
+    await condition(runway, job_id, "unschedulable")
+    pod = f"{job_id}-0"
+    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.remove_pod(pod)
+    runway.kubernetes.fail(job_id, "DeadlineExceeded")
+    failure = (await runway.until_state(job_id, "failed"))["failure"]
+    assert failure["code"] == "unschedulable"
+    assert "the most that is free on one node is 1 GPU" in failure["evidence"]["room"]
+
+
+async def test_lost_contact_with_a_node_is_a_condition_until_it_is_back(runway: Runway) -> None:
+    put_node(runway.kubernetes)
+    job_id = await submitted(runway)
+    runway.kubernetes.start_pod(job_id)
+    await runway.until_state(job_id, "running")
+    put_node(runway.kubernetes, ready=False)
+    await condition(runway, job_id, "node_unreachable")
+    assert (await runway.view(job_id))["state"] == "running"
+    put_node(runway.kubernetes)
+
+    async def back() -> bool:
+        return not (await runway.view(job_id))["conditions"]
+
+    await runway.until(back)
+
+
+async def test_where_events_and_nodes_are_forbidden_everything_else_works(kubernetes: FakeKubernetes) -> None:
+    kubernetes.forbidden = {"events", "nodes"}
+    async with serve(kubernetes) as runway:
+        job_id = await waits(runway)
+        message = (await condition(runway, job_id, "unschedulable"))["message"]
+        assert "free on" not in message
+        assert (await runway.client.get("/readyz")).status_code == 200
+        assert (await runway.quota())["used"]["gpu"] == 2
+        text = (await runway.client.get("/metrics")).text
+        assert 'runway_watch_losses_total{kind="nodes"} 1.0' in text
+        assert 'runway_watch_age_seconds{kind="events"}' in text
+
+
+async def test_what_was_forbidden_is_taken_in_once_it_is_allowed(kubernetes: FakeKubernetes) -> None:
+    kubernetes.forbidden = {"nodes"}
+    put_node(kubernetes, ready=False)
+    async with serve(kubernetes) as runway:
+        job_id = await submitted(runway)
+        kubernetes.start_pod(job_id)
+        await runway.until_state(job_id, "running")
+        kubernetes.forbidden.clear()
+        await condition(runway, job_id, "node_unreachable")

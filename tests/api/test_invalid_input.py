@@ -1,0 +1,182 @@
+"""Whatever is sent, the answer is a problem document with a stable code, and never a 500."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import Runway, job
+
+JSON = {"X-Tenant-ID": "vision", "Content-Type": "application/json"}
+
+
+def _with(**changes: Any) -> bytes:
+    return json.dumps(job(**changes)).encode()
+
+
+BODIES: dict[str, tuple[bytes, int, str]] = {
+    "nothing": (b"", 422, "invalid_spec"),
+    "malformed JSON": (b'{"image":', 422, "invalid_spec"),
+    "invalid UTF-8": (b'{"image": "\xff"}', 422, "invalid_spec"),
+    "not an object": (b"[1, 2]", 422, "invalid_spec"),
+    "null": (b"null", 422, "invalid_spec"),
+    "NaN": (b'{"timeout_seconds": NaN}', 422, "invalid_spec"),
+    "a key twice": (b'{"image": "a", "image": "b"}', 422, "invalid_spec"),
+    "a number of 5,000 digits": (b'{"timeout_seconds": ' + b"9" * 5000 + b"}", 422, "invalid_spec"),
+    "deep nesting": (b"[" * 100_000 + b"]" * 100_000, 422, "invalid_spec"),
+    "deep nesting in a field": (b'{"name": ' + b"[" * 900 + b"]" * 900 + b"}", 422, "invalid_spec"),
+    "10 MiB": (b'{"image": "' + b"x" * (10 << 20) + b'"}', 413, "body_too_large"),
+    "10,000 env entries": (_with(env={f"K{i}": "v" for i in range(10_000)}), 422, "invalid_spec"),
+    "an unknown field": (_with(surprise=1), 422, "invalid_spec"),
+    "a newline in the name": (_with(name="a\nb"), 422, "invalid_spec"),
+    "an escape in the name": (_with(name="\x1b[31m"), 422, "invalid_spec"),
+    "NUL in the command": (_with(command=["a\0b"]), 422, "invalid_spec"),
+    "a lone surrogate": (b'{"name": "\\ud800", "command": ["\\ud800"]}', 422, "invalid_spec"),
+    "a lone surrogate as a field": (b'{"\\ud800": 1}', 422, "invalid_spec"),
+    "NaN as a quantity": (_with(resources={"cpu": "NaN"}), 422, "invalid_spec"),
+    "Infinity as a quantity": (_with(resources={"memory": "Infinity"}), 422, "invalid_spec"),
+    "1_000 as a quantity": (_with(resources={"cpu": "1_000"}), 422, "invalid_spec"),
+    "an absurd quantity": (_with(resources={"memory": "99999999999999999999Ei"}), 422, "invalid_spec"),
+    "an absurd timeout": (_with(timeout_seconds=10**19, max_cost_usd="1"), 422, "invalid_spec"),
+    "a float for an integer": (_with(timeout_seconds=60.0), 422, "invalid_spec"),
+    "infinity for an integer": (b'{"timeout_seconds": 1e999}', 422, "invalid_spec"),
+    "true for an integer": (_with(retries=True), 422, "invalid_spec"),
+    "a string for resources": (b'{"image": "a", "resources": "all"}', 422, "invalid_spec"),
+    "a reserved variable": (_with(env={"NVIDIA_VISIBLE_DEVICES": "all"}), 422, "invalid_spec"),
+}
+
+
+@pytest.mark.parametrize("case", BODIES, ids=str)
+async def test_a_hostile_body_gets_its_problem(runway: Runway, case: str) -> None:
+    body, status, code = BODIES[case]
+    answer = await runway.client.post("/v1/jobs", content=body, headers=JSON)
+    _is_problem(answer, status, code)
+    assert answer.text.isprintable() or "\n" not in answer.text
+    assert len(answer.content) < 20_000
+    assert runway.kubernetes.objects["jobs"] == {}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({}, 400, "tenant_required"),
+        ({"X-Tenant-ID": ""}, 400, "tenant_required"),
+        ({"X-Tenant-ID": "Vision"}, 400, "tenant_required"),
+        ({"X-Tenant-ID": "a" * 300}, 400, "tenant_required"),
+        ({"X-Tenant-ID": "vision, speech"}, 400, "tenant_required"),
+        ({"X-Tenant-ID": "nobody"}, 403, "unknown_tenant"),
+        ({"X-Tenant-ID": "vision", "Idempotency-Key": ""}, 422, "invalid_parameter"),
+        ({"X-Tenant-ID": "vision", "Idempotency-Key": "k" * 300}, 422, "invalid_parameter"),
+        ({"X-Tenant-ID": "vision", "Idempotency-Key": "a\tb"}, 422, "invalid_parameter"),
+        ({"X-Tenant-ID": "vision", "Content-Type": "text/plain"}, 415, "unsupported_media_type"),
+        ({"X-Tenant-ID": "vision", "Content-Type": "application/json; charset=latin-1"}, 415, "unsupported_media_type"),
+    ],
+)
+async def test_hostile_headers_get_their_problem(
+    runway: Runway, headers: dict[str, str], status: int, code: str
+) -> None:
+    answer = await runway.client.post(
+        "/v1/jobs", content=_with(), headers={"Content-Type": "application/json", **headers}
+    )
+    _is_problem(answer, status, code)
+
+
+async def test_a_tenant_header_sent_twice_is_refused(runway: Runway) -> None:
+    headers = [("X-Tenant-ID", "vision"), ("X-Tenant-ID", "vision"), ("Content-Type", "application/json")]
+    answer = await runway.client.post("/v1/jobs", content=_with(), headers=headers)
+    _is_problem(answer, 400, "tenant_required")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("GET", "/v1/jobs/../../etc/passwd", 404, "not_found"),
+        ("GET", "/v1/jobs/", 404, "not_found"),
+        ("PUT", "/v1/jobs", 405, "method_not_allowed"),
+        ("OPTIONS", "/v1/jobs", 405, "method_not_allowed"),
+        ("TRACE", "/v1/quota", 405, "method_not_allowed"),
+        ("POST", "/v1/quota", 405, "method_not_allowed"),
+        ("GET", "/v1/jobs/rw-%00", 404, "job_not_found"),
+        ("GET", "/v1/jobs/" + "x" * 5000, 404, "job_not_found"),
+        ("DELETE", "/v1/jobs/rw-aaaaaaaaaaaaaaaaaaaa", 404, "job_not_found"),
+        ("GET", "/v1/jobs/rw-aaaaaaaaaaaaaaaaaaaa/logs", 404, "job_not_found"),
+        ("GET", "/v1/jobs?limit=0", 422, "invalid_parameter"),
+        ("GET", "/v1/jobs?limit=ten", 422, "invalid_parameter"),
+        ("GET", "/v1/jobs?state=asleep", 422, "invalid_parameter"),
+        ("GET", "/v1/jobs?cursor=nonsense", 422, "invalid_parameter"),
+        ("GET", "/v1/jobs?cursor=%ff%fe", 422, "invalid_parameter"),
+        ("GET", "/v1/jobs?tenant=nobody", 403, "unknown_tenant"),
+        ("GET", "/v1/jobs/rw-aaaaaaaaaaaaaaaaaaaa/logs?tail=-1", 422, "invalid_parameter"),
+        ("POST", "/v1/jobs?dry_run=perhaps", 422, "invalid_parameter"),
+        ("POST", "/v1/jobs?dry_run=true&dry_run=false", 422, "invalid_parameter"),
+        ("GET", "/v1/jobs?%ff=%00", 422, "invalid_parameter"),
+        ("GET", "/v1/jobs?" + "&".join(f"a{i}=1" for i in range(2000)), 422, "invalid_parameter"),
+        ("GET", "/v1/policy?verbose", 422, "invalid_parameter"),
+    ],
+)
+async def test_hostile_paths_and_parameters_get_their_problem(
+    runway: Runway, method: str, path: str, status: int, code: str
+) -> None:
+    headers = {"X-Tenant-ID": "vision"} if method in ("POST", "DELETE") else {}
+    _is_problem(await runway.client.request(method, path, headers=headers), status, code)
+
+
+async def test_a_misspelt_dry_run_submits_nothing(runway: Runway) -> None:
+    answer = await runway.client.post("/v1/jobs?dryrun=true", json=job(), headers={"X-Tenant-ID": "vision"})
+    _is_problem(answer, 422, "invalid_parameter")
+    (violation,) = answer.json()["violations"]
+    assert (violation["field"], violation["hint"]) == ("dryrun", "parameters here: dry_run")
+    assert runway.kubernetes.objects["jobs"] == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"), [("/v1/jobs", "GET, POST"), ("/v1/jobs/x", "GET, DELETE"), ("/v1/quota", "GET")]
+)
+async def test_a_method_that_is_not_taken_is_told_which_are(runway: Runway, path: str, allow: str) -> None:
+    for method in ("PATCH", "HEAD"):
+        answer = await runway.client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Content-Type", "application/json"), ("Content-Type", "text/plain")],
+        [("Content-Type", "application/json"), ("Content-Encoding", "gzip")],
+    ],
+)
+async def test_a_body_that_says_two_things_of_itself_is_not_read(
+    runway: Runway, headers: list[tuple[str, str]]
+) -> None:
+    answer = await runway.client.post("/v1/jobs", content=_with(), headers=[("X-Tenant-ID", "vision"), *headers])
+    _is_problem(answer, 415, "unsupported_media_type")
+
+
+async def test_another_tenants_job_is_not_found(runway: Runway) -> None:
+    job_id = (await runway.submit("vision")).json()["id"]
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/logs")):
+        answer = await runway.client.request(method, f"/v1/jobs/{job_id}{path}", headers={"X-Tenant-ID": "speech"})
+        _is_problem(answer, 404, "job_not_found")
+    assert (await runway.view(job_id))["state"] == "pending"
+
+
+async def test_a_request_id_is_echoed_and_a_hostile_one_replaced(runway: Runway) -> None:
+    echoed = await runway.client.get("/v1/policy", headers={"X-Request-ID": "trace-1"})
+    assert echoed.headers["x-request-id"] == "trace-1"
+    replaced = await runway.client.get("/nowhere", headers={"X-Request-ID": "a b\tc"})
+    assert len(replaced.headers["x-request-id"]) == 32
+    assert replaced.json()["request_id"] == replaced.headers["x-request-id"]
+
+
+def _is_problem(answer: Any, status: int, code: str) -> None:
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
+    problem = answer.json()
+    assert problem["code"] == code, problem
+    assert problem["status"] == status
+    assert {"type", "title", "detail", "request_id", "violations"} <= problem.keys()
+    assert all(
+        item.keys() == {"field", "code", "message", "observed", "limit", "hint"} for item in problem["violations"]
+    )

@@ -1,0 +1,40 @@
+"""A page of jobs is bounded in bytes as well as in jobs, and every job is still found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runway.api.jobs import PAGE_BYTES
+from tests.api.conftest import Runway
+
+LARGE = 30_000
+"""Characters of an argument."""
+
+
+async def test_a_page_of_large_specifications_ends_early_and_the_next_continues(runway: Runway) -> None:
+    ids = [(await runway.submit(args=[f"{number:05}" * (LARGE // 5)])).json()["id"] for number in range(60)]
+    found: list[str] = []
+    sizes: list[int] = []
+    cursor: str | None = None
+    while True:
+        query: dict[str, Any] = {"limit": 500} | ({"cursor": cursor} if cursor else {})
+        answer = await runway.client.get("/v1/jobs", params=query)
+        assert answer.status_code == 200
+        found += [view["id"] for view in answer.json()["jobs"]]
+        sizes.append(len(answer.content))
+        cursor = answer.json()["next_cursor"]
+        if cursor is None:
+            break
+    assert sorted(found) == sorted(ids)
+    assert len(sizes) == 2
+    assert all(size > PAGE_BYTES - 2 * LARGE for size in sizes[:-1])
+    assert all(size < PAGE_BYTES + 200 for size in sizes)
+
+
+async def test_a_page_of_small_jobs_has_as_many_as_were_asked_for(runway: Runway) -> None:
+    for _ in range(5):
+        await runway.submit()
+    answer = (await runway.client.get("/v1/jobs?limit=4")).json()
+    assert (len(answer["jobs"]), answer["next_cursor"] is None) == (4, False)
+    answer = (await runway.client.get("/v1/jobs?limit=5")).json()
+    assert (len(answer["jobs"]), answer["next_cursor"]) == (5, None)

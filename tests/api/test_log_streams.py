@@ -1,0 +1,207 @@
+"""Logs as callers stream them: waiting for the container, through breaks, and to an end that can be believed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from runway.errors import AmbiguousOutcome
+from tests.api.conftest import Runway, serve
+from tests.support.fake_cluster import FakeKubernetes
+from tests.support.fake_logs import Cut, FakeLog
+
+RESET = AmbiguousOutcome("the connection to the Kubernetes API broke: reset")
+
+
+async def running(runway: Runway, **spec: Any) -> tuple[str, str, FakeLog]:
+    """A job that runs: its id, its pod and the log that the pod writes."""
+    job_id = (await runway.submit(**spec)).json()["id"]
+    pod = runway.kubernetes.start_pod(job_id)
+    runway.kubernetes.logs[pod] = log = FakeLog()
+    await runway.until_state(job_id, "running")
+    return job_id, pod, log
+
+
+def follow(job_id: str, **query: str | int) -> str:
+    return f"/v1/jobs/{job_id}/logs?follow=true" + "".join(f"&{name}={value}" for name, value in query.items())
+
+
+async def test_a_log_is_followed_from_before_there_is_a_pod_until_the_container_has_ended(runway: Runway) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    async with runway.stream(follow(job_id)) as stream:
+        name = f"{job_id}-0"
+        runway.kubernetes.logs[name] = log = FakeLog()
+        assert runway.kubernetes.start_pod(job_id, running=False, node=None) == name
+        runway.kubernetes.set_status(name, {"phase": "Pending"})
+        await asyncio.sleep(0.05)
+        assert stream.status == 0
+        running = {"name": "job", "state": {"running": {"startedAt": "2026-11-24T08:00:00Z"}}}
+        pod = runway.kubernetes.pod(name)
+        pod["spec"]["nodeName"] = "node-1"
+        runway.kubernetes.set_status(name, {"phase": "Running", "containerStatuses": [running]})
+        assert await stream.begun() == 200
+        assert stream.headers["runway-attempt"] == "1"
+        log.write(b"one", b"\xff\x00two\r", b"")
+        await stream.until(b"two")
+        assert stream.ended is None
+        runway.kubernetes.end_pod(name)
+        assert await stream.end() == b"one\n\xff\x00two\r\n\n"
+        assert stream.ended is True
+
+
+async def test_waiting_holds_the_tenants_place_and_gives_it_back(kubernetes: FakeKubernetes) -> None:
+    async with serve(kubernetes, max_streams=1) as runway:
+        job_id = (await runway.submit()).json()["id"]
+        async with runway.stream(follow(job_id), x_tenant_id="vision"):
+
+            async def held() -> bool:
+                return bool(runway.app.state.services.limits.streams.total())
+
+            await runway.until(held)
+            answer = await runway.client.get(f"/v1/jobs/{job_id}/events")
+            assert (answer.status_code, answer.json()["code"]) == (503, "too_busy")
+        async with runway.stream(follow(job_id), x_tenant_id="vision") as stream:
+            await asyncio.sleep(0.02)
+            assert stream.status == 0, "the place is free again, so this one waits in its turn"
+
+
+@pytest.mark.parametrize("attempt", ["", "&attempt=1"])
+async def test_a_job_that_ends_without_a_container_ends_the_wait_with_a_problem(runway: Runway, attempt: str) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    async with runway.stream(follow(job_id) + attempt) as stream:
+        pod = runway.kubernetes.start_pod(job_id, running=False, node=None)
+        runway.kubernetes.fail(job_id, "DeadlineExceeded")
+        runway.kubernetes.remove_pod(pod)
+        assert await stream.begun() == 404
+        await stream.end()
+        assert stream.json()["code"] == "logs_not_ready"
+        assert "no container" in stream.json()["detail"] or "before a container" in stream.json()["detail"]
+
+
+@pytest.mark.parametrize("query", ["?follow=true", "?follow=true&attempt=1", ""])
+async def test_a_container_that_was_never_created_has_no_log_although_the_kubelet_calls_it_terminated(
+    runway: Runway, query: str
+) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    pod = runway.kubernetes.start_pod(job_id, running=False)
+    unknown = {"exitCode": 137, "reason": "ContainerStatusUnknown"}
+    status = {"name": "job", "containerID": "", "state": {"terminated": unknown}}
+    runway.kubernetes.set_status(pod, {"phase": "Failed", "containerStatuses": [status]})
+    runway.kubernetes.fail(job_id, "DeadlineExceeded")
+    runway.kubernetes.remove_pod(pod)
+    await runway.until_state(job_id, "failed")
+    answer = await runway.client.get(f"/v1/jobs/{job_id}/logs{query}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "logs_not_ready")
+
+
+async def test_a_job_deleted_while_its_log_is_waited_for_is_not_found(runway: Runway) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    async with runway.stream(follow(job_id)) as stream:
+        await asyncio.sleep(0.02)
+        runway.kubernetes.delete_job(job_id)
+        assert await stream.begun() == 404
+        await stream.end()
+        assert stream.json()["code"] == "job_not_found"
+
+
+async def test_what_a_vanished_pod_did_not_get_sent_is_not_passed_over(runway: Runway) -> None:
+    job_id, pod, log = await running(runway)
+    log.write(b"one", b"two")
+    log.cuts = [Cut(50, RESET)] + [Cut(0, RESET)] * 50
+    async with runway.stream(follow(job_id)) as stream:
+        await stream.until(b"one")
+        runway.kubernetes.end_pod(pod, exit_code=143)
+        runway.kubernetes.remove_pod(pod)
+        await stream.end()
+        assert stream.ended is False, "a client can tell that the rest is missing"
+
+
+async def test_a_pod_that_goes_with_its_container_ends_the_log(runway: Runway) -> None:
+    job_id, pod, log = await running(runway)
+    log.write(b"one")
+    async with runway.stream(follow(job_id)) as stream:
+        await stream.until(b"one")
+        runway.kubernetes.tell_pod_to_end(pod)
+        log.write(b"last")
+        runway.kubernetes.end_pod(pod, exit_code=143)
+        runway.kubernetes.remove_pod(pod)
+        assert await stream.end() == b"one\nlast\n"
+        assert stream.ended is True
+
+
+async def test_a_log_that_is_not_followed_is_read_on_after_a_break_too(runway: Runway) -> None:
+    job_id, _, log = await running(runway)
+    log.write(*(b"line %d" % number for number in range(5)))
+    log.cuts = [Cut(100, RESET)]
+    answer = await runway.client.get(f"/v1/jobs/{job_id}/logs?tail=3")
+    assert answer.content == b"line 2\nline 3\nline 4\n"
+    assert [query.get("tailLines") for query in log.queries] == ["3", None]
+
+
+async def test_when_the_client_goes_the_stream_of_kubernetes_is_closed_at_once(runway: Runway) -> None:
+    job_id, _, log = await running(runway)
+    log.write(b"one")
+    async with runway.stream(follow(job_id)) as stream:
+        await stream.until(b"one")
+        assert log.open == 1
+        await stream.go()
+        assert log.open == 0
+    limits = runway.app.state.services.limits
+    assert limits.streams.total() == 0
+
+
+async def test_a_slow_client_holds_back_the_source(runway: Runway) -> None:
+    job_id, pod, log = await running(runway)
+    async with runway.stream(follow(job_id)) as stream:
+        await stream.begun()
+        log.write(b"one")
+        await stream.until(b"one")
+        stream.reading.clear()
+        for number in range(20):
+            log.write(b"x" * 1000 + b"%d" % number)
+            await asyncio.sleep(0)
+        stream.reading.set()
+        runway.kubernetes.end_pod(pod)
+        assert (await stream.end()).count(b"\n") == 21
+
+
+async def test_streams_end_when_runway_is_told_to_end(runway: Runway) -> None:
+    job_id, _, log = await running(runway)
+    log.write(b"one")
+    waiting = (await runway.submit()).json()["id"]
+    paths = (follow(job_id), f"/v1/jobs/{job_id}/events", follow(waiting))
+    async with runway.stream(paths[0]) as logs, runway.stream(paths[1]) as events, runway.stream(paths[2]) as waits:
+        await logs.until(b"one")
+        await events.until(b"running")
+        await asyncio.sleep(0.01)
+        runway.app.state.services.closing.set()
+        await asyncio.gather(logs.end(), events.end(), waits.end())
+        assert (logs.ended, events.ended) == (False, False)
+        assert (waits.status, waits.json()["code"]) == (503, "not_ready")
+    assert log.open == 0
+
+
+async def test_attempts_are_numbered_as_in_the_view(runway: Runway) -> None:
+    job_id = (await runway.submit(retries=1)).json()["id"]
+    first = runway.kubernetes.start_pod(job_id)
+    runway.kubernetes.logs[first] = b"first\n"
+    runway.kubernetes.end_pod(first, exit_code=1)
+
+    async def ended() -> bool:
+        return bool([item["state"] for item in (await runway.view(job_id))["attempts"]] == ["failed"])
+
+    await runway.until(ended)
+    assert (await runway.client.get(f"/v1/jobs/{job_id}/logs?attempt=3")).json()["code"] == "invalid_parameter"
+    assert (await runway.client.get(f"/v1/jobs/{job_id}/logs?attempt=2")).json()["code"] == "logs_not_ready"
+    async with runway.stream(follow(job_id, attempt=2)) as stream:
+        await asyncio.sleep(0.02)
+        assert stream.status == 0
+        runway.kubernetes.logs[f"{job_id}-1"] = FakeLog.of(b"second\n")
+        second = runway.kubernetes.start_pod(job_id)
+        runway.kubernetes.end_pod(second)
+        runway.kubernetes.complete(job_id)
+        assert await stream.end() == b"second\n"
+        assert stream.headers["runway-attempt"] == "2"
+    assert (await runway.client.get(f"/v1/jobs/{job_id}/logs?attempt=1")).content == b"first\n"

@@ -1,0 +1,191 @@
+"""POST /v1/jobs, by what a caller sees and what reaches Kubernetes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from runway.errors import AmbiguousOutcome, NotExecuted
+from runway.kube.transport import Response
+from tests.api.conftest import Runway, serve
+from tests.support.fake_cluster import FakeKubernetes
+
+
+async def test_an_admitted_job_is_created_and_its_view_returned(runway: Runway) -> None:
+    answer = await runway.submit(name="train", resources={"gpu": 1}, timeout_seconds=3600)
+    assert answer.status_code == 201
+    view = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{view['id']}"
+    assert view["state"] == "pending"
+    assert view["name"] == "train"
+    assert view["spec"]["resources"] == {"cpu": "100m", "memory": "64Mi", "gpu": 1, "gpu_type": "a10g"}
+    assert view["cost"]["ceiling"] == view["cost"]["hourly"]
+    assert view["kubernetes"] == {"namespace": "runway-vision", "job": view["id"]}
+    assert runway.kubernetes.job(view["id"])["spec"]["activeDeadlineSeconds"] == 3600
+
+
+async def test_what_was_submitted_is_seen_at_once_and_held_against_quota(runway: Runway) -> None:
+    job_id = (await runway.submit(resources={"gpu": 3})).json()["id"]
+    assert (await runway.view(job_id))["id"] == job_id
+    quota = await runway.quota()
+    assert (quota["used"]["gpu"], quota["reserved"]["gpu"]) == (3, 0)
+    assert [holder["id"] for holder in quota["jobs"]] == [job_id]
+
+
+async def test_a_job_over_quota_is_refused_with_who_holds_it(runway: Runway) -> None:
+    holder = (await runway.submit(resources={"gpu": 3})).json()["id"]
+    answer = await runway.submit(resources={"gpu": 2})
+    assert answer.status_code == 403
+    problem = answer.json()
+    assert problem["code"] == "quota_exceeded"
+    assert problem["held_by"] == [holder]
+    assert problem["quota"]["used"]["gpu"] == 3
+    assert problem["quota"]["requested"]["gpu"] == 2
+    assert problem["violations"][0]["limit"] == "4"
+    assert len(runway.kubernetes.objects["jobs"]) == 1
+
+
+async def test_concurrent_submissions_never_pass_the_quota(runway: Runway) -> None:
+    answers = await asyncio.gather(*(runway.submit(resources={"gpu": 1}) for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [201] * 4 + [403] * 16
+    assert len(runway.kubernetes.objects["jobs"]) == 4
+
+
+async def test_every_violation_comes_at_once_and_nothing_is_created(runway: Runway) -> None:
+    answer = await runway.submit(
+        name="bad\nname", image="evil.example/x", timeout_seconds=0, surprise=1, resources={"cpu": "1_000", "gpu": 9}
+    )
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["code"] == "invalid_spec"
+    assert {item["field"] for item in problem["violations"]} == {
+        "name", "image", "timeout_seconds", "surprise", "resources.cpu", "resources.gpu",
+    }  # fmt: skip
+    assert ("POST", "/apis/batch/v1/namespaces/runway-vision/jobs") not in runway.kubernetes.calls
+
+
+async def test_a_tenant_over_its_rate_is_told_when_to_come_back(runway: Runway) -> None:
+    answers = [await runway.submit("speech") for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [201] * 5 + [429]
+    assert answers[-1].json()["code"] == "rate_limited"
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 10
+    assert (await runway.submit("vision")).status_code == 201
+
+
+async def test_a_refused_specification_takes_nothing_of_the_rate(runway: Runway) -> None:
+    for _ in range(10):
+        assert (await runway.submit("speech", image="Not An Image")).status_code == 422
+    assert (await runway.submit("speech")).status_code == 201
+
+
+async def test_the_same_key_and_spec_is_answered_with_the_first_job(runway: Runway) -> None:
+    key = {"Idempotency-Key": "run-42"}
+    first = await runway.submit(headers=key)
+    again = await runway.submit(headers=key)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.headers["idempotent-replay"] == "true"
+    assert again.json()["id"] == first.json()["id"]
+
+
+async def test_the_same_key_with_another_spec_is_a_conflict(runway: Runway) -> None:
+    key = {"Idempotency-Key": "run-42"}
+    await runway.submit(headers=key)
+    answer = await runway.submit(headers=key, timeout_seconds=7)
+    assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_conflict")
+
+
+async def test_the_same_key_of_another_tenant_is_another_job(runway: Runway) -> None:
+    key = {"Idempotency-Key": "run-42"}
+    one, other = await runway.submit(headers=key), await runway.submit("research", headers=key)
+    assert one.json()["id"] != other.json()["id"]
+
+
+async def test_a_storm_of_identical_requests_makes_one_job(runway: Runway) -> None:
+    answers = await asyncio.gather(
+        *(runway.submit(headers={"Idempotency-Key": "k"}, resources={"gpu": 1}) for _ in range(50))
+    )
+    assert sorted({answer.status_code for answer in answers}) == [200, 201]
+    assert sum(answer.status_code == 201 for answer in answers) == 1
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert (await runway.quota())["used"]["gpu"] == 1
+
+
+async def test_a_create_that_never_left_gives_its_reservation_back(runway: Runway) -> None:
+    def refuse() -> Response:
+        raise NotExecuted("no connection")
+
+    runway.kubernetes.before_create.append(refuse)
+    answer = await runway.submit(resources={"gpu": 1})
+    assert (answer.status_code, answer.json()["code"]) == (503, "kubernetes_unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+    assert (await runway.quota())["reserved"]["gpu"] == 0
+
+
+async def test_a_create_that_timed_out_but_happened_is_found_by_name(runway: Runway) -> None:
+    def time_out() -> Response:
+        raise AmbiguousOutcome("no answer within 2.5 s")
+
+    runway.kubernetes.after_create.append(time_out)
+    answer = await runway.submit(resources={"gpu": 2})
+    assert answer.status_code == 201
+    quota = await runway.quota()
+    assert (quota["used"]["gpu"], quota["reserved"]["gpu"]) == (2, 0)
+
+
+async def test_a_create_whose_outcome_is_unknown_keeps_its_reservation_and_names_the_id(runway: Runway) -> None:
+    def vanish() -> Response:
+        runway.kubernetes.go_down()
+        raise AmbiguousOutcome("no answer within 2.5 s")
+
+    runway.kubernetes.before_create.append(vanish)
+    answer = await runway.submit(resources={"gpu": 3}, headers={"Idempotency-Key": "k"})
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (503, "outcome_unknown")
+    quota = await runway.quota()
+    assert (quota["used"]["gpu"], quota["reserved"]["gpu"]) == (0, 3)
+    runway.kubernetes.come_back()
+    assert (await runway.submit(resources={"gpu": 3})).json()["code"] == "quota_exceeded"
+    retried = await runway.submit(resources={"gpu": 3}, headers={"Idempotency-Key": "k"})
+    assert (retried.status_code, retried.json()["id"]) == (201, problem["id"])
+    quota = await runway.quota()
+    assert (quota["used"]["gpu"], quota["reserved"]["gpu"]) == (3, 0)
+
+
+async def test_a_tenant_that_was_never_rendered_is_named(kubernetes: FakeKubernetes) -> None:
+    kubernetes.namespaces.discard("runway-vision")
+    async with serve(kubernetes) as runway:
+        answer = await runway.submit()
+    assert answer.status_code == 503
+    assert "runway-vision does not exist" in answer.json()["detail"]
+
+
+async def test_an_error_of_the_api_server_is_never_a_500(runway: Runway) -> None:
+    for status in (400, 401, 403, 422, 429, 500, 502, 504):
+        runway.kubernetes.before_create.append(lambda status=status: Response(status, b"<html>not json</html>"))  # type: ignore[misc]
+        answer = await runway.submit()
+        assert answer.status_code == 503, status
+        assert answer.headers["retry-after"]
+
+
+async def test_a_dry_run_decides_and_prices_but_keeps_nothing(runway: Runway) -> None:
+    answer = await runway.client.post(
+        "/v1/jobs?dry_run=true",
+        json={"image": "runway.local/busybox:1", "resources": {"cpu": "1", "memory": "1Gi", "gpu": 1}},
+        headers={"X-Tenant-ID": "vision"},
+    )
+    document = answer.json()
+    assert answer.status_code == 200
+    assert (document["decision"], document["violations"]) == ("admitted", [])
+    assert document["cost"]["rate_card"].startswith("a10g/")
+    assert document["manifest"]["kind"] == "Job"
+    assert document["warnings"] == ['299 - "a warning of the API server"']
+    assert runway.kubernetes.objects["jobs"] == {}
+    assert (await runway.quota())["reserved"]["gpu"] == 0
+
+
+async def test_a_dry_run_of_a_bad_spec_lists_what_is_wrong(runway: Runway) -> None:
+    answer = await runway.client.post(
+        "/v1/jobs?dry_run=true", json={"image": "evil.example/x"}, headers={"X-Tenant-ID": "vision"}
+    )
+    assert (answer.status_code, answer.json()["decision"]) == (200, "refused")
+    assert {item["field"] for item in answer.json()["violations"]} == {"image", "resources.cpu", "resources.memory"}

@@ -1,0 +1,78 @@
+"""A watch that has silently died is noticed: what it did not tell is listed, and counted as drift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from testbed.context import Context
+from testbed.http_client import shell
+from testbed.server import Server
+from testbed.waiting import wait_for
+from tests.support.hush import Hush
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def hush(kubeconfig: Path) -> Iterator[Hush]:
+    target = urlsplit(yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
+    assert target.hostname is not None
+    assert target.port is not None
+    with Hush((target.hostname, target.port)) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def reader(
+    server: Server, hush: Hush, kubeconfig: Path, settings: Mapping[str, str], tmp_path: Path
+) -> Iterator[Server]:
+    """A second Runway, which reaches the API server through the proxy."""
+    assert server.pid is not None
+    config = yaml.safe_load(kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{hush.port}"
+    through = tmp_path / "kubeconfig"
+    through.write_text(yaml.safe_dump(config))
+    environment = {**settings, "KUBECONFIG": str(through), "RUNWAY_RESYNC_SECONDS": "10"}
+    with Server(tmp_path / "reader.log", environment) as running:
+        running.launch()
+        wait_for(lambda: role(running) == "reader" or None, "a second Runway reads", 30)
+        yield running
+
+
+def test_a_job_that_ends_under_a_dead_watch_is_seen_by_the_resync(context: Context, hush: Hush, reader: Server) -> None:
+    job = context.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 600 & wait"))
+    context.until_log(job["id"], "started")
+    with httpx2.Client(base_url=reader.url, trust_env=False, timeout=10) as other:
+
+        def state() -> str | None:
+            answer = other.get(f"/v1/jobs/{job['id']}")
+            return str(answer.json()["state"]) if answer.status_code == 200 else None
+
+        wait_for(lambda: state() == "running" or None, "the reader sees it run", 15)
+        losses = metric(other, "runway_watch_losses_total")
+        assert hush.fall_silent() >= 2
+        context.runway.cancel(job["id"])
+        assert context.until_finished(job["id"])["state"] == "cancelled"
+        wait_for(lambda: state() == "cancelled" or None, "the reader sees its end", 60)
+        assert metric(other, "runway_resync_corrections_total") > 0
+        assert metric(other, "runway_watch_losses_total") == losses, "the watches were to stay open, and silent"
+
+
+def role(server: Server) -> str | None:
+    try:
+        return server.role()
+    except httpx2.TransportError:
+        return None
+
+
+def metric(client: httpx2.Client, name: str) -> float:
+    """The sum of a metric over its labels."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return sum(sample.value for family in families for sample in family.samples if sample.name == name)

@@ -1,0 +1,60 @@
+"""The exported metrics and document sections that dashboards and alerts name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from runway.telemetry.metrics import GAUGES, Metrics
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+SCRAPED = {"job", "instance", "pod", "namespace"}
+"""Labels that a scrape adds to every series."""
+FOREIGN = {
+    "DCGM_FI_DEV_GPU_UTIL",
+    "process_cpu_seconds_total",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+}
+"""What is not Runway's own: https://docs.nvidia.com/datacenter/dcgm/latest/gpu-telemetry/dcgm-exporter.html and
+https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics (which Runway exports too).
+"""
+NAME = re.compile(r"\b((?:runway|process|container|DCGM)_\w+)(?:\{([^}]*)\})?")
+
+
+def metric_names() -> dict[str, set[str]]:
+    """Return every series that Runway exports, with its labels."""
+    found = {name: set(labels) for name, (_, labels) in GAUGES.items()}
+    for metric in vars(Metrics()).values():
+        labels = set(getattr(metric, "_labelnames", ()))
+        for family in metric.describe() if hasattr(metric, "describe") else ():
+            if family.type == "counter":
+                found[f"{family.name}_total"] = labels
+            if family.type == "histogram":
+                found |= {f"{family.name}_bucket": labels | {"le"}}
+                found |= {f"{family.name}_{part}": labels for part in ("count", "sum")}
+    return found
+
+
+def faults(expression: str) -> list[str]:
+    """List the unknown metrics of a PromQL expression, and the labels that a metric does not have."""
+    known, found, labels = metric_names(), [], set(SCRAPED)
+    for name, matchers in NAME.findall(expression):
+        if name not in known and name not in FOREIGN:
+            found.append(f"{name} is not exported")
+            continue
+        own = known.get(name, set()) | SCRAPED
+        labels |= own
+        found += [
+            f"{name} has no label {label}" for label in re.findall(r"(\w+)\s*[!=]~?\"", matchers) if label not in own
+        ]
+    grouped = ",".join(re.findall(r"\bby \(([^)]*)\)", expression))
+    found += [f"nothing has a label {label}" for label in re.findall(r"\w+", grouped) if label not in labels]
+    return found if NAME.search(expression) else [*found, f"no metric in {expression}"]
+
+
+def sections(name: str) -> dict[str, str]:
+    """Return the sections of a document by their anchors, in GitHub's form."""
+    parts = re.split(r"^#{2,3} (.+)$", (DOCS / name).read_text(), flags=re.MULTILINE)
+    return {title.lower().replace(" ", "-"): body for title, body in zip(parts[1::2], parts[2::2], strict=True)}

@@ -1,0 +1,111 @@
+"""A streaming ASGI client: reads a response in parts and can disconnect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from starlette.types import ASGIApp, Message
+
+
+class StreamingClient:
+    """One GET. As a context manager it is sent on entry, and the client is gone on exit.
+
+    While `reading` is not set, the application is held back as by a client that does not read. `ended` tells how the
+    answer ended: True where it was whole, False where it was broken off, None while it goes on.
+    """
+
+    def __init__(self, app: ASGIApp, path: str, headers: Mapping[str, str]) -> None:
+        path, _, query = path.partition("?")
+        self._app = app
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "headers": [(name.lower().replace("_", "-").encode(), text.encode("latin-1"))
+                        for name, text in headers.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 80),
+        }  # fmt: skip
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.ended: bool | None = None
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self._gone = asyncio.Event()
+        self._news = asyncio.Event()
+        self._asked = False
+        self._whole = False
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.go()
+
+    async def go(self) -> None:
+        """The client closes its connection; returns when the application has noticed."""
+        self._gone.set()
+        self.reading.set()
+        async with asyncio.timeout(5):
+            await self._task
+
+    async def begun(self) -> int:
+        """The status of the answer."""
+        await self._until(lambda: self.status != 0)
+        return self.status
+
+    async def until(self, text: bytes) -> bytes:
+        """The body so far, once it holds these bytes."""
+        await self._until(lambda: text in self.body)
+        return self.body
+
+    async def end(self) -> bytes:
+        """The body when the answer has ended, whole or not."""
+        await self._until(lambda: self.ended is not None)
+        return self.body
+
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object."""
+        return dict(json.loads(self.body))
+
+    async def _until(self, condition: Any) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                if self._task.done() and self._task.exception() is not None:
+                    await self._task
+                self._news.clear()
+                await self._news.wait()
+
+    async def _run(self) -> None:
+        try:
+            await self._app(self._scope, self._receive, self._send)
+        finally:
+            self.ended = self._whole
+            self._news.set()
+
+    async def _receive(self) -> Message:
+        if not self._asked:
+            self._asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        await self.reading.wait()
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {name.decode().lower(): text.decode() for name, text in message["headers"]}
+        else:
+            self.body += message.get("body", b"")
+            self._whole = not message.get("more_body", False)
+        self._news.set()

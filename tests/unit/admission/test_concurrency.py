@@ -1,0 +1,53 @@
+"""Open streams are counted per tenant, and those of callers without a tenant header apart from all of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from runway.admission.concurrency import RequestLimits
+from runway.errors import RateLimited, TooBusy
+from tests.support.builders import policy
+
+TENANT, OTHER = sorted(policy().tenants)[:2]
+
+
+def limits(max_streams: int) -> RequestLimits:
+    return RequestLimits(policy(), max_streams, max_calls=4, clock=lambda: 0)
+
+
+def opened(limits: RequestLimits, tenant: str | None) -> int:
+    """How many streams can be opened until one is refused for this caller's own sake."""
+    number = 0
+    while True:
+        try:
+            limits.open_stream(tenant)
+        except RateLimited:
+            return number
+        number += 1
+
+
+@pytest.mark.parametrize(("max_streams", "shared"), [(100, 25), (10, 2), (3, 1), (1, 1)])
+def test_callers_without_a_header_share_a_quarter_of_the_streams_and_at_least_one(
+    max_streams: int, shared: int
+) -> None:
+    assert opened(limits(max_streams), None) == shared
+
+
+def test_their_streams_do_not_count_against_a_tenant_nor_a_tenants_against_them() -> None:
+    found = limits(100)
+    allowed = policy().tenants[TENANT].rate.streams
+    assert opened(found, None) == 25
+    assert opened(found, TENANT) == allowed
+    found.close_stream(None)
+    assert opened(found, None) == 1
+    found.close_stream(TENANT)
+    found.open_stream(TENANT)
+
+
+def test_the_bound_of_the_process_holds_for_all_together() -> None:
+    found = limits(4)
+    found.open_stream(None)
+    for _ in range(3):
+        found.open_stream(TENANT)
+    with pytest.raises(TooBusy):
+        found.open_stream(OTHER)

@@ -1,0 +1,41 @@
+"""That the process is told to end reaches the streams before the server waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from types import FrameType
+
+from runway.api.streaming import close_streams_on_shutdown
+
+
+async def test_the_signal_is_noticed_and_passed_on_to_the_servers_own_handler() -> None:
+    closing = asyncio.Event()
+    handled: list[int] = []
+
+    def server(number: int, _: FrameType | None) -> None:
+        handled.append(number)
+
+    before = signal.signal(signal.SIGTERM, server)
+    try:
+        with close_streams_on_shutdown(closing):
+            os.kill(os.getpid(), signal.SIGTERM)
+            async with asyncio.timeout(5):
+                await closing.wait()
+        assert handled == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is server
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+async def test_where_no_server_handles_the_signal_it_is_left_alone() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    closing = asyncio.Event()
+    try:
+        with close_streams_on_shutdown(closing):
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            assert not closing.is_set()
+        assert closing.is_set()
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,179 @@
+"""`runway policy check` and `runway tenants render`, and that no command needs more than it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from runway.policy import parse_policy
+from tests.support.cli import runway
+
+POLICY: dict[str, Any] = {
+    "version": 1,
+    "limits": {
+        "cpu": {"min": "100m", "max": "16"},
+        "memory": {"min": "32Mi", "max": "128Gi"},
+        "gpu": {"max": 4},
+        "timeout_seconds": {"min": 1, "max": 86400, "default": 3600},
+        "grace_period_seconds": {"max": 120, "default": 30},
+        "retries": {"max": 3},
+    },
+    "images": {"allow": ["runway.local/*"]},
+    "pools": {
+        "cpu": {"instance_type": "m6i.4xlarge", "hourly_usd": "0.768", "cpu": "16", "memory": "64Gi"},
+        "a10g": {
+            "instance_type": "g5.12xlarge",
+            "hourly_usd": "5.672",
+            "cpu": "48",
+            "memory": "192Gi",
+            "gpu": 4,
+            "gpu_type": "a10g",
+        },
+    },
+    "tenants": {
+        "vision": {
+            "namespace": "runway-vision",
+            "quota": {"gpu": 4, "cpu": "32", "memory": "128Gi", "jobs": 100},
+            "rate": {"per_minute": 600, "burst": 100},
+        },
+        "speech": {
+            "namespace": "runway-speech",
+            "quota": {"gpu": 2, "cpu": "500m", "memory": "64Gi", "jobs": 50},
+            "rate": {"per_minute": 6, "burst": 5},
+        },
+    },
+}
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump(POLICY, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Path:
+    path = tmp_path / "faulty.yaml"
+    path.write_text(yaml.safe_dump(POLICY | {"images": {"allow": []}, "surprise": 1}, sort_keys=False))
+    return path
+
+
+def test_check_shows_what_the_policy_would_allow(policy: Path) -> None:
+    result = runway("policy", "check", str(policy))
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "Bounds of a job",
+        "  FIELD               MIN   MAX    DEFAULT",
+        "  cpu                 100m  16",
+        "  memory              32Mi  128Gi",
+        "  gpu                 0     4      0",
+        "  timeout             1s    1d     1h",
+        "  grace period              2m     30s",
+        "  retries             0     3      0",
+        "  ephemeral storage         10Gi",
+        "  kept after the end               1d",
+        "Images that may run",
+        "  runway.local/*",
+        "Pools",
+        "  POOL  INSTANCE     USD AN HOUR  CPU  MEMORY  GPU  GPU TYPE",
+        "  cpu   m6i.4xlarge  0.768        16   64Gi    0",
+        "  a10g  g5.12xlarge  5.672        48   192Gi   4    a10g",
+        "Tenants",
+        "  TENANT  NAMESPACE      GPU  CPU   MEMORY  JOBS  SUBMITS A MINUTE  BURST",
+        "  vision  runway-vision  4    32    128Gi   100   600               100",
+        "  speech  runway-speech  2    500m  64Gi    50    6                 5",
+    ]
+
+
+def test_check_as_data_gives_a_policy_that_is_the_same_policy(policy: Path) -> None:
+    document = json.loads(runway("policy", "check", str(policy), "-o", "json").stdout)
+    assert document["valid"] is True
+    assert parse_policy(yaml.safe_dump(document["policy"])) == parse_policy(policy.read_text())
+
+
+def test_check_says_every_fault_on_a_line_of_its_own(faulty: Path) -> None:
+    result = runway("policy", "check", str(faulty))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["images.allow", "surprise"]
+
+
+def test_check_gives_faults_as_data(faulty: Path) -> None:
+    result = runway("policy", "check", str(faulty), "-o", "json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert document["valid"] is False
+    assert [fault["field"] for fault in document["faults"]] == ["images.allow", "surprise"]
+
+
+def test_check_names_a_file_that_is_not_there(tmp_path: Path) -> None:
+    result = runway("policy", "check", str(tmp_path / "absent.yaml"))
+    assert result.exit_code == 1
+    assert "absent.yaml: cannot be read: No such file" in result.stderr
+
+
+def test_render_gives_a_stream_that_kubectl_can_apply(policy: Path) -> None:
+    result = runway("tenants", "render", "--policy", str(policy))
+    assert result.exit_code == 0
+    objects = list(yaml.safe_load_all(result.stdout))
+    assert all({"apiVersion", "kind", "metadata"} <= item.keys() for item in objects)
+    namespaces = [item["metadata"]["name"] for item in objects if item["kind"] == "Namespace"]
+    assert namespaces == ["runway-vision", "runway-speech"]
+    assert "&" not in result.stdout, "no anchors"
+    assert "*" not in result.stdout, "no aliases"
+
+
+def test_render_as_json_is_one_list_of_the_same_objects(policy: Path) -> None:
+    stream = list(yaml.safe_load_all(runway("tenants", "render", "--policy", str(policy)).stdout))
+    document = json.loads(runway("tenants", "render", "--policy", str(policy), "-o", "json").stdout)
+    assert (document["apiVersion"], document["kind"]) == ("v1", "List")
+    assert document["items"] == stream
+
+
+def test_render_of_one_tenant_holds_nothing_of_the_others(policy: Path) -> None:
+    result = runway("tenants", "render", "--policy", str(policy), "--tenant", "speech")
+    objects = list(yaml.safe_load_all(result.stdout))
+    assert objects
+    assert "vision" not in result.stdout
+
+
+def test_render_ignores_the_tenant_that_other_commands_act_for(policy: Path) -> None:
+    whole = runway("tenants", "render", "--policy", str(policy), tenant=None)
+    assert runway("tenants", "render", "--policy", str(policy), tenant="speech").stdout == whole.stdout
+
+
+def test_render_refuses_a_tenant_that_the_policy_does_not_have(policy: Path) -> None:
+    result = runway("tenants", "render", "--policy", str(policy), "--tenant", "nobody")
+    assert result.exit_code == 2
+    assert "vision, speech" in result.stderr
+
+
+def test_render_without_a_policy_says_how_to_name_one() -> None:
+    result = runway("tenants", "render")
+    assert result.exit_code == 2
+    assert "--policy" in result.stderr
+
+
+def test_render_of_a_faulty_policy_renders_nothing(faulty: Path) -> None:
+    result = runway("tenants", "render", "--policy", str(faulty))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "images.allow: " in result.stderr
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http"])
+def test_serve_refuses_what_is_no_port(port: str) -> None:
+    assert runway("serve", "--port", port).exit_code == 2
+
+
+def test_help_lists_every_command_and_exit_code() -> None:
+    text = runway("--help").stdout
+    commands = ["submit", "run", "ls", "status", "logs", "wait", "cancel", "quota", "policy", "tenants", "serve"]
+    assert [name for name in commands if f"\n  {name} " not in text] == []
+    assert [code for code in ("0", "1", "2", "75", "124", "125", "130") if f" {code}  " not in text] == []

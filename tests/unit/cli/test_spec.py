@@ -1,0 +1,154 @@
+"""The job spec that `submit` makes of a file and flags."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cli import FakeRunway, job, reply, runway
+
+FILE = """
+image: runway.local/train:1
+command: [python, train.py]
+args: ["--epochs", "3"]
+env: {EPOCHS: "3", MODE: slow}
+resources: {cpu: "4", memory: 16Gi}
+timeout_seconds: 60
+"""
+
+
+def submitted(*arguments: str, stdin: str | None = None) -> Any:
+    fake = FakeRunway([reply(job(), 201)])
+    result = runway("submit", *arguments, answers=fake, stdin=stdin)
+    assert result.exit_code == 0, result.output
+    return json.loads(fake.requests[0].content)
+
+
+def refused(*arguments: str, stdin: str | None = None) -> str:
+    """What a user sees of a command line that cannot be used, on one line. Nothing may be sent."""
+    fake = FakeRunway([reply(job(), 201)])
+    result = runway("submit", *arguments, answers=fake, stdin=stdin)
+    assert result.exit_code == 2
+    assert fake.requests == []
+    return " ".join(result.stderr.split())
+
+
+def test_a_yaml_file_is_sent_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(FILE)
+    assert submitted("-f", str(tmp_path / "job.yaml")) == {
+        "image": "runway.local/train:1",
+        "command": ["python", "train.py"],
+        "args": ["--epochs", "3"],
+        "env": {"EPOCHS": "3", "MODE": "slow"},
+        "resources": {"cpu": "4", "memory": "16Gi"},
+        "timeout_seconds": 60,
+    }
+
+
+def test_a_json_file_indented_with_tabs_is_read_too(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text('{\n\t"image": "a\\tb",\n\t"retries": 1\n}')
+    assert submitted("-f", str(tmp_path / "job.json")) == {"image": "a\tb", "retries": 1}
+
+
+def test_a_dash_reads_stdin() -> None:
+    assert submitted("-f", "-", stdin="image: x") == {"image": "x"}
+
+
+def test_flags_override_the_fields_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(FILE)
+    flags = ("--cpu", "8", "--gpu", "1", "--timeout", "2m", "--env", "MODE=fast", "--env", "NEW=1")
+    spec = submitted("-f", str(tmp_path / "job.yaml"), *flags)
+    assert spec["resources"] == {"cpu": "8", "memory": "16Gi", "gpu": 1}
+    assert spec["env"] == {"EPOCHS": "3", "MODE": "fast", "NEW": "1"}
+    assert spec["timeout_seconds"] == 120
+    assert spec["command"] == ["python", "train.py"]
+
+
+def test_a_command_replaces_command_and_args_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(FILE)
+    spec = submitted("-f", str(tmp_path / "job.yaml"), "--", "sh", "-c", "exit 3")
+    assert spec["command"] == ["sh", "-c", "exit 3"]
+    assert "args" not in spec
+
+
+def test_what_follows_the_dashes_is_verbatim() -> None:
+    command = ["sh", "--image", "y", "-f", "$(HOME)", "", "--"]
+    assert submitted("--image", "x", "--", *command)["command"] == command
+
+
+@pytest.mark.parametrize(
+    ("assignment", "name", "value"),
+    [
+        ("A=1", "A", "1"),
+        ("URL=http://h/?a=b", "URL", "http://h/?a=b"),
+        ("EMPTY=", "EMPTY", ""),
+        ("LINES=a\nb", "LINES", "a\nb"),
+        ("COMMAS=a,b", "COMMAS", "a,b"),
+    ],
+)
+def test_env_is_cut_at_its_first_equals_sign(assignment: str, name: str, value: str) -> None:
+    assert submitted("--image", "x", "--env", assignment)["env"] == {name: value}
+
+
+@pytest.mark.parametrize("assignments", [["A"], ["=1"], [""], ["A=1", "A=2"]])
+def test_env_that_is_no_assignment_or_given_twice_is_refused(assignments: list[str]) -> None:
+    flags = [part for assignment in assignments for part in ("--env", assignment)]
+    assert "--env" in refused("--image", "x", *flags)
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds"),
+    [("90", 90), ("90s", 90), ("30m", 1800), ("1h", 3600), ("1h30m", 5400), ("2d", 172800), ("0", 0)],
+)
+def test_durations(duration: str, seconds: int) -> None:
+    assert submitted("--timeout", duration)["timeout_seconds"] == seconds
+
+
+@pytest.mark.parametrize("duration", ["", "soon", "-5", "1.5h", "1 h", "5w", "1h30", "9" * 12, "٣"])
+def test_what_is_no_duration_is_refused(duration: str) -> None:
+    assert "is not a duration such as" in refused("--timeout", duration)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("image: [", "is not a job spec"),
+        ("image: x\nimage: y", "'image' is given twice"),
+        ('{"image": "x", "image": "y"}', "stands twice"),
+        ('{"image": NaN}', "NaN"),
+        ("retries: .nan", "is not a job spec"),
+        ("env: &e {A: b}\nresources: *e", "aliases are not used here"),
+        ("1: x", "must be a string"),
+        ("- image", "it must be one mapping"),
+        ("image: x\n---\nimage: y", "is not a job spec"),
+        ("image: !!set {a}", "is not a job spec"),
+        ("", "it must be one mapping"),
+        ("image: x\n#" + "x" * (1 << 20), "is larger than"),
+        ("[" * 5000, "is not a job spec"),
+    ],
+)
+def test_a_file_that_cannot_be_read_as_one_spec_is_refused(content: str, why: str) -> None:
+    assert why in refused("-f", "-", stdin=content)
+
+
+def test_dates_stay_text() -> None:
+    assert submitted("-f", "-", stdin="env: {DAY: 2026-11-24}") == {"env": {"DAY": "2026-11-24"}}
+
+
+def test_what_only_runway_can_judge_is_left_to_it() -> None:
+    assert submitted("-f", "-", stdin="image: 7\nunheard: of\nresources: {cpu: 4}") == {
+        "image": 7,
+        "unheard": "of",
+        "resources": {"cpu": 4},
+    }
+
+
+def test_a_flag_cannot_add_to_what_is_no_mapping() -> None:
+    assert "env must be a mapping" in refused("-f", "-", "--env", "A=1", stdin="env: [A]")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "cannot be read: No such file" in refused("-f", str(tmp_path / "absent.yaml"))

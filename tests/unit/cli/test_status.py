@@ -1,0 +1,160 @@
+"""`runway status`: a job as a story."""
+
+from __future__ import annotations
+
+import json
+
+import yaml
+
+from tests.support.cli import (
+    attempt,
+    failure,
+    job,
+    reply,
+    runway,
+)
+
+
+def test_status_tells_the_whole_story() -> None:
+    view = job(
+        "failed",
+        started_at="2026-11-24T08:01:00Z",
+        finished_at="2026-11-24T08:05:00Z",
+        attempts=[
+            attempt(
+                "failed",
+                exit_code=137,
+                signal="SIGKILL",
+                reason="OOMKilled",
+                cause="oom_killed",
+                finished_at="2026-11-24T08:05:00Z",
+            )
+        ],
+        failure=failure("oom_killed", message="used more than 16Gi", hint="ask for more", evidence={"limit": "16Gi"}),
+        cost=job()["cost"] | {"actual": "0.094533"},
+    )
+    result = runway("status", "rw-4f2a", answers=[reply(view)])
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "rw-4f2a train failed (accepted 10m ago, ended 5m ago)",
+        "Why it failed",
+        "  oom_killed (user; will not succeed by being repeated)",
+        "  used more than 16Gi",
+        "  hint: ask for more",
+        "Timeline (UTC, 2026-11-24)",
+        "  08:00:00      +0s  accepted",
+        "  08:00:30     +30s  bound to node node-1",
+        "  08:01:00      +1m  started",
+        "  08:05:00      +5m  ended after 4m: killed by SIGKILL, exit code 137 (OOMKilled)",
+        "  08:05:00      +5m  failed: oom_killed",
+        "Attempts",
+        "  #  STATE   EXIT  SIGNAL   CAUSE       RAN  COUNTED  NODE    POD",
+        "  1  failed   137  SIGKILL  oom_killed   4m  yes      node-1  rw-4f2a-x7k2p",
+        "What was asked for",
+        "  tenant    vision",
+        "  image     runway.local/busybox:1",
+        "  command   sh -c 'echo $HOME'",
+        "  env       TOKEN",
+        "  resources 4 CPU, 16Gi memory, 1 GPU a10g",
+        "  limits    timeout 1h, retries 1, grace 30s",
+        "Cost in USD",
+        "  0.094533 in the end, at most 1.418; 1.418 an hour",
+        "  an hour 0.83 for 1 gpu (a10g/g5.12xlarge@5.672)",
+        "Evidence",
+        "  limit: 16Gi",
+        "Kubernetes",
+        "  kubectl -n runway-vision describe job rw-4f2a",
+    ]
+
+
+def test_status_says_why_each_attempt_was_replaced_but_the_verdict_once() -> None:
+    lost = attempt(
+        "failed",
+        counted=False,
+        cause="drained",
+        message="the pod was evicted",
+        exit_code=143,
+        signal="SIGTERM",
+        finished_at="2026-11-24T08:02:00Z",
+    )
+    last = attempt("failed", cause="exit_nonzero", message="the process ended with exit code 3")
+    view = job("failed", attempts=[lost, last], attempts_left_out=4, disruptions=5, failure=failure())
+    lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
+    assert [line[:4] for line in lines if "rw-4f2a-x7k2p" in line] == ["  5 ", "  6 "]
+    assert "  5: the pod was evicted" in lines
+    assert any(line.endswith("attempt 5 ended after 1m: SIGTERM, exit code 143") for line in lines)
+    assert "  4 earlier ones are not kept" in lines
+    assert "  5 ended by the cluster, which does not count against the retries" in lines
+    assert sum("exit code 3" in line for line in lines) == 1
+
+
+def test_status_of_a_waiting_job_says_for_what_and_until_when() -> None:
+    condition = {"code": "unschedulable", "message": "insufficient nvidia.com/gpu", "since": "2026-11-24T08:02:00Z"}
+    result = runway("status", "rw-4f2a", answers=[reply(job(conditions=[condition]))])
+    assert "  unschedulable (for 8m): insufficient nvidia.com/gpu" in result.stdout
+    assert "  08:02:00      +2m  unschedulable" in result.stdout
+    assert "  09:00:00      +1h  deadline in 50m" in result.stdout
+
+
+def test_a_timeline_over_midnight_says_which_day() -> None:
+    view = job("failed", created_at="2026-11-23T23:59:50Z", finished_at="2026-11-24T00:00:10Z")
+    lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
+    assert lines[2:4] == ["  23:59:50      +0s  accepted", "  11-24 00:00:10     +20s  failed"]
+
+
+def test_what_a_running_job_has_cost_so_far_is_reckoned_from_its_attempts() -> None:
+    ended = attempt("failed", bound_at="2026-11-24T08:00:00Z", finished_at="2026-11-24T08:05:00Z")
+    view = job("running", attempts=[ended, attempt(bound_at="2026-11-24T08:05:00Z")])
+    lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
+    assert "  about 0.236333 so far, at most 1.418; 1.418 an hour" in lines, "600 s of 1.418 USD an hour"
+    unknown = job("running", attempts=[attempt()], attempts_left_out=3)
+    assert "  so far unknown, at most" in runway("status", "rw-4f2a", answers=[reply(unknown)]).stdout
+
+
+def test_status_shows_what_was_used_and_the_kept_end_of_the_log() -> None:
+    usage = {
+        "cpu_cores": 0.0991,
+        "cpu_limit_cores": 0.1,
+        "memory_bytes": 60 << 20,
+        "memory_peak_bytes": 61 << 20,
+        "memory_limit_bytes": 64 << 20,
+        "throttled_ratio": 0.994,
+        "gpu_utilisation": None,
+    }
+    excerpt = {"pod": "rw-4f2a-x7k2p", "text": "epoch 1\nepoch 2\n", "truncated": True}
+    lines = runway("status", "rw-4f2a", answers=[reply(job(usage=usage, excerpt=excerpt))]).stdout.splitlines()
+    told = "  CPU 0.10 of 0.1 on average, throttled in 99% of its CPU periods, memory peak 61Mi of 64Mi"
+    assert lines[lines.index("Usage") + 1] == told
+    start = lines.index("The end of the log of rw-4f2a-x7k2p")
+    assert lines[start + 1 : start + 4] == ["  …", "  epoch 1", "  epoch 2"]
+
+
+def test_status_says_nothing_of_usage_that_is_unknown() -> None:
+    unknown = dict.fromkeys(
+        [
+            "cpu_cores",
+            "cpu_limit_cores",
+            "memory_peak_bytes",
+            "memory_limit_bytes",
+            "throttled_ratio",
+            "gpu_utilisation",
+        ]
+    )
+    assert "Usage" not in runway("status", "rw-4f2a", answers=[reply(job(usage=unknown))]).stdout
+
+
+def test_status_shows_a_job_that_did_not_come_through_runway() -> None:
+    result = runway("status", "rw-4f2a", answers=[reply(job(spec=None, cost=None, created_at=None, name=None))])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("rw-4f2a pending\n")
+    assert "Of tenant vision; it did not come through Runway" in result.stdout
+
+
+def test_values_of_the_environment_stay_off_the_screen() -> None:
+    assert "do-not-show" not in runway("status", "rw-4f2a", answers=[reply(job())]).output
+
+
+def test_status_as_data_passes_on_what_the_server_said() -> None:
+    view = job(something_new={"deep": [1, None, "\x1b[31m"]})
+    assert json.loads(runway("status", "rw-4f2a", "-o", "json", answers=[reply(view)]).stdout) == view
+    assert yaml.safe_load(runway("status", "rw-4f2a", "-o", "yaml", answers=[reply(view)]).stdout) == view

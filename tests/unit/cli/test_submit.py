@@ -1,0 +1,272 @@
+"""`runway submit`, its dry run, and `runway run`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from tests.support.cli import (
+    Chunks,
+    FakeRunway,
+    attempt,
+    failure,
+    job,
+    problem,
+    reply,
+    runway,
+)
+
+SUBMIT = ("submit", "--image", "runway.local/busybox:1", "--cpu", "1", "--memory", "1Gi")
+RUN = ("run", *SUBMIT[1:])
+RUNNING = job("running", attempts=[attempt("running")])
+
+
+def sent(fake: FakeRunway) -> Any:
+    return json.loads(fake.requests[0].content)
+
+
+def log(*chunks: bytes | Exception) -> httpx2.Response:
+    return httpx2.Response(200, stream=Chunks(*chunks))
+
+
+def test_submit_prints_id_state_and_price() -> None:
+    fake = FakeRunway([reply(job(), 201)])
+    result = runway(*SUBMIT, "--", "python", "train.py", "--lr", "3", answers=fake)
+    assert result.exit_code == 0
+    assert result.stdout == "rw-4f2a pending 1.418 USD an hour, at most 1.418 (a10g/g5.12xlarge@5.672)\n"
+    assert fake.paths == ["POST /v1/jobs"]
+    assert sent(fake) == {
+        "image": "runway.local/busybox:1",
+        "resources": {"cpu": "1", "memory": "1Gi"},
+        "command": ["python", "train.py", "--lr", "3"],
+    }
+
+
+def test_submit_sends_every_flag_as_its_field() -> None:
+    fake = FakeRunway([reply(job(), 201)])
+    flags = "--gpu 1 --gpu-type a10g --timeout 1h30m --retries 2 --grace 10s --max-cost 12.50 --name train --env A=1"
+    runway(*SUBMIT, *flags.split(), "--idempotency-key", "k-1", answers=fake)
+    assert sent(fake) == {
+        "image": "runway.local/busybox:1",
+        "resources": {"cpu": "1", "memory": "1Gi", "gpu": 1, "gpu_type": "a10g"},
+        "timeout_seconds": 5400,
+        "retries": 2,
+        "grace_period_seconds": 10,
+        "max_cost_usd": "12.50",
+        "name": "train",
+        "env": {"A": "1"},
+    }
+    assert fake.requests[0].headers["Idempotency-Key"] == "k-1"
+
+
+def test_submit_says_when_a_key_was_used_before() -> None:
+    result = runway(*SUBMIT, "--idempotency-key", "k", answers=[reply(job("running"), 200, Idempotent_Replay="true")])
+    assert result.exit_code == 0
+    assert "nothing new was submitted" in result.stdout
+
+
+def test_submit_as_data_or_name() -> None:
+    assert json.loads(runway(*SUBMIT, "-o", "json", answers=[reply(job(), 201)]).stdout) == job()
+    assert yaml.safe_load(runway(*SUBMIT, "-o", "yaml", answers=[reply(job(), 201)]).stdout) == job()
+    assert runway(*SUBMIT, "-o", "name", answers=[reply(job(), 201)]).stdout == "rw-4f2a\n"
+
+
+def test_submit_and_wait_exits_like_wait() -> None:
+    over = job("failed", failure=failure(), attempts=[attempt("failed", exit_code=3)])
+    result = runway(*SUBMIT, "--wait", answers=[reply(job(), 201), reply(job("running")), reply(over)])
+    assert result.exit_code == 3
+    assert [line.split()[:2] for line in result.stdout.splitlines()[:2]] == [
+        ["rw-4f2a", "pending"],
+        ["rw-4f2a", "failed"],
+    ]
+
+
+def test_submit_and_wait_as_data_prints_the_last_view_alone() -> None:
+    result = runway(*SUBMIT, "--wait", "-o", "json", answers=[reply(job(), 201), reply(job("succeeded"))])
+    assert json.loads(result.stdout) == job("succeeded")
+
+
+def test_a_submission_is_not_repeated_by_itself() -> None:
+    fake = FakeRunway([httpx2.ReadTimeout("timed out")])
+    assert runway(*SUBMIT, answers=fake).exit_code == 125
+    assert len(fake.requests) == 1
+
+
+# submit --dry-run
+
+PLAN = {
+    "decision": "refused",
+    "violations": [
+        {
+            "field": "resources.gpu",
+            "code": "quota_exceeded",
+            "message": "3 of 4 are used or reserved, 1 free",
+            "observed": "2",
+            "limit": "4",
+            "hint": "ask for at most 1 now",
+        }
+    ],
+    "cost": {
+        "currency": "USD",
+        "rate_card": "a10g/g5.12xlarge@5.672",
+        "hourly": "2.500000",
+        "ceiling": "1.250000",
+        "actual": None,
+        "lines": [
+            {"resource": "cpu", "quantity": "500m", "hourly": "0.100000"},
+            {"resource": "gpu", "quantity": "2", "hourly": "2.400000"},
+        ],
+    },
+    "quota": {
+        "limit": {"gpu": 4, "cpu": "32", "memory": "128Gi", "jobs": 100},
+        "used": {"gpu": 2, "cpu": "8", "memory": "32Gi", "jobs": 2},
+        "reserved": {"gpu": 1, "cpu": "0", "memory": "0", "jobs": 1},
+    },
+    "manifest": {"kind": "Job"},
+    "warnings": ["unknown field"],
+}
+
+
+def test_a_dry_run_shows_decision_violations_price_and_quota() -> None:
+    fake = FakeRunway([reply(PLAN)])
+    result = runway(*SUBMIT, "--dry-run", answers=fake)
+    assert fake.paths == ["POST /v1/jobs?dry_run=true"]
+    assert result.exit_code == 1
+    assert result.stderr == ""
+    assert result.stdout.splitlines() == [
+        "Would be refused for 1 violation (dry run: nothing was submitted)",
+        "  resources.gpu  observed 2, limit 4",
+        "      3 of 4 are used or reserved, 1 free",
+        "      hint: ask for at most 1 now",
+        "  warning of Kubernetes: unknown field",
+        "Price in USD (a10g/g5.12xlarge@5.672)",
+        "  RESOURCE  QUANTITY       USD",
+        "  cpu           500m  0.100000",
+        "  gpu              2  2.400000",
+        "  an hour             2.500000",
+        "  at most             1.250000",
+        "Quota",
+        "  RESOURCE  HELD  THIS JOB  AFTER  LIMIT",
+        "  gpu          3        +2      5      4  over",
+        "  cpu          8      +0.5    8.5     32",
+        "  memory    32Gi             32Gi  128Gi",
+        "  jobs         3        +1      4    100",
+    ]
+
+
+def test_a_dry_run_of_a_spec_that_has_no_price_shows_the_rest() -> None:
+    result = runway(*SUBMIT, "--dry-run", answers=[reply(PLAN | {"cost": None, "manifest": None, "warnings": []})])
+    assert "Price: unknown until the spec is acceptable" in result.stdout
+    assert "  gpu          3                       4" in result.stdout
+
+
+def test_a_dry_run_that_would_be_admitted_succeeds() -> None:
+    plan = PLAN | {"decision": "admitted", "violations": []}
+    result = runway(*SUBMIT, "--dry-run", answers=[reply(plan)])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Would be admitted")
+
+
+def test_a_dry_run_as_data_exits_with_its_decision_too() -> None:
+    result = runway(*SUBMIT, "--dry-run", "-o", "json", answers=[reply(PLAN)])
+    assert (result.exit_code, json.loads(result.stdout)) == (1, PLAN)
+    assert runway(*SUBMIT, "--dry-run", "-o", "name", answers=[reply(PLAN)]).stdout == "refused\n"
+
+
+@pytest.mark.parametrize("flag", [["--wait"], ["--idempotency-key", "k"]])
+def test_a_dry_run_takes_no_flag_that_means_a_job(flag: list[str]) -> None:
+    assert runway(*SUBMIT, "--dry-run", *flag, answers=[reply(PLAN)]).exit_code == 2
+
+
+# run
+
+
+def test_run_shows_the_log_on_stdout_and_all_else_on_stderr() -> None:
+    over = job("failed", failure=failure(), attempts=[attempt("failed", exit_code=3)])
+    answers = [
+        reply(job(), 201),
+        reply(job("pending", attempts=[attempt("waiting", started_at=None)])),
+        reply(RUNNING),
+        problem(404, "logs_not_ready"),
+        reply(RUNNING),
+        log(b"2026-11-24T08:01:00.000000001Z hello\n"),
+        reply(over),
+    ]
+    result = runway(*RUN, answers=answers)
+    assert result.exit_code == 3
+    assert result.stdout == "hello\n"
+    assert "at most 1.418" in result.stderr
+    assert "rw-4f2a is pending, attempt 1 of 2 on node-1 (" in result.stderr
+    assert "hint: read the log" in result.stderr
+
+
+def test_run_shows_every_attempt_in_turn() -> None:
+    first = attempt("failed", exit_code=1)
+    fake = FakeRunway(
+        [
+            reply(job(), 201),
+            reply(RUNNING),
+            log(b"2026-11-24T08:01:00.000000001Z first\n"),
+            reply(job("running", attempts=[first])),
+            reply(job("pending", attempts=[first, attempt("waiting", started_at=None)])),
+            reply(job("pending", attempts=[first, attempt("waiting", started_at=None)])),
+            reply(job("running", attempts=[first, attempt()])),
+            problem(404, "logs_not_ready"),
+            reply(job("running", attempts=[first, attempt()])),
+            log(b"2026-11-24T08:02:00.000000001Z second\n"),
+            reply(job("succeeded", attempts=[first, attempt("succeeded", exit_code=0)])),
+        ]
+    )
+    result = runway(*RUN, answers=fake)
+    assert result.exit_code == 0
+    assert result.stdout == "first\nsecond\n"
+    followed = [request.url.params["attempt"] for request in fake.requests if request.url.path.endswith("/logs")]
+    assert followed == ["1", "2", "2"]
+
+
+def test_run_tells_the_end_of_a_job_that_left_no_log() -> None:
+    over = job("failed", failure=failure("deadline_exceeded"))
+    not_ready = problem(404, "logs_not_ready")
+    result = runway(*RUN, answers=[reply(job(), 201), reply(over), not_ready, reply(over), not_ready, reply(over)])
+    assert result.exit_code == 124
+    assert result.stdout == ""
+
+
+def test_run_tells_the_end_of_a_job_whose_log_is_gone() -> None:
+    gone = problem(410, "logs_gone", excerpt=None)
+    answers = [reply(job(), 201), reply(RUNNING), gone, reply(job("succeeded"))]
+    assert runway(*RUN, answers=answers).exit_code == 0
+
+
+def test_run_as_data_keeps_stdout_for_the_result() -> None:
+    hello = log(b"2026-11-24T08:01:00.000000001Z hello\n")
+    answers = [reply(job(), 201), reply(RUNNING), hello, reply(job("succeeded"))]
+    result = runway(*RUN, "-o", "json", answers=answers)
+    assert json.loads(result.stdout) == job("succeeded")
+    assert "hello\n" in result.stderr
+
+
+def interrupt() -> httpx2.Response:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_leaves_the_job_and_says_how_to_come_back() -> None:
+    fake = FakeRunway([reply(job(), 201), reply(RUNNING), interrupt])
+    result = runway(*RUN, answers=fake)
+    assert result.exit_code == 130
+    assert "Interrupted; rw-4f2a goes on." in result.stderr
+    assert "runway logs -f rw-4f2a" in result.stderr
+    assert not any(path.startswith("DELETE") for path in fake.paths)
+
+
+@pytest.mark.parametrize(("answer", "cancelled"), [("y\n", True), ("n\n", False), ("\n", False), ("", False)])
+def test_an_interrupted_run_asks_at_a_terminal_whether_to_cancel(answer: str, cancelled: bool) -> None:
+    fake = FakeRunway([reply(job(), 201), reply(RUNNING), interrupt, reply(job("cancelling"), 202)])
+    result = runway(*RUN, answers=fake, at_terminal=True, stdin=answer)
+    assert result.exit_code == 130
+    assert ("DELETE /v1/jobs/rw-4f2a" in fake.paths) is cancelled
+    assert ("rw-4f2a is cancelling" if cancelled else "rw-4f2a goes on") in result.stderr

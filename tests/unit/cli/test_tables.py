@@ -1,0 +1,58 @@
+"""Tables and lines that fit the terminal they are shown on."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.text import Text
+
+from runway.cli.output import wrapped
+from runway.cli.views.tables import Column, columns, lay_out
+
+HEADS = [
+    Column(title="ID"),
+    Column(title="NAME", shrink=True),
+    Column(title="AGE", drop_priority=1, right=True),
+    Column(title="GPU", drop_priority=2, right=True),
+]
+ROW = ("rw-4f2a", "a-name-of-twenty-two-x", "10m", 1)
+
+
+def shown(width: int | None) -> list[str]:
+    return [line.plain for line in lay_out(HEADS, [ROW], width=width)]
+
+
+def test_with_room_everything_is_shown() -> None:
+    whole = ["ID       NAME                    AGE  GPU", "rw-4f2a  a-name-of-twenty-two-x  10m    1"]
+    assert shown(None) == shown(41) == whole
+
+
+def test_in_less_room_what_may_be_cut_is_cut_and_then_columns_go() -> None:
+    assert shown(36)[1] == "rw-4f2a  a-name-of-twenty…  10m    1"
+    assert shown(32)[0].split() == ["ID", "NAME", "AGE"]
+    assert shown(25)[0].split() == ["ID", "NAME"]
+    assert shown(18) == ["ID       NAME", "rw-4f2a  a-name-o…"]
+    assert shown(5) == ["ID       NAME", "rw-4f2a  a-name-…"]
+
+
+@given(st.integers(17, 200))
+def test_no_line_is_wider_than_there_is_room(width: int) -> None:
+    assert all(len(line) <= width for line in shown(width))
+
+
+def test_letters_of_two_cells_are_counted_as_two() -> None:
+    lines = lay_out(columns("NAME", "STATE"), [("日本", "ok"), ("x", None)], width=None)
+    assert [line.plain for line in lines] == ["NAME  STATE", "日本  ok", "x"]
+
+
+@given(st.lists(st.text("abc", min_size=1, max_size=9), min_size=1, max_size=30), st.integers(30, 80))
+def test_a_long_line_is_wrapped_between_words_and_loses_none(words: list[str], width: int) -> None:
+    lines = wrapped(Console(), Text("  " + " ".join(words)), 6, width)
+    assert " ".join(line.plain for line in lines).split() == words
+    assert all(line.cell_len <= width for line in lines)
+    assert all(line.plain.startswith(" " * 6) for line in lines[1:])
+
+
+def test_where_there_is_no_room_to_wrap_the_terminal_does_it() -> None:
+    assert len(wrapped(Console(), Text("word " * 20), 6, 25)) == 1

@@ -1,0 +1,247 @@
+"""Why a job waits: the conditions of a job that is not over."""
+
+from __future__ import annotations
+
+import pytest
+
+from runway.jobs.diagnosis.conditions import CONDITIONS, Condition, ConditionCode
+from runway.jobs.diagnosis.scheduling import parse_fit_error
+from runway.jobs.snapshot import FreeCapacity, JobSnapshot
+from runway.jobs.view import job_view
+from runway.kube.objects import Event, Job, Node, Pod
+from tests.support.builders import (
+    Json,
+    condition,
+    disrupted,
+    ended,
+    job,
+    moment,
+    node,
+    pod,
+    running,
+    spec,
+    unschedulable,
+    waiting,
+    warning,
+)
+
+GPU_JOB: Json = {"cpu": "2", "memory": "8Gi", "nvidia.com/gpu": "4"}
+GI = 1 << 30
+
+
+def conditions(
+    *pods: Pod,
+    of: Job | None = None,
+    events: tuple[Event, ...] = (),
+    nodes: tuple[Node, ...] = (),
+    room: FreeCapacity | None = None,
+    gone: frozenset[str] = frozenset(),
+) -> list[Condition]:
+    by_name = {item.metadata.name: item for item in nodes}
+    return job_view(JobSnapshot("vision", of or job(), pods, gone, events, by_name, room)).conditions
+
+
+def only(found: list[Condition]) -> Condition:
+    assert len(found) == 1, found
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "message"),
+    [
+        (pod(state=waiting("ErrImagePull", "x: not found")), "image_pull_failing", "ErrImagePull: x: not found"),
+        (pod(state=waiting("ImagePullBackOff")), "image_pull_failing", "ImagePullBackOff"),
+        (pod(state=waiting("InvalidImageName", "bad")), "image_pull_failing", "InvalidImageName: bad"),
+        (pod(state=waiting("CreateContainerConfigError", "gone")), "container_not_starting", "gone"),
+        (pod(state=waiting("RunContainerError", "no shim")), "container_not_starting", "no shim"),
+    ],
+)
+def test_why_a_pod_waits(found: Pod, code: str, message: str) -> None:
+    told = only(conditions(found))
+    assert told.code == code
+    assert message in told.message
+    assert told.since is not None
+
+
+def test_a_pod_waits_since_it_was_found_unschedulable() -> None:
+    assert only(conditions(pod(created=1, conditions=[unschedulable()]))).since == moment(2)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pod(),
+        pod(conditions=[condition("PodScheduled")]),
+        pod(state=waiting("ContainerCreating")),
+        pod(state=waiting("PodInitializing")),
+        pod(state=running()),
+        pod(state=ended()),
+    ],
+)
+def test_a_pod_on_its_way_has_nothing_to_wait_for(found: Pod) -> None:
+    assert conditions(found) == []
+
+
+# Texts of `FitError` of pkg/scheduler/framework/types.go and the plugins' reasons, Kubernetes 1.35 and before.
+SCHEDULER: dict[str, tuple[int | None, list[str]]] = {
+    "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: "
+    "1 Preemption is not helpful for scheduling.": (1, ["1 has too little free CPU"]),
+    "0/5 nodes are available: 1 Insufficient memory, 1 Insufficient nvidia.com/gpu, 2 node(s) didn't match Pod's node "
+    "affinity/selector, 2 node(s) had taints that the pod didn't tolerate. preemption: 0/5 nodes are available: "
+    "5 Preemption is not helpful for scheduling.": (
+        5,
+        [
+            "1 has too little free memory",
+            "1 has too few free GPUs",
+            "2 do not match the node selector",
+            "2 have a taint that the pod does not tolerate",
+        ],
+    ),
+    "0/3 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/unreachable: }, 2 node(s) were "
+    "unschedulable.": (
+        3,
+        ["1 has a taint {node.kubernetes.io/unreachable: } that the pod does not tolerate", "2 are cordoned"],
+    ),
+    "0/2 nodes are available: 2 Too many pods.": (2, ["2 have as many pods as fit"]),
+    "0/2 nodes are available: 2 Insufficient vendor.example/fpga.": (2, ["2 have too little free vendor.example/fpga"]),
+    "0/1 nodes are available: 1 Insufficient ephemeral-storage.": (1, ["1 has too little free disk"]),
+    "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.": (
+        1,
+        ["1: node(s) didn't have free ports for the requested pod ports"],
+    ),
+    "0/0 nodes are available: .": (0, []),
+    "no nodes available to schedule pods": (None, []),
+    "": (None, []),
+    "0/9999999999 nodes are available: 1 Insufficient cpu.": (None, []),
+    "0/1 nodes are available: " + ", ".join(["1 node(s) were odd"] * 9999): (1, ["1: node(s) were odd"] * 8),
+}
+
+
+@pytest.mark.parametrize("message", SCHEDULER)
+def test_the_schedulers_message_in_plain_words(message: str) -> None:
+    nodes, wants = parse_fit_error(message)
+    assert (nodes, [want.words for want in wants]) == SCHEDULER[message]
+
+
+def test_an_unschedulable_pod_says_what_it_wants_and_what_is_free() -> None:
+    room = FreeCapacity(nodes=2, cpu=3500, memory=10 * GI + 12345, gpu=1, gpu_in_all=2)
+    starved = pod(node=None, conditions=[unschedulable("0/2 nodes are available: 2 Insufficient nvidia.com/gpu.")],
+                  requests=GPU_JOB)  # fmt: skip
+    assert only(conditions(starved, room=room)).message == (
+        "no node can take the pod: of 2 nodes, 2 have too few free GPUs; it asks for 4 GPU, 2 CPU and 8Gi of memory; "
+        "the most that is free on one node is 1 GPU, 3.5 CPU and 10Gi of memory (2 GPU on 2 nodes together)"
+    )
+
+
+def test_a_job_without_gpus_hears_nothing_of_gpus() -> None:
+    room = FreeCapacity(nodes=2, cpu=100, memory=GI // 2, gpu=8, gpu_in_all=8)
+    starved = pod(node=None, conditions=[unschedulable("0/1 nodes are available: 1 Insufficient cpu.")])
+    assert "GPU" not in only(conditions(starved, room=room)).message
+
+
+def test_a_pool_without_a_node_says_so() -> None:
+    starved = pod(node=None, conditions=[unschedulable()])
+    told = only(conditions(starved, room=FreeCapacity(nodes=0, cpu=0, memory=0, gpu=0, gpu_in_all=0)))
+    assert "no node of the pool is ready and takes new pods" in told.message
+
+
+@pytest.mark.parametrize(("ready", "words"), [("Unknown", "does not answer"), ("False", "is not ready")])
+@pytest.mark.parametrize("deleted", [None, 90])
+def test_a_lost_node_is_a_condition_and_never_a_failure(ready: str, words: str, deleted: float | None) -> None:
+    lost = node(ready=ready, since=40, message="Kubelet stopped posting node status.")
+    view = job_view(JobSnapshot("vision", job(), (pod(state=running(), deleted=deleted),), nodes={"node-1": lost}))
+    assert (view.state, view.failure) == ("running", None)
+    told = view.conditions[0]
+    assert (told.code, told.since) == ("node_unreachable", moment(40))
+    assert words in told.message
+    assert "Kubelet stopped posting" in told.message
+    assert [item.code for item in view.conditions[1:]] == ([] if deleted is None else ["terminating"])
+
+
+@pytest.mark.parametrize("nodes", [(), (node(),), (node("node-2", "Unknown"),)])
+def test_a_node_that_answers_or_is_not_known_is_no_condition(nodes: tuple[Node, ...]) -> None:
+    assert conditions(pod(state=running()), nodes=nodes) == []
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [
+        ("exceeded quota: runway, requested: pods=1, used: pods=9, limited: pods=9", "quota_backstop"),
+        ('violates PodSecurity "restricted:latest": privileged', "pod_security_refused"),
+        # Recorded on Kubernetes 1.35.4: a LimitRange.
+        ("minimum cpu usage per Container is 100m, but request is 50m", "pod_creation_refused"),
+    ],
+)
+def test_a_job_whose_pod_is_refused_says_by_whom(refusal: str, code: str) -> None:
+    said = f'Error creating: pods "rw-a-x7k2p" is forbidden: {refusal}'
+    told = only(conditions(events=(warning(job(), "FailedCreate", said),)))
+    assert told.code == code
+    assert told.message.endswith(f": {refusal}")
+
+
+def test_a_refusal_between_attempts_stands_beside_the_retry() -> None:
+    retried = job(admitted=spec(retries=1))
+    refused = warning(retried, "FailedCreate", "Error creating: exceeded quota: runway", at=95)
+    old = warning(retried, "FailedCreate", "Error creating: exceeded quota: runway", at=0)
+    failed = pod(state=ended(1, finished=90))
+    assert [item.code for item in conditions(failed, of=retried, events=(refused,))] == ["retrying", "quota_backstop"]
+    assert [item.code for item in conditions(failed, of=retried, events=(old,))] == ["retrying"]
+    assert [item.code for item in conditions(failed, pod("b"), of=retried, events=(refused,))] == []
+
+
+def test_events_of_other_objects_are_nobodys_reason() -> None:
+    other = replace_uid(warning(job(), "FailedCreate", "Error creating: exceeded quota: runway"))
+    assert only(conditions(events=(other,))).code == "pod_not_created"
+
+
+def test_a_sandbox_that_failed_once_is_forgotten_when_it_stands() -> None:
+    failing = pod(state=waiting("ContainerCreating"), conditions=[condition("PodReadyToStartContainers", "False")])
+    event = warning(failing, "FailedCreatePodSandBox", "no address")
+    told = only(conditions(failing, events=(event,)))
+    assert (told.code, told.message) == ("container_not_starting", "node node-1 cannot set the pod up: no address")
+    stands = pod(state=waiting("ContainerCreating"), conditions=[condition("PodReadyToStartContainers")])
+    assert conditions(stands, events=(event,)) == []
+
+
+def test_an_image_that_is_pulled_at_last_is_not_said_to_fail() -> None:
+    pulled = pod(state=waiting("ContainerCreating"))
+    assert conditions(pulled, events=(warning(pulled, "Failed", "Failed to pull image: not found"),)) == []
+
+
+def test_a_retry_says_why_the_last_attempt_failed() -> None:
+    told = only(conditions(pod(state=ended(3, finished=50)), of=job(admitted=spec(retries=1))))
+    assert (told.code, told.since) == ("retrying", moment(50))
+    assert told.message == "attempt 1 did not succeed: the process ended with exit code 3; another follows"
+    drained = only(conditions(pod(state=ended(143), conditions=[disrupted()])))
+    assert "evicted from node node-1 through the eviction API" in drained.message
+
+
+def test_a_suspended_job_says_so() -> None:
+    held = job(suspend=True, conditions=[condition("Suspended", since=7)])
+    told = only(conditions(of=held))
+    assert (told.code, told.since) == ("suspended", moment(7))
+
+
+def test_hostile_text_is_bounded_and_its_control_characters_are_made_visible() -> None:
+    bad = "\x1b[2J\u202e\r\n" * 50_000
+    for found in (
+        conditions(pod(state=waiting("ErrImagePull", bad))),
+        conditions(pod(node=None, conditions=[unschedulable("0/1 nodes are available: 1 " + bad)])),
+        conditions(events=(warning(job(), "FailedCreate", bad),)),
+        conditions(pod(state=running()), nodes=(node(ready="Unknown", message=bad),)),
+    ):
+        assert only(found).message.isprintable()
+        assert len(only(found).message) <= 1000
+
+
+def test_every_condition_has_a_meaning() -> None:
+    assert list(CONDITIONS) == list(ConditionCode)
+
+
+def replace_uid(event: Event) -> Event:
+    return Event(
+        event.metadata,
+        type(event.involved_object)("Job", uid="uid-of-an-older-job"),
+        reason=event.reason,
+        message=event.message,
+    )

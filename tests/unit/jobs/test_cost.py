@@ -1,0 +1,113 @@
+"""Prices: the parts of a node add up to the node, the lines to the hour, and nothing can cost more than its ceiling."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runway.jobs.cost import CURRENCY, CostEstimate, estimate_cost
+from runway.jobs.spec import Resources
+from runway.policy import Pool
+from tests.support.builders import policy
+
+GIB = 1 << 30
+MILLIONTH = Decimal("0.000001")
+
+
+def node(cpu: int = 48_000, memory: int = 192 * GIB, gpu: int = 4, usd: str = "5.672") -> Pool:
+    """A pool whose nodes hold so many milli-CPU, bytes and GPUs, and cost so much an hour."""
+    gpu_type = {"gpu": gpu, "gpu_type": "a10g"} if gpu else {}
+    return Pool.model_validate(
+        {"instance_type": "g5.12xlarge", "hourly_usd": usd, "cpu": f"{cpu}m", "memory": str(memory), **gpu_type}
+    )
+
+
+NODES = st.builds(
+    node,
+    st.integers(1, 192).map(lambda cores: cores * 1000),
+    st.integers(1, 2048).map(lambda gib: gib * GIB),
+    st.integers(0, 8),
+    st.integers(1, 10**9).map(lambda millionths: f"{Decimal(millionths).scaleb(-6):f}"),
+)
+SHARES = st.lists(st.tuples(*[st.integers(0, 100)] * 3), min_size=1, max_size=12)
+RESOURCES = st.builds(Resources, st.integers(1, 192_000), st.integers(1, 2048 * GIB), st.integers(0, 8))
+TIMEOUTS = st.integers(1, 31_536_000)
+
+
+def hour(pool: Pool, resources: Resources) -> CostEstimate:
+    return estimate_cost("a10g", pool, resources, 3600)
+
+
+def test_the_price_of_a_job_on_a_known_node() -> None:
+    """The node is 48 x 9 + 192 + 4 x 220 = 1504 units for 5.672 USD; the job is 36 + 16 + 220 = 272 of them."""
+    found = estimate_cost("a10g", policy().pools["a10g"], Resources(4000, 16 * GIB, 1, "a10g"), 1800)
+    assert found.rate_card == "a10g/g5.12xlarge@5.672"
+    assert {line.resource: (line.quantity, line.hourly) for line in found.lines} == {
+        "cpu": ("4", Decimal("0.135766")),
+        "memory": ("16Gi", Decimal("0.060340")),
+        "gpu": ("1", Decimal("0.829681")),
+    }
+    assert found.hourly == Decimal("1.025787")
+    assert found.ceiling == Decimal("0.512894")
+    assert CURRENCY == "USD"
+
+
+def test_a_job_without_gpus_has_no_line_for_them() -> None:
+    found = hour(policy().pools["cpu"], Resources(1000, GIB))
+    assert [line.resource for line in found.lines] == ["cpu", "memory"]
+
+
+@given(NODES, SHARES)
+def test_however_a_full_node_is_split_its_parts_add_up_to_its_price(pool: Pool, weights: list[tuple[int, ...]]) -> None:
+    parts = [_cut(total, [row[i] for row in weights]) for i, total in enumerate((pool.cpu, pool.memory, pool.gpu))]
+    jobs = [Resources(cpu, memory, gpu) for cpu, memory, gpu in zip(*parts, strict=True)]
+    total = sum((hour(pool, job).hourly for job in jobs), Decimal())
+    assert abs(total - pool.hourly_usd) <= len(jobs) * MILLIONTH / 2
+
+
+@given(NODES, RESOURCES)
+def test_the_lines_add_up_to_the_hourly_price_exactly(pool: Pool, resources: Resources) -> None:
+    found = hour(pool, resources)
+    assert sum((line.hourly for line in found.lines), Decimal()) == found.hourly
+    assert {line.resource for line in found.lines} == {"cpu", "memory"} | ({"gpu"} if resources.gpu else set())
+    assert all(line.hourly >= 0 for line in found.lines)
+
+
+@given(NODES, RESOURCES, TIMEOUTS)
+def test_the_ceiling_is_hourly_times_timeout_rounded_up(pool: Pool, resources: Resources, timeout: int) -> None:
+    found = estimate_cost("a10g", pool, resources, timeout)
+    exact = Fraction(found.hourly) * timeout / 3600
+    assert exact <= Fraction(found.ceiling) < exact + Fraction(MILLIONTH)
+
+
+@given(NODES, RESOURCES, RESOURCES, TIMEOUTS, TIMEOUTS)
+def test_more_never_costs_less(pool: Pool, first: Resources, more: Resources, short: int, longer: int) -> None:
+    both = Resources(first.cpu + more.cpu, first.memory + more.memory, first.gpu + more.gpu)
+    small, large = estimate_cost("a10g", pool, first, short), estimate_cost("a10g", pool, both, short + longer)
+    assert small.hourly <= large.hourly
+    assert small.ceiling <= large.ceiling
+
+
+@given(NODES, RESOURCES, TIMEOUTS)
+def test_money_is_written_out_in_millionths(pool: Pool, resources: Resources, timeout: int) -> None:
+    found = estimate_cost("a10g", pool, resources, timeout)
+    for amount in (found.hourly, found.ceiling, *(line.hourly for line in found.lines)):
+        assert amount.as_tuple().exponent == -6
+        assert "E" not in str(amount)
+
+
+def test_a_gpu_is_dearer_than_the_cpus_and_memory_beside_it() -> None:
+    shares = {line.resource: line.hourly for line in hour(node(), Resources(12_000, 48 * GIB, 1)).lines}
+    assert shares["gpu"] > shares["cpu"] + shares["memory"]
+
+
+def _cut(total: int, weights: list[int]) -> list[int]:
+    """Cut a whole into parts by weight, with nothing left over."""
+    scale = sum(weights)
+    if scale == 0:
+        return [total, *[0] * (len(weights) - 1)]
+    ends = [total * sum(weights[: i + 1]) // scale for i in range(len(weights))]
+    return [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]

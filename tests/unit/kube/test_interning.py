@@ -1,0 +1,70 @@
+"""What jobs have in common is kept once, and nothing of them changes by that."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runway.kube import interning
+from runway.kube.interning import intern_object
+from runway.kube.objects import Job, Pod
+from tests.support.builders import ended, job, node, pod, unschedulable, waiting
+
+_Item = TypeVar("_Item", Job, Pod)
+
+JOBS = st.builds(
+    lambda name, cpu, verdict, message: job(f"rw-{name}", requests={"cpu": cpu}, verdict=verdict, message=message),
+    st.integers(),
+    st.sampled_from(["1", "2"]),
+    st.sampled_from([None, "Complete", "Failed"]),
+    st.none() | st.text(),
+)
+PODS = st.builds(
+    lambda name, node, state: pod(f"rw-{name}", node=node, state=state, conditions=[unschedulable()]),
+    st.integers(),
+    st.sampled_from([None, "node-1", "node-2"]),
+    st.sampled_from([None, waiting("ErrImagePull", "no such image"), ended(3)]),
+)
+
+
+@given(JOBS, PODS)
+def test_what_is_shared_says_the_same_as_before(one: Job, attempt: Pod) -> None:
+    assert intern_object(one) == one
+    assert intern_object(attempt) == attempt
+
+
+def test_jobs_of_one_size_have_one_specification_and_pods_of_one_node_too() -> None:
+    first, second, other = (
+        intern_object(job(name, requests={"cpu": cpu})) for name, cpu in (("a", "1"), ("b", "1"), ("c", "2"))
+    )
+    assert first.spec is second.spec
+    assert first.spec != other.spec
+    here, there, elsewhere = (intern_object(pod(name, node=on)) for name, on in (("a", "x"), ("b", "x"), ("c", "y")))
+    assert here.spec is there.spec
+    assert here.spec != elsewhere.spec
+
+
+def test_a_pod_names_its_job_by_the_very_text_that_the_job_is_named_by() -> None:
+    owner, attempt = intern_object(_decoded(job())), intern_object(_decoded(pod()))
+    assert attempt.controller_uid is owner.metadata.uid
+
+
+def test_other_kinds_stay_as_they_are() -> None:
+    one = node()
+    assert intern_object(one) is one
+
+
+def test_however_many_specifications_there_are_not_all_are_remembered() -> None:
+    found = [intern_object(job(f"rw-{cpu}", requests={"cpu": str(cpu)})) for cpu in range(interning.MAX_INTERNED + 100)]
+    assert [item.spec.template.spec for item in found] == [
+        job(requests={"cpu": str(cpu)}).spec.template.spec for cpu in range(len(found))
+    ]
+    assert len(interning._specs) <= interning.MAX_INTERNED
+
+
+def _decoded(item: _Item) -> _Item:
+    """As it comes over the wire: every text is made anew."""
+    return msgspec.json.decode(msgspec.json.encode(item), type=type(item))

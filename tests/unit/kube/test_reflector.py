@@ -1,0 +1,242 @@
+"""The reflector against a scripted API server: what it asks, when it pauses, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runway.errors import AmbiguousOutcome, NotExecuted, ResponseTooLarge, TooBusy
+from runway.kube.client import JOBS, MAX_LINE, PODS, KubeClient
+from runway.kube.reflector import Bookmark, Disconnected, Relisted, reflect
+from runway.kube.transport import Response
+from tests.support.scripted import Script, ScriptEnded, Step, Watched, bookmark, expired, item, line, listed, refused
+
+BROKEN = AmbiguousOutcome("the connection broke")
+
+
+async def follow(*steps: Step, kind: Any = JOBS) -> tuple[list[str], Script]:
+    """What the reflector yields until the script ends, and the script. Each pause is the longest of its range."""
+    script = Script(list(steps))
+    news: list[str] = []
+    changes = reflect(KubeClient(script, 5), kind, sleep=script.sleep, jitter=lambda: 1.0)
+    with suppress(ScriptEnded):
+        async for change in changes:
+            news.append(told(change))  # noqa: PERF401 (what came before the script ended is to be kept)
+    return news, script
+
+
+def told(change: Any) -> str:
+    """One piece of news in words."""
+    if isinstance(change, Relisted):
+        return f"snapshot {change.version}: {' '.join(found.metadata.name for found in change.items)}".rstrip()
+    if isinstance(change, Disconnected):
+        return f"lost: {change.reason}"
+    if isinstance(change, Bookmark):
+        return "contact"
+    return f"{change.type} {change.object.metadata.name}"
+
+
+async def test_it_lists_then_watches_and_goes_on_from_the_last_version_seen() -> None:
+    news, script = await follow(
+        listed(10, item("a", 7)),
+        Watched([line("ADDED", item("b", 11)), line("MODIFIED", item("a", 12))]),
+        Watched([line("DELETED", item("b", 13))]),
+        Watched(),
+    )
+    assert news == ["snapshot 10: a", "ADDED b", "MODIFIED a", "DELETED b"]
+    assert script.trace[:4] == ["list", "watch from 10", "watch from 12", "watch from 13"]
+
+
+async def test_it_asks_for_everything_with_bookmarks_and_a_time_limit() -> None:
+    _, script = await follow(listed(10), Watched(), kind=PODS)
+    page, watch = script.queries
+    assert (page["path"], page["limit"]) == ("/api/v1/pods", "500")
+    assert watch["path"] == "/api/v1/pods"
+    assert (watch["watch"], watch["allowWatchBookmarks"], watch["timeoutSeconds"]) == ("true", "true", "300")
+
+
+async def test_a_bookmark_is_contact_and_moves_the_version() -> None:
+    news, script = await follow(listed(10), Watched([bookmark(50)]), Watched([bookmark(60)]), Watched())
+    assert news == ["snapshot 10:", "contact", "contact"]
+    assert script.trace[:4] == ["list", "watch from 10", "watch from 50", "watch from 60"]
+
+
+async def test_a_version_that_expired_in_the_stream_is_listed_again_after_a_pause() -> None:
+    news, script = await follow(listed(10, item("a", 7)), Watched([expired()]), listed(90, item("b", 80)))
+    assert news == ["snapshot 10: a", "snapshot 90: b"]
+    assert script.trace == ["list", "watch from 10", "sleep 0.5", "list"]
+
+
+async def test_a_version_that_expired_before_the_stream_is_listed_again_after_a_pause() -> None:
+    news, script = await follow(listed(10), refused(410, "too old"), listed(90))
+    assert news == ["snapshot 10:", "snapshot 90:"]
+    assert script.trace == ["list", "watch from 10", "sleep 0.5", "list"]
+
+
+async def test_a_list_that_takes_too_long_is_started_over() -> None:
+    news, script = await follow(listed(10, item("a", 1), after="p2"), refused(410, "token expired"), listed(20))
+    assert news == ["lost: Kubernetes answered 410: token expired", "snapshot 20:"]
+    assert script.trace == ["list", "list from p2", "sleep 0.5", "list"]
+
+
+async def test_pages_are_one_snapshot_of_the_version_of_the_last() -> None:
+    news, script = await follow(
+        listed(10, item("a", 1), item("b", 2), after="p2"),
+        listed(10, item("c", 3), after="p3"),
+        listed(10, item("d", 4)),
+    )
+    assert news == ["snapshot 10: a b c d"]
+    assert script.trace == ["list", "list from p2", "list from p3"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (NotExecuted("no connection"), "no connection"),
+        (AmbiguousOutcome("no answer in time"), "no answer in time"),
+        (TooBusy("too many calls"), "too many calls"),
+        (refused(500, "etcd is away"), "Kubernetes answered 500: etcd is away"),
+        (refused(403, "no"), "Kubernetes answered 403: no"),
+        (refused(429, "slow down"), "Kubernetes answered 429: slow down"),
+        (Response(503, b"<html>"), "Kubernetes answered 503"),
+        (Response(200, b"<html>"), "the answer of Kubernetes could not be read"),
+        (Response(200, b'{"items": []}'), "the answer of Kubernetes could not be read"),
+    ],
+    ids=["no connection", "time-out", "too busy", "500", "403", "429", "a proxy's page", "not JSON", "not a list"],
+)
+async def test_a_list_that_fails_is_told_and_tried_again_after_a_pause(failure: Step, reason: str) -> None:
+    news, script = await follow(failure, listed(10))
+    assert news[0].startswith(f"lost: {reason}")
+    assert news[1:] == ["snapshot 10:"]
+    assert script.trace == ["list", "sleep 0.5", "list"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (Watched(broken=BROKEN), "the connection broke"),
+        (Watched([line("ADDED", item("a", 11))], BROKEN), "the connection broke"),
+        (NotExecuted("no connection"), "no connection"),
+        (refused(500, "etcd is away"), "Kubernetes answered 500: etcd is away"),
+        (Watched([line("ERROR", {"code": 500, "message": "internal"})]), "internal"),
+        (Watched([b"garbage\n"]), "a watch event could not be read"),
+        (Watched([b"\xff\xfe\n"]), "a watch event could not be read"),
+        (Watched([b"[]\n"]), "a watch event could not be read"),
+        (Watched([line("RENAMED", item("a", 11))]), "watch failed"),
+        (Watched([b'{"type": "ADDED"}\n']), "a watch event could not be read"),
+        (Watched([b"x" * (MAX_LINE + 1)]), f"a watch event is larger than {MAX_LINE} bytes"),
+    ],
+    ids=[
+        "broken at once",
+        "broken after an event",
+        "no connection",
+        "refused",
+        "an error event",
+        "garbage",
+        "not UTF-8",
+        "not an event",
+        "an unknown type",
+        "no object",
+        "a line without end",
+    ],
+)
+async def test_a_watch_that_fails_is_told_and_everything_listed_again(failure: Step, reason: str) -> None:
+    news, script = await follow(listed(10), failure, listed(90))
+    assert news[-2:] == [f"lost: {reason}", "snapshot 90:"]
+    assert script.trace == ["list", "watch from 10", "sleep 0.5", "list"]
+
+
+async def test_failures_in_a_row_back_off_to_a_bound_and_contact_starts_anew() -> None:
+    news, script = await follow(
+        *[NotExecuted("no connection")] * 6, listed(10), Watched([bookmark(11)]), Watched(broken=BROKEN), listed(20)
+    )
+    assert [step for step in script.trace if step.startswith("sleep")] == [
+        *[f"sleep {pause}" for pause in (0.5, 1, 2, 4, 5, 5)],
+        "sleep 0.5",
+    ]
+    assert news.count("lost: no connection") == 6
+
+
+async def test_a_server_that_lists_but_never_watches_is_backed_off_from_too() -> None:
+    _, script = await follow(*[listed(10), refused(500)] * 4)
+    assert [step for step in script.trace if step.startswith("sleep")] == [f"sleep {pause}" for pause in (0.5, 1, 2, 4)]
+
+
+async def test_a_watch_that_closes_at_once_is_not_called_again_without_a_pause() -> None:
+    news, script = await follow(listed(10), *[Watched()] * 4)
+    assert news == ["snapshot 10:"]
+    assert script.trace == [
+        "list",
+        *[
+            "watch from 10",
+            "sleep 0.5",
+            "watch from 10",
+            "sleep 1",
+            "watch from 10",
+            "sleep 2",
+            "watch from 10",
+            "sleep 4",
+        ],
+    ]
+
+
+async def test_only_a_watch_follows_a_list_without_a_pause() -> None:
+    _, script = await follow(
+        refused(500), listed(1), Watched(), Watched(broken=BROKEN), listed(2), refused(410), refused(503), listed(3)
+    )
+    without_pause = [pair for pair in pairwise(script.trace) if not any(step.startswith("sleep") for step in pair)]
+    assert without_pause == [("list", "watch from 1"), ("list", "watch from 2")]
+
+
+async def test_an_event_cut_off_by_the_end_of_the_stream_is_not_taken_in() -> None:
+    whole = line("ADDED", item("b", 12))
+    news, script = await follow(listed(10), Watched([line("ADDED", item("a", 11)), whole[:-9]]), Watched([whole]))
+    assert news == ["snapshot 10:", "ADDED a", "ADDED b"]
+    assert script.trace[2] == "watch from 11"
+
+
+EVENTS = b"".join(
+    [line("ADDED", item("a", 11)), bookmark(12), line("MODIFIED", item("é", 13)), line("DELETED", item("a", 14))]
+)
+
+
+@given(st.lists(st.integers(0, len(EVENTS)), max_size=12))
+def test_it_makes_no_difference_how_the_stream_is_cut_into_chunks(cuts: list[int]) -> None:
+    places = [0, *sorted(cuts), len(EVENTS)]
+    chunks = [EVENTS[start:end] for start, end in pairwise(places)]
+    news, _ = asyncio.run(follow(listed(10), Watched(chunks)))
+    assert news == ["snapshot 10:", "ADDED a", "contact", "MODIFIED é", "DELETED a"]
+
+
+async def test_a_list_of_large_objects_continues_in_smaller_pages() -> None:
+    too_large = ResponseTooLarge("an answer of Kubernetes has more than 16 MiB")
+    news, script = await follow(
+        listed(10, item("a", 1), after="x"), too_large, too_large, listed(10, item("b", 2), after="y"), listed(10)
+    )
+    assert news[0] == "snapshot 10: a b"
+    asked = [(query["limit"], query.get("continue")) for query in script.queries[:5]]
+    assert asked == [("500", None), ("500", "x"), ("62", "x"), ("7", "x"), ("14", "y")]
+
+
+async def test_an_object_whose_metadata_cannot_be_read_does_not_end_the_watch() -> None:
+    broken = {"metadata": {"name": "b", "namespace": "runway-vision", "resourceVersion": "none"}}
+    news, script = await follow(
+        listed(10),
+        Watched([line("ADDED", item("a", 11)), line("ADDED", broken)]),
+        Watched([line("ADDED", item("c", 12))]),
+    )
+    assert [words for words in news if "ADDED" in words] == ["ADDED a", "ADDED ", "ADDED c"]
+    assert script.trace[:3] == ["list", "watch from 10", "watch from 11"]
+
+
+async def test_a_list_that_did_not_come_in_time_is_tried_again_with_smaller_pages() -> None:
+    late = AmbiguousOutcome("the Kubernetes API did not answer within 2.5 s")
+    _, script = await follow(late, late, listed(10, item("a", 1), after="x"), listed(10, item("b", 2)))
+    asked = [(query["limit"], query.get("continue")) for query in script.queries[:4]]
+    assert asked == [("500", None), ("62", None), ("7", None), ("14", "x")]

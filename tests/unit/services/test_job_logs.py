@@ -1,0 +1,300 @@
+"""Reading a log through whatever happens to its connections, in virtual time: the pauses are real and take none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from runway.controllers.sync import Observer
+from runway.errors import AmbiguousOutcome, KubernetesUnavailable, NotExecuted, StreamInterrupted
+from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
+from runway.kube.client import KubeClient
+from runway.kube.transport import Response
+from runway.services.job_logs import IDLE_SECONDS, RECONNECT_TIMEOUT_SECONDS, LogQuery, open_log
+from runway.services.watch_job import HEARTBEAT_SECONDS, Heartbeat, JobUpdated, watch_job
+from runway.state.job_store import JobKey
+from runway.telemetry.metrics import Metrics
+from tests.support.builders import policy
+from tests.support.fake_cluster import FakeKubernetes
+from tests.support.fake_logs import Cut, FakeLog
+from tests.support.virtual_time import VirtualLoop
+
+RESET = AmbiguousOutcome("the connection to the Kubernetes API broke: reset")
+KEY = JobKey("runway-vision", "rw-" + "a" * 20)
+POD = f"{KEY.name}-0"
+
+
+class World:
+    """An observer of one job that runs, and the log of its pod."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.fake = FakeKubernetes({"runway-vision"})
+        self.kubernetes = KubeClient(self.fake, 2.5)
+        self.observer = Observer(
+            self.kubernetes, policy(), Metrics(), resync_seconds=1e6, clock=self.loop.time, jitter=lambda: 0.0
+        )
+        template = {"metadata": {"labels": {}}, "spec": {"containers": [{"name": "job"}]}}
+        metadata = {"name": KEY.name, "namespace": KEY.namespace, "labels": {LABEL_MANAGED_BY: MANAGED_BY}}
+        self.fake.add("jobs", {"metadata": metadata, "spec": {"template": template}, "status": {}})
+        self.fake.start_pod(KEY.name)
+        self.fake.logs[POD] = self.log = FakeLog()
+
+    async def seen(self, condition: Callable[[], object]) -> None:
+        """Return once what was written has been observed."""
+        async with asyncio.timeout(60):
+            while not condition():  # noqa: ASYNC110 (in virtual time)
+                await asyncio.sleep(0.01)
+
+    async def end(self, exit_code: int = 0) -> None:
+        """The container ends, and Runway knows."""
+        self.fake.end_pod(POD, exit_code)
+        await self.seen(lambda: self.observer.attempts(KEY)[0].is_terminal)
+
+    async def read(self, query: LogQuery, got: bytearray) -> None:
+        """Read the log into `got`, to its end. Raises what the reading raises."""
+        log = await open_log(
+            self.kubernetes, self.observer, KEY, query, asyncio.Lock(), clock=self.loop.time, jitter=lambda: 0.0
+        )
+        async with aclosing(log.chunks) as chunks:
+            async for chunk in chunks:
+                got += chunk
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    made = World()
+    observing = asyncio.create_task(made.observer.run())
+    try:
+        await made.seen(lambda: made.observer.synced and made.observer.attempts(KEY))
+        yield made
+    finally:
+        observing.cancel()
+        await asyncio.gather(observing, return_exceptions=True)
+
+
+def virtually(scenario: Callable[[World], Awaitable[None]]) -> None:
+    async def played() -> None:
+        async with world() as made:
+            await scenario(made)
+
+    loop = VirtualLoop()
+    try:
+        loop.run_until_complete(played())
+    finally:
+        loop.close()
+
+
+def task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    return asyncio.get_running_loop().create_task(work)
+
+
+FOLLOW = LogQuery(follow=True)
+
+
+@pytest.mark.parametrize("timestamps", [True, False])
+@pytest.mark.parametrize("error", [RESET, None])
+def test_broken_connections_lose_and_repeat_nothing(error: Exception | None, timestamps: bool) -> None:
+    """A connection of the API server to the kubelet that breaks ends the answer in good order: `error` is None then."""
+
+    async def scenario(world: World) -> None:
+        got = bytearray()
+        world.log.write(b"a", b"b", b"b", step=0)
+        world.log.write(b"in two", partial=True)
+        world.log.cuts = [Cut(150, error), Cut(2, error), Cut(97, error)]
+        reading = task(world.read(LogQuery(follow=True, timestamps=timestamps), got))
+        await world.seen(lambda: b"in two" in got)
+        world.log.write(b" parts", b"end")
+        await world.seen(lambda: b"end" in got)
+        await world.end()
+        await reading
+        lines = [line.split(b"Z ")[-1] for line in got.splitlines()]
+        assert lines == [b"a", b"b", b"b", b"in two parts", b"end"]
+        assert got.count(b"2026-11-24T08:00:00.") == (5 if timestamps else 0)
+
+    virtually(scenario)
+
+
+def test_an_end_that_came_after_a_break_is_not_believed_until_it_is_read_again() -> None:
+    async def scenario(world: World) -> None:
+        got = bytearray()
+        world.log.write(b"one")
+        world.log.cuts = [Cut(35)]
+        reading = task(world.read(FOLLOW, got))
+        await world.seen(lambda: got)
+        world.log.write(b"two", b"three")
+        await world.end()
+        await reading
+        assert got == b"one\ntwo\nthree\n"
+
+    virtually(scenario)
+
+
+@pytest.mark.parametrize("query", [LogQuery(), FOLLOW])
+def test_a_log_that_was_cut_short_in_good_order_is_read_on(query: LogQuery) -> None:
+    """As where the API server loses the kubelet in the middle of the log of a container that has ended."""
+
+    async def scenario(world: World) -> None:
+        got = bytearray()
+        world.log.write(*(b"line %d" % number for number in range(5)))
+        await world.end()
+        world.log.cuts = [Cut(100), Cut(3), Cut(160)]
+        await world.read(query, got)
+        assert got == b"".join(b"line %d\n" % number for number in range(5))
+
+    virtually(scenario)
+
+
+def test_a_tail_is_not_joined_by_what_came_before_it_after_a_break() -> None:
+    async def scenario(world: World) -> None:
+        got = bytearray()
+        world.log.write(*(b"line %d" % number for number in range(5)))
+        world.log.cuts = [Cut(0, RESET), Cut(60, RESET)]
+        reading = task(world.read(LogQuery(follow=True, tail=2), got))
+        await world.seen(lambda: b"line 4" in got)
+        await world.end()
+        await reading
+        assert got == b"line 3\nline 4\n"
+        assert [query.get("tailLines") for query in world.log.queries[:3]] == ["2", "2", None]
+
+    virtually(scenario)
+
+
+def test_megabytes_without_a_newline_come_through() -> None:
+    async def scenario(world: World) -> None:
+        got = bytearray()
+        world.log.write(*[b"x" * 16384] * 150, partial=True)
+        world.log.write(b"end")
+        world.log.cuts = [Cut(1_000_000, RESET), Cut(2_000_000)]
+        await world.end()
+        await world.read(FOLLOW, got)
+        assert got == b"x" * 16384 * 150 + b"end\n"
+
+    virtually(scenario)
+
+
+def test_words_of_the_kubelet_are_not_log() -> None:
+    async def scenario(world: World) -> None:
+        got = bytearray()
+        world.log.write(b"one")
+        world.log.cuts = [Cut(35, said=b"failed to create fsnotify watcher: too many open files")]
+        reading = task(world.read(FOLLOW, got))
+        await world.seen(lambda: got)
+        world.log.write(b"two")
+        await world.seen(lambda: b"two" in got)
+        await world.end()
+        await reading
+        assert got == b"one\ntwo\n"
+
+    virtually(scenario)
+
+
+def test_a_kubelet_that_starts_again_does_not_know_the_pod_for_a_while() -> None:
+    async def scenario(world: World) -> None:
+        got = bytearray()
+        world.log.write(b"one")
+        world.log.cuts = [Cut(35, RESET)]
+        reading = task(world.read(FOLLOW, got))
+        await world.seen(lambda: got)
+        del world.fake.logs[POD]
+        await asyncio.sleep(20)
+        world.log.write(b"two")
+        world.fake.logs[POD] = world.log
+        await world.seen(lambda: b"two" in got)
+        await world.end()
+        await reading
+        assert got == b"one\ntwo\n"
+
+    virtually(scenario)
+
+
+@pytest.mark.parametrize("cut", [Cut(35, RESET), Cut(35, NotExecuted("refused")), Cut(35)])
+def test_a_log_that_is_not_to_be_had_is_given_up_in_bounded_time_and_not_called_whole(cut: Cut) -> None:
+    async def scenario(world: World) -> None:
+        got = bytearray()
+        world.log.write(b"one", b"two")
+        world.log.cuts = [cut] * 1000
+        begun = world.loop.time()
+        with pytest.raises(StreamInterrupted):
+            await world.read(FOLLOW, got)
+        assert got == b"one\n"
+        assert RECONNECT_TIMEOUT_SECONDS <= world.loop.time() - begun <= RECONNECT_TIMEOUT_SECONDS + 10
+        assert len(world.log.queries) < 60, "there are pauses"
+
+    virtually(scenario)
+
+
+def test_a_silent_log_is_opened_again_for_ever_and_loses_nothing() -> None:
+    """Where nothing comes for long the connection counts as dead; that alone is no failure."""
+
+    async def scenario(world: World) -> None:
+        got = bytearray()
+        world.log.write(b"one")
+        reading = task(world.read(FOLLOW, got))
+        for _ in range(5):
+            await asyncio.sleep(IDLE_SECONDS)
+            world.log.drop(AmbiguousOutcome("the Kubernetes API sent nothing for 120 s"))
+        await asyncio.sleep(1)
+        world.log.write(b"two")
+        await world.seen(lambda: b"two" in got)
+        assert len(world.log.queries) == 6
+        await world.end()
+        await reading
+        assert got == b"one\ntwo\n"
+
+    virtually(scenario)
+
+
+def test_an_api_server_that_does_not_answer_is_a_problem_in_time() -> None:
+    async def scenario(world: World) -> None:
+        world.log.stuck = True
+        with pytest.raises(KubernetesUnavailable, match="did not answer within 10 s"):
+            await world.read(FOLLOW, bytearray())
+        assert world.log.open == 0
+
+    virtually(scenario)
+
+
+def test_a_failing_api_server_is_a_problem_before_the_log_has_begun() -> None:
+    async def scenario(world: World) -> None:
+        world.log.cuts = [Cut(0, NotExecuted("no connection to the Kubernetes API: refused"))]
+        world.log.refusals = [Response(500, b"{}")]
+        with pytest.raises(KubernetesUnavailable):
+            await world.read(FOLLOW, bytearray())
+
+    virtually(scenario)
+
+
+def test_a_job_that_does_not_change_gives_signs_of_life() -> None:
+    async def scenario(world: World) -> None:
+        begun = world.loop.time()
+        async with aclosing(watch_job(world.observer, KEY, None, lambda view: view)) as news:
+            assert isinstance(await anext(news), JobUpdated)
+            for number in range(1, 4):
+                assert isinstance(await anext(news), Heartbeat)
+                assert world.loop.time() - begun == pytest.approx(number * HEARTBEAT_SECONDS, abs=0.1)
+            assert world.observer.readers == 1
+        assert world.observer.readers == 0
+
+    virtually(scenario)
+
+
+def test_however_much_happens_between_two_looks_the_last_view_comes() -> None:
+    async def scenario(world: World) -> None:
+        async with aclosing(watch_job(world.observer, KEY, None, lambda view: view)) as news:
+            first = await anext(news)
+            await world.end(exit_code=1)
+            world.fake.fail(KEY.name)
+            await world.seen(lambda: world.observer.job(KEY).finished)  # type: ignore[union-attr]
+            rest = [item async for item in news]
+        assert isinstance(first, JobUpdated)
+        assert not first.over
+        assert len(rest) == 1
+        assert isinstance(rest[0], JobUpdated)
+        assert rest[0].over
+
+    virtually(scenario)

@@ -1,0 +1,143 @@
+"""What is free for a pod that waits, and for whom a change of a node is news."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runway.jobs.snapshot import FreeCapacity
+from runway.kube.objects import Node, Pod
+from runway.state.job_store import JobKey
+from runway.state.node_capacity import NodeCache
+from tests.support.builders import JOB, NAMESPACE, ended, pod, running, unschedulable
+
+KEY = JobKey(NAMESPACE, JOB)
+GIB = 1 << 30
+POOL = {"pool": "a10g"}
+
+
+def node(name: str = "node-1", *, ready: str = "True", **more: Any) -> Node:
+    allocatable = {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "4"} | more.get("allocatable", {})
+    return msgspec.convert(
+        {
+            "metadata": {"name": name, "labels": more.get("labels", POOL), "annotations": more.get("annotations", {})},
+            "spec": {"unschedulable": more.get("cordoned", False), "taints": more.get("taints", [])},
+            "status": {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": ready}]},
+        },
+        Node,
+    )
+
+
+def waits(selector: dict[str, str] | None = None, tolerations: list[dict[str, str]] | None = None) -> Pod:
+    """A pod that waits for a node."""
+    found = pod("waits", node=None, conditions=[unschedulable()])
+    asked = msgspec.convert({"nodeSelector": selector or {}, "tolerations": tolerations or []}, type(found.spec))
+    spec = msgspec.structs.replace(found.spec, node_selector=asked.node_selector, tolerations=asked.tolerations)
+    return msgspec.structs.replace(found, spec=spec)
+
+
+def holds(name: str, on: str = "node-1", gpu: int = 0, state: Any = None) -> Pod:
+    requests = {"cpu": "2", "memory": "8Gi", "nvidia.com/gpu": str(gpu)}
+    return pod(name, node=on, state=state or running(), requests=requests, namespace="elsewhere")
+
+
+def cluster(*nodes: Node, pods: tuple[Pod, ...] = ()) -> NodeCache:
+    found = NodeCache()
+    found.replace_nodes(nodes)
+    for _ in found.replace_pods((item, None) for item in pods):
+        pass
+    return found
+
+
+def test_free_is_what_no_pod_of_any_namespace_holds() -> None:
+    found = cluster(node(), node("node-2"), pods=(holds("a", gpu=3), holds("b", gpu=1), holds("c", "node-2", gpu=3)))
+    assert found.free_capacity_for(waits()) == FreeCapacity(nodes=2, cpu=6000, memory=24 * GIB, gpu=1, gpu_in_all=1)
+
+
+def test_a_pod_that_ended_holds_nothing_and_one_told_to_end_still_does() -> None:
+    found = cluster(node(), pods=(holds("a", gpu=3),))
+    found.upsert_pod(holds("a", gpu=3, state=ended(1)), None)
+    found.upsert_pod(pod("b", deleted=50, state=running(), requests={"nvidia.com/gpu": "1"}), None)
+    room = found.free_capacity_for(waits())
+    assert room is not None
+    assert room.gpu == 3
+    found.delete_pod(pod("b"))
+    assert found.free_capacity_for(waits()) == FreeCapacity(nodes=1, cpu=8000, memory=32 * GIB, gpu=4, gpu_in_all=4)
+
+
+def test_more_held_than_there_is_leaves_nothing_rather_than_less() -> None:
+    found = cluster(node(allocatable={"cpu": "1"}), pods=(holds("a"),))
+    room = found.free_capacity_for(waits())
+    assert room is not None
+    assert room.cpu == 0
+
+
+def test_only_nodes_that_would_take_the_pod_count() -> None:
+    tainted = [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]
+    preferred = [{"key": "spot", "effect": "PreferNoSchedule"}]
+    found = cluster(
+        node("fits", taints=preferred),
+        node("not-ready", ready="Unknown"),
+        node("cordoned", cordoned=True),
+        node("other-pool", labels={"pool": "h100"}),
+        node("tainted", taints=tainted),
+    )
+
+    def nodes(**asked: Any) -> int:
+        room = found.free_capacity_for(waits(**asked))
+        assert room is not None
+        return room.nodes
+
+    assert nodes(selector=POOL) == 1
+    assert nodes() == 2
+    assert nodes(selector=POOL, tolerations=[{"key": "gpu", "operator": "Exists"}]) == 2
+    assert nodes(selector=POOL, tolerations=[{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]) == 2
+    assert nodes(selector=POOL, tolerations=[{"key": "gpu", "value": "no"}]) == 1
+    assert nodes(selector=POOL, tolerations=[{"key": "gpu", "operator": "Exists", "effect": "NoExecute"}]) == 1
+    assert nodes(selector=POOL, tolerations=[{"operator": "Exists"}]) == 2
+
+
+def test_where_no_node_is_known_nothing_is_claimed() -> None:
+    assert NodeCache().free_capacity_for(waits()) is None
+    assert cluster(node(ready="False")).free_capacity_for(waits()) == FreeCapacity(0, 0, 0, 0, 0)
+
+
+def test_a_heartbeat_is_news_for_nobody_and_a_lost_node_for_those_on_it() -> None:
+    found = cluster(node(), node("node-2"))
+    found.upsert_pod(pod(node="node-1", state=running()), KEY)
+    found.upsert_pod(pod("other", node="node-2", state=running()), JobKey(NAMESPACE, "other"))
+    assert found.upsert_node(node(annotations={"heartbeat": "now"})) == set()
+    assert found.upsert_node(node(ready="Unknown")) == {KEY}
+    assert found.of([pod(node="node-1")])["node-1"].status.conditions[0].status == "Unknown"
+    assert found.delete_node(node()) == {KEY}
+    assert found.of([pod(node="node-1"), pod("w", node=None)]) == {}
+    assert found.replace_nodes([node()]) == {KEY, JobKey(NAMESPACE, "other")}
+
+
+def test_an_amount_that_cannot_be_read_counts_as_nothing() -> None:
+    found = cluster(node(allocatable={"cpu": "many"}), node("node-2"), pods=(holds("a", "node-2"),))
+    found.upsert_pod(pod("b", node="node-2", state=running(), requests={"cpu": "1" * 40}), None)
+    room = found.free_capacity_for(waits())
+    assert room is not None
+    assert (room.nodes, room.cpu) == (2, 6000)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["put", "end", "drop", "move"])), max_size=60))
+def test_what_is_free_never_depends_on_the_way_there(history: list[tuple[int, str]]) -> None:
+    found, alive = cluster(node(), node("node-2")), dict[str, Pod]()
+    for number, what in history:
+        name = f"p{number}"
+        item = holds(name, "node-2" if what == "move" else "node-1", gpu=number % 2)
+        if what == "drop":
+            found.delete_pod(item)
+        else:
+            found.upsert_pod(holds(name, state=ended()) if what == "end" else item, None)
+        alive.pop(name, None)
+        if what in ("put", "move"):
+            alive[name] = item
+        assert found.free_capacity_for(waits()) == cluster(
+            node(), node("node-2"), pods=tuple(alive.values())
+        ).free_capacity_for(waits())

@@ -1,0 +1,179 @@
+"""The parts of the local cluster that need no cluster: processes, waiting, readiness, image archives, Prometheus."""
+
+import io
+import json
+import os
+import signal
+import tarfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localcluster import LocalCluster, addresses, images, monitoring, packages, processes, readiness, waiting
+from localcluster.errors import LocalClusterError
+from localcluster.processes import Process
+
+KUBELET_STARTED = datetime(2026, 11, 24, 8, 0, 0, tzinfo=UTC)
+
+
+def node(
+    *,
+    ready: str = "True",
+    heartbeat_after: float = 5,
+    gpus: str | None = str(addresses.GPU_COUNT),
+    taint: str | None = None,
+) -> Any:
+    heartbeat = KUBELET_STARTED + timedelta(seconds=heartbeat_after)
+    condition = {"type": "Ready", "status": ready, "lastHeartbeatTime": heartbeat.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    return {
+        "spec": {"taints": [{"key": taint}]} if taint else {},
+        "status": {"conditions": [condition], "allocatable": {"nvidia.com/gpu": gpus} if gpus else {}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("observed", "reason"),
+    [
+        (node(), None),
+        (None, "has no node"),
+        ({"spec": {}, "status": {}}, "has not reported yet"),
+        (node(heartbeat_after=-60), "since it started"),
+        (node(ready="Unknown"), "Ready is Unknown"),
+        (node(taint="node.kubernetes.io/not-ready"), "tainted: node.kubernetes.io/not-ready"),
+        (node(gpus=None), f"0 of {addresses.GPU_COUNT} nvidia.com/gpu"),
+        (node(gpus="7"), f"7 of {addresses.GPU_COUNT} nvidia.com/gpu"),
+    ],
+)
+def test_a_node_is_ready_only_by_the_word_of_the_running_kubelet(observed: Any, reason: str | None) -> None:
+    why = readiness.why_node_not_ready(observed, kubelet_started_at=KUBELET_STARTED.timestamp())
+
+    assert (why is None) if reason is None else (why is not None and reason in why)
+
+
+def test_waiting_ends_with_the_last_reason_and_never_sleeps_past_its_bounds() -> None:
+    now = 0.0
+    pauses = []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        pauses.append(seconds)
+
+    with pytest.raises(LocalClusterError, match="etcd: not within 10 s: refused"):
+        waiting.until(lambda: "refused", what="etcd", timeout=10, clock=lambda: now, sleep=sleep)
+    assert max(pauses) <= 1.25 * waiting.LONGEST_PAUSE_SECONDS
+    assert now < 11
+
+
+def spawn(tmp_path: Path, *argv: str) -> Process:
+    return processes.spawn(argv, log=tmp_path / "log", component="test", checkout=tmp_path)
+
+
+def test_a_frozen_process_is_alive_and_can_be_stopped(tmp_path: Path) -> None:
+    process = spawn(tmp_path, "sleep", "600")
+    process.send(signal.SIGSTOP)
+
+    waiting.until(lambda: None if process.stopped else "runs", what="SIGSTOP", timeout=5)
+    assert process.alive
+    processes.stop([process])
+    assert not process.alive
+
+
+def test_a_process_that_took_over_a_pid_is_not_signalled(tmp_path: Path) -> None:
+    process = spawn(tmp_path, "sleep", "600")
+    predecessor = Process(process.pid, process.start_ticks - 1)
+
+    assert not predecessor.alive
+    predecessor.send(signal.SIGKILL)
+    processes.kill([predecessor])
+    assert process.alive
+    processes.kill([process])
+
+
+def test_what_a_component_starts_is_found_but_not_taken_for_the_component(tmp_path: Path) -> None:
+    parent = spawn(tmp_path, "sh", "-c", "sleep 600 & wait")
+
+    def family() -> dict[bool, list[int]]:
+        found = [one for one in processes.marked() if one.checkout == str(tmp_path)]
+        return {kind: [one.process.pid for one in found if one.is_component is kind] for kind in (True, False)}
+
+    waiting.until(lambda: None if family()[False] else "no child yet", what="the child", timeout=5)
+    assert family()[True] == [parent.pid]
+    processes.kill([one.process for one in processes.marked() if one.checkout == str(tmp_path)])
+
+
+def test_a_component_is_not_given_what_its_starter_has_open(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        process = spawn(tmp_path, "sleep", "600")
+    try:
+        # While a program is being replaced by exec, the kernel shows its new name already and no descriptors.
+        waiting.until(
+            lambda: None if is_sleep(process.pid) and descriptors(process.pid) else "still starting",
+            what="sleep",
+            timeout=5,
+        )
+        assert descriptors(process.pid) == [0, 1, 2]
+    finally:
+        processes.kill([process])
+
+
+def descriptors(pid: int) -> list[int]:
+    return sorted(int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def is_sleep(pid: int) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() == "sleep"
+
+
+def test_an_image_archive_depends_on_its_content_alone() -> None:
+    layer = images.image_layer(b"busybox", ["bin/busybox", "bin/sh", "usr/bin/env", "linuxrc"])
+    archive = images.image_archive("runway.local/busybox:1", ["/bin/sh"], layer)
+
+    assert archive == images.image_archive("runway.local/busybox:1", ["/bin/sh"], layer)
+    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+        assert tar.getmember("tmp").mode == 0o1777
+        assert tar.getmember("usr/bin/env").linkname == "/bin/busybox"
+        assert tar.getmember("home/user").uid == 1000
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        manifest = tar.extractfile("manifest.json")
+        assert manifest is not None
+        assert json.load(manifest)[0]["RepoTags"] == ["runway.local/busybox:1"]
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Neither Prometheus nor apt-get is there.
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(LocalClusterError, match=r"missing: .*\bprometheus\b.*; install them"):
+        packages.ensure_installed()
+
+
+def test_prometheus_listens_on_loopback_and_keeps_little_in_the_clusters_own_place() -> None:
+    arguments = monitoring.prometheus().argv
+
+    assert "--web.listen-address=127.0.0.1:16290" in arguments
+    assert "--storage.tsdb.path=/var/lib/runway-localcluster/prometheus" in arguments
+    assert {name.split("=")[0] for name in arguments} >= {
+        "--storage.tsdb.retention.time",
+        "--storage.tsdb.retention.size",
+    }
+
+
+def test_prometheus_scrapes_the_kubelet_as_itself_and_runways_by_file() -> None:
+    files = monitoring.prometheus().files
+    cadvisor, runway = json.loads(files[monitoring.PROMETHEUS_CONFIG])["scrape_configs"]
+
+    assert (cadvisor["scheme"], cadvisor["metrics_path"]) == ("https", "/metrics/cadvisor")
+    assert cadvisor["static_configs"] == [{"targets": ["10.231.0.1:16250"]}]
+    assert cadvisor["tls_config"]["cert_file"].endswith("/prometheus.pem")
+    assert runway["file_sd_configs"][0]["files"] == [f"{monitoring.TARGET_DIR}/*.json"]
+    assert json.loads(files[monitoring.TARGET_DIR / "runway.json"]) == [{"targets": ["127.0.0.1:8000"]}]
+
+
+def test_the_makefile_knows_where_the_local_prometheus_is() -> None:
+    makefile = Path(__file__).parents[3] / "Makefile"
+
+    assert f"RUNWAY_PROMETHEUS_URL ?= {LocalCluster.default().prometheus_url}\n" in makefile.read_text()

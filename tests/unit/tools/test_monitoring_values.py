@@ -1,0 +1,163 @@
+"""The values for kube-prometheus-stack: no secret, no key that the chart does not know, and what Runway needs of it.
+
+The chart itself could not be had, so nothing here renders it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from deploy.export_rules import rule_file
+from testbed.server import CHECKOUT
+from tests.support.metric_names import sections
+
+VALUES_FILE = CHECKOUT / "infra" / "kubernetes" / "monitoring" / "kube-prometheus-stack.values.yaml"
+VALUES: dict[str, Any] = yaml.safe_load(VALUES_FILE.read_text(encoding="utf-8"))
+BASE = CHECKOUT / "deploy" / "kustomize" / "base"
+SYSTEM = {"runway.internal/pool": "system"}
+
+SPEC, KUBELET, ALERTS = "prometheus.prometheusSpec", "kubelet.serviceMonitor", "alertmanager.alertmanagerSpec"
+SELECTORS = ("serviceMonitor", "podMonitor", "rule", "probe", "scrapeConfig")
+# As they stand in the chart's values.yaml at commit 001f3a6d of prometheus-community/helm-charts, and in those of its
+# sub-charts (grafana, kube-state-metrics, prometheus-node-exporter). What is below one of them is not the chart's.
+KNOWN = {
+    "fullnameOverride",
+    *(f"{name}.enabled" for name in ("kubeControllerManager", "kubeScheduler", "kubeEtcd", "kubeProxy")),
+    *(f"defaultRules.rules.{name}" for name in ("etcd", "kubeControllerManager", "kubeProxy")),
+    *(f"defaultRules.rules.{name}" for name in ("kubeSchedulerAlerting", "kubeSchedulerRecording")),
+    *(f"{SPEC}.{kind}SelectorNilUsesHelmValues" for kind in SELECTORS),
+    *(f"{SPEC}.{name}" for name in ("scrapeInterval", "evaluationInterval", "storageSpec", "retention")),
+    *(f"{SPEC}.{name}" for name in ("retentionSize", "resources", "nodeSelector")),
+    *(f"{KUBELET}.{name}" for name in ("cAdvisor", "cAdvisorInterval", "honorLabels", "trackTimestampsStaleness")),
+    f"{KUBELET}.cAdvisorMetricRelabelings",
+    *(f"{ALERTS}.{name}" for name in ("storage", "secrets", "resources", "nodeSelector")),
+    "alertmanager.config",
+    *(f"grafana.{name}" for name in ("fullnameOverride", "resources", "nodeSelector", "grafana.ini")),
+    *(f"grafana.admin.{name}" for name in ("existingSecret", "userKey", "passwordKey")),
+    "grafana.persistence.enabled",
+    *(f"grafana.sidecar.dashboards.{name}" for name in ("enabled", "label", "labelValue", "searchNamespace")),
+    *(f"grafana.sidecar.datasources.{name}" for name in ("enabled", "defaultDatasourceEnabled")),
+    "prometheusOperator.resources",
+    "prometheusOperator.nodeSelector",
+    "prometheusOperator.admissionWebhooks.patch.nodeSelector",
+    "kube-state-metrics.nodeSelector",
+    "prometheus-node-exporter.tolerations",
+}
+
+
+def test_every_key_is_one_of_the_chart() -> None:
+    assert set(keys(VALUES)) == KNOWN
+
+
+def test_what_runway_brings_is_found_without_a_label_of_the_release() -> None:
+    spec = VALUES["prometheus"]["prometheusSpec"]
+    assert {spec[f"{kind}SelectorNilUsesHelmValues"] for kind in SELECTORS} == {False}
+    dashboards = VALUES["grafana"]["sidecar"]["dashboards"]
+    made = yaml.safe_load((CHECKOUT / "deploy" / "observability" / "kustomization.yaml").read_text())
+    assert made["generatorOptions"]["labels"][dashboards["label"]] == dashboards["labelValue"]
+    assert dashboards["searchNamespace"] == "ALL"
+
+
+def test_no_series_of_a_jobs_usage_is_dropped() -> None:
+    names = re.findall(r"`(container_\w+)`", sections("operations.md")["prometheus"])
+    assert len(names) == 6
+    for name, container in itertools.product(names, ("", "job")):
+        labels = {"__name__": name, "pod": "rw-a-1", "container": container, "id": "/kubepods.slice/pod1"}
+        assert not dropped(labels | {"namespace": "runway-vision", "image": ""}), (name, container)
+    assert dropped({"__name__": names[0], "id": "/system.slice/sshd.service"})
+
+
+def test_there_is_no_password_and_no_address_of_a_receiver() -> None:
+    assert "adminPassword" not in VALUES["grafana"]
+    assert VALUES["grafana"]["admin"]["existingSecret"] == "runway-grafana"  # pragma: allowlist secret
+    for receiver in VALUES["alertmanager"]["config"]["receivers"]:
+        for webhook in receiver.get("webhook_configs", []):
+            (secret,) = VALUES["alertmanager"]["alertmanagerSpec"]["secrets"]
+            assert webhook["url_file"].startswith(f"/etc/alertmanager/secrets/{secret}/")
+            assert "url" not in webhook
+    for secret in ("runway-grafana", "runway-alerting"):
+        assert f"create secret generic {secret}" in sections("operations.md")["monitoring"], (
+            "the document says how it is made"
+        )
+
+
+def test_each_severity_of_the_alerts_goes_to_a_receiver() -> None:
+    config = VALUES["alertmanager"]["config"]
+    routes = {route["matchers"][0]: route["receiver"] for route in config["route"]["routes"]}
+    severities = {rule["labels"]["severity"] for group in rule_file()["groups"] for rule in group["rules"]}
+    assert routes == {"severity = page": "pager", "severity = ticket": "tickets"}
+    assert severities == {"page", "ticket"}
+    assert {*routes.values(), config["route"]["receiver"]} == {each["name"] for each in config["receivers"]}
+    alerts = {rule["alert"] for group in rule_file()["groups"] for rule in group["rules"]}
+    (inhibition,) = config["inhibit_rules"]
+    for matchers in (inhibition["source_matchers"], inhibition["target_matchers"]):
+        assert set(re.findall(r"Runway\w+", matchers[0])) < alerts
+
+
+def test_everything_runs_on_the_system_nodes_and_keeps_nothing_on_a_volume() -> None:
+    operator = VALUES["prometheusOperator"]
+    for place in (
+        VALUES["prometheus"]["prometheusSpec"],
+        VALUES["alertmanager"]["alertmanagerSpec"],
+        VALUES["grafana"],
+        operator,
+        operator["admissionWebhooks"]["patch"],
+        VALUES["kube-state-metrics"],
+    ):
+        assert place["nodeSelector"] == SYSTEM
+    assert "volumeClaimTemplate:" not in VALUES_FILE.read_text(encoding="utf-8")
+    assert VALUES["grafana"]["persistence"]["enabled"] is False
+
+
+def test_runway_asks_the_prometheus_that_these_values_make() -> None:
+    overlay = yaml.safe_load((CHECKOUT / "deploy/kustomize/overlays/eks/kustomization.yaml").read_text())
+    added = [change["value"] for patch in overlay["patches"] for change in yaml.safe_load(patch["patch"])]
+    (url,) = [value["value"] for value in added if value.get("name") == "RUNWAY_PROMETHEUS_URL"]
+    # https://github.com/prometheus-community/helm-charts/blob/main/charts/kube-prometheus-stack/templates/prometheus/service.yaml
+    service, _, namespace = str(urlsplit(url).hostname).partition(".")
+    assert service == f"{VALUES['fullnameOverride']}-prometheus"
+    assert f"--namespace {namespace}" in sections("operations.md")["monitoring"]
+
+    policy = yaml.safe_load((BASE / "network-policy.yaml").read_text())
+    ways = {
+        (peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port["port"])
+        for rule in policy["spec"]["egress"]
+        for peer in rule["to"]
+        if "namespaceSelector" in peer
+        for port in rule["ports"]
+    }
+    assert (namespace, urlsplit(url).port) in ways
+
+
+def test_the_document_names_grafanas_service_as_the_values_do() -> None:
+    assert (
+        f"port-forward svc/{VALUES['grafana']['fullnameOverride']} 3000:80" in sections("operations.md")["monitoring"]
+    )
+
+
+def keys(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    """The paths of what is set, not deeper than the chart's own keys go."""
+    for name, value in values.items():
+        here = f"{path}{name}"
+        if here in KNOWN or not isinstance(value, dict):
+            yield here
+        else:
+            yield from keys(value, f"{here}.")
+
+
+def dropped(labels: dict[str, str]) -> bool:
+    """Whether the relabelling of cAdvisor's series drops this one.
+
+    https://prometheus.io/docs/prometheus/latest/configuration/configuration/#relabel_config
+    """
+    rules = VALUES["kubelet"]["serviceMonitor"]["cAdvisorMetricRelabelings"]
+    assert {rule["action"] for rule in rules} == {"drop"}
+    return any(
+        re.fullmatch(rule["regex"], ";".join(labels.get(name, "") for name in rule["sourceLabels"])) for rule in rules
+    )
