@@ -17,8 +17,7 @@ from bench.overload import overload
 from bench.process import URL, frozen, render_tenants, runway
 from bench.quota_release import measure_quota_release
 from bench.restart import fill, restart, starts, time_list
-from bench.stages import stages
-from bench.submit import rate, runway_target, submit_pairs
+from bench.submit import in_process, rate, runway_target, submit_pairs
 from bench.takeover import takeovers
 from localcluster.cluster import LocalCluster
 
@@ -45,19 +44,18 @@ class Bench:
         return ApiServer.from_kubeconfig(self.cluster.kubeconfig)
 
     def submit(self) -> Parts:
-        """Submissions beside raw creates, and at twice what can be borne. About 3 minutes."""
+        """Submissions beside raw creates, and at twice what can be borne. About 4 minutes."""
         with frozen(self.cluster, *QUIET), runway(self.cluster):
             pairs = asyncio.run(submit_pairs(self.api, URL, self.requests, self.rounds))
             # A little over twice as many waiting callers as may wait: long enough for a queue to show.
             seconds = max(5.0, self.requests / 400)
+            inside = asyncio.run(in_process(URL, self.requests))
             found = asyncio.run(overload(runway_target(URL), rate(pairs[-1].runway), seconds))
-        return {"submit": report.submit(pairs, self.images), "overload": report.overload(found)}
-
-    def stages(self) -> Parts:
-        """Where the time of a submission goes. About a minute."""
-        with frozen(self.cluster, *QUIET):
-            found = stages(self.cluster.kubeconfig, self.requests, self.images / "submit-flame.svg")
-        return {"stages": report.stages(found)}
+        return {
+            "submit": report.submit(pairs, self.images),
+            "in_process": report.in_process(inside),
+            "overload": report.overload(found),
+        }
 
     def history(self) -> Parts:
         """Memory, start, reads, pages and changes with long histories. About 2 minutes; needs no cluster."""
@@ -99,7 +97,6 @@ def main() -> None:
         "takeover": Bench.takeover,
         "release": Bench.release,
         "submit": Bench.submit,
-        "stages": Bench.stages,
         "history": Bench.history,
         "restart": Bench.restart,
     }

@@ -31,12 +31,19 @@ class Process:
         kubeconfig: Path,
         instance: str = "bench",
         port: int = PORT,
-        command: list[str] | None = None,
         policy: Path = POLICY,
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        plain = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--no-access-log", *UVICORN_PROTOCOL]
-        self._command = command or plain
+        self._command = [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "main:app",
+            "--port",
+            str(port),
+            "--no-access-log",
+            *UVICORN_PROTOCOL,
+        ]
         self._environment = {
             **os.environ,
             "RUNWAY_POLICY": str(policy),
@@ -58,10 +65,6 @@ class Process:
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
             self.end(signal.SIGTERM)
-
-    def tell(self, number: signal.Signals) -> None:
-        """Send this signal."""
-        self._process.send_signal(number)
 
     def end(self, number: signal.Signals) -> None:
         """Send this signal and wait until the process is gone."""

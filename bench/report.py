@@ -15,8 +15,7 @@ from bench.overload import Overload
 from bench.process import ROOT
 from bench.quota_release import QuotaRelease
 from bench.restart import Restart
-from bench.stages import Stages
-from bench.submit import Pair, middle, rate
+from bench.submit import InProcess, Pair, middle, rate
 from bench.takeover import Takeover
 
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -83,17 +82,12 @@ def overload(one: Overload) -> str:
     )
 
 
-def stages(one: Stages) -> str:
-    """The in-process share and where the CPU time goes."""
-    whole = sum(one.cpu.values())
-    rows = [(stage, f"{spent:.3f}", f"{spent / whole:.0%}") for stage, spent in one.cpu.items()]
-    rows.append(("all", f"{whole:.3f}", "100%"))
+def in_process(one: InProcess) -> str:
+    """What Runway itself adds to a submission."""
     return (
-        f"In process, that is without the wait for the API server's answer, a submission takes {one.in_process:.2f} ms "
-        f"on the mean of {one.submissions}, one at a time. CPU time of the process by stage, for one submission and "
-        f"what the watch tells of it:\n\n"
-        + _table(("stage", "CPU ms", "share"), rows)
-        + "\n\n![Flame graph of a submission](images/submit-flame.svg)"
+        f"In process, without the wait for the API server, a submission takes {one.in_process:.2f} ms on the mean of "
+        f"{one.submissions}, one at a time. The process uses {one.cpu:.2f} ms of CPU time for a submission and the "
+        "watch events of its Job."
     )
 
 

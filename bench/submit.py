@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench.kubernetes import NAMESPACE, ApiServer
 from bench.load import Measured, Target, measure
@@ -49,6 +50,15 @@ class Pair:
     def ratios(self, of: Callable[[Measured], float]) -> list[float]:
         """Runway's figure over the raw one, round by round, smallest first."""
         return sorted(of(runway) / of(raw) for raw, runway in zip(self.raw, self.runway, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class InProcess:
+    """Mean milliseconds of one submission: in Runway without the create call, and CPU time of the process."""
+
+    submissions: int
+    in_process: float
+    cpu: float
 
 
 def middle(figures: Iterable[float]) -> float:
@@ -88,6 +98,31 @@ async def submit_pairs(api: ApiServer, runway_url: str, requests: int, rounds: i
             flush=True,
         )
     return pairs
+
+
+async def in_process(runway_url: str, submissions: int) -> InProcess:
+    """Measure what Runway adds to a submission, one at a time. CPU time includes the watch events of its Job."""
+    target = runway_target(runway_url)
+    await measure(target, 200, 1)
+    seconds, cpu = await _spent(runway_url)
+    await measure(target, submissions, 1)
+    seconds_after, cpu_after = await _spent(runway_url)
+    found = InProcess(submissions, (seconds_after - seconds) * 1e3 / submissions, (cpu_after - cpu) * 1e3 / submissions)
+    print(f"submit, in process: {found.in_process:.2f} ms of a submission; CPU {found.cpu:.2f} ms", flush=True)
+    return found
+
+
+async def _spent(url: str) -> tuple[float, float]:
+    """Read the seconds of all submissions without their create calls, and the CPU seconds of the process."""
+    async with aiohttp.ClientSession() as client, client.get(f"{url}/metrics") as answer:
+        text = await answer.text()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+    def total(name: str, **labels: str) -> float:
+        return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
+
+    create = total("runway_submission_seconds_sum", stage="create")
+    return total("runway_http_request_seconds_sum", method="POST") - create, total("process_cpu_seconds_total")
 
 
 def runway_target(url: str) -> Target:

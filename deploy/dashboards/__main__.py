@@ -1,9 +1,8 @@
-"""`python -m deploy.dashboards`: write the dashboards that are committed."""
+"""`python -m deploy.dashboards`: write the dashboard that is committed."""
 
 from __future__ import annotations
 
-from deploy.dashboards import DIRECTORY, rendered
+from deploy.dashboards import FILE, rendered
 
-for name, text in rendered().items():
-    (DIRECTORY / name).write_text(text, encoding="utf-8")
-    print(DIRECTORY / name)
+FILE.write_text(rendered(), encoding="utf-8")
+print(FILE)

@@ -1,27 +1,92 @@
-"""Why is it slow or wrong: Runway itself and its way to Kubernetes."""
+"""Rows about Runway itself: platform health, requests, Kubernetes, watches and records, process."""
 
 from __future__ import annotations
 
-from grafana_foundation_sdk.models.dashboard import Dashboard
-
-from deploy.dashboards.panels import DOCUMENTS, Panel, assemble, graph, or_none_yet, rising, see
+from deploy.dashboards.panels import (
+    DOCUMENTS,
+    MUST_BE_ONE,
+    OWN_REFUSALS,
+    Panel,
+    Row,
+    graph,
+    number,
+    or_none_yet,
+    rising,
+    see,
+)
 
 CALLS = 'runway_kubernetes_requests_total{kind!="pods/log"}'
 FAILED_CALLS = 'runway_kubernetes_requests_total{kind!="pods/log", outcome=~"not_done|ambiguous"}'
 
 
-def dashboard() -> Dashboard:
-    return assemble(
-        "runway-control-plane",
-        "Runway / Control plane",
-        "Runway's own health: latency, its calls to Kubernetes, what it knows and how old that is.",
-        [
-            ("Answers", [*_answers(), *_releases_and_defects()]),
-            ("Kubernetes", _kubernetes()),
-            ("What it knows", _knowledge()),
-            ("The process", _process()),
-        ],
-    )
+def rows() -> list[Row]:
+    """Return the rows in the order in which Grafana shows them."""
+    return [
+        ("Requests", _requests()),
+        ("Kubernetes", _kubernetes()),
+        ("Watches and records", _watches()),
+        ("Process", _process()),
+    ]
+
+
+def health() -> list[Panel]:
+    """Return the numbers that an operator looks at first."""
+    return [
+        number(
+            "Leader can write",
+            f"No: submissions and cancels get 503. Running jobs continue. {see('RunwayNoWriter')}",
+            "short",
+            ("max(runway_is_writer) or vector(0)", "writer"),
+            MUST_BE_ONE,
+            words=True,
+        ),
+        number(
+            "Jobs and pods listed",
+            f"No: the first lists are not complete, and this process admits no job. {see('RunwayNotSynced')}",
+            "short",
+            ("min(runway_synced) or vector(0)", "synced"),
+            MUST_BE_ONE,
+            words=True,
+        ),
+        number(
+            "Age of job and pod watches",
+            "Bookmarks arrive about once a minute. After two minutes states are old and Runway releases no quota. "
+            + see("RunwayWatchStale"),
+            "s",
+            ('max(runway_watch_age_seconds{kind=~"jobs|pods"})', "age"),
+            rising(90, 120),
+        ),
+        number(
+            "Submissions failed by Runway, 5 min",
+            f"Share of submissions that got 503 or 500 without a fault of a tenant. {see('RunwaySubmissionsFailing')}",
+            "percentunit",
+            (
+                or_none_yet(
+                    or_none_yet(f'sum(rate(runway_submissions_total{{outcome=~"{OWN_REFUSALS}"}}[5m]))')
+                    + " / (sum(rate(runway_submissions_total[5m])) > 0)"
+                ),
+                "share",
+            ),
+            rising(0.01, 0.05),
+        ),
+        number(
+            "Longest wait",
+            "Age of the oldest pending job. A GPU node takes about ten minutes to start. "
+            + see("RunwayJobsPendingLong"),
+            "s",
+            ("max(runway_oldest_pending_seconds)", "wait"),
+            rising(900, 1800),
+        ),
+        number(
+            "Submissions are open",
+            "No: an operator stopped all submissions. `/readyz` and each 503 give the reason. "
+            + see("RunwaySubmissionsStopped"),
+            "short",
+            ("1 - max(runway_submissions_stopped)", "open"),
+            MUST_BE_ONE,
+            words=True,
+        ),
+    ]
 
 
 def _quantile(quantile: float, metric: str, *by: str) -> str:
@@ -30,55 +95,50 @@ def _quantile(quantile: float, metric: str, *by: str) -> str:
     )
 
 
-def _answers() -> list[Panel]:
+def _requests() -> list[Panel]:
     slow = see("RunwaySubmissionsSlow")
     return [
         graph(
             "Accepted submissions: p99 by stage",
-            f"admit is Runway, create is the API server and its webhooks, total is what the caller waits for. {slow}",
+            "admit: Runway. create: the API server and its webhooks. total: the time that the caller waits. " + slow,
             "s",
             (_quantile(0.99, "runway_submission_seconds", "stage"), "{{stage}}"),
             steps=rising(0.5, 1),
         ),
         graph(
             "Accepted submissions: median by stage",
-            f"If the median rises with the p99, everything is slow; if not, some calls are. {slow}",
+            f"If it rises with the p99, every submission is slow; otherwise only some are. {slow}",
             "s",
             (_quantile(0.5, "runway_submission_seconds", "stage"), "{{stage}}"),
         ),
         graph(
             "Requests: p99 by route",
-            "Until the answer begins, so a log or event stream counts until its first byte. One slow route: its tenant "
-            f"or its query; all: CPU, or Kubernetes. {slow}",
+            "Until the response begins; a stream counts until its first byte. One slow route: its tenant or its query. "
+            f"All routes: CPU or Kubernetes. {slow}",
             "s",
             (_quantile(0.99, "runway_http_request_seconds", "route"), "{{route}}"),
         ),
         graph(
             "Requests by status",
-            "A second. 5xx is Runway's or Kubernetes': find the request_id in the log. 403, 422 and 429 are told to "
-            f"the caller. {see('RunwaySubmissionsFailing')}",
+            "Per second. 5xx: Runway or Kubernetes failed; find the request_id in the log. 4xx: the response gives the "
+            f"caller the reason. {see('RunwaySubmissionsFailing')}",
             "reqps",
             ("sum by (status) (rate(runway_http_request_seconds_count[$__rate_interval]))", "{{status}}"),
         ),
-    ]
-
-
-def _releases_and_defects() -> list[Panel]:
-    return [
         graph(
-            "Release of quota after a job's end",
-            "From the end as Kubernetes dates it, which is cut to whole seconds, until the quota was free again. Long: "
-            f"pods that end slowly, or old news. {see('RunwayWatchStale', 'RunwayGpusHeldByTerminating')}",
+            "Quota release after the end of a job",
+            "From the end that Kubernetes reports, in whole seconds, to the release of the quota. High: pods terminate "
+            f"slowly, or watches are old. {see('RunwayWatchStale', 'RunwayGpusHeldByTerminating')}",
             "s",
             (_quantile(0.5, "runway_quota_release_seconds"), "median"),
             (_quantile(0.99, "runway_quota_release_seconds"), "p99"),
         ),
         graph(
-            "Defects, last 30 min",
-            "Requests that Runway itself failed: answered 500, or broken off. It must be 0; the log has a traceback of "
-            f"each. {see('RunwayServerErrors')}",
+            "Internal errors, last 30 min",
+            "Requests that a defect of Runway failed: a 500, or an interrupted response. Must be 0. The log has each "
+            f"traceback. {see('RunwayServerErrors')}",
             "short",
-            ("sum(increase(runway_internal_errors_total[30m]))", "defects"),
+            ("sum(increase(runway_internal_errors_total[30m]))", "errors"),
             steps=((None, "green"), (1, "red")),
         ),
     ]
@@ -89,7 +149,7 @@ def _kubernetes() -> list[Panel]:
     return [
         graph(
             "Calls by verb and kind",
-            f"A second. Lease renewals and watches are always there; many lists mean lost watches. {errors}",
+            f"Per second. Lease renewals and watches are constant. Many lists: watches fail. {errors}",
             "reqps",
             (
                 "sum by (verb, kind) (rate(runway_kubernetes_requests_total[$__rate_interval]))",
@@ -98,14 +158,15 @@ def _kubernetes() -> list[Panel]:
         ),
         graph(
             "Calls by outcome",
-            "A second. not_done: no connection, or 429; ambiguous: no answer in time, or 5xx; too_busy: all places "
-            f"taken; refused: another 4xx, mostly RBAC. {errors}",
+            "Per second. not_done: no connection, or 429. ambiguous: timeout, or 5xx. too_busy: no free connection. "
+            f"refused: another 4xx, mostly RBAC. {errors}",
             "reqps",
             ("sum by (outcome) (rate(runway_kubernetes_requests_total[$__rate_interval]))", "{{outcome}}"),
         ),
         graph(
             "Share of calls that fail",
-            f"Without logs, whose errors are mostly a kubelet's. Above a tenth somebody is paged. {errors}",
+            "Without log requests, whose errors mostly come from a kubelet. Above 10 % the alert pages the operator. "
+            + errors,
             "percentunit",
             (
                 or_none_yet(f"sum(rate({FAILED_CALLS}[$__rate_interval]))")
@@ -116,7 +177,7 @@ def _kubernetes() -> list[Panel]:
         ),
         graph(
             "Lost watches, last hour",
-            "Contact with Kubernetes that had to be made again. A few after an upgrade of the API server are normal. "
+            "Watches that Runway had to start again. A few after an upgrade of the API server are normal. "
             + see("RunwayWatchStale"),
             "short",
             ("sum by (kind) (increase(runway_watch_losses_total[1h]))", "{{kind}}"),
@@ -124,11 +185,11 @@ def _kubernetes() -> list[Panel]:
     ]
 
 
-def _knowledge() -> list[Panel]:
+def _watches() -> list[Panel]:
     return [
         graph(
-            "Age of the last news",
-            "Bookmarks come about once a minute, and a watch that is silent for 90 s is given up. "
+            "Age of watches by kind",
+            "Bookmarks arrive about once a minute. Runway restarts a watch that is silent for 90 s. "
             + see("RunwayWatchStale", "RunwayExplanationsStale"),
             "s",
             ("max by (kind) (runway_watch_age_seconds)", "{{kind}}"),
@@ -136,29 +197,29 @@ def _knowledge() -> list[Panel]:
         ),
         graph(
             "Corrections by a resync, last hour",
-            f"Records that a list found other than the watch had left them. It must be 0. {see('RunwayResyncDrift')}",
+            f"Objects whose state differed between list and watch. Must be 0. {see('RunwayResyncDrift')}",
             "short",
             ("sum by (kind) (increase(runway_resync_corrections_total[1h]))", "{{kind}}"),
             steps=((None, "green"), (1, "red")),
         ),
         graph(
-            "Objects that cannot be read",
-            f"Kubernetes objects with an unreadable part, by kind. It must be 0. {see('RunwayUndecodableObjects')}",
+            "Undecodable objects",
+            f"Kubernetes objects that Runway cannot decode completely. Must be 0. {see('RunwayUndecodableObjects')}",
             "short",
             ("max by (kind) (runway_undecodable_objects)", "{{kind}}"),
             steps=((None, "green"), (1, "red")),
         ),
         graph(
-            "Oldest job without its record",
-            "Seconds since it was over. Rising: the record cannot be written, and is lost if the pod goes first. "
-            + see("RunwayEvidenceNotKept"),
+            "Oldest finished job without a record",
+            "Time since the job finished. Rising: Runway cannot write the record, and loses it if Kubernetes deletes "
+            f"the pod first. {see('RunwayEvidenceNotKept')}",
             "s",
             ("max(runway_record_lag_seconds)", "lag"),
             steps=rising(60, 300),
         ),
         graph(
             "Records written, by outcome",
-            "A minute. conflict, gone and failed are tried again; without end they are a fault. "
+            "Per minute. Runway retries conflict, gone and failed. Endless retries are a fault. "
             + see("RunwayEvidenceNotKept"),
             "cpm",
             ("sum by (outcome) (rate(runway_records_total[$__rate_interval])) * 60", "{{outcome}}"),
@@ -169,32 +230,30 @@ def _knowledge() -> list[Panel]:
 def _process() -> list[Panel]:
     return [
         graph(
-            "Memory of the process",
-            "Resident. About 85 MiB and 14 KiB for each job with its pod; the Deployment's limit is 1 GiB. Raise the "
-            f"limit before it is reached, see Memory in [Deploy]({DOCUMENTS}/operations.md#deploy). "
-            + see("RunwayNotSynced"),
+            "Process memory",
+            "Resident memory: about 90 MiB, and 6 KiB for each job with its pod. The limit of the Deployment is 1 GiB. "
+            f"Raise it in time, see Memory in [Deploy]({DOCUMENTS}/operations.md#deploy). {see('RunwayNotSynced')}",
             "bytes",
             ('max by (instance) (process_resident_memory_bytes{job="runway"})', "{{instance}}"),
             steps=rising(700 * 2**20, 900 * 2**20),
         ),
         graph(
-            "CPU of the process",
-            "Cores. One process uses at most about one. Near one: answers get slow; see who submits or lists so much. "
-            + see("RunwaySubmissionsSlow"),
+            "Process CPU",
+            "Cores. One process uses at most about one core. Near one core, responses are slow: find the tenant that "
+            f"submits or lists most. {see('RunwaySubmissionsSlow')}",
             "short",
             ('sum by (instance) (rate(process_cpu_seconds_total{job="runway"}[$__rate_interval]))', "{{instance}}"),
             steps=rising(0.7, 0.9),
         ),
         graph(
-            "Running for",
-            "Since the start of the process. It falls to 0 at a restart: `kubectl -n runway describe pods` says why. "
-            + see("RunwayNoWriter"),
+            "Process uptime",
+            "Falls to 0 at a restart: `kubectl -n runway describe pods` gives the reason. " + see("RunwayNoWriter"),
             "s",
             ('time() - max by (instance) (process_start_time_seconds{job="runway"})', "{{instance}}"),
         ),
         graph(
             "Open files",
-            "Connections and streams for the most part. Rising without an end is a leak: keep the log, then restart. "
+            "Mostly connections and streams. A steady rise is a leak: save the log, then restart. "
             + see("RunwayNoWriter"),
             "short",
             ('max by (instance) (process_open_fds{job="runway"})', "{{instance}}"),

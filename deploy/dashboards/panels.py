@@ -1,7 +1,7 @@
-"""What all dashboards share: how a panel, a row and a dashboard are made, and how a panel leads to its runbook.
+"""Builders of panels, rows and the dashboard, with links to runbooks.
 
-Several processes of Runway may be scraped, each with the same state. So queries take gauges as their max and counters
-as their sum, as the alerts do.
+Prometheus can scrape several processes of Runway with the same state. Queries take the max of gauges and the sum of
+counters, as the alerts do.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from grafana_foundation_sdk.models.common import (
 )
 
 DOCUMENTS: Final = "https://github.com/example-org/runway/blob/main/docs"
-"""example-org is a placeholder, as in prometheusrule.yaml: put in where your runbooks are to be read."""
+"""example-org is a placeholder, as in prometheusrule.yaml: replace it by the address of your runbooks."""
 RUNBOOKS: Final = f"{DOCUMENTS}/runbooks.md"
 SOURCE: Final = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 Query: TypeAlias = tuple[str, str]
-"""PromQL, and what its series are called: text, with {{label}} for a label's value."""
+"""PromQL and the legend of its series; {{label}} is the value of a label."""
 Steps: TypeAlias = tuple[tuple[float | None, str], ...]
-"""Colours by the value from which on they hold; the first has None and holds from below."""
+"""Lower bounds and their colours; the first has the bound None."""
 Panel: TypeAlias = timeseries.Panel | stat.Panel | bargauge.Panel
 Row: TypeAlias = tuple[str, Sequence[Panel]]
 
@@ -38,27 +38,27 @@ PLAIN: Final[Steps] = ((None, "blue"),)
 MUST_BE_ONE: Final[Steps] = ((None, "red"), (1, "green"))
 
 OWN_REFUSALS: Final = "kubernetes_unavailable|outcome_unknown|not_ready|too_busy|internal_error"
-"""Outcomes of submissions that are no tenant's fault, as in the alert RunwaySubmissionsFailing."""
+"""Outcomes without a fault of a tenant, as in the alert RunwaySubmissionsFailing."""
 
 
 def rising(orange: float, red: float) -> Steps:
-    """More is worse."""
+    """Return green, orange and red for rising values."""
     return (None, "green"), (orange, "orange"), (red, "red")
 
 
 def see(*alerts: str) -> str:
-    """Where to read on: the runbooks of these alerts."""
+    """Link to the runbooks of these alerts."""
     links = ", ".join(f"[{alert}]({RUNBOOKS}#{alert.lower()})" for alert in alerts)
     return f"Runbook: {links}."
 
 
 def or_none_yet(expression: str) -> str:
-    """This, or 0 where it never happened, which a counter shows as no series at all. Still empty without a Runway."""
+    """Return 0 for a counter that has no series yet. The result is empty without a running Runway."""
     return f"({expression} or 0 * max(runway_synced))"
 
 
 def number(title: str, text: str, unit: str, query: Query, steps: Steps = PLAIN, *, words: bool = False) -> stat.Panel:
-    """One value as it is now; with `words` 1 is shown as yes and 0 as no."""
+    """Show the current value; `words` shows 1 as yes and 0 as no."""
     panel = (
         stat.Panel()
         .title(title)
@@ -79,7 +79,7 @@ def number(title: str, text: str, unit: str, query: Query, steps: Steps = PLAIN,
 
 
 def bars(title: str, text: str, unit: str, query: Query, steps: Steps = PLAIN, *, full: float | None = None) -> Panel:
-    """A bar for each series as it is now; `full` is the value of a full bar."""
+    """Show a bar with the current value of each series; `full` is the value of a full bar."""
     panel = (
         bargauge.Panel()
         .title(title)
@@ -99,7 +99,7 @@ def bars(title: str, text: str, unit: str, query: Query, steps: Steps = PLAIN, *
 
 
 def graph(title: str, text: str, unit: str, *queries: Query, steps: Steps = PLAIN) -> timeseries.Panel:
-    """Lines over time; thresholds, where there are any, are drawn as lines too."""
+    """Show lines over time, and thresholds as dashed lines."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -130,7 +130,7 @@ def graph(title: str, text: str, unit: str, *queries: Query, steps: Steps = PLAI
 def assemble(
     uid: str, title: str, text: str, rows: Sequence[Row], *variables: builders.QueryVariable
 ) -> models.Dashboard:
-    """The dashboard: its data source and its other variables above, then the rows."""
+    """Build the dashboard: the data source and the other variables, then the rows."""
     made = (
         builders.Dashboard(title)
         .uid(uid)
@@ -142,13 +142,6 @@ def assemble(
         .time("now-3h", "now")
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
         .with_variable(builders.DatasourceVariable("datasource").label("Data source").type("prometheus"))
-        .link(
-            builders.DashboardLink("Runway")
-            .type(models.DashboardLinkType.DASHBOARDS)
-            .tags(["runway"])
-            .include_vars(True)
-            .keep_time(True)
-        )
         .link(builders.DashboardLink("Runbooks").type(models.DashboardLinkType.LINK).url(RUNBOOKS).target_blank(True))
     )
     for variable in variables:
@@ -162,7 +155,7 @@ def assemble(
 
 
 def choice(name: str, label: str, values: str) -> builders.QueryVariable:
-    """A variable with one, several or all of the values that Prometheus has; for use as {label=~"$name"}."""
+    """Let the user select one, several or all values that Prometheus has, for {label=~"$name"}."""
     return (
         builders.QueryVariable(name)
         .label(label)

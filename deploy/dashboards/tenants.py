@@ -1,46 +1,49 @@
-"""Who holds, waits for and spends what."""
+"""Rows by tenant: quota, jobs and failures, cost. Each query asks only for the selected tenants."""
 
 from __future__ import annotations
 
-from grafana_foundation_sdk.models.dashboard import Dashboard
+from deploy.dashboards.panels import Panel, Row, bars, graph, rising, see
 
-from deploy.dashboards.panels import Panel, assemble, bars, choice, graph, rising, see
-
-THESE = 'tenant=~"$tenant"'
-CEILING = f"max by (tenant) (runway_active_cost_ceiling_usd{{{THESE}}})"
-SPENT = f"sum by (tenant) (increase(runway_actual_cost_usd_total{{{THESE}}}[24h]))"
-RESOURCES = (
-    ("gpu", "GPUs", "short", "RunwayGpuQuotaNearFull"),
-    ("cpu", "CPUs", "short", "RunwayJobsPendingLong"),
-    ("memory", "Memory", "bytes", "RunwayJobsPendingLong"),
-    ("jobs", "Jobs", "short", "RunwayJobsPendingLong"),
+SELECTED = 'tenant=~"$tenant"'
+GPU_USED, GPU_RESERVED, GPU_LIMIT = (
+    f'max by (tenant) (runway_quota_{part}{{{SELECTED}, resource="gpu"}})' for part in ("used", "reserved", "limit")
 )
+CEILING = f"max by (tenant) (runway_active_cost_ceiling_usd{{{SELECTED}}})"
+SPENT = f"sum by (tenant) (increase(runway_actual_cost_usd_total{{{SELECTED}}}[24h]))"
 
 
-def dashboard() -> Dashboard:
-    return assemble(
-        "runway-tenants",
-        "Runway / Tenants and cost",
-        "What each tenant holds, waits for, is refused and spends.",
-        [
-            ("Quota", [_quota(*resource) for resource in RESOURCES]),
-            ("Cost", _cost()),
-            ("Demand", _demand()),
-            ("Failures", _failures()),
-        ],
-        choice("tenant", "Tenant", "label_values(runway_tenant_info, tenant)"),
-    )
+def rows() -> list[Row]:
+    """Return the rows in the order in which Grafana shows them."""
+    return [("Quota", _quotas()), ("Jobs and failures", _jobs()), ("Cost", _cost())]
+
+
+def _quotas() -> list[Panel]:
+    return [
+        bars(
+            "GPU quota in use",
+            "Share of each tenant's GPU limit that is used or reserved. Tenants without GPUs are not shown. "
+            + see("RunwayGpuQuotaNearFull"),
+            "percentunit",
+            (f"({GPU_USED} + {GPU_RESERVED}) / ({GPU_LIMIT} > 0)", "{{tenant}}"),
+            rising(0.7, 0.9),
+            full=1,
+        ),
+        _quota("gpu", "GPUs", "short", "RunwayGpuQuotaNearFull"),
+        _quota("cpu", "CPUs", "short", "RunwayJobsPendingLong"),
+        _quota("memory", "Memory", "bytes", "RunwayJobsPendingLong"),
+        _quota("jobs", "Jobs", "short", "RunwayJobsPendingLong"),
+    ]
 
 
 def _quota(resource: str, title: str, unit: str, alert: str) -> Panel:
     def amount(part: str) -> str:
-        return f'max by (tenant) (runway_quota_{part}{{{THESE}, resource="{resource}"}})'
+        return f'max by (tenant) (runway_quota_{part}{{{SELECTED}, resource="{resource}"}})'
 
     return graph(
         title,
-        "used: by unfinished jobs and by pods that have not ended; terminating: the part of it that pods hold that "
-        "were told to end; reserved: by creates in flight. At the limit submissions are refused with quota_exceeded: "
-        f"`runway quota` says which jobs hold it. {see(alert, 'RunwayGpusHeldByTerminating')}",
+        "used: unfinished jobs and pods. terminating: the part of it that terminating pods use. reserved: creates in "
+        "flight. At the limit Runway rejects submissions with quota_exceeded; `runway quota` lists the jobs that use "
+        f"the quota. {see(alert, 'RunwayGpusHeldByTerminating')}",
         unit,
         (amount("used"), "{{tenant}} used"),
         (amount("reserved"), "{{tenant}} reserved"),
@@ -49,25 +52,79 @@ def _quota(resource: str, title: str, unit: str, alert: str) -> Panel:
     )
 
 
+def _jobs() -> list[Panel]:
+    return [
+        graph(
+            "Submissions by outcome",
+            "Per minute. quota_exceeded: the quota is small, or jobs use it for long. invalid_spec: the response lists "
+            "every violation. rate_limited: the client ignores Retry-After, or the rate is low. "
+            + see("RunwaySubmissionsLimited", "RunwaySubmissionsFailing", "RunwayGpuQuotaNearFull"),
+            "cpm",
+            (
+                f"sum by (tenant, outcome) (rate(runway_submissions_total{{{SELECTED}}}[$__rate_interval])) * 60",
+                "{{tenant}} {{outcome}}",
+            ),
+        ),
+        graph(
+            "Jobs by state",
+            "Jobs in Kubernetes now. Kubernetes deletes finished jobs after their time to live. "
+            f"`runway ls --state pending` lists the pending jobs. {see('RunwayJobsPendingLong')}",
+            "short",
+            (f"max by (tenant, state) (runway_jobs{{{SELECTED}}})", "{{tenant}} {{state}}"),
+        ),
+        graph(
+            "Longest wait by tenant",
+            "Age of the oldest pending job. A steady rise: the cluster cannot run admitted jobs. "
+            f"`runway status ID` gives the reason. {see('RunwayJobsPendingLong')}",
+            "s",
+            (f"max by (tenant) (runway_oldest_pending_seconds{{{SELECTED}}})", "{{tenant}}"),
+            steps=rising(900, 1800),
+        ),
+        graph(
+            "Finished jobs, last hour",
+            f"By final state. If jobs only fail, look at the failure codes. {see('RunwayJobsFailing')}",
+            "short",
+            (
+                f"sum by (tenant, state) (increase(runway_jobs_finished_total{{{SELECTED}}}[1h]))",
+                "{{tenant}} {{state}}",
+            ),
+        ),
+        graph(
+            "Failures by category, last hour",
+            "user: the job failed, and its owner can fix it. infra, runway: the operator fixes it. policy: the cluster "
+            f"rejects the pods; render the tenants again. {see('RunwayJobsFailing')}",
+            "short",
+            (f"sum by (category) (increase(runway_failures_total{{{SELECTED}}}[1h]))", "{{category}}"),
+        ),
+        bars(
+            "Failures by code",
+            "The ten most frequent codes in the time range. docs/features.md explains each code. "
+            f"`runway status ID` gives the hint for one job. {see('RunwayJobsFailing')}",
+            "short",
+            (f"topk(10, sum by (code) (increase(runway_failures_total{{{SELECTED}}}[$__range])))", "{{code}}"),
+        ),
+    ]
+
+
 def _cost() -> list[Panel]:
     return [
         graph(
-            "What may yet be spent",
-            "The most that jobs that are not over can cost until their timeouts. High with few jobs: ask the owners "
-            f"for honest timeouts. {see('RunwayCostBurn')}",
+            "Cost ceiling of unfinished jobs",
+            "The most that unfinished jobs can cost until their timeouts. High with few jobs: ask the owners for "
+            f"shorter timeouts. {see('RunwayCostBurn')}",
             "currencyUSD",
             (CEILING, "{{tenant}}"),
         ),
         bars(
             "Spent in 24 hours",
-            "Actual cost of jobs that ended, from bound to a node to ended, each attempt. Jobs that still run are not "
-            f"in it. {see('RunwayCostBurn')}",
+            "Actual cost of finished jobs: each attempt, from its binding to a node until its end. Running jobs are "
+            f"not included. {see('RunwayCostBurn')}",
             "currencyUSD",
             (SPENT, "{{tenant}}"),
         ),
         bars(
-            "Spent, and yet to be spent",
-            "The sum of both, which the alert compares with the amount in its rule: set it to what is right for you. "
+            "Spent in 24 hours, plus cost ceiling",
+            "RunwayCostBurn compares this sum with the amount in its rule. Set that amount to your budget. "
             + see("RunwayCostBurn"),
             "currencyUSD",
             (f"{CEILING} + {SPENT}", "{{tenant}}"),
@@ -75,66 +132,9 @@ def _cost() -> list[Panel]:
         ),
         graph(
             "Spent, by hour",
-            "Actual cost of the jobs that ended in the hour before. A jump without a jump in jobs: longer or larger "
-            "ones. " + see("RunwayCostBurn"),
+            "Actual cost of the jobs that finished in the last hour. A jump without more jobs: they are longer or "
+            f"larger. {see('RunwayCostBurn')}",
             "currencyUSD",
-            (f"sum by (tenant) (increase(runway_actual_cost_usd_total{{{THESE}}}[1h]))", "{{tenant}}"),
-        ),
-    ]
-
-
-def _demand() -> list[Panel]:
-    return [
-        graph(
-            "Submissions by outcome",
-            "A minute. quota_exceeded: too little quota, or jobs that hold it for too long; invalid_spec: the answer "
-            f"names every fault. {see('RunwaySubmissionsLimited', 'RunwayGpuQuotaNearFull')}",
-            "cpm",
-            (
-                f"sum by (tenant, outcome) (rate(runway_submissions_total{{{THESE}}}[$__rate_interval])) * 60",
-                "{{tenant}} {{outcome}}",
-            ),
-        ),
-        graph(
-            "Rate limited",
-            "Submissions a minute that got 429. A client that does not wait as Retry-After says, or a rate too low for "
-            f"honest work. {see('RunwaySubmissionsLimited')}",
-            "cpm",
-            (f"sum by (tenant) (rate(runway_rate_limited_total{{{THESE}}}[$__rate_interval])) * 60", "{{tenant}}"),
-        ),
-        graph(
-            "Jobs by state",
-            "As Kubernetes has them now. `runway ls --state pending` lists those that wait. "
-            + see("RunwayJobsPendingLong"),
-            "short",
-            (f"max by (tenant, state) (runway_jobs{{{THESE}}})", "{{tenant}} {{state}}"),
-        ),
-        graph(
-            "Longest wait",
-            f"Of the jobs that are pending now. `runway status ID` says why. {see('RunwayJobsPendingLong')}",
-            "s",
-            (f"max by (tenant) (runway_oldest_pending_seconds{{{THESE}}})", "{{tenant}}"),
-            steps=rising(900, 1800),
-        ),
-    ]
-
-
-def _failures() -> list[Panel]:
-    return [
-        bars(
-            "Failures by code",
-            "The ten most frequent in the time shown. docs/features.md says what each code means; `runway status ID` "
-            f"gives the hint for one job. {see('RunwayJobsFailing')}",
-            "short",
-            (f"topk(10, sum by (code) (increase(runway_failures_total{{{THESE}}}[$__range])))", "{{code}}"),
-        ),
-        graph(
-            "Finished jobs, last hour",
-            f"By how they ended. Only failed and none succeeded: look at the codes. {see('RunwayJobsFailing')}",
-            "short",
-            (
-                f"sum by (tenant, state) (increase(runway_jobs_finished_total{{{THESE}}}[1h]))",
-                "{{tenant}} {{state}}",
-            ),
+            (f"sum by (tenant) (increase(runway_actual_cost_usd_total{{{SELECTED}}}[1h]))", "{{tenant}}"),
         ),
     ]

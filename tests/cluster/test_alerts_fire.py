@@ -27,8 +27,8 @@ from testbed.http_client import Document, RunwayClient, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
 from tests.support.allowed import once_allowed
-from tests.support.hush import Hush
 from tests.support.prometheus import Alarms, evaluating, hurried
+from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.cluster
 
@@ -86,7 +86,7 @@ class Scene:
     """A Runway whose way to the API server can be broken, and the Prometheus that scrapes it."""
 
     runway: Server
-    network: Hush
+    network: TcpProxy
     alarms: Alarms
     context: Context
 
@@ -121,7 +121,7 @@ def set_up(kubernetes: Kubectl, settings: Mapping[str, str], folder: Path) -> It
     # A week, so that four GPUs can commit more than the 250 USD of the rule.
     policy["limits"]["timeout_seconds"]["max"] = 7 * 86400
     (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
-    with Hush((address.hostname, address.port)) as network:
+    with TcpProxy(address.hostname, address.port) as network:
         cluster["server"] = f"https://127.0.0.1:{network.port}"
         (folder / "kubeconfig").write_text(json.dumps(config))
         (folder / "kubeconfig").chmod(0o600)
@@ -138,7 +138,7 @@ def set_up(kubernetes: Kubectl, settings: Mapping[str, str], folder: Path) -> It
                 with evaluating(RULES, urllib.parse.urlsplit(runway.url).netloc, folder) as alarms:
                     yield Scene(runway, network, alarms, context)
             finally:
-                network.answer()
+                network.accept()
                 runway.stop()
                 runway.start()
                 context.cancel_jobs()
@@ -165,7 +165,7 @@ def break_it(scene: Scene, running: Document) -> None:
     """Submissions are stopped, and the watches die silently; Kubernetes cannot be reached; Runway starts without it."""
     scene.context.until_log(running["id"], "started")
     pod = scene.context.pod(running)["metadata"]
-    assert scene.network.fall_silent() >= 4, "four watches are open"
+    assert scene.network.silence() >= 4, "four watches are open"
     # Its end is told to nobody who still listens.
     scene.context.kubernetes.run("delete", "pod", pod["name"], f"--namespace={pod['namespace']}", "--wait=false")
     name, namespace = scene.runway.lease
@@ -176,14 +176,14 @@ def break_it(scene: Scene, running: Document) -> None:
     finally:
         scene.context.kubernetes.run(*stop, "runway.internal/submissions-stopped-")
     scene.alarms.until_quiet(["RunwaySubmissionsStopped"], 20)
-    assert scene.network.hang_up() > 0
+    assert scene.network.refuse() > 0
     with submitting(scene.runway, "vision", shell("true")):
         scene.alarms.until_firing(["RunwayKubernetesErrors", "RunwaySubmissionsFailing", "RunwayNoWriter"], 40)
     scene.alarms.until_firing(["RunwayWatchStale"], 130)
     scene.runway.kill()
     scene.runway.launch()
     scene.alarms.until_firing(["RunwayNotSynced"], 20)
-    scene.network.answer()
+    scene.network.accept()
 
 
 @contextmanager

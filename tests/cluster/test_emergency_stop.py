@@ -16,7 +16,7 @@ from testbed.http_client import shell
 from testbed.kubectl import Kubectl, KubectlFailed
 from testbed.server import Server
 from testbed.waiting import wait_for
-from tests.support.documented import Block, environment, played
+from tests.support.documented import blocks, environment, played
 
 pytestmark = pytest.mark.cluster
 
@@ -99,7 +99,6 @@ def test_the_commands_of_the_document_are_all_that_an_operator_needs(
     kubernetes: Kubectl,
     namespaces: Mapping[str, str],
     kubeconfig: Path,
-    documented: tuple[Block, ...],
 ) -> None:
     """As they stand, but for the namespace of the local Lease; who makes the stop has that Role and no more."""
     stay = shell("trap 'exit 0' TERM; echo started; sleep 600 & wait", timeout_seconds=120)
@@ -116,7 +115,8 @@ def test_the_commands_of_the_document_are_all_that_an_operator_needs(
         "=TENANT": "=vision",
     }
     stop, newest, cancel, end, allow = (
-        partial(played, block, environment(KUBECONFIG=str(kubeconfig)), here) for block in documented
+        partial(played, block, environment(KUBECONFIG=str(kubeconfig)), here)
+        for block in blocks("docs/operations.md", "Emergency stop")
     )
     try:
         allow()

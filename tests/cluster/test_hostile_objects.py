@@ -16,7 +16,7 @@ from testbed.http_client import Document, shell
 from testbed.kubectl import Kubectl, KubectlFailed
 from testbed.server import Server
 from testbed.waiting import wait_for
-from tests.support.documented import environment, played, run_by
+from tests.support.documented import blocks, environment, played
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
@@ -117,8 +117,7 @@ def test_the_runbook_repairs_them(
     """By the commands of RunwayUndecodableObjects, for the Job and, in its place, for the pod."""
     wait_for(lambda: named(server, "jobs") or None, "named in /readyz", 10)
     wait_for(lambda: named(server, "pods") or None, "named in /readyz", 10)
-    runbooks = run_by("tests/cluster/test_deployed.py::test_what_the_runbooks_look_at_can_be_looked_at")
-    repair = next(block for block in runbooks if "kubectl replace --raw" in block.script)
+    repair = next(block for block in blocks("docs/runbooks.md") if "kubectl replace --raw" in block.script)
     job_path, pod_path = broken["places"]["jobs"], broken["places"]["pods"]
     words = {r"\bNAMESPACE\b": namespaces["vision"], r"\bID\b": broken["id"]}
     for replaced in (words, words | {re.escape(job_path): pod_path}):

@@ -123,7 +123,7 @@ def marked_pids() -> list[int]:
 def kill_everything() -> None:
     """SIGKILL components and shims at once, as an out-of-memory machine or a CI runner's end would."""
     pids = marked_pids()
-    assert len(pids) > 9
+    assert pids
     for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)

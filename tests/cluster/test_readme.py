@@ -20,7 +20,7 @@ from testbed.context import Context
 from testbed.http_client import IMAGE, shell
 from testbed.server import CHECKOUT, Server
 from testbed.waiting import wait_for
-from tests.support.documented import Block, environment, play, played
+from tests.support.documented import blocks, environment, play, played
 from tests.support.locks import one_at_a_time
 
 pytestmark = pytest.mark.cluster
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.cluster
 SERVED = "http://127.0.0.1:8000"
 
 
-def test_what_a_newcomer_types_works(server: Server, documented: tuple[Block, ...], tmp_path: Path) -> None:
+def test_what_a_newcomer_types_works(server: Server, tmp_path: Path) -> None:
     """The first line in one terminal, the others in another, where what one exports the next one sees."""
-    [block] = documented
+    [block] = blocks("README.md", "Use it")
     serve, rest = replace(block, commands=block.commands[:1]), replace(block, commands=block.commands[1:])
     # Nothing but what the machine has: where `runway` is, the block itself says.
     bare = environment() | {"PATH": os.environ["PATH"]}
@@ -51,13 +51,11 @@ def test_the_api_is_documented_where_the_readme_says(server: Server) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
-def test_the_calls_of_the_reference_work_as_they_stand(
-    context: Context, server: Server, documented: tuple[Block, ...]
-) -> None:
+def test_the_calls_of_the_reference_work_as_they_stand(context: Context, server: Server) -> None:
     """In their order, with jobs and an image that are here in place of the example's, and keys that are new."""
     over = context.until_finished(context.submit("vision", shell("echo hello"))["id"])["id"]
     new, submitted = uuid4().hex, over
-    for block in documented:
+    for block in blocks("docs/api.md"):
         method = (re.findall(r" -X (\w+)", block.script) or ["GET"])[0]
         replaced = {
             r"^curl": "curl --silent --show-error --write-out '\\n%{http_code}'",

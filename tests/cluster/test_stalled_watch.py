@@ -1,4 +1,4 @@
-"""A watch that has silently died is noticed: what it did not tell is listed, and counted as drift."""
+"""A resync finds the changes that a silent watch did not report, and counts them as drift."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from testbed.context import Context
 from testbed.http_client import shell
 from testbed.server import Server
 from testbed.waiting import wait_for
-from tests.support.hush import Hush
+from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def hush(kubeconfig: Path) -> Iterator[Hush]:
+def proxy(kubeconfig: Path) -> Iterator[TcpProxy]:
     target = urlsplit(yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
     assert target.hostname is not None
     assert target.port is not None
-    with Hush((target.hostname, target.port)) as proxy:
-        yield proxy
+    with TcpProxy(target.hostname, target.port) as running:
+        yield running
 
 
 @pytest.fixture
 def reader(
-    server: Server, hush: Hush, kubeconfig: Path, settings: Mapping[str, str], tmp_path: Path
+    server: Server, proxy: TcpProxy, kubeconfig: Path, settings: Mapping[str, str], tmp_path: Path
 ) -> Iterator[Server]:
     """A second Runway, which reaches the API server through the proxy."""
     assert server.pid is not None
     config = yaml.safe_load(kubeconfig.read_text())
-    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{hush.port}"
+    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{proxy.port}"
     through = tmp_path / "kubeconfig"
     through.write_text(yaml.safe_dump(config))
     environment = {**settings, "KUBECONFIG": str(through), "RUNWAY_RESYNC_SECONDS": "10"}
@@ -46,7 +46,9 @@ def reader(
         yield running
 
 
-def test_a_job_that_ends_under_a_dead_watch_is_seen_by_the_resync(context: Context, hush: Hush, reader: Server) -> None:
+def test_a_job_that_ends_under_a_dead_watch_is_seen_by_the_resync(
+    context: Context, proxy: TcpProxy, reader: Server
+) -> None:
     job = context.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 600 & wait"))
     context.until_log(job["id"], "started")
     with httpx2.Client(base_url=reader.url, trust_env=False, timeout=10) as other:
@@ -57,7 +59,7 @@ def test_a_job_that_ends_under_a_dead_watch_is_seen_by_the_resync(context: Conte
 
         wait_for(lambda: state() == "running" or None, "the reader sees it run", 15)
         losses = metric(other, "runway_watch_losses_total")
-        assert hush.fall_silent() >= 2
+        assert proxy.silence() >= 2
         context.runway.cancel(job["id"])
         assert context.until_finished(job["id"])["state"] == "cancelled"
         wait_for(lambda: state() == "cancelled" or None, "the reader sees its end", 60)

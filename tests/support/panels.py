@@ -1,4 +1,4 @@
-"""The committed dashboards as Grafana reads them."""
+"""The committed dashboard as Grafana reads it."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.dashboards import DIRECTORY
+from deploy.dashboards import FILE
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query of one panel. `instant` queries ask for now, the others for the time that is shown."""
+    """One query of one panel. `instant` queries ask for the current value, the others for a time range."""
 
     where: str
     expression: str
     instant: bool
 
 
-def dashboards() -> dict[str, Json]:
-    """Each committed dashboard, by the name of its file without the suffix."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(DIRECTORY.glob("*.json"))}
+def dashboard() -> Json:
+    """Read the committed dashboard."""
+    found: Json = json.loads(FILE.read_text(encoding="utf-8"))
+    return found
 
 
-def panels(dashboard: Json) -> list[Json]:
-    """The panels that show something, which rows do not."""
-    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+def panels() -> list[Json]:
+    """Return the panels without the rows."""
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
 
 
 def queries() -> list[Query]:
-    """Every query of every panel of all dashboards."""
+    """Return every query of every panel."""
     return [
-        Query(f"{name}: {panel['title']} {target['refId']}", target["expr"], target["instant"])
-        for name, dashboard in dashboards().items()
-        for panel in panels(dashboard)
+        Query(f"{panel['title']} {target['refId']}", target["expr"], target["instant"])
+        for panel in panels()
         for target in panel["targets"]
     ]

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections a test can break off as a failing network does."""
+"""A TCP proxy on loopback whose connections a test can reset, silence or refuse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 
 
 class TcpProxy:
-    """Passes bytes on to `host:port`, and counts connections. A context manager."""
+    """Forwards `port` to `host:port`. A context manager."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -18,7 +18,8 @@ class TcpProxy:
         self.port = int(self._listener.getsockname()[1])
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
-        self.accepted = 0
+        self._silent: set[socket.socket] = set()
+        self._refusing = False
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -32,9 +33,9 @@ class TcpProxy:
         self.cut()
 
     def cut(self) -> int:
-        """Reset every connection; how many there were."""
+        """Reset every connection. Returns their number."""
         with self._lock:
-            ends, self._open = self._open, set()
+            ends, self._open, self._silent = self._open, set(), set()
         for end in ends:
             with suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -42,13 +43,27 @@ class TcpProxy:
             end.close()
         return len(ends) // 2
 
+    def silence(self) -> int:
+        """Drop all further bytes of the open connections, which stay open. Returns their number."""
+        with self._lock:
+            self._silent |= self._open
+            return len(self._open) // 2
+
+    def refuse(self) -> int:
+        """Reset every connection, and close new ones until `accept`. Returns the number of reset connections."""
+        self._refusing = True
+        return self.cut()
+
+    def accept(self) -> None:
+        """Forward new connections again."""
+        self._refusing = False
+
     def _accept(self) -> None:
         while True:
             try:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            self.accepted += 1
             try:
                 server = socket.create_connection(self._target, timeout=5)
             except OSError:
@@ -56,18 +71,24 @@ class TcpProxy:
                 continue
             server.settimeout(None)
             with self._lock:
+                if self._refusing:
+                    client.close()
+                    server.close()
+                    continue
                 self._open |= {client, server}
             for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                sink.sendall(data)
+                if source not in self._silent:
+                    sink.sendall(data)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
         with self._lock:
-            over = source.fileno() != -1 and source in self._open
+            owned = source in self._open
             self._open.discard(source)
-        if over:
+            self._silent.discard(source)
+        if owned:
             source.close()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
 
-from bench import flame, plot, report
+from bench import plot, report
 from bench.fake_apiserver import RUNNING_EVERY, FakeApiServer, name_of
 from bench.load import Measured
 from bench.process import POLICY
@@ -70,14 +69,6 @@ def test_throughput_is_that_of_all_rounds_together() -> None:
     pair = Pair(32, [Measured(100, 2, 3), Measured(50, 2, 3)], [Measured(50, 2, 3), Measured(50, 2, 3)])
     assert rate(pair.raw) == pytest.approx(200 / 3)  # 100 in one second, 100 in two
     assert pair.throughput == pytest.approx(0.75)
-
-
-def test_a_flame_graph_says_which_share_each_function_has(tmp_path: Path) -> None:
-    stacks = Counter({"start;serve;runway.parse": 30, "start;serve;json.loads": 60, "start;serve": 10})
-    flame.draw(stacks, tmp_path / "flame.svg", "submissions", root="serve")
-    shown = texts(tmp_path / "flame.svg")
-    assert {"serve: 100.0%", "runway.parse: 30.0%", "json.loads: 60.0%"} <= set(shown)
-    assert not any(text.startswith("start") for text in shown)
 
 
 def test_a_plot_names_its_series_and_its_places(tmp_path: Path) -> None:
