@@ -18,6 +18,7 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) python3)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/runway
 TFLINT = $(CACHE)/tflint-$(shell cat infra/tools/go.mod infra/tools/go.sum | sha256sum | cut -c1-12)
 CHECKOV = $(CACHE)/checkov-$(shell sha256sum requirements/checkov.txt | cut -c1-12)
+AUDIT = $(CACHE)/audit-$(shell sha256sum requirements/audit.txt | cut -c1-12)
 
 # Without KUBECONFIG the local cluster is ours to start; with it, that cluster is used and nothing is built.
 LOCAL_KUBECONFIG := .local/kubeconfig
@@ -28,7 +29,7 @@ export RUNWAY_POLICY ?= $(CURDIR)/config/policy.local.yaml
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
 .PHONY: help setup check static types secrets fast test beside browser cluster-up cluster-down serve demo \
-	deploy-local undeploy-local bench soak simulate format requirements terraform-tools
+	deploy-local undeploy-local bench soak simulate format requirements terraform-tools coverage audit
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s "$$(printf '\t')"
@@ -66,6 +67,19 @@ PARALLEL := --dist worksteal -n
 fast: $(READY) ## unit and HTTP tests
 	@$(BIN)/pytest $(PARALLEL) 2 tests/unit tests/api
 
+# Measured minus one point.
+COVERAGE_FLOOR := 91
+coverage: $(READY) ## line and branch coverage of the unit and HTTP tests, with a floor
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(PARALLEL) 2 tests/unit tests/api
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=$(COVERAGE_FLOOR)
+
+audit: $(UV) ## known vulnerabilities of the pinned packages; asks the package index
+	@[ -e $(AUDIT)/.ready ] || { $(UV) venv --quiet --clear --python "$$(command -v $(PYTHON))" $(AUDIT) \
+		&& $(UV) pip sync --quiet --require-hashes --python $(AUDIT)/bin/python requirements/audit.txt \
+		&& touch $(AUDIT)/.ready; }
+	@$(AUDIT)/bin/pip-audit --require-hashes --disable-pip -r requirements/runtime.txt -r requirements/dev.txt
+
 # The cluster tests mostly wait, so three processes run them side by side. Those marked `alone` disturb what all share and
 # follow one by one. What needs no cluster runs beside them, at a lower priority.
 REPORTS := .local/reports
@@ -81,7 +95,8 @@ test: terraform-tools browser cluster-up ## everything, on the real local Kubern
 
 beside: static
 	@$(BIN)/pytest $(PARALLEL) 2 --junitxml=$(REPORTS)/beside.xml \
-		tests/unit tests/api tests/fuzz tests/hostile tests/browser tests/model tests/observability tests/terraform
+		tests/unit tests/api tests/fuzz tests/hostile tests/browser tests/model tests/observability tests/packaging \
+		tests/terraform
 
 browser: $(READY) ## Debian's Chromium and a font, for the tests of the console
 	@$(BIN)/python -m tests.support.chromium
@@ -135,6 +150,7 @@ format: $(READY) ## format and fix what can be fixed
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 requirements: $(READY) ## pin and hash what pyproject.toml asks for
-	@$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/runtime.txt pyproject.toml
-	@$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/runtime.txt --group dev -o requirements/dev.txt pyproject.toml
+	@$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra server -o requirements/runtime.txt pyproject.toml
+	@$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/runtime.txt --extra server --group dev -o requirements/dev.txt pyproject.toml
 	@$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/checkov.txt requirements/checkov.in
+	@$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/audit.txt requirements/audit.in

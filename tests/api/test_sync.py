@@ -208,8 +208,11 @@ async def test_log_streams_are_bounded_and_give_their_place_back(kubernetes: Fak
         first = asyncio.create_task(runway.client.get(url, headers=own))
 
         async def refused() -> bool:
-            answer = await asyncio.wait_for(runway.client.get(url, headers=own), 1) if not first.done() else None
-            return answer is not None and answer.json()["code"] == "too_busy"
+            if first.done():
+                return False
+            # A task of its own: since Python 3.12 wait_for would start this request before `first`.
+            second = asyncio.create_task(runway.client.get(url, headers=own))
+            return bool((await asyncio.wait_for(second, 1)).json()["code"] == "too_busy")
 
         await runway.until(refused)
         kubernetes.end_pod(pod)

@@ -18,4 +18,5 @@ def test_the_wheel_holds_the_templates_and_static_files_of_the_console(tmp_path:
     names = set(zipfile.ZipFile(wheel).namelist())
     files = [path for folder in ("templates", "static") for path in (CONSOLE / folder).iterdir()]
     assert {path.parent.name for path in files} == {"templates", "static"}
+    assert "runway/py.typed" in names
     assert {str(path.relative_to(CHECKOUT / "src")) for path in files} <= names

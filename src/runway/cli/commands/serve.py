@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from runway.cli.exits import Exit
+from runway.cli.output import Screen
+
 HTTP_PROTOCOL = "runway.http_server.protocol:BoundedHttpProtocol"
 """The protocol that bounds what a client may send, by name: the command line imports nothing of the server."""
 SHUTDOWN_SECONDS = 10
@@ -19,7 +22,11 @@ def serve(
     """Serve Runway's HTTP API. It is set up by RUNWAY_* variables and finds the cluster by KUBECONFIG or in-cluster."""
     # Imported here so that the other commands do not pay for it; the app is named, not imported, so that the command
     # line stays apart from the server.
-    import uvicorn
+    try:
+        import uvicorn
+    except ModuleNotFoundError as error:
+        Screen().err("Error: `runway serve` needs the server's packages: pip install '.[server]'", style="bold red")
+        raise typer.Exit(Exit.USAGE) from error
 
     uvicorn.run(
         "runway.app:create",
