@@ -43,31 +43,31 @@ class Step:
 
 
 STEPS: Final = (
-    Step(said="What may this team hold, and what does it hold?", command="runway quota"),
+    Step(said="The team's quota: limit and usage.", command="runway quota"),
     Step(
-        said="May this job enter? Every reason against it at once, and nothing is submitted.",
+        said="A dry run lists all violations at once and submits nothing.",
         command="runway submit --dry-run --image example.org/train:1 --cpu 8 --memory 1Mi --timeout 9d",
         exit_code=1,
     ),
     Step(
-        said="One that may: submit it and wait for its end.",
+        said="Submit a valid job and wait until it finishes.",
         command=f"runway submit --wait --name hello {_SPEC} -- sh -c 'sleep 2; echo hello'",
     ),
     Step(
-        said="One that needs more memory than it asked for. The command exits with the job's own code.",
+        said="This job exceeds its memory limit. The command exits with the job's exit code.",
         command=f"runway submit --wait --name train {_SPEC} -- "
         "sh -c 'echo loading; x=$(head -c 200000000 /dev/zero | tr \"\\0\" x)'",
         exit_code=137,
         keep="train",
     ),
-    Step(said="The whole story of it.", command="runway status {train}"),
+    Step(said="Full details of that job.", command="runway status {train}"),
     Step(
-        said="A busy one, and what it uses of its half CPU after a quarter of a minute.",
+        said="A busy job, and its usage after 16 seconds.",
         command=f"runway submit --name busy --grace 5 {_SPEC} -- sh -c 'trap \"exit 143\" TERM; while :; do :; done'",
         keep="busy",
     ),
     Step(said="", command="runway top --once", pause=16),
-    Step(said="Enough of it.", command="runway cancel -y {busy}"),
+    Step(said="Cancel it.", command="runway cancel -y {busy}"),
     Step(said="", command="runway wait {busy}", exit_code=130),
     Step(said="", command="runway ls --limit 3"),
 )
@@ -83,9 +83,9 @@ def play(environment: Mapping[str, str], sleep: Callable[[float], None] = time.s
     lines = [
         "# A session",
         "",
-        f"Recorded on {datetime.now(UTC):%Y-%m-%d} against the local cluster: the commands, and all that they printed.",
-        "At a terminal there are colours, and progress is one live display instead of a line for each change.",
-        "To record it again: `make serve`, and in another shell `.venv/bin/python -m demo.session`.",
+        f"Recorded on {datetime.now(UTC):%Y-%m-%d} on the local cluster: the commands and their output.",
+        "On a terminal, output has colours, and progress is one live display instead of one line per change.",
+        "To record it again, run `make serve`, and in another shell `.venv/bin/python -m demo.session`.",
         "",
         "```",
         "$ export RUNWAY_TENANT=vision",

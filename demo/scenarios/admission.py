@@ -162,17 +162,17 @@ def _sleep_until(moment: float) -> None:
 
 GPU_QUOTA = Scenario(
     "GPU quota",
-    "Two jobs hold all 4 GPUs of tenant vision, each its own; a third is refused, told who holds them, "
-    "and let in once one has ended.",
+    "Two jobs use all 4 GPUs of tenant vision. Runway rejects a third one, names the two, "
+    "and admits it after one has finished.",
     share_gpus,
 )
 BAD_SPEC_REFUSED = Scenario(
     "A bad spec",
-    f"A spec with {len(BAD_FIELDS)} faults is answered with all of them at once, and nothing reaches Kubernetes.",
+    f"The response to a spec with {len(BAD_FIELDS)} faults lists all of them, and nothing reaches Kubernetes.",
     refuse_bad_spec,
 )
 RATE_LIMIT = Scenario(
     "Rate limit",
-    "A tenant that submits too fast is told how many seconds to wait: tried sooner, it is refused, and then let in.",
+    "A tenant over its rate limit gets a Retry-After. An earlier attempt fails, and one after that time succeeds.",
     limit_rate,
 )

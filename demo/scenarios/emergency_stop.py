@@ -88,7 +88,7 @@ def _job_names(context: Context, view: Document) -> set[str]:
 
 EMERGENCY_STOP = Scenario(
     "Emergency stop",
-    f"One annotation on the Lease refuses every submission with its reason within {SEEN_SECONDS:g} s, "
-    "also after a crash; jobs run on and can be cancelled.",
+    f"One annotation on the Lease rejects all submissions with its reason within {SEEN_SECONDS:g} s, "
+    "also after a crash. Jobs keep running, and cancel works.",
     stop_submissions,
 )

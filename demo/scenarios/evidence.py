@@ -96,16 +96,16 @@ def _story(view: Document) -> str:
 
 LOST_WORKER = Scenario(
     "A worker lost to the kernel",
-    "A program whose worker runs out of memory ends with a code of its own; Runway names the kernel's part in it.",
+    "A program exits with its own code after the kernel kills its worker for memory. Runway names the kernel's part.",
     lose_a_worker,
 )
 EVICTED = Scenario(
     "Evicted, and not held against the job",
-    "A pod that the cluster takes away is replaced, though the job has no retries, and both attempts are told.",
+    "Kubernetes replaces an evicted pod although the job has no retries, and the job view has both attempts.",
     be_evicted,
 )
 EVIDENCE = Scenario(
     "The story outlives the pod",
-    "With its pod deleted and Runway killed, a crashed job is told as before: verdict, times, cost, end of the log.",
+    "With its pod deleted and Runway killed, a failed job keeps its failure, times, cost and end of the log.",
     outlive_the_pod,
 )

@@ -123,21 +123,21 @@ def condition(job: Document, kind: str) -> Document:
 
 SUCCESS = Scenario(
     "Success, inside the limit that was asked for",
-    "A job that asks for 48Mi runs to its end in a cgroup whose memory limit is exactly that.",
+    "A job with 48Mi of memory succeeds in a cgroup with exactly that memory limit.",
     succeed,
 )
 OUT_OF_MEMORY = Scenario(
     "Out of memory",
-    "A job that outgrows its 32Mi is killed by the kernel, and Runway names that cause and the limit.",
+    "The kernel kills a job that exceeds its 32Mi, and Runway names the cause and the limit.",
     run_out_of_memory,
 )
 FAILURE = Scenario(
     "A job that fails",
-    "Exit code 3 comes through unchanged, with the job's last words kept beside the verdict.",
+    "The job view has exit code 3 unchanged and the end of the job's log.",
     fail,
 )
 THROTTLING = Scenario(
     "CPU throttling",
-    "Two busy loops that may use a tenth of a CPU are stopped by the kernel in most of its scheduling periods.",
+    "The kernel throttles two busy loops with a tenth of a CPU in most scheduling periods.",
     be_throttled,
 )

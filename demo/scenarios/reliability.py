@@ -124,16 +124,16 @@ def _tell(context: Context, answer: httpx2.Response, seconds: float) -> None:
 
 RESTART = Scenario(
     "Runway killed",
-    "SIGKILL in the middle of everything: the next start knows every job and all quota before it lets anything in.",
+    "After SIGKILL, the next start knows every job and all usage before it admits anything.",
     kill_runway,
 )
 REPLAY = Scenario(
     "The same request again",
-    f"{AT_ONCE} identical requests at once, and one later, make one job; the key with another spec is a conflict.",
+    f"{AT_ONCE} identical concurrent requests and a later one create one job. The key with another spec conflicts.",
     replay,
 )
 ABSENCE = Scenario(
     "Kubernetes does not answer",
-    f"A submission is answered within {ANSWER_SECONDS:g} s, reads go on, and the same request afterwards settles it.",
+    f"A submission gets a response within {ANSWER_SECONDS:g} s, reads work, and a later retry resolves the outcome.",
     lose_kubernetes,
 )

@@ -121,17 +121,17 @@ def _running(pods: list[Document]) -> int:
 
 DEADLINE = Scenario(
     "Deadline",
-    f"After {TIMEOUT_SECONDS} s the job gets SIGTERM; the verdict is the deadline and not the 143 it caused, "
-    "and its last words outlive the pod.",
+    f"After {TIMEOUT_SECONDS} s the job gets SIGTERM. The failure is the deadline, not the 143 it caused, "
+    "and the end of the log outlives the pod.",
     reach_deadline,
 )
 SIGTERM_IGNORED = Scenario(
     "SIGTERM ignored",
-    f"A job that ignores SIGTERM gets SIGKILL (exit code 137) once its {GRACE_SECONDS} s of grace are over, no sooner.",
+    f"A job that ignores SIGTERM gets SIGKILL (exit code 137) after its {GRACE_SECONDS} s of grace, no sooner.",
     ignore_sigterm,
 )
 CANCEL = Scenario(
     "Cancel",
-    "DELETE gives the job SIGTERM and time to end; then its quota is free and its record is still there.",
+    "DELETE sends the job SIGTERM and waits for its grace period. Then its quota is free, and its record remains.",
     cancel,
 )

@@ -1,5 +1,4 @@
-# The rules that are compiled into tflint, all of them. The AWS rules are a plugin of their own: README.md says what
-# stands in for it.
+# All rules that tflint includes. The AWS rules are a separate plugin; README.md names the replacement.
 plugin "terraform" {
   enabled = true
   preset  = "all"

@@ -1,4 +1,4 @@
-# Who may use the Kubernetes API. Node roles get their entry from EKS, with the node group.
+# Access to the Kubernetes API. EKS adds the entries of node roles with the node groups.
 
 locals {
   access = merge(

@@ -1,4 +1,4 @@
-# Add-ons that nodes need come before the nodes, CoreDNS after them: it must find somewhere to run.
+# Add-ons that nodes need come before the nodes. CoreDNS comes after them, because it runs on them.
 
 resource "aws_eks_addon" "pod_identity" {
   cluster_name  = aws_eks_cluster.this.name
@@ -6,7 +6,7 @@ resource "aws_eks_addon" "pod_identity" {
   addon_version = lookup(var.addon_versions, "eks-pod-identity-agent", null)
 }
 
-# enableNetworkPolicy: without it NetworkPolicies are stored and nothing enforces them, the tenants' own included.
+# Without enableNetworkPolicy, nothing enforces NetworkPolicies, those of the tenants included.
 # https://docs.aws.amazon.com/eks/latest/userguide/cni-network-policy-configure.html
 resource "aws_eks_addon" "vpc_cni" {
   cluster_name         = aws_eks_cluster.this.name
@@ -36,10 +36,8 @@ resource "aws_eks_addon" "coredns" {
   depends_on = [aws_eks_node_group.system]
 }
 
-# Pod identity: what a pod may do in AWS hangs on its service account. The CNI gets its permissions so, not from the
-# node's role, where every process of the node would have them.
-#
-# Runway itself has no association: it calls no AWS API, and gets its image through the node. Jobs have none either.
+# Pod identity binds AWS permissions to a service account. With the node's role instead, every process of the node
+# would have the CNI's permissions. Runway and jobs have no association: they need no AWS permission.
 
 data "aws_iam_policy_document" "pod_trust" {
   statement {

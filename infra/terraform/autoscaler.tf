@@ -1,4 +1,4 @@
-# The cluster autoscaler's AWS side; its Deployment is infra/kubernetes/cluster-autoscaler.yaml.
+# AWS permissions of the cluster autoscaler; its Deployment is infra/kubernetes/cluster-autoscaler.yaml.
 
 resource "aws_eks_pod_identity_association" "autoscaler" {
   cluster_name    = aws_eks_cluster.this.name
@@ -29,7 +29,7 @@ data "aws_iam_policy_document" "autoscaler" {
     ]
     resources = ["arn:aws:autoscaling:${var.region}:${var.account_id}:autoScalingGroup:*:autoScalingGroupName/eks-*"]
 
-    # EKS tags the groups of its node groups so; nobody else's group can be touched.
+    # EKS sets this tag on its node groups, so the permission covers no other group.
     condition {
       test     = "StringEquals"
       variable = "aws:ResourceTag/k8s.io/cluster-autoscaler/${var.name}"

@@ -1,5 +1,5 @@
-# An alarm, not a brake: AWS knows the bill hours later. What bounds spend in the moment is Runway's quotas and max_cost,
-# each pool's max_nodes, and behind them the account's EC2 quotas.
+# An alarm that stops nothing: billing data is hours old. Runway's quotas and max_cost_usd, each pool's max_nodes and
+# the account's EC2 quotas limit cost immediately.
 resource "aws_budgets_budget" "monthly" {
   name         = "${var.name}-monthly"
   budget_type  = "COST"

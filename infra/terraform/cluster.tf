@@ -6,13 +6,13 @@ resource "aws_eks_cluster" "this" {
   bootstrap_self_managed_addons = false
   enabled_cluster_log_types     = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
 
-  # Access entries only: no aws-auth ConfigMap, and no hidden administrator. Who may do what stands in access.tf.
+  # Access entries only: no aws-auth ConfigMap, and no hidden administrator. See access.tf.
   access_config {
     authentication_mode                         = "API"
     bootstrap_cluster_creator_admin_permissions = false
   }
 
-  # Nodes always use the private endpoint. The public one exists only for the addresses that were named.
+  # Nodes always use the private endpoint. The public one exists only for the listed addresses.
   vpc_config {
     subnet_ids              = [for subnet in aws_subnet.private : subnet.id]
     endpoint_private_access = true
@@ -28,7 +28,7 @@ resource "aws_eks_cluster" "this" {
     }
   }
 
-  # Extended support costs six times as much an hour: upgrade in time instead, or be upgraded.
+  # Extended support costs six times as much per hour. With STANDARD, AWS upgrades an outdated cluster instead.
   upgrade_policy {
     support_type = "STANDARD"
   }
@@ -40,15 +40,15 @@ resource "aws_eks_cluster" "this" {
   ]
 }
 
-# Made before the cluster: else EKS makes it, without a key and without an end.
+# Created before the cluster. Otherwise EKS creates it without a key and without a retention limit.
 resource "aws_cloudwatch_log_group" "cluster" {
   name              = "/aws/eks/${var.name}/cluster"
   retention_in_days = var.log_retention_days
   kms_key_id        = aws_kms_key.logs.arn
 }
 
-# EKS makes this security group for the API server and all nodes: everything within it, nothing from outside.
-# This is the way in for kubectl from a VPN or a peered network.
+# EKS creates this security group for the API server and all nodes, and admits only traffic within the group.
+# This rule admits kubectl from a VPN or a peered network.
 resource "aws_vpc_security_group_ingress_rule" "api" {
   for_each = toset(var.api_private_cidrs)
 

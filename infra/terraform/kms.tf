@@ -1,4 +1,4 @@
-# Two keys, so that who may read logs is not who may read Secrets.
+# Two keys, so that permission to read logs does not include Secrets.
 
 resource "aws_kms_key" "cluster" {
   description             = "Envelope encryption of the Secrets of cluster ${var.name}"
@@ -24,13 +24,13 @@ resource "aws_kms_alias" "logs" {
   target_key_id = aws_kms_key.logs.key_id
 }
 
-# A key policy is about its own key, which it calls "*". Giving the account the key gives nobody in it anything: it lets
-# IAM policies decide. Without that statement a key can become one that nobody can ever change or delete.
+# In a key policy "*" is the key itself. The statement for the account only delegates to IAM policies.
+# Without it, a key can become impossible to change or delete.
 # https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html
 data "aws_iam_policy_document" "key_of_account" {
-  # checkov:skip=CKV_AWS_109: the principal is the account itself; which of its identities may manage the key, IAM says
-  # checkov:skip=CKV_AWS_111: the same: without an IAM policy beside it, the statement lets nobody write
-  # checkov:skip=CKV_AWS_356: in a key policy "*" is the key that it belongs to, and nothing else
+  # checkov:skip=CKV_AWS_109: the principal is the account itself, and IAM decides which identities may manage the key
+  # checkov:skip=CKV_AWS_111: the same: without an IAM policy, the statement allows no write
+  # checkov:skip=CKV_AWS_356: in a key policy "*" is only its own key
   statement {
     sid       = "AccountDecidesByIam"
     actions   = ["kms:*"]

@@ -1,4 +1,4 @@
-# What follows from the variables alone. Nothing here asks AWS, so the tests evaluate this file with Terraform itself.
+# Values derived from variables. Nothing here calls AWS, so the tests evaluate this file with Terraform.
 
 locals {
   tags = {
@@ -15,7 +15,7 @@ locals {
 
   pool_label = "runway.internal/pool"
 
-  # One entry per node group of jobs. Labels and taint are what the policy's node_selector and tolerations name.
+  # One entry per job node group. Labels and taint match the policy's node_selector and tolerations.
   node_groups = {
     for name, pool in var.pools : name => {
       instance_type = pool.instance_type
@@ -27,18 +27,17 @@ locals {
 
       labels = merge(
         { (local.pool_label) = name },
-        # Without this label the autoscaler takes a node whose GPUs are not registered yet for a full one, and adds more.
+        # Without this label the autoscaler counts a node without registered GPUs as full, and adds more.
         # https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/cloudprovider/aws/README.md#special-note-on-gpu-instances
         pool.gpus > 0 ? { "k8s.amazonaws.com/accelerator" = pool.gpu_type } : {},
       )
 
-      # Always NoSchedule: only what tolerates it may start here, and so hold the node.
+      # Always NoSchedule: a pod without the toleration would keep the node.
       taint = pool.gpus > 0 ? { key = "nvidia.com/gpu", value = "true" } : { key = local.pool_label, value = name }
 
-      # What the autoscaler may expect of a node while there is none. It takes cpu and memory from the instance type's
-      # nominal size and knows nothing of disks: every job asks for ephemeral-storage, so without that hint no group
-      # would ever leave zero, and without the other two a job that only fits a nominal node would add nodes in vain.
-      # A fifth of the disk, and at least 20 GiB, is left to the system and to images.
+      # Hints for the autoscaler while a group is empty. Without the disk hint no group would leave zero, since every
+      # job requests ephemeral-storage. Nominal cpu and memory would add nodes for jobs that do not fit.
+      # The system and images keep a fifth of the disk, at least 20 GiB.
       resources = merge(
         {
           cpu                 = tostring(pool.cpu)
@@ -50,7 +49,7 @@ locals {
     }
   }
 
-  # One entry per launch template: of the system nodes, and of each group of jobs.
+  # One entry per launch template: system nodes, and each job node group.
   launch_templates = merge(
     { system = { disk_gib = var.system_nodes.disk_gib, gpu = false } },
     { for name, group in local.node_groups : name => { disk_gib = group.disk_gib, gpu = group.gpu } },
@@ -72,7 +71,7 @@ locals {
     }
   ]...)
 
-  # Percent of monthly_budget_usd. A forecast comes first, since billing data is hours old.
+  # Percent of monthly_budget_usd. The forecast comes first, since billing data is hours old.
   budget_alarms = {
     half     = { threshold = 50, type = "ACTUAL" }
     most     = { threshold = 80, type = "ACTUAL" }
@@ -80,7 +79,7 @@ locals {
     forecast = { threshold = 100, type = "FORECASTED" }
   }
 
-  # What the policy has to say of each pool, beside its price.
+  # Values for each pool of the policy, except its price.
   policy_pools = {
     for name, pool in var.pools : name => merge(
       {
@@ -95,7 +94,7 @@ locals {
           effect   = "NoSchedule"
         }]
       },
-      # Not a conditional: its two sides would be made one type, and the number of GPUs a string.
+      # Not a conditional: it would convert both sides to one type, and the number of GPUs to a string.
       { for key, value in { gpu = pool.gpus, gpu_type = pool.gpu_type } : key => value if pool.gpus > 0 },
     )
   }

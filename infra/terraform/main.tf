@@ -1,13 +1,13 @@
-# One EKS cluster for Runway and its jobs, in one region. README.md tells how to apply it and what it costs.
+# One EKS cluster for Runway and its jobs, in one region. README.md describes how to apply it and its cost.
 #
-# variables.tf   what can be chosen            cluster.tf, access.tf   the control plane, and who may use it
-# locals.tf      what follows from that        addons.tf               CNI, DNS, pod identity
+# variables.tf   settings                      cluster.tf, access.tf   control plane and its access
+# locals.tf      derived values                addons.tf               CNI, DNS, pod identity
 # network.tf     VPC, NAT, flow logs           nodes.tf                system nodes, one node group per pool
-# kms.tf         keys                          autoscaler.tf           what the cluster autoscaler may do
-# registry.tf    ECR                           budget.tf, outputs.tf   the alarm on the bill; what others need to know
+# kms.tf         keys                          autoscaler.tf           permissions of the cluster autoscaler
+# registry.tf    ECR                           budget.tf, outputs.tf   cost alarm; values for other tools
 
 terraform {
-  # 1.11 is the first release in which the S3 backend's own lock (use_lockfile) is not experimental.
+  # In 1.11 the lock of the S3 backend (use_lockfile) stopped being experimental.
   required_version = "~> 1.11"
 
   required_providers {
@@ -17,8 +17,8 @@ terraform {
     }
   }
 
-  # Bucket, key and region come from a file that is not committed: terraform init -backend-config=backend.hcl
-  # (backend.hcl.example). The bucket is made once, outside this state, with versioning on.
+  # Bucket, key and region come from an uncommitted file: terraform init -backend-config=backend.hcl
+  # (backend.hcl.example). Create the bucket once, outside this state, with versioning.
   backend "s3" {
     encrypt      = true
     use_lockfile = true

@@ -1,4 +1,4 @@
-# Nodes live in private subnets. The public ones hold NAT gateways, and nothing else has a public address.
+# Nodes use private subnets. Only NAT gateways are in the public ones and have public addresses.
 
 resource "aws_vpc" "this" {
   cidr_block           = var.vpc_cidr
@@ -8,7 +8,7 @@ resource "aws_vpc" "this" {
   tags = { Name = var.name }
 }
 
-# No rules: what forgets to name a security group can talk to nobody.
+# No rules: a resource without an explicit security group has no network access.
 resource "aws_default_security_group" "this" {
   vpc_id = aws_vpc.this.id
 
@@ -29,7 +29,7 @@ resource "aws_subnet" "private" {
   }
 }
 
-# Without the tag kubernetes.io/role/elb: a Service of type LoadBalancer must not find a public subnet by itself.
+# Without the tag kubernetes.io/role/elb, so that no Service of type LoadBalancer finds a public subnet.
 resource "aws_subnet" "public" {
   for_each = local.public_subnets
 
@@ -108,7 +108,7 @@ resource "aws_route_table_association" "private" {
   route_table_id = aws_route_table.private[each.key].id
 }
 
-# Free, and it keeps image layers (ECR stores them in S3) off the NAT gateways' bill.
+# Free, and ECR image layers (stored in S3) bypass the NAT gateways.
 resource "aws_vpc_endpoint" "s3" {
   vpc_id            = aws_vpc.this.id
   service_name      = "com.amazonaws.${var.region}.s3"
@@ -161,7 +161,7 @@ resource "aws_iam_role_policy" "flow" {
   policy = data.aws_iam_policy_document.flow_write.json
 }
 
-# The log group exists, so the role need not be able to make one.
+# The log group exists, so the role needs no permission to create one.
 data "aws_iam_policy_document" "flow_write" {
   statement {
     actions   = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]

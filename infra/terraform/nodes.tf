@@ -1,5 +1,5 @@
-# Three kinds of nodes: system (always on, no jobs), and one group per pool of the policy, CPU or GPU, which starts at
-# zero. The cluster autoscaler (autoscaler.tf, infra/kubernetes) moves the groups between zero and max_nodes.
+# System nodes are always on and run no jobs. Each pool of the policy, CPU or GPU, has one group that starts at zero.
+# The cluster autoscaler (autoscaler.tf, infra/kubernetes) scales the groups between zero and max_nodes.
 
 resource "aws_eks_node_group" "system" {
   cluster_name           = aws_eks_cluster.this.name
@@ -30,7 +30,7 @@ resource "aws_eks_node_group" "system" {
     create_before_destroy = true
   }
 
-  # A node needs its way out (images), its permissions and its network plugin before it can be ready.
+  # A node needs egress (images), permissions and its network plugin before it can become ready.
   depends_on = [
     aws_eks_addon.kube_proxy,
     aws_eks_addon.vpc_cni,
@@ -77,11 +77,11 @@ resource "aws_eks_node_group" "jobs" {
 
   lifecycle {
     create_before_destroy = true
-    # The autoscaler's to decide: an apply must not take nodes from running jobs.
+    # The autoscaler owns this value: an apply must not remove nodes with running jobs.
     ignore_changes = [scaling_config[0].desired_size]
   }
 
-  # A node needs its way out (images), its permissions and its network plugin before it can be ready.
+  # A node needs egress (images), permissions and its network plugin before it can become ready.
   depends_on = [
     aws_eks_addon.kube_proxy,
     aws_eks_addon.vpc_cni,
@@ -92,7 +92,7 @@ resource "aws_eks_node_group" "jobs" {
   ]
 }
 
-# Tags of a managed node group do not reach its Auto Scaling group, where the autoscaler looks.
+# The autoscaler reads tags of the Auto Scaling group, and a managed node group does not copy its tags there.
 resource "aws_autoscaling_group_tag" "autoscaler" {
   for_each = local.autoscaler_tags
 
@@ -105,8 +105,8 @@ resource "aws_autoscaling_group_tag" "autoscaler" {
   }
 }
 
-# Hop limit 1: a token for the instance's metadata, and so the node's credentials, cannot reach a container that has a
-# network of its own. What legitimately needs it (CNI, kube-proxy, pod identity agent) runs in the node's network.
+# Hop limit 1 keeps instance metadata, and so the node's credentials, from containers with their own network.
+# CNI, kube-proxy and pod identity agent need the metadata and run in the node's network.
 resource "aws_launch_template" "node" {
   for_each = local.launch_templates
 
@@ -131,7 +131,7 @@ resource "aws_launch_template" "node" {
     }
   }
 
-  # Instances and disks are made by AWS, not by Terraform, so the provider's default tags do not reach them.
+  # AWS creates instances and disks, so the provider's default tags do not reach them.
   dynamic "tag_specifications" {
     for_each = ["instance", "volume", "network-interface"]
 

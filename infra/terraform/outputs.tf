@@ -34,6 +34,6 @@ output "repository_urls" {
 }
 
 output "policy_pools" {
-  description = "What Runway's policy must say of each pool, beside hourly_usd."
+  description = "Values for each pool of Runway's policy, except hourly_usd."
   value       = local.policy_pools
 }

@@ -13,7 +13,7 @@ resource "aws_ecr_repository" "this" {
   }
 }
 
-# A tag that is in use must never vanish under a Deployment or a retry, so tagged images go by number, generously.
+# A Deployment or a retry may still use an old tag, so tagged images expire by number, with a large limit.
 resource "aws_ecr_lifecycle_policy" "this" {
   for_each = aws_ecr_repository.this
 

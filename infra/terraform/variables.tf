@@ -1,7 +1,7 @@
-# Where
+# Location
 
 variable "account_id" {
-  description = "The AWS account to build in. Terraform refuses to run with credentials of another one."
+  description = "The AWS account. Terraform refuses credentials of any other account."
   type        = string
 
   validation {
@@ -11,7 +11,7 @@ variable "account_id" {
 }
 
 variable "region" {
-  description = "The one region that everything is built in."
+  description = "The region of all resources."
   type        = string
   default     = "us-east-1"
 
@@ -22,7 +22,7 @@ variable "region" {
 }
 
 variable "availability_zones" {
-  description = "Two or three zones of the region. Named, not looked up, so that a new zone never moves a subnet; each must offer the pools' instance types."
+  description = "Two or three zones of the region, each with the pools' instance types. A fixed list, so that a new zone never moves a subnet."
   type        = list(string)
   default     = ["us-east-1a", "us-east-1b", "us-east-1c"]
 
@@ -41,7 +41,7 @@ variable "availability_zones" {
 }
 
 variable "name" {
-  description = "Name of the cluster, and the prefix of everything that has a name."
+  description = "Name of the cluster, and prefix of all names."
   type        = string
   default     = "runway"
 
@@ -65,7 +65,7 @@ variable "vpc_cidr" {
 }
 
 variable "single_nat_gateway" {
-  description = "One NAT gateway in the first zone for all zones. Cheaper, but without that zone no node can pull an image from outside AWS."
+  description = "One NAT gateway in the first zone for all zones. Cheaper, but a failure of that zone blocks all image pulls from outside AWS."
   type        = bool
   default     = false
 }
@@ -100,7 +100,7 @@ variable "api_public_cidrs" {
 }
 
 variable "admin_role_arns" {
-  description = "IAM roles that administer the cluster. The identity that runs Terraform gets no access by itself."
+  description = "IAM roles that administer the cluster. The identity that runs Terraform gets no access."
   type        = set(string)
 
   validation {
@@ -110,7 +110,7 @@ variable "admin_role_arns" {
 }
 
 variable "viewer_role_arns" {
-  description = "IAM roles that may read the cluster, but neither its Secrets nor change anything."
+  description = "IAM roles with read access to the cluster, without its Secrets."
   type        = set(string)
   default     = []
 
@@ -123,7 +123,7 @@ variable "viewer_role_arns" {
 # Cluster
 
 variable "kubernetes_version" {
-  description = "Minor version of Kubernetes. The autoscaler's image in infra/kubernetes has the same one."
+  description = "Minor version of Kubernetes. The autoscaler's image in infra/kubernetes must have the same version."
   type        = string
   default     = "1.35"
 
@@ -134,7 +134,7 @@ variable "kubernetes_version" {
 }
 
 variable "addon_versions" {
-  description = "Add-on versions to pin, by add-on name. One that is left out gets the default version of kubernetes_version when it is made, and keeps it."
+  description = "Pinned add-on versions by add-on name. Other add-ons keep the default version of kubernetes_version at their creation."
   type        = map(string)
   default     = {}
 
@@ -151,20 +151,20 @@ variable "deletion_protection" {
 }
 
 variable "log_retention_days" {
-  description = "Days that control-plane logs and flow logs are kept."
+  description = "Retention of control-plane logs and flow logs, in days."
   type        = number
   default     = 365
 
   validation {
     condition     = contains([365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
-    error_message = "log_retention_days must be a year or more, in a step that CloudWatch knows (365, 400, 545, 731, ...)."
+    error_message = "log_retention_days must be a year or more, and a value that CloudWatch supports (365, 400, 545, 731, ...)."
   }
 }
 
 # Nodes
 
 variable "system_nodes" {
-  description = "The nodes of Runway itself, CoreDNS, the autoscaler and monitoring. Always on; no job runs there."
+  description = "Nodes for Runway, CoreDNS, the autoscaler and monitoring. Always on, without jobs."
   type = object({
     instance_type = string
     count         = number
@@ -189,10 +189,10 @@ variable "system_nodes" {
 
 variable "pools" {
   description = <<-EOT
-    The nodes of jobs: one node group per pool of Runway's policy, under the pool's name. Each scales from zero.
-    instance_type, cpu, memory, gpus and gpu_type must be what the policy says of the pool: cpu and memory are what one
-    node has left for jobs, below its nominal size. max_nodes bounds what the pool can cost. spot: interruptible
-    capacity; the policy's hourly_usd then has to be the spot price that you expect.
+    Nodes for jobs: one node group per pool of Runway's policy, under the pool's name. Each scales from zero.
+    instance_type, cpu, memory, gpus and gpu_type must match the policy. cpu and memory are one node's share for jobs,
+    below its nominal size. max_nodes limits the cost of the pool. spot means interruptible capacity: set the policy's
+    hourly_usd to the spot price that you expect.
   EOT
   type = map(object({
     instance_type = string
@@ -228,7 +228,7 @@ variable "pools" {
 
   validation {
     condition     = alltrue([for pool in values(var.pools) : pool.max_nodes >= 1 && pool.max_nodes <= 100 && floor(pool.max_nodes) == pool.max_nodes])
-    error_message = "max_nodes must be 1 to 100: it is what bounds the bill."
+    error_message = "max_nodes must be 1 to 100: it limits the cost."
   }
 
   validation {
@@ -261,7 +261,7 @@ variable "repositories" {
 }
 
 variable "monthly_budget_usd" {
-  description = "Monthly spend of the whole account, in USD, that the budget's alarms are measured against."
+  description = "Monthly budget of the whole account in USD, the base of the alarms."
   type        = number
 
   validation {
@@ -271,11 +271,11 @@ variable "monthly_budget_usd" {
 }
 
 variable "budget_emails" {
-  description = "Who is told when spend passes a threshold of the budget."
+  description = "Recipients of the budget's alarms."
   type        = set(string)
 
   validation {
     condition     = length(var.budget_emails) > 0 && length(var.budget_emails) <= 10 && alltrue([for email in var.budget_emails : can(regex("^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$", email))])
-    error_message = "budget_emails must hold one to ten addresses: an alarm that nobody hears is none."
+    error_message = "budget_emails must hold one to ten addresses, so that somebody receives the alarm."
   }
 }

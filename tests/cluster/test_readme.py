@@ -46,7 +46,7 @@ def test_what_a_newcomer_types_works(server: Server, tmp_path: Path) -> None:
 
 
 def test_the_api_is_documented_where_the_readme_says(server: Server) -> None:
-    assert "the API's document at /docs" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    assert "OpenAPI at /docs" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
     answer = httpx2.get(f"{server.url}/docs", trust_env=False)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
 

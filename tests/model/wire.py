@@ -2,7 +2,7 @@
 
 A call is carried out by the API server on its own, whatever becomes of the process that sent it. A process that is
 frozen neither sees an answer nor wakes from a sleep; its clock goes on. Nothing is ever frozen between a check and the
-sending that follows it without an `await`: that moment has no remedy (docs/architecture.md, "One writer").
+sending that follows it without an `await`: that moment has no remedy (docs/architecture.md, "Leader election").
 """
 
 from __future__ import annotations
