@@ -1,1 +1,1 @@
-"""Measurements, each beside its baseline in the same run on the same machine."""
+"""Measurements, each with a baseline from the same run on the same machine."""

@@ -1,4 +1,4 @@
-"""`make bench`: run measurements, print them, and write them into docs/performance.md. All of them, or those named."""
+"""`make bench`: run measurements and write the results into docs/performance.md."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from bench.takeover import takeovers
 from localcluster.cluster import LocalCluster
 
 QUIET = ("kube-controller-manager", "kube-scheduler")
-"""Frozen where only creates are measured, so that a created Job costs nothing but its create."""
+"""Frozen while only creates are measured, so that a created Job causes no other work."""
 Parts = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """How much of each is measured, and where."""
+    """The size of each measurement, the cluster, and the folder of the plots."""
 
     cluster: LocalCluster
     requests: int
@@ -44,10 +44,10 @@ class Bench:
         return ApiServer.from_kubeconfig(self.cluster.kubeconfig)
 
     def submit(self) -> Parts:
-        """Submissions beside raw creates, and at twice what can be borne. About 4 minutes."""
+        """Submissions against raw creates, and at twice the sustainable rate. About 4 minutes."""
         with frozen(self.cluster, *QUIET), runway(self.cluster):
             pairs = asyncio.run(submit_pairs(self.api, URL, self.requests, self.rounds))
-            # A little over twice as many waiting callers as may wait: long enough for a queue to show.
+            # Long enough for more than twice the allowed number of waiting callers.
             seconds = max(5.0, self.requests / 400)
             inside = asyncio.run(in_process(URL, self.requests))
             found = asyncio.run(overload(runway_target(URL), rate(pairs[-1].runway), seconds))
@@ -58,7 +58,7 @@ class Bench:
         }
 
     def history(self) -> Parts:
-        """Memory, start, reads, pages and changes with long histories. About 2 minutes; needs no cluster."""
+        """Memory, start, reads, pages and view delay with many jobs. About 2 minutes; needs no cluster."""
         found = [
             asyncio.run(measure_many_jobs(jobs, reads=self.samples * 2, changes=self.samples))
             for jobs in self.histories
@@ -66,7 +66,7 @@ class Bench:
         return {"history": report.history(found, self.images)}
 
     def release(self) -> Parts:
-        """How long quota is held after the end. About 2 minutes."""
+        """Delay from a finished job to the release of its quota. About 2 minutes."""
         with runway(self.cluster):
             found = [
                 asyncio.run(measure_quota_release(self.api, fails=fails, jobs=self.samples, at_once=10))
@@ -75,7 +75,7 @@ class Bench:
         return {"release": report.release(found)}
 
     def restart(self) -> Parts:
-        """Starts with many Jobs on the real API server. About 2 minutes."""
+        """Start time with many Jobs on the real API server. About 2 minutes."""
         without = starts(self.cluster, 3)
         with frozen(self.cluster, *QUIET):
             with runway(self.cluster):
@@ -85,7 +85,7 @@ class Bench:
         return {"restart": report.restart(found)}
 
     def takeover(self) -> Parts:
-        """How long nobody writes when the writer is gone. About 3 minutes."""
+        """Time without a leader after the leader stops. About 3 minutes."""
         return {"takeover": report.takeover(takeovers(self.cluster, max(1, self.samples // 40)))}
 
 
@@ -101,15 +101,17 @@ def main() -> None:
         "restart": Bench.restart,
     }
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all of them where none is named")
-    parser.add_argument("--requests", type=int, default=6000, help="submissions of a measurement")
-    parser.add_argument("--rounds", type=int, default=15, help="into which they are divided, raw and Runway in turn")
-    parser.add_argument("--histories", type=int, nargs="+", default=[1000, 10_000, 50_000], help="jobs that are found")
-    parser.add_argument("--jobs", type=int, default=10_000, help="Jobs in the cluster at the restart")
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="measurements to run (default: all)")
+    parser.add_argument("--requests", type=int, default=6000, help="submissions per measurement")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds per measurement, alternating raw and Runway")
     parser.add_argument(
-        "--samples", type=int, default=200, help="releases of each kind, changes; a fortieth: takeovers"
+        "--histories", type=int, nargs="+", default=[1000, 10_000, 50_000], help="numbers of existing jobs"
     )
-    parser.add_argument("--no-write", action="store_true", help="leave docs/performance.md and its plots as they are")
+    parser.add_argument("--jobs", type=int, default=10_000, help="Jobs in the cluster for restart")
+    parser.add_argument(
+        "--samples", type=int, default=200, help="samples of releases and changes; takeovers: a fortieth"
+    )
+    parser.add_argument("--no-write", action="store_true", help="do not change docs/performance.md and its plots")
     asked = parser.parse_args()
     much = (asked.requests, asked.rounds, asked.histories, asked.jobs, asked.samples)
     with tempfile.TemporaryDirectory() as scratch:
@@ -118,7 +120,7 @@ def main() -> None:
             found = _run(bench, name, parts[name])
             if not asked.no_write:
                 report.write(found, _kubernetes(bench, name))
-                print(f"bench: {name} is written to {report.DOCUMENT.name}", flush=True)
+                print(f"bench: {name} written to {report.DOCUMENT.name}", flush=True)
 
 
 def _run(bench: Bench, name: str, part: Callable[[Bench], Parts]) -> Parts:
@@ -129,13 +131,13 @@ def _run(bench: Bench, name: str, part: Callable[[Bench], Parts]) -> Parts:
     try:
         return part(bench)
     finally:
-        print("bench: removing what was made", flush=True)
+        print("bench: deleting the namespace of the bench", flush=True)
         asyncio.run(delete_namespace(bench.api))
 
 
 def _kubernetes(bench: Bench, name: str) -> str:
     if name in WITHOUT_CLUSTER:
-        return "a stand-in for the API server"
+        return "a fake API server"
     version = json.loads(bench.cluster.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
     return f"Kubernetes {version}"
 

@@ -1,9 +1,8 @@
-"""What each tenant held at every moment, counted apart from Runway, from what Kubernetes told.
+"""Compute each tenant's GPU usage over time from watches, independent of Runway.
 
-A job holds its GPUs while its Job is unfinished, or while one of its pods has not ended; a pod's success ends the
-first, since nothing follows it (docs/architecture.md, "When quota is released"). Jobs and pods come by two watches,
-which may lag behind each other; replayed in the order of their resource versions they stand in the order in which the
-API server wrote them, and so does what Runway created because of them.
+A job uses its GPUs while its Job is unfinished or one of its pods is not terminal. A succeeded pod counts as the end of
+its Job, because no pod follows (docs/architecture.md, "When quota is released"). Two watches report Jobs and pods, and
+either may lag. The audit replays their events by resourceVersion, the order of the writes in the API server.
 https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
 """
 
@@ -73,7 +72,7 @@ class _Event(msgspec.Struct):
 
 
 class _Bookmark(msgspec.Struct):
-    """As much of an object as a bookmark has; an error, the version being too old for example, has not even that."""
+    """The part of an object that a bookmark has. An error, such as an expired version, lacks it."""
 
     metadata: _Metadata
 
@@ -91,8 +90,8 @@ _object = msgspec.json.Decoder(_Object)
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Seen:
-    """One thing that Kubernetes told, by its place in the API server's order."""
+class Observation:
+    """One watch event; the resourceVersion comes first, so events sort in write order."""
 
     version: int
     kind: str
@@ -100,33 +99,33 @@ class Seen:
     job: str
     tenant: str
     gpus: int
-    over: bool
-    """A Job that is finished or deleted, or a pod that has ended or is deleted."""
+    finished: bool
+    """Whether the Job is finished or deleted, or the pod terminal or deleted."""
     succeeded: bool
 
 
 @dataclass(slots=True)
 class Audit:
-    """Everything that was told about Runway's jobs while it was recorded."""
+    """All recorded watch events of Runway's jobs."""
 
-    seen: list[Seen] = field(default_factory=list)
-    broken: str | None = None
-    """Why the record has a gap, if it has."""
+    observations: list[Observation] = field(default_factory=list)
+    gap: str | None = None
+    """The reason for a gap in the record, if any."""
 
-    def most_held(self) -> dict[str, int]:
-        """The most GPUs that each tenant ever held. Raises RuntimeError where the record has a gap."""
-        if self.broken is not None:
-            raise RuntimeError(f"the audit has a gap: {self.broken}")
-        held: dict[str, int] = defaultdict(int)
-        most: dict[str, int] = defaultdict(int)
+    def peak_usage(self) -> dict[str, int]:
+        """Return the highest GPU usage of each tenant. Raises RuntimeError if the record has a gap."""
+        if self.gap is not None:
+            raise RuntimeError(f"the audit has a gap: {self.gap}")
+        usage: dict[str, int] = defaultdict(int)
+        peak: dict[str, int] = defaultdict(int)
         jobs: dict[str, _Job] = {}
-        for seen in sorted(self.seen):
-            job = jobs.setdefault(seen.job, _Job())
-            held[seen.tenant] -= job.held
-            job.tell(seen)
-            held[seen.tenant] += job.held
-            most[seen.tenant] = max(most[seen.tenant], held[seen.tenant])
-        return dict(most)
+        for observation in sorted(self.observations):
+            job, tenant = jobs.setdefault(observation.job, _Job()), observation.tenant
+            usage[tenant] -= job.usage
+            job.apply(observation)
+            usage[tenant] += job.usage
+            peak[tenant] = max(peak[tenant], usage[tenant])
+        return dict(peak)
 
 
 @dataclass(slots=True)
@@ -136,23 +135,23 @@ class _Job:
     succeeded: bool = False
     pods: set[str] = field(default_factory=set)
 
-    def tell(self, seen: Seen) -> None:
-        if seen.kind == "jobs":
-            self.gpus, self.unfinished = seen.gpus, not seen.over
-        elif seen.over:
-            self.pods.discard(seen.name)
-            self.succeeded = self.succeeded or seen.succeeded
+    def apply(self, observation: Observation) -> None:
+        if observation.kind == "jobs":
+            self.gpus, self.unfinished = observation.gpus, not observation.finished
+        elif observation.finished:
+            self.pods.discard(observation.name)
+            self.succeeded = self.succeeded or observation.succeeded
         else:
-            self.pods.add(seen.name)
+            self.pods.add(observation.name)
 
     @property
-    def held(self) -> int:
+    def usage(self) -> int:
         return self.gpus if self.pods or (self.unfinished and not self.succeeded) else 0
 
 
 @asynccontextmanager
 async def audit(api: ApiServer) -> AsyncIterator[Audit]:
-    """Record both watches meanwhile."""
+    """Record both watches until the context exits."""
     found = Audit()
     timeout = aiohttp.ClientTimeout(total=None, sock_read=600)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=api.tls), timeout=timeout) as session:
@@ -177,7 +176,7 @@ async def _version(session: aiohttp.ClientSession, url: str) -> str:
 
 
 async def _watch(session: aiohttp.ClientSession, url: str, kind: str, version: str, found: Audit) -> None:
-    """Record one watch. Where the API server ends it, it goes on from the last version told, so nothing is missed."""
+    """Record one watch. If the API server closes it, resume from the last resourceVersion."""
     params = {"watch": "1", "labelSelector": SELECTOR, "allowWatchBookmarks": "true", "timeoutSeconds": "7200"}
     try:
         while True:
@@ -189,25 +188,26 @@ async def _watch(session: aiohttp.ClientSession, url: str, kind: str, version: s
                     for event in map(_event.decode, lines):
                         version = _bookmark.decode(event.object).metadata.resource_version
                         if event.type != "BOOKMARK":
-                            found.seen.append(_seen(kind, event.type, _object.decode(event.object)))
+                            found.observations.append(_observation(kind, event.type, _object.decode(event.object)))
             await asyncio.sleep(RESUME_SECONDS)
     except (aiohttp.ClientError, msgspec.MsgspecError, TimeoutError) as error:
-        found.broken = f"the watch of {kind} failed: {error!r}"
+        found.gap = f"the watch of {kind} failed: {error!r}"
 
 
-def _seen(kind: str, type_: str, told: _Object) -> Seen:
-    labels = told.metadata.labels
-    ended = {item.type for item in told.status.conditions if item.status == "True"} & {"Complete", "Failed"}
+def _observation(kind: str, event_type: str, item: _Object) -> Observation:
+    labels = item.metadata.labels
+    outcome = {each.type for each in item.status.conditions if each.status == "True"} & {"Complete", "Failed"}
+    finished = bool(outcome) if kind == "jobs" else item.status.phase in ("Succeeded", "Failed")
     gpus = 0
-    if told.spec.template is not None:
-        gpus = sum(int(each.resources.limits.get(GPU, "0")) for each in told.spec.template.spec.containers)
-    return Seen(
-        version=int(told.metadata.resource_version),
+    if item.spec.template is not None:
+        gpus = sum(int(each.resources.limits.get(GPU, "0")) for each in item.spec.template.spec.containers)
+    return Observation(
+        version=int(item.metadata.resource_version),
         kind=kind,
-        name=told.metadata.name,
+        name=item.metadata.name,
         job=labels["runway.internal/job"],
         tenant=labels["runway.internal/tenant"],
         gpus=gpus,
-        over=type_ == "DELETED" or bool(ended if kind == "jobs" else told.status.phase in ("Succeeded", "Failed")),
-        succeeded=kind == "pods" and told.status.phase == "Succeeded",
+        finished=event_type == "DELETED" or finished,
+        succeeded=kind == "pods" and item.status.phase == "Succeeded",
     )

@@ -1,8 +1,8 @@
 """A fake API server on loopback with any number of Jobs and pods, none running.
 
-Fifty thousand real Jobs would take the local cluster longer to delete than everything else takes. What Runway reads
-of them is here the same, byte for byte as large as on the real API server: manifests of Runway's own, with the fields
-that Kubernetes adds, the kept record of those that are over, and a pod each. Every job has a specification of its own.
+Deleting 50,000 real Jobs takes the local cluster longer than all measurements. The objects here have the size of real
+ones: Runway's manifests with the fields that Kubernetes adds, the record of finished jobs, and one pod each. Every job
+has a different spec.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from aiohttp import web
 
 from bench.kubernetes import NAMESPACE
 from runway.admission.validation import validate
-from runway.jobs.identity import ANNOTATION_RECORD
+from runway.jobs.annotations import ANNOTATION_RECORD
 from runway.jobs.manifest import Placement, job_manifest
 from runway.jobs.record import encode, final_record
 from runway.jobs.snapshot import JobSnapshot
 from runway.jobs.spec import read_draft
 from runway.kube.objects import Job, Pod
 from runway.policy import Policy
-from runway.services.submit import cost_json
 
 Json = dict[str, Any]
 
@@ -44,7 +43,7 @@ _CREATED: Final = "2026-11-24T08:00:00Z"
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A Job or pod as text, in which a job's own name, uids, version, time and number are filled in."""
+    """A JSON template of a Job or pod, with placeholders for name, uids, version, time and number."""
 
     text: str
 
@@ -62,7 +61,7 @@ class _Text:
 
 
 def name_of(number: int) -> str:
-    """The name of the job with this number."""
+    """Return the name of the job with this number."""
     return "rw-" + sha256(str(number).encode()).hexdigest()[:20].translate(str.maketrans("0189", "wxyz"))
 
 
@@ -77,10 +76,10 @@ class FakeApiServer:
     def __init__(self, policy: Policy, jobs: int) -> None:
         self.jobs = jobs
         self.version = FIRST_VERSION + 2 * jobs
-        running, over = _job(policy, over=False), _job(policy, over=True)
+        running, finished = _job(policy, finished=False), _job(policy, finished=True)
         self._texts = {
-            "jobs": (_Text(_compact(running[0])), _Text(_compact(over[0]))),
-            "pods": (_Text(_compact(running[1])), _Text(_compact(over[1]))),
+            "jobs": (_Text(_compact(running[0])), _Text(_compact(finished[0]))),
+            "pods": (_Text(_compact(running[1])), _Text(_compact(finished[1]))),
         }
         self._lease: Json = {}
         self._watches: dict[str, set[asyncio.Queue[bytes]]] = {
@@ -135,8 +134,8 @@ class FakeApiServer:
         return handle
 
     def _item(self, kind: str, number: int) -> bytes:
-        running, over = self._texts[kind]
-        text = running if number % RUNNING_EVERY == 0 else over
+        running, finished = self._texts[kind]
+        text = running if number % RUNNING_EVERY == 0 else finished
         return text.of(number, FIRST_VERSION + number)
 
     async def _watch(self, kind: str, request: web.Request) -> web.StreamResponse:
@@ -148,7 +147,7 @@ class FakeApiServer:
             while not self._ending.is_set():
                 await response.write(await queue.get())
         except ConnectionError:
-            pass  # The Runway that watched has ended.
+            pass  # The watching Runway has exited.
         finally:
             self._watches[kind].discard(queue)
         return response
@@ -166,8 +165,8 @@ class FakeApiServer:
         return _answer(msgspec.json.encode(self._lease))
 
 
-def _job(policy: Policy, *, over: bool) -> tuple[Json, Json]:
-    """A Job of Runway's and its pod, as Kubernetes shows them."""
+def _job(policy: Policy, *, finished: bool) -> tuple[Json, Json]:
+    """Return a Job of Runway and its pod with the fields that Kubernetes adds."""
     document = {
         "name": "train-resnet",
         "image": "runway.local/busybox:1",
@@ -177,7 +176,7 @@ def _job(policy: Policy, *, over: bool) -> tuple[Json, Json]:
     }
     passed = validate(read_draft(document), policy)
     tenant = next(iter(policy.tenants))
-    placement = Placement(_NAME, tenant, NAMESPACE, policy.pools[passed.pool], cost_json(passed))
+    placement = Placement(_NAME, tenant, NAMESPACE, policy.pools[passed.pool], passed.price.to_json())
     job: Json = msgspec.json.decode(msgspec.json.encode(job_manifest(passed.spec, placement, policy.limits)))
     job["metadata"] |= _added(_UID)
     labels = {"batch.kubernetes.io/controller-uid": _UID, "batch.kubernetes.io/job-name": _NAME}
@@ -185,13 +184,13 @@ def _job(policy: Policy, *, over: bool) -> tuple[Json, Json]:
     job["spec"]["template"]["metadata"]["labels"] |= labels
     job["spec"]["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": _UID}}
     job["status"] = {"startTime": _CREATED, "ready": 0, "uncountedTerminatedPods": {}}
-    job["status"] |= {"succeeded": 1, "completionTime": _CREATED} if over else {"active": 1}
-    if over:
+    job["status"] |= {"succeeded": 1, "completionTime": _CREATED} if finished else {"active": 1}
+    if finished:
         job["status"]["conditions"] = [
             _condition(name, "CompletionsReached") for name in ("SuccessCriteriaMet", "Complete")
         ]
-    pod = _pod(job, over=over)
-    if over:
+    pod = _pod(job, finished=finished)
+    if finished:
         case = JobSnapshot(tenant, msgspec.convert(job, Job), (msgspec.convert(pod, Pod),))
         job["metadata"]["annotations"][ANNOTATION_RECORD] = encode(
             final_record(case, None, None, None, _BEGUN), case.job
@@ -199,7 +198,7 @@ def _job(policy: Policy, *, over: bool) -> tuple[Json, Json]:
     return _managed(job), _managed(pod)
 
 
-def _pod(job: Json, *, over: bool) -> Json:
+def _pod(job: Json, *, finished: bool) -> Json:
     template = job["spec"]["template"]
     tolerations = [
         {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
@@ -209,7 +208,7 @@ def _pod(job: Json, *, over: bool) -> Json:
     ended = {"terminated": state | {"exitCode": 0, "reason": "Completed", "finishedAt": _CREATED}}
     names = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
     status = {
-        "phase": "Succeeded" if over else "Running",
+        "phase": "Succeeded" if finished else "Running",
         "conditions": [_condition(name, None) for name in names],
         "hostIP": "10.0.0.1",
         "podIP": "10.0.0.2",
@@ -223,7 +222,7 @@ def _pod(job: Json, *, over: bool) -> Json:
                 "containerID": f"containerd://{'c' * 64}",
                 "restartCount": 0,
                 "lastState": {},
-                "state": ended if over else {"running": {"startedAt": _CREATED}},
+                "state": ended if finished else {"running": {"startedAt": _CREATED}},
             }
         ],
     }
@@ -244,7 +243,7 @@ def _condition(name: str, reason: str | None) -> Json:
 
 
 def _managed(item: Json) -> Json:
-    """With the managed fields that the API server keeps, a third of the object.
+    """Add the managed fields of the API server, about a third of the object.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#managed-fields
     """

@@ -1,4 +1,4 @@
-"""The API server that the bench works against, and its own namespace there."""
+"""The API server of the bench, and the bench's namespace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMESPACE = "runway-bench"
 
 @dataclass(frozen=True, slots=True)
 class ApiServer:
-    """Where the API server is, and how to speak to it as the kubeconfig's user."""
+    """The URL and TLS context of the API server, with the kubeconfig's client certificate."""
 
     url: str
     tls: ssl.SSLContext
@@ -53,7 +53,7 @@ def _file(entry: dict[str, str], name: str, scratch: Path) -> str:
 
 
 async def delete_namespace(api: ApiServer, namespace: str = NAMESPACE) -> None:
-    """Let Kubernetes remove everything that was made there."""
+    """Delete the namespace and wait until it is gone. Raises RuntimeError after 5 minutes."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=api.tls)) as session:
         async with session.delete(f"{api.url}/api/v1/namespaces/{namespace}") as answer:
             await answer.read()
@@ -62,4 +62,4 @@ async def delete_namespace(api: ApiServer, namespace: str = NAMESPACE) -> None:
                 if answer.status == 404:
                     return
             await asyncio.sleep(1)
-    raise RuntimeError(f"namespace {namespace} is still there after 5 minutes")
+    raise RuntimeError(f"namespace {namespace} still exists after 5 minutes")

@@ -1,6 +1,6 @@
-"""A thousand simulated nodes: kwok acts as their kubelet.
+"""A thousand simulated nodes with kwok as their kubelet.
 
-SIMULATED: nothing runs. API server, etcd, Job controller and scheduler are real.
+SIMULATED: no pod runs. API server, etcd, Job controller and scheduler are real.
 https://kwok.sigs.k8s.io/
 """
 
@@ -27,17 +27,17 @@ NODES: Mapping[str, tuple[int, dict[str, str]]] = {
     "l40s": (300, {"cpu": "48", "memory": "384Gi", "nvidia.com/gpu": "4"}),
     "h100": (200, {"cpu": "192", "memory": "2048Gi", "nvidia.com/gpu": "8"}),
 }
-"""How many nodes of each GPU type, and what each offers."""
+"""The number of nodes and the capacity per node of each GPU type."""
 
 BUILD_SECONDS = 1200
 
 
 def ensure_built() -> Path:
-    """The kwok that go.sum pins, built from source once. Raises CalledProcessError with the compiler's words."""
+    """Build the pinned kwok from source, once, and return its path. Raises CalledProcessError."""
     pinned = hashlib.sha256(b"".join((SIMULATION / name).read_bytes() for name in ("go.mod", "go.sum"))).hexdigest()
     binary = paths.build_cache() / f"kwok-{pinned[:12]}"
     if not binary.exists():
-        print("bench: building kwok, once, about 2 minutes on 2 cores", flush=True)
+        print("bench: building kwok once (about 2 minutes on 2 cores)", flush=True)
         unfinished = binary.with_suffix(".unfinished")
         subprocess.run(
             [
@@ -62,10 +62,10 @@ def ensure_built() -> Path:
 
 @contextlib.contextmanager
 def kwok(cluster: LocalCluster, log: Path) -> Iterator[None]:
-    """kwok looks after the nodes of `make_nodes` meanwhile.
+    """Run kwok for the nodes of `make_nodes`.
 
-    It sends no heartbeats, which for a thousand nodes are a load of their own, so the node controller is more patient.
-    The Job controller looks at more than its five Jobs at a time: a dozen a second would end otherwise.
+    kwok sends no heartbeats, which are a load for a thousand nodes, so the node controller gets a long grace period.
+    The Job controller syncs 50 Jobs concurrently: with the default of five, only a dozen a second would finish.
     """
     command = [
         str(ensure_built()),
@@ -74,7 +74,7 @@ def kwok(cluster: LocalCluster, log: Path) -> Iterator[None]:
         "--manage-nodes-with-label-selector=type=kwok",
         "--v=WARN",
     ]
-    # Its client wants to list by watching, which an API server offers only above etcd 3.4.25.
+    # kwok's client prefers streaming lists, which need etcd 3.4.25 or later.
     environment = {**os.environ, "KUBE_FEATURE_WatchListClient": "false"}
     controllers = cluster.component("kube-controller-manager")
     controllers.stop()
@@ -103,7 +103,7 @@ async def make_nodes(api: ApiServer) -> None:
             async with at_once:
                 async with session.post(url, json=node) as answer:
                     answer.raise_for_status()
-                # The status of a created node is kept as sent, so only its readiness is missing.
+                # A create ignores the status, so a patch sets it.
                 headers = {"Content-Type": "application/merge-patch+json"}
                 where = f"{url}/{node['metadata']['name']}/status"
                 async with session.patch(where, json={"status": node["status"]}, headers=headers) as answer:

@@ -1,4 +1,4 @@
-"""Drive one HTTP endpoint with a fixed number of workers, and say how long each request took."""
+"""Send requests to an HTTP endpoint with a fixed number of workers, timed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import aiohttp
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Requests per second, and percentiles of a request in milliseconds."""
+    """Requests per second, and latency percentiles in milliseconds."""
 
     per_second: float
     p50: float
@@ -22,7 +22,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go: every body is made anew by `body`, before the clock starts."""
+    """The endpoint of the requests. `body` creates a body per request, before the measurement starts."""
 
     url: str
     headers: Mapping[str, str]
@@ -31,7 +31,7 @@ class Target:
 
 
 async def measure(target: Target, requests: int, concurrency: int) -> Measured:
-    """Send so many requests, so many at once. Raises RuntimeError where one is not answered with 201."""
+    """Send `requests` requests with `concurrency` workers. Raises RuntimeError for a status other than 201."""
     bodies = [target.body() for _ in range(requests)]
     took: list[float] = []
     connector = aiohttp.TCPConnector(limit=concurrency, ssl=target.tls or True)

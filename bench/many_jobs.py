@@ -37,7 +37,7 @@ class Latency:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Latency:
-        """The percentiles of these."""
+        """Compute the percentiles of these durations."""
         in_order = sorted(seconds)
         return cls(in_order[len(in_order) // 2] * 1e3, in_order[int(len(in_order) * 0.99)] * 1e3)
 
@@ -74,9 +74,9 @@ async def measure_many_jobs(jobs: int, reads: int, changes: int) -> ManyJobs:
                 memory, peak = process.memory()
     found = ManyJobs(jobs, ready, fetched, memory, peak, took, pages, shown)
     print(
-        f"{jobs} jobs: ready after {ready:.2f} s (list alone {fetched:.2f} s), {memory:.0f} MB, at most {peak:.0f} MB; "
+        f"{jobs} jobs: ready after {ready:.2f} s (list alone {fetched:.2f} s), {memory:.0f} MB, peak {peak:.0f} MB; "
         + ", ".join(f"{what} p99 {one.p99:.1f} ms" for what, one in (took | pages).items())
-        + f"; a change is shown after p50 {shown.p50:.1f}, p99 {shown.p99:.1f} ms",
+        + f"; view delay p50 {shown.p50:.1f}, p99 {shown.p99:.1f} ms",
         flush=True,
     )
     return found
@@ -91,12 +91,12 @@ def _reads(jobs: int) -> dict[str, str]:
 
 
 def _pages(jobs: int) -> dict[str, str]:
-    """The console's; of a job without the end of its log, which the stand-in does not have."""
+    """Return the console pages; the job page is without a log, which the fake API server does not have."""
     return {"overview page": "/", "jobs page": "/jobs", "one job's page": f"/jobs/{name_of(jobs // 2)}?log=false"}
 
 
 async def _fetch(client: aiohttp.ClientSession, url: str) -> float:
-    """Seconds that the lists of Jobs and pods take, page by page, without reading them."""
+    """Return the seconds for fetching the lists of Jobs and pods, page by page, without decoding them."""
     started = time.monotonic()
     for path in ("/apis/batch/v1/jobs", "/api/v1/pods"):
         query = {"limit": "500"}
@@ -111,7 +111,7 @@ async def _fetch(client: aiohttp.ClientSession, url: str) -> float:
 
 
 async def _until_idle(process: Process) -> None:
-    """Right after the start Runway looks at each job once, to see whether its record is kept."""
+    """Wait until the CPU is idle: after the start, Runway checks each job's record once."""
     async with asyncio.timeout(120):
         before = float("-inf")
         while (spent := process.cpu_seconds()) - before > 0.1:
@@ -120,7 +120,7 @@ async def _until_idle(process: Process) -> None:
 
 
 async def _read(client: aiohttp.ClientSession, url: str, times: int) -> Latency:
-    """The median of the percentiles of a few rounds: a shared machine slows down for seconds at a time."""
+    """Return the median percentiles of several rounds, because a shared machine slows down for seconds."""
     found = []
     for _ in range(ROUNDS):
         took = []
@@ -136,11 +136,11 @@ async def _read(client: aiohttp.ClientSession, url: str, times: int) -> Latency:
 
 
 async def _shown(client: aiohttp.ClientSession, server: FakeApiServer, url: str, changes: int) -> Latency:
-    """From a change that the API server tells to the view of it on an event stream, under a load of other changes."""
+    """Measure from a watch event to the view on an event stream, under a load of other changes."""
     watched = RUNNING_EVERY
     others = [number for number in range(0, server.jobs, RUNNING_EVERY) if number != watched]
     news: asyncio.Queue[float] = asyncio.Queue()
-    chance = random.Random(8)  # noqa: S311 (which job changes is no secret)
+    chance = random.Random(8)  # noqa: S311 (not a secret)
 
     async def listen() -> None:
         async with client.get(f"{url}/v1/jobs/{name_of(watched)}/events", timeout=aiohttp.ClientTimeout()) as stream:

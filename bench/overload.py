@@ -1,7 +1,7 @@
-"""What happens at twice the load that Runway can bear: what it takes is quick still, and the rest is refused quickly.
+"""Measure Runway at twice its sustainable load: latency of accepts and rejections.
 
-Requests come at a fixed rate, whether or not the ones before have been answered, as from many callers. The rate is
-twice what the run before has shown to be sustainable with 32 at once.
+Requests arrive at a fixed rate, independent of earlier responses. The rate is twice the sustainable one, which a run
+with 32 concurrent requests measured before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REFUSALS = (429, 503)
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """Answers by status, and how long the accepted and the refused took. `rate` and `accepted` are per second."""
+    """Responses by status, and the latency of accepted and rejected ones. Rates are per second."""
 
     sustainable: float
     rate: float
@@ -32,12 +32,12 @@ class Overload:
 
     @property
     def accepted_per_second(self) -> float:
-        """Submissions that were taken, per second of sending."""
+        """Accepted submissions per second."""
         return self.statuses.get(201, 0) / self.seconds
 
 
 async def overload(target: Target, sustainable: float, seconds: float) -> Overload:
-    """Send twice the sustainable load for so many seconds. Raises RuntimeError for an answer that is no refusal."""
+    """Send twice the sustainable load for `seconds`. Raises RuntimeError for any status but 201, 429 and 503."""
     rate = 2 * sustainable
     statuses: Counter[int] = Counter()
     accepted: list[float] = []
@@ -61,14 +61,14 @@ async def overload(target: Target, sustainable: float, seconds: float) -> Overlo
                     sent += 1
                 await asyncio.sleep(0.001)
     if set(statuses) - {201, *REFUSALS}:
-        raise RuntimeError(f"overloaded, Runway answered {dict(statuses)}")
+        raise RuntimeError(f"unexpected statuses under overload: {dict(statuses)}")
     found = Overload(
         sustainable, rate, seconds, dict(statuses), Latency.of(accepted), Latency.of(refused) if refused else None
     )
     print(
         f"overload, {rate:.0f}/s for {seconds:.0f} s: {dict(statuses)}; accepted {found.accepted_per_second:.0f}/s, "
         f"p50 {found.accepted.p50:.0f} ms, p99 {found.accepted.p99:.0f} ms"
-        + (f"; refused p50 {found.refused.p50:.0f} ms, p99 {found.refused.p99:.0f} ms" if found.refused else ""),
+        + (f"; rejected p50 {found.refused.p50:.0f} ms, p99 {found.refused.p99:.0f} ms" if found.refused else ""),
         flush=True,
     )
     return found

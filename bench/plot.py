@@ -1,4 +1,4 @@
-"""Small line and bar charts as SVG, for the documents. They say what the tables say, and need no library."""
+"""Small line and bar charts as SVG for the documents, without a library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLOURS: Final = ("#33658a", "#d1793b", "#5f8f5f", "#8a5a83")
 
 
 def bars(file: Path, title: str, unit: str, groups: Sequence[str], series: Mapping[str, Sequence[float]]) -> None:
-    """A group of bars for each of `groups`, one bar of each series; the axis begins at 0."""
+    """Draw a group of bars for each of `groups`, one bar per series; the axis starts at 0."""
     top = _round_up(max(value for values in series.values() for value in values))
     room = (WIDTH - LEFT - RIGHT) / len(groups)
     width = room * 0.8 / len(series)
@@ -34,7 +34,7 @@ def bars(file: Path, title: str, unit: str, groups: Sequence[str], series: Mappi
 def lines(
     file: Path, title: str, unit: str, places: Sequence[float], series: Mapping[str, Sequence[float]], across: str
 ) -> None:
-    """A line for each series over `places`, which are numbers on a plain axis; the other axis begins at 0."""
+    """Draw a line per series over the x values `places`; the y axis starts at 0."""
     top = _round_up(max(value for values in series.values() for value in values))
     furthest = max(places)
     at = [LEFT + (WIDTH - LEFT - RIGHT) * place / furthest for place in places]
@@ -82,7 +82,7 @@ def _text(x: float, y: float, text: str, anchor: str = "middle", size: int = 11)
 
 
 def _round_up(value: float) -> float:
-    """The next number of one or two digits, to end an axis with."""
+    """Round up to one or two significant digits, for the end of an axis."""
     power = 1.0
     while power * 10 <= value:
         power *= 10

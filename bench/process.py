@@ -1,4 +1,4 @@
-"""Runway as the bench runs it: its own process, under the bench's policy, with Runway's default settings."""
+"""Run Runway as a process with the bench's policy and default settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ URL = f"http://127.0.0.1:{PORT}"
 
 
 class Process:
-    """One Runway under the bench's policy. A context manager that starts and, if it still runs, ends it."""
+    """One Runway with the bench's policy. A context manager that starts and stops it."""
 
     def __init__(
         self,
@@ -67,23 +67,23 @@ class Process:
             self.end(signal.SIGTERM)
 
     def end(self, number: signal.Signals) -> None:
-        """Send this signal and wait until the process is gone."""
+        """Send this signal and wait until the process has exited."""
         self._process.send_signal(number)
         self._process.wait(timeout=30)
 
     def cpu_seconds(self) -> float:
-        """CPU time that the process has used, its own and the kernel's for it."""
+        """Return the user and system CPU time of the process."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> tuple[float, float]:
-        """Resident memory now and at most so far, in MB (10^6 bytes)."""
+        """Return current and peak resident memory in MB (10^6 bytes)."""
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmRSS", "VmHWM"))}
         return sizes["VmRSS"] * 1024 / 1e6, sizes["VmHWM"] * 1024 / 1e6
 
     def wait_for(self, role: str) -> None:
-        """Wait until the process says that it is the writer, or a reader. Raises RuntimeError after two minutes."""
+        """Wait until /readyz reports this role, `writer` or `reader`. Raises RuntimeError after two minutes."""
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and self._process.poll() is None:
             if self._role() == role:
@@ -92,27 +92,27 @@ class Process:
         raise RuntimeError(f"Runway at {self.url} did not become {role} within 120 s")
 
     def open_files(self) -> int:
-        """How many descriptors the process has open, connections included."""
+        """Count the open descriptors of the process, including connections."""
         return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
 
     def _role(self) -> str | None:
         try:
             with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:  # noqa: S310 (our own loopback address)
                 return str(json.load(answer)["role"])
-        except OSError:  # Not there yet, or too busy with its lists to answer.
+        except OSError:  # Not listening yet, or busy with its lists.
             return None
 
 
 @contextlib.contextmanager
 def runway(cluster: LocalCluster) -> Iterator[float]:
-    """A Runway that is ready to write; yields the seconds from its start until then."""
+    """Run a Runway and wait until it is the leader; yield the seconds from its start until then."""
     with Process(cluster.kubeconfig) as process:
         process.wait_for("writer")
         yield time.monotonic() - process.started
 
 
 def render_tenants(cluster: LocalCluster, policy: Path = POLICY) -> None:
-    """Make the namespaces of a policy's tenants."""
+    """Apply the namespaces of a policy's tenants."""
     environment = {**os.environ, "RUNWAY_POLICY": str(policy)}
     command = [str(Path(sys.executable).parent / "runway"), "tenants", "render"]
     rendered = subprocess.run(command, env=environment, check=True, capture_output=True)
@@ -121,7 +121,7 @@ def render_tenants(cluster: LocalCluster, policy: Path = POLICY) -> None:
 
 @contextlib.contextmanager
 def frozen(cluster: LocalCluster, *names: str) -> Iterator[None]:
-    """These components stand still meanwhile."""
+    """Freeze these components until the context exits."""
     components = [cluster.component(name) for name in names]
     for component in components:
         component.freeze()

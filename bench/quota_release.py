@@ -61,7 +61,7 @@ async def measure_quota_release(api: ApiServer, *, fails: bool, jobs: int, at_on
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
     took = sorted(max(0.0, seen.free[job] - seen.reported[job]) * 1e3 for job in seen.free)
-    what = "a failed Job's condition" if fails else "a successful pod's end"
+    what = "Job condition Failed" if fails else "pod phase Succeeded"
     found = QuotaRelease(what, len(took), took[len(took) // 2], took[int(len(took) * 0.99)])
     print(f"release after {what}: p50 {found.p50:.1f} ms, p99 {found.p99:.1f} ms of {found.samples}", flush=True)
     return found
@@ -86,11 +86,11 @@ async def _poll_until_free(runway: aiohttp.ClientSession, ids: set[str], seen: _
     async with asyncio.timeout(120):
         while waiting:
             async with runway.get(f"{URL}/v1/quota", headers=HEADERS) as answer:
-                held = {holder["id"] for holder in (await answer.json())["tenants"][0]["jobs"]}
+                in_use = {holder["id"] for holder in (await answer.json())["tenants"][0]["jobs"]}
             now = time.monotonic()
-            for job in waiting - held:
+            for job in waiting - in_use:
                 seen.free[job] = now
-            waiting &= held
+            waiting &= in_use
             await asyncio.sleep(0.002)
 
 

@@ -1,4 +1,4 @@
-"""Write what was measured into docs/performance.md, each part between its own two marks, and draw its plots."""
+"""Write results into docs/performance.md, each between two markers, with plots."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IMAGES = ROOT / "docs" / "images"
 
 
 def write(parts: Mapping[str, str], kubernetes: str, document: Path = DOCUMENT) -> None:
-    """Replace these parts of the document. Raises ValueError where a mark is missing."""
+    """Replace these parts of the document. Raises ValueError if a marker is missing."""
     text = document.read_text()
     measured = (
         f"Measured on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} shared cores, Linux {platform.release()}, "
@@ -34,20 +34,20 @@ def write(parts: Mapping[str, str], kubernetes: str, document: Path = DOCUMENT) 
         head, found, rest = text.partition(begin)
         _, closed, tail = rest.partition(end)
         if not (found and closed):
-            raise ValueError(f"{document} has lost its marks {begin} and {end}")
+            raise ValueError(f"{document} lacks the markers {begin} and {end}")
         text = f"{head}{begin}\n\n{part}\n\n{measured}\n\n{end}{tail}"
     document.write_text(text)
 
 
 def submit(pairs: list[Pair], images: Path) -> str:
-    """Raw creates and submissions beside each other, with a plot in `images`."""
+    """Render raw creates against submissions, with a plot in `images`."""
     names = [str(pair.concurrency) for pair in pairs]
     series = {
         "raw creates": [rate(pair.raw) for pair in pairs],
         "Runway": [rate(pair.runway) for pair in pairs],
     }
-    plot.bars(images / "submit-throughput.svg", "Jobs created, by requests at once", "per second", names, series)
-    columns = ("at once", "raw", "p50 ms", "p99 ms", "Runway", "p50 ms", "p99 ms", "throughput, of raw", "p50, of raw")
+    plot.bars(images / "submit-throughput.svg", "Jobs created, by concurrent requests", "per second", names, series)
+    columns = ("concurrency", "raw", "p50 ms", "p99 ms", "Runway", "p50 ms", "p99 ms", "throughput / raw", "p50 / raw")
     rows = [
         (
             str(pair.concurrency),
@@ -61,48 +61,48 @@ def submit(pairs: list[Pair], images: Path) -> str:
     rounds = len(pairs[0].raw)
     return (
         _table(columns, rows)
-        + f"\n\nIn {rounds} rounds of each, in turn: rates are over all of them, p50 and p99 are the rounds' medians; "
-        + "of the ratios also the lowest and the highest round.\n\n"
+        + f"\n\n{rounds} alternating rounds of each. Rates cover all rounds. p50 and p99 are medians of the rounds. "
+        + "The ratios include the lowest and the highest round.\n\n"
         + "![Jobs created per second](images/submit-throughput.svg)"
     )
 
 
 def overload(one: Overload) -> str:
-    """What was taken and refused at twice the sustainable load."""
+    """Render accepted and rejected submissions at twice the sustainable load."""
     refused = sum(number for status, number in one.statuses.items() if status != 201)
     by_status = ", ".join(f"{status}: {number}" for status, number in sorted(one.statuses.items()) if status != 201)
     rows = [
         ("accepted", f"{one.statuses.get(201, 0)}", f"{one.accepted.p50:.0f}", f"{one.accepted.p99:.0f}"),
-        (f"refused ({by_status or 'none'})", str(refused), *_took_or_none(one)),
+        (f"rejected ({by_status or 'none'})", str(refused), *_took_or_none(one)),
     ]
     return (
-        f"{one.rate:.0f} submissions/s for {one.seconds:.0f} s, twice the {one.sustainable:.0f}/s with 32 at once just "
-        f"before; {one.accepted_per_second:.0f}/s were accepted.\n\n"
-        + _table(("answer", "number", "p50 ms", "p99 ms"), rows)
+        f"{one.rate:.0f} submissions/s for {one.seconds:.0f} s, twice the {one.sustainable:.0f}/s of 32 concurrent "
+        f"requests before. Runway accepted {one.accepted_per_second:.0f}/s.\n\n"
+        + _table(("result", "number", "p50 ms", "p99 ms"), rows)
     )
 
 
 def in_process(one: InProcess) -> str:
-    """What Runway itself adds to a submission."""
+    """Render the time that Runway adds to a submission."""
     return (
-        f"In process, without the wait for the API server, a submission takes {one.in_process:.2f} ms on the mean of "
-        f"{one.submissions}, one at a time. The process uses {one.cpu:.2f} ms of CPU time for a submission and the "
+        f"In process, without the wait for the API server, a submission takes {one.in_process:.2f} ms (mean of "
+        f"{one.submissions}, one at a time). The process uses {one.cpu:.2f} ms of CPU time for a submission and the "
         "watch events of its Job."
     )
 
 
 def history(found: list[ManyJobs], images: Path) -> str:
-    """What grows with the number of jobs, and what does not, with plots in `images`."""
+    """Render the measurements by number of jobs, with plots in `images`."""
     base = found[0]
     columns = (
         "jobs, each with a pod",
         "ready after",
         "list alone",
         "resident",
-        "at most",
+        "peak",
         *base.reads,
         *base.pages,
-        "change shown after",
+        "view delay",
     )
     rows = [
         (
@@ -117,7 +117,7 @@ def history(found: list[ManyJobs], images: Path) -> str:
     ]
     last = found[-1]
     at_last = last.reads | last.pages
-    ratios = [f"{what} {_of(at_last[what], took)}" for what, took in (base.reads | base.pages).items()]
+    ratios = [f"{name} {_of(at_last[name], took)}" for name, took in (base.reads | base.pages).items()]
     places = [one.jobs for one in found]
     plot.lines(
         images / "memory.svg",
@@ -145,10 +145,10 @@ def history(found: list[ManyJobs], images: Path) -> str:
     )
     return (
         _table(columns, rows)
-        + f"\n\nReads, pages and changes: p50 / p99 in ms, of reads and pages the medians of {ROUNDS} rounds. "
-        + f"Those with {last.jobs:,} jobs, of those with {base.jobs:,}: "
+        + f"\n\nReads, pages and view delay: p50 / p99 in ms. Reads and pages are the medians of {ROUNDS} rounds. "
+        + f"Ratios of {last.jobs:,} jobs to {base.jobs:,}: "
         + ", ".join(ratios)
-        + f", change shown {_of(last.shown, base.shown)}.\n\n"
+        + f", view delay {_of(last.shown, base.shown)}.\n\n"
         + "![Resident memory by number of jobs](images/memory.svg)\n![Reads by number of jobs](images/reads.svg)\n"
         + "![Pages of the console by number of jobs](images/pages.svg)"
     )
@@ -159,22 +159,22 @@ def _of(last: Latency, base: Latency) -> str:
 
 
 def release(releases: list[QuotaRelease]) -> str:
-    """How long quota is held after the end."""
+    """Render the delay of the quota release."""
     rows = [(one.what, str(one.samples), f"{one.p50:.1f}", f"{one.p99:.1f}") for one in releases]
     return _table(("from", "samples", "p50 ms", "p99 ms"), rows)
 
 
 def restart(one: Restart) -> str:
-    """Starts on the real API server."""
-    columns = ("Jobs in the cluster", "from start until it may write", "with none", "fetching the list alone")
+    """Render the start times on the real API server."""
+    columns = ("Jobs in the cluster", "start to leader", "without Jobs", "list alone")
     times = (one.seconds, one.seconds_without_jobs, one.list_seconds)
     return _table(columns, [(f"{one.jobs:,}", *(f"{seconds:.2f} s" for seconds in times))])
 
 
 def takeover(takeovers: list[Takeover]) -> str:
-    """How long nobody writes."""
+    """Render the time without a leader."""
     rows = [(one.how, str(one.samples), f"{one.shortest:.1f} s", f"{one.longest:.1f} s") for one in takeovers]
-    return _table(("the writer", "samples", "shortest", "longest"), rows)
+    return _table(("the leader", "samples", "shortest", "longest"), rows)
 
 
 def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

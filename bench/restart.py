@@ -1,4 +1,4 @@
-"""How long a start takes with many Jobs in the cluster: from the process's start until it may write."""
+"""Measure the start with many Jobs in the cluster, until Runway is the leader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from localcluster.cluster import LocalCluster
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Seconds from the process's start until it may write, with so many Jobs, beside the same with next to none."""
+    """Seconds from the process's start until it is the leader, with `jobs` Jobs and without."""
 
     jobs: int
     seconds: float
@@ -28,7 +28,7 @@ class Restart:
 
 
 async def fill(api: ApiServer, jobs: int) -> None:
-    """Create so many Jobs as Runway does, straight against the API server; a Runway must be serving to render one."""
+    """Create `jobs` Jobs directly in the API server. A running Runway renders their manifest."""
     async with (
         aiohttp.ClientSession() as session,
         session.post(f"{URL}/v1/jobs?dry_run=true", json=SPEC, headers={"X-Tenant-ID": "bench"}) as answer,
@@ -48,7 +48,7 @@ async def fill(api: ApiServer, jobs: int) -> None:
 
 
 def starts(cluster: LocalCluster, count: int) -> float:
-    """The median of so many starts, in seconds."""
+    """Return the median of `count` starts in seconds."""
     took = []
     for _ in range(count):
         with runway(cluster) as seconds:
@@ -57,19 +57,19 @@ def starts(cluster: LocalCluster, count: int) -> float:
 
 
 def restart(cluster: LocalCluster, without: float, jobs: int, list_seconds: float) -> Restart:
-    """Measure starts with the Jobs that `fill` has made."""
+    """Measure starts with the Jobs of `fill`."""
     with frozen(cluster, "kube-controller-manager", "kube-scheduler"):
         found = Restart(jobs, starts(cluster, 3), without, list_seconds)
     print(
-        f"restart with {found.jobs} jobs: {found.seconds:.2f} s until it may write "
-        f"({found.seconds_without_jobs:.2f} s without; listing alone {found.list_seconds:.2f} s)",
+        f"restart with {found.jobs} Jobs: {found.seconds:.2f} s until leader "
+        f"({found.seconds_without_jobs:.2f} s without Jobs; list alone {found.list_seconds:.2f} s)",
         flush=True,
     )
     return found
 
 
 async def time_list(api: ApiServer) -> float:
-    """Seconds that one client needs to fetch all Jobs, page by page, without decoding them: the floor of a start."""
+    """Return the seconds for fetching all Jobs, page by page, without decoding: the lower bound of a start."""
     import time
 
     started, query = time.monotonic(), {"limit": "500"}

@@ -1,6 +1,6 @@
-"""`python -m bench.simulate`: 20,000 jobs through Runway on a thousand simulated nodes, and what grows meanwhile.
+"""`python -m bench.simulate`: 20,000 jobs on a thousand simulated nodes.
 
-Real: Runway, API server, etcd, Job controller, scheduler. Simulated, by kwok: the nodes, and what pods do on them.
+Real: Runway, API server, etcd, Job controller, scheduler. Simulated by kwok: nodes and pods.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ POLICY = SIMULATION / "policy.yaml"
 WORKERS = 32
 SAMPLES = 10
 REFUSED_PAUSE_SECONDS = 0.5
-SETTLE_SECONDS = 600.0
+FINISH_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What stood when so many jobs had been accepted. Milliseconds are medians."""
+    """The measurements at a number of accepted jobs. Milliseconds are medians."""
 
     accepted: int
     accepted_per_second: float
-    over_per_second: float
+    finished_per_second: float
     resident_mb: float
     view_ms: float
     list_ms: float
@@ -50,7 +50,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Load:
-    """Submissions of all tenants until so many are accepted."""
+    """Submissions of all tenants until `jobs` are accepted."""
 
     jobs: int
     url: str
@@ -59,7 +59,7 @@ class Load:
     cancels: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self, tenants: list[str]) -> None:
-        """Submit with `WORKERS` at once; a refusal is followed by a pause, not counted as a job."""
+        """Submit with `WORKERS` concurrent clients; pause after a rejection and do not count it."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
             await asyncio.gather(
                 *(self._work(session, tenants, chance) for chance in map(random.Random, range(WORKERS)))
@@ -99,25 +99,25 @@ def _spec(chance: random.Random) -> dict[str, Any]:
 
 
 async def _samples(load: Load, process: Process) -> AsyncIterator[Sample]:
-    """A sample after each tenth of the jobs."""
+    """Yield a sample after each tenth of the jobs."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
-        then, accepted, over = time.monotonic(), 0, 0
+        then, accepted, finished = time.monotonic(), 0, 0
         for step in range(1, SAMPLES + 1):
             while len(load.accepted) < step * load.jobs // SAMPLES:  # noqa: ASYNC110 (a poll is enough for a sample)
                 await asyncio.sleep(0.05)
-            now, ended = time.monotonic(), await _over(session, load.url)
+            now, count = time.monotonic(), await _finished(session, load.url)
             tenant, job = random.choice(load.accepted)  # noqa: S311 (any job will do)
             headers = {"X-Tenant-ID": tenant}
             yield Sample(
                 accepted=len(load.accepted),
                 accepted_per_second=(len(load.accepted) - accepted) / (now - then),
-                over_per_second=(ended - over) / (now - then),
+                finished_per_second=(count - finished) / (now - then),
                 resident_mb=process.memory()[0],
                 view_ms=await _median(session, f"{load.url}/v1/jobs/{job}", headers, 21),
                 list_ms=await _median(session, f"{load.url}/v1/jobs?limit=50", headers, 11),
                 metrics_ms=await _median(session, f"{load.url}/metrics", {}, 5),
             )
-            then, accepted, over = now, len(load.accepted), ended
+            then, accepted, finished = now, len(load.accepted), count
 
 
 async def _get(session: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> str:
@@ -127,7 +127,7 @@ async def _get(session: aiohttp.ClientSession, url: str, headers: dict[str, str]
 
 
 async def _median(session: aiohttp.ClientSession, url: str, headers: dict[str, str], times: int) -> float:
-    """Milliseconds of this GET, the median of so many."""
+    """Return the median milliseconds of `times` GETs."""
     took = []
     for _ in range(times):
         started = time.perf_counter()
@@ -136,21 +136,21 @@ async def _median(session: aiohttp.ClientSession, url: str, headers: dict[str, s
     return statistics.median(took)
 
 
-async def _over(session: aiohttp.ClientSession, url: str) -> int:
+async def _finished(session: aiohttp.ClientSession, url: str) -> int:
     lines = (await _get(session, f"{url}/metrics", {})).splitlines()
     return int(sum(float(line.split()[-1]) for line in lines if line.startswith("runway_jobs_finished_total{")))
 
 
-async def _settled(url: str, jobs: int) -> float:
-    """Seconds until all jobs are over and no tenant holds anything. Raises RuntimeError after `SETTLE_SECONDS`."""
+async def _until_finished(url: str, jobs: int) -> float:
+    """Return the seconds until all jobs are finished and no quota is used. Raises RuntimeError on timeout."""
     began = time.monotonic()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
-        while time.monotonic() - began < SETTLE_SECONDS:
-            held = [tenant["used"]["gpu"] + tenant["reserved"]["gpu"] for tenant in await _quota(session, url)]
-            if sum(held) == 0 and await _over(session, url) >= jobs:
+        while time.monotonic() - began < FINISH_SECONDS:
+            usage = [tenant["used"]["gpu"] + tenant["reserved"]["gpu"] for tenant in await _quota(session, url)]
+            if sum(usage) == 0 and await _finished(session, url) >= jobs:
                 return time.monotonic() - began
             await asyncio.sleep(0.5)
-    raise RuntimeError(f"not all jobs were over {SETTLE_SECONDS:.0f} s after the last was accepted")
+    raise RuntimeError(f"not all jobs were finished {FINISH_SECONDS:.0f} s after the last submission")
 
 
 async def _quota(session: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]:
@@ -160,11 +160,11 @@ async def _quota(session: aiohttp.ClientSession, url: str) -> list[dict[str, Any
 
 
 async def simulate(api: ApiServer, process: Process, jobs: int) -> tuple[list[Sample], Load, Audit]:
-    """Run it all, printing a line a sample."""
+    """Run the simulation and print one line per sample."""
     tenants = list(yaml.safe_load(POLICY.read_text())["tenants"])
     load, samples = Load(jobs, process.url), []
     print("\n".join(HEAD), flush=True)
-    async with audit(api) as told:
+    async with audit(api) as record:
         submitting = asyncio.create_task(load.run(tenants))
         try:
             async for sample in _samples(load, process):
@@ -173,20 +173,20 @@ async def simulate(api: ApiServer, process: Process, jobs: int) -> tuple[list[Sa
             await submitting
         finally:
             submitting.cancel()
-        print(f"all over {await _settled(process.url, jobs):.0f} s after the last was accepted", flush=True)
-    return samples, load, told
+        print(f"all finished {await _until_finished(process.url, jobs):.0f} s after the last submission", flush=True)
+    return samples, load, record
 
 
 def limits() -> dict[str, int]:
-    """The GPUs that each tenant of the simulation may hold."""
+    """Return the GPU quota of each tenant of the simulation."""
     return {name: tenant["quota"]["gpu"] for name, tenant in yaml.safe_load(POLICY.read_text())["tenants"].items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.simulate", description=__doc__)
     parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--no-write", action="store_true", help="leave docs/performance.md as it is")
-    asked = parser.parse_args()
+    parser.add_argument("--no-write", action="store_true", help="do not change docs/performance.md")
+    arguments = parser.parse_args()
     ensure_built()
     cluster = LocalCluster.default()
     api = ApiServer.from_kubeconfig(cluster.kubeconfig)
@@ -198,39 +198,39 @@ def main() -> None:
         ):
             asyncio.run(make_nodes(api))
             process.wait_for("writer")
-            samples, load, told = asyncio.run(simulate(api, process, asked.jobs))
+            samples, load, record = asyncio.run(simulate(api, process, arguments.jobs))
     finally:
-        print("removing what was made", flush=True)
+        print("deleting nodes, jobs and namespaces", flush=True)
         asyncio.run(remove(api))
-    most, allowed = told.most_held(), limits()
-    beyond = {tenant: held for tenant, held in most.items() if held > allowed[tenant]}
-    at_limit = sum(most[tenant] == allowed[tenant] for tenant in most)
-    print(f"answers: {dict(load.answers)}; tenants that reached their quota: {at_limit}; beyond it: {beyond or 'none'}")
-    if not asked.no_write:
-        said = f"{at_limit} of {len(most)} tenants reached their quota, {len(beyond)} went beyond it."
-        part = "\n".join([*HEAD, *map(_row, samples), "", said])
+    peak, quota = record.peak_usage(), limits()
+    exceeded = {tenant: usage for tenant, usage in peak.items() if usage > quota[tenant]}
+    at_limit = sum(peak[tenant] == quota[tenant] for tenant in peak)
+    print(f"responses: {dict(load.answers)}; tenants at their quota: {at_limit}; above it: {exceeded or 'none'}")
+    if not arguments.no_write:
+        result = f"{at_limit} of {len(peak)} tenants reached their quota, {len(exceeded)} exceeded it."
+        part = "\n".join([*HEAD, *map(_row, samples), "", result])
         version = json.loads(cluster.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
         report.write({"simulation": part}, f"Kubernetes {version}")
-    if beyond:
-        sys.exit("a tenant held more than its quota")
+    if exceeded:
+        sys.exit("a tenant exceeded its quota")
 
 
 async def remove(api: ApiServer) -> None:
-    """Let Kubernetes remove nodes, jobs and namespaces."""
+    """Delete nodes and namespaces with their jobs."""
     await delete_nodes(api)
     tenants = yaml.safe_load(POLICY.read_text())["tenants"].values()
     await asyncio.gather(*(delete_namespace(api, tenant["namespace"]) for tenant in tenants))
 
 
 HEAD = (
-    "| accepted | accepted/s | over/s | resident MB | one job ms | list ms | metrics ms |",
+    "| accepted | accepted/s | finished/s | resident MB | one job ms | list ms | metrics ms |",
     "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
 )
 
 
 def _row(sample: Sample) -> str:
     return (
-        f"| {sample.accepted} | {sample.accepted_per_second:.0f} | {sample.over_per_second:.0f} "
+        f"| {sample.accepted} | {sample.accepted_per_second:.0f} | {sample.finished_per_second:.0f} "
         f"| {sample.resident_mb:.0f} | {sample.view_ms:.1f} | {sample.list_ms:.1f} | {sample.metrics_ms:.1f} |"
     )
 

@@ -1,8 +1,8 @@
-"""`python -m bench.soak --minutes 60`: mixed load with faults, and nothing that grows, leaks or is decided wrongly.
+"""`python -m bench.soak --minutes 60`: find leaks and wrong decisions under load.
 
-On the real local cluster, its kubelet included. Submissions good and bad, repeated keys, reads, streams that are cut,
-cancels; meanwhile the API server is frozen and pods are deleted by hand. Finished jobs are kept for a minute, so that
-what is known stays the same in number, and memory with it.
+It runs on the local cluster with its real kubelet. The load has valid and invalid submissions, repeated keys, reads,
+aborted streams and cancels. The faults are a frozen API server and deleted pods. Finished jobs live for a minute, so
+the number of jobs stays constant, and memory should too.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ POLICY = ROOT / "bench" / "soak.policy.yaml"
 TENANTS: dict[str, dict[str, Any]] = yaml.safe_load(POLICY.read_text())["tenants"]
 FREEZE_SECONDS = 4.0
 SUBMIT_SECONDS = 2.0
-"""Mean pause of each of the three clients that submit: about as fast as the local node ends jobs."""
-SETTLE_SECONDS = 180.0
+"""Mean pause of each of the three submitting clients: about the rate at which the local node finishes jobs."""
+RELEASE_SECONDS = 180.0
 GROWTH = 1.10
-"""Memory in the last quarter may be this much of that in the second."""
+"""The allowed ratio of memory in the last quarter to memory in the second quarter."""
 
 SCRIPTS = {"succeeded": "echo begun; sleep 2; echo done", "failed": "echo begun; sleep 1; exit 3"}
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What Runway says of itself, and the system of its process."""
+    """Runway's own metrics and those of its process."""
 
     at: float
     resident_mb: float
@@ -56,25 +56,25 @@ class State:
 
 @dataclass(slots=True)
 class Soak:
-    """The load, and what it has found. `wrong` is every answer that should not have been."""
+    """The load and its observations. `wrong` lists every incorrect response."""
 
     url: str
     chance: random.Random
     answers: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     jobs: dict[str, tuple[str, str | None, str]] = field(default_factory=dict)
-    """By id: tenant, key, and the state it is to end in."""
+    """By id: tenant, key and expected final state."""
     states: list[State] = field(default_factory=list)
-    verdicts: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """Jobs that are over, by the code of their failure or their state."""
+    outcomes: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Finished jobs by failure code or state."""
 
     def check(self, right: bool, what: str) -> None:
-        """Note a wrong answer."""
+        """Record an incorrect response unless `right`."""
         if not right:
             self.wrong.append(what)
 
     async def submit(self, session: aiohttp.ClientSession) -> None:
-        """A submission of one of the kinds, and whether its answer may be."""
+        """Send a submission of a random kind and check the response."""
         tenant = self.chance.choice(list(TENANTS))
         kind = self.chance.choices(("good", "again", "bad", "stranger", "huge"), (12, 2, 2, 1, 1))[0]
         key = str(uuid.uuid4()) if self.chance.random() < 0.5 else None
@@ -97,10 +97,10 @@ class Soak:
             "stranger": ("403 unknown_tenant",),
             "huge": ("403 quota_exceeded",),
         }.get(kind, ("201", "403 quota_exceeded"))
-        said = str(status) if status < 400 else f"{status} {body.get('code')}"
-        self.check(said in expected or status in (429, 503), f"{kind} was answered {said}")
+        answer = str(status) if status < 400 else f"{status} {body.get('code')}"
+        self.check(answer in expected or status in (429, 503), f"{kind} got {answer}")
         if status == 201:
-            self.check(body["id"] not in self.jobs, f"{body['id']} was new twice")
+            self.check(body["id"] not in self.jobs, f"{body['id']} was created twice")
             self.jobs[body["id"]] = (tenant, key, end)
             if self.chance.random() < 0.1:
                 await self.cancel(session, body["id"])
@@ -111,8 +111,8 @@ class Soak:
                 return
             spec = (await answer.json())["spec"]
         status, body = await self._post(session, tenant, {name: value for name, value in spec.items() if value}, key)
-        # The job may have been forgotten between the two, a minute after its end; then it is a new one.
-        self.check(status in (200, 201, 429, 503), f"a repeated submission was answered {status} {body.get('code')}")
+        # The job may have expired in between, a minute after it finished; then the submission creates a new one.
+        self.check(status in (200, 201, 429, 503), f"a repeated submission got {status} {body.get('code')}")
         self.check(status >= 400 or body["id"] == job, f"a repeated submission of {job} is {body.get('id')}")
 
     async def _post(
@@ -125,18 +125,18 @@ class Soak:
         return answer.status, body
 
     async def cancel(self, session: aiohttp.ClientSession, job: str) -> None:
-        """Cancel at some moment of its life."""
+        """Cancel a job after a random time."""
         await asyncio.sleep(self.chance.uniform(0, 4))
         tenant, key, _ = self.jobs[job]
         async with session.delete(f"{self.url}/v1/jobs/{job}", headers={"X-Tenant-ID": tenant}) as answer:
             self.answers[f"cancel {answer.status}"] += 1
-            self.check(answer.status in (200, 202, 404, 503), f"a cancel was answered {answer.status}")
+            self.check(answer.status in (200, 202, 404, 503), f"a cancel got {answer.status}")
             maybe_done = answer.status < 500 or (await answer.json()).get("code") == "outcome_unknown"
         if maybe_done:
             self.jobs[job] = (tenant, key, "any")
 
     async def read(self, session: aiohttp.ClientSession) -> None:
-        """One of the reads."""
+        """Send a random read and check its status."""
         paths = ["/v1/jobs?limit=50", "/v1/quota", "/v1/policy", "/metrics", "/", "/jobs", "/readyz"]
         if self.jobs:
             job = self.chance.choice(list(self.jobs)[-50:])
@@ -146,14 +146,14 @@ class Soak:
             try:
                 await answer.read()
             except aiohttp.ClientPayloadError:
-                # A log whose source breaks off in the middle is broken off too, so that it is not taken for the whole.
-                self.answers["read broken off"] += 1
-                self.check(path.endswith("/logs"), f"GET {path} was broken off")
+                # Runway aborts a log response if its source fails, so that a partial log is not taken as complete.
+                self.answers["read aborted"] += 1
+                self.check(path.endswith("/logs"), f"GET {path} was aborted")
         self.answers[f"read {answer.status}"] += 1
-        self.check(answer.status < 500 or answer.status == 503, f"GET {path} was answered {answer.status}")
+        self.check(answer.status < 500 or answer.status == 503, f"GET {path} got {answer.status}")
 
     async def stream(self, session: aiohttp.ClientSession) -> None:
-        """Follow a log or the events of a job for a while; half of the readers go away in the middle."""
+        """Follow a log or the events of a job for a while; half of the clients disconnect early."""
         if not self.jobs:
             return
         job = self.chance.choice(list(self.jobs)[-10:])
@@ -162,29 +162,29 @@ class Soak:
         with contextlib.suppress(TimeoutError, aiohttp.ClientPayloadError):
             async with asyncio.timeout(patience), session.get(f"{self.url}{path}") as answer:
                 self.answers[f"stream {answer.status}"] += 1
-                self.check(answer.status < 500 or answer.status == 503, f"GET {path} was answered {answer.status}")
+                self.check(answer.status < 500 or answer.status == 503, f"GET {path} got {answer.status}")
                 async for _ in answer.content.iter_any():
                     pass
 
     async def compare(self, session: aiohttp.ClientSession) -> None:
-        """Hold the verdicts of jobs that are over against what they were made to do."""
+        """Compare the outcomes of finished jobs with the expected ones."""
         async with session.get(f"{self.url}/v1/jobs?limit=200&state=succeeded&state=failed&state=cancelled") as answer:
             views = (await answer.json())["jobs"] if answer.status == 200 else []
         for view in views:
             _, _, end = self.jobs.get(view["id"], ("", None, "any"))
             code = view["failure"] and view["failure"]["code"]
-            # One whose pod was deleted by hand failed for that, whatever it would have done.
+            # A deleted pod fails its job, whatever its script does.
             right = end in ("any", view["state"]) or code == "pod_deleted"
-            self.check(right, f"{view['id']} was to be {end} and is {view['state']} ({code})")
-            self.verdicts[str(code or view["state"])].add(view["id"])
+            self.check(right, f"{view['id']} should be {end} and is {view['state']} ({code})")
+            self.outcomes[str(code or view["state"])].add(view["id"])
 
     async def observe(self, session: aiohttp.ClientSession, process: Process, began: float) -> None:
-        """Note how much there is of everything."""
+        """Record Runway's metrics and the figures of its process."""
         async with session.get(f"{self.url}/metrics") as answer:
             lines = [line for line in (await answer.text()).splitlines() if not line.startswith("#")]
         values = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
         jobs = sum(value for name, value in values.items() if name.startswith("runway_jobs{"))
-        self.check(values["runway_internal_errors_total"] == 0, "Runway met a defect of its own")
+        self.check(values["runway_internal_errors_total"] == 0, "Runway raised an internal error")
         self.states.append(
             State(
                 at=time.monotonic() - began,
@@ -211,33 +211,33 @@ def _spec(end: str, gpus: int) -> dict[str, Any]:
 async def soak(
     cluster: LocalCluster, process: Process, seconds: float, seed: int, submit_seconds: float
 ) -> tuple[Soak, Audit]:
-    """Run the load for these seconds, then wait until all is over."""
-    found = Soak(process.url, random.Random(seed))  # noqa: S311 (a seed is wanted)
+    """Run the load for `seconds`, then wait until all quota is released."""
+    found = Soak(process.url, random.Random(seed))  # noqa: S311 (reproducible by its seed)
     api, began = ApiServer.from_kubeconfig(cluster.kubeconfig), time.monotonic()
     timeout, connector = aiohttp.ClientTimeout(total=30), aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session, audit(api) as told:
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session, audit(api) as record:
 
-        async def often(call: Callable[[], Awaitable[None]], pause: float) -> None:
+        async def repeat(call: Callable[[], Awaitable[None]], pause: float) -> None:
             while time.monotonic() - began < seconds:
                 await call()
                 await asyncio.sleep(found.chance.uniform(0.5, 1.5) * pause)
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(3):
-                tasks.create_task(often(lambda: found.submit(session), submit_seconds))
-                tasks.create_task(often(lambda: found.stream(session), 0.5))
-                tasks.create_task(often(lambda: found.read(session), 0.1))
-            tasks.create_task(often(lambda: found.observe(session, process, began), 2.0))
-            tasks.create_task(often(lambda: found.compare(session), 5.0))
-            tasks.create_task(often(lambda: _freeze(cluster), 40.0))
-            tasks.create_task(often(lambda: _delete_a_pod(cluster), 20.0))
-        await _settled(found, session)
+                tasks.create_task(repeat(lambda: found.submit(session), submit_seconds))
+                tasks.create_task(repeat(lambda: found.stream(session), 0.5))
+                tasks.create_task(repeat(lambda: found.read(session), 0.1))
+            tasks.create_task(repeat(lambda: found.observe(session, process, began), 2.0))
+            tasks.create_task(repeat(lambda: found.compare(session), 5.0))
+            tasks.create_task(repeat(lambda: _freeze(cluster), 40.0))
+            tasks.create_task(repeat(lambda: _delete_a_pod(cluster), 20.0))
+        await _wait_for_release(found, session)
         await found.observe(session, process, began)
-    return found, told
+    return found, record
 
 
 async def _freeze(cluster: LocalCluster) -> None:
-    """The API server answers nothing for a while."""
+    """Freeze the API server for a while."""
     await asyncio.sleep(10)
     api_server = cluster.component("kube-apiserver")
     api_server.freeze()
@@ -272,32 +272,32 @@ async def _delete_a_pod(cluster: LocalCluster) -> None:
         await asyncio.to_thread(cluster.kubectl, *command)
 
 
-async def _settled(found: Soak, session: aiohttp.ClientSession) -> None:
-    """Wait until nothing is held or open. What is not so after `SETTLE_SECONDS` is wrong."""
-    deadline, held = time.monotonic() + SETTLE_SECONDS, "unknown"
+async def _wait_for_release(found: Soak, session: aiohttp.ClientSession) -> None:
+    """Wait until no quota is used or reserved; after the timeout, record the rest as wrong."""
+    deadline, in_use = time.monotonic() + RELEASE_SECONDS, "unknown"
     while time.monotonic() < deadline:
         async with session.get(f"{found.url}/v1/quota") as answer:
             tenants = (await answer.json())["tenants"] if answer.status == 200 else None
         if tenants is not None:
-            held = ", ".join(
+            in_use = ", ".join(
                 f"{tenant['tenant']} {kind} {tenant[kind]}"
                 for tenant in tenants
                 for kind in ("used", "reserved")
                 if tenant[kind]["jobs"] or tenant[kind]["gpu"]
             )
-            if not held:
+            if not in_use:
                 return
         await asyncio.sleep(1)
-    found.wrong.append(f"still held {SETTLE_SECONDS:.0f} s after the last submission: {held}")
+    found.wrong.append(f"still in use {RELEASE_SECONDS:.0f} s after the last submission: {in_use}")
 
 
-def judge(found: Soak, told: Audit, growth: float = GROWTH) -> list[str]:
-    """Everything that should not have been. A short run may still grow into its pools: it is allowed more `growth`."""
+def judge(found: Soak, record: Audit, growth: float = GROWTH) -> list[str]:
+    """List everything wrong. A short run still fills its pools and needs a larger `growth`."""
     wrong = [*found.wrong]
-    for tenant, most in told.most_held().items():
+    for tenant, peak in record.peak_usage().items():
         limit = TENANTS[tenant]["quota"]["gpu"]
-        if most > limit:
-            wrong.append(f"tenant {tenant} held {most} GPUs of {limit}")
+        if peak > limit:
+            wrong.append(f"tenant {tenant} used {peak} GPUs of {limit}")
     first, last = found.states[0], found.states[-1]
     if last.streams:
         wrong.append(f"{last.streams} streams are open at the end")
@@ -312,7 +312,7 @@ def judge(found: Soak, told: Audit, growth: float = GROWTH) -> list[str]:
 
 
 def memory(found: Soak) -> tuple[float, float]:
-    """The medians of resident memory in the second and in the last quarter, in MB."""
+    """Return the median resident memory of the second and of the last quarter, in MB."""
     quarter = len(found.states) // 4
     second, last = found.states[quarter : 2 * quarter], found.states[3 * quarter :]
     return statistics.median(one.resident_mb for one in second), statistics.median(one.resident_mb for one in last)
@@ -321,16 +321,16 @@ def memory(found: Soak) -> tuple[float, float]:
 def run(
     minutes: float, seed: int, growth: float = GROWTH, submit_seconds: float = SUBMIT_SECONDS
 ) -> tuple[Soak, list[str]]:
-    """Start Runway on the local cluster, soak it, and take away what was made."""
+    """Start Runway on the local cluster, run the soak, and delete its namespaces."""
     cluster = LocalCluster.default()
     render_tenants(cluster, POLICY)
     try:
         with Process(cluster.kubeconfig, "soak", policy=POLICY) as process:
             process.wait_for("writer")
-            found, told = asyncio.run(soak(cluster, process, minutes * 60, seed, submit_seconds))
+            found, record = asyncio.run(soak(cluster, process, minutes * 60, seed, submit_seconds))
     finally:
         asyncio.run(_remove(ApiServer.from_kubeconfig(cluster.kubeconfig)))
-    return found, judge(found, told, growth)
+    return found, judge(found, record, growth)
 
 
 async def _remove(api: ApiServer) -> None:
@@ -341,7 +341,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))  # noqa: S311 (any seed will do)
-    parser.add_argument("--no-write", action="store_true", help="leave docs/performance.md as it is")
+    parser.add_argument("--no-write", action="store_true", help="do not change docs/performance.md")
     asked = parser.parse_args()
     print(f"soak: {asked.minutes:g} minutes, seed {asked.seed}", flush=True)
     found, wrong = run(asked.minutes, asked.seed)
@@ -358,12 +358,12 @@ def _text(found: Soak, minutes: float, wrong: list[str]) -> str:
     before, after = memory(found)
     first, last = found.states[0], found.states[-1]
     answers = ", ".join(f"{name}: {number}" for name, number in sorted(found.answers.items()))
-    verdicts = ", ".join(f"{name}: {len(ids)}" for name, ids in sorted(found.verdicts.items()))
+    outcomes = ", ".join(f"{name}: {len(ids)}" for name, ids in sorted(found.outcomes.items()))
     return (
-        f"{minutes:g} minutes: {len(found.jobs)} jobs. Answers: {answers}. Verdicts: {verdicts}. "
+        f"{minutes:g} minutes: {len(found.jobs)} jobs. Responses: {answers}. Outcomes: {outcomes}. "
         f"Wrong: {len(wrong)}.\n\n"
         "| | at the start | at the end |\n| --- | ---: | ---: |\n"
-        f"| resident MB, median of the second and of the last quarter | {before:.0f} | {after:.0f} |\n"
+        f"| resident MB, median of the second and the last quarter | {before:.0f} | {after:.0f} |\n"
         f"| tasks | {first.tasks} | {last.tasks} |\n"
         f"| open files | {first.files} | {last.files} |\n"
         f"| open streams | {first.streams} | {last.streams} |"

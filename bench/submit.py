@@ -1,7 +1,7 @@
-"""How much of a submission is Runway's: POST /v1/jobs beside raw Job creates on the same API server.
+"""Measure POST /v1/jobs against raw Job creates on the same API server.
 
-The Job controller and the scheduler are frozen in both, so that nothing else works on the two cores; the same number of
-workers sends the same number of requests; both Jobs are alike in size, since the raw one is Runway's own manifest.
+Both use the same number of workers and requests and the same manifest, which Runway renders. The Job controller and the
+scheduler are frozen, so they use none of the two cores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.kubernetes import NAMESPACE, ApiServer
 from bench.load import Measured, Target, measure
-from runway.jobs.identity import LABEL_MANAGED_BY
+from runway.jobs.annotations import LABEL_MANAGED_BY
 
 CONCURRENCIES = (1, 8, 32)
 
@@ -32,7 +32,7 @@ SPEC: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The same load on the API server and on Runway, in rounds, the two in turn."""
+    """The same load on the API server and on Runway in alternating rounds."""
 
     concurrency: int
     raw: list[Measured]
@@ -40,21 +40,21 @@ class Pair:
 
     @property
     def throughput(self) -> float:
-        """Runway's rate over the raw one, each over all rounds.
+        """The ratio of Runway's rate to the raw rate, each over all rounds.
 
-        The API server's garbage collector takes close to a second of a core now and then, which falls on one of the two
-        by chance. Over all rounds both have their share of it; a median would leave it out for one.
+        Now and then the API server's garbage collector uses a core for almost a second. Over all rounds, both sides
+        have their share of it, unlike in a median.
         """
         return rate(self.runway) / rate(self.raw)
 
     def ratios(self, of: Callable[[Measured], float]) -> list[float]:
-        """Runway's figure over the raw one, round by round, smallest first."""
+        """Return the ratio of Runway's figure to the raw figure per round, in ascending order."""
         return sorted(of(runway) / of(raw) for raw, runway in zip(self.raw, self.runway, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class InProcess:
-    """Mean milliseconds of one submission: in Runway without the create call, and CPU time of the process."""
+    """Mean milliseconds of a submission: time in Runway without the create call, and CPU time of the process."""
 
     submissions: int
     in_process: float
@@ -62,7 +62,7 @@ class InProcess:
 
 
 def middle(figures: Iterable[float]) -> float:
-    """The median."""
+    """Return the median."""
     return statistics.median(figures)
 
 
@@ -72,10 +72,9 @@ def rate(rounds: Iterable[Measured]) -> float:
 
 
 async def submit_pairs(api: ApiServer, runway_url: str, requests: int, rounds: int) -> list[Pair]:
-    """Measure at each concurrency: raw, Runway, raw, Runway and so on.
+    """Measure raw creates and Runway in alternating short rounds at each concurrency.
 
-    In turn and in short rounds, since a shared machine slows down for seconds at a time, and would slow only one of the
-    two.
+    A shared machine slows down for seconds, and longer rounds would slow only one of the two.
     """
     raw, runway = await raw_target(api, runway_url), runway_target(runway_url)
     for target in (runway, raw):
@@ -90,7 +89,7 @@ async def submit_pairs(api: ApiServer, runway_url: str, requests: int, rounds: i
         pairs.append(pair)
         rates, p50s = pair.ratios(lambda one: one.per_second), pair.ratios(lambda one: one.p50)
         print(
-            f"submit, {concurrency:2d} at once: raw {rate(pair.raw):.0f}/s "
+            f"submit, concurrency {concurrency:2d}: raw {rate(pair.raw):.0f}/s "
             f"p50 {middle(one.p50 for one in pair.raw):.2f} ms; "
             f"Runway {rate(pair.runway):.0f}/s "
             f"p50 {middle(one.p50 for one in pair.runway):.2f} ms; throughput {pair.throughput:.2f} of raw "
@@ -108,7 +107,7 @@ async def in_process(runway_url: str, submissions: int) -> InProcess:
     await measure(target, submissions, 1)
     seconds_after, cpu_after = await _spent(runway_url)
     found = InProcess(submissions, (seconds_after - seconds) * 1e3 / submissions, (cpu_after - cpu) * 1e3 / submissions)
-    print(f"submit, in process: {found.in_process:.2f} ms of a submission; CPU {found.cpu:.2f} ms", flush=True)
+    print(f"submit, in process: {found.in_process:.2f} ms per submission; CPU {found.cpu:.2f} ms", flush=True)
     return found
 
 
@@ -126,13 +125,13 @@ async def _spent(url: str) -> tuple[float, float]:
 
 
 def runway_target(url: str) -> Target:
-    """Submissions to Runway."""
+    """Return the target of submissions to Runway."""
     headers = {"Content-Type": "application/json", "X-Tenant-ID": "bench"}
     return Target(f"{url}/v1/jobs", headers, lambda: json.dumps(SPEC).encode())
 
 
 async def raw_target(api: ApiServer, runway_url: str) -> Target:
-    """Creates of the very manifest that Runway renders, each under a name of its own, and not said to be Runway's."""
+    """Return the target of raw creates: the manifest that Runway renders, with a new name and another manager label."""
     async with (
         aiohttp.ClientSession() as session,
         session.post(f"{runway_url}/v1/jobs?dry_run=true", json=SPEC, headers={"X-Tenant-ID": "bench"}) as answer,

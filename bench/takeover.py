@@ -1,4 +1,4 @@
-"""How long nobody writes when the writer is gone, killed or ended in good order, with a second process standing by."""
+"""Measure the time without a leader after its SIGTERM or SIGKILL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from localcluster.cluster import LocalCluster
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """Seconds until the second process may write, over so many takeovers."""
+    """Seconds until the second process is the leader, over `samples` takeovers."""
 
     how: str
     samples: int
@@ -21,9 +21,9 @@ class Takeover:
 
 
 def takeovers(cluster: LocalCluster, samples: int) -> list[Takeover]:
-    """Let one process after the other end and its successor take over."""
+    """Stop the leader repeatedly and measure the takeover by the second process."""
     found = []
-    for how, number in (("ended (SIGTERM)", signal.SIGTERM), ("killed (SIGKILL)", signal.SIGKILL)):
+    for how, number in (("stopped (SIGTERM)", signal.SIGTERM), ("killed (SIGKILL)", signal.SIGKILL)):
         took = [_one(cluster, number) for _ in range(samples)]
         found.append(Takeover(how, samples, min(took), max(took)))
         print(f"takeover, {how}: {min(took):.1f} to {max(took):.1f} s of {samples}", flush=True)
@@ -33,7 +33,7 @@ def takeovers(cluster: LocalCluster, samples: int) -> list[Takeover]:
 def _one(cluster: LocalCluster, number: signal.Signals) -> float:
     with Process(cluster.kubeconfig, instance="bench-a", port=8018) as first:
         first.wait_for("writer")
-        # Started only now: of two at once, either could become the writer.
+        # Started after the first is the leader: with two concurrent starts, either could become the leader.
         with Process(cluster.kubeconfig, instance="bench-b", port=8019) as second:
             second.wait_for("reader")
             first.end(number)

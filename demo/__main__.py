@@ -1,8 +1,7 @@
-"""`python -m demo`: put the tenants in place, serve Runway, run every scenario. 0 only if every claim was seen.
+"""`python -m demo`: apply the tenants, start Runway and run every scenario.
 
-With `--deployed` Runway is not a process beside the demo but a Deployment in the local cluster.
-
-`KUBECONFIG` and `RUNWAY_POLICY` say which cluster and which policy; `make demo` sets both.
+Exits 0 only if every claim is verified. With `--deployed`, Runway is a Deployment in the local cluster. `KUBECONFIG`
+and `RUNWAY_POLICY` select cluster and policy; `make demo` sets both.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ REPORT = LOG.with_name("report.html")
 
 
 def main(scenarios: Sequence[Scenario] = SCENARIOS, *, deployed: bool = False) -> int:
-    """The exit code: 0 if every claim was seen, 1 if one was not, 2 if the demo could not begin."""
+    """Return the exit code: 0 if every claim is verified, 1 if one is not, 2 if the demo cannot start."""
     unset = [name for name in ("KUBECONFIG", "RUNWAY_POLICY") if not os.environ.get(name)]
     if unset:
         print(f"demo: {' and '.join(unset)} must be set; `make demo` does that", file=sys.stderr)
@@ -88,12 +87,12 @@ def _run(scenarios: Sequence[Scenario], kubeconfig: Path, policy: Path, deployed
         facts, simulated = describe_environment(kubernetes, deployed=deployed, here=kernel is not None)
         REPORT.parent.mkdir(parents=True, exist_ok=True)
         REPORT.write_text(page(recorder.recording(facts, watch.samples, simulated_gpus=simulated)), encoding="utf-8")
-        report.note(f"the same to be sent to someone: {REPORT.relative_to(CHECKOUT)}")
+        report.note(f"report as one HTML file: {REPORT.relative_to(CHECKOUT)}")
         return outcomes
 
 
 def _views(runway: RunwayClient, job_ids: Sequence[str]) -> list[Document]:
-    """The jobs of a scenario for the report; none where the scenario has left no Runway to ask."""
+    """Return the job views of a scenario, or none if Runway is unreachable."""
     try:
         return runway.jobs(job_ids)
     except httpx2.TransportError:
@@ -102,9 +101,9 @@ def _views(runway: RunwayClient, job_ids: Sequence[str]) -> list[Document]:
 
 @contextmanager
 def _in_the_cluster(kubernetes: Kubectl, kubeconfig: Path, policy: Path) -> Iterator[DeployedRunway]:
-    """Runway as a Deployment; it is taken away again, unless it was there before."""
+    """Run Runway as a Deployment; remove it afterwards, unless it existed before."""
     if not _on_this_machine(kubeconfig):
-        raise DeployFailed("only the local cluster can be deployed to: its node takes an image that no registry has")
+        raise DeployFailed("--deployed needs the local cluster: its node imports an image that no registry has")
     before = deployment.is_deployed(kubernetes)
     try:
         deployment.up(kubernetes, policy)
@@ -124,5 +123,5 @@ if __name__ == "__main__":
     # SIGTERM must stop Runway too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(prog="python -m demo", description="Run every scenario and show the evidence.")
-    parser.add_argument("--deployed", action="store_true", help="against Runway as a Deployment in the local cluster")
+    parser.add_argument("--deployed", action="store_true", help="run Runway as a Deployment in the local cluster")
     sys.exit(main(deployed=parser.parse_args().deployed))

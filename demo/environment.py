@@ -19,14 +19,14 @@ def describe_environment(kubernetes: Kubectl, *, deployed: bool, here: bool) -> 
     nodes = kubernetes.select("nodes")
     ready = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}"
     kernels = sorted({node["status"]["nodeInfo"]["kernelVersion"] for node in nodes})
-    place = "a Deployment in the cluster, under its own service account" if deployed else "a process beside the cluster"
+    place = "a Deployment with its own service account" if deployed else "a process outside the cluster"
     facts = [
         ("Runway", f"{__version__}, {place}"),
         (
             "Kubernetes",
             f"{server['gitVersion']}, {ready}, context {kubernetes.run('config', 'current-context').strip()}",
         ),
-        ("Linux", ", ".join(kernels) + ("" if here else "; its log was not read: it is another machine's")),
+        ("Linux", ", ".join(kernels) + ("" if here else "; log not read (another machine)")),
         ("Python", platform.python_version()),
     ]
     return facts, any(SIMULATED_LABEL in node["metadata"]["labels"] for node in nodes)

@@ -1,4 +1,4 @@
-"""The report of a demo as one HTML file that can be sent to someone: nothing in it comes from elsewhere. Pure."""
+"""Render the report of a demo as one self-contained HTML file. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from demo.recording import Recording, printable
+from demo.recording import Recording
 from demo.svg import duration_bar, quota, timeline
+from runway.text import escape
 from testbed.context import Source
 
 
 def _shown(value: object) -> object:
-    """What was seen, with its control characters made visible; our own pictures are left as they are."""
-    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    """Escape control characters in recorded text; leave our own SVG unchanged."""
+    return escape(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 _environment = Environment(
@@ -27,7 +28,7 @@ _environment = Environment(
 
 
 def page(recording: Recording) -> str:
-    """The whole file. Everything that was seen is escaped; the pictures escape their own texts."""
+    """Render the file. Recorded text is escaped here, and by the figures themselves."""
     seen = sum(scenario.missing is None for scenario in recording.scenarios)
     longest = max((scenario.seconds for scenario in recording.scenarios), default=0.0)
     return _environment.get_template("page.html").render(
@@ -41,9 +42,9 @@ def page(recording: Recording) -> str:
 
 
 def _charts(recording: Recording) -> list[str]:
-    """GPUs of each tenant that held some, and jobs of each tenant that had any."""
+    """Draw the GPUs and the jobs of each tenant that used any."""
     names = sorted({name for sample in recording.quota for name in sample.tenants or {}})
-    held = {
+    peaks = {
         (name, kind): max(getattr(sample.tenants[name], kind) for sample in recording.quota if sample.tenants)
         for name in names
         for kind in ("gpu", "jobs")
@@ -53,5 +54,5 @@ def _charts(recording: Recording) -> list[str]:
         quota(f"{words[kind]} {name}", recording.quota, name, recording.scenarios, of=kind)
         for kind in ("gpu", "jobs")
         for name in names
-        if held[name, kind]
+        if peaks[name, kind]
     ]

@@ -21,12 +21,12 @@ from testbed.http_client import Document
 
 SAMPLE_SECONDS = 0.5
 MAX_SAMPLES = 10_000
-"""More than an hour of them: a longer demo keeps the first."""
+"""More than an hour; a longer demo keeps the first samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One thing that was seen, when, and who says so."""
+    """An observation with its time and source."""
 
     at: float
     source: Source
@@ -35,7 +35,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """A pod of a job. A time is None where it has not come."""
+    """A pod of a job. A time is None if it has not occurred."""
 
     created: float
     started: float | None
@@ -52,7 +52,7 @@ class JobRecord:
     state: str
     verdict: str | None
     cost: str | None
-    """USD; None where it is not known."""
+    """USD; None if unknown."""
     created: float
     finished: float | None
     attempts: tuple[AttemptRecord, ...]
@@ -60,7 +60,7 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class ScenarioRun:
-    """One scenario as it went."""
+    """One run of a scenario."""
 
     number: int
     title: str
@@ -73,13 +73,13 @@ class ScenarioRun:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """The duration."""
         return self.ended - self.began
 
 
 @dataclass(frozen=True, slots=True)
 class TenantUsage:
-    """What a tenant holds, and may hold."""
+    """The usage and the limits of a tenant."""
 
     gpu: int
     gpu_limit: int
@@ -89,7 +89,7 @@ class TenantUsage:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What every tenant held at a moment; None where Runway did not answer."""
+    """The usage of every tenant at a time; None if Runway did not answer."""
 
     at: float
     tenants: Mapping[str, TenantUsage] | None
@@ -97,20 +97,15 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A whole demo."""
+    """The recording of a complete demo."""
 
     began: datetime
     seconds: float
     facts: tuple[tuple[str, str], ...]
-    """What it ran on, in words: name and value."""
+    """The environment: names with values."""
     simulated_gpus: bool
     scenarios: tuple[ScenarioRun, ...]
     quota: tuple[Sample, ...]
-
-
-def printable(text: str) -> str:
-    """Text from outside with its control characters made visible: a terminal must not be steered by it."""
-    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
 
 
 class Recorder:
@@ -125,20 +120,20 @@ class Recorder:
 
     @property
     def now(self) -> float:
-        """Seconds since the demo began."""
+        """Seconds since the start of the demo."""
         return self._clock() - self._began
 
     def begin(self) -> None:
-        """A scenario begins."""
+        """Start recording a scenario."""
         self._scenario_began = self.now
         self._evidence = []
 
     def evidence(self, source: Source, text: str) -> None:
-        """Something was seen."""
+        """Record an observation."""
         self._evidence.append(Evidence(self.now, source, text))
 
     def end(self, outcome: Outcome, jobs: Sequence[Document]) -> None:
-        """The scenario is over; `jobs` are the views of its jobs."""
+        """Finish recording a scenario; `jobs` are the views of its jobs."""
         scenario: Scenario = outcome.scenario
         self._scenarios.append(
             ScenarioRun(
@@ -156,7 +151,7 @@ class Recorder:
     def recording(
         self, facts: Sequence[tuple[str, str]], quota: Sequence[Sample], *, simulated_gpus: bool
     ) -> Recording:
-        """All of it."""
+        """Return the complete recording."""
         return Recording(
             began=datetime.fromtimestamp(self._began, UTC),
             seconds=self.now,
@@ -192,13 +187,13 @@ class Recorder:
 
 
 class QuotaSampler:
-    """Asks for all quotas twice a second beside the demo. A context manager, which owns its thread."""
+    """Read all quotas twice a second during the demo. A context manager, which owns its thread."""
 
     def __init__(self, url: str, recorder: Recorder) -> None:
         self.samples: list[Sample] = []
         self._url = url
         self._recorder = recorder
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="quota of the demo", daemon=True)
 
     def __enter__(self) -> Self:
@@ -208,17 +203,17 @@ class QuotaSampler:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join(10)
 
     def _run(self) -> None:
         with httpx2.Client(base_url=self._url, timeout=2, trust_env=False) as client:
-            while not self._over.wait(SAMPLE_SECONDS) and len(self.samples) < MAX_SAMPLES:
+            while not self._stopped.wait(SAMPLE_SECONDS) and len(self.samples) < MAX_SAMPLES:
                 self.samples.append(Sample(self._recorder.now, _read_usage(client)))
 
 
 def _state(attempt: Document) -> str:
-    """What became of an attempt; what the cluster took away is no failure of the job's."""
+    """Return the state of an attempt: `disrupted` if it failed without counting as a retry."""
     return "disrupted" if attempt["state"] == "failed" and not attempt["counted"] else str(attempt["state"])
 
 

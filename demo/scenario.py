@@ -25,7 +25,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a scenario: `missing` says which evidence is missing, None if there is none missing."""
+    """The outcome of a scenario. `missing` is the observation that contradicts the claim, or None."""
 
     scenario: Scenario
     missing: str | None
@@ -33,21 +33,21 @@ class Outcome:
 
     @property
     def seen(self) -> bool:
-        """Whether the claim was seen."""
+        """Whether the claim is verified."""
         return self.missing is None
 
 
 def play(scenario: Scenario, context: Context) -> Outcome:
-    """Run a scenario and cancel the jobs that it left. An unreadable source counts as not seen.
+    """Run a scenario and cancel its unfinished jobs. An unreadable source counts as not verified.
 
-    Any other exception passes: it is a defect of the scenario, not an outcome.
+    Any other exception is a defect of the scenario and propagates.
     """
     started = time.monotonic()
     try:
         missing = _missing(lambda: scenario.run(context))
     finally:
-        unended = _missing(context.cancel_jobs)
-    return Outcome(scenario, missing or unended, time.monotonic() - started)
+        not_cancelled = _missing(context.cancel_jobs)
+    return Outcome(scenario, missing or not_cancelled, time.monotonic() - started)
 
 
 def _missing(look: Callable[[], None]) -> str | None:

@@ -1,8 +1,8 @@
-"""`python -m demo.session [FILE]`: play a fixed list of commands against a running Runway, and write what they print.
+"""`python -m demo.session [FILE]`: record a session of the command line.
 
-The commands are run as written, in a shell, with the output as it comes; a job's id is what the command before it
-printed. Runway is at `RUNWAY_URL`, http://127.0.0.1:8000 by default, as `make serve` serves it. FILE is docs/session.md
-by default. Raises SessionFailed, and writes nothing, where a command does not exit as it should.
+It runs a fixed list of commands in a shell, and writes them with their output to FILE (default docs/session.md). Runway
+is at `RUNWAY_URL` (default http://127.0.0.1:8000, as under `make serve`). An unexpected exit code fails the recording
+and leaves FILE unchanged.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _SPEC: Final = "--image runway.local/busybox:1 --cpu 500m --memory 64Mi"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A command, what is said before it, and the exit code that it must have.
+    """A command with its heading and expected exit code.
 
-    `keep` names the job whose id the command prints, for `{NAME}` in later ones. `pause` is in seconds: for a job to
-    run for a while, or its usage to be measured, before the command.
+    `keep` stores the printed job id for `{NAME}` in later commands. `pause` is the seconds to wait before the command,
+    so that a job runs or its usage is measured.
     """
 
     said: str
@@ -74,11 +74,11 @@ STEPS: Final = (
 
 
 class SessionFailed(Exception):
-    """A command did not exit as it should; the message holds what it printed."""
+    """A command had an unexpected exit code; the message has its output."""
 
 
 def play(environment: Mapping[str, str], sleep: Callable[[float], None] = time.sleep) -> str:
-    """Run every command, and return the session as Markdown."""
+    """Run every command and return the session as Markdown. Raises SessionFailed."""
     jobs: dict[str, str] = {}
     lines = [
         "# A session",
@@ -120,7 +120,7 @@ def _run(command: str, environment: Mapping[str, str]) -> tuple[int, str]:
 
 
 def session_environment(url: str) -> dict[str, str]:
-    """What the commands find in their environment: the `runway` beside this Python, and one tenant."""
+    """Return the environment of the commands: the `runway` of this Python's environment, and one tenant."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     given = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     own = {"PATH": path, "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "RUNWAY_URL": url, "RUNWAY_TENANT": "vision"}
@@ -128,7 +128,7 @@ def session_environment(url: str) -> dict[str, str]:
 
 
 def main() -> int:
-    """The exit code: 1 where the session could not be recorded."""
+    """Record the session and return the exit code: 1 if the recording failed."""
     document = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCUMENT
     try:
         session = play(session_environment(os.environ.get("RUNWAY_URL", "http://127.0.0.1:8000")))

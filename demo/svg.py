@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from itertools import groupby, pairwise
 
-from demo.recording import AttemptRecord, JobRecord, Sample, ScenarioRun, printable
+from demo.recording import AttemptRecord, JobRecord, Sample, ScenarioRun
+from runway import text as runway_text
 
 WIDTH = 1000
 LEFT = 190
@@ -19,7 +20,7 @@ AXIS = 24
 
 
 def timeline(scenario: ScenarioRun) -> str:
-    """The jobs of a scenario over its time, and under them when each piece of evidence was seen."""
+    """Draw the jobs of a scenario over time, and the times of its evidence below them."""
     shown = scenario.jobs[:MAX_JOBS]
     height = ROW * (len(shown) + 1) + AXIS + 6
     scale = _Scale(scenario.began, scenario.ended)
@@ -33,7 +34,7 @@ def timeline(scenario: ScenarioRun) -> str:
 
 
 def quota(title: str, samples: Sequence[Sample], tenant: str, scenarios: Sequence[ScenarioRun], *, of: str) -> str:
-    """What a tenant held over the whole demo, GPUs or jobs, with the scenarios as bands behind it."""
+    """Draw the usage of a tenant over the demo, in GPUs or jobs, with the scenarios as background bands."""
     end = max([scenario.ended for scenario in scenarios] + [sample.at for sample in samples], default=1.0)
     scale, top, height = _Scale(0.0, end), 26, 150
     floor = height - AXIS
@@ -57,7 +58,7 @@ def quota(title: str, samples: Sequence[Sample], tenant: str, scenarios: Sequenc
 
 
 def duration_bar(seconds: float, longest: float) -> str:
-    """A bar beside a number of seconds."""
+    """Draw a bar for a duration in seconds."""
     width = 140 * seconds / longest if longest else 0
     return (
         f'<svg class="bar" viewBox="0 0 140 8" width="140" height="8" aria-hidden="true">'
@@ -66,7 +67,7 @@ def duration_bar(seconds: float, longest: float) -> str:
 
 
 class _Scale:
-    """Seconds to places on the picture; what lies outside is drawn at the edge."""
+    """Map seconds to x coordinates; clamp values outside the range to the edge."""
 
     def __init__(self, begin: float, end: float) -> None:
         self.begin = begin
@@ -77,7 +78,7 @@ class _Scale:
         return LEFT + part * (WIDTH - LEFT - RIGHT)
 
     def ticks(self) -> Iterator[float]:
-        """Whole steps, about eight of them."""
+        """Return the tick positions, about eight."""
         step = next((step for step in (1, 2, 5, 10, 15, 30, 60, 120, 300) if self.seconds / step <= 9), 600)
         count = int(self.seconds // step) + 1
         return (float(number * step) for number in range(count))
@@ -102,21 +103,21 @@ def _job(job: JobRecord, scale: _Scale, top: float) -> Iterator[str]:
     for attempt in job.attempts:
         yield from _attempt(attempt, job, scale, top)
     if not job.attempts:
-        yield _bar("waiting", scale.x(job.created), scale.x(job.finished or job.created), top, "no pod was made")
+        yield _bar("waiting", scale.x(job.created), scale.x(job.finished or job.created), top, "no pod was created")
     yield _text(WIDTH - RIGHT + 8, top + 13, job.verdict or job.state)
 
 
 def _attempt(attempt: AttemptRecord, job: JobRecord, scale: _Scale, top: float) -> Iterator[str]:
     over = attempt.finished if attempt.finished is not None else scale.begin + scale.seconds
     started = attempt.started if attempt.started is not None else over
-    yield _bar("waiting", scale.x(attempt.created), scale.x(started), top, f"waits {started - attempt.created:.0f} s")
+    yield _bar("waiting", scale.x(attempt.created), scale.x(started), top, f"pending {started - attempt.created:.0f} s")
     if attempt.started is not None:
         state = "cancelled" if job.state == "cancelled" else attempt.state
         yield _bar(state, scale.x(started), scale.x(over), top, f"{state} after {over - started:.0f} s")
 
 
 def _bar(state: str, begin: float, end: float, top: float, title: str) -> str:
-    # Kubernetes tells times in whole seconds: what began and ended in one is still drawn.
+    # Kubernetes has whole seconds: a pod that started and finished within one is still visible.
     width = max(end - begin, 3)
     return (
         f'<rect class="pod {_safe(state)}" x="{begin:.1f}" y="{top}" width="{width:.1f}" height="18" rx="3">'
@@ -147,7 +148,7 @@ def _bands(scenarios: Sequence[ScenarioRun], scale: _Scale, top: float, floor: f
 
 
 def _runs(values: Sequence[tuple[float, int | None]]) -> Iterator[list[tuple[float, int]]]:
-    """The stretches in which Runway answered."""
+    """Yield the periods in which Runway answered."""
     for answered, run in groupby(values, key=lambda value: value[1] is not None):
         if answered:
             yield [(at, value) for at, value in run if value is not None]
@@ -165,17 +166,17 @@ def _steps(run: list[tuple[float, int]], scale: _Scale, y: Callable[[float], flo
 
 
 def _value(sample: Sample, tenant: str, of: str) -> int | None:
-    held = sample.tenants.get(tenant) if sample.tenants else None
-    return None if held is None else held.gpu if of == "gpu" else held.jobs
+    usage = sample.tenants.get(tenant) if sample.tenants else None
+    return None if usage is None else usage.gpu if of == "gpu" else usage.jobs
 
 
 def _limit(sample: Sample, tenant: str, of: str) -> int | None:
-    held = sample.tenants.get(tenant) if sample.tenants else None
-    return None if held is None else held.gpu_limit if of == "gpu" else held.jobs_limit
+    usage = sample.tenants.get(tenant) if sample.tenants else None
+    return None if usage is None else usage.gpu_limit if of == "gpu" else usage.jobs_limit
 
 
 def _safe(text: str) -> str:
-    return escape(printable(text))
+    return escape(runway_text.escape(text))
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "small") -> str:

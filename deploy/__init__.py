@@ -1,5 +1,5 @@
-"""Runway in the local cluster, as it is deployed for real: the image, the manifests of kustomize/, and its own RBAC.
+"""Deploy Runway in the local cluster with its image, manifests and RBAC.
 
-`python -m deploy up | down | image`. Read in this order: `base_image` and `image` (what is built, and what is kept for
-next time), `manifests` (what is applied), `deployment` (up, down, and the deployed Runway for demo and tests).
+`python -m deploy up | down | image`. Read in this order: `base_image` and `image` (the build and its cache),
+`manifests` (rendering), `deployment` (up, down, and the deployed Runway for demo and tests).
 """

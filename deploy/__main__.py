@@ -1,4 +1,4 @@
-"""`python -m deploy up | down | image`; `make deploy-local` and `make undeploy-local` are the first two."""
+"""`python -m deploy up | down | image`, for make deploy-local and undeploy-local."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from testbed.tenants import TenantsFailed
 
 
 def main() -> int:
-    """0: done. 1: failed."""
+    """Return the exit code: 0 if done, 1 if failed."""
     parser = argparse.ArgumentParser(prog="python -m deploy", description="Runway in the local cluster.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="build the image, import it, apply the overlay `local` and the tenants, wait")
@@ -28,7 +28,7 @@ def main() -> int:
             deployment.up(
                 Kubectl(LocalCluster.default().kubeconfig), paths.this_checkout() / "config/policy.local.yaml"
             )
-            print("Runway is deployed in namespace runway, and is the writer. To reach it:")
+            print("Runway is deployed in namespace runway and is the leader. To reach it:")
             print("  kubectl --kubeconfig .local/kubeconfig --namespace runway port-forward service/runway 8000:80")
     except (deployment.DeployFailed, KubectlFailed, LocalClusterError, TenantsFailed) as error:
         print(f"deploy: {error}", file=sys.stderr)

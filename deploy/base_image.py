@@ -1,6 +1,6 @@
-"""The base image with Python for the local image, built from Debian packages.
+"""Build the base image of the local image from Debian packages.
 
-It replaces the Dockerfile's default, python:3.11-slim-bookworm, since there is no registry to pull that from. Both have
+It replaces the Dockerfile's default, python:3.11-slim-bookworm, because the local cluster has no registry. Both have
 the same Debian and the same Python.
 """
 
@@ -14,7 +14,7 @@ from localcluster.progress import say, step
 
 SUITE = "bookworm"
 INCLUDE = "python3,python3-venv,ca-certificates"
-# Half of what debootstrap leaves: packages and their lists, and what people read.
+# Half of debootstrap's output: packages, package lists and documentation.
 LEFT_OUT = ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/cache/apt", "var/lib/apt/lists", "var/log")
 PATH = "PATH=/usr/local/bin:/usr/bin:/bin"
 

@@ -1,4 +1,4 @@
-"""Runway as a Deployment in the local cluster: put it there, use it from this machine, take it away."""
+"""Deploy Runway in the local cluster, connect to it, and remove it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from testbed.tenants import apply_tenants
 from testbed.waiting import TimedOut, wait_for
 
 LEASE = ("runway-writer", "default")
-"""Name and namespace, as overlays/local has them."""
+"""Name and namespace, as in overlays/local."""
 PODS = (f"--namespace={NAMESPACE}", "--selector=app.kubernetes.io/name=runway")
 ROLLOUT_SECONDS = 120
 DELETE_SECONDS = 60
-WRITER_SECONDS = 30.0
-"""Longer than a Lease whose holder was killed takes to run out."""
+LEADER_SECONDS = 30.0
+"""Longer than the expiry of a killed holder's Lease."""
 CONTAINER_PORT = 8000
 
 
 class DeployFailed(Exception):
-    """Runway was not deployed; the message says how far it came."""
+    """The deployment failed; the message has the state of the pods."""
 
 
 def up(kubernetes: Kubectl, policy: Path) -> None:
-    """Build, import, apply, and wait until it is the writer. Raises DeployFailed, KubectlFailed, LocalClusterError."""
+    """Build, import, apply, and wait until it is the leader. Raises DeployFailed, KubectlFailed, LocalClusterError."""
     name = image.ensure_imported()
     apply_tenants(kubernetes, policy)
     with step("manifests applied"):
@@ -46,9 +46,9 @@ def up(kubernetes: Kubectl, policy: Path) -> None:
 
 
 def down(kubernetes: Kubectl) -> None:
-    """Take it away, the tenants and their jobs excepted; nothing happens where it is not deployed."""
+    """Remove the Deployment if it exists; tenants and their jobs remain."""
     with step("removed"):
-        # First the process, while its role still lets it give the Lease up.
+        # The process first, while RBAC still lets it release the Lease.
         kubernetes.run(
             *("delete", "deployment/runway", f"--namespace={NAMESPACE}", "--ignore-not-found"),
             *("--cascade=foreground", "--wait", f"--timeout={DELETE_SECONDS}s"),
@@ -62,21 +62,21 @@ def down(kubernetes: Kubectl) -> None:
 
 
 def is_deployed(kubernetes: Kubectl) -> bool:
-    """Whether there is a Deployment, ready or not."""
+    """Whether the Deployment exists, ready or not."""
     return kubernetes.get("deployment", "runway", NAMESPACE) is not None
 
 
 def find_pod(kubernetes: Kubectl) -> Document | None:
-    """The pod that is to stay; None while there is none, or more than one."""
+    """Return the only non-terminating pod, or None."""
     staying = [pod for pod in kubernetes.select("pods", *PODS) if "deletionTimestamp" not in pod["metadata"]]
     return staying[0] if len(staying) == 1 else None
 
 
 class DeployedRunway:
-    """The deployed Runway, on a loopback port of this machine. A context manager.
+    """The deployed Runway on a loopback port of this machine. A context manager.
 
-    Like `testbed.server.Server` it can be killed and started, except that it is Kubernetes that starts it. What is
-    between is not `kubectl port-forward`, which goes through the API server: that is to be away at times.
+    Like `testbed.server.Server` it can be killed and started, but Kubernetes starts it. It does not use `kubectl
+    port-forward`, which needs the API server, because tests stop the API server.
     """
 
     def __init__(self, kubernetes: Kubectl) -> None:
@@ -96,7 +96,7 @@ class DeployedRunway:
 
     @property
     def pid(self) -> int | None:
-        """The process in its container, as this machine numbers it; None where it does not run."""
+        """The process ID of the container's process on this machine; None if it does not run."""
         pod = find_pod(self._kubernetes)
         states = pod["status"].get("containerStatuses", []) if pod else []
         ids = [state["containerID"].removeprefix("containerd://") for state in states if "running" in state["state"]]
@@ -104,16 +104,16 @@ class DeployedRunway:
         return next((int(task[1]) for task in tasks if task[0] in ids and task[2] == "RUNNING"), None)
 
     def start(self) -> None:
-        """Wait until it is the writer and can be reached, in whichever pod it now runs. Raises DeployFailed."""
+        """Wait until its current pod is the leader and reachable. Raises DeployFailed."""
         try:
             pod = wait_for(lambda: _started(find_pod(self._kubernetes)), "a pod that runs", ROLLOUT_SECONDS)
             self._connect(pod["status"]["podIP"])
-            wait_for(self._ready, "Runway ready", WRITER_SECONDS)
+            wait_for(self._ready, "Runway ready", LEADER_SECONDS)
         except TimedOut as error:
             raise DeployFailed(f"{error}\n{_describe_pods(self._kubernetes)}") from error
 
     def kill(self) -> None:
-        """SIGKILL for the process in the container. The kubelet starts the container again, in the same pod."""
+        """Send SIGKILL to the process in the container. The kubelet restarts the container in the same pod."""
         pid = self.pid
         if pid is None:
             raise DeployFailed("Runway does not run, so it cannot be killed")
@@ -131,7 +131,7 @@ class DeployedRunway:
         self._disconnect()
         listen = f"TCP4-LISTEN:{self._port},bind=127.0.0.1,fork,reuseaddr,backlog=128,max-children=256"
         command = ["socat", listen, f"TCP4:{pod_address}:{CONTAINER_PORT}"]
-        # A session of its own, since it has a child for each connection. What it says of broken ones is no news.
+        # A new session, because it has a child per connection. Its messages about broken connections are discarded.
         self._forwarder = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -163,19 +163,19 @@ def _wait_for_rollout(kubernetes: Kubectl) -> None:
 def _wait_for_lease(kubernetes: Kubectl) -> None:
     holder: list[str] = []
 
-    def held() -> bool | None:
+    def is_held_by_pod() -> bool | None:
         lease, pod = kubernetes.get("lease", *LEASE), find_pod(kubernetes)
         holder[:] = [str(lease["spec"]["holderIdentity"])] if lease else []
         return (pod is not None and holder == [pod["metadata"]["name"]]) or None
 
     try:
-        wait_for(held, "the deployed Runway is the writer", WRITER_SECONDS)
+        wait_for(is_held_by_pod, "the deployed Runway is the leader", LEADER_SECONDS)
     except TimedOut as error:
         raise DeployFailed(f"{error}: the Lease is held by {holder or 'nobody'}; is another Runway running?") from error
 
 
 def _describe_pods(kubernetes: Kubectl) -> str:
-    """What the pods are and said last, as far as that can be had."""
+    """Return the status and the end of the log of each pod, if available."""
     try:
         pods = kubernetes.run("get", "pods", *PODS, "--output=wide")
         return pods + kubernetes.run("logs", *PODS, "--tail=15", "--ignore-errors")
@@ -184,7 +184,7 @@ def _describe_pods(kubernetes: Kubectl) -> str:
 
 
 def _remove_other_images(name: str) -> None:
-    """Each image of Runway's is 300 MB on the node, and the cluster's images are never collected."""
+    """Remove older images: each has 300 MB on the node, and the cluster never collects images."""
     others = [other for other in ctr("images", "list", "--quiet").split() if other.startswith(f"{image.REPOSITORY}:")]
     for other in others:
         if other != name:

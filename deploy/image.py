@@ -1,7 +1,7 @@
-"""Runway's image for the local cluster: deploy/Dockerfile on the base, named by what it is made of.
+"""Build Runway's image for the local cluster from deploy/Dockerfile.
 
-The same sources give the same name, so nothing is built or imported twice, and a changed source is a new image of the
-Deployment, which rolls it.
+The tag is a hash of the sources, so the same image is never built or imported twice. A changed source changes the
+Deployment's image, which rolls it.
 """
 
 import configparser
@@ -17,7 +17,7 @@ from localcluster.progress import step
 
 REPOSITORY = "runway.local/runway"
 INSTALLED = "localhost/runway-packages"
-"""The stage of the Dockerfile that holds the installed packages: kept, since it takes longest and changes least."""
+"""The stage with the installed packages. It is cached, because it takes longest and changes least."""
 
 DOCKERFILE = Path("deploy/Dockerfile")
 REQUIREMENTS = Path("requirements/runtime.txt")
@@ -26,14 +26,14 @@ PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host")
 
 
 def ensure_built() -> str:
-    """The image's name; it is built if it is not in the store. Raises LocalClusterError."""
+    """Build the image if it is not in the store, and return its name. Raises LocalClusterError."""
     packages.ensure_installed(image_store.PACKAGES)
     with image_store.locked():
         return _ensure_built()
 
 
 def ensure_imported() -> str:
-    """The image's name, once the local cluster's containerd has it. Raises LocalClusterError."""
+    """Import the image into the local cluster's containerd, and return its name. Raises LocalClusterError."""
     packages.ensure_installed(image_store.PACKAGES)
     with image_store.locked():
         name = _ensure_built()
@@ -64,7 +64,7 @@ def _ensure_built() -> str:
 def _build(base_name: str, name: str, *options: str) -> None:
     pip, authority = image_store.directory() / "pip.conf", _certificate_authorities()
     secrets = [f"--secret=id=pip.conf,src={pip}"] + ([f"--secret=id=ca,src={authority}"] if authority else [])
-    # An index's URL may hold a password: readable by its owner only, and not for longer than it is needed.
+    # The URL of an index may contain a password: only the owner can read the file, which is removed after the build.
     files.write(pip, pip_settings(authority), mode=0o600)
     try:
         image_store.buildah(
@@ -78,7 +78,7 @@ def _build(base_name: str, name: str, *options: str) -> None:
 
 
 def pip_settings(authority: str | None) -> str:
-    """A pip.conf by which the build's pip gets packages from where this machine's pip does; a variable beats a file.
+    """Return a pip.conf with the indexes of this machine's pip, so that the build uses them. Variables override files.
 
     https://pip.pypa.io/en/stable/topics/configuration/
     """
@@ -96,7 +96,7 @@ def pip_settings(authority: str | None) -> str:
 
 
 def _certificate_authorities() -> str | None:
-    """The certificates that this machine trusts, if its environment names other than the usual ones."""
+    """Return the certificate bundle that this machine's environment names, if any."""
     return os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
 
 

@@ -12,17 +12,17 @@ from localcluster.locking import only_one
 PACKAGES = {"buildah": "buildah", "debootstrap": "debootstrap"}
 """Debian package -> its program."""
 
-# What a reboot must not survive: it says which containers are mounted.
+# Must not survive a reboot: it records the mounted containers.
 RUN_DIRECTORY = Path("/run/runway-image")
 BUILD_TIMEOUT_SECONDS = 900.0
 
 
 @contextmanager
 def locked() -> Iterator[None]:
-    """Hold the lock of the store: no other process builds or removes images."""
+    """Hold the lock of the store, so that no other process builds or removes images."""
     directory().mkdir(parents=True, exist_ok=True)
     with only_one(directory() / "lock", what="build of an image", timeout=2 * BUILD_TIMEOUT_SECONDS):
-        # A killed build leaves its containers.
+        # Remove the containers of a killed build.
         buildah("rm", "--all")
         yield
 
@@ -32,9 +32,9 @@ def directory() -> Path:
 
 
 def buildah(*arguments: str, timeout: float = 60.0) -> str:
-    """What buildah prints. Raises LocalClusterError.
+    """Run buildah and return its output. Raises LocalClusterError.
 
-    The overlay driver needs no more than containerd does, and does not copy all layers for each new one.
+    The overlay driver has the same requirements as containerd, and does not copy all layers for each new one.
     """
     store = ["--root", str(directory() / "store"), "--runroot", str(RUN_DIRECTORY), "--storage-driver", "overlay"]
     return run(["buildah", *store, *arguments], timeout=timeout)
@@ -45,7 +45,7 @@ def has_image(image: str) -> bool:
 
 
 def keep_only(image: str) -> None:
-    """Remove the other images of this one's repository, so that the store does not grow with every change."""
+    """Remove the other images of this repository, so that the store does not grow with every change."""
     repository = image.rpartition(":")[0]
     for name in _names():
         if name != image and name.rpartition(":")[0] == repository:

@@ -1,4 +1,4 @@
-"""The manifests of kustomize/, as kubectl renders them."""
+"""Render the manifests of kustomize/ with kubectl."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from localcluster.cluster import LocalCluster
 
 NAMESPACE = "runway"
 PLACEHOLDER = f"{REPOSITORY}:local"
-"""The image as the overlay `local` names it: which tag it is to be is known once it is built."""
+"""The image of the overlay `local`, a placeholder: the tag is known after the build."""
 
 
 def render(overlay: str, image: str | None = None) -> str:
-    """The overlay as a YAML stream, with this image in place of the local placeholder.
+    """Return the overlay as a YAML stream, with this image instead of the placeholder.
 
-    The policies are in config/, outside of the overlays: kustomize needs `LoadRestrictionsNone` for that.
+    The policies are in config/, outside the overlays, so kustomize needs `LoadRestrictionsNone`.
     https://kubectl.docs.kubernetes.io/faq/kustomize/
     """
     folder = paths.this_checkout() / "deploy" / "kustomize" / "overlays" / overlay

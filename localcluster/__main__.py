@@ -9,19 +9,19 @@ from localcluster.errors import LocalClusterError
 
 
 def main() -> int:
-    """0: done, or for status: up. 1: failed, or for status: not up."""
-    parser = argparse.ArgumentParser(prog="python -m localcluster", description="A real Kubernetes on this machine.")
+    """Return the exit code: 0 if done (for status: up), 1 if failed (for status: not up)."""
+    parser = argparse.ArgumentParser(prog="python -m localcluster", description="Run Kubernetes on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start it, or repair what is broken; at once when it is up")
-    down = commands.add_parser("down", help="stop it and remove everything but the built binaries")
-    down.add_argument("--force", action="store_true", help="also when another checkout started it")
-    commands.add_parser("status", help="show each component")
+    commands.add_parser("up", help="start or repair the cluster; does nothing if it is up")
+    down = commands.add_parser("down", help="stop the cluster and remove everything but the built binaries")
+    down.add_argument("--force", action="store_true", help="also if another checkout started it")
+    commands.add_parser("status", help="show the health of each component")
     arguments = parser.parse_args()
     cluster = LocalCluster.default()
     try:
         if arguments.command == "up":
             cluster.up()
-            _say_how_to_use(cluster)
+            _print_access(cluster)
         elif arguments.command == "down":
             cluster.down(force=arguments.force)
         else:
@@ -30,7 +30,7 @@ def main() -> int:
         print(f"localcluster: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("localcluster: interrupted; run it again to go on from here", file=sys.stderr)
+        print("localcluster: interrupted; run the command again to continue", file=sys.stderr)
         return 130
     return 0
 
@@ -43,11 +43,11 @@ def _status(cluster: LocalCluster) -> int:
     for problem in problems:
         print(problem)
     if not problems:
-        _say_how_to_use(cluster)
+        _print_access(cluster)
     return 1 if problems else 0
 
 
-def _say_how_to_use(cluster: LocalCluster) -> None:
+def _print_access(cluster: LocalCluster) -> None:
     print(f"kubeconfig: {cluster.kubeconfig}")
     print(f"kubectl:    {cluster.kubectl_binary}")
     print(f"logs:       {paths.LOG_DIR}")

@@ -1,8 +1,7 @@
 """Names, networks and ports of the local cluster.
 
-They are fixed and unusual: fixed, so that whatever an earlier run left behind is recognisable as ours from any
-checkout; unusual, so that they do not meet another Kubernetes, Docker or service of this machine. Every server listens
-on loopback or on the bridge, which exists on this machine only.
+They are fixed, so any checkout recognises the traces of an earlier run. They are unusual, so they do not collide with
+another Kubernetes, Docker or service of this machine. Every server listens on loopback or on the bridge.
 """
 
 NODE_NAME = "runway-local"
@@ -31,7 +30,7 @@ KUBELET_HEALTH_PORT = 16248
 KUBE_PROXY_HEALTH_PORT = 16256
 KUBE_PROXY_METRICS_PORT = 16249
 PROMETHEUS_PORT = 16290
-# Not a port of the cluster: where `make serve` has Runway listen.
+# Not a port of the cluster: Runway listens here under `make serve`.
 RUNWAY_PORT = 8000
 
 API_SERVER_URL = f"https://{LOOPBACK}:{API_SERVER_PORT}"
@@ -42,7 +41,7 @@ CNI_NETWORK = "runway-localcluster"
 CGROUP = "runway-localcluster"
 
 GPU_RESOURCE = "nvidia.com/gpu"
-# All of the quota of four Runways with config/policy.local.yaml: the cluster tests run several side by side.
+# The quota of four Runways with config/policy.local.yaml: the cluster tests run several concurrently.
 GPU_COUNT = 24
 # The GPUs are simulated (see components/deviceplugin), and the last label says so.
 NODE_LABELS = {

@@ -1,4 +1,4 @@
-"""How this package asks a component how it is: a GET over HTTP(S), a connection, and the administrator's GET."""
+"""Health probes of components: HTTP(S) GET, TCP or Unix connection, API objects."""
 
 import http.client
 import json
@@ -14,10 +14,10 @@ TIMEOUT_SECONDS = 2.0
 
 
 def get(url: str, *, authority: Path | None = None, client: str | None = None) -> tuple[int, bytes]:
-    """GET `url`: status and body. `authority` verifies the server; `client` names the certificate shown to it.
+    """GET `url` and return status and body.
 
-    Raises OSError or http.client.HTTPException when there is no answer within 2 s. No proxy setting is honoured: the
-    servers are on this machine.
+    `authority` verifies the server; `client` names the client certificate. Raises OSError or http.client.HTTPException
+    without a response within 2 s. Ignores proxy settings, because the servers are on this machine.
     """
     parts = urllib.parse.urlsplit(url)
     connection: http.client.HTTPConnection
@@ -37,7 +37,7 @@ def get(url: str, *, authority: Path | None = None, client: str | None = None) -
 
 
 def why_not_healthy(url: str, *, authority: Path | None = None, client: str | None = None) -> str | None:
-    """None when `url` answers 200, else the reason."""
+    """Return None if `url` answers 200, else the reason."""
     try:
         status, body = get(url, authority=authority, client=client)
     except (OSError, http.client.HTTPException) as error:
@@ -46,7 +46,7 @@ def why_not_healthy(url: str, *, authority: Path | None = None, client: str | No
 
 
 def why_not_listening(address: str | tuple[str, int]) -> str | None:
-    """None when something accepts a connection at the Unix socket path or the (host, port), else the reason."""
+    """Return None if a server accepts a connection at the Unix socket path or (host, port), else the reason."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as connection:
         connection.settimeout(TIMEOUT_SECONDS)
@@ -58,7 +58,7 @@ def why_not_listening(address: str | tuple[str, int]) -> str | None:
 
 
 def get_object(path: str) -> Any | None:
-    """The object at `path` of the API server, as the administrator; None when it does not answer or has none."""
+    """Return the API object at `path`, read as the administrator; None without a response or object."""
     try:
         status, body = get(addresses.API_SERVER_URL + path, authority=pki.CA, client="admin")
     except (OSError, http.client.HTTPException):

@@ -1,8 +1,8 @@
-"""Kubernetes from source: `go build` of the commands that components/go.mod pins, kept in the user's cache.
+"""Build Kubernetes from source with the versions in components/go.mod.
 
-A cached build is named by the Kubernetes version and by a hash of everything that determines it, so every checkout with
-the same pins uses the same binaries. It appears under its name by one rename: an interrupted build leaves nothing that
-could be taken for a finished one (and Go's own cache makes the next try fast).
+The user's cache holds the builds, named by Kubernetes version and a hash of all inputs. So every checkout with the same
+pins uses the same binaries. An atomic rename publishes a build, so an interrupted one is never used. Go's own cache
+makes the next attempt fast.
 """
 
 import hashlib
@@ -30,13 +30,13 @@ PACKAGES = {
     "gpu-device-plugin": "./deviceplugin",
 }
 
-# One component from nothing took 3.5 minutes on 2 cores; a slow module download comes on top.
+# One component without any cache took 3.5 minutes on 2 cores, plus the module download.
 BUILD_TIMEOUT_SECONDS = 1800
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A set of binaries, built or yet to be built."""
+    """A set of binaries, built or not."""
 
     version: str
     directory: Path
@@ -50,25 +50,25 @@ class Build:
 
 
 def current() -> Build:
-    """The build that this checkout's pins ask for, whether or not it exists yet."""
+    """Return the build of this checkout's pins, whether it exists or not."""
     version = _kubernetes_version()
     digest = hashlib.sha256()
     for source in sorted(paths.COMPONENT_SOURCE_DIR.rglob("*")):
         if source.name in {"go.mod", "go.sum"} or source.suffix == ".go":
             digest.update(f"{source.relative_to(paths.COMPONENT_SOURCE_DIR)}\0".encode())
             digest.update(source.read_bytes())
-    # `version` is not the checkout's, and the flags name no path, so the hash is the same everywhere.
+    # Neither version nor flags depend on the path of the checkout, so the hash is the same everywhere.
     digest.update(repr((_flags(version), sorted(_environment().items()), platform.machine())).encode())
     return Build(version=version, directory=paths.build_cache() / f"{version}-{digest.hexdigest()[:12]}")
 
 
 def ensure_built() -> Build:
-    """Build what is not in the cache yet. Raises LocalClusterError with the compiler's last lines on failure."""
+    """Build the binaries unless they are cached. Raises LocalClusterError with the compiler's last lines."""
     build = current()
     if build.exists:
         return build
     if shutil.which("go") is None:
-        raise LocalClusterError("go is not in PATH: the components are built from source and need Go 1.25 or later")
+        raise LocalClusterError("go is not in PATH: building the components needs Go 1.25 or later")
     build.directory.parent.mkdir(parents=True, exist_ok=True)
     with only_one(build.directory.parent / "build.lock", what="build", timeout=2 * BUILD_TIMEOUT_SECONDS):
         if not build.exists:
@@ -77,12 +77,12 @@ def ensure_built() -> Build:
 
 
 def _build_all(build: Build) -> None:
-    # Same file system as the target, so that the rename is atomic; a fixed name, so that a killed build's is reused.
+    # On the same file system as the target, for an atomic rename. The fixed name replaces the rest of a killed build.
     unfinished = build.directory.with_name(f".{build.directory.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     log = unfinished / "build.log"
     (unfinished / "bin").mkdir(parents=True)
-    say(f"building Kubernetes {build.version} once, about 5 minutes on 2 cores; kept in {build.directory}")
+    say(f"building Kubernetes {build.version} once (about 5 minutes on 2 cores) into {build.directory}")
     for number, (name, package) in enumerate(PACKAGES.items(), start=1):
         with step(f"build {number} of {len(PACKAGES)}: {name}"):
             _go_build(package, unfinished / "bin" / name, build.version, log)
@@ -111,17 +111,17 @@ def _go_build(package: str, output: Path, version: str, log: Path) -> None:
 
 def _flags(version: str) -> list[str]:
     major, minor = version.removeprefix("v").split(".")[:2]
-    # Without the stamp every component calls itself v0.0.0-master+$Format:%H$, kubectl and the node's status included.
+    # Without the stamp, kubectl and the node's status report v0.0.0-master+$Format:%H$.
     stamp = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
     linker = ["-s", "-w", *(f"-X {package}.{key}={value}" for package in packages for key, value in stamp.items())]
-    # -buildvcs=false: the checkout may be owned by another user, which makes git refuse. -trimpath: no path of this
-    # machine in the binaries, so any checkout's build serves all.
+    # -buildvcs=false: git refuses a checkout of another user. -trimpath: no path of this machine in the binaries, so
+    # all checkouts can use them.
     return ["-buildvcs=false", "-trimpath", "-ldflags", " ".join(linker)]
 
 
 def _environment() -> dict[str, str]:
-    # No C compiler needed, and no setting of the user's shell or of a surrounding go.work may change what is built.
+    # Needs no C compiler, and ignores the user's Go flags and a surrounding go.work.
     return {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
 
 

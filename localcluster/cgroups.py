@@ -1,4 +1,4 @@
-"""The cgroup above all pods: made before the kubelet asks for it, and the surest list of the pods' processes."""
+"""The parent cgroup of all pods, which lists their processes reliably."""
 
 import errno
 import signal
@@ -9,12 +9,12 @@ from localcluster import addresses, processes, waiting
 
 
 def is_v2() -> bool:
-    """Whether this machine has the unified hierarchy alone. https://docs.kernel.org/admin-guide/cgroup-v2.html"""
+    """Whether this machine has only the unified hierarchy. https://docs.kernel.org/admin-guide/cgroup-v2.html"""
     return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
 def ensure_parent() -> None:
-    """Make our cgroup in every hierarchy: the kubelet's cgroupRoot must exist, and it does not make it."""
+    """Create our cgroup in every hierarchy: the kubelet requires its cgroupRoot and does not create it."""
     for root in _hierarchies():
         parent = root / addresses.CGROUP
         parent.mkdir(exist_ok=True)
@@ -25,28 +25,28 @@ def ensure_parent() -> None:
 
 
 def ours() -> list[Path]:
-    """Our cgroup in each hierarchy where it exists."""
+    """Return our existing cgroups, one per hierarchy."""
     return [root / addresses.CGROUP for root in _mounted() if (root / addresses.CGROUP).is_dir()]
 
 
 def kill_processes() -> None:
-    """SIGKILL everything in our cgroup: these are the pods' processes, and whatever they started."""
+    """Send SIGKILL to all processes in our cgroup: the pods' processes and their descendants."""
 
     def remaining() -> str | None:
         pids = {pid for parent in ours() for group in _bottom_up(parent) for pid in _pids(group)}
         alive = [process for pid in pids if (process := processes.find(pid)) is not None]
         for process in alive:
             process.send(signal.SIGKILL)
-        return f"still there: {[process.pid for process in alive]}" if alive else None
+        return f"still running: {[process.pid for process in alive]}" if alive else None
 
     for frozen in (state for parent in ours() for state in parent.rglob("freezer.state")):
-        # A runc that is killed at the wrong moment leaves its container frozen; a frozen process does not even die.
+        # A killed runc can leave its container frozen, and a frozen process does not exit on SIGKILL.
         frozen.write_text("THAWED")
-    waiting.until(remaining, what="the pods' processes end after SIGKILL", timeout=20)
+    waiting.until(remaining, what="exit of the pods' processes after SIGKILL", timeout=20)
 
 
 def remove(*, keep_parent: bool = False) -> None:
-    """Remove our cgroup, or only what is below it. Its processes must have ended."""
+    """Remove our cgroup, or only its children. Its processes must have exited."""
     for parent in ours():
         for group in _bottom_up(parent):
             if group != parent or not keep_parent:
@@ -59,7 +59,7 @@ def _why_not_removed(group: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        # The kernel lets go of a cgroup a moment after its last process has ended.
+        # The kernel releases a cgroup a moment after its last process has exited.
         if error.errno != errno.EBUSY:
             raise
         return str(error)
@@ -80,7 +80,7 @@ def _pids(group: Path) -> list[int]:
 
 
 def _hierarchies() -> list[Path]:
-    """The mount points that pods are placed in: all of v1's, or v2's only one."""
+    """Return the mount points with pod cgroups: all of v1, or the only one of v2."""
     return [Path("/sys/fs/cgroup")] if is_v2() else _mounted("cgroup")
 
 

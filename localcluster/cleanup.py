@@ -1,7 +1,7 @@
 """Find and remove every trace of a local cluster, also after a kill.
 
-Our own mark identifies each trace: a variable in a process's environment, our cgroup, our bridge, a path below our two
-directories. Nothing else is touched.
+Each trace has our mark: a variable in a process's environment, our cgroup, our bridge, or a path below our two
+directories. The code touches nothing else.
 """
 
 import shutil
@@ -13,12 +13,12 @@ from localcluster.errors import LocalClusterError
 
 
 def remove_pods() -> None:
-    """Remove every container, with all that holds it: as if the machine had been rebooted.
+    """Remove every container with its processes, mounts and interfaces, as a reboot does.
 
-    containerd must not be running. What it keeps on disk stays, so that after its next start it reports the containers
-    as ended, the kubelet reports their pods as failed, and no container runs twice.
+    containerd must not run. Its data on disk stays. At the next start it reports the containers as exited, and the
+    kubelet reports their pods as failed. So no container runs twice.
     """
-    # First the shims: they would otherwise report deaths to nobody and run hooks.
+    # Shims first: they would report the exits and run hooks.
     processes.kill([found.process for found in processes.marked() if not found.is_component])
     cgroups.kill_processes()
     _remove_shim_sockets()
@@ -34,11 +34,11 @@ def remove_pods() -> None:
 
 
 def remove_all() -> None:
-    """Remove every trace of the local cluster of this machine; only the cache of binaries stays.
+    """Remove every trace of the local cluster except the cache of binaries.
 
-    Raises LocalClusterError when something of ours is still there afterwards.
+    Raises LocalClusterError if a trace remains.
     """
-    # First, so that an `up` after an interrupted `down` does not go on with half of the state.
+    # First, so that an `up` after an interrupted `down` does not continue with partial state.
     paths.OWNER_FILE.unlink(missing_ok=True)
     _stop_components()
     remove_pods()
@@ -53,11 +53,11 @@ def remove_all() -> None:
         _unmount_below(directory)
         _remove_tree(directory)
     if remaining := inventory():
-        raise LocalClusterError("could not be removed:\n" + "\n".join(f"  {item}" for item in remaining))
+        raise LocalClusterError("these could not be removed:\n" + "\n".join(f"  {item}" for item in remaining))
 
 
 def inventory() -> list[str]:
-    """Everything of ours that is on this machine now, one line each; empty after `down`."""
+    """List every trace of the cluster on this machine, one line each; empty after `down`."""
     return [
         *(f"process {found.process.pid} ({found.component})" for found in processes.marked()),
         *(f"mount {point}" for directory in (paths.RUN_DIR, paths.STATE_DIR) for point in _mounts_below(directory)),
@@ -70,7 +70,7 @@ def inventory() -> list[str]:
 
 
 def _stop_components() -> None:
-    """Clients before servers: the API server ends at once when no watch is open and etcd still answers it."""
+    """Stop clients before servers: without open watches and with a running etcd, the API server stops at once."""
     servers = ("kube-apiserver", "etcd")
     running = [found for found in processes.marked() if found.is_component]
     processes.stop([found.process for found in running if found.component not in servers])
@@ -79,7 +79,7 @@ def _stop_components() -> None:
 
 
 def _remove_shim_sockets() -> None:
-    # Each bundle names its shim's socket.
+    # The address file of each bundle has the path of its shim's socket.
     for address in paths.CONTAINERD_RUN_DIR.glob("io.containerd.runtime.v2.task/*/*/address"):
         socket = Path(address.read_text(encoding="utf-8").strip().removeprefix("unix://"))
         if socket.parent == paths.SHIM_SOCKET_DIR:
@@ -88,9 +88,9 @@ def _remove_shim_sockets() -> None:
 
 
 def _mounts_below(directory: Path) -> list[Path]:
-    """Mount points at or below `directory`, the last mounted first."""
+    """Return the mount points at or below `directory`, the last mounted first."""
     lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    # Spaces and the like are written as octal escapes (proc_pid_mountinfo(5)).
+    # The file has octal escapes for spaces and similar characters (proc_pid_mountinfo(5)).
     points = [Path(line.split()[4].encode().decode("unicode_escape")) for line in lines]
     return [point for point in reversed(points) if point.is_relative_to(directory)]
 
@@ -101,7 +101,7 @@ def _unmount_below(directory: Path) -> None:
 
 
 def _remove_tree(directory: Path) -> None:
-    # Removing through a mount would remove what is mounted.
+    # Removing files through a mount would delete them in the mounted file system.
     if mounts := _mounts_below(directory):
         raise LocalClusterError(f"still mounted below {directory}: {', '.join(map(str, mounts))}")
     if directory.exists():
@@ -115,7 +115,7 @@ def _remove_if_empty(*directories: Path) -> None:
 
 
 def _cni_results() -> list[Path]:
-    """Those of pods whose network namespace is below our directory; the network's name would miss their loopback's."""
+    """Return the CNI results of our pods, by network namespace: loopback results lack our network's name."""
     mark = f'"sandbox":"{paths.CONTAINERD_RUN_DIR}/'
     return [path for path in paths.CNI_RESULT_DIR.glob("*") if mark in path.read_text(encoding="utf-8")]
 
@@ -126,7 +126,7 @@ def _container_log_links() -> list[Path]:
 
 
 def _device_plugin_files() -> list[Path]:
-    """The kubelet's and our plugin's files; not another kubelet's, should one have started since."""
+    """Return the files of our kubelet and plugin, or none if another kubelet has started since."""
     if conflicts.another_kubelet_listens():
         return []
     names = ("kubelet.sock", "kubelet_internal_checkpoint", "runway-simulated-gpu.sock")

@@ -1,13 +1,13 @@
-"""The whole cluster: what up, down and status do.
+"""The commands up, down and status of the local cluster.
 
-Life of `up`, each step skipped when there is nothing to do:
+Steps of `up`, each skipped if already done:
 
- 1. refuse, before anything is touched: not root, another checkout's cluster runs, another Kubernetes runs;
+ 1. check that we are root, and that no other checkout's cluster and no other Kubernetes runs;
  2. install packages, build the components;
- 3. remove what is left of a cluster that is not ours to continue (all of it), or of ours whose containerd has died (its
-    pods; etcd's data is kept, so jobs are found again and their pods fail as after a reboot);
- 4. bridge, cgroup, certificates;
- 5. start etcd, containerd and the forwarder; then the API server; then everything that needs it;
+ 3. remove all of a cluster of another checkout, or the pods of ours if its containerd has died (etcd's data stays, and
+    the pods fail as after a reboot);
+ 4. create bridge, cgroup and certificates;
+ 5. start etcd, containerd and the forwarder; then the API server; then its clients;
  6. wait until the node is Ready with its GPUs.
 """
 
@@ -43,31 +43,31 @@ from localcluster.progress import say, step
 
 NOT_UP = "the local cluster is not up"
 NODE_READY_TIMEOUT_SECONDS = 90.0
-# An up that starts everything takes well under a minute; a down up to one.
+# `up` of everything takes less than a minute, `down` up to one minute.
 LOCK_TIMEOUT_SECONDS = 300.0
-# How long a component that runs and does not answer may take to recover before `up` restarts it.
+# A running component that does not answer has this time to recover before `up` restarts it.
 RECOVERY_SECONDS = 10.0
 
 
 class LocalCluster:
-    """The local cluster of this machine, as the given checkout sees it."""
+    """The local cluster of this machine, used from the given checkout."""
 
     def __init__(self, checkout: Path) -> None:
         self.checkout = checkout
 
     @classmethod
     def default(cls) -> "LocalCluster":
-        """The cluster as seen by the checkout that this file belongs to."""
+        """Return the cluster for the checkout of this file."""
         return cls(paths.this_checkout())
 
     @property
     def kubeconfig(self) -> Path:
-        """The administrator's kubeconfig; there while the cluster is up."""
+        """The administrator's kubeconfig; it exists while the cluster is up."""
         return paths.kubeconfig(self.checkout)
 
     @property
     def prometheus_url(self) -> str:
-        """Where its Prometheus answers while the cluster is up."""
+        """The URL of its Prometheus."""
         return addresses.PROMETHEUS_URL
 
     @property
@@ -76,28 +76,28 @@ class LocalCluster:
         return current().binary("kubectl")
 
     def kubectl(self, *arguments: str, stdin: str = "", timeout: float = 90.0) -> str:
-        """What kubectl prints when run as the administrator. Raises LocalClusterError when it fails."""
+        """Run kubectl as the administrator and return its output. Raises LocalClusterError."""
         command = [str(self.kubectl_binary), f"--kubeconfig={self.kubeconfig}", *arguments]
         return run(command, stdin=stdin, timeout=timeout)
 
     def component(self, name: str) -> Component:
-        """One component by its name, such as "kube-apiserver". The cluster must have been up before."""
+        """Return a component by name, such as "kube-apiserver". The cluster must have been up before."""
         for component in self.components():
             if component.name == name:
                 return component
         raise LocalClusterError(f"no component {name!r}; there are {[one.name for one in self.components()]}")
 
     def components(self) -> list[Component]:
-        """All components in the order of their start. The cluster must have been up before."""
+        """Return all components in start order. The cluster must have been up before."""
         if not _has_state():
             raise LocalClusterError(f"{NOT_UP}: run `python -m localcluster up`")
         return [Component(spec, self.checkout) for spec in _specs(current())]
 
     def up(self) -> None:
-        """Start whatever does not run, repair whatever is broken, and return once the node is ready.
+        """Start or repair all components and wait until the node is ready.
 
-        Raises LocalClusterError, with the end of the failing component's log, and leaves the rest as it is: the next up
-        continues from there.
+        Raises LocalClusterError with the end of the failing component's log. The other components keep running, and the
+        next `up` continues from there.
         """
         _require_root()
         self._refuse_other_owner()
@@ -128,7 +128,7 @@ class LocalCluster:
                 paths.kubeconfig(checkout).unlink(missing_ok=True)
 
     def problems(self) -> list[str]:
-        """What is wrong with each component and the node; empty when the cluster is up."""
+        """List the problems of the components and the node; empty if the cluster is up."""
         _require_root()
         if not _has_state():
             return [NOT_UP]
@@ -159,7 +159,7 @@ class LocalCluster:
                 processes.stop([found.process for found in processes.marked() if found.is_component])
         self._write_access()
 
-        # Each line is started at once and waited for in order. containerd imports while the API server starts.
+        # The components of a launch start concurrently. containerd imports images while the API server starts.
         self._launch("etcd", "containerd", "api-forwarder")
         self._wait("etcd")
         self._launch("kube-apiserver")
@@ -168,7 +168,7 @@ class LocalCluster:
             images.ensure_imported()
         self._wait("api-forwarder", "kube-apiserver")
         self._launch("kube-controller-manager", "kube-scheduler", "kubelet", "gpu-device-plugin", "kube-proxy")
-        # Before Prometheus asks: the kubelet remembers a denial for 30 s.
+        # Before Prometheus starts: the kubelet caches a denial for 30 s.
         self.kubectl("apply", "--filename=-", stdin=monitoring.kubelet_reader())
         self._launch("prometheus")
         self._wait("kube-controller-manager", "kube-scheduler", "kubelet", "gpu-device-plugin", "kube-proxy")
@@ -179,17 +179,17 @@ class LocalCluster:
     def _remove_leftovers(self) -> None:
         if _owner() != self.checkout:
             if cleanup.inventory():
-                with step("removed what an earlier local cluster left behind"):
+                with step("removed traces of an earlier local cluster"):
                     cleanup.remove_all()
             conflicts.require_no_other_node()
             return
         recorded = {one.name: one.process for one in self.components()} if _has_state() else {}
-        # A component that runs without a record, or twice, was started by an `up` that was killed in between.
+        # A killed `up` leaves a component without a record, or a second one.
         strays = [found for found in processes.marked() if found.is_component]
         processes.stop([found.process for found in strays if recorded.get(found.component) != found.process])
         if recorded.get("containerd") is None:
             with step("removed the pods of a containerd that has died"):
-                # The kubelet must not watch its pods vanish: it would start them again.
+                # A running kubelet would restart the removed pods.
                 processes.stop(
                     [process for name in ("kubelet", "gpu-device-plugin") if (process := recorded.get(name))]
                 )
@@ -215,13 +215,13 @@ class LocalCluster:
         status = api.get_object(f"/api/v1/nodes/{addresses.NODE_NAME}")
         if why := readiness.why_node_not_ready(status, kubelet_started_at=kubelet.started_at):
             return why
-        # Pods are refused until the controller manager has made it.
+        # The API server rejects pods until the controller manager has created it.
         if api.get_object("/api/v1/namespaces/default/serviceaccounts/default") is None:
             return "the default service account does not exist yet"
         return None
 
     def _write_access(self) -> None:
-        """Put the kubeconfig, and a link to kubectl, where the checkout looks for them."""
+        """Write the kubeconfig and a link to kubectl into the checkout."""
         text = pki.kubeconfig("admin")
         if not self.kubeconfig.exists() or self.kubeconfig.read_text(encoding="utf-8") != text:
             files.write(self.kubeconfig, text)
@@ -236,8 +236,8 @@ class LocalCluster:
             if found.is_component and found.checkout != str(self.checkout):
                 raise LocalClusterError(
                     f"the local cluster of {found.checkout} runs on this machine (pid {found.process.pid}, "
-                    f"{found.component}), and there can be only one. Stop it with `python -m localcluster down` there, "
-                    "or with `python -m localcluster down --force` here."
+                    f"{found.component}), and only one can run. Stop it with `python -m localcluster down` there, or "
+                    "with `python -m localcluster down --force` here."
                 )
 
 
@@ -257,7 +257,7 @@ def _specs(build: Build) -> list[ComponentSpec]:
 
 
 def _recover(component: Component) -> None:
-    """Let a component that runs but does not answer go on, or stop and start it."""
+    """Thaw a component that does not answer, or restart it."""
     process = component.process
     if process and process.stopped:
         component.thaw()
@@ -270,7 +270,7 @@ def _recover(component: Component) -> None:
 
 
 def _has_state() -> bool:
-    """Whether an `up` got as far as certificates, and no `down` has begun since."""
+    """Whether an `up` has created the certificates and no `down` has begun since."""
     return paths.OWNER_FILE.exists() and pki.CA.exists()
 
 
@@ -281,4 +281,4 @@ def _owner() -> Path | None:
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        raise LocalClusterError("root is needed, for containers, cgroups and network interfaces: use sudo")
+        raise LocalClusterError("containers, cgroups and network interfaces need root: use sudo")

@@ -1,4 +1,4 @@
-"""Running other programs to their end."""
+"""Run another program and return its output."""
 
 import subprocess
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from localcluster.errors import LocalClusterError
 def run(command: Sequence[str], *, timeout: float = 30.0, check: bool = True, stdin: str = "") -> str:
     """Run `command` with `stdin` as its input and return its standard output.
 
-    Raises LocalClusterError when it cannot be run, takes longer than `timeout` seconds or, unless `check` is false,
-    fails; the message carries what it said.
+    Raises LocalClusterError with its output if it cannot start, exceeds `timeout` seconds or, unless `check` is false,
+    fails.
     """
     try:
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)

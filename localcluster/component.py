@@ -1,4 +1,4 @@
-"""One component: how it is started, and a handle to the process that runs it."""
+"""A component of the cluster: its start parameters and its process."""
 
 import hashlib
 import signal
@@ -13,10 +13,10 @@ from localcluster.processes import Process
 
 @dataclass(frozen=True, slots=True)
 class ComponentSpec:
-    """What to run, and how to tell that it works.
+    """The command, configuration files and health probe of a component.
 
-    `why_not_healthy` answers None, or a reason, within about 2 s. `files` are written before the start. `timeout`
-    bounds the wait from start to healthy, in seconds.
+    `why_not_healthy` returns None or a reason within about 2 s. `launch` writes `files`. `timeout` limits the seconds
+    from start to healthy.
     """
 
     name: str
@@ -59,20 +59,20 @@ class Component:
 
     @property
     def outdated(self) -> bool:
-        """Whether it was started with other arguments or files than this checkout would start it with now."""
+        """Whether it runs with other arguments or files than this checkout specifies."""
         record = files.read_json(self._record)
         return record is not None and record["digest"] != self._digest()
 
     def why_not_healthy(self) -> str | None:
-        """None when it runs and answers, else the reason."""
+        """Return None if it runs and answers, else the reason."""
         return self._spec.why_not_healthy() if self.process else "not running"
 
     def with_options(self, *options: str) -> "Component":
-        """The same component, started with these options too; of an option given twice the last counts."""
+        """Return the same component with these additional options; the last of a repeated option counts."""
         return Component(replace(self._spec, argv=(*self._spec.argv, *options)), self._checkout)
 
     def launch(self) -> None:
-        """Start it, unless it runs, without waiting until it is healthy."""
+        """Start it unless it runs, without waiting until it is healthy."""
         if self.process:
             return
         for path, text in self._spec.files.items():
@@ -90,21 +90,21 @@ class Component:
         )
 
     def start(self) -> None:
-        """Start it, unless it runs, and wait until it is healthy."""
+        """Start it unless it runs, and wait until it is healthy."""
         self.launch()
         self.wait_healthy()
 
     def wait_healthy(self, timeout: float | None = None) -> None:
         """Wait until it is healthy.
 
-        Raises LocalClusterError, with the end of its log, when its process ends or after `timeout` seconds (by default
-        the component's own).
+        Raises LocalClusterError with the end of its log if its process exits, or after `timeout` seconds (default: the
+        component's own timeout).
         """
 
         def reason() -> str | None:
             why = self.why_not_healthy()
             if why is not None and self.process is None:
-                raise LocalClusterError("its process has ended")
+                raise LocalClusterError("its process has exited")
             return why
 
         try:
@@ -113,21 +113,21 @@ class Component:
             raise LocalClusterError(f"{self.name}: {error}\nThe end of {self.log}:\n{files.tail(self.log)}") from error
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL after 10 s."""
+        """Send SIGTERM, and SIGKILL after 10 s."""
         if process := self.process:
             processes.stop([process])
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would."""
+        """Send SIGKILL, which has the effect of a crash."""
         if process := self.process:
             processes.kill([process])
 
     def freeze(self) -> None:
-        """SIGSTOP: it keeps its connections and answers nothing."""
+        """Send SIGSTOP: it keeps its connections and answers nothing."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT after freeze."""
+        """Send SIGCONT after `freeze`."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:

@@ -9,7 +9,7 @@ from localcluster.errors import LocalClusterError
 
 
 def require_no_other_node() -> None:
-    """Raise LocalClusterError when another Kubernetes node runs on this machine."""
+    """Raise LocalClusterError if another Kubernetes node runs on this machine."""
     if network.other_kube_proxy():
         other = "iptables holds another kube-proxy's rules"
     elif another_kubelet_listens():
@@ -22,7 +22,7 @@ def require_no_other_node() -> None:
 
 
 def another_kubelet_listens() -> bool:
-    """Whether the device-plugin socket is answered while no kubelet of ours runs."""
+    """Whether a process listens on the device-plugin socket while our kubelet does not run."""
     if any(found.component == "kubelet" for found in processes.marked()):
         return False
     return api.why_not_listening(str(paths.DEVICE_PLUGIN_DIR / "kubelet.sock")) is None

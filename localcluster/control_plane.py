@@ -1,6 +1,6 @@
-"""The control plane's components and their flags: etcd, API server, controller manager, scheduler.
+"""etcd, API server, controller manager and scheduler, with their flags.
 
-Only flags that differ from the default are given, each with its reason.
+Each flag differs from the default and has its reason.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from localcluster.component import ComponentSpec
 CONTROLLER_MANAGER_KUBECONFIG = paths.CONFIG_DIR / "controller-manager.kubeconfig"
 SCHEDULER_KUBECONFIG = paths.CONFIG_DIR / "scheduler.kubeconfig"
 
-# Their default client limits (20 and 50 requests/s) would cap how fast pods appear, and a benchmark would measure them.
+# The default client limits (20 and 50 requests/s) would limit pod creation, and a benchmark would measure them.
 CLIENT_LIMITS = ("--kube-api-qps=500", "--kube-api-burst=1000")
 
 
@@ -31,7 +31,7 @@ def etcd() -> ComponentSpec:
             f"--listen-peer-urls={peer_url}",
             f"--initial-advertise-peer-urls={peer_url}",
             f"--initial-cluster=runway-local={peer_url}",
-            # etcd holds every Secret: only the API server's certificate may read it, though it listens on loopback.
+            # etcd stores every Secret, so only the API server's certificate may read it, even on loopback.
             "--client-cert-auth",
             f"--trusted-ca-file={pki.CA}",
             f"--cert-file={pki.certificate('etcd')}",
@@ -55,8 +55,8 @@ def kube_apiserver(build: Build) -> ComponentSpec:
             f"--etcd-cafile={pki.CA}",
             f"--etcd-certfile={pki.certificate('etcd-client')}",
             f"--etcd-keyfile={pki.key('etcd-client')}",
-            # Loopback only. Pods are sent to the advertised address, where the api-forwarder listens (see node.py): the
-            # server can bind one address, and clients on this machine must not need any but 127.0.0.1.
+            # The server can bind only one address, and clients on this machine use 127.0.0.1. Pods use the advertised
+            # address, where the api-forwarder listens (see node.py).
             f"--bind-address={addresses.LOOPBACK}",
             f"--secure-port={addresses.API_SERVER_PORT}",
             f"--advertise-address={addresses.BRIDGE_ADDRESS}",
@@ -64,10 +64,10 @@ def kube_apiserver(build: Build) -> ComponentSpec:
             f"--tls-private-key-file={pki.key('kube-apiserver')}",
             f"--client-ca-file={pki.CA}",
             "--anonymous-auth=false",
-            # Runway's own RBAC is to be really tested.
+            # The tests need real RBAC.
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
-            # The node's name does not resolve, so logs and exec must go to its address.
+            # The node's name does not resolve, so logs and exec use its address.
             "--kubelet-preferred-address-types=InternalIP",
             f"--kubelet-certificate-authority={pki.CA}",
             f"--kubelet-client-certificate={pki.certificate('kubelet-client')}",
@@ -76,12 +76,12 @@ def kube_apiserver(build: Build) -> ComponentSpec:
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
             f"--service-account-key-file={pki.SERVICE_ACCOUNT_PUBLIC_KEY}",
             f"--service-account-signing-key-file={pki.SERVICE_ACCOUNT_KEY}",
-            # A list by watching needs progress notifications, which Debian's etcd 3.4.23 has not: with it every watch
-            # from version 0 is refused. https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists
+            # Streaming lists need etcd progress notifications, which Debian's etcd 3.4.23 lacks: every watch from
+            # version 0 would fail. https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists
             "--feature-gates=WatchList=false",
             "--profiling=false",
         ),
-        # readyz holds the API back until RBAC's default roles and the system namespaces exist.
+        # /readyz succeeds only after RBAC's default roles and the system namespaces exist.
         # https://kubernetes.io/docs/reference/using-api/health-checks/
         why_not_healthy=lambda: api.why_not_healthy(
             f"{addresses.API_SERVER_URL}/readyz", authority=pki.CA, client="admin"
@@ -97,10 +97,10 @@ def kube_controller_manager(build: Build) -> ComponentSpec:
             *_client_of_api_server(CONTROLLER_MANAGER_KUBECONFIG, addresses.CONTROLLER_MANAGER_PORT),
             f"--root-ca-file={pki.CA}",
             f"--service-account-private-key-file={pki.SERVICE_ACCOUNT_KEY}",
-            # With RBAC the controller manager's own user may do little; each controller has a role of its own.
+            # The controller manager's user has few permissions; each controller has its own role.
             # https://kubernetes.io/docs/reference/access-authn-authz/rbac/#controller-roles
             "--use-service-account-credentials",
-            # 50 s by default, and each test of a silent node waits for it. The kubelet renews its lease every 2 s.
+            # The default is 50 s, and tests of an unreachable node wait for it. The kubelet renews its lease every 2 s.
             "--node-monitor-grace-period=12s",
             "--node-monitor-period=2s",
         ),
@@ -126,7 +126,7 @@ def kube_scheduler(build: Build) -> ComponentSpec:
 
 
 def _client_of_api_server(kubeconfig: Path, port: int) -> tuple[str, ...]:
-    """What the controller manager and the scheduler have in common."""
+    """Return the common flags of controller manager and scheduler."""
     return (
         f"--kubeconfig={kubeconfig}",
         f"--authentication-kubeconfig={kubeconfig}",
@@ -135,7 +135,7 @@ def _client_of_api_server(kubeconfig: Path, port: int) -> tuple[str, ...]:
         f"--secure-port={port}",
         f"--tls-cert-file={pki.certificate('loopback')}",
         f"--tls-private-key-file={pki.key('loopback')}",
-        # There is one of each. Electing a leader would make a restart after a kill wait for the dead one's lease.
+        # One of each runs. With leader election, a restart after a kill would wait for the old lease to expire.
         "--leader-elect=false",
         *CLIENT_LIMITS,
         "--profiling=false",

@@ -2,4 +2,4 @@
 
 
 class LocalClusterError(Exception):
-    """The local cluster cannot do what was asked; the message says why and what to do next."""
+    """A command of the local cluster failed; the message has the reason and the next step."""

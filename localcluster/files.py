@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees all of the old content or all of the new, whenever the writer is killed."""
+"""Atomic writes: a reader sees the old or the new content, even after a kill."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def write(path: Path, text: str, *, mode: int = 0o600) -> None:
-    """Replace the file at `path` with `text`; missing directories are made."""
+    """Replace the file at `path` with `text`, and create missing directories."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
@@ -22,7 +22,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """The JSON value in the file, or None where there is no file or a crash of the machine left it damaged."""
+    """Return the JSON value in the file, or None if the file is missing or damaged by a machine crash."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -30,7 +30,7 @@ def read_json(path: Path) -> Any | None:
 
 
 def tail(path: Path, lines: int = 25) -> str:
-    """The last lines of a log, from at most its last 64 KiB."""
+    """Return the last lines of a log, from at most its last 64 KiB."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)

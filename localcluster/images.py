@@ -1,7 +1,7 @@
-"""The two images of the local cluster, made from the machine's static busybox: there is no registry to pull from.
+"""Build the two images of the local cluster from the machine's static busybox.
 
-`runway.local/busybox:1` is what demo and test jobs run; `runway.local/pause:1` holds each pod's namespaces. The same
-busybox gives the same bytes, so an import is skipped when it was done before.
+The cluster has no registry. Demo and test jobs run `runway.local/busybox:1`; `runway.local/pause:1` holds each pod's
+namespaces. The same busybox gives the same bytes, so a repeated import is skipped.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ from localcluster.errors import LocalClusterError
 BUSYBOX_IMAGE = "runway.local/busybox:1"
 SANDBOX_IMAGE = "runway.local/pause:1"
 
-# The unprivileged user of both images: Pod Security "restricted" wants one, and finds a numeric one in the image.
+# The unprivileged user of both images. Pod Security "restricted" needs a non-root, numeric user.
 USER_ID = 1000
 
-# Kernel's name -> Go's, which images use.
+# The kernel's name -> Go's name, which images use.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
-# What each image runs by default. A sandbox only has to exist until it is killed.
+# The default command of each image. A sandbox only waits until it is killed.
 COMMANDS = {BUSYBOX_IMAGE: ["/bin/sh"], SANDBOX_IMAGE: ["/bin/sleep", "infinity"]}
 
 DIRECTORIES = {
@@ -52,7 +52,7 @@ TEXT_FILES = {
 
 
 def ensure_imported() -> None:
-    """Import what containerd does not have yet. containerd must be running."""
+    """Import the images that containerd does not have. containerd must run."""
     present = ctr("images", "list", "--quiet").split()
     busybox, applets = _busybox()
     layer = image_layer(busybox, applets)
@@ -71,20 +71,20 @@ def ensure_imported() -> None:
 
 
 def ctr(*arguments: str, timeout: float = 60.0) -> str:
-    """What containerd's own client prints, in the namespace of the kubelet. containerd must be running."""
-    # k8s.io is the containerd namespace that the kubelet's images and containers live in.
+    """Run containerd's client in the kubelet's namespace and return its output. containerd must run."""
+    # k8s.io is the containerd namespace of the kubelet's images and containers.
     return run(["ctr", "--address", str(paths.CONTAINERD_SOCKET), "--namespace", "k8s.io", *arguments], timeout=timeout)
 
 
 def _busybox() -> tuple[bytes, list[str]]:
-    """The machine's busybox and the paths of its applets. Raises LocalClusterError when it is not static."""
+    """Return the machine's busybox and the paths of its applets. Raises LocalClusterError if it is not static."""
     path = shutil.which("busybox")
     if path is None:
         raise LocalClusterError("busybox is not installed")
     content = Path(path).read_bytes()
-    # A dynamic program names its loader; in an image that holds nothing else it could not start.
+    # A dynamically linked program names its loader and cannot start in an image without it.
     if b"/ld-linux" in content or b"/ld-musl" in content:
-        raise LocalClusterError(f"{path} is not statically linked: install busybox-static in place of busybox")
+        raise LocalClusterError(f"{path} is not statically linked: install busybox-static instead of busybox")
     return content, run([path, "--list-full"]).split()
 
 
@@ -104,7 +104,7 @@ def image_layer(busybox: bytes, applets: list[str]) -> bytes:
 
 
 def image_archive(name: str, command: list[str], layer: bytes) -> bytes:
-    """A docker-archive: what `docker save` writes and `ctr images import` reads.
+    """Return a docker-archive, the format of `docker save` and `ctr images import`.
 
     https://github.com/moby/docker-image-spec/blob/main/spec.md
     """
@@ -140,7 +140,7 @@ def _add(
     owner: int = 0,
     link: str = "",
 ) -> None:
-    # Owner names and times stay empty and 0, so that the archive depends on its content alone.
+    # Owner names stay empty and times 0, so the archive depends only on its content.
     entry = tarfile.TarInfo(name)
     entry.type, entry.mode, entry.size, entry.linkname = kind, mode, len(content), link
     entry.uid = entry.gid = owner

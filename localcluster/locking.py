@@ -1,4 +1,4 @@
-"""A lock between processes that ends with the process that holds it."""
+"""A lock between processes that the kernel releases when its holder exits."""
 
 import fcntl
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from localcluster.progress import say
 
 @contextmanager
 def only_one(lock_file: Path, *, what: str, timeout: float) -> Iterator[None]:
-    """Hold the lock at `lock_file`; raises LocalClusterError when another process keeps it for `timeout` seconds."""
+    """Hold the lock at `lock_file`. Raises LocalClusterError if another process keeps it for `timeout` seconds."""
     with lock_file.open("w") as lock:
 
         def why_locked() -> str | None:
@@ -22,6 +22,6 @@ def only_one(lock_file: Path, *, what: str, timeout: float) -> Iterator[None]:
             return None
 
         if why_locked() is not None:
-            say(f"waiting for another {what} to end")
+            say(f"waiting for another {what} to finish")
             waiting.until(why_locked, what=f"the other {what}", timeout=timeout)
         yield

@@ -1,7 +1,7 @@
-"""Prometheus: what watches the containers of the local cluster, and Runway itself.
+"""Prometheus for the containers of the local cluster and for Runway.
 
-It scrapes the kubelet's cAdvisor, which knows the CPU, throttling and memory of each pod's cgroup, and every Runway
-that a file in TARGET_DIR names. https://prometheus.io/docs/prometheus/2.42/configuration/configuration/
+It scrapes the kubelet's cAdvisor for CPU, throttling and memory of each pod's cgroup, and every Runway that a file in
+TARGET_DIR lists. https://prometheus.io/docs/prometheus/2.42/configuration/configuration/
 """
 
 import json
@@ -13,10 +13,10 @@ from localcluster import addresses, api, files, paths, pki
 from localcluster.component import ComponentSpec
 
 PROMETHEUS_CONFIG = paths.CONFIG_DIR / "prometheus.json"
-# Read again by Prometheus whenever a file in it changes.
+# Prometheus reloads this directory when a file in it changes.
 TARGET_DIR = paths.CONFIG_DIR / "prometheus-targets"
 
-# The kubelet samples each cgroup every 2 s (--housekeeping-interval): more often would bring the same samples again.
+# The kubelet samples each cgroup every 2 s (--housekeeping-interval); a shorter interval gives no new samples.
 KUBELET_INTERVAL = "2s"
 RUNWAY_INTERVAL = "5s"
 
@@ -29,23 +29,23 @@ def prometheus() -> ComponentSpec:
             f"--config.file={PROMETHEUS_CONFIG}",
             f"--web.listen-address={addresses.LOOPBACK}:{addresses.PROMETHEUS_PORT}",
             f"--storage.tsdb.path={paths.PROMETHEUS_DIR}",
-            # A demo's or a test run's worth, on a developer's disk. Whichever is reached first.
+            # Enough for a demo or a test run on a developer's disk. The first limit reached counts.
             "--storage.tsdb.retention.time=6h",
             "--storage.tsdb.retention.size=256MB",
             "--log.level=warn",
         ),
         files={
             PROMETHEUS_CONFIG: json.dumps(_config(), indent=2) + "\n",
-            # Where `make serve` has Runway listen. It may be down.
+            # The address of Runway under `make serve`; it may be down.
             TARGET_DIR / "runway.json": _targets(f"{addresses.LOOPBACK}:{addresses.RUNWAY_PORT}"),
         },
-        # Ready once its write-ahead log, which survives a kill, was read again.
+        # After a kill it is ready only when it has replayed its write-ahead log.
         why_not_healthy=lambda: api.why_not_healthy(f"{addresses.PROMETHEUS_URL}/-/ready"),
     )
 
 
 def kubelet_reader() -> str:
-    """A manifest: Prometheus may read the kubelet's metrics and nothing else.
+    """Return the manifest that lets Prometheus read the kubelet's metrics and nothing else.
 
     https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/#kubelet-authorization
     """
@@ -67,7 +67,7 @@ def kubelet_reader() -> str:
 
 @contextmanager
 def scraping(target: str) -> Iterator[None]:
-    """Have Prometheus scrape one more Runway, at this "host:port", meanwhile."""
+    """Have Prometheus scrape one more Runway at this "host:port" meanwhile."""
     file = TARGET_DIR / f"runway-{target.replace(':', '-')}.json"
     files.write(file, _targets(target))
     try:
@@ -93,7 +93,7 @@ def _config() -> dict[str, Any]:
             "key_file": str(pki.key("prometheus")),
         },
         "static_configs": [{"targets": [f"{addresses.BRIDGE_ADDRESS}:{addresses.KUBELET_PORT}"]}],
-        # Disks, network and the machine itself are most of the samples, and nobody here asks for them.
+        # Most samples are of disks, network and the machine, and no query uses them.
         "metric_relabel_configs": [
             {"source_labels": ["__name__"], "regex": "container_(cpu|memory)_.*", "action": "keep"},
         ],

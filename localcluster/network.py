@@ -1,4 +1,4 @@
-"""The bridge that the pods hang on, and kube-proxy's rules."""
+"""The bridge of the pods, and kube-proxy's rules."""
 
 import ipaddress
 import json
@@ -13,10 +13,10 @@ TABLES = ("nat", "filter", "mangle")
 
 
 def ensure_bridge() -> None:
-    """Make the bridge before the API server starts: its address is advertised, and the forwarder listens there."""
+    """Create the bridge. The API server advertises its address, so the bridge must exist before it starts."""
     if not bridge_exists():
         run(["ip", "link", "add", addresses.BRIDGE, "type", "bridge"])
-    # Both are no-ops when done already, which also mends a bridge that a killed run left half made.
+    # Both commands are idempotent, so they also complete the bridge of a killed run.
     run(
         [
             "ip",
@@ -35,10 +35,10 @@ def bridge_exists() -> bool:
 
 
 def remove_pod_interfaces() -> None:
-    """Remove the host's ends of the pods' interfaces: those that hang on our bridge."""
+    """Remove the host ends of the pods' interfaces, which are the ports of our bridge."""
     for link in _links():
         if link.get("master") == addresses.BRIDGE:
-            # check=False: it goes by itself once the pod's network namespace is gone.
+            # check=False: the kernel may remove it with the pod's network namespace first.
             run(["ip", "link", "delete", link["ifname"]], check=False)
 
 
@@ -49,7 +49,7 @@ def remove_bridge() -> None:
 
 
 def other_kube_proxy() -> bool:
-    """Whether another Kubernetes' kube-proxy uses this machine: it has a Service outside our service subnet.
+    """Whether iptables has a Service outside our subnet, so another kube-proxy uses this machine.
 
     The chains of every kube-proxy have the same names.
     """
@@ -62,7 +62,7 @@ def other_kube_proxy() -> bool:
 
 
 def kube_proxy_chains() -> list[str]:
-    """The chains that our kube-proxy made, as `iptables nat KUBE-SERVICES`."""
+    """Return the chains of our kube-proxy, such as `iptables nat KUBE-SERVICES`."""
     if other_kube_proxy():
         return []
     return [
@@ -74,7 +74,7 @@ def kube_proxy_chains() -> list[str]:
 
 
 def remove_kube_proxy_chains() -> None:
-    """Remove kube-proxy's chains and the jumps to them, as `kube-proxy --cleanup` does, without needing its binary."""
+    """Remove kube-proxy's chains and the jumps to them, as `kube-proxy --cleanup` does, without its binary."""
     if other_kube_proxy():
         return
     for version in _installed_versions():
@@ -83,7 +83,7 @@ def remove_kube_proxy_chains() -> None:
             if chains := _chains(saved):
                 jumps = [line for line in saved if re.match(r"-A (?!KUBE-)\S+ .*-j KUBE-", line)]
                 script = [f"*{table}"]
-                # Declaring a chain flushes it; after that nothing refers to any of them.
+                # Declaring a chain flushes it, which removes all references between the chains.
                 script += [f":{chain} - [0:0]" for chain in chains]
                 script += ["-D" + jump.removeprefix("-A") for jump in jumps]
                 script += [f"-X {chain}" for chain in chains]

@@ -1,6 +1,6 @@
-"""The node's components and their settings: containerd, kubelet, kube-proxy, api-forwarder, GPU device plugin.
+"""containerd, kubelet, kube-proxy, api-forwarder and GPU device plugin.
 
-Only settings that differ from the default are given, each with its reason.
+Each setting differs from the default and has its reason.
 """
 
 import json
@@ -33,7 +33,7 @@ def containerd() -> ComponentSpec:
 
 
 def api_forwarder() -> ComponentSpec:
-    """The API server as pods reach it: a forwarder from the bridge's address to the API server on loopback."""
+    """Return the forwarder from the bridge's address, which pods use, to the API server on loopback."""
     port = addresses.API_SERVER_PORT
     return ComponentSpec(
         name="api-forwarder",
@@ -60,10 +60,9 @@ def kubelet(build: Build) -> ComponentSpec:
             f"--hostname-override={addresses.NODE_NAME}",
             f"--node-ip={addresses.BRIDGE_ADDRESS}",
             f"--node-labels={labels}",
-            # Deprecated and needed: without it cAdvisor knows no containers, and every CPU throttling and memory series
-            # is a pod-level 0.
+            # Deprecated but required: without it cAdvisor finds no containers, and CPU and memory series are 0.
             f"--containerd={paths.CONTAINERD_SOCKET}",
-            # The default of 10 s misses most of a demo job's life.
+            # The default of 10 s misses most of a demo job's run time.
             "--housekeeping-interval=2s",
         ),
         files={
@@ -91,7 +90,7 @@ def kube_proxy(build: Build) -> ComponentSpec:
 
 
 def gpu_device_plugin(build: Build) -> ComponentSpec:
-    """SIMULATED GPUs; see components/deviceplugin. Whether the kubelet took them is the node's own status."""
+    """Return the plugin for SIMULATED GPUs, see components/deviceplugin. The node's status shows their registration."""
     return ComponentSpec(
         name="gpu-device-plugin",
         argv=(
@@ -104,11 +103,11 @@ def gpu_device_plugin(build: Build) -> ComponentSpec:
 
 
 def _containerd_config() -> str:
-    # root, state, socket, runc's root and the "opt" directory of its own: no other containerd is disturbed.
-    # restrict_oom_score_adj: where lowering a process's oom_score_adj is not permitted (no CAP_SYS_RESOURCE), every
-    #   sandbox would die with "can't get final child's PID from pipe: EOF".
+    # Own directories and socket, to disturb no other containerd.
+    # restrict_oom_score_adj: without CAP_SYS_RESOURCE, lowering oom_score_adj fails, and every sandbox would exit with
+    #   "can't get final child's PID from pipe: EOF".
     # netns_mounts_under_state_dir: network namespaces below our directory, not in the machine's /run/netns.
-    # SystemdCgroup = false: there need be no systemd; the kubelet's cgroupDriver says the same.
+    # SystemdCgroup = false: no systemd required; matches the kubelet's cgroupDriver.
     # https://github.com/containerd/containerd/blob/release/1.6/docs/cri/config.md
     return f"""version = 2
 root = "{paths.CONTAINERD_DIR}"
@@ -142,16 +141,16 @@ oom_score = 0
 
 
 def _cni_config() -> dict[str, Any]:
-    """Pods reach each other, the node and the API server; without masquerading, nothing beyond this machine.
+    """Return the network of the pods: they reach each other, the node and the API server, and nothing outside.
 
-    There is nothing to pull from outside, and NetworkPolicy objects are stored but not enforced here, so no way out is
-    the safer default. https://www.cni.dev/plugins/current/main/bridge/
+    The cluster pulls no images and enforces no NetworkPolicy, so no egress is the safer default.
+    https://www.cni.dev/plugins/current/main/bridge/
     """
     ipam = {
         "type": "host-local",
         "ranges": [[{"subnet": addresses.POD_SUBNET, "gateway": addresses.BRIDGE_ADDRESS}]],
         "routes": [{"dst": "0.0.0.0/0"}],
-        # By default the leases lie in /var/lib/cni/networks, with other networks' and beyond a reboot.
+        # The default, /var/lib/cni/networks, is shared with other networks and survives a reboot.
         "dataDir": str(paths.CNI_DIR),
     }
     bridge = {
@@ -159,7 +158,7 @@ def _cni_config() -> dict[str, Any]:
         "bridge": addresses.BRIDGE,
         "isGateway": True,
         "ipMasq": False,
-        # A pod may reach itself through a Service.
+        # Lets a pod reach itself through a Service.
         "hairpinMode": True,
         "ipam": ipam,
     }
@@ -184,24 +183,24 @@ def _kubelet_config() -> dict[str, Any]:
         },
         "authorization": {"mode": "Webhook"},
         "containerRuntimeEndpoint": f"unix://{paths.CONTAINERD_SOCKET}",
-        # A parent of our own, so that whatever runs in it is known to be a pod of this cluster.
+        # Our own parent, so that its processes are known to be pods of this cluster.
         "cgroupRoot": f"/{addresses.CGROUP}",
         "cgroupDriver": "cgroupfs",
-        # Since 1.35 the kubelet refuses cgroup v1 unless told otherwise.
+        # Since 1.35 the kubelet fails on cgroup v1 by default.
         "failCgroupV1": cgroups.is_v2(),
         "failSwapOn": False,
-        # Renewed each quarter of it. https://kubernetes.io/docs/reference/node/node-status/#heartbeats
+        # The kubelet renews it four times in this period. https://kubernetes.io/docs/reference/node/node-status/#heartbeats
         "nodeLeaseDurationSeconds": 8,
-        # The default, -999, needs CAP_SYS_RESOURCE, which a container or a small virtual machine may lack.
+        # The default, -999, needs CAP_SYS_RESOURCE, which a container may lack.
         "oomScoreAdj": 0,
-        # A developer's disk is often 90 % full. No image may be collected: none can be pulled again.
+        # A developer's disk is often 90 % full. Image garbage collection stays off: no image can be pulled again.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "nodefs.inodesFree": "1%"},
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
         "maxPods": 250,
         "podLogsDir": str(paths.POD_LOG_DIR),
         "volumePluginDir": str(paths.KUBELET_DIR / "volume-plugins"),
-        # Its own chains would stay behind; kube-proxy makes all that is needed.
+        # The kubelet's chains would remain after `down`; kube-proxy creates all required ones.
         "makeIPTablesUtilChains": False,
     }
 
@@ -218,13 +217,13 @@ def _kube_proxy_config() -> dict[str, Any]:
         "hostnameOverride": addresses.NODE_NAME,
         "mode": "iptables",
         "clusterCIDR": addresses.POD_SUBNET,
-        # Zero leaves the machine's connection tracking as it is; changing it is often not permitted.
+        # Zero keeps the machine's connection tracking settings; changing them is often not permitted.
         "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         "iptables": {
-            # Pods of one bridge answer each other directly, past the address translation of a Service, where the kernel
-            # has no br_netfilter; masquerading brings every answer back through it.
+            # Without br_netfilter, pods of one bridge answer directly and bypass the address translation of a Service.
+            # Masquerading routes every response back through it.
             "masqueradeAll": True,
-            # True would set route_localnet, by which pods could reach what listens on the node's loopback.
+            # True would set route_localnet, which lets pods reach servers on the node's loopback.
             "localhostNodePorts": False,
         },
     }

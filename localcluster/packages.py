@@ -1,4 +1,4 @@
-"""Debian packages: installed when their programs are missing, never removed, their services never started."""
+"""Install missing Debian packages, without starting their services."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from localcluster import files
 from localcluster.errors import LocalClusterError
 from localcluster.progress import say, step
 
-# Package -> a file that it brings. A program from elsewhere, such as Docker's own containerd, serves as well.
+# Package -> a program that it contains. A program from another source, such as Docker's containerd, works too.
 PROVIDES = {
     "busybox-static": "busybox",
     "containerd": "containerd",
@@ -33,7 +33,7 @@ ATTEMPTS = 2
 
 
 def ensure_installed(provides: Mapping[str, str] = PROVIDES) -> None:
-    """Install what is missing. Raises LocalClusterError with apt's own words when that fails."""
+    """Install the missing packages. Raises LocalClusterError with apt's output."""
     absent = missing(provides)
     if not absent:
         return
@@ -43,24 +43,24 @@ def ensure_installed(provides: Mapping[str, str] = PROVIDES) -> None:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 _apt_get("update")
-                # --no-remove: rather fail than take a package away (busybox-static conflicts with busybox).
+                # --no-remove: fail instead of removing a package (busybox-static conflicts with busybox).
                 _apt_get("install", "-y", "--no-install-recommends", "--no-remove", *absent)
                 break
             except LocalClusterError as error:
                 if attempt == ATTEMPTS:
                     raise
-                say(f"trying once more: {error}")
+                say(f"retrying: {error}")
     if still_absent := missing(provides):
         raise LocalClusterError(f"apt-get installed {', '.join(still_absent)}, but their programs are not in PATH")
 
 
 def missing(provides: Mapping[str, str] = PROVIDES) -> list[str]:
-    """The packages whose program is not on this machine."""
+    """Return the packages whose program is missing."""
     return [name for name, program in provides.items() if shutil.which(program) is None and not Path(program).exists()]
 
 
 def _apt_get(*arguments: str) -> None:
-    # Another apt may hold dpkg's lock for a while, e.g. unattended upgrades.
+    # Another apt, such as unattended upgrades, may hold dpkg's lock.
     command = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=120", *arguments]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
@@ -81,9 +81,9 @@ def _apt_get(*arguments: str) -> None:
 
 @contextmanager
 def _services_kept_from_starting() -> Iterator[None]:
-    """Deny the packages' scripts to start etcd, containerd and Prometheus: this package runs its own.
+    """Keep the packages' scripts from starting etcd, containerd and Prometheus: the cluster runs its own.
 
-    A policy that the machine has already stays in force, untouched; one that a killed run of ours left is taken over.
+    An existing policy of the machine stays unchanged. A policy that a killed run left is replaced.
     https://www.debian.org/doc/debian-policy/ch-opersys.html#interfacing-with-init-systems
     """
     if POLICY_FILE.exists() and POLICY_FILE.read_text(encoding="utf-8", errors="replace") != POLICY:

@@ -1,7 +1,7 @@
-"""Where the local cluster keeps its files.
+"""The paths of the local cluster.
 
-There is one cluster per machine, so its places do not depend on the checkout: STATE_DIR holds what survives a reboot,
-RUN_DIR what does not. Only the kubeconfig is written into the checkout, and only the binaries into the user's cache.
+One cluster per machine: its paths do not depend on the checkout. STATE_DIR survives a reboot, RUN_DIR does not. The
+checkout holds only the kubeconfig and a link to kubectl, the user's cache only the binaries.
 """
 
 import os
@@ -9,8 +9,8 @@ from pathlib import Path
 
 STATE_DIR = Path("/var/lib/runway-localcluster")
 RUN_DIR = Path("/run/runway-localcluster")
-# Held while up or down works. It stays behind on purpose: removing a lock file that another process waits for lets two
-# processes hold "the" lock at once.
+# Locked during up and down, and never removed: removing a lock file that another process waits for lets two processes
+# hold the lock.
 LOCK_FILE = Path("/run/runway-localcluster.lock")
 
 OWNER_FILE = STATE_DIR / "owner.json"
@@ -33,10 +33,10 @@ CNI_DIR = RUN_DIR / "cni"
 
 CNI_PLUGIN_DIR = Path("/usr/lib/cni")
 
-# Four places that the components use whatever they are told; cleanup.py removes our part of each.
+# Four paths that cannot be configured; cleanup.py removes our files from them.
 # The kubelet's plugin directory is a constant of the device-plugin API.
 DEVICE_PLUGIN_DIR = Path("/var/lib/kubelet/device-plugins")
-# Links that the kubelet makes to the logs under POD_LOG_DIR.
+# The kubelet's links to the logs under POD_LOG_DIR.
 CONTAINER_LOG_LINK_DIR = Path("/var/log/containers")
 # Sockets of containerd's shims, named by a hash.
 SHIM_SOCKET_DIR = Path("/run/containerd/s")
@@ -47,21 +47,21 @@ COMPONENT_SOURCE_DIR = Path(__file__).resolve().parent / "components"
 
 
 def this_checkout() -> Path:
-    """The root of the repository that this file belongs to."""
+    """Return the root of the repository of this file."""
     return Path(__file__).resolve().parents[1]
 
 
 def kubeconfig(checkout: Path) -> Path:
-    """The administrator's kubeconfig, in the checkout that started the cluster."""
+    """Return the path of the administrator's kubeconfig in the checkout that started the cluster."""
     return checkout / ".local" / "kubeconfig"
 
 
 def kubectl_link(checkout: Path) -> Path:
-    """Where a checkout finds the kubectl of the cluster's own version."""
+    """Return the path of a checkout's link to the cluster's kubectl."""
     return checkout / ".local" / "bin" / "kubectl"
 
 
 def build_cache() -> Path:
-    """The user's cache of built binaries, shared by all checkouts (XDG base directory specification)."""
+    """Return the user's cache of built binaries, shared by all checkouts (XDG base directory specification)."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "runway"

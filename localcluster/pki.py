@@ -1,8 +1,9 @@
-"""Keys and certificates of the cluster, made once with openssl and kept in STATE_DIR.
+"""Keys and certificates of the cluster, created once with openssl in STATE_DIR.
 
-One certificate authority signs them all. A client's identity is its certificate's subject: CN is the user, O the group
-(https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates), and the API server
-grants each component no more than what RBAC gives its user (https://kubernetes.io/docs/setup/best-practices/certificates/).
+One certificate authority signs all of them. The subject of a client certificate is its identity: CN is the user, O the
+group. RBAC grants each user its permissions.
+https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates
+https://kubernetes.io/docs/setup/best-practices/certificates/
 """
 
 import base64
@@ -41,7 +42,7 @@ CERTIFICATES = (
         "kube-apiserver",
         names=(
             *_LOOPBACK_NAMES,
-            # What pods reach it by.
+            # The addresses and names that pods use.
             f"IP:{addresses.BRIDGE_ADDRESS}",
             f"IP:{addresses.KUBERNETES_SERVICE_ADDRESS}",
             "DNS:kubernetes",
@@ -50,18 +51,18 @@ CERTIFICATES = (
             "DNS:kubernetes.default.svc.cluster.local",
         ),
     ),
-    # What the API server shows the kubelet for logs and exec; the kubelet asks the API server whether it may.
+    # The API server's client certificate for the kubelet's logs and exec; the kubelet authorizes it by webhook.
     Certificate("kubelet-client", "kube-apiserver-kubelet-client", "system:masters"),
     Certificate("kubelet", "kubelet", names=(f"IP:{addresses.BRIDGE_ADDRESS}",)),
-    # The controller manager's and the scheduler's own health and metrics.
+    # The server certificate of the controller manager and the scheduler, for health and metrics.
     Certificate("loopback", "localhost", names=_LOOPBACK_NAMES),
     Certificate("admin", "runway-admin", "system:masters"),
     Certificate("controller-manager-user", "system:kube-controller-manager"),
     Certificate("scheduler-user", "system:kube-scheduler"),
     Certificate("proxy-user", "system:kube-proxy"),
-    # What Prometheus shows the kubelet; monitoring.py has RBAC let it read the metrics.
+    # Prometheus' client certificate for the kubelet; monitoring.py grants it access to the metrics.
     Certificate("prometheus", PROMETHEUS_USER),
-    # The Node authorizer knows a kubelet by exactly this user and group.
+    # The Node authorizer identifies a kubelet by this user and group.
     # https://kubernetes.io/docs/reference/access-authn-authz/node/
     Certificate("node-user", f"system:node:{addresses.NODE_NAME}", "system:nodes"),
 )
@@ -80,14 +81,14 @@ def key(file: str) -> Path:
 
 
 def ensure_made() -> bool:
-    """Make all keys and certificates, unless they are there and are what this version of the code would make.
+    """Create all keys and certificates, unless this version of the code has created them before.
 
-    True when they are new: whoever uses the old ones must start again.
+    Returns True if they are new: the users of the old ones must restart.
     """
     wanted = hashlib.sha256(Path(__file__).read_bytes() + repr(CERTIFICATES).encode()).hexdigest()
     if files.read_json(paths.PKI_DIR / "made-from.json") == wanted:
         return False
-    # In place by one rename: there is never half a set of certificates.
+    # An atomic rename: a partial set of certificates never exists.
     unfinished = paths.PKI_DIR.with_name("pki.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True, mode=0o700)
@@ -99,7 +100,7 @@ def ensure_made() -> bool:
 
 
 def kubeconfig(file: str) -> str:
-    """A kubeconfig that acts as the user of certificate `file`, self-contained; JSON, which is YAML too."""
+    """Return a self-contained kubeconfig for the user of certificate `file`, as JSON, which is valid YAML."""
     name = "runway-local"
     value = {
         "apiVersion": "v1",
@@ -146,9 +147,9 @@ def _make_leaf(directory: Path, one: Certificate) -> None:
     group = f"/O={one.group}" if one.group else ""
     run(["openssl", "req", "-new", "-key", str(leaf_key), "-out", str(request), "-subj", f"{group}/CN={one.user}"])
     extensions = ["basicConstraints=critical,CA:FALSE", "keyUsage=critical,digitalSignature"]
-    # Python 3.13 and later refuse a chain without key identifiers.
+    # Python 3.13 and later reject a chain without key identifiers.
     extensions += ["subjectKeyIdentifier=hash", "authorityKeyIdentifier=keyid"]
-    # A server certificate is a client's too: etcd calls itself with its own through its gateway.
+    # Server certificates are client certificates too: etcd's gateway calls etcd with the server certificate.
     extensions.append("extendedKeyUsage=clientAuth" + (",serverAuth" if one.names else ""))
     if one.names:
         extensions.append(f"subjectAltName={','.join(one.names)}")
@@ -163,7 +164,7 @@ def _make_leaf(directory: Path, one: Certificate) -> None:
 
 
 def _make_key(path: Path) -> None:
-    # Elliptic curve keys take milliseconds where RSA takes seconds. openssl makes them readable by their owner only.
+    # Elliptic curve keys take milliseconds, RSA keys seconds. openssl makes them readable only by their owner.
     run(["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-out", str(path)])
 
 

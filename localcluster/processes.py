@@ -1,8 +1,8 @@
-"""Processes without systemd: started detached, known by pid and start time, signalled only when both still match.
+"""Start, find and signal detached processes without systemd.
 
-Every process carries an environment variable that names its component and its checkout. It is inherited by what they
-start (containerd's shims, socat's children), so that all of ours can be found even when every record is lost, and
-nothing else can be mistaken for ours.
+Pid and start time identify a process; a signal is sent only if both match. Each process has an environment variable
+with its component and checkout. Its children (containerd's shims, socat's children) inherit the variable, so all of our
+processes can be found without any record, and no other process matches.
 """
 
 import os
@@ -17,16 +17,16 @@ from localcluster.errors import LocalClusterError
 
 MARKER = "RUNWAY_LOCALCLUSTER"
 
-# A log that had grown beyond this is set aside when its component starts again; one earlier log is kept.
+# A larger log is renamed when its component restarts; only one earlier log is kept.
 LARGEST_LOG_BYTES = 32 * 1024 * 1024
 
-# What this very Python process spawned and has not yet waited for.
+# Children of this Python process that it has not waited for.
 _children: set[int] = set()
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process of this boot: a pid can be given to another process, the pair cannot."""
+    """A process of this boot. The kernel can reuse a pid, but not a pid with the same start time."""
 
     pid: int
     # Clock ticks after boot, field 22 of /proc/PID/stat (proc_pid_stat(5)).
@@ -34,23 +34,23 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs, or is stopped by SIGSTOP; a zombie has ended."""
+        """Whether it runs or is stopped by SIGSTOP; a zombie is not alive."""
         return find(self.pid) == self
 
     @property
     def stopped(self) -> bool:
-        """Whether SIGSTOP holds it."""
+        """Whether it is stopped by SIGSTOP."""
         fields = _stat_fields(self.pid)
         return self.alive and fields is not None and fields[0] == "T"
 
     @property
     def started_at(self) -> float:
-        """Seconds since the epoch, exact to a second or so."""
+        """The start time in seconds since the epoch, accurate to about a second."""
         boot = next(line for line in Path("/proc/stat").read_text(encoding="ascii").splitlines() if "btime" in line)
         return int(boot.split()[1]) + self.start_ticks / os.sysconf("SC_CLK_TCK")
 
     def send(self, number: signal.Signals) -> None:
-        """Signal it, unless it has ended. The pidfd pins the process, so no other can receive the signal."""
+        """Send a signal unless it has exited. With a pidfd, no other process can receive the signal."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -66,24 +66,24 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """A process that carries our marker."""
+    """A process with our marker."""
 
     process: Process
     component: str
     checkout: str
-    # Each component leads a session of its own; what it starts, such as containerd's shims, does not.
+    # Each component is a session leader; its children, such as containerd's shims, are not.
     is_component: bool
 
 
 def spawn(argv: Sequence[str], *, log: Path, component: str, checkout: Path) -> Process:
-    """Start `argv` in a session of its own, with output appended to `log`."""
+    """Start `argv` in a new session and append its output to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > LARGEST_LOG_BYTES:
         log.replace(log.with_suffix(".log.previous"))
-    # No proxy or Kubernetes setting of the caller's shell may reach a component: Go's clients would honour it.
+    # Go's clients would use proxy or Kubernetes settings of the caller's shell, so the environment is new.
     environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
     environment[MARKER] = f"{component}:{checkout}"
-    # env(1) only changes the directory and becomes the command: a checkout can be removed while its cluster runs.
+    # env(1) changes the directory and then executes the command: a checkout can be removed while its cluster runs.
     command = ["/usr/bin/env", "--chdir=/", *argv]
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     pid = os.posix_spawn(
@@ -94,7 +94,7 @@ def spawn(argv: Sequence[str], *, log: Path, component: str, checkout: Path) -> 
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
-            # What the caller left open, such as the file of a lock: it would be held for as long as the component runs.
+            # An inherited descriptor, such as a lock file, would stay open as long as the component runs.
             *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable()),
         ],
         setsid=True,
@@ -103,24 +103,24 @@ def spawn(argv: Sequence[str], *, log: Path, component: str, checkout: Path) -> 
         setsigmask=[],
     )
     fields = _stat_fields(pid)
-    # The child is ours and not yet waited for, so its entry exists even if it has ended already.
+    # Nobody has waited for the child, so its entry exists even if it has exited.
     assert fields is not None  # noqa: S101
     _children.add(pid)
     return Process(pid, int(fields[19]))
 
 
 def _inheritable() -> list[int]:
-    """Descriptors beyond the standard ones that a child would be given: all that this process was itself given."""
+    """Return the inheritable descriptors above the standard ones."""
     found = []
     for name in (link.name for link in Path("/proc/self/fd").iterdir()):
-        with suppress(OSError):  # the descriptor that listed them is closed by now
+        with suppress(OSError):  # the descriptor of the listing is already closed
             if int(name) > 2 and os.get_inheritable(int(name)):
                 found.append(int(name))
     return found
 
 
 def find(pid: int) -> Process | None:
-    """The process that has this pid now, or None when there is none or it has ended."""
+    """Return the process with this pid, or None if there is none or it has exited."""
     _reap(pid)
     fields = _stat_fields(pid)
     if fields is None or (fields[0] in "ZX" and _threads(pid) <= 1):
@@ -129,7 +129,7 @@ def find(pid: int) -> Process | None:
 
 
 def marked() -> list[Marked]:
-    """Every process of this machine that a local cluster started, from whichever checkout."""
+    """Return every process of a local cluster on this machine, from any checkout."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -149,11 +149,11 @@ def marked() -> list[Marked]:
 
 
 def stop(targets: Iterable[Process], *, grace: float = 10.0) -> None:
-    """SIGTERM, up to `grace` seconds, SIGKILL; raises LocalClusterError should one survive even that for 10 s."""
+    """Send SIGTERM, and SIGKILL after `grace` seconds. Raises LocalClusterError if one survives another 10 s."""
     pending = [target for target in targets if target.alive]
     for target in pending:
         target.send(signal.SIGTERM)
-        # A process held by SIGSTOP acts on SIGTERM only once it goes on.
+        # A stopped process handles SIGTERM only after SIGCONT.
         target.send(signal.SIGCONT)
     try:
         waiting.until(lambda: _why_not_ended(pending), what="SIGTERM", timeout=grace)
@@ -162,7 +162,7 @@ def stop(targets: Iterable[Process], *, grace: float = 10.0) -> None:
 
 
 def kill(targets: Iterable[Process]) -> None:
-    """SIGKILL, and wait until they have ended."""
+    """Send SIGKILL and wait until the processes have exited."""
     pending = [target for target in targets if target.alive]
     for target in pending:
         target.send(signal.SIGKILL)
@@ -171,11 +171,11 @@ def kill(targets: Iterable[Process]) -> None:
 
 def _why_not_ended(targets: Iterable[Process]) -> str | None:
     alive = [str(target.pid) for target in targets if target.alive]
-    return f"still there: {', '.join(alive)}" if alive else None
+    return f"still running: {', '.join(alive)}" if alive else None
 
 
 def _stat_fields(pid: int) -> list[str] | None:
-    """/proc/PID/stat after the command's name (which may hold spaces and parentheses): state first."""
+    """Return the fields of /proc/PID/stat after the command name, which may contain spaces; the state is first."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -183,7 +183,7 @@ def _stat_fields(pid: int) -> list[str] | None:
 
 
 def _threads(pid: int) -> int:
-    """A killed process shows its first thread as a zombie while others still hold its sockets and ports."""
+    """Count the threads: a killed process is a zombie while other threads still hold its sockets and ports."""
     try:
         return len(list(Path(f"/proc/{pid}/task").iterdir()))
     except (FileNotFoundError, ProcessLookupError):
@@ -191,6 +191,6 @@ def _threads(pid: int) -> int:
 
 
 def _reap(pid: int) -> None:
-    """Let a child that `spawn` made and that has ended disappear; other children belong to whoever made them."""
+    """Reap an exited child of `spawn`; other children are not ours to reap."""
     if pid in _children and os.waitpid(pid, os.WNOHANG) != (0, 0):
         _children.discard(pid)

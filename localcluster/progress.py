@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: one line per step with its duration, and signs of life in long ones."""
+"""Progress on the terminal: one line per step, and a heartbeat in long steps."""
 
 import sys
 import threading
@@ -18,7 +18,7 @@ def say(message: str) -> None:
 
 @contextmanager
 def step(name: str, *, heartbeat: float = HEARTBEAT_SECONDS) -> Iterator[None]:
-    """Announce the end of a step with how long it took, and every `heartbeat` seconds that it still goes on."""
+    """Print the duration of a step at its end, and a line every `heartbeat` seconds until then."""
     started = time.monotonic()
     ended = threading.Event()
 

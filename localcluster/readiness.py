@@ -1,18 +1,18 @@
-"""Whether the node can run a job: pure functions of what the API server says."""
+"""Node readiness: a pure function of the Node object."""
 
 from datetime import datetime
 from typing import Any
 
 from localcluster import addresses
 
-# Heartbeats have whole seconds, and a process's start time is computed from the boot time, in whole seconds too.
+# Heartbeats and the boot time, which gives a process's start time, have whole seconds.
 CLOCK_SLACK_SECONDS = 2.0
 
 
 def why_node_not_ready(node: Any | None, *, kubelet_started_at: float) -> str | None:
-    """None when the Node object is Ready with all GPUs, as reported by the kubelet started at that epoch second.
+    """Return None if the kubelet started at this epoch second has reported Ready with all GPUs, else the reason.
 
-    What an earlier kubelet reported stays in etcd, so an older heartbeat counts for nothing.
+    Reports of an earlier kubelet stay in etcd, so older heartbeats are ignored.
     https://kubernetes.io/docs/reference/node/node-status/
     """
     if node is None:

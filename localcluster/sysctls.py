@@ -1,4 +1,4 @@
-"""Kernel settings of the whole machine that the components change: remembered before, put back by `down`."""
+"""Save the sysctls that the components change, and restore them on `down`."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from localcluster import files, paths
 
 FORWARDING = "net/ipv4/ip_forward"
 
-# The kubelet sets the first six (setupKernelTunables in pkg/kubelet/cm/container_manager_linux.go), so that an oops
-# reboots a node and memory can be overcommitted; the bridge plugin turns forwarding on.
+# The kubelet sets the first six (setupKernelTunables in pkg/kubelet/cm/container_manager_linux.go): reboot on an oops,
+# allow memory overcommit. The bridge plugin enables forwarding.
 NAMES = (
     "kernel/keys/root_maxbytes",
     "kernel/keys/root_maxkeys",
@@ -20,16 +20,16 @@ NAMES = (
 
 
 def remember() -> None:
-    """Keep the present values, unless those from before the cluster's first start are kept already."""
+    """Save the current values, unless values from before the cluster's first start are saved."""
     if files.read_json(paths.SYSCTL_FILE) is None:
         files.write_json(paths.SYSCTL_FILE, {name: _path(name).read_text().strip() for name in NAMES})
 
 
 def restore() -> None:
-    """Put back the remembered values, if any are remembered. Our bridge must be gone."""
+    """Restore the saved values, if any. Our bridge must not exist."""
     for name, value in (files.read_json(paths.SYSCTL_FILE) or {}).items():
         if name == FORWARDING and any(Path("/sys/class/net").glob("*/bridge")):
-            # Another bridge, Docker's or libvirt's, relies on forwarding; it may be younger than what we remember.
+            # Another bridge, such as Docker's or libvirt's, needs forwarding; it may be newer than the saved values.
             continue
         if _path(name).read_text().strip() != value:
             _path(name).write_text(value)

@@ -1,4 +1,4 @@
-"""Waiting for a condition, never without a time-out."""
+"""Wait for a condition with a timeout."""
 
 import random
 import time
@@ -18,9 +18,9 @@ def until(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Ask `reason_to_wait` until it answers None, with growing pauses and jitter.
+    """Call `reason_to_wait` until it returns None. Pauses grow and have jitter.
 
-    Raises LocalClusterError, with the last reason, after `timeout` seconds.
+    Raises LocalClusterError with the last reason after `timeout` seconds.
     """
     deadline = clock() + timeout
     pause = FIRST_PAUSE_SECONDS

@@ -33,7 +33,7 @@ BAD_FIELDS = {
 
 def share_gpus(context: Context) -> None:
     quota = context.runway.quota("vision")
-    expect(quota["used"]["gpu"] == 0, f"vision holds GPUs before the scenario begins: {quota['jobs']}")
+    expect(quota["used"]["gpu"] == 0, f"vision uses GPUs before the scenario starts: {quota['jobs']}")
     first, second = (_run_on_gpus(context, 2) for _ in range(2))
     _show_node(context, [first, second])
     devices = {view["id"]: _devices(context, view) for view in (first, second)}
@@ -42,25 +42,25 @@ def share_gpus(context: Context) -> None:
 
     refused = context.try_to_submit("vision", _gpu_spec(1))
     problem = refused.json()
-    expect(refused.status_code == 403, f"the third job was answered {refused.status_code}: {problem}")
+    expect(refused.status_code == 403, f"the third job got {refused.status_code}: {problem}")
     fault = problem["violations"][0]
     context.show(
         Source.RUNWAY, f"a third job: {refused.status_code} {problem['code']}: {fault['field']}: {fault['message']}"
     )
-    context.show(Source.RUNWAY, f"held by {', '.join(problem['held_by'])}")
-    expect(set(problem["held_by"]) == set(devices), f"the holders named are {problem['held_by']}")
+    context.show(Source.RUNWAY, f"held_by: {', '.join(problem['held_by'])}")
+    expect(set(problem["held_by"]) == set(devices), f"held_by is {problem['held_by']}")
 
     document(context.runway.cancel(first["id"]))
     ended = context.until_finished(first["id"])
     third = _run_on_gpus(context, 1)
-    context.show(Source.RUNWAY, f"{first['id']} is {ended['state']}; the third job is let in as {third['id']}")
+    context.show(Source.RUNWAY, f"{first['id']} is {ended['state']}; the third job is admitted as {third['id']}")
     taken = set(_devices(context, third))
     expect(taken.isdisjoint(devices[second["id"]]), f"the third job has a device of the second: {sorted(taken)}")
     failed = condition(context.job(first), "Failed")
     context.show(
         Source.KUBERNETES, f"the first Job: Failed={failed['status']}; pods of the third: {_phases(context, third)}"
     )
-    expect(failed["status"] == "True", "the first Job is not over in Kubernetes")
+    expect(failed["status"] == "True", "the first Job is not finished in Kubernetes")
 
 
 def refuse_bad_spec(context: Context) -> None:
@@ -68,13 +68,13 @@ def refuse_bad_spec(context: Context) -> None:
     before = _job_names(context, namespace)
     answer = context.try_to_submit("vision", BAD_SPEC)
     problem = answer.json()
-    expect(answer.status_code == 422, f"the spec was answered {answer.status_code}: {problem}")
+    expect(answer.status_code == 422, f"the spec got {answer.status_code}: {problem}")
     context.show(Source.RUNWAY, f"{answer.status_code} {problem['code']}: {problem['detail']}")
     for fault in problem["violations"]:
         facts = [f"{name} {fault[name]}" for name in ("observed", "limit", "hint") if fault[name] is not None]
         context.show(Source.RUNWAY, f"{fault['field']}: {fault['message']} ({'; '.join(facts)})")
     fields = {fault["field"] for fault in problem["violations"]}
-    expect(fields >= BAD_FIELDS, f"nothing was said of {sorted(BAD_FIELDS - fields)}")
+    expect(fields >= BAD_FIELDS, f"no violation for {sorted(BAD_FIELDS - fields)}")
 
     created = _job_names(context, namespace) - before
     context.show(Source.KUBERNETES, f"Jobs created in {namespace} meanwhile: {len(created)}")
@@ -88,27 +88,27 @@ def limit_rate(context: Context) -> None:
     refused = context.try_to_submit("speech", shell("true"))
     while refused.status_code != 429:
         accepted.append(document(refused)["id"])
-        expect(len(accepted) <= tenant["rate"]["burst"] + 1, f"{len(accepted)} jobs were let in at once")
+        expect(len(accepted) <= tenant["rate"]["burst"] + 1, f"{len(accepted)} jobs were admitted at once")
         refused = context.try_to_submit("speech", shell("true"))
     since, seconds = time.monotonic(), int(refused.headers["Retry-After"])
-    context.show(Source.RUNWAY, f"{len(accepted)} jobs let in, then {refused.status_code} {refused.json()['code']}")
+    context.show(Source.RUNWAY, f"{len(accepted)} jobs admitted, then {refused.status_code} {refused.json()['code']}")
     context.show(Source.RUNWAY, f"Retry-After: {seconds} ({refused.json()['detail']})")
 
-    # Retry-After is in whole seconds, rounded up: the true moment lies in the last of them.
+    # Retry-After is rounded up to whole seconds, so the exact time is within its last second.
     _sleep_until(since + seconds - 1.5)
     early = context.try_to_submit("speech", shell("true"))
-    context.show(Source.RUNWAY, f"tried again after {time.monotonic() - since:.1f} s: {early.status_code}")
-    expect(early.status_code == 429, "a job was let in before its time")
+    context.show(Source.RUNWAY, f"retried after {time.monotonic() - since:.1f} s: {early.status_code}")
+    expect(early.status_code == 429, "a job was admitted before Retry-After")
     _sleep_until(since + seconds)
     waited = time.monotonic() - since
     last = context.try_to_submit("speech", shell("true"))
-    context.show(Source.RUNWAY, f"tried again after {waited:.1f} s: {last.status_code}")
-    expect(last.status_code == 201, f"the job was not let in after its time: {last.text}")
+    context.show(Source.RUNWAY, f"retried after {waited:.1f} s: {last.status_code}")
+    expect(last.status_code == 201, f"the job was rejected after Retry-After: {last.text}")
     accepted.append(document(last)["id"])
 
     created = _job_names(context, tenant["namespace"]) - before
     context.show(Source.KUBERNETES, f"Jobs created in {tenant['namespace']} meanwhile: {len(created)}")
-    expect(created == set(accepted), f"Kubernetes has {sorted(created)}, but {accepted} were let in")
+    expect(created == set(accepted), f"Kubernetes has {sorted(created)}, but {accepted} were admitted")
 
 
 def _gpu_spec(gpus: int) -> Document:
@@ -135,9 +135,9 @@ def _show_node(context: Context, views: list[Document]) -> None:
         if node is None:
             raise NotSeen(f"Kubernetes has no node {name}")
         here = [pod for pod in pods if pod["spec"]["nodeName"] == name]
-        asked = [f"{container(pod)['resources']['limits'][GPU]} to {pod['metadata']['name']}" for pod in here]
+        limits = [f"{container(pod)['resources']['limits'][GPU]} for {pod['metadata']['name']}" for pod in here]
         context.show(
-            Source.KUBERNETES, f"node {name} has {node['status']['allocatable'][GPU]} {GPU}: {', '.join(asked)}"
+            Source.KUBERNETES, f"node {name} has {node['status']['allocatable'][GPU]} {GPU}: {', '.join(limits)}"
         )
         simulated = node["metadata"]["labels"].get(SIMULATED_LABEL)
         if simulated is not None:
@@ -156,7 +156,7 @@ def _job_names(context: Context, namespace: str) -> set[str]:
 
 
 def _sleep_until(moment: float) -> None:
-    """Time itself is what is claimed here, so it is waited for and nothing else."""
+    """Wait for a point in time. The claim is about time, so no condition replaces the sleep."""
     time.sleep(max(0.0, moment - time.monotonic()))
 
 

@@ -13,18 +13,18 @@ from testbed.waiting import wait_for
 ANNOTATION = "runway.internal/submissions-stopped"
 REASON = "the demo shows an emergency stop"
 SEEN_SECONDS = 5.0
-"""The Lease is looked at every 3 s or a little sooner, and a busy machine may take a moment."""
-STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
+"""Runway reads the Lease about every 3 s; a busy machine needs a little longer."""
+SLEEP = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
 
 
 def stop_submissions(context: Context) -> None:
     if context.server is None:
-        raise NotSeen("this Runway was not started by the demo, so its Lease is not known")
+        raise NotSeen("the demo did not start this Runway, so its Lease is unknown")
     name, namespace = context.server.lease
     annotate: Callable[[str], str] = lambda text: context.kubernetes.run(  # noqa: E731
         "annotate", "lease", name, f"--namespace={namespace}", "--overwrite", f"{ANNOTATION}{text}"
     )
-    first, second = (context.submit("vision", shell(STAY, timeout_seconds=120)) for _ in range(2))
+    first, second = (context.submit("vision", shell(SLEEP, timeout_seconds=120)) for _ in range(2))
     for view in (first, second):
         context.until_log(view["id"], "started")
     annotate(f"={REASON}")
@@ -36,7 +36,7 @@ def stop_submissions(context: Context) -> None:
         before = _job_names(context, first)
         _refused(context)
         ended = context.until_finished(document(context.runway.cancel(first["id"]))["id"])
-        context.show(Source.RUNWAY, f"meanwhile {first['id']} is cancelled on request: {ended['state']}")
+        context.show(Source.RUNWAY, f"DELETE of {first['id']} during the stop: {ended['state']}")
         expect(ended["state"] == "cancelled", f"the job is {ended['state']}")
 
         context.server.kill()
@@ -45,7 +45,7 @@ def stop_submissions(context: Context) -> None:
         _refused(context)
         going = context.runway.job(second["id"])["state"]
         pod = context.pod(second)
-        context.show(Source.KUBERNETES, f"pod {pod['metadata']['name']} has run all the time: {pod['status']['phase']}")
+        context.show(Source.KUBERNETES, f"pod {pod['metadata']['name']} kept running: {pod['status']['phase']}")
         expect((going, pod["status"]["phase"]) == ("running", "Running"), f"the other job is {going}")
         created = _job_names(context, first) - before
         context.show(Source.KUBERNETES, f"Jobs created meanwhile: {len(created)}")
@@ -53,7 +53,7 @@ def stop_submissions(context: Context) -> None:
     finally:
         annotate("-")
     _until(context, "open")
-    context.show(Source.RUNWAY, f"a job is let in again: {context.submit('vision', shell('true'))['id']}")
+    context.show(Source.RUNWAY, f"a job is admitted again: {context.submit('vision', shell('true'))['id']}")
 
 
 def _until(context: Context, submissions: str) -> None:
@@ -78,7 +78,7 @@ def _refused(context: Context) -> None:
         f"Retry-After {answer.headers.get('Retry-After')}",
     )
     seen = (answer.status_code, problem.get("code"), problem.get("detail"))
-    expect(seen == (503, "submissions_stopped", REASON), f"a submission was answered {seen}")
+    expect(seen == (503, "submissions_stopped", REASON), f"a submission got {seen}")
 
 
 def _job_names(context: Context, view: Document) -> set[str]:

@@ -22,12 +22,12 @@ def lose_a_worker(context: Context) -> None:
     context.show(Source.KUBERNETES, f"container terminated: exit code {ended['exitCode']}, reason {ended['reason']}")
     context.show(Source.RUNWAY, f"{view['state']}: {failure.get('code')}: {failure.get('message')}")
     context.show(Source.RUNWAY, f"hint: {failure.get('hint')}")
-    # Where the kernel ends the whole cgroup at once (cgroup v2), the main process has no say in its exit code.
-    expect(failure.get("code") in ("oom_child_suspected", "oom_killed"), f"the verdict is {failure or view['state']}")
-    expect("32Mi" in failure["message"], "the verdict does not name the limit")
+    # On cgroup v2 the kernel kills the whole cgroup, so the main process does not choose its exit code.
+    expect(failure.get("code") in ("oom_child_suspected", "oom_killed"), f"the failure is {failure or view['state']}")
+    expect("32Mi" in failure["message"], "the failure does not name the limit")
     kernel, uid = context.kernel, pod["metadata"]["uid"]
     if kernel is None:
-        context.show(Source.LINUX, "not available here: the jobs run on another machine than this one")
+        context.show(Source.LINUX, "not available: the jobs run on another machine")
         return
     for line in wait_for(lambda: kernel.oom_kill(uid), f"the kernel logs an OOM kill in pod {uid}", 5):
         context.show(Source.LINUX, line)
@@ -47,23 +47,21 @@ def be_evicted(context: Context) -> None:
     view = context.until_finished(view["id"], 90)
     for number, attempt in enumerate(view["attempts"], start=1):
         counted = "counts" if attempt["counted"] else "does not count"
-        said = attempt["cause"] or f"exit code {attempt['exit_code']}"
-        context.show(Source.RUNWAY, f"attempt {number}: {attempt['state']}, {said}, {counted}")
+        cause = attempt["cause"] or f"exit code {attempt['exit_code']}"
+        context.show(Source.RUNWAY, f"attempt {number}: {attempt['state']}, {cause}, {counted}")
     expect(view["state"] == "succeeded", f"the job is {view['state']}: {view['failure']}")
     causes = [(attempt["cause"], attempt["counted"]) for attempt in view["attempts"]]
     expect(causes == [("drained", False), (None, False)], f"the attempts are {causes}")
     complete = condition(context.job(view), "Complete")
     context.show(Source.KUBERNETES, f"Job condition Complete={complete['status']}; the job is {view['state']}")
-    expect(complete["status"] == "True", "the Job is not complete")
+    expect(complete["status"] == "True", "the Job is not Complete")
 
 
 def outlive_the_pod(context: Context) -> None:
     script = "echo epoch 1; sleep 3; echo 'loading the extension'; sh -c 'kill -SEGV $$'; exit $?"
     view = context.until_finished(context.submit("vision", shell(script))["id"])
-    before = context.until(
-        view["id"], lambda seen: seen["excerpt"] and seen["cost"]["actual"], "its record is kept", 20
-    )
-    context.show(Source.RUNWAY, f"{before['state']}: {_story(before)}")
+    before = context.until(view["id"], lambda seen: seen["excerpt"] and seen["cost"]["actual"], "recorded", 20)
+    context.show(Source.RUNWAY, f"{before['state']}: {_summary(before)}")
     namespace, pod = view["kubernetes"]["namespace"], context.pod(view)["metadata"]["name"]
     context.kubernetes.run("delete", "pod", pod, f"--namespace={namespace}", "--wait=true", timeout=60)
     left = context.kubernetes.pods(namespace, view["id"])
@@ -71,22 +69,22 @@ def outlive_the_pod(context: Context) -> None:
     expect(not left, f"{len(left)} pods are left")
     if context.server is not None:
         context.server.kill()
-        context.show(Source.LINUX, "Runway is killed (SIGKILL) and started again: it knows what Kubernetes knows")
+        context.show(Source.LINUX, "Runway is killed (SIGKILL) and restarted: its only source is Kubernetes")
         context.server.start()
 
     after = context.runway.job(view["id"])
-    context.show(Source.RUNWAY, f"{after['state']}: {_story(after)}")
+    context.show(Source.RUNWAY, f"{after['state']}: {_summary(after)}")
     context.show(Source.RUNWAY, f"the end of its log: {after['excerpt']['text'].splitlines()}")
-    expect(_story(after) == _story(before), "the story has changed")
-    expect((before["failure"] or {}).get("code") == "segmentation_fault", f"the verdict is {before['failure']}")
-    expect("loading the extension" in after["excerpt"]["text"], "the excerpt does not hold what the job said")
+    expect(_summary(after) == _summary(before), "the job details have changed")
+    expect((before["failure"] or {}).get("code") == "segmentation_fault", f"the failure is {before['failure']}")
+    expect("loading the extension" in after["excerpt"]["text"], "the excerpt lacks the output of the job")
     gone = context.runway.log(view["id"])
     context.show(Source.RUNWAY, f"GET logs: {gone.status_code} {gone.json().get('code')}, with the same excerpt")
-    expect(gone.status_code == 410, f"the log is answered {gone.status_code}")
-    expect(gone.json()["excerpt"] == after["excerpt"]["text"], f"another excerpt is given: {gone.text}")
+    expect(gone.status_code == 410, f"GET logs got {gone.status_code}")
+    expect(gone.json()["excerpt"] == after["excerpt"]["text"], f"the excerpt differs: {gone.text}")
 
 
-def _story(view: Document) -> str:
+def _summary(view: Document) -> str:
     failure, attempt = view["failure"] or {}, view["attempts"][-1]
     return (
         f"{failure.get('code')}: {failure.get('message')}; on {attempt['node']} from {attempt['started_at']} to "

@@ -10,7 +10,7 @@ from testbed.waiting import wait_for
 
 MIB = 1024 * 1024
 
-# The cgroup's own files inside the container, version 1 or 2: https://docs.kernel.org/admin-guide/cgroup-v2.html
+# The cgroup's files inside the container, version 1 or 2: https://docs.kernel.org/admin-guide/cgroup-v2.html
 MEMORY_LIMIT = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max"
 CPU_STAT = "cat /sys/fs/cgroup/cpu/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpu.stat"
 
@@ -25,15 +25,15 @@ def succeed(context: Context) -> None:
     )
     expect(view["state"] == "succeeded", f"the job is {view['state']}: {view['failure']}")
 
-    asked = container(context.pod(view))["resources"]["limits"]["memory"]
+    limit = container(context.pod(view))["resources"]["limits"]["memory"]
     complete = condition(context.job(view), "Complete")
     context.show(
-        Source.KUBERNETES, f"Job condition Complete={complete['status']}; the container's memory limit is {asked}"
+        Source.KUBERNETES, f"Job condition Complete={complete['status']}; the container's memory limit is {limit}"
     )
-    expect(asked == "48Mi", f"the container's limit is {asked}, not 48Mi")
+    expect(limit == "48Mi", f"the container's limit is {limit}, not 48Mi")
 
     said = dict(line.split() for line in context.runway.log(view["id"]).text.splitlines())
-    context.show(Source.JOB, f"my cgroup's memory limit is {said['limit']} bytes, and I run as user {said['user']}")
+    context.show(Source.JOB, f"cgroup memory limit {said['limit']} bytes, running as user {said['user']}")
     expect(said["limit"] == str(48 * MIB), f"the cgroup's limit is {said['limit']}, not {48 * MIB}")
 
 
@@ -44,29 +44,29 @@ def run_out_of_memory(context: Context) -> None:
     failure = view["failure"] or {}
     context.show(Source.RUNWAY, f"{view['state']}: {failure.get('code')}: {failure.get('message')}")
     context.show(Source.RUNWAY, f"hint: {failure.get('hint')}")
-    expect(failure.get("code") == "oom_killed", f"the verdict is {failure or view['state']}")
+    expect(failure.get("code") == "oom_killed", f"the failure is {failure or view['state']}")
 
     pod = context.pod(view)
     ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]
     context.show(Source.KUBERNETES, f"container terminated: reason {ended['reason']}, exit code {ended['exitCode']}")
-    expect((ended["reason"], ended["exitCode"]) == ("OOMKilled", 137), f"the container ended otherwise: {ended}")
+    expect((ended["reason"], ended["exitCode"]) == ("OOMKilled", 137), f"the container terminated with {ended}")
 
     kernel, uid = context.kernel, pod["metadata"]["uid"]
     if kernel is None:
-        # Kubernetes has its OOMKilled from the kernel of the node, so the claim holds without the line.
-        context.show(Source.LINUX, "not available here: the jobs run on another machine than this one")
+        # Kubernetes reads OOMKilled from the node's kernel, so the claim holds without the log line.
+        context.show(Source.LINUX, "not available: the jobs run on another machine")
         return
     for line in wait_for(lambda: kernel.oom_kill(uid), f"the kernel logs an OOM kill in pod {uid}", 5):
         context.show(Source.LINUX, line)
 
 
 def fail(context: Context) -> None:
-    # One stream only: the runtime reads stdout and stderr apart, so lines across them may change places.
+    # Only one stream: the runtime reads stdout and stderr separately, so their lines may be reordered.
     view = context.submit("vision", shell("echo loading; echo 'cannot open /data/train.csv'; exit 3"))
     view = context.until_finished(view["id"])
     failure = view["failure"] or {}
     context.show(Source.RUNWAY, f"{view['state']}: {failure.get('code')}: {failure.get('message')}")
-    expect(failure.get("code") == "exit_nonzero", f"the verdict is {failure or view['state']}")
+    expect(failure.get("code") == "exit_nonzero", f"the failure is {failure or view['state']}")
     expect(view["attempts"][-1]["exit_code"] == 3, f"the exit code is {view['attempts'][-1]['exit_code']}")
 
     ended = context.pod(view)["status"]["containerStatuses"][0]["state"]["terminated"]
@@ -77,8 +77,8 @@ def fail(context: Context) -> None:
     expect(ended["exitCode"] == 3, f"Kubernetes has exit code {ended['exitCode']}")
 
     words = failure["evidence"].get("last_words", "").splitlines()
-    context.show(Source.JOB, f"last words, kept with the verdict: {words[-1] if words else None!r}")
-    expect(words[-1:] == ["cannot open /data/train.csv"], f"the last words are {words}")
+    context.show(Source.JOB, f"end of the log in the failure: {words[-1] if words else None!r}")
+    expect(words[-1:] == ["cannot open /data/train.csv"], f"the end of the log is {words}")
 
 
 def be_throttled(context: Context) -> None:
@@ -86,20 +86,20 @@ def be_throttled(context: Context) -> None:
     view = context.submit("vision", shell(f"{busy}; {CPU_STAT}; trap 'exit 0' TERM; sleep 600 & wait"))
     log = context.until_log(view["id"], "nr_throttled")
     view = context.runway.job(view["id"])
-    asked = view["spec"]["resources"]["cpu"]
-    context.show(Source.RUNWAY, f"{view['id']}, which asked for {asked} CPU, is {view['state']}")
+    requested = view["spec"]["resources"]["cpu"]
+    context.show(Source.RUNWAY, f"{view['id']}, which requests {requested} CPU, is {view['state']}")
     pod = context.pod(view)
     limit = container(pod)["resources"]["limits"]["cpu"]
     context.show(Source.KUBERNETES, f"the container's CPU limit is {limit}")
     expect(limit == "100m", f"the container's limit is {limit}, not 100m")
 
     stats = [parse_cpu_stat(log)]
-    context.show(Source.JOB, f"my cgroup's cpu.stat: {_throttled(stats[0])}")
+    context.show(Source.JOB, f"cpu.stat of the container's cgroup: {_throttled(stats[0])}")
     if context.kernel is None:
-        context.show(Source.LINUX, "not available here: the jobs run on another machine than this one")
+        context.show(Source.LINUX, "not available: the jobs run on another machine")
     else:
-        # The kubelet gives the pod's cgroup the limit of its one container, so either may stop the loops, and a period
-        # in which the one did is missing from the other's count. Inside the container only its own can be seen.
+        # The pod's cgroup has the limit of its only container. Either of the two may throttle the loops, and each
+        # counts only its own periods. The container sees only its own cgroup.
         stats.append(context.kernel.cpu_stat(pod["metadata"]["uid"]))
         context.show(Source.LINUX, f"the pod's cgroup, which has the same limit: {_throttled(stats[1])}")
     shares = [stat["nr_throttled"] / max(1, stat["nr_periods"]) for stat in stats]
@@ -111,12 +111,12 @@ def _throttled(stat: dict[str, int]) -> str:
 
 
 def container(pod: Document) -> Document:
-    """The job's one container, as specified."""
+    """Return the spec of the pod's only container."""
     return dict(pod["spec"]["containers"][0])
 
 
 def condition(job: Document, kind: str) -> Document:
-    """A condition of a Job, one of status Unknown where it is not set."""
+    """Return a condition of a Job, with status Unknown if it is not set."""
     found = (item for item in job["status"].get("conditions", []) if item["type"] == kind)
     return next(found, {"type": kind, "status": "Unknown", "reason": None})
 

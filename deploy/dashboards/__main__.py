@@ -1,4 +1,4 @@
-"""`python -m deploy.dashboards`: write the dashboard that is committed."""
+"""`python -m deploy.dashboards`: write the committed dashboard."""
 
 from __future__ import annotations
 

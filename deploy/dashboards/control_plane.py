@@ -1,4 +1,4 @@
-"""Rows about Runway itself: platform health, requests, Kubernetes, watches and records, process."""
+"""Rows about Runway: health, requests, Kubernetes, watches and records, process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows by tenant: quota, jobs and failures, cost. Each query asks only for the selected tenants."""
+"""Rows for the selected tenants: quota, jobs and failures, cost."""
 
 from __future__ import annotations
 

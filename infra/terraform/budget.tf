@@ -1,4 +1,4 @@
-# An alarm that stops nothing: billing data is hours old. Runway's quotas and max_cost_usd, each pool's max_nodes and
+# This alarm stops no job, because billing data is hours old. Runway's quotas and max_cost_usd, each pool's max_nodes and
 # the account's EC2 quotas limit cost immediately.
 resource "aws_budgets_budget" "monthly" {
   name         = "${var.name}-monthly"

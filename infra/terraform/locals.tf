@@ -55,7 +55,7 @@ locals {
     { for name, group in local.node_groups : name => { disk_gib = group.disk_gib, gpu = group.gpu } },
   )
 
-  # Auto Scaling group tags: "group key" -> where and what.
+  # Auto Scaling group tags: "group key" -> group, key and value.
   autoscaler_tags = merge([
     for name, group in local.node_groups : {
       for key, value in merge(

@@ -1,4 +1,4 @@
-"""Put the parts together: the only place that knows all of them."""
+"""Composition root: build the parts, start the controllers, mount the routers."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 from fastapi import FastAPI
 
 from runway import __version__
-from runway.admission.concurrency import RequestLimits
-from runway.api import events, jobs, logs, platform, problems, usage
-from runway.api.app_state import AppState
-from runway.api.contract.document import describe
-from runway.api.drain import draining
-from runway.api.middleware import RequestContext
-from runway.api.security_headers import SecurityHeaders
+from runway.admission.rate_limit import RequestLimits
+from runway.api import events, health, jobs, logs, policy, problems, quota
+from runway.api.dependencies import AppState
+from runway.api.middleware import RequestContext, SecurityHeaders
+from runway.api.openapi import DESCRIPTION, TAGS, DocumentedApp
 from runway.api.streaming import close_streams_on_shutdown
 from runway.console import routes as console
+from runway.controllers.diagnostics_sync import DiagnosticsSync
 from runway.controllers.job_recorder import JobRecorder
 from runway.controllers.leadership import Leadership
-from runway.controllers.sync import Observer, amounts_by_resource
+from runway.controllers.sync import ClusterSync
 from runway.errors import ConfigurationError
-from runway.file_descriptors import raise_limit
-from runway.http_server.bounds import Bounds
-from runway.jobs.usage import Usage
-from runway.jobs.view import JobState
+from runway.http_server.bounds import Bounds, raise_limit
+from runway.jobs.annotations import METADATA
+from runway.jobs.models import JobState
 from runway.kube.client import KubeClient
 from runway.kube.kubeconfig import Access, load_access
 from runway.kube.leader_election import LeaderElector, LeaseLock
@@ -41,13 +40,17 @@ from runway.prometheus import Prometheus
 from runway.services.job_usage import query_usage
 from runway.services.submit import Submitter
 from runway.settings import Settings, load_settings
-from runway.state.job_store import JobKey
+from runway.state.cluster_state import ClusterState
 from runway.telemetry.logging import configure
-from runway.telemetry.metrics import Metrics, Sample
+from runway.telemetry.metrics import GaugeSample, Metrics
+
+_ROUTERS = (
+    jobs.router, logs.router, events.router, quota.router, policy.router, health.router
+)  # fmt: skip
 
 
 def create() -> FastAPI:
-    """The app as the environment describes it. A faulty setting, policy or kubeconfig ends the process by a message."""
+    """Create the app from the environment. An invalid setting, policy or kubeconfig ends the process with a message."""
     try:
         settings = load_settings()
         raise_limit(settings, Bounds().max_sockets)
@@ -57,8 +60,8 @@ def create() -> FastAPI:
         sys.exit(f"runway: cannot start\n{error}")
     configure(settings.log_level)
     app = create_app(settings, policy, access)
-    # The modules stay for good: no full collection need look at them again, which takes 60 ms each time. A list of many
-    # jobs makes many objects that stay too, so young ones are looked at more seldom (docs/performance.md).
+    # A full collection of the modules takes 60 ms, and a list of jobs creates many long-lived objects. So collections
+    # skip the modules and are rarer (docs/performance.md).
     gc.freeze()
     gc.set_threshold(10_000, 20, 100)
     return app
@@ -71,9 +74,9 @@ def create_app(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
-    """The app on this transport, or on a connection of its own. Without either it only describes its API.
+    """Create the app on a transport, or on a new connection with this access. Without either it only has its OpenAPI.
 
-    `clock` returns monotonic seconds, for whatever waits: the Lease, the watches, the records, the limits.
+    `clock` returns monotonic seconds.
     """
     metrics = Metrics()
 
@@ -81,28 +84,34 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         connection = AiohttpTransport(cluster, settings.max_in_flight) if isinstance(cluster, Access) else None
         kubernetes = KubeClient(
-            connection or cluster,  # type: ignore[arg-type]  # It is served on one of them.
+            connection or cluster,  # type: ignore[arg-type]  # A served app has one of them.
             settings.kubernetes_seconds,
             lambda *call: metrics.kubernetes_requests.labels(*call).inc(),
+            METADATA,
         )
-        observer = Observer(kubernetes, policy, metrics, resync_seconds=settings.resync_seconds, clock=clock)
+        state = ClusterState(policy, metrics, clock=clock)
+        sync = ClusterSync(kubernetes, state, metrics, resync_seconds=settings.resync_seconds, clock=clock)
+        diagnostics = DiagnosticsSync(kubernetes, state, metrics, clock=clock)
         identity = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         election = LeaderElector(
             kubernetes, LeaseLock(settings.lease_namespace, "runway-writer", identity), clock=clock
         )
-        writer = Leadership(election, observer, settings.kubernetes_seconds)
+        leadership = Leadership(election, state, sync, settings.kubernetes_seconds, clock=clock)
         prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
-        keeper = JobRecorder(kubernetes, observer, writer, metrics, usage=_usage(observer, prometheus), clock=clock)
-        submitter = Submitter(policy, kubernetes, observer, writer, metrics)
+        usage = None if prometheus is None else partial(query_usage, state, prometheus, now=_now)
+        recorder = JobRecorder(kubernetes, state, leadership, metrics, usage=usage, clock=clock)
+        submitter = Submitter(policy, kubernetes, state, sync, leadership, metrics)
         limits = RequestLimits(policy, settings.max_streams, settings.max_in_flight, clock=lambda: int(clock() * 1e9))
-        metrics.register_collector(lambda: _samples(policy, observer, writer, keeper, limits))
-        use = AppState(settings, policy, kubernetes, observer, writer, submitter, limits, metrics, prometheus, now=_now)
-        app.state.services = use
-        # The Lease first: lists that are asked for after it is ours need not be repeated before the first write.
+        metrics.register_collector(lambda: _samples(policy, state, leadership, recorder, limits))
+        use = app.state.services = AppState(
+            settings, policy, kubernetes, state, leadership, submitter, limits, metrics, prometheus, now=_now
+        )
+        # The Lease first: lists requested after its acquisition need no repetition before the first write.
         await election.try_acquire_or_renew()
-        tasks = [asyncio.create_task(run()) for run in (election.run, observer.run, writer.run, keeper.run)]
+        loops = (election.run, sync.run, diagnostics.run, leadership.run, recorder.run)
+        tasks = [asyncio.create_task(run()) for run in loops]
         try:
-            with close_streams_on_shutdown(use.closing), draining(use.draining, settings.drain_seconds):
+            with close_streams_on_shutdown(use.closing):
                 yield
         finally:
             await submitter.close()
@@ -115,24 +124,25 @@ def create_app(
             if connection is not None:
                 await connection.close()
 
-    app = FastAPI(
+    app = DocumentedApp(
         title="Runway",
         summary="The safe front door to one shared Kubernetes cluster",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
         version=__version__,
         lifespan=lifespan,
-        # The console renders `/docs`; the pages of FastAPI load scripts from elsewhere.
+        # The console renders `/docs`; FastAPI's own pages load scripts of another origin.
         docs_url=None,
         redoc_url=None,
-        # A redirect would send a caller, and its tenant header, to wherever the Host header points.
+        # A redirect would send the caller, with its tenant header, to the host of the Host header.
         redirect_slashes=False,
-        # Runway's metrics and log are its own. Left on, FastAPI looks for providers of others at each request.
+        # Runway has its own metrics and log. Otherwise FastAPI looks for other providers at each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    # The routes as they are: `include_router` would make each anew for this app, models of its answers and all.
-    for router in (jobs.router, logs.router, events.router, usage.router, platform.router):
+    # `include_router` would create every route a second time, with the models of its responses.
+    for router in _ROUTERS:
         app.router.routes.extend(router.routes)
     problems.install_error_handlers(app)
-    describe(app)
     console.install(app)
     app.add_middleware(RequestContext, metrics=metrics)
     app.add_middleware(SecurityHeaders)
@@ -143,39 +153,35 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _usage(observer: Observer, prometheus: Prometheus | None) -> Callable[[JobKey], Awaitable[Usage]] | None:
-    """What tells the usage that is kept with a job's record; None where no source of it is set."""
-    return None if prometheus is None else lambda key: query_usage(observer, prometheus, key, now=_now)
-
-
 def _samples(
-    policy: Policy, observer: Observer, writer: Leadership, keeper: JobRecorder, limits: RequestLimits
-) -> Iterator[Sample]:
-    """The metrics that are read from state: O(tenants)."""
+    policy: Policy, cluster: ClusterState, leadership: Leadership, recorder: JobRecorder, limits: RequestLimits
+) -> Iterator[GaugeSample]:
+    """Yield the metrics that are read from state, in O(tenants)."""
     now = _now()
-    for tenant, account in observer.ledger.accounts.items():
+    for tenant, account in cluster.ledger.accounts.items():
         for name, amounts in (
             ("runway_quota_limit", account.limit),
             ("runway_quota_used", account.used),
             ("runway_quota_reserved", account.reserved),
             ("runway_quota_terminating", account.terminating),
         ):
-            for resource, value in amounts_by_resource(amounts).items():
-                yield Sample(name, (tenant, resource), value)
-        yield Sample("runway_active_cost_ceiling_usd", (tenant,), float(observer.tallies.active_ceiling[tenant]))
-        since = observer.tallies.longest_pending(tenant)
+            yield GaugeSample(name, (tenant, "gpu"), amounts.gpu)
+            yield GaugeSample(name, (tenant, "cpu"), amounts.cpu / 1000)
+            yield GaugeSample(name, (tenant, "memory"), amounts.memory)
+            yield GaugeSample(name, (tenant, "jobs"), amounts.jobs)
+        yield GaugeSample("runway_active_cost_ceiling_usd", (tenant,), float(cluster.stats.active_ceiling[tenant]))
+        since = cluster.stats.longest_pending(tenant)
         waited = (now - since).total_seconds() if since else 0.0
-        yield Sample("runway_oldest_pending_seconds", (tenant,), max(0.0, waited))
-        yield Sample("runway_tenant_info", (tenant, policy.tenants[tenant].namespace), 1.0)
+        yield GaugeSample("runway_oldest_pending_seconds", (tenant,), max(0.0, waited))
+        yield GaugeSample("runway_tenant_info", (tenant, policy.tenants[tenant].namespace), 1.0)
         for state in JobState:
-            yield Sample("runway_jobs", (tenant, state), observer.tallies.states[tenant, state])
-    for kind, watch in (observer.watches | observer.surroundings.watches).items():
-        yield Sample("runway_watch_age_seconds", (kind,), observer.age(watch))
-    for kind in observer.undecodable.kinds:
-        yield Sample("runway_undecodable_objects", (kind,), observer.undecodable.count(kind))
-    yield Sample("runway_record_lag_seconds", (), keeper.lag)
-    yield Sample("runway_open_streams", (), float(limits.streams.total()))
-    yield Sample("runway_tasks", (), float(len(asyncio.all_tasks())))
-    yield Sample("runway_synced", (), float(observer.synced))
-    yield Sample("runway_is_writer", (), float(writer.is_leader))
-    yield Sample("runway_submissions_stopped", (), float(writer.stop_reason is not None))
+            yield GaugeSample("runway_jobs", (tenant, state), cluster.stats.states[tenant, state])
+    for kind, watch in cluster.all_watches.items():
+        yield GaugeSample("runway_watch_age_seconds", (kind,), cluster.age(watch))
+        yield GaugeSample("runway_undecodable_objects", (kind,), len(watch.undecodable))
+    yield GaugeSample("runway_record_lag_seconds", (), recorder.lag)
+    yield GaugeSample("runway_open_streams", (), float(limits.streams.total()))
+    yield GaugeSample("runway_tasks", (), float(len(asyncio.all_tasks())))
+    yield GaugeSample("runway_synced", (), float(cluster.synced))
+    yield GaugeSample("runway_is_writer", (), float(leadership.is_leader))
+    yield GaugeSample("runway_submissions_stopped", (), float(leadership.stop_reason is not None))

@@ -1,22 +1,23 @@
-"""Every error Runway raises, and the stable codes that callers see.
+"""Every error of Runway, and the stable codes that callers see.
 
     RunwayError
-    ├── ConfigurationError           a policy file or setting that stops the start; never answered over HTTP
+    ├── ConfigurationError           an invalid policy file or setting: the process does not start
     │   └── PolicyError
-    ├── ClusterError                 what a call to Kubernetes came to; the flows turn it into a public error
-    │   ├── ObjectExists             409: the name is taken, or the version has changed since it was read
-    │   ├── ObjectMissing            404
-    │   ├── Expired                  410: the resource version or continue token is too old; list again
-    │   ├── Refused                  any other 4xx: nothing happened, and repeating would not help
-    │   ├── NotDone                  no connection, or 429: certainly nothing happened
-    │   └── Ambiguous                a time-out, a broken connection or a 5xx: it may have happened
-    │       └── AnswerTooLarge       the answer has more bytes than Runway takes in at once
-    ├── PrometheusUnavailable        no answer from Prometheus that can be used; usage stays unknown and says why
-    ├── StreamCut                    an answer in progress that cannot be made whole: its connection is broken off
-    └── PublicError                  answered as a problem document (RFC 9457): code, status, title, detail
-        ├── InvalidSpec          422 invalid_spec            every violation at once
-        ├── InvalidParameter     422 invalid_parameter       a query parameter or path that cannot be used
-        ├── MalformedRequest     400 malformed_request       the bytes are not acceptable HTTP/1.1
+    ├── ClusterError                 a failed call to Kubernetes; the services map it to a public error
+    │   ├── AlreadyExists            409 AlreadyExists: an object of this name exists
+    │   ├── Conflict                 409 Conflict: the object has changed since it was read
+    │   ├── NotFound                 404
+    │   ├── ResourceExpired          410: the resource version or continue token is too old; list again
+    │   ├── Rejected                 any other 4xx: nothing happened, and a retry does not help
+    │   ├── NotExecuted              no connection, or 429: nothing happened
+    │   └── AmbiguousOutcome         a timeout, a broken connection or a 5xx: it may have happened
+    │       └── ResponseTooLarge     the response exceeds the size that Runway reads
+    ├── PrometheusUnavailable        Prometheus returned no usable answer; the usage of jobs stays unknown
+    ├── StreamInterrupted            an incomplete stream; the server closes its connection
+    └── PublicError                  answered as a problem document (RFC 9457): code, status, title, detail, hint
+        ├── InvalidSpec          422 invalid_spec            with all violations
+        ├── InvalidParameter     422 invalid_parameter       an invalid query parameter, path or header
+        ├── MalformedRequest     400 malformed_request       bytes that are not valid HTTP/1.1
         ├── TenantRequired       400 tenant_required
         ├── UnknownTenant        403 unknown_tenant
         ├── QuotaExceeded        403 quota_exceeded
@@ -26,20 +27,20 @@
         ├── MethodNotAllowed     405 method_not_allowed
         ├── BodyTooSlow          408 body_too_slow
         ├── IdempotencyConflict  409 idempotency_conflict
-        ├── LogsGone             410 logs_gone               the pod is gone; the kept excerpt comes along
+        ├── LogsGone             410 logs_gone               the pod is deleted; with the stored excerpt
         ├── BodyTooLarge         413 body_too_large
         ├── UnsupportedMediaType 415 unsupported_media_type
         ├── RateLimited          429 rate_limited            with Retry-After
-        ├── InternalError        500 internal_error          a defect of Runway's own, never meant to be seen
+        ├── InternalError        500 internal_error          a defect of Runway
         └── Unavailable          503                         with Retry-After
             ├── NotReady             not_ready
-            ├── NotLeader            not_leader              another process is the writer
-            ├── SubmissionsStopped   submissions_stopped     an operator's emergency stop; the detail is the reason
+            ├── NotLeader            not_leader              another process is the leader
+            ├── SubmissionsStopped   submissions_stopped     an emergency stop; the detail is the operator's reason
             ├── KubernetesUnavailable kubernetes_unavailable
-            ├── OutcomeUnknown       outcome_unknown         names the id; a retry with the same key settles it
-            └── TooBusy              too_busy                a bound on work in progress was reached
+            ├── OutcomeUnknown       outcome_unknown         with the id; a retry with the same key resolves it
+            └── TooBusy              too_busy                a bound on work in progress is reached
 
-No exception of a library crosses the package that uses it: `cluster/` turns those of its client into these.
+No exception of a library leaves the package that uses it: `kube` turns those of its client into a ClusterError.
 """
 
 from __future__ import annotations
@@ -50,14 +51,25 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing that is wrong with a request: which field, how it was seen, what is allowed, what to do."""
+    """One fault of a request."""
+
+    __pydantic_config__: ClassVar = {
+        "use_attribute_docstrings": True,
+        "json_schema_serialization_defaults_required": True,
+    }
 
     field: str
+    """The field, header or parameter."""
     code: str
+    """A stable code for programs."""
     message: str
+    """The fault in plain words."""
     observed: str | None = None
+    """The observed value."""
     limit: str | None = None
+    """The limit."""
     hint: str | None = None
+    """The next step."""
 
 
 class RunwayError(Exception):
@@ -65,11 +77,11 @@ class RunwayError(Exception):
 
 
 class ConfigurationError(RunwayError):
-    """A setting that stops the start; the message names it."""
+    """An invalid setting; the message names it."""
 
 
 class PolicyError(ConfigurationError):
-    """A policy file that cannot be used; the message has a line per faulty field, `field: message`."""
+    """An invalid policy file; the message has a line per faulty field, `field: message`."""
 
     def __init__(self, faults: list[tuple[str, str]]) -> None:
         super().__init__("\n".join(f"{field}: {message}" for field, message in faults))
@@ -77,9 +89,9 @@ class PolicyError(ConfigurationError):
 
 
 class ClusterError(RunwayError):
-    """A call to Kubernetes that did not succeed; the message is fit to be shown.
+    """A failed call to Kubernetes; the message may be shown.
 
-    `retry_after` is in seconds, where the API server has given one.
+    `retry_after` is in seconds, if the API server sent it.
     """
 
     def __init__(self, message: str, retry_after: int | None = None) -> None:
@@ -87,7 +99,11 @@ class ClusterError(RunwayError):
         self.retry_after = retry_after
 
 
-class ObjectExists(ClusterError):
+class AlreadyExists(ClusterError):
+    pass
+
+
+class Conflict(ClusterError):
     pass
 
 
@@ -116,19 +132,23 @@ class ResponseTooLarge(AmbiguousOutcome):
 
 
 class PrometheusUnavailable(RunwayError):
-    """There is no answer from Prometheus that can be used; the message is fit to be shown."""
+    """Prometheus returned no usable response; the message may be shown."""
 
 
 class StreamInterrupted(RunwayError):
-    """The rest of an answer that has begun is not to be had; the message is for Runway's own log."""
+    """The rest of a response is unavailable; the message is for Runway's own log."""
 
 
 class PublicError(RunwayError):
-    """An error that a caller sees. `extra` holds further members of the problem document."""
+    """An error that a caller sees. `extra` holds further members of the problem document.
+
+    `title` is a fixed noun phrase, `hint` the caller's next step as one imperative sentence.
+    """
 
     status: ClassVar[int]
     code: ClassVar[str]
     title: ClassVar[str]
+    hint: ClassVar[str]
 
     def __init__(
         self,
@@ -146,7 +166,8 @@ class PublicError(RunwayError):
 
 
 class InvalidSpec(PublicError):
-    status, code, title = 422, "invalid_spec", "The job specification is not acceptable"
+    status, code, title = 422, "invalid_spec", "Invalid job specification"
+    hint = "correct the fields that the violations name"
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         count = len(violations)
@@ -154,76 +175,92 @@ class InvalidSpec(PublicError):
 
 
 class InvalidParameter(PublicError):
-    status, code, title = 422, "invalid_parameter", "A parameter of the request cannot be used"
+    status, code, title = 422, "invalid_parameter", "Invalid request parameter"
+    hint = "correct the parameter or header"
 
 
 class MalformedRequest(PublicError):
-    status, code, title = 400, "malformed_request", "The request is not acceptable HTTP"
+    status, code, title = 400, "malformed_request", "Malformed HTTP request"
+    hint = "send HTTP/1.1 without TLS or Upgrade, with one Host header and short headers"
 
 
 class TenantRequired(PublicError):
-    status, code, title = 400, "tenant_required", "The X-Tenant-ID header is missing or malformed"
+    status, code, title = 400, "tenant_required", "Missing or malformed X-Tenant-ID header"
+    hint = "send the X-Tenant-ID header once, with the name of your tenant"
 
 
 class UnknownTenant(PublicError):
-    status, code, title = 403, "unknown_tenant", "The tenant is not in the policy"
+    status, code, title = 403, "unknown_tenant", "Unknown tenant"
+    hint = "check the name, or ask a platform operator to add the tenant to the policy"
 
 
 class QuotaExceeded(PublicError):
-    status, code, title = 403, "quota_exceeded", "The tenant's quota would be exceeded"
+    status, code, title = 403, "quota_exceeded", "Quota exceeded"
+    hint = "wait for one of the jobs in `held_by`, cancel one, or request less"
 
 
 class RouteNotFound(PublicError):
-    status, code, title = 404, "not_found", "There is nothing at this path"
+    status, code, title = 404, "not_found", "Unknown path"
+    hint = "check the path; /docs lists all paths"
 
 
 class JobNotFound(PublicError):
-    status, code, title = 404, "job_not_found", "There is no such job"
+    status, code, title = 404, "job_not_found", "Unknown job"
+    hint = "check the id and the tenant; Kubernetes may have deleted the job after its time to live"
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"no job {job_id!r} is known for this tenant; it may have passed its time to live")
+        super().__init__(f"no job {job_id!r} for this caller")
 
 
 class LogsNotReady(PublicError):
-    status, code, title = 404, "logs_not_ready", "The job has not written any log yet"
+    status, code, title = 404, "logs_not_ready", "Log not available yet"
+    hint = "retry when the job runs, or use `follow`"
 
 
 class MethodNotAllowed(PublicError):
-    status, code, title = 405, "method_not_allowed", "The path does not take this method"
+    status, code, title = 405, "method_not_allowed", "Method not allowed"
+    hint = "use a method of the Allow header"
 
 
 class IdempotencyConflict(PublicError):
-    status, code, title = 409, "idempotency_conflict", "The idempotency key belongs to another specification"
+    status, code, title = 409, "idempotency_conflict", "Idempotency key in use"
+    hint = "use a new key for another job, or the same body for the same job"
 
 
 class LogsGone(PublicError):
-    status, code, title = 410, "logs_gone", "The pod is gone, and its log with it"
+    status, code, title = 410, "logs_gone", "Log deleted with its pod"
+    hint = "read `excerpt`, or look in your log storage"
 
 
 class BodyTooSlow(PublicError):
-    status, code, title = 408, "body_too_slow", "The request body did not arrive in time"
+    status, code, title = 408, "body_too_slow", "Request body timeout"
+    hint = "send the request again over a faster connection"
 
 
 class BodyTooLarge(PublicError):
-    status, code, title = 413, "body_too_large", "The request body is too large"
+    status, code, title = 413, "body_too_large", "Request body too large"
+    hint = "send less; put long command lines and files into the image or a store"
 
 
 class UnsupportedMediaType(PublicError):
-    status, code, title = 415, "unsupported_media_type", "The request body must be application/json"
+    status, code, title = 415, "unsupported_media_type", "Unsupported media type"
+    hint = "send `Content-Type: application/json`, in UTF-8 and not compressed"
 
 
 class RateLimited(PublicError):
-    status, code, title = 429, "rate_limited", "The tenant asks for more, or faster, than its rate allows"
+    status, code, title = 429, "rate_limited", "Rate limit exceeded"
+    hint = "retry after the seconds in Retry-After; a rejected request does not count"
 
 
 class InternalError(PublicError):
-    """A fault of Runway's own. It is a defect wherever it is seen; the log has the traceback under the request id."""
+    """A defect of Runway. The log has the traceback under the request id."""
 
-    status, code, title = 500, "internal_error", "Runway itself failed"
+    status, code, title = 500, "internal_error", "Internal error"
+    hint = "report the request id to a platform operator"
 
 
 class Unavailable(PublicError):
-    """Runway cannot decide now; nothing was kept unless the code says so. Always carries Retry-After."""
+    """Runway cannot decide now, and nothing changed unless the code says so. Each response has Retry-After."""
 
     status = 503
 
@@ -232,29 +269,33 @@ class Unavailable(PublicError):
 
 
 class NotReady(Unavailable):
-    code, title = "not_ready", "Runway has not yet learnt the state of the cluster"
+    code, title = "not_ready", "Runway not ready"
+    hint = "retry after the seconds in Retry-After"
 
 
 class NotLeader(Unavailable):
-    code, title = "not_leader", "Another process is the writer"
+    code, title = "not_leader", "Not the leader"
+    hint = "retry after the seconds in Retry-After, or send the request to the leader"
 
 
 class SubmissionsStopped(Unavailable):
-    code, title = "submissions_stopped", "The platform's operators have stopped all submissions"
-
-    hint: ClassVar = "accepted jobs go on, and can be read and cancelled; submit again once the stop has ended"
+    code, title = "submissions_stopped", "Submissions stopped"
+    hint = "submit again after the stop; accepted jobs continue, and you can read and cancel them"
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason, retry_after=60, extra={"hint": self.hint})
+        super().__init__(reason, retry_after=60)
 
 
 class KubernetesUnavailable(Unavailable):
-    code, title = "kubernetes_unavailable", "The Kubernetes API did not answer as it should"
+    code, title = "kubernetes_unavailable", "Kubernetes API unavailable"
+    hint = "retry after the seconds in Retry-After; nothing changed"
 
 
 class OutcomeUnknown(Unavailable):
-    code, title = "outcome_unknown", "Kubernetes may or may not have taken the request"
+    code, title = "outcome_unknown", "Unknown outcome"
+    hint = "read the job that `id` names, or repeat the request with the same key"
 
 
 class TooBusy(Unavailable):
-    code, title = "too_busy", "Runway has as much work in progress as it allows itself"
+    code, title = "too_busy", "Too many requests in progress"
+    hint = "retry after the seconds in Retry-After; nothing changed"

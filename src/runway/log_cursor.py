@@ -1,15 +1,7 @@
-"""The lines of a container's log, each once and in order, however often the connection that brings them breaks. Pure.
+"""Resume a log after broken connections: each line once, in order. Pure.
 
-The source begins each line with its time, as the kubelet does when it is asked for timestamps. After a break the log
-is read again from a little before the place where it broke (`since`), or from its beginning, and `LogCursor` drops what
-was taken before. Where that place is, is told by order and not by time alone:
-
-- Several lines may have the same time, to the nanosecond, so their copies are counted.
-- The container runtime stamps stdout and stderr apart, so a line may be a little older than the one before it.
-- A long line comes in bits: how much of the last one was taken is counted in bytes, and nothing waits for its end.
-
-What the kubelet says in place of a log, such as that the file is gone, comes without a time, in the same stream and
-with status 200: https://github.com/kubernetes/kubernetes/blob/v1.35.0/pkg/kubelet/server/server.go (getContainerLogs).
+Each line of the source begins with its time. After a break, the caller reads the log again from `since` or from its
+beginning, and `LogCursor` drops the lines it returned before (docs/decisions/010-complete-logs.md).
 """
 
 from __future__ import annotations
@@ -21,11 +13,11 @@ from enum import Enum, auto
 from typing import Final, NamedTuple
 
 REMEMBERED_LINES: Final = 64
-"""Times of so many lines are kept: by as many places lines may be out of their order in time."""
+"""Lines whose times the cursor keeps. A line may be out of order by this many lines."""
 MAX_TIMESTAMP_LENGTH: Final = 36
-FOREIGN_BYTES: Final = 200
+MAX_UNEXPECTED_BYTES: Final = 200
 LAST_SECOND: Final = 253_402_300_799
-"""9999-12-31T23:59:59Z in seconds since 1970: the last time that has four digits of a year."""
+"""9999-12-31T23:59:59Z in seconds since 1970."""
 
 _STAMP: Final = re.compile(
     rb"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?(Z|[+-][0-9]{2}:[0-9]{2}) "
@@ -33,73 +25,66 @@ _STAMP: Final = re.compile(
 
 
 class Piece(NamedTuple):
-    """Some of a line: `stamp` is its time as it was written, empty where the piece goes on with a line."""
+    """Part of a line. `stamp` is the line's time as the source wrote it, empty except in the first piece."""
 
     stamp: bytes
     text: bytes
 
 
 class _Mode(Enum):
-    """What is done with the line that is being read."""
+    """The treatment of the current line."""
 
     NONE = auto()
-    """No line has begun: the next bytes are a time."""
-    TAKE = auto()
+    """There is no current line: the next bytes are a time."""
+    RETURN = auto()
     DROP = auto()
     FRAGMENT = auto()
-    """The end of a line whose time is before `since`: the kubelet leaves out the first part alone."""
-    FOREIGN = auto()
+    """The rest of a line whose time is before `since`: the kubelet leaves out only its first part."""
+    UNEXPECTED = auto()
+    """Text of the kubelet. The cursor returns nothing after it."""
 
 
 class LogCursor:
-    """A place in a log. Give it what the source sends; `rewind` when the source begins anew.
+    """A position in a log. Pass the source's bytes to `feed`, and call `rewind` for each new connection.
 
-    `from_start` is False where the first line that comes need not be the log's first.
+    Set `from_start` to False if the first line received need not be the first of the log.
     """
 
     def __init__(self, *, from_start: bool = True, remember: int = REMEMBERED_LINES) -> None:
         self._remember = remember
-        self._recent: deque[int] = deque()
-        self._copies: Counter[int] = Counter()
-        """How many lines of each recent time were taken."""
-        self._floor: int | None = None
-        """Lines up to this time were taken, and are not among the recent ones."""
         self._from_start = from_start
-        self._open: int | None = None
-        """The time of the last line, while its end was not taken."""
+        self._recent: deque[int] = deque()  # Times of the last lines returned.
+        self._copies: Counter[int] = Counter()  # Number of lines returned of each recent time.
+        self._floor: int | None = None  # Lines up to this time were returned, and are no longer recent.
+        self._open = False  # Whether the end of the last line returned is missing.
         self._open_bytes = 0
-        self._clock = (b"", b"", 0)
         self.rewind()
 
     def rewind(self) -> None:
-        """The next bytes are the first of a new connection, which repeats some of what was taken."""
+        """Start a new connection, which repeats part of the log."""
         self._mode = _Mode.NONE
-        self._held = b""
-        self._said = b""
-        self._stamp = b""
-        self._skip = 0
-        """So many bytes of the line that is being read were taken before."""
-        self._behind = not self.at_start
-        """Whether what comes may have been taken before; `_repeats` counts what is still to be repeated, by time."""
-        self._repeats = self._copies.copy()
+        self._held = self._unexpected = self._stamp = b""
+        self._skip = 0  # Bytes of the current line that were returned before.
+        self._behind = not self.at_start  # Whether the next line may be a repetition.
+        self._repeats = self._copies.copy()  # Number of repetitions still expected of each recent time.
         self._first_line = True
 
     @property
     def at_start(self) -> bool:
-        """Whether no line was taken yet."""
+        """Return whether the cursor has returned no line yet."""
         return not self._recent
 
     @property
     def caught_up(self) -> bool:
-        """Whether this connection has come to where the one before it ended."""
+        """Return whether this connection has reached the end of the connection before it."""
         return not self._behind
 
     @property
     def since(self) -> datetime | None:
-        """From when on the log has to be read again after a break; None for all of it. Whole seconds.
+        """Return the time, in whole seconds, from which to read again after a break. None means all of the log.
 
-        A second before the oldest line that is remembered, so that what is out of order is not missed. A time zone can
-        move the time of a line to a year that no calendar has.
+        One second before the oldest recent line, to include lines out of order. A time zone can move a line's time out
+        of the calendar, so the result is limited to the years 1970 to 9999.
         """
         if not self._recent:
             return None
@@ -108,62 +93,63 @@ class LogCursor:
 
     @property
     def unexpected_text(self) -> str:
-        """What the source said that is no line of a log; empty where all was. Nothing after it is taken."""
-        if self._mode in (_Mode.FRAGMENT, _Mode.FOREIGN):
-            return self._said.decode("utf-8", "replace")
-        return self._held.decode("utf-8", "replace")
+        """Return the text that is not a log line, empty if there is none."""
+        in_text = self._mode in (_Mode.FRAGMENT, _Mode.UNEXPECTED)
+        return (self._unexpected if in_text else self._held).decode("utf-8", "replace")
 
     def feed(self, chunk: bytes) -> list[Piece]:
-        """The pieces in the next bytes that were not taken before."""
+        """Return the new pieces in the next bytes."""
         pieces: list[Piece] = []
-        if self._mode is _Mode.FOREIGN:
-            self._said = (self._said + chunk)[:FOREIGN_BYTES]
+        if self._mode is _Mode.UNEXPECTED:
+            self._keep_unexpected(chunk)
             return pieces
         data = self._held + chunk if self._held else chunk
         self._held = b""
         at = 0
         while at < len(data):
             if self._mode is _Mode.NONE:
-                begun = self._begin_line(data, at, pieces)
-                if begun is None:
+                text_start = self._begin_line(data, at, pieces)
+                if text_start is None:
                     break
-                at = begun
+                at = text_start
             end = data.find(b"\n", at) + 1
-            self._go_on(data[at : end or len(data)], pieces)
+            self._continue_line(data[at : end or len(data)], pieces)
             if end:
                 self._mode = _Mode.NONE
             at = end or len(data)
         return pieces
 
     def _begin_line(self, data: bytes, at: int, pieces: list[Piece]) -> int | None:
-        """Begin the line at `at`; where its text begins, or None where its time has not come in full, or is none."""
+        """Begin the line at `at`. Return where its text begins, or None if its time is incomplete or invalid."""
         match = _STAMP.match(data, at)
-        time = self._nanoseconds(match) if match else None
+        time = _nanoseconds(match) if match else None
         if match is None or time is None:
             if len(data) - at < MAX_TIMESTAMP_LENGTH and b"\n" not in data[at:]:
                 self._held = data[at:]
                 return None
+            self._unexpected = b""
             if self._behind and self._first_line:
-                self._mode, self._said = _Mode.FRAGMENT, b""
+                self._mode = _Mode.FRAGMENT
                 return at
-            self._mode, self._said = _Mode.FOREIGN, data[at : at + FOREIGN_BYTES]
+            self._mode = _Mode.UNEXPECTED
+            self._keep_unexpected(data[at:])
             return None
         self._first_line = False
-        if self._is_old(time):
-            resumes = not self._behind and self._open is not None
-            self._mode = _Mode.TAKE if resumes else _Mode.DROP
+        if self._is_repetition(time):
+            resumes = not self._behind and self._open
+            self._mode = _Mode.RETURN if resumes else _Mode.DROP
             self._skip = self._open_bytes if resumes else 0
         else:
-            if self._open is not None:
-                pieces.append(Piece(b"", b"\n"))  # The rest of that line is lost; the next one stands by itself.
+            if self._open:
+                pieces.append(Piece(b"", b"\n"))  # The rest of that line is lost.
             self._behind = False
-            self._mode, self._skip = _Mode.TAKE, 0
-            self._take(time)
+            self._mode, self._skip = _Mode.RETURN, 0
+            self._remember_line(time)
         self._stamp = b"" if self._open_bytes else data[at : match.end() - 1]
         return match.end()
 
-    def _is_old(self, time: int) -> bool:
-        """Whether a line was taken on an earlier connection. The last of those ends the repetition."""
+    def _is_repetition(self, time: int) -> bool:
+        """Return whether an earlier connection had this line. The last such line ends the repetition."""
         if not self._behind:
             return False
         if self._repeats[time] > 0:
@@ -173,8 +159,7 @@ class LogCursor:
             return True
         return self._floor is not None and time <= self._floor
 
-    def _take(self, time: int) -> None:
-        """Remember a new line."""
+    def _remember_line(self, time: int) -> None:
         if self.at_start and not self._from_start:
             self._floor = time - 1
         self._recent.append(time)
@@ -184,13 +169,13 @@ class LogCursor:
             if oldest not in self._recent:
                 del self._copies[oldest]
             self._floor = oldest if self._floor is None else max(self._floor, oldest)
-        self._open, self._open_bytes = time, 0
+        self._open, self._open_bytes = True, 0
 
-    def _go_on(self, text: bytes, pieces: list[Piece]) -> None:
-        """Take or drop some text of the line that is being read."""
+    def _continue_line(self, text: bytes, pieces: list[Piece]) -> None:
+        """Return or drop text of the current line."""
         if self._mode is _Mode.FRAGMENT:
-            self._said = (self._said + text)[:FOREIGN_BYTES]
-        if self._mode is not _Mode.TAKE:
+            self._keep_unexpected(text)
+        if self._mode is not _Mode.RETURN:
             return
         ends = text.endswith(b"\n")
         if self._skip:
@@ -202,15 +187,17 @@ class LogCursor:
             self._stamp = b""
         self._open_bytes += len(text)
         if ends:
-            self._open, self._open_bytes = None, 0
+            self._open, self._open_bytes = False, 0
 
-    def _nanoseconds(self, match: re.Match[bytes]) -> int | None:
-        """The time of a line since 1970; None where there is no such time."""
-        moment, fraction, zone = match.groups()
-        if self._clock[:2] != (moment, zone):
-            try:
-                seconds = datetime.fromisoformat((moment + zone).decode()).timestamp()
-            except ValueError:
-                return None
-            self._clock = (moment, zone, int(seconds))
-        return self._clock[2] * 1_000_000_000 + int((fraction or b"0").ljust(9, b"0"))
+    def _keep_unexpected(self, text: bytes) -> None:
+        self._unexpected = (self._unexpected + text[:MAX_UNEXPECTED_BYTES])[:MAX_UNEXPECTED_BYTES]
+
+
+def _nanoseconds(match: re.Match[bytes]) -> int | None:
+    """Return the time of a line since 1970, or None if there is no such time."""
+    moment, fraction, zone = match.groups()
+    try:
+        seconds = int(datetime.fromisoformat((moment + zone).decode()).timestamp())
+    except ValueError:
+        return None
+    return seconds * 1_000_000_000 + int((fraction or b"0").ljust(9, b"0"))

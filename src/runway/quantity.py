@@ -1,6 +1,6 @@
 """The Kubernetes quantity grammar, strict, to and from integers.
 
-CPU is held in milli-CPU, memory in bytes; both are whole numbers everywhere else in Runway.
+CPU is in milli-CPU, memory in bytes; both are integers everywhere else in Runway.
 
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 """
@@ -13,10 +13,10 @@ from fractions import Fraction
 from functools import lru_cache
 
 MAX_LENGTH = 32
-_remembered = lru_cache(maxsize=1024)
-"""Jobs are mostly of a few sizes, and each change of one asks for its quantities again. Faults are not remembered."""
+_cached = lru_cache(maxsize=1024)
+"""Most jobs have one of a few sizes, and each event of a job parses its quantities. Errors are not cached."""
 
-# ASCII digits only: `\d` also matches other scripts' digits, which Kubernetes refuses.
+# ASCII digits only: `\d` also matches digits of other scripts, which Kubernetes rejects.
 GRAMMAR = re.compile(
     r"(?P<number>[0-9]{1,20}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?"
 )
@@ -38,9 +38,9 @@ _BINARY: dict[str, int] = {
 }
 
 
-@_remembered
+@_cached
 def parse_cpu(text: str) -> int:
-    """CPU as milli-CPU: `"500m"` is 500, `"2"` is 2000.
+    """Parse CPU to milli-CPU: `"500m"` is 500, `"2"` is 2000.
 
     Raises ValueError where the text is not a quantity, or is finer than 1m, which Kubernetes does not allow:
     https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#meaning-of-cpu
@@ -51,12 +51,12 @@ def parse_cpu(text: str) -> int:
     return int(milli)
 
 
-@_remembered
+@_cached
 def parse_bytes(text: str) -> int:
-    """Memory as bytes: `"64Mi"` is 67108864.
+    """Parse memory to bytes: `"64Mi"` is 67108864.
 
     Raises ValueError where the text is not a quantity or not a whole number of bytes; `"400m"`, four tenths of a byte,
-    is the usual slip for `"400Mi"`.
+    is the usual mistake for `"400Mi"`.
     https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#meaning-of-memory
     """
     amount = _parse(text)
@@ -65,22 +65,22 @@ def parse_bytes(text: str) -> int:
     return int(amount)
 
 
-@_remembered
+@_cached
 def ceil_units(text: str, per_unit: int = 1) -> int:
-    """A quantity in a Kubernetes object, in units of 1/`per_unit`, rounded up as the scheduler does.
+    """Parse a quantity of a Kubernetes object to units of 1/`per_unit`, rounded up as the scheduler does.
 
-    Unlike a caller's, it may be finer than the unit: whatever Kubernetes took must be counted, not refused.
+    It may be finer than the unit: Runway must count what Kubernetes accepted.
     """
     return math.ceil(_parse(text) * per_unit)
 
 
 def format_cpu(milli: int) -> str:
-    """Milli-CPU in the canonical form of Kubernetes: 500 is `"500m"`, 2000 is `"2"`."""
+    """Format milli-CPU in the canonical form of Kubernetes: 500 is `"500m"`, 2000 is `"2"`."""
     return str(milli // 1000) if milli % 1000 == 0 else f"{milli}m"
 
 
 def format_bytes(amount: int) -> str:
-    """Bytes with the largest binary suffix that divides them: 67108864 is `"64Mi"`, 1000 is `"1000"`."""
+    """Format bytes with the largest binary suffix that divides them: 67108864 is `"64Mi"`, 1000 is `"1000"`."""
     for suffix, size in reversed(_BINARY.items()):
         if amount and amount % size == 0:
             return f"{amount // size}{suffix}"

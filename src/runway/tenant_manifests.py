@@ -1,52 +1,60 @@
-"""The Kubernetes objects of each tenant, rendered from the policy: what holds even where Runway is passed by.
+"""Kubernetes objects of each tenant, rendered from the policy.
 
-One namespace per tenant with Pod Security "restricted", a ResourceQuota equal to the tenant's quota (a backstop: Runway
-refuses earlier and says why), a LimitRange equal to the policy's bounds, NetworkPolicies that close everything
-inwards and the node's metadata address outwards, and what Runway itself may do there.
+They also bind users who bypass Runway. Each tenant gets:
+
+- a namespace with Pod Security "restricted";
+- a ResourceQuota equal to the tenant's quota, as a backstop;
+- a LimitRange equal to the policy's limits;
+- NetworkPolicies that deny ingress, and egress to the node's metadata address;
+- a Role and RoleBinding for Runway.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from runway.jobs.identity import LABEL_MANAGED_BY, LABEL_TENANT, MANAGED_BY
-from runway.jobs.manifest import GPU_RESOURCE
+from runway.jobs.annotations import LABEL_MANAGED_BY, LABEL_TENANT, MANAGED_BY
+from runway.kube.objects import GPU_RESOURCE
 from runway.policy import RUNWAY_NAMESPACE, Limits, Policy, Quota
 from runway.quantity import format_bytes, format_cpu
 
 LINK_LOCAL: Final = "169.254.0.0/16"
-"""Holds the instance metadata service (169.254.169.254) and the pod identity agent (169.254.170.23) of EKS nodes."""
-
-
+"""Contains the instance metadata service (169.254.169.254) and the pod identity agent (169.254.170.23) of EKS nodes."""
 RUNWAY_ACCOUNT: Final = "runway"
-"""The service account that Runway runs under where it is deployed in the cluster (deploy/kustomize/base). Where Runway
-runs elsewhere, under a kubeconfig, it need not exist."""
+"""Runway's service account (deploy/kustomize/base). It need not exist if Runway runs outside the cluster."""
+RBAC: Final = "rbac.authorization.k8s.io"
+
+Manifest = dict[str, object]
 
 
-def render(policy: Policy) -> list[dict[str, object]]:
-    """Every tenant's objects, ready for `kubectl apply`, in an order that can be applied as it stands."""
-    objects: list[dict[str, object]] = []
+def render(policy: Policy) -> list[Manifest]:
+    """Return every tenant's objects for `kubectl apply`, each namespace before its objects."""
+    objects: list[Manifest] = []
     for name, tenant in policy.tenants.items():
         labels = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_TENANT: name}
+        namespaced: Manifest = {"namespace": tenant.namespace, "labels": labels}
         objects.append(_namespace(tenant.namespace, labels))
-        inside: dict[str, object] = {"namespace": tenant.namespace, "labels": labels}
-        objects.append(_resource_quota(inside, tenant.quota))
-        objects.append(_limit_range(inside, policy.limits))
-        objects.extend(_network_policies(inside))
-        objects.extend(_permissions(inside))
+        objects.append(_resource_quota(namespaced, tenant.quota))
+        objects.append(_limit_range(namespaced, policy.limits))
+        objects.extend(_network_policies(namespaced))
+        objects.extend(_permissions(namespaced))
     return objects
 
 
-def _namespace(name: str, labels: dict[str, str]) -> dict[str, object]:
+def _manifest(api_version: str, kind: str, name: str, metadata: Manifest, **content: object) -> Manifest:
+    return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, **metadata}, **content}
+
+
+def _namespace(name: str, labels: dict[str, str]) -> Manifest:
     """https://kubernetes.io/docs/concepts/security/pod-security-admission/"""
     modes = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {**labels, **modes}}}
+    return _manifest("v1", "Namespace", name, {"labels": {**labels, **modes}})
 
 
-def _resource_quota(inside: dict[str, object], quota: Quota) -> dict[str, object]:
-    """https://kubernetes.io/docs/concepts/policy/resource-quotas/
+def _resource_quota(namespaced: Manifest, quota: Quota) -> Manifest:
+    """Count unfinished pods, not Jobs: finished Jobs exist until their time to live.
 
-    Jobs are not counted as objects, since finished ones stay until their time to live; pods that have not ended are.
+    https://kubernetes.io/docs/concepts/policy/resource-quotas/
     """
     hard = {
         f"requests.{GPU_RESOURCE}": str(quota.gpu),
@@ -56,70 +64,45 @@ def _resource_quota(inside: dict[str, object], quota: Quota) -> dict[str, object
         "limits.memory": format_bytes(quota.memory),
         "pods": str(quota.jobs),
     }
-    return {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "runway-quota", **inside},
-        "spec": {"hard": hard},
-    }
+    return _manifest("v1", "ResourceQuota", "runway-quota", namespaced, spec={"hard": hard})
 
 
-def _limit_range(inside: dict[str, object], limits: Limits) -> dict[str, object]:
+def _limit_range(namespaced: Manifest, limits: Limits) -> Manifest:
     """https://kubernetes.io/docs/concepts/policy/limit-range/"""
     low = {"cpu": format_cpu(limits.cpu.min), "memory": format_bytes(limits.memory.min)}
     high = {"cpu": format_cpu(limits.cpu.max), "memory": format_bytes(limits.memory.max)}
-    return {
-        "apiVersion": "v1",
-        "kind": "LimitRange",
-        "metadata": {"name": "runway-limits", **inside},
-        "spec": {
-            "limits": [{"type": "Container", "min": low, "max": high, "default": low, "defaultRequest": low}],
-        },
-    }
+    container = {"type": "Container", "min": low, "max": high, "default": low, "defaultRequest": low}
+    return _manifest("v1", "LimitRange", "runway-limits", namespaced, spec={"limits": [container]})
 
 
-def _network_policies(inside: dict[str, object]) -> list[dict[str, object]]:
-    """Nothing may come in; out may go what does not go to link-local addresses.
+def _network_policies(namespaced: Manifest) -> list[Manifest]:
+    """Deny all traffic, then allow egress except to link-local addresses.
 
     https://kubernetes.io/docs/concepts/services-networking/network-policies/#default-policies
     """
-    kind = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
-    everyone: dict[str, object] = {}
     outside = {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL]}}]}
+    specs: dict[str, Manifest] = {
+        "default-deny": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
+        "allow-egress-but-metadata": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [outside]},
+    }
     return [
-        {
-            **kind,
-            "metadata": {"name": "default-deny", **inside},
-            "spec": {"podSelector": everyone, "policyTypes": ["Ingress", "Egress"]},
-        },
-        {
-            **kind,
-            "metadata": {"name": "allow-egress-but-metadata", **inside},
-            "spec": {"podSelector": everyone, "policyTypes": ["Egress"], "egress": [outside]},
-        },
+        _manifest("networking.k8s.io/v1", "NetworkPolicy", name, namespaced, spec=spec) for name, spec in specs.items()
     ]
 
 
-def _permissions(inside: dict[str, object]) -> list[dict[str, object]]:
-    """What Runway does with a tenant's jobs, and no more: it never deletes one, since its time to live does.
+def _permissions(namespaced: Manifest) -> list[Manifest]:
+    """Allow only the verbs that Runway uses. It never deletes a Job: the time to live does.
 
-    A Role in each namespace, not one for all of them: nothing can be bound by mistake to more than it is meant for.
+    A Role in each namespace, not one ClusterRole: a wrong binding of a ClusterRole would grant too much.
     https://kubernetes.io/docs/concepts/security/rbac-good-practices/#least-privilege
     """
-    group = "rbac.authorization.k8s.io"
-    metadata = {"name": "runway", **inside}
     rules = [
         {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "patch"]},
         {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
     ]
+    role = {"apiGroup": RBAC, "kind": "Role", "name": "runway"}
     account = {"kind": "ServiceAccount", "name": RUNWAY_ACCOUNT, "namespace": RUNWAY_NAMESPACE}
     return [
-        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": "runway"},
-            "subjects": [account],
-        },
+        _manifest(f"{RBAC}/v1", "Role", "runway", namespaced, rules=rules),
+        _manifest(f"{RBAC}/v1", "RoleBinding", "runway", namespaced, roleRef=role, subjects=[account]),
     ]

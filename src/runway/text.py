@@ -1,32 +1,60 @@
-"""Foreign text made harmless and short, and amounts as people read them. Pure.
+"""Sanitize untrusted text; format amounts, times and money for people.
 
-Messages come from images, registries and whoever may write events: what could steer a terminal or hide text is shown
-as an escape such as `\\x1b`, and nothing is longer than its bound.
+Messages come from images, registries and anyone who may write events. `escape` shows each character that could steer a
+terminal or hide text as an escape such as `\\x1b`. Every quoted text has a limit. Pure.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
+from datetime import datetime
 from typing import Final
 
 from runway.quantity import format_bytes, parse_bytes
 
 MESSAGE: Final = 400
-"""Characters of a foreign message that are quoted."""
+"""Characters of an untrusted message that are quoted."""
 LAST_WORDS: Final = 2048
-"""Characters of the end of a log that are kept as evidence: what the kubelet keeps at most."""
+"""Characters of the end of a log that are kept as evidence: the kubelet keeps at most as many."""
 
-_READ: Final = 4000
+_MAX_MATCHED: Final = 4000
 _CUT: Final = " ... "
-_UNITS: Final = (("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10))
+_BYTE_UNITS: Final = (("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10))
+_TIME_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+_USD: Final = re.compile(r"(-?[0-9]{1,12})(?:\.([0-9]{1,12}))?")
+# Controls, format characters (bidi overrides, zero width), lone surrogates, line and paragraph separators.
+_STEERING: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def escape(value: object, keep: str = "") -> str:
+    """Escape each character that is not printable, except those in `keep`."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in keep else _escaped(letter) for letter in text)
+
+
+def escape_controls(text: str) -> str:
+    """Escape only characters that steer a terminal: a log may hold glyphs that this Python does not know."""
+    if text.isprintable():
+        return text
+    return "".join(_escaped(letter) if unicodedata.category(letter) in _STEERING else letter for letter in text)
+
+
+def shorten(text: str, limit: int = 80) -> str:
+    """Escape a caller's text and cut its end; empty text becomes `""`."""
+    shown = escape(text[: limit + 1])
+    return (shown if len(shown) <= limit else shown[:limit] + "…") or '""'
 
 
 def one_line(text: str | None, limit: int = MESSAGE) -> str:
-    """A foreign message as one line. The middle of a long one is left out: where and why stand at its ends."""
+    """Show an untrusted message as one line. A long one loses its middle: its ends say where and why."""
     text = text or ""
     if len(text) > 4 * limit:
         text = text[: 2 * limit] + _CUT + text[-2 * limit :]
-    text = visible(" ".join(text.split()))
+    text = escape(" ".join(text.split()))
     if len(text) <= limit:
         return text
     end = (limit - len(_CUT)) // 2
@@ -34,47 +62,69 @@ def one_line(text: str | None, limit: int = MESSAGE) -> str:
 
 
 def bounded(text: str) -> str:
-    """As much of a foreign message as patterns are tried on: its two ends."""
-    return text if len(text) <= _READ else text[: _READ // 2] + _CUT + text[-_READ // 2 :]
+    """Cut the middle of an untrusted message before patterns are matched against it."""
+    return text if len(text) <= _MAX_MATCHED else text[: _MAX_MATCHED // 2] + _CUT + text[-_MAX_MATCHED // 2 :]
 
 
 def last_lines(text: str, limit: int = LAST_WORDS) -> str:
-    """The end of a log, its lines kept."""
-    return visible(text[-limit:], keep="\n\t")[-limit:]
+    """Return the end of a log, with its line breaks."""
+    return escape(text[-limit:], keep="\n\t")[-limit:]
 
 
-def bytes_in_words(amount: int) -> str:
-    """Bytes to one decimal, rounded down: `"9.8Gi"`."""
-    for unit, size in _UNITS:
+def show_bytes(amount: float) -> str:
+    """Show bytes with one decimal, rounded down: `"9.8Gi"`."""
+    for unit, size in _BYTE_UNITS:
         if amount >= size:
-            return f"{_decimal(amount / size)}{unit}"
-    return str(amount)
+            return f"{_one_decimal(amount / size)}{unit}"
+    return str(int(amount))
+
+
+def amounts_in_words(gpu: int | None, cpu: int, memory: int) -> str:
+    """Show GPUs (unless None), milli-CPU and bytes: `"1 GPU, 3.5 CPU and 10Gi of memory"`."""
+    gpus = "" if gpu is None else f"{gpu} GPU, "
+    return f"{gpus}{_one_decimal(cpu / 1000)} CPU and {show_bytes(memory)} of memory"
 
 
 def twice(amount: str) -> str:
-    """Twice an amount of memory: `"1Gi"` for `"512Mi"`; in words where it is no amount, as after a change by hand."""
+    """Double an amount of memory: `"1Gi"` for `"512Mi"`. An edited annotation may hold no amount."""
     try:
         return format_bytes(2 * parse_bytes(amount))
     except ValueError:
         return f"twice {one_line(amount)}"
 
 
-def amounts_in_words(gpu: int | None, cpu: int, memory: int) -> str:
-    """GPUs (None where they do not matter), milli-CPU and bytes: `"1 GPU, 3.5 CPU and 10Gi of memory"`."""
-    gpus = "" if gpu is None else f"{gpu} GPU, "
-    return f"{gpus}{_decimal(cpu / 1000)} CPU and {bytes_in_words(memory)} of memory"
+def show_duration(seconds: float) -> str:
+    """Show the two largest units: `45s`, `3m20s`, `2h`, `4d3h`. Clocks differ, so a negative duration is `0s`."""
+    rest, parts = max(0, int(seconds)), []
+    for unit, size in _TIME_UNITS:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+        elif parts:
+            break
+    return "".join(parts[:2]) or "0s"
 
 
-def visible(text: str, keep: str = "") -> str:
-    """The text with each character that cannot be seen, or that steers what shows it, as an escape; but for `keep`."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() or letter in keep else _escape(letter) for letter in text)
+def show_between(start: datetime | None, end: datetime | None) -> str:
+    """Show the time from `start` to `end`; empty where either is unknown."""
+    return "" if start is None or end is None else show_duration((end - start).total_seconds())
 
 
-def _decimal(value: float) -> str:
+def show_usd(amount: object) -> str:
+    """Show USD with two or more decimals: `1.418000` is `1.418`, `2` is `2.00`. Escape other text."""
+    text = str(amount)
+    match = _USD.fullmatch(text)
+    return f"{match[1]}.{(match[2] or '').rstrip('0'):0<2}" if match else escape(text)
+
+
+def show_ratio(ratio: float) -> str:
+    """Show a ratio from 0 to 1 as a whole percentage; a positive ratio is never `0%`."""
+    return "under 1%" if 0 < ratio < 0.01 else f"{ratio:.0%}"
+
+
+def _one_decimal(value: float) -> str:
     return f"{math.floor(value * 10) / 10:.1f}".removesuffix(".0")
 
 
-def _escape(letter: str) -> str:
+def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode("ascii")

@@ -1,6 +1,6 @@
-"""YAML without its traps: a person's file is read as written, or refused within bounds.
+"""Strict YAML within bounds, for files that people write.
 
-Files of up to `MAX_FILE_BYTES` are read; libyaml checks their form in one pass before any value is built.
+libyaml checks the structure of a file in one pass before PyYAML builds any value.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import Any, Final
 import yaml
 
 MAX_FILE_BYTES: Final = 4 << 20
-"""Bytes of a file: 10,000 tenants take 1.2 MB on a line each and 2.5 MB in block style."""
+"""A policy of 10,000 tenants has 1.2 MB with a line each, and 2.5 MB in block style."""
 MAX_DEPTH: Final = 50
-"""Mappings and lists within one another; a policy has 5. PyYAML recurses once for each."""
+"""Nested mappings and lists. A policy has 5; PyYAML recurses once for each."""
 MAX_VALUES: Final = 300_000
-"""Keys, values and collections in a file; 10,000 tenants have 230,000. This many take 1 s and 150 MB to build."""
+"""Keys, values and collections. 10,000 tenants have 230,000; the maximum takes 1 s and 150 MB to build."""
 MAX_MESSAGE: Final = 300
-"""Characters of an error message: a tag or key in it can be as long as the file."""
+"""Characters of an error message, which can quote a tag or key as long as the file."""
 
-_PLACE: Final = re.compile(r'"<(byte|unicode) string>", ')
+_SOURCE_NAME: Final = re.compile(r'"<(byte|unicode) string>", ')
 
 
 class UnreadableYaml(ValueError):
-    """A file that is not YAML as it is used here. The message is one short line, and names the place where known."""
+    """An invalid file. The message is one short line, with the line and column if known."""
 
 
 class StrictLoader(yaml.CSafeLoader):
-    """A safe loader that refuses keys that are not text, and a key given twice (where the last one would win)."""
+    """A safe loader that rejects duplicate keys, and keys that are not strings."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen: set[Hashable] = set()
@@ -46,14 +46,14 @@ class StrictLoader(yaml.CSafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, OverflowError) as error:  # Of int, float and datetime, which do not know the place.
+        except (ValueError, OverflowError) as error:  # From int, float and datetime, which know no line.
             raise _fault(str(error), node.start_mark) from error
 
 
 def read_file(path: Path) -> bytes:
-    """Read a regular file of at most `MAX_FILE_BYTES`. Raises Unreadable.
+    """Read a regular file of at most `MAX_FILE_BYTES`. Raises UnreadableYaml.
 
-    A pipe or a device is refused: it may never end, or never begin.
+    A read from a pipe or device can block, or never end.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -68,35 +68,35 @@ def read_file(path: Path) -> bytes:
 
 
 def parse(content: bytes | str, loader: type[StrictLoader] = StrictLoader) -> object:
-    """Parse the one document in `content`. Raises Unreadable."""
+    """Parse the one document in `content`. Raises UnreadableYaml."""
     try:
-        _check_form(content)
+        _check_structure(content)
         return yaml.load(content, Loader=loader)  # noqa: S506 (a stricter SafeLoader)
     except yaml.YAMLError as error:
-        raise UnreadableYaml(sanitize_message(_PLACE.sub("", " ".join(str(error).split())))) from error
+        raise UnreadableYaml(sanitize_message(_SOURCE_NAME.sub("", " ".join(str(error).split())))) from error
 
 
 def sanitize_message(text: str) -> str:
-    """`text` as one short line of ASCII, which cannot steer a terminal."""
-    cut = text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "..."
-    return cut.encode("unicode_escape").decode("ascii")
+    """Return `text` as one short line of ASCII without control characters."""
+    short = text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "..."
+    return short.encode("unicode_escape").decode("ascii")
 
 
-def _check_form(content: bytes | str) -> None:
-    """Refuse aliases, tags, deep nesting and too many values. Raises yaml.YAMLError.
+def _check_structure(content: bytes | str) -> None:
+    """Reject aliases, tags, deep nesting and too many values. Raises yaml.YAMLError.
 
-    An alias repeats what it names, so a few lines can stand for billions of values.
+    A few lines of nested aliases expand to billions of values.
     """
     depth = values = 0
     for event in yaml.parse(content, Loader=yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise _fault("aliases are not used here", event.start_mark)
+            raise _fault("aliases are not allowed", event.start_mark)
         if isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if not isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
             continue
         if event.tag is not None:
-            raise _fault("tags are not used here", event.start_mark)
+            raise _fault("tags are not allowed", event.start_mark)
         depth += isinstance(event, yaml.CollectionStartEvent)
         if depth > MAX_DEPTH:
             raise _fault(f"nested deeper than {MAX_DEPTH} levels", event.start_mark)
@@ -106,5 +106,5 @@ def _check_form(content: bytes | str) -> None:
 
 
 def _fault(problem: str, mark: Any) -> yaml.MarkedYAMLError:
-    """An error at a place; `mark` is PyYAML's or libyaml's."""
+    """Return an error at a mark, which is PyYAML's or libyaml's."""
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)

@@ -47,7 +47,7 @@ class Runway:
         return StreamingClient(self.app, path, headers)
 
     async def until_state(self, job_id: str, state: str) -> dict[str, Any]:
-        """The view of a job once it is in this state."""
+        """Return the view of a job once it is in this state."""
 
         async def reached() -> dict[str, Any] | None:
             view = await self.view(job_id)
@@ -56,11 +56,11 @@ class Runway:
         return dict(await self.until(reached))
 
     async def view(self, job_id: str) -> dict[str, Any]:
-        """The job view."""
+        """Return the view of a job."""
         return dict((await self.client.get(f"/v1/jobs/{job_id}")).json())
 
     async def quota(self, tenant: str = "vision") -> dict[str, Any]:
-        """A tenant's quota."""
+        """Return a tenant's quota."""
         answer = await self.client.get("/v1/quota", headers={"X-Tenant-ID": tenant})
         return dict(answer.json()["tenants"][0])
 
@@ -73,7 +73,7 @@ class Runway:
 
 
 def job(**changes: Any) -> dict[str, Any]:
-    """A small valid specification."""
+    """Return a small valid spec."""
     resources = {"cpu": "100m", "memory": "64Mi", **changes.pop("resources", {})}
     return {"image": "runway.local/busybox:1", "command": ["true"], "resources": resources, **changes}
 
@@ -104,7 +104,7 @@ async def serve(
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """A loop whose clock jumps to the next timer, so that pauses take no real time (tests/support/virtual_time.py)."""
+    """Use a loop in virtual time, so that pauses take no real time."""
     return "asyncio", {"loop_factory": VirtualLoop}
 
 

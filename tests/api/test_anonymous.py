@@ -1,4 +1,4 @@
-"""Callers without a tenant header: what they share, what they may not do, and what they are not shown."""
+"""Callers without a tenant header: shared streams, no cancel, hidden values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HIDDEN = {"MODE": "<hidden: 12 characters>", "EMPTY": "<hidden: 0 characters>"}
 # Streams
 
 
-async def test_their_streams_leave_every_stream_of_the_jobs_tenant_free(runway: Runway) -> None:
+async def test_anonymous_streams_do_not_count_against_the_tenant(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     path = f"/v1/jobs/{job_id}/events"
     async with AsyncExitStack() as opened:
@@ -39,7 +39,7 @@ async def test_their_streams_leave_every_stream_of_the_jobs_tenant_free(runway: 
     assert runway.app.state.services.limits.streams.total() == 0
 
 
-async def test_a_process_of_few_streams_leaves_them_one(kubernetes: FakeKubernetes) -> None:
+async def test_at_least_one_anonymous_stream_is_allowed(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes, max_streams=2) as runway:
         path = f"/v1/jobs/{(await runway.submit()).json()['id']}/events"
         async with runway.stream(path) as stream:
@@ -51,14 +51,14 @@ async def test_a_process_of_few_streams_leaves_them_one(kubernetes: FakeKubernet
 
 
 @pytest.mark.parametrize("headers", [[], [("X-Tenant-ID", "")], [("X-Tenant-ID", "vision"), ("X-Tenant-ID", "vision")]])
-async def test_cancel_needs_the_tenant_header_once(runway: Runway, headers: list[tuple[str, str]]) -> None:
+async def test_cancel_requires_exactly_one_tenant_header(runway: Runway, headers: list[tuple[str, str]]) -> None:
     job_id = (await runway.submit()).json()["id"]
     answer = await runway.client.request("DELETE", f"/v1/jobs/{job_id}", headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (400, "tenant_required")
     assert (await runway.view(job_id))["state"] == "pending"
 
 
-async def test_cancel_of_another_tenants_job_finds_no_job(runway: Runway) -> None:
+async def test_cancel_of_job_of_another_tenant_is_not_found(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     assert (await runway.cancel(job_id, "speech")).json()["code"] == "job_not_found"
     assert (await runway.cancel(job_id, "nobody")).json()["code"] == "unknown_tenant"
@@ -68,7 +68,7 @@ async def test_cancel_of_another_tenants_job_finds_no_job(runway: Runway) -> Non
 # Environment values
 
 
-async def test_only_the_jobs_own_tenant_reads_the_values_of_its_environment(runway: Runway) -> None:
+async def test_only_the_own_tenant_reads_environment_values(runway: Runway) -> None:
     accepted = await runway.submit(env=ENV, headers={"Idempotency-Key": "one"})
     job_id = accepted.json()["id"]
     replay = await runway.submit(env=ENV, headers={"Idempotency-Key": "one"})
@@ -84,7 +84,7 @@ async def test_only_the_jobs_own_tenant_reads_the_values_of_its_environment(runw
     assert (await runway.cancel(job_id)).json()["spec"]["env"] == ENV
 
 
-async def test_an_event_stream_shows_what_a_read_shows_and_its_ids_are_of_that(runway: Runway) -> None:
+async def test_event_stream_hides_values_and_its_ids_differ_by_caller(runway: Runway) -> None:
     job_id = (await runway.submit(env=ENV)).json()["id"]
     path = f"/v1/jobs/{job_id}/events"
     ids = []
@@ -97,7 +97,7 @@ async def test_an_event_stream_shows_what_a_read_shows_and_its_ids_are_of_that(r
     assert ids[0] != ids[1]
 
 
-async def test_the_page_of_a_job_names_the_variables_their_lengths_and_how_to_see_the_values(runway: Runway) -> None:
+async def test_page_shows_names_and_lengths_of_variables(runway: Runway) -> None:
     job_id = (await runway.submit(env=ENV)).json()["id"]
     for headers in ({}, TENANT):
         page = (await runway.client.get(f"/jobs/{job_id}", headers={"Accept": "text/html", **headers})).text

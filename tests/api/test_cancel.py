@@ -1,4 +1,4 @@
-"""Cancel at every stage of a job's life, and whatever happens to the one call that it makes."""
+"""Cancel at every stage of a job, and with every result of its one call."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def refused() -> Response:
 
 
 def touch(runway: Runway, job_id: str) -> Callable[[], None]:
-    """The Job controller writes the Job's status."""
+    """Write the Job's status, as the Job controller does."""
 
     def touched() -> None:
         runway.kubernetes.put("jobs", runway.kubernetes.job(job_id), "MODIFIED")
@@ -70,9 +70,7 @@ def between_attempts(kubernetes: FakeKubernetes, job_id: str) -> None:
 
 
 @pytest.mark.parametrize("stage", [no_pod, unschedulable, pulling, running, between_attempts])
-async def test_at_every_stage_it_is_cancelling_until_the_pod_is_gone_then_cancelled(
-    runway: Runway, stage: Callable[[FakeKubernetes, str], None]
-) -> None:
+async def test_cancel_at_every_stage(runway: Runway, stage: Callable[[FakeKubernetes, str], None]) -> None:
     job_id = await submitted(runway, retries=1)
     stage(runway.kubernetes, job_id)
     pods = [name for _, name in runway.kubernetes.objects["pods"]]
@@ -84,7 +82,7 @@ async def test_at_every_stage_it_is_cancelling_until_the_pod_is_gone_then_cancel
     answer = await cancel(runway, job_id)
     assert (answer.status_code, answer.json()["state"]) == (202, "cancelling")
     for pod in pods:
-        runway.kubernetes.tell_pod_to_end(pod)
+        runway.kubernetes.terminate_pod(pod)
     runway.kubernetes.fail(job_id, "DeadlineExceeded")
     if pods and stage is not between_attempts:
         await runway.until_state(job_id, "cancelling")
@@ -97,12 +95,12 @@ async def test_at_every_stage_it_is_cancelling_until_the_pod_is_gone_then_cancel
     assert patches(runway) == 1
 
 
-async def test_a_job_that_ignores_sigterm_is_cancelling_through_its_grace_period(runway: Runway) -> None:
+async def test_job_that_ignores_sigterm_is_cancelling_until_its_grace_period_ends(runway: Runway) -> None:
     job_id = await submitted(runway)
     pod = runway.kubernetes.start_pod(job_id)
     await runway.until_state(job_id, "running")
     await cancel(runway, job_id)
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
     runway.kubernetes.fail(job_id, "DeadlineExceeded")
     view = await runway.until_state(job_id, "cancelling")
     assert view["finished_at"] is None
@@ -111,13 +109,13 @@ async def test_a_job_that_ignores_sigterm_is_cancelling_through_its_grace_period
     assert (view["attempts"][0]["signal"], view["failure"]) == ("SIGKILL", None)
 
 
-async def test_a_job_not_yet_begun_gets_a_deadline_that_lets_no_pod_start(runway: Runway) -> None:
+async def test_cancel_before_start_sets_a_deadline_that_allows_no_pod(runway: Runway) -> None:
     job_id = await submitted(runway)
     await cancel(runway, job_id)
     assert runway.kubernetes.job(job_id)["spec"]["activeDeadlineSeconds"] == 0
 
 
-async def test_a_suspended_job_is_resumed_so_that_its_deadline_counts(runway: Runway) -> None:
+async def test_cancel_resumes_a_suspended_job(runway: Runway) -> None:
     job_id = await submitted(runway)
     job = copy_of(runway.kubernetes.job(job_id))
     job["spec"]["suspend"] = True
@@ -132,7 +130,7 @@ async def test_a_suspended_job_is_resumed_so_that_its_deadline_counts(runway: Ru
     assert (spec["suspend"], spec["activeDeadlineSeconds"]) == (False, 0)
 
 
-async def test_two_at_once_are_one(runway: Runway) -> None:
+async def test_concurrent_cancels_patch_once(runway: Runway) -> None:
     job_id = await submitted(runway)
     answers = await asyncio.gather(*(cancel(runway, job_id) for _ in range(5)))
     assert {(answer.status_code, answer.json()["state"]) for answer in answers} == {(202, "cancelling")}
@@ -142,7 +140,7 @@ async def test_two_at_once_are_one(runway: Runway) -> None:
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed"])
-async def test_a_job_that_is_over_is_left_as_it_is(runway: Runway, state: str) -> None:
+async def test_cancel_of_finished_job_changes_nothing(runway: Runway, state: str) -> None:
     job_id = await submitted(runway)
     pod = runway.kubernetes.start_pod(job_id)
     runway.kubernetes.end_pod(pod, exit_code=0 if state == "succeeded" else 1)
@@ -153,25 +151,25 @@ async def test_a_job_that_is_over_is_left_as_it_is(runway: Runway, state: str) -
     assert patches(runway) == 0
 
 
-@pytest.mark.parametrize("verdict", ["succeeded", "failed"])
-async def test_a_job_that_kubernetes_decides_meanwhile_keeps_that_verdict(runway: Runway, verdict: str) -> None:
-    """The verdict comes between Runway's look at the Job and its patch."""
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+async def test_job_that_finishes_during_cancel_keeps_its_outcome(runway: Runway, outcome: str) -> None:
+    """The outcome is set between Runway's read of the Job and its patch."""
     job_id = await submitted(runway)
     pod = runway.kubernetes.start_pod(job_id)
     await runway.until_state(job_id, "running")
 
     def decided() -> None:
-        runway.kubernetes.end_pod(pod, exit_code=0 if verdict == "succeeded" else 3)
-        (runway.kubernetes.complete if verdict == "succeeded" else runway.kubernetes.fail)(job_id)
+        runway.kubernetes.end_pod(pod, exit_code=0 if outcome == "succeeded" else 3)
+        (runway.kubernetes.complete if outcome == "succeeded" else runway.kubernetes.fail)(job_id)
 
     runway.kubernetes.before_patch = [decided]
     assert (await cancel(runway, job_id)).status_code == 202
-    view = await runway.until_state(job_id, verdict)
-    assert (view["failure"] or {"code": None})["code"] == (None if verdict == "succeeded" else "exit_nonzero")
+    view = await runway.until_state(job_id, outcome)
+    assert (view["failure"] or {"code": None})["code"] == (None if outcome == "succeeded" else "exit_nonzero")
 
 
-async def test_a_job_whose_process_has_succeeded_is_not_cancelled_before_kubernetes_says_so(runway: Runway) -> None:
-    """The Job controller looks at the deadline before it looks at what has succeeded."""
+async def test_job_with_a_succeeded_pod_is_not_cancelled(runway: Runway) -> None:
+    """The Job controller checks the deadline before it checks for success."""
     job_id = await submitted(runway)
     runway.kubernetes.end_pod(runway.kubernetes.start_pod(job_id))
 
@@ -185,14 +183,14 @@ async def test_a_job_whose_process_has_succeeded_is_not_cancelled_before_kuberne
     assert patches(runway) == 0
 
 
-async def test_a_job_whose_deadline_has_passed_is_not_called_cancelled(runway: Runway) -> None:
-    """FailureTarget announces the verdict while the pod still ends."""
+async def test_job_past_its_deadline_is_not_cancelled(runway: Runway) -> None:
+    """FailureTarget announces the outcome while the pod is terminating."""
     job_id = await submitted(runway)
     pod = runway.kubernetes.start_pod(job_id)
     job = copy_of(runway.kubernetes.job(job_id))
     job["status"] = {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}
     runway.kubernetes.put("jobs", job, "MODIFIED")
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
 
     async def seen() -> bool:
         return [item["code"] for item in (await runway.view(job_id))["conditions"]] == ["terminating"]
@@ -205,20 +203,20 @@ async def test_a_job_whose_deadline_has_passed_is_not_called_cancelled(runway: R
     assert view["failure"]["code"] == "deadline_exceeded"
 
 
-async def test_the_jobs_status_may_change_meanwhile(runway: Runway) -> None:
+async def test_cancel_retries_after_a_conflict(runway: Runway) -> None:
     job_id = await submitted(runway)
     runway.kubernetes.before_patch = [touch(runway, job_id)] * 3
     assert (await cancel(runway, job_id)).json()["state"] == "cancelling"
 
 
-async def test_a_job_that_never_stops_changing_is_answered_in_bounded_time(runway: Runway) -> None:
+async def test_cancel_of_a_changing_job_is_bounded(runway: Runway) -> None:
     job_id = await submitted(runway)
     runway.kubernetes.before_patch = [touch(runway, job_id)] * 100
     answer = await cancel(runway, job_id)
     assert (answer.status_code, answer.json()["code"]) == (503, "kubernetes_unavailable")
 
 
-async def test_an_answer_that_is_lost_is_read_back(runway: Runway) -> None:
+async def test_ambiguous_cancel_is_read_back(runway: Runway) -> None:
     job_id = await submitted(runway)
     runway.kubernetes.after_patch = [ambiguous]
     answer = await cancel(runway, job_id)
@@ -226,7 +224,7 @@ async def test_an_answer_that_is_lost_is_read_back(runway: Runway) -> None:
     assert patches(runway) == 1
 
 
-async def test_a_patch_that_may_still_come_is_an_unknown_outcome_that_trying_again_settles(runway: Runway) -> None:
+async def test_ambiguous_cancel_is_an_unknown_outcome_until_retried(runway: Runway) -> None:
     job_id = await submitted(runway)
     runway.kubernetes.before_patch = [ambiguous]
     answer = await cancel(runway, job_id)
@@ -236,26 +234,26 @@ async def test_a_patch_that_may_still_come_is_an_unknown_outcome_that_trying_aga
     assert (await cancel(runway, job_id)).json()["state"] == "cancelling"
 
 
-async def test_a_patch_that_was_not_sent_is_a_plain_refusal(runway: Runway) -> None:
+async def test_cancel_that_was_not_sent_is_unavailable(runway: Runway) -> None:
     job_id = await submitted(runway)
     runway.kubernetes.before_patch = [refused]
     assert (await cancel(runway, job_id)).json()["code"] == "kubernetes_unavailable"
     assert (await runway.view(job_id))["state"] == "pending"
 
 
-async def test_a_job_deleted_behind_runways_back_is_not_found(runway: Runway) -> None:
+async def test_cancel_of_a_job_deleted_outside_runway_is_not_found(runway: Runway) -> None:
     job_id = await submitted(runway)
     runway.kubernetes.mute = True
     runway.kubernetes.lose("jobs", job_id)
     assert (await cancel(runway, job_id)).json()["code"] == "job_not_found"
 
 
-async def test_a_job_deleted_while_it_is_cancelled_leaves_nothing_but_its_pods_quota(runway: Runway) -> None:
+async def test_job_deleted_during_cancel_uses_only_its_pods_quota(runway: Runway) -> None:
     job_id = await submitted(runway)
     pod = runway.kubernetes.start_pod(job_id)
     await runway.until_state(job_id, "running")
     await cancel(runway, job_id)
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
     runway.kubernetes.delete_job(job_id)
 
     async def gone() -> bool:
@@ -271,7 +269,7 @@ async def test_a_job_deleted_while_it_is_cancelled_leaves_nothing_but_its_pods_q
     await runway.until(freed)
 
 
-async def test_a_writer_that_dies_after_it_has_asked_leaves_the_rest_to_kubernetes(kubernetes: FakeKubernetes) -> None:
+async def test_cancel_survives_the_end_of_the_leader(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes) as before:
         job_id = await submitted(before)
         pod = kubernetes.start_pod(job_id)
@@ -288,7 +286,7 @@ async def test_a_writer_that_dies_after_it_has_asked_leaves_the_rest_to_kubernet
         assert (await later.view(job_id))["state"] == "cancelled"
 
 
-async def test_what_kubernetes_completes_has_succeeded_even_where_it_was_asked_to_cancel(runway: Runway) -> None:
+async def test_completed_job_has_succeeded_despite_cancel(runway: Runway) -> None:
     job_id = await submitted(runway)
     pod = runway.kubernetes.start_pod(job_id)
     await runway.until_state(job_id, "running")

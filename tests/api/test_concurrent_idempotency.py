@@ -1,4 +1,4 @@
-"""Submissions under one key wait for each other, whatever becomes of the first: also those that come later."""
+"""Concurrent submissions under one idempotency key wait for each other."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ THROTTLED = Response(429, b"{}", retry_after=1)
 
 
 class SlowCreates(FakeKubernetes):
-    """The first two creates are open until the test says what becomes of them: an answer, or None to be carried out.
-
-    Whatever is created after them is `then`.
-    """
+    """The first two creates wait for the test to set a response, or None to execute them. Later ones get `then`."""
 
     def __init__(self, namespaces: set[str]) -> None:
         super().__init__(namespaces)
@@ -47,9 +44,9 @@ async def kubernetes() -> SlowCreates:
 async def _second_and_third(
     runway: Runway, kubernetes: SlowCreates
 ) -> tuple[asyncio.Task[httpx2.Response], asyncio.Task[httpx2.Response]]:
-    """Of three submissions under one key the first has failed, the create of the second is open, the third is new.
+    """Return the second and third submission under one key, after the first has failed. The second create is open.
 
-    All are tasks, since these begin in their order: once a later call is answered, an earlier one waits or is over.
+    All are tasks, because tasks start in order: once a later call has a response, an earlier one waits or is done.
     """
 
     def submit(gpus: int, headers: dict[str, str]) -> asyncio.Task[httpx2.Response]:
@@ -71,7 +68,7 @@ async def _second_and_third(
     return second, third
 
 
-async def test_the_reservation_of_an_open_create_is_not_ended_by_a_later_one(kubernetes: SlowCreates) -> None:
+async def test_later_create_does_not_end_the_reservation_of_an_open_one(kubernetes: SlowCreates) -> None:
     kubernetes.then = THROTTLED
     async with serve(kubernetes) as runway:
         second, third = await _second_and_third(runway, kubernetes)
@@ -80,7 +77,7 @@ async def test_the_reservation_of_an_open_create_is_not_ended_by_a_later_one(kub
         assert (await runway.quota())["used"]["gpu"] == 4
 
 
-async def test_a_job_is_answered_as_new_once(kubernetes: SlowCreates) -> None:
+async def test_job_is_answered_as_new_once(kubernetes: SlowCreates) -> None:
     async with serve(kubernetes) as runway:
         second, third = await _second_and_third(runway, kubernetes)
         kubernetes.fates[1].set_exception(AmbiguousOutcome("no answer within 2.5 s"))

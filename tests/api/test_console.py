@@ -1,4 +1,4 @@
-"""The console: what its pages say, what they leave out, and that neither input nor load turns them against anyone."""
+"""The console: content, escaping, headers, limits and scope of its pages."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 import pytest
 
-from runway.api.app_state import AppState
+from runway.api.dependencies import AppState
 from runway.console.job_page import LOG_SECONDS
-from runway.jobs.identity import ANNOTATION_SPEC
+from runway.jobs.annotations import ANNOTATION_SPEC
 from runway.policy import load_policy, parse_policy
 from runway.services.list_jobs import scan_page
 from tests.api.conftest import POLICY, Runway, serve
@@ -45,7 +45,7 @@ class _Elements(HTMLParser):
 
 
 async def get(runway: Runway, path: str, status: int = 200, *, tenant: str | None = None) -> str:
-    """A page as a browser gets it, with the header that scopes it to a tenant or without."""
+    """Return a page as a browser gets it, with or without the header of a tenant."""
     answer = await runway.client.get(path, headers=BROWSER | ({"X-Tenant-ID": tenant} if tenant else {}))
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -53,11 +53,11 @@ async def get(runway: Runway, path: str, status: int = 200, *, tenant: str | Non
 
 
 def words(html: str) -> str:
-    """The text of a page, its white space folded."""
+    """Return the text of a page with collapsed white space."""
     return " ".join(_Elements(html).text.split())
 
 
-async def test_the_overview_shows_quota_jobs_by_state_and_the_control_plane(runway: Runway) -> None:
+async def test_overview_shows_quota_jobs_by_state_and_control_plane(runway: Runway) -> None:
     job_id = (await runway.submit(name="train", resources={"gpu": 3})).json()["id"]
     runway.kubernetes.start_pod(job_id)
     await runway.until_state(job_id, "running")
@@ -69,14 +69,14 @@ async def test_the_overview_shows_quota_jobs_by_state_and_the_control_plane(runw
     assert '<rect class="running" x="0.0%" width="75.0%"' in html
     assert "/jobs?tenant=vision&state=running" in _Elements(html).links()
     assert f"/jobs/{job_id}" in _Elements(html).links()
-    assert "Role writer Synced yes" in text
-    assert "jobs in contact" in text
+    assert "Role leader Synced yes" in text
+    assert "jobs connected" in text
 
 
-async def test_what_terminating_pods_hold_is_shown_apart(runway: Runway) -> None:
+async def test_usage_of_terminating_pods_is_shown_separately(runway: Runway) -> None:
     job_id = (await runway.submit(resources={"gpu": 2})).json()["id"]
     pod = runway.kubernetes.start_pod(job_id)
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
     await runway.until(lambda: _holds(runway, "held_by_terminating", 2))
     html = await get(runway, "/tenants/vision")
     assert "GPU 2 of 4 2 held by terminating pods" in words(html)
@@ -88,7 +88,7 @@ async def _holds(runway: Runway, what: str, gpus: int) -> bool:
     return bool((await runway.quota())[what]["gpu"] == gpus)
 
 
-async def test_a_failed_jobs_page_has_the_verdict_the_attempts_and_the_end_of_its_log(runway: Runway) -> None:
+async def test_page_of_failed_job_shows_failure_attempts_and_log(runway: Runway) -> None:
     job_id = (await runway.submit(name="train-big", retries=1)).json()["id"]
     for _ in range(2):
         pod = runway.kubernetes.start_pod(job_id)
@@ -97,10 +97,10 @@ async def test_a_failed_jobs_page_has_the_verdict_the_attempts_and_the_end_of_it
     runway.kubernetes.fail(job_id)
     await runway.until_state(job_id, "failed")
     text = words(await get(runway, f"/jobs/{job_id}"))
-    assert "Verdict: oom_killed" in text
+    assert "Failure: oom_killed" in text
     assert "What to do: raise resources.memory" in text
-    assert "submitting the same job again will not help" in text
-    assert "attempt 2: ended" in text
+    assert "the same job fails again when it is submitted again" in text
+    assert "attempt 2 ended" in text
     assert text.count("SIGKILL, exit 137 OOMKilled") == 2
     assert "allocating 2 GiB" in text
     assert "No Prometheus is configured, so usage is unknown." in text
@@ -108,7 +108,7 @@ async def test_a_failed_jobs_page_has_the_verdict_the_attempts_and_the_end_of_it
     assert "describe job" in text
 
 
-async def test_a_waiting_jobs_page_says_what_it_waits_for(runway: Runway) -> None:
+async def test_page_of_pending_job_shows_its_conditions(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     pod = runway.kubernetes.start_pod(job_id, running=False, node=None)
     unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no"}
@@ -119,22 +119,22 @@ async def test_a_waiting_jobs_page_says_what_it_waits_for(runway: Runway) -> Non
 
     await runway.until(waits)
     text = words(await get(runway, f"/jobs/{job_id}"))
-    assert "Why it waits unschedulable" in text
+    assert "Conditions unschedulable" in text
     assert "No container has started, so there is no log." in text
 
 
-async def test_values_of_the_environment_are_not_shown(runway: Runway) -> None:
+async def test_environment_values_are_not_shown(runway: Runway) -> None:
     job_id = (await runway.submit(env={"API_TOKEN": "hunter2-hunter2", "EPOCHS": "30"})).json()["id"]
     html = await get(runway, f"/jobs/{job_id}")
     assert "hunter2" not in html
     assert "API_TOKEN 15 characters" in words(html)
 
 
-async def test_whatever_a_job_says_becomes_text(runway: Runway) -> None:
+async def test_hostile_text_of_a_job_is_escaped(runway: Runway) -> None:
     job_id = (await runway.submit(command=["sh", "-c", HOSTILE.replace("\0", "")], env={"A": HOSTILE[:-1]})).json()[
         "id"
     ]
-    _say_by_hand(runway, job_id, image=HOSTILE, env={HOSTILE: "v"})
+    _edit_annotations(runway, job_id, image=HOSTILE, env={HOSTILE: "v"})
     pod = runway.kubernetes.start_pod(job_id, node=HOSTILE)
     runway.kubernetes.logs[pod] = HOSTILE.encode() + b"\xff\n"
     runway.kubernetes.end_pod(pod, 1, reason=HOSTILE, message=HOSTILE)
@@ -144,19 +144,19 @@ async def test_whatever_a_job_says_becomes_text(runway: Runway) -> None:
         html = await get(runway, path)
         _inert(html)
         assert "&lt;script&gt;" in html or path != f"/jobs/{job_id}"
-        assert not re.search("[\u202e\x1b\x00]", html), "what cannot be seen is shown as an escape"
+        assert not re.search("[\u202e\x1b\x00]", html), "the page escapes invisible characters"
 
 
 @pytest.mark.parametrize("where", ["/{}", "/jobs/{}", "/tenants/{}", "/static/{}", "/jobs?tenant={}", "/jobs?state={}"])
-async def test_whatever_an_address_says_becomes_text(runway: Runway, where: str) -> None:
+async def test_hostile_text_of_a_url_is_escaped(runway: Runway, where: str) -> None:
     answer = await runway.client.get(where.format(quote(HOSTILE)), headers=BROWSER)
     assert answer.status_code in (404, 422)
     _inert(answer.text)
     assert not re.search("[\u202e\x1b\x00]", answer.text)
 
 
-def _say_by_hand(runway: Runway, job_id: str, **changes: Any) -> None:
-    """Change the specification that is kept on a Job, as someone with access to it could."""
+def _edit_annotations(runway: Runway, job_id: str, **changes: Any) -> None:
+    """Change the stored spec of a Job, as a client of Kubernetes can."""
     job = copy_of(runway.kubernetes.job(job_id))
     spec = json.loads(job["metadata"]["annotations"][ANNOTATION_SPEC])
     job["metadata"]["annotations"][ANNOTATION_SPEC] = json.dumps(spec | changes)
@@ -176,7 +176,7 @@ def _inert(html: str) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_every_page_forbids_what_it_does_not_need(runway: Runway, path: str) -> None:
+async def test_every_page_sends_a_strict_content_security_policy(runway: Runway, path: str) -> None:
     answer = await runway.client.get(path, headers=BROWSER)
     policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
     assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
@@ -191,7 +191,7 @@ async def test_every_page_forbids_what_it_does_not_need(runway: Runway, path: st
     assert all(attributes.get("src") for tag, attributes in elements if tag == "script")
 
 
-async def test_static_files_are_named_by_their_content_and_kept(runway: Runway) -> None:
+async def test_static_files_have_content_hashes_and_are_cacheable(runway: Runway) -> None:
     elements = _Elements(await get(runway, "/")).found
     paths = [attributes.get("href") or attributes["src"] for tag, attributes in elements if tag in ("link", "script")]
     assert len(paths) == 3
@@ -221,16 +221,16 @@ async def test_jobs_are_filtered_and_paged_newest_first(kubernetes: FakeKubernet
         assert "No jobs match." in words(await get(runway, "/jobs?state=running"))
 
 
-async def test_a_page_of_jobs_looks_at_a_bounded_number_and_says_where_to_go_on(runway: Runway) -> None:
+async def test_list_scan_is_bounded_and_returns_a_cursor(runway: Runway) -> None:
     for number in range(6):
         tenant = "vision" if number else "research"
         runway.kubernetes.now = lambda number=number: f"2026-11-24T08:00:{number:02}Z"  # type: ignore[misc]
         await runway.submit(tenant)
-    observer = _services(runway).observer
-    found = scan_page(observer, "runway-research", (), None, 10, look=4)
+    cluster = _services(runway).cluster
+    found = scan_page(cluster, "runway-research", (), None, 10, look=4)
     assert (found.keys, found.looked_at) == ([], 4)
     assert found.after is not None
-    rest = scan_page(observer, "runway-research", (), found.after, 10, look=4)
+    rest = scan_page(cluster, "runway-research", (), found.after, 10, look=4)
     assert (len(rest.keys), rest.after, rest.looked_at) == (1, None, 2)
 
 
@@ -239,17 +239,17 @@ async def test_a_page_of_jobs_looks_at_a_bounded_number_and_says_where_to_go_on(
     [
         ("/jobs?state=asleep", 422, "choose one of pending"),
         ("/jobs?tenant=nobody", 422, "choose one of vision"),
-        ("/jobs?cursor=nonsense", 422, "the cursor is not one that a list has returned"),
-        ("/jobs?cursor=%ff%fe", 422, "the cursor is not one that a list has returned"),
-        ("/jobs?tenant=" + "x" * 100, 422, "a parameter is not acceptable"),
-        ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa?log=perhaps", 422, "a parameter is not acceptable"),
-        ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa", 404, "There is no such job"),
-        ("/jobs/" + "x" * 5000, 404, "There is no such job"),
-        ("/tenants/nobody", 404, "is in the policy"),
-        ("/nowhere", 404, "There is nothing at this path"),
+        ("/jobs?cursor=nonsense", 422, "the cursor is not a `next_cursor`"),
+        ("/jobs?cursor=%ff%fe", 422, "the cursor is not a `next_cursor`"),
+        ("/jobs?tenant=" + "x" * 100, 422, "a parameter is invalid"),
+        ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa?log=perhaps", 422, "a parameter is invalid"),
+        ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa", 404, "Unknown job"),
+        ("/jobs/" + "x" * 5000, 404, "Unknown job"),
+        ("/tenants/nobody", 404, "the policy has no tenant"),
+        ("/nowhere", 404, "Unknown path"),
     ],
 )
-async def test_what_cannot_be_shown_is_a_page_for_people_and_a_problem_for_programs(
+async def test_errors_are_html_pages_or_problem_documents_by_accept_header(
     runway: Runway, path: str, status: int, says: str
 ) -> None:
     assert says in words(await get(runway, path, status))
@@ -257,13 +257,13 @@ async def test_what_cannot_be_shown_is_a_page_for_people_and_a_problem_for_progr
     assert (plain.status_code, plain.headers["content-type"]) == (status, "application/problem+json")
 
 
-async def test_the_api_answers_with_problems_whatever_a_browser_accepts(runway: Runway) -> None:
+async def test_api_errors_are_problems_even_if_client_accepts_html(runway: Runway) -> None:
     for path in ("/v1/jobs/rw-none", "/v1/nowhere", "/v1/jobs?limit=0"):
         answer = await runway.client.get(path, headers=BROWSER)
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_head_is_answered_and_nothing_can_be_changed(runway: Runway) -> None:
+async def test_console_supports_head_and_rejects_writes(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     for path in ("/", "/jobs", f"/jobs/{job_id}", "/tenants/vision"):
         assert (await runway.client.head(path)).status_code == 200
@@ -274,7 +274,7 @@ async def test_head_is_answered_and_nothing_can_be_changed(runway: Runway) -> No
     assert "/jobs" not in (await runway.client.get("/openapi.json")).json()["paths"]
 
 
-async def test_a_page_takes_a_read_and_is_scoped_by_the_tenant_header(kubernetes: FakeKubernetes) -> None:
+async def test_page_counts_as_read_and_is_scoped_by_tenant_header(kubernetes: FakeKubernetes) -> None:
     rate = "rate: {per_minute: 6, burst: 5"
     policy = parse_policy(POLICY.read_text().replace(rate, f"{rate}, reads: {{per_minute: 1, burst: 2}}"))
     async with serve(kubernetes, policy=policy) as runway:
@@ -284,11 +284,11 @@ async def test_a_page_takes_a_read_and_is_scoped_by_the_tenant_header(kubernetes
         answer = await runway.client.get("/", headers={**BROWSER, "X-Tenant-ID": "speech"})
         assert answer.status_code == 429
         assert int(answer.headers["retry-after"]) > 0
-        assert "may not read that fast" in words(answer.text)
+        assert "Rate limit exceeded" in words(answer.text)
         await get(runway, f"/jobs/{job_id}")
 
 
-async def test_reading_a_log_for_a_page_holds_one_of_the_callers_streams(kubernetes: FakeKubernetes) -> None:
+async def test_log_on_a_page_counts_as_a_stream_of_the_caller(kubernetes: FakeKubernetes) -> None:
     rate = "rate: {per_minute: 6, burst: 5"
     policy = parse_policy(POLICY.read_text().replace(rate, f"{rate}, streams: 1"))
     async with serve(kubernetes, policy=policy) as runway:
@@ -307,7 +307,7 @@ async def test_reading_a_log_for_a_page_holds_one_of_the_callers_streams(kuberne
         assert _services(runway).limits.streams.total() == 0
 
 
-async def test_a_node_that_does_not_answer_delays_the_page_and_is_named(runway: Runway) -> None:
+async def test_unresponsive_node_is_reported_after_log_timeout(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     log = FakeLog(stuck=True)
     runway.kubernetes.logs[runway.kubernetes.start_pod(job_id)] = log
@@ -317,17 +317,17 @@ async def test_a_node_that_does_not_answer_delays_the_page_and_is_named(runway: 
     assert "did not answer" not in words(await get(runway, f"/jobs/{job_id}?log=false"))
 
 
-async def test_before_the_first_list_the_overview_says_so_and_the_rest_waits(kubernetes: FakeKubernetes) -> None:
+async def test_overview_before_first_list_says_that_runway_is_listing(kubernetes: FakeKubernetes) -> None:
     kubernetes.down = True
     async with serve(kubernetes, until=None) as runway:
         text = words(await get(runway, "/"))
-        assert "Still listing the cluster." in text
-        assert "Role reader" in text
+        assert "Runway is listing the cluster." in text
+        assert "Role not leader" in text
         for path in ("/jobs", "/tenants/vision", "/jobs/rw-aaaaaaaaaaaaaaaaaaaa"):
             assert "Try again" in words(await get(runway, path, 503))
 
 
-async def test_an_emergency_stop_is_seen_first_with_its_reason(kubernetes: FakeKubernetes) -> None:
+async def test_emergency_stop_is_shown_first_with_its_reason(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes, instance="one") as running:
         assert "Submissions open" in words(await get(running, "/"))
     kubernetes.annotate_lease(submissions_stopped=f"drivers {HOSTILE}")
@@ -338,14 +338,14 @@ async def test_an_emergency_stop_is_seen_first_with_its_reason(kubernetes: FakeK
         _inert(html)
 
 
-async def test_a_watch_that_lost_contact_is_shown_with_its_reason(runway: Runway) -> None:
+async def test_lost_watch_is_shown_with_its_reason(runway: Runway) -> None:
     runway.kubernetes.go_down()
 
     async def lost() -> bool:
-        return any(watch.disconnect_reason for watch in _services(runway).observer.watches.values())
+        return any(watch.disconnect_reason for watch in _services(runway).cluster.watches.values())
 
     await runway.until(lost)
-    assert "lost: " in words(await get(runway, "/"))
+    assert "disconnected: " in words(await get(runway, "/"))
     runway.kubernetes.come_back()
 
 
@@ -358,7 +358,7 @@ def _services(runway: Runway) -> AppState:
     return services
 
 
-async def test_the_overview_of_a_thousand_tenants_shows_those_that_use_most(kubernetes: FakeKubernetes) -> None:
+async def test_overview_of_thousand_tenants_shows_the_highest_usage(kubernetes: FakeKubernetes) -> None:
     few = load_policy(POLICY)
     one = few.tenants["vision"]
     many = {f"t{n:04}": one.model_copy(update={"namespace": f"runway-t{n:04}"}) for n in range(1000)}
@@ -367,5 +367,5 @@ async def test_the_overview_of_a_thousand_tenants_shows_those_that_use_most(kube
         await runway.submit("t0777", resources={"gpu": 1})
         html = await get(runway, "/")
     assert "t0777" in words(html)
-    assert "903 more tenants use less" in words(html)
+    assert "903 tenants with lower usage are not shown" in words(html)
     assert len(html) < 400_000

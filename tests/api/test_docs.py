@@ -1,11 +1,11 @@
-"""`/docs`: the whole OpenAPI document as a page, with nothing from elsewhere."""
+"""`/docs`: the OpenAPI document as a page without external resources."""
 
 from __future__ import annotations
 
 import html
 import re
 
-from runway.api.contract.document import codes, operations
+from runway.api.openapi import codes, operations
 from tests.api.conftest import Runway
 
 BROWSER = {"Accept": "text/html"}
@@ -17,7 +17,7 @@ async def page_of(runway: Runway) -> str:
     return str(answer.text)
 
 
-async def test_it_shows_every_call_error_type_and_example(runway: Runway) -> None:
+async def test_page_shows_every_operation_error_model_and_example(runway: Runway) -> None:
     document = (await runway.client.get("/openapi.json")).json()
     shown = html.unescape(await page_of(runway))
     for path, method, operation in operations(document):
@@ -35,7 +35,7 @@ async def test_it_shows_every_call_error_type_and_example(runway: Runway) -> Non
         assert f"<code>{field}</code>" in shown
 
 
-async def test_it_begins_with_submit_read_and_logs(runway: Runway) -> None:
+async def test_page_begins_with_submit_read_and_logs(runway: Runway) -> None:
     first = html.unescape(await page_of(runway)).split('id="about"')[0]
     places = [
         first.index(word) for word in ('curl -X POST "$RUNWAY_URL/v1/jobs"', 'curl "$RUNWAY_URL/v1/jobs/rw-', "/logs")
@@ -43,7 +43,7 @@ async def test_it_begins_with_submit_read_and_logs(runway: Runway) -> None:
     assert places == sorted(places)
 
 
-async def test_every_link_of_the_page_leads_somewhere_and_every_anchor_is_there_once(runway: Runway) -> None:
+async def test_links_resolve_and_anchors_are_unique(runway: Runway) -> None:
     shown = await page_of(runway)
     ids = re.findall(r' id="([^"]+)"', shown)
     assert len(ids) == len(set(ids))
@@ -55,13 +55,13 @@ async def test_every_link_of_the_page_leads_somewhere_and_every_anchor_is_there_
     assert not re.findall(r'(?:src|action)="http', shown)
 
 
-async def test_no_markdown_is_left_over(runway: Runway) -> None:
+async def test_page_contains_no_markdown(runway: Runway) -> None:
     shown = re.sub(r"<(code|pre)[^>]*>.*?</\1>", "", await page_of(runway), flags=re.DOTALL)
     assert "`" not in shown
     assert "](" not in shown
 
 
-async def test_head_is_answered_and_a_page_that_is_not_there_is_a_page(runway: Runway) -> None:
+async def test_head_is_supported_and_unknown_path_is_an_html_page(runway: Runway) -> None:
     assert (await runway.client.head("/docs")).status_code == 200
     for path in ("/docs/oauth2-redirect", "/redoc"):
         missing = await runway.client.get(path, headers=BROWSER)

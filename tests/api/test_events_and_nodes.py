@@ -1,4 +1,4 @@
-"""What is told of a job from the warnings and nodes around it, and that nothing else depends on them."""
+"""Diagnosis from warning events and nodes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ UNSCHEDULABLE = {
 
 
 async def condition(runway: Runway, job_id: str, code: str) -> dict[str, Any]:
-    """The condition of this code, once it is told."""
+    """Wait for the condition with this code."""
 
-    async def told() -> dict[str, Any] | None:
+    async def condition() -> dict[str, Any] | None:
         found = (await runway.view(job_id))["conditions"]
         return next((item for item in found if item["code"] == code), None)
 
-    return dict(await runway.until(told))
+    return dict(await runway.until(condition))
 
 
 async def submitted(runway: Runway, **spec: Any) -> str:
@@ -36,21 +36,21 @@ async def submitted(runway: Runway, **spec: Any) -> str:
 
 
 async def waits(runway: Runway) -> str:
-    """A job whose pod no node takes."""
+    """Submit a job with an unschedulable pod."""
     job_id = await submitted(runway, resources={"gpu": 2})
     pod = runway.kubernetes.start_pod(job_id, running=False, node=None)
     runway.kubernetes.set_status(pod, UNSCHEDULABLE)
     return job_id
 
 
-async def test_a_refusal_that_only_an_event_tells_of_is_shown(runway: Runway) -> None:
+async def test_rejection_reported_by_event_only_is_shown(runway: Runway) -> None:
     job_id = await submitted(runway)
     job = runway.kubernetes.job(job_id)
     warn(runway.kubernetes, "Job", job, "FailedCreate", f'pods "{job_id}-x" is forbidden: exceeded quota: runway-quota')
     assert "exceeded quota" in (await condition(runway, job_id, "quota_backstop"))["message"]
 
 
-async def test_warnings_are_there_after_a_restart_and_gone_when_kubernetes_forgets_them(
+async def test_warnings_survive_restart_until_kubernetes_deletes_them(
     kubernetes: FakeKubernetes,
 ) -> None:
     async with serve(kubernetes) as before:
@@ -62,7 +62,7 @@ async def test_warnings_are_there_after_a_restart_and_gone_when_kubernetes_forge
         await condition(after, job_id, "pod_not_created")
 
 
-async def test_a_pod_that_waits_is_told_what_is_free_and_pods_of_all_namespaces_are_counted(runway: Runway) -> None:
+async def test_pending_pod_shows_free_capacity_of_all_namespaces(runway: Runway) -> None:
     kubernetes = runway.kubernetes
     put_node(kubernetes, "node-1")
     put_node(kubernetes, "node-2", allocatable={"nvidia.com/gpu": "1"})
@@ -77,7 +77,7 @@ async def test_a_pod_that_waits_is_told_what_is_free_and_pods_of_all_namespaces_
     kubernetes.add("pods", stranger)
     job_id = await waits(runway)
     message = (await condition(runway, job_id, "unschedulable"))["message"]
-    assert "the most that is free on one node is 1 GPU, 8 CPU and 32Gi" in message
+    assert "the most free on one node is 1 GPU, 8 CPU and 32Gi" in message
     kubernetes.remove("pods", kubernetes.pod("stranger"))
 
     async def freed() -> bool:
@@ -86,20 +86,20 @@ async def test_a_pod_that_waits_is_told_what_is_free_and_pods_of_all_namespaces_
     await runway.until(freed)
 
 
-async def test_the_verdict_of_a_job_that_waited_in_vain_says_what_was_free(runway: Runway) -> None:
+async def test_failure_of_unscheduled_job_names_free_capacity(runway: Runway) -> None:
     put_node(runway.kubernetes, "node-1", allocatable={"nvidia.com/gpu": "1"})
     job_id = await waits(runway)
     await condition(runway, job_id, "unschedulable")
     pod = f"{job_id}-0"
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
     runway.kubernetes.remove_pod(pod)
     runway.kubernetes.fail(job_id, "DeadlineExceeded")
     failure = (await runway.until_state(job_id, "failed"))["failure"]
     assert failure["code"] == "unschedulable"
-    assert "the most that is free on one node is 1 GPU" in failure["evidence"]["room"]
+    assert "the most free on one node is 1 GPU" in failure["evidence"]["room"]
 
 
-async def test_lost_contact_with_a_node_is_a_condition_until_it_is_back(runway: Runway) -> None:
+async def test_unreachable_node_is_a_condition_until_ready(runway: Runway) -> None:
     put_node(runway.kubernetes)
     job_id = await submitted(runway)
     runway.kubernetes.start_pod(job_id)
@@ -115,7 +115,7 @@ async def test_lost_contact_with_a_node_is_a_condition_until_it_is_back(runway: 
     await runway.until(back)
 
 
-async def test_where_events_and_nodes_are_forbidden_everything_else_works(kubernetes: FakeKubernetes) -> None:
+async def test_forbidden_events_and_nodes_affect_nothing_else(kubernetes: FakeKubernetes) -> None:
     kubernetes.forbidden = {"events", "nodes"}
     async with serve(kubernetes) as runway:
         job_id = await waits(runway)
@@ -128,7 +128,7 @@ async def test_where_events_and_nodes_are_forbidden_everything_else_works(kubern
         assert 'runway_watch_age_seconds{kind="events"}' in text
 
 
-async def test_what_was_forbidden_is_taken_in_once_it_is_allowed(kubernetes: FakeKubernetes) -> None:
+async def test_events_and_nodes_are_listed_once_allowed(kubernetes: FakeKubernetes) -> None:
     kubernetes.forbidden = {"nodes"}
     put_node(kubernetes, ready=False)
     async with serve(kubernetes) as runway:

@@ -1,4 +1,4 @@
-"""No object in the cluster, however broken, hurts Runway or the jobs of others."""
+"""No undecodable object affects Runway or other jobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC
+from runway.jobs.annotations import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC
 from runway.policy import Policy, Quota, TenantRate, load_policy
 from tests.api.conftest import POLICY, Runway, serve
 from tests.support.fake_cluster import FakeKubernetes, Json, copy_of
@@ -24,7 +24,7 @@ ROUNDS = int(os.environ.get("RUNWAY_FUZZ_ROUNDS", "60"))
 
 
 async def broken(runway: Runway, kind: str, **status: Any) -> str:
-    """A job with a broken part in the status of its Job or its pod."""
+    """Submit a job, and break the status of its Job or pod."""
     job_id = str((await runway.submit(resources={"gpu": 2})).json()["id"])
     item = (
         runway.kubernetes.job(job_id) if kind == "jobs" else runway.kubernetes.pod(runway.kubernetes.start_pod(job_id))
@@ -34,7 +34,7 @@ async def broken(runway: Runway, kind: str, **status: Any) -> str:
 
 
 async def until_named(runway: Runway, kind: str) -> Json:
-    """What `/readyz` says once it names an undecodable object of this kind."""
+    """Wait until `/readyz` names an undecodable object of this kind."""
 
     async def named() -> Json | None:
         ready = (await runway.client.get("/readyz")).json()
@@ -44,7 +44,7 @@ async def until_named(runway: Runway, kind: str) -> Json:
 
 
 def roomy() -> Policy:
-    """The local policy with room for everything that is submitted here."""
+    """Return the local policy with enough quota for these tests."""
     policy = load_policy(POLICY)
     changes = {
         "quota": Quota.model_validate(ROOM),
@@ -62,7 +62,7 @@ async def follows_another_tenants_job(runway: Runway) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jobs", "pods"])
-async def test_a_date_of_the_year_10000_in_a_status_stops_nobody_elses_job(runway: Runway, kind: str) -> None:
+async def test_impossible_date_in_status_affects_no_other_job(runway: Runway, kind: str) -> None:
     job_id = await broken(runway, kind, startTime=YEAR_10000)
     ready = await until_named(runway, kind)
     assert ready["status"] == "ready"
@@ -76,7 +76,7 @@ async def test_a_date_of_the_year_10000_in_a_status_stops_nobody_elses_job(runwa
 
 
 @pytest.mark.parametrize("kind", ["jobs", "pods", "events"])
-async def test_an_object_of_10000_levels_stops_nobody_elses_job(kubernetes: FakeKubernetes, kind: str) -> None:
+async def test_deeply_nested_object_affects_no_other_job(kubernetes: FakeKubernetes, kind: str) -> None:
     async with serve(kubernetes) as watching:
         meta = {"name": "deep", "namespace": "default", "uid": "deep"}
         item = kubernetes.put(kind, {"metadata": meta, "spec": {}, "status": {}, "type": "Warning"}, "ADDED")
@@ -86,7 +86,7 @@ async def test_an_object_of_10000_levels_stops_nobody_elses_job(kubernetes: Fake
         await follows_another_tenants_job(starting)
 
 
-async def test_an_undecodable_event_stops_no_other_explanation(runway: Runway) -> None:
+async def test_undecodable_event_affects_no_other_explanation(runway: Runway) -> None:
     about = {"kind": "Job", "namespace": "runway-vision", "name": "x"}
     event = {"metadata": {"name": "e", "namespace": "runway-vision"}, "type": "Warning", "involvedObject": about}
     runway.kubernetes.add("events", {**event, "lastTimestamp": YEAR_10000})
@@ -94,7 +94,7 @@ async def test_an_undecodable_event_stops_no_other_explanation(runway: Runway) -
     await follows_another_tenants_job(runway)
 
 
-async def test_a_broken_object_outside_the_tenants_namespaces_is_not_counted(runway: Runway) -> None:
+async def test_undecodable_object_in_foreign_namespace_is_not_counted(runway: Runway) -> None:
     status = {"conditions": [], "startTime": YEAR_10000}
     pod = {"metadata": {"name": "p", "namespace": "default"}, "spec": {"containers": []}, "status": status}
     runway.kubernetes.add("pods", pod)
@@ -102,7 +102,7 @@ async def test_a_broken_object_outside_the_tenants_namespaces_is_not_counted(run
     assert (await runway.client.get("/readyz")).json()["undecodable_objects"] == 0
 
 
-async def test_a_restart_beside_a_broken_object_becomes_ready_and_keeps_its_quota(kubernetes: FakeKubernetes) -> None:
+async def test_restart_with_undecodable_object_becomes_ready_and_keeps_usage(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes) as before:
         await broken(before, "pods", startTime=YEAR_10000)
     async with serve(kubernetes) as after:
@@ -111,7 +111,7 @@ async def test_a_restart_beside_a_broken_object_becomes_ready_and_keeps_its_quot
         await follows_another_tenants_job(after)
 
 
-async def test_a_repaired_or_deleted_object_is_no_longer_named(runway: Runway) -> None:
+async def test_repaired_or_deleted_object_is_no_longer_reported(runway: Runway) -> None:
     repaired, deleted = [await broken(runway, "jobs", startTime=YEAR_10000) for _ in range(2)]
     await until_named(runway, "jobs")
     runway.kubernetes.put("jobs", {**copy_of(runway.kubernetes.job(repaired)), "status": {}}, "MODIFIED")
@@ -123,7 +123,7 @@ async def test_a_repaired_or_deleted_object_is_no_longer_named(runway: Runway) -
     await runway.until(forgotten)
 
 
-async def test_an_annotation_with_an_absurd_timeout_breaks_neither_page_nor_answer(runway: Runway) -> None:
+async def test_annotation_with_absurd_timeout_breaks_no_view(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     job = copy_of(runway.kubernetes.job(job_id))
     spec = json.loads(job["metadata"]["annotations"][ANNOTATION_SPEC])
@@ -137,7 +137,7 @@ async def test_an_annotation_with_an_absurd_timeout_breaks_neither_page_nor_answ
     assert (await runway.client.get(f"/jobs/{job_id}")).status_code == 200
 
 
-async def test_a_hostile_reason_is_escaped_and_short_in_attempts(runway: Runway) -> None:
+async def test_hostile_reason_is_escaped_and_cut(runway: Runway) -> None:
     job_id = await broken(runway, "pods", phase="Failed", reason="\x1b[31m\u202e" + "x" * 300_000)
 
     async def seen() -> Any:
@@ -149,8 +149,8 @@ async def test_a_hostile_reason_is_escaped_and_short_in_attempts(runway: Runway)
     assert len(reason) <= 256
 
 
-async def test_mutated_objects_of_every_kind_get_no_500_and_disturb_no_other_tenant(kubernetes: FakeKubernetes) -> None:
-    """Random parts of Jobs, pods, events, nodes and Runway's own annotations, replaced by hostile values."""
+async def test_mutated_objects_cause_no_500_and_affect_no_other_tenant(kubernetes: FakeKubernetes) -> None:
+    """Replace random parts of Jobs, pods, events, nodes and annotations by hostile values."""
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -190,7 +190,7 @@ async def test_mutated_objects_of_every_kind_get_no_500_and_disturb_no_other_ten
 
 
 async def _settled(runway: Runway) -> None:
-    """Every change up to here has reached Runway: a job that comes after all of them is followed."""
+    """Wait until Runway has applied all earlier events."""
     marker = (await runway.submit("speech")).json()["id"]
     pod = runway.kubernetes.start_pod(marker)
     await runway.until_state(marker, "running")

@@ -1,4 +1,4 @@
-"""A defect of Runway's own: how it is answered and counted, and what is not one."""
+"""Unexpected exceptions: problem document and counter."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def app(metrics: Metrics) -> FastAPI:
-    """An app that fails in every way."""
+    """Return an app with an unexpected and an expected error."""
     app = FastAPI()
 
     @app.get("/defect")
     async def defect() -> None:
-        raise RuntimeError("nobody thought of this")
+        raise RuntimeError("unexpected")
 
     @app.get("/not-ready")
     async def not_ready() -> None:
@@ -48,21 +48,21 @@ def counted(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("runway_internal_errors_total")
 
 
-async def test_a_defect_is_a_problem_and_counted_from_zero(app: FastAPI, metrics: Metrics) -> None:
+async def test_unexpected_exception_is_a_problem_and_counted(app: FastAPI, metrics: Metrics) -> None:
     assert counted(metrics) == 0
     answer = await get(app, "/defect")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
-    assert "nobody thought" not in answer.text
+    assert "unexpected" not in answer.text
     assert counted(metrics) == 1
 
 
-async def test_what_runway_answers_on_purpose_is_none(app: FastAPI, metrics: Metrics) -> None:
+async def test_expected_errors_are_not_counted(app: FastAPI, metrics: Metrics) -> None:
     assert (await get(app, "/not-ready")).status_code == 503
     assert (await get(app, "/nowhere")).status_code == 404
     assert counted(metrics) == 0
 
 
-async def test_a_client_that_goes_while_it_still_sends_is_none(runway: Runway) -> None:
+async def test_client_disconnect_during_upload_is_not_counted(runway: Runway) -> None:
     sent: list[Any] = []
     messages = [{"type": "http.request", "body": b'{"image":', "more_body": True}, {"type": "http.disconnect"}]
 
@@ -91,11 +91,10 @@ async def test_a_client_that_goes_while_it_still_sends_is_none(runway: Runway) -
     assert (await runway.client.post("/v1/jobs", json=job(), headers={"X-Tenant-ID": "vision"})).status_code == 201
 
 
-async def test_a_submission_that_meets_one_is_an_outcome_too(runway: Runway) -> None:
-    """Else a Runway that fails at every submission would look idle."""
-
+async def test_submission_with_internal_error_is_counted_as_outcome(runway: Runway) -> None:
+    # Without this count, a Runway that fails at every submission looks idle.
     def defect() -> None:
-        raise RuntimeError("nobody thought of this")
+        raise RuntimeError("unexpected")
 
     runway.kubernetes.before_create.append(defect)
     assert (await runway.submit()).status_code == 500

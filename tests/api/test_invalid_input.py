@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is a problem document with a stable code, and never a 500."""
+"""Every invalid input gets a problem document with a stable code, never 500."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
 
 
 @pytest.mark.parametrize("case", BODIES, ids=str)
-async def test_a_hostile_body_gets_its_problem(runway: Runway, case: str) -> None:
+async def test_hostile_body_gets_documented_problem(runway: Runway, case: str) -> None:
     body, status, code = BODIES[case]
     answer = await runway.client.post("/v1/jobs", content=body, headers=JSON)
     _is_problem(answer, status, code)
@@ -74,7 +74,7 @@ async def test_a_hostile_body_gets_its_problem(runway: Runway, case: str) -> Non
         ({"X-Tenant-ID": "vision", "Content-Type": "application/json; charset=latin-1"}, 415, "unsupported_media_type"),
     ],
 )
-async def test_hostile_headers_get_their_problem(
+async def test_hostile_headers_get_documented_problem(
     runway: Runway, headers: dict[str, str], status: int, code: str
 ) -> None:
     answer = await runway.client.post(
@@ -83,7 +83,7 @@ async def test_hostile_headers_get_their_problem(
     _is_problem(answer, status, code)
 
 
-async def test_a_tenant_header_sent_twice_is_refused(runway: Runway) -> None:
+async def test_repeated_tenant_header_is_rejected(runway: Runway) -> None:
     headers = [("X-Tenant-ID", "vision"), ("X-Tenant-ID", "vision"), ("Content-Type", "application/json")]
     answer = await runway.client.post("/v1/jobs", content=_with(), headers=headers)
     _is_problem(answer, 400, "tenant_required")
@@ -117,14 +117,14 @@ async def test_a_tenant_header_sent_twice_is_refused(runway: Runway) -> None:
         ("GET", "/v1/policy?verbose", 422, "invalid_parameter"),
     ],
 )
-async def test_hostile_paths_and_parameters_get_their_problem(
+async def test_hostile_paths_and_parameters_get_documented_problem(
     runway: Runway, method: str, path: str, status: int, code: str
 ) -> None:
     headers = {"X-Tenant-ID": "vision"} if method in ("POST", "DELETE") else {}
     _is_problem(await runway.client.request(method, path, headers=headers), status, code)
 
 
-async def test_a_misspelt_dry_run_submits_nothing(runway: Runway) -> None:
+async def test_misspelt_dry_run_parameter_creates_no_job(runway: Runway) -> None:
     answer = await runway.client.post("/v1/jobs?dryrun=true", json=job(), headers={"X-Tenant-ID": "vision"})
     _is_problem(answer, 422, "invalid_parameter")
     (violation,) = answer.json()["violations"]
@@ -135,7 +135,7 @@ async def test_a_misspelt_dry_run_submits_nothing(runway: Runway) -> None:
 @pytest.mark.parametrize(
     ("path", "allow"), [("/v1/jobs", "GET, POST"), ("/v1/jobs/x", "GET, DELETE"), ("/v1/quota", "GET")]
 )
-async def test_a_method_that_is_not_taken_is_told_which_are(runway: Runway, path: str, allow: str) -> None:
+async def test_405_lists_the_allowed_methods(runway: Runway, path: str, allow: str) -> None:
     for method in ("PATCH", "HEAD"):
         answer = await runway.client.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, allow)
@@ -148,14 +148,12 @@ async def test_a_method_that_is_not_taken_is_told_which_are(runway: Runway, path
         [("Content-Type", "application/json"), ("Content-Encoding", "gzip")],
     ],
 )
-async def test_a_body_that_says_two_things_of_itself_is_not_read(
-    runway: Runway, headers: list[tuple[str, str]]
-) -> None:
+async def test_contradictory_body_headers_are_415(runway: Runway, headers: list[tuple[str, str]]) -> None:
     answer = await runway.client.post("/v1/jobs", content=_with(), headers=[("X-Tenant-ID", "vision"), *headers])
     _is_problem(answer, 415, "unsupported_media_type")
 
 
-async def test_another_tenants_job_is_not_found(runway: Runway) -> None:
+async def test_job_of_another_tenant_is_not_found(runway: Runway) -> None:
     job_id = (await runway.submit("vision")).json()["id"]
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/logs")):
         answer = await runway.client.request(method, f"/v1/jobs/{job_id}{path}", headers={"X-Tenant-ID": "speech"})
@@ -163,7 +161,7 @@ async def test_another_tenants_job_is_not_found(runway: Runway) -> None:
     assert (await runway.view(job_id))["state"] == "pending"
 
 
-async def test_a_request_id_is_echoed_and_a_hostile_one_replaced(runway: Runway) -> None:
+async def test_valid_request_id_is_echoed_and_invalid_one_replaced(runway: Runway) -> None:
     echoed = await runway.client.get("/v1/policy", headers={"X-Request-ID": "trace-1"})
     assert echoed.headers["x-request-id"] == "trace-1"
     replaced = await runway.client.get("/nowhere", headers={"X-Request-ID": "a b\tc"})
@@ -176,7 +174,17 @@ def _is_problem(answer: Any, status: int, code: str) -> None:
     problem = answer.json()
     assert problem["code"] == code, problem
     assert problem["status"] == status
-    assert {"type", "title", "detail", "request_id", "violations"} <= problem.keys()
+    assert {"type", "title", "detail", "hint", "request_id", "violations"} <= problem.keys()
     assert all(
         item.keys() == {"field", "code", "message", "observed", "limit", "hint"} for item in problem["violations"]
     )
+
+
+@pytest.mark.parametrize("tenant", [{}, {"X-Tenant-ID": "nobody"}], ids=["missing", "unknown"])
+async def test_parameter_names_are_checked_before_the_tenant(runway: Runway, tenant: dict[str, str]) -> None:
+    answer = await runway.client.post("/v1/jobs?dryrun=true&x=1&x=2", headers=tenant, json={})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    assert [(fault["field"], fault["code"]) for fault in answer.json()["violations"]] == [
+        ("dryrun", "unknown_parameter"),
+        ("x", "unknown_parameter"),
+    ]

@@ -1,4 +1,4 @@
-"""The evidence that is kept on each Job: what is told when the pod is gone, after a crash, by another process."""
+"""Job records: kept after pod deletion, crash and change of leader."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RECORD = "runway.internal/record"
 
 
 def record_on(kubernetes: FakeKubernetes, job_id: str) -> Json | None:
-    """The record that stands on a Job."""
+    """Return the record of a Job."""
     text = kubernetes.job(job_id)["metadata"]["annotations"].get(RECORD)
     return dict(json.loads(text)) if text else None
 
 
-async def kept(runway: Runway, job_id: str) -> Json:
-    """The final record of a job, once it is there."""
+async def final_record(runway: Runway, job_id: str) -> Json:
+    """Wait for the final record of a job."""
 
     async def there() -> Json | None:
         record = record_on(runway.kubernetes, job_id)
@@ -32,7 +32,7 @@ async def kept(runway: Runway, job_id: str) -> Json:
 
 
 async def metric(runway: Runway, name: str) -> float:
-    """The sum of a metric over its labels; `name` may hold a part of them."""
+    """Return the sum of a metric over its labels; `name` may contain some of them."""
     text = (await runway.client.get("/metrics")).text
     lines = [
         line for line in text.splitlines() if line.startswith(name.partition("{")[0]) and name.partition("{")[2] in line
@@ -48,7 +48,7 @@ async def until_metric(runway: Runway, name: str, value: float) -> None:
 
 
 async def running(runway: Runway, log: bytes | FakeLog | None = None, **spec: Any) -> tuple[str, str]:
-    """A job that runs, and its pod."""
+    """Start a job; return its id and pod."""
     job_id = str((await runway.submit(**spec)).json()["id"])
     pod = runway.kubernetes.start_pod(job_id)
     if log is not None:
@@ -58,7 +58,7 @@ async def running(runway: Runway, log: bytes | FakeLog | None = None, **spec: An
 
 
 def failed(runway: Runway, job_id: str, pod: str, **end: Any) -> None:
-    """The process fails, and the Job with it."""
+    """Fail the process and the Job."""
     runway.kubernetes.end_pod(pod, **{"exit_code": 3, "message": "last words\n", **end})
     runway.kubernetes.fail(job_id)
 
@@ -67,13 +67,13 @@ def records_sent(kubernetes: FakeKubernetes) -> int:
     return sum(RECORD in patch["metadata"].get("annotations", {}) for patch in kubernetes.patches)
 
 
-async def test_a_failure_is_told_the_same_when_the_pod_is_gone_and_after_a_restart(kubernetes: FakeKubernetes) -> None:
+async def test_failure_is_unchanged_after_pod_deletion_and_restart(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes) as before:
         job_id, pod = await running(before, retries=1)
         kubernetes.end_pod(pod, exit_code=1)
         second = kubernetes.start_pod(job_id)
         failed(before, job_id, second)
-        await kept(before, job_id)
+        await final_record(before, job_id)
         view = await before.until_state(job_id, "failed")
         assert view["failure"]["code"] == "exit_nonzero"
         assert view["excerpt"] == {"pod": second, "text": "last words\n", "truncated": False}
@@ -85,11 +85,11 @@ async def test_a_failure_is_told_the_same_when_the_pod_is_gone_and_after_a_resta
         assert await after.view(job_id) == view
 
 
-async def test_a_success_keeps_the_end_of_its_log(runway: Runway) -> None:
+async def test_success_keeps_end_of_log(runway: Runway) -> None:
     job_id, pod = await running(runway, b"x" * 5000 + b"\nepoch 9: loss 0.1\n")
     runway.kubernetes.end_pod(pod)
     runway.kubernetes.complete(job_id)
-    record = await kept(runway, job_id)
+    record = await final_record(runway, job_id)
     assert record["state"] == "succeeded"
     assert record["excerpt"]["text"].endswith("x\nepoch 9: loss 0.1\n")
     assert record["excerpt"]["truncated"]
@@ -97,28 +97,28 @@ async def test_a_success_keeps_the_end_of_its_log(runway: Runway) -> None:
     assert (view["excerpt"], view["failure"]) == (record["excerpt"], None)
 
 
-async def test_the_log_of_a_pod_that_is_told_to_end_is_read_before_it_is_gone(runway: Runway) -> None:
+async def test_log_of_terminating_pod_is_captured(runway: Runway) -> None:
     log = FakeLog()
     log.write(b"checkpoint saved")
     job_id, pod = await running(runway, log)
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
 
     async def followed() -> bool:
         return log.open == 1
 
     await runway.until(followed)
-    log.write(b"ends in good order")
+    log.write(b"last line")
     runway.kubernetes.end_pod(pod, exit_code=0)
     runway.kubernetes.remove_pod(pod)
     runway.kubernetes.fail(job_id, "DeadlineExceeded")
-    record = await kept(runway, job_id)
-    assert record["excerpt"] == {"pod": pod, "text": "checkpoint saved\nends in good order\n", "truncated": False}
+    record = await final_record(runway, job_id)
+    assert record["excerpt"] == {"pod": pod, "text": "checkpoint saved\nlast line\n", "truncated": False}
     assert log.open == 0
 
 
-async def test_an_empty_log_of_a_terminating_pod_is_read_again_after_a_pause(runway: Runway) -> None:
+async def test_empty_log_of_terminating_pod_is_read_again_after_pause(runway: Runway) -> None:
     job_id, pod = await running(runway, b"")
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
 
     async def reads() -> float:
         return await metric(runway, "runway_kubernetes_requests_total{pods/log")
@@ -126,14 +126,14 @@ async def test_an_empty_log_of_a_terminating_pod_is_read_again_after_a_pause(run
     await asyncio.sleep(10)
     assert 8 <= await reads() <= 25, "one in half a second to a second"
     failed(runway, job_id, pod)
-    assert (await kept(runway, job_id))["state"] == "failed"
+    assert (await final_record(runway, job_id))["state"] == "failed"
 
 
-async def test_a_follow_is_ended_with_the_process(kubernetes: FakeKubernetes) -> None:
+async def test_log_follow_ends_with_process(kubernetes: FakeKubernetes) -> None:
     log = FakeLog()
     async with serve(kubernetes) as runway:
         _, pod = await running(runway, log)
-        kubernetes.tell_pod_to_end(pod)
+        kubernetes.terminate_pod(pod)
 
         async def followed() -> bool:
             return log.open == 1
@@ -142,10 +142,10 @@ async def test_a_follow_is_ended_with_the_process(kubernetes: FakeKubernetes) ->
     assert log.open == 0
 
 
-async def test_an_attempt_that_was_taken_away_is_known_after_a_restart(kubernetes: FakeKubernetes) -> None:
+async def test_attempt_of_drained_pod_is_known_after_restart(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes) as before:
         job_id, pod = await running(before, b"on its way\n")
-        kubernetes.tell_pod_to_end(pod)
+        kubernetes.terminate_pod(pod)
         kubernetes.end_pod(pod, exit_code=143)
         kubernetes.remove_pod(pod)
 
@@ -162,27 +162,27 @@ async def test_an_attempt_that_was_taken_away_is_known_after_a_restart(kubernete
         await after.until_state(job_id, "running")
         kubernetes.end_pod(second)
         kubernetes.complete(job_id)
-        record = await kept(after, job_id)
+        record = await final_record(after, job_id)
         assert [attempt["pod"] for attempt in record["attempts"]] == [pod, second]
         assert record["excerpt"]["text"] == "done\n"
 
 
-async def test_a_job_that_ended_while_nobody_watched_is_kept_at_the_next_start(kubernetes: FakeKubernetes) -> None:
+async def test_job_that_finished_during_downtime_is_recorded_at_start(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes) as before:
         job_id, pod = await running(before)
     failed(before, job_id, pod)
     assert record_on(kubernetes, job_id) is None
     async with serve(kubernetes) as after:
-        assert (await kept(after, job_id))["failure"]["code"] == "exit_nonzero"
+        assert (await final_record(after, job_id))["failure"]["code"] == "exit_nonzero"
         await until_metric(after, "runway_jobs_finished_total", 1)
 
 
-async def test_each_job_is_counted_once_whatever_is_restarted(kubernetes: FakeKubernetes) -> None:
+async def test_each_job_is_counted_once_across_restarts(kubernetes: FakeKubernetes) -> None:
     kubernetes.now = lambda: "2026-11-24T07:00:00Z"
     async with serve(kubernetes) as before:
         job_id, pod = await running(before)
         failed(before, job_id, pod)
-        actual = float((await kept(before, job_id))["actual"])
+        actual = float((await final_record(before, job_id))["actual"])
         assert actual > 0
         await until_metric(before, 'runway_jobs_finished_total{state="failed",tenant="vision"}', 1)
         assert await metric(before, 'runway_failures_total{category="user",code="exit_nonzero",tenant="vision"}') == 1
@@ -192,29 +192,29 @@ async def test_each_job_is_counted_once_whatever_is_restarted(kubernetes: FakeKu
     async with serve(kubernetes) as after:
         other, pod = await running(after)
         failed(after, other, pod)
-        await kept(after, other)
+        await final_record(after, other)
         await until_metric(after, "runway_jobs_finished_total", 1)
     assert records_sent(kubernetes) == 2
 
 
-async def test_only_the_writer_keeps_and_the_next_one_goes_on(kubernetes: FakeKubernetes) -> None:
+async def test_only_leader_writes_records_and_next_leader_continues(kubernetes: FakeKubernetes) -> None:
     async with AsyncExitStack() as one:
         first = await one.enter_async_context(serve(kubernetes, instance="one"))
         async with serve(kubernetes, instance="two", until="reader") as second:
             job_id, pod = await running(first)
             failed(first, job_id, pod)
-            await kept(first, job_id)
+            await final_record(first, job_id)
             assert (await second.until_state(job_id, "failed"))["excerpt"]["text"] == "last words\n"
             other, pod = await running(first)
             await one.aclose()
             failed(second, other, pod)
             await second.until_state(other, "failed")
-            await kept(second, other)
+            await final_record(second, other)
             await until_metric(second, "runway_jobs_finished_total", 1)
     assert records_sent(kubernetes) == 2
 
 
-async def test_a_job_that_changed_meanwhile_is_read_anew(runway: Runway) -> None:
+async def test_conflicting_write_reads_job_again(runway: Runway) -> None:
     job_id, pod = await running(runway)
 
     def changed() -> Response | None:
@@ -225,23 +225,23 @@ async def test_a_job_that_changed_meanwhile_is_read_anew(runway: Runway) -> None
 
     runway.kubernetes.before_patch.append(changed)
     failed(runway, job_id, pod)
-    await kept(runway, job_id)
+    await final_record(runway, job_id)
     assert runway.kubernetes.job(job_id)["metadata"]["annotations"]["somebody"] == "was here"
     await until_metric(runway, 'runway_records_total{outcome="conflict"}', 1)
     await until_metric(runway, "runway_jobs_finished_total", 1)
 
 
-async def test_a_write_without_an_answer_is_counted_when_it_is_seen(runway: Runway) -> None:
+async def test_ambiguous_write_is_counted_when_observed(runway: Runway) -> None:
     job_id, pod = await running(runway)
     runway.kubernetes.after_patch.append(lambda: Response(500, b"{}"))
     failed(runway, job_id, pod)
-    await kept(runway, job_id)
+    await final_record(runway, job_id)
     await until_metric(runway, "runway_jobs_finished_total", 1)
     assert await metric(runway, 'runway_records_total{outcome="kept"}') == 1
     assert records_sent(runway.kubernetes) == 1
 
 
-async def test_what_cannot_be_written_is_written_later_and_lag_is_told_meanwhile(runway: Runway) -> None:
+async def test_failed_write_is_retried_and_lag_is_reported(runway: Runway) -> None:
     job_id, pod = await running(runway)
     runway.kubernetes.before_patch.extend([lambda: Response(500, b"{}"), lambda: Response(403, b"{}")])
     failed(runway, job_id, pod)
@@ -251,48 +251,48 @@ async def test_what_cannot_be_written_is_written_later_and_lag_is_told_meanwhile
         return await metric(runway, "runway_record_lag_seconds") > 0
 
     await runway.until(behind)
-    await kept(runway, job_id)
+    await final_record(runway, job_id)
     await until_metric(runway, "runway_record_lag_seconds", 0)
     assert await metric(runway, 'runway_records_total{outcome="failed"}') == 2
 
 
-async def test_a_log_that_cannot_be_read_does_not_keep_the_rest_from_being_kept(runway: Runway) -> None:
+async def test_unreadable_log_does_not_block_record(runway: Runway) -> None:
     log = FakeLog(refusals=[Response(500, b"{}")] * 3, ended=True)
     job_id, pod = await running(runway, log)
     runway.kubernetes.end_pod(pod)
     runway.kubernetes.complete(job_id)
-    record = await kept(runway, job_id)
+    record = await final_record(runway, job_id)
     assert "excerpt" not in record
     assert await metric(runway, 'runway_records_total{outcome="log_lost"}') == 1
 
 
-async def test_secrets_of_the_environment_are_not_in_the_record(runway: Runway) -> None:
+async def test_record_contains_no_secrets(runway: Runway) -> None:
     env = {"HF_TOKEN": "hf_abcdefgh", "EPOCHS": "12345"}
     job_id, pod = await running(runway, b"login with hf_abcdefgh\nfor 12345 epochs\n", env=env)
     runway.kubernetes.end_pod(pod)
     runway.kubernetes.complete(job_id)
-    record = await kept(runway, job_id)
+    record = await final_record(runway, job_id)
     assert record["excerpt"]["text"] == "login with ***\nfor 12345 epochs\n"
     assert "hf_abcdefgh" not in json.dumps(record)
 
 
-async def test_a_record_that_was_spoilt_by_hand_is_written_again_and_not_counted_again(runway: Runway) -> None:
+async def test_edited_record_is_rewritten_and_not_counted_again(runway: Runway) -> None:
     job_id, pod = await running(runway)
     failed(runway, job_id, pod)
-    await kept(runway, job_id)
+    await final_record(runway, job_id)
     await until_metric(runway, "runway_jobs_finished_total", 1)
     job = copy_of(runway.kubernetes.job(job_id))
     job["metadata"]["annotations"][RECORD] = '{"state": "succeeded"'
     runway.kubernetes.put("jobs", job, "MODIFIED")
     await until_metric(runway, 'runway_records_total{outcome="kept"}', 2)
-    assert (await kept(runway, job_id))["state"] == "failed"
+    assert (await final_record(runway, job_id))["state"] == "failed"
     assert await metric(runway, "runway_jobs_finished_total") == 1
 
 
-async def test_a_job_without_a_pod_is_kept_too_and_cost_nothing(runway: Runway) -> None:
+async def test_job_without_pod_is_recorded_without_cost(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     assert (await runway.cancel(job_id)).status_code == 202
     runway.kubernetes.fail(job_id, "DeadlineExceeded")
-    record = await kept(runway, job_id)
+    record = await final_record(runway, job_id)
     assert (record["state"], record["actual"]) == ("cancelled", "0.000000")
     assert (await runway.view(job_id))["cost"]["actual"] == "0.000000"

@@ -1,4 +1,4 @@
-"""One process writes. What a second one does, and what happens when the first is gone."""
+"""One leader writes; a second process reads and takes over."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ async def _role(runway: Runway) -> str:
     return str((await runway.client.get("/readyz")).json().get("role"))
 
 
-async def test_a_second_process_serves_reads_and_refuses_writes(kubernetes: FakeKubernetes) -> None:
+async def test_second_process_serves_reads_and_rejects_writes(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes, instance="one") as first, serve(kubernetes, instance="two", until="reader") as second:
         job_id = (await first.submit(resources={"gpu": 2})).json()["id"]
 
@@ -31,7 +31,7 @@ async def test_a_second_process_serves_reads_and_refuses_writes(kubernetes: Fake
         assert "runway_is_writer 0.0" in (await second.client.get("/metrics")).text
 
 
-async def test_a_writer_that_stops_gives_its_lease_back(kubernetes: FakeKubernetes) -> None:
+async def test_stopping_leader_releases_lease(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes, instance="one"):
         assert kubernetes.lease["spec"]["holderIdentity"] == "one"
     assert kubernetes.lease["spec"]["holderIdentity"] == ""
@@ -39,20 +39,20 @@ async def test_a_writer_that_stops_gives_its_lease_back(kubernetes: FakeKubernet
         assert (await second.submit()).status_code == 201
 
 
-async def test_a_restart_under_the_same_name_takes_its_own_lease_back_at_once(kubernetes: FakeKubernetes) -> None:
+async def test_restart_with_same_identity_acquires_lease_at_once(kubernetes: FakeKubernetes) -> None:
     kubernetes.lease = _lease("one")
     async with serve(kubernetes, instance="one") as again:
         assert (await again.submit()).status_code == 201
 
 
-async def test_another_name_must_wait_for_the_lease_to_run_out(kubernetes: FakeKubernetes) -> None:
+async def test_other_identity_waits_until_lease_expires(kubernetes: FakeKubernetes) -> None:
     kubernetes.lease = _lease("one")
     async with serve(kubernetes, instance="two", until="reader") as other:
         assert (await other.submit()).json()["code"] == "not_leader"
 
 
-async def test_what_the_last_writer_created_last_is_counted_before_the_first_write(kubernetes: FakeKubernetes) -> None:
-    """The watches of a reader may lag: it lists once more after it has become the writer."""
+async def test_jobs_of_previous_leader_are_counted_before_first_write(kubernetes: FakeKubernetes) -> None:
+    """The watches of a process may lag, so it relists after it became the leader."""
     async with AsyncExitStack() as one:
         first = await one.enter_async_context(serve(kubernetes, instance="one"))
         async with serve(kubernetes, instance="two", until="reader") as second:

@@ -1,4 +1,4 @@
-"""A page of jobs is bounded in bytes as well as in jobs, and every job is still found."""
+"""A page of jobs is bounded in bytes and in jobs, and omits no job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LARGE = 30_000
 """Characters of an argument."""
 
 
-async def test_a_page_of_large_specifications_ends_early_and_the_next_continues(runway: Runway) -> None:
+async def test_page_of_large_specs_ends_early_with_a_cursor(runway: Runway) -> None:
     ids = [(await runway.submit(args=[f"{number:05}" * (LARGE // 5)])).json()["id"] for number in range(60)]
     found: list[str] = []
     sizes: list[int] = []
@@ -31,7 +31,7 @@ async def test_a_page_of_large_specifications_ends_early_and_the_next_continues(
     assert all(size < PAGE_BYTES + 200 for size in sizes)
 
 
-async def test_a_page_of_small_jobs_has_as_many_as_were_asked_for(runway: Runway) -> None:
+async def test_page_of_small_jobs_reaches_its_limit(runway: Runway) -> None:
     for _ in range(5):
         await runway.submit()
     answer = (await runway.client.get("/v1/jobs?limit=4")).json()

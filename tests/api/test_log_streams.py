@@ -1,4 +1,4 @@
-"""Logs as callers stream them: waiting for the container, through breaks, and to an end that can be believed."""
+"""Log streams: waiting for the container, broken connections, complete ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESET = AmbiguousOutcome("the connection to the Kubernetes API broke: reset")
 
 
 async def running(runway: Runway, **spec: Any) -> tuple[str, str, FakeLog]:
-    """A job that runs: its id, its pod and the log that the pod writes."""
+    """Start a job, and return its id, its pod and the log of the pod."""
     job_id = (await runway.submit(**spec)).json()["id"]
     pod = runway.kubernetes.start_pod(job_id)
     runway.kubernetes.logs[pod] = log = FakeLog()
@@ -28,7 +28,7 @@ def follow(job_id: str, **query: str | int) -> str:
     return f"/v1/jobs/{job_id}/logs?follow=true" + "".join(f"&{name}={value}" for name, value in query.items())
 
 
-async def test_a_log_is_followed_from_before_there_is_a_pod_until_the_container_has_ended(runway: Runway) -> None:
+async def test_follow_waits_for_the_pod_and_ends_with_the_container(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     async with runway.stream(follow(job_id)) as stream:
         name = f"{job_id}-0"
@@ -51,24 +51,24 @@ async def test_a_log_is_followed_from_before_there_is_a_pod_until_the_container_
         assert stream.ended is True
 
 
-async def test_waiting_holds_the_tenants_place_and_gives_it_back(kubernetes: FakeKubernetes) -> None:
+async def test_waiting_log_stream_counts_as_open_until_closed(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes, max_streams=1) as runway:
         job_id = (await runway.submit()).json()["id"]
         async with runway.stream(follow(job_id), x_tenant_id="vision"):
 
-            async def held() -> bool:
+            async def waiting() -> bool:
                 return bool(runway.app.state.services.limits.streams.total())
 
-            await runway.until(held)
+            await runway.until(waiting)
             answer = await runway.client.get(f"/v1/jobs/{job_id}/events")
             assert (answer.status_code, answer.json()["code"]) == (503, "too_busy")
         async with runway.stream(follow(job_id), x_tenant_id="vision") as stream:
             await asyncio.sleep(0.02)
-            assert stream.status == 0, "the place is free again, so this one waits in its turn"
+            assert stream.status == 0, "the closed stream has released its slot"
 
 
 @pytest.mark.parametrize("attempt", ["", "&attempt=1"])
-async def test_a_job_that_ends_without_a_container_ends_the_wait_with_a_problem(runway: Runway, attempt: str) -> None:
+async def test_follow_of_job_that_never_starts_is_logs_not_ready(runway: Runway, attempt: str) -> None:
     job_id = (await runway.submit()).json()["id"]
     async with runway.stream(follow(job_id) + attempt) as stream:
         pod = runway.kubernetes.start_pod(job_id, running=False, node=None)
@@ -81,9 +81,7 @@ async def test_a_job_that_ends_without_a_container_ends_the_wait_with_a_problem(
 
 
 @pytest.mark.parametrize("query", ["?follow=true", "?follow=true&attempt=1", ""])
-async def test_a_container_that_was_never_created_has_no_log_although_the_kubelet_calls_it_terminated(
-    runway: Runway, query: str
-) -> None:
+async def test_container_with_status_unknown_has_no_log(runway: Runway, query: str) -> None:
     job_id = (await runway.submit()).json()["id"]
     pod = runway.kubernetes.start_pod(job_id, running=False)
     unknown = {"exitCode": 137, "reason": "ContainerStatusUnknown"}
@@ -96,7 +94,7 @@ async def test_a_container_that_was_never_created_has_no_log_although_the_kubele
     assert (answer.status_code, answer.json()["code"]) == (404, "logs_not_ready")
 
 
-async def test_a_job_deleted_while_its_log_is_waited_for_is_not_found(runway: Runway) -> None:
+async def test_follow_of_deleted_job_is_not_found(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     async with runway.stream(follow(job_id)) as stream:
         await asyncio.sleep(0.02)
@@ -106,7 +104,7 @@ async def test_a_job_deleted_while_its_log_is_waited_for_is_not_found(runway: Ru
         assert stream.json()["code"] == "job_not_found"
 
 
-async def test_what_a_vanished_pod_did_not_get_sent_is_not_passed_over(runway: Runway) -> None:
+async def test_log_cut_by_pod_deletion_ends_as_incomplete(runway: Runway) -> None:
     job_id, pod, log = await running(runway)
     log.write(b"one", b"two")
     log.cuts = [Cut(50, RESET)] + [Cut(0, RESET)] * 50
@@ -118,12 +116,12 @@ async def test_what_a_vanished_pod_did_not_get_sent_is_not_passed_over(runway: R
         assert stream.ended is False, "a client can tell that the rest is missing"
 
 
-async def test_a_pod_that_goes_with_its_container_ends_the_log(runway: Runway) -> None:
+async def test_log_of_pod_deleted_after_its_end_is_complete(runway: Runway) -> None:
     job_id, pod, log = await running(runway)
     log.write(b"one")
     async with runway.stream(follow(job_id)) as stream:
         await stream.until(b"one")
-        runway.kubernetes.tell_pod_to_end(pod)
+        runway.kubernetes.terminate_pod(pod)
         log.write(b"last")
         runway.kubernetes.end_pod(pod, exit_code=143)
         runway.kubernetes.remove_pod(pod)
@@ -131,7 +129,7 @@ async def test_a_pod_that_goes_with_its_container_ends_the_log(runway: Runway) -
         assert stream.ended is True
 
 
-async def test_a_log_that_is_not_followed_is_read_on_after_a_break_too(runway: Runway) -> None:
+async def test_log_without_follow_resumes_after_a_broken_connection(runway: Runway) -> None:
     job_id, _, log = await running(runway)
     log.write(*(b"line %d" % number for number in range(5)))
     log.cuts = [Cut(100, RESET)]
@@ -140,7 +138,7 @@ async def test_a_log_that_is_not_followed_is_read_on_after_a_break_too(runway: R
     assert [query.get("tailLines") for query in log.queries] == ["3", None]
 
 
-async def test_when_the_client_goes_the_stream_of_kubernetes_is_closed_at_once(runway: Runway) -> None:
+async def test_client_disconnect_closes_the_kubernetes_stream(runway: Runway) -> None:
     job_id, _, log = await running(runway)
     log.write(b"one")
     async with runway.stream(follow(job_id)) as stream:
@@ -152,7 +150,7 @@ async def test_when_the_client_goes_the_stream_of_kubernetes_is_closed_at_once(r
     assert limits.streams.total() == 0
 
 
-async def test_a_slow_client_holds_back_the_source(runway: Runway) -> None:
+async def test_slow_client_applies_backpressure(runway: Runway) -> None:
     job_id, pod, log = await running(runway)
     async with runway.stream(follow(job_id)) as stream:
         await stream.begun()
@@ -167,7 +165,7 @@ async def test_a_slow_client_holds_back_the_source(runway: Runway) -> None:
         assert (await stream.end()).count(b"\n") == 21
 
 
-async def test_streams_end_when_runway_is_told_to_end(runway: Runway) -> None:
+async def test_streams_end_at_shutdown(runway: Runway) -> None:
     job_id, _, log = await running(runway)
     log.write(b"one")
     waiting = (await runway.submit()).json()["id"]

@@ -1,4 +1,4 @@
-"""Submissions while Kubernetes takes writes, but no list and no watch of Jobs or pods succeeds."""
+"""Submissions while Kubernetes accepts writes, but lists and watches fail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from runway.controllers.leadership import CONTACT_GRACE_SECONDS
+from runway.controllers.leadership import DISCONNECT_GRACE_SECONDS
 from runway.kube.transport import Response
 from runway.policy import load_policy
 from tests.api.conftest import POLICY, Runway, job, serve
@@ -17,7 +17,7 @@ KEY = {"Idempotency-Key": "one"}
 
 
 class Blind(FakeKubernetes):
-    """While it is down, lists and watches fail and every other call succeeds."""
+    """While it is down, lists and watches fail, and all other calls succeed."""
 
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
@@ -29,27 +29,27 @@ class Blind(FakeKubernetes):
 
 @pytest.fixture
 async def blind() -> AsyncIterator[Runway]:
-    """Runway with one job, just after it has lost contact."""
+    """Runway with one job, just after the disconnect."""
     kubernetes = Blind({tenant.namespace for tenant in load_policy(POLICY).tenants.values()})
     async with serve(kubernetes) as runway:
         assert (await runway.submit(headers=KEY)).status_code == 201
         kubernetes.go_down()
 
         async def lost() -> bool:
-            return all(watch.disconnect_reason for watch in runway.app.state.services.observer.watches.values())
+            return all(watch.disconnect_reason for watch in runway.app.state.services.cluster.watches.values())
 
         await runway.until(lost)
         yield runway
 
 
-async def test_a_short_loss_of_contact_refuses_nobody(blind: Runway) -> None:
-    await asyncio.sleep(CONTACT_GRACE_SECONDS - 5)
+async def test_short_disconnect_rejects_nothing(blind: Runway) -> None:
+    await asyncio.sleep(DISCONNECT_GRACE_SECONDS - 5)
     assert (await blind.client.get("/readyz")).status_code == 503
     assert (await blind.submit()).status_code == 201
 
 
-async def test_a_long_loss_of_contact_refuses_submissions_and_keeps_nothing_of_them(blind: Runway) -> None:
-    await asyncio.sleep(CONTACT_GRACE_SECONDS)
+async def test_long_disconnect_rejects_submissions_without_trace(blind: Runway) -> None:
+    await asyncio.sleep(DISCONNECT_GRACE_SECONDS)
     answer = await blind.submit()
     assert (answer.status_code, answer.json()["code"]) == (503, "kubernetes_unavailable")
     assert int(answer.headers["retry-after"]) > 0
@@ -58,8 +58,8 @@ async def test_a_long_loss_of_contact_refuses_submissions_and_keeps_nothing_of_t
     assert (await blind.quota())["reserved"]["jobs"] == 0
 
 
-async def test_reads_cancels_and_replays_are_answered_meanwhile(blind: Runway) -> None:
-    await asyncio.sleep(CONTACT_GRACE_SECONDS)
+async def test_reads_cancels_and_replays_work_during_disconnect(blind: Runway) -> None:
+    await asyncio.sleep(DISCONNECT_GRACE_SECONDS)
     replay = await blind.submit(headers=KEY)
     job_id = replay.json()["id"]
     assert (replay.status_code, replay.headers["idempotent-replay"]) == (200, "true")
@@ -68,8 +68,8 @@ async def test_reads_cancels_and_replays_are_answered_meanwhile(blind: Runway) -
     assert (await blind.cancel(job_id)).json()["state"] == "cancelling"
 
 
-async def test_a_dry_run_names_the_loss_beside_every_other_reason(blind: Runway) -> None:
-    await asyncio.sleep(CONTACT_GRACE_SECONDS)
+async def test_dry_run_reports_disconnect_with_other_violations(blind: Runway) -> None:
+    await asyncio.sleep(DISCONNECT_GRACE_SECONDS)
     answer = await blind.client.post(
         "/v1/jobs?dry_run=true", json=job(resources={"gpu": 99}), headers={"X-Tenant-ID": "vision"}
     )
@@ -80,8 +80,8 @@ async def test_a_dry_run_names_the_loss_beside_every_other_reason(blind: Runway)
     assert found["kubernetes_unavailable"]["hint"].startswith("submit again in")
 
 
-async def test_submissions_are_taken_again_once_contact_is_back(blind: Runway) -> None:
-    await asyncio.sleep(CONTACT_GRACE_SECONDS)
+async def test_submissions_are_accepted_after_reconnect(blind: Runway) -> None:
+    await asyncio.sleep(DISCONNECT_GRACE_SECONDS)
     assert (await blind.submit()).status_code == 503
     blind.kubernetes.come_back()
 

@@ -1,4 +1,4 @@
-"""More submissions at once than can be borne: those let in are carried out, the others are refused at once."""
+"""Overload: bounded submissions in progress, and immediate 503 beyond the bound."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import httpx2
 import pytest
 from starlette.requests import Request
 
-from runway.admission.concurrency import MAX_BODIES, SUBMISSIONS_PER_CALL
-from runway.api.body import read_json
+from runway.admission.rate_limit import MAX_BODIES, SUBMISSIONS_PER_CALL
+from runway.api.dependencies import read_json
 from runway.errors import BodyTooSlow
 from runway.kube.transport import Response
 from tests.api.conftest import Runway, serve
 from tests.support.fake_cluster import FakeKubernetes
 
 
-class Held(FakeKubernetes):
-    """An API server that answers no create before `let_go` is set."""
+class BlockedCreates(FakeKubernetes):
+    """An API server that answers no create before `unblock` is set."""
 
     def __init__(self, namespaces: set[str]) -> None:
         super().__init__(namespaces)
-        self.let_go = asyncio.Event()
+        self.unblock = asyncio.Event()
         self.waiting = asyncio.Semaphore(0)
 
     async def request(
@@ -30,62 +30,64 @@ class Held(FakeKubernetes):
     ) -> Response:
         if (method, path.endswith("/jobs")) == ("POST", True):
             self.waiting.release()
-            await self.let_go.wait()
+            await self.unblock.wait()
         return await super().request(method, path, query=query, body=body, content_type=content_type, seconds=seconds)
 
 
 @pytest.fixture
-def held(kubernetes: FakeKubernetes) -> Held:
-    return Held(kubernetes.namespaces)
+def blocked(kubernetes: FakeKubernetes) -> BlockedCreates:
+    return BlockedCreates(kubernetes.namespaces)
 
 
-async def submit_until_held(runway: Runway, held: Held, tenants: Mapping[str, int]) -> list[asyncio.Task[int]]:
-    """So many submissions of each tenant, all of them with the API server."""
+async def submit_until_blocked(
+    runway: Runway, blocked: BlockedCreates, tenants: Mapping[str, int]
+) -> list[asyncio.Task[int]]:
+    """Start these submissions of each tenant, and wait until the API server has all of them."""
 
     async def submit(tenant: str) -> int:
         return (await runway.submit(tenant=tenant)).status_code
 
     inside = [asyncio.create_task(submit(tenant)) for tenant, number in tenants.items() for _ in range(number)]
     for _ in inside:
-        await held.waiting.acquire()
+        await blocked.waiting.acquire()
     return inside
 
 
-async def test_beyond_so_many_in_progress_a_submission_is_refused_at_once(held: Held) -> None:
-    async with serve(held, max_in_flight=2) as runway:
-        inside = await submit_until_held(runway, held, {"vision": 2, "research": 2})
+async def test_submission_above_the_concurrency_limit_is_refused_at_once(blocked: BlockedCreates) -> None:
+    async with serve(blocked, max_in_flight=2) as runway:
+        inside = await submit_until_blocked(runway, blocked, {"vision": 2, "research": 2})
         assert len(inside) == 2 * SUBMISSIONS_PER_CALL
         refused = await runway.submit(tenant="speech")
         assert (refused.status_code, refused.json()["code"]) == (503, "too_busy")
         assert refused.headers["retry-after"] == "1"
         assert (await runway.client.get("/v1/jobs")).status_code == 200
-        held.let_go.set()
+        blocked.unblock.set()
         assert await asyncio.gather(*inside) == [201] * len(inside)
         assert (await runway.submit(tenant="speech")).status_code == 201
 
 
-async def test_one_tenant_alone_cannot_shut_the_others_out(held: Held) -> None:
-    async with serve(held, max_in_flight=2) as runway:
-        inside = await submit_until_held(runway, held, {"vision": 2})
+async def test_one_tenant_gets_half_of_the_submission_slots(blocked: BlockedCreates) -> None:
+    async with serve(blocked, max_in_flight=2) as runway:
+        inside = await submit_until_blocked(runway, blocked, {"vision": 2})
         refused = await runway.submit(tenant="vision")
         assert (refused.status_code, refused.json()["code"]) == (503, "too_busy")
         assert "vision" in refused.json()["detail"]
-        inside += await submit_until_held(runway, held, {"research": 2})
-        held.let_go.set()
+        inside += await submit_until_blocked(runway, blocked, {"research": 2})
+        blocked.unblock.set()
         assert await asyncio.gather(*inside) == [201] * 4
 
 
-async def test_a_caller_that_goes_away_makes_room(held: Held) -> None:
-    async with serve(held, max_in_flight=1) as runway:
-        inside = await submit_until_held(runway, held, {"vision": 1})
+async def test_disconnected_caller_frees_its_slot(blocked: BlockedCreates) -> None:
+    async with serve(blocked, max_in_flight=1) as runway:
+        inside = await submit_until_blocked(runway, blocked, {"vision": 1})
         assert (await runway.submit(tenant="vision")).status_code == 503
         inside[0].cancel()
         await asyncio.gather(inside[0], return_exceptions=True)
-        held.let_go.set()
+        blocked.unblock.set()
         assert (await runway.submit(tenant="vision")).status_code == 201
 
 
-async def test_bodies_in_transit_are_bounded_and_half_of_them_are_one_tenants(runway: Runway) -> None:
+async def test_bodies_in_transit_are_bounded_per_tenant(runway: Runway) -> None:
     arrived, rest = asyncio.Semaphore(0), asyncio.Event()
 
     async def slow_body() -> AsyncIterator[bytes]:
@@ -117,7 +119,7 @@ async def test_bodies_in_transit_are_bounded_and_half_of_them_are_one_tenants(ru
     assert (await runway.submit(tenant="vision")).status_code == 201
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+async def test_slow_body_times_out() -> None:
     async def receive() -> dict[str, object]:
         await asyncio.Event().wait()
         raise AssertionError("unreachable")

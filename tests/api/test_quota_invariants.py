@@ -1,4 +1,4 @@
-"""Quota counts what is there, whoever made it, and is corrected where a watch was not told."""
+"""Quota counts all jobs and pods, and a resync corrects missed events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _pod(name: str, gpus: int, **status: Any) -> dict[str, Any]:
     }
 
 
-async def test_a_pod_made_past_runway_holds_its_tenants_quota(runway: Runway) -> None:
+async def test_pod_created_outside_runway_uses_quota(runway: Runway) -> None:
     runway.kubernetes.add("pods", _pod("by-hand", 3))
     await _until_gpus(runway, 3)
     answer = await runway.submit(resources={"gpu": 2})
@@ -38,7 +38,7 @@ async def test_a_pod_made_past_runway_holds_its_tenants_quota(runway: Runway) ->
     await _until_gpus(runway, 0)
 
 
-async def test_a_job_made_past_runway_holds_what_all_its_pods_will(runway: Runway) -> None:
+async def test_job_created_outside_runway_uses_quota_for_all_its_pods(runway: Runway) -> None:
     template = {"spec": _pod("unused", 1)["spec"]}
     meta = {"name": "by-hand", "namespace": "runway-vision"}
     runway.kubernetes.add("jobs", {"metadata": meta, "spec": {"parallelism": 3, "template": template}, "status": {}})
@@ -46,7 +46,7 @@ async def test_a_job_made_past_runway_holds_what_all_its_pods_will(runway: Runwa
     assert (await runway.client.get("/v1/jobs/by-hand")).status_code == 404
 
 
-async def test_quota_is_free_when_the_only_success_has_ended_before_the_verdict(runway: Runway) -> None:
+async def test_quota_is_released_on_pod_success(runway: Runway) -> None:
     job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]
     pod = runway.kubernetes.start_pod(job_id)
     runway.kubernetes.end_pod(pod)
@@ -55,10 +55,10 @@ async def test_quota_is_free_when_the_only_success_has_ended_before_the_verdict(
     assert (await runway.submit(resources={"gpu": 4})).status_code == 201
 
 
-async def test_a_pod_that_was_told_to_end_proves_no_success(runway: Runway) -> None:
+async def test_terminating_pod_does_not_release_quota(runway: Runway) -> None:
     job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]
     pod = runway.kubernetes.start_pod(job_id)
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
     runway.kubernetes.end_pod(pod)
 
     async def ended() -> bool:
@@ -68,8 +68,8 @@ async def test_a_pod_that_was_told_to_end_proves_no_success(runway: Runway) -> N
     assert (await runway.quota())["used"]["gpu"] == 4
 
 
-async def test_a_deleted_job_counts_until_all_its_pods_are_known(runway: Runway) -> None:
-    """Someone deletes the Job, and the watch of pods has not told of its pod yet: that one is found by a list."""
+async def test_deleted_job_counts_until_its_pods_are_listed(runway: Runway) -> None:
+    """The Job is deleted before the watch reports its pod: a list finds the pod."""
     job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]
     pod = runway.kubernetes.start_pod(job_id, running=False)
     runway.kubernetes.history["pods"].clear()
@@ -85,13 +85,13 @@ async def test_a_deleted_job_counts_until_all_its_pods_are_known(runway: Runway)
     await _until_gpus(runway, 0)
 
 
-async def test_a_deleted_job_without_pods_frees_its_quota(runway: Runway) -> None:
+async def test_deleted_job_without_pods_releases_quota(runway: Runway) -> None:
     job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]
     runway.kubernetes.delete_job(job_id)
     await _until_gpus(runway, 0)
 
 
-async def test_a_resync_corrects_and_counts_what_the_watch_missed(kubernetes: FakeKubernetes) -> None:
+async def test_resync_corrects_and_counts_drift(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes, resync_seconds=1) as runway:
         job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]
         kubernetes.lose("jobs", job_id)
@@ -99,7 +99,7 @@ async def test_a_resync_corrects_and_counts_what_the_watch_missed(kubernetes: Fa
         assert 'runway_resync_corrections_total{kind="jobs"} 1.0' in (await runway.client.get("/metrics")).text
 
 
-async def test_a_quota_lowered_below_use_admits_nothing_and_breaks_nothing(kubernetes: FakeKubernetes) -> None:
+async def test_quota_below_usage_admits_nothing(kubernetes: FakeKubernetes) -> None:
     kubernetes.add("pods", _pod("before-the-change", 9))
     async with serve(kubernetes) as runway:
         await _until_gpus(runway, 9)
@@ -109,7 +109,7 @@ async def test_a_quota_lowered_below_use_admits_nothing_and_breaks_nothing(kuber
         assert (await runway.submit()).status_code == 201
 
 
-async def test_a_restart_remembers_how_fast_a_tenant_has_submitted(kubernetes: FakeKubernetes) -> None:
+async def test_restart_restores_the_submission_rate(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes) as before:
         created = [(await before.submit("speech")).json()["id"] for _ in range(5)]
     for job_id in created:
@@ -120,7 +120,7 @@ async def test_a_restart_remembers_how_fast_a_tenant_has_submitted(kubernetes: F
         assert (await after.submit("vision")).status_code == 201
 
 
-async def test_reads_and_streams_are_limited_apart_from_submissions(kubernetes: FakeKubernetes) -> None:
+async def test_reads_and_streams_have_their_own_limits(kubernetes: FakeKubernetes) -> None:
     rate = "rate: {per_minute: 6, burst: 5"
     slow = POLICY.read_text().replace(rate, f"{rate}, reads: {{per_minute: 1, burst: 2}}")
     async with serve(kubernetes, policy=parse_policy(slow), max_streams=1) as runway:

@@ -1,4 +1,4 @@
-"""Every answer tells browsers to trust it with nothing: routes, pages, problems, streams and what is not there."""
+"""Every response has the security headers: routes, pages, problems, streams."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def must_be_safe(headers: Mapping[str, str], where: object) -> None:
     assert headers["cache-control"] == "no-store" or "immutable" in headers["cache-control"], where
 
 
-def test_the_routes_are_those_of_the_app() -> None:
+def test_routes_include_pages_and_api() -> None:
     assert {("GET", "/v1/jobs"), ("GET", "/docs"), ("GET", "/openapi.json"), ("DELETE", "/v1/jobs/{job_id}")} <= {
         *ROUTES
     }
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_every_route_sends_them_whatever_it_answers(runway: Runway, method: str, path: str) -> None:
+async def test_every_route_sends_security_headers(runway: Runway, method: str, path: str) -> None:
     job_id = (await runway.submit()).json()["id"]
     for known in (job_id, JOB):
         url = path.format(job_id=known, tenant="vision", name="console.css")
@@ -54,7 +54,7 @@ async def test_every_route_sends_them_whatever_it_answers(runway: Runway, method
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/html"])
-async def test_problems_and_pages_of_problems_send_them(runway: Runway, accept: str) -> None:
+async def test_problems_and_error_pages_send_security_headers(runway: Runway, accept: str) -> None:
     calls = {
         ("GET", "/nowhere"): 404,
         ("GET", "/static/nothing"): 404,
@@ -71,7 +71,7 @@ async def test_problems_and_pages_of_problems_send_them(runway: Runway, accept: 
         must_be_safe(answer.headers, (method, path))
 
 
-async def test_streams_send_them(runway: Runway) -> None:
+async def test_streams_send_security_headers(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     async with runway.stream(f"/v1/jobs/{job_id}/events") as stream:
         await stream.until(b"pending")
@@ -83,7 +83,7 @@ async def test_streams_send_them(runway: Runway) -> None:
         must_be_safe(stream.headers, "logs")
 
 
-async def test_answers_of_success_and_of_no_cluster_send_them(kubernetes: FakeKubernetes) -> None:
+async def test_201_and_503_responses_send_security_headers(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes) as runway:
         must_be_safe((await runway.submit()).headers, "201")
         dry = await runway.client.post("/v1/jobs?dry_run=true", json=job(), headers={"X-Tenant-ID": "vision"})

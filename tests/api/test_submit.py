@@ -1,4 +1,4 @@
-"""POST /v1/jobs, by what a caller sees and what reaches Kubernetes."""
+"""POST /v1/jobs: responses to the caller and requests to Kubernetes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.api.conftest import Runway, serve
 from tests.support.fake_cluster import FakeKubernetes
 
 
-async def test_an_admitted_job_is_created_and_its_view_returned(runway: Runway) -> None:
+async def test_valid_job_is_created_and_its_view_returned(runway: Runway) -> None:
     answer = await runway.submit(name="train", resources={"gpu": 1}, timeout_seconds=3600)
     assert answer.status_code == 201
     view = answer.json()
@@ -23,7 +23,7 @@ async def test_an_admitted_job_is_created_and_its_view_returned(runway: Runway) 
     assert runway.kubernetes.job(view["id"])["spec"]["activeDeadlineSeconds"] == 3600
 
 
-async def test_what_was_submitted_is_seen_at_once_and_held_against_quota(runway: Runway) -> None:
+async def test_submitted_job_is_visible_and_counts_at_once(runway: Runway) -> None:
     job_id = (await runway.submit(resources={"gpu": 3})).json()["id"]
     assert (await runway.view(job_id))["id"] == job_id
     quota = await runway.quota()
@@ -31,7 +31,7 @@ async def test_what_was_submitted_is_seen_at_once_and_held_against_quota(runway:
     assert [holder["id"] for holder in quota["jobs"]] == [job_id]
 
 
-async def test_a_job_over_quota_is_refused_with_who_holds_it(runway: Runway) -> None:
+async def test_job_over_quota_is_refused_with_the_jobs_that_use_it(runway: Runway) -> None:
     holder = (await runway.submit(resources={"gpu": 3})).json()["id"]
     answer = await runway.submit(resources={"gpu": 2})
     assert answer.status_code == 403
@@ -44,13 +44,13 @@ async def test_a_job_over_quota_is_refused_with_who_holds_it(runway: Runway) -> 
     assert len(runway.kubernetes.objects["jobs"]) == 1
 
 
-async def test_concurrent_submissions_never_pass_the_quota(runway: Runway) -> None:
+async def test_concurrent_submissions_never_exceed_the_quota(runway: Runway) -> None:
     answers = await asyncio.gather(*(runway.submit(resources={"gpu": 1}) for _ in range(20)))
     assert sorted(answer.status_code for answer in answers) == [201] * 4 + [403] * 16
     assert len(runway.kubernetes.objects["jobs"]) == 4
 
 
-async def test_every_violation_comes_at_once_and_nothing_is_created(runway: Runway) -> None:
+async def test_all_violations_come_at_once_and_nothing_is_created(runway: Runway) -> None:
     answer = await runway.submit(
         name="bad\nname", image="evil.example/x", timeout_seconds=0, surprise=1, resources={"cpu": "1_000", "gpu": 9}
     )
@@ -64,7 +64,7 @@ async def test_every_violation_comes_at_once_and_nothing_is_created(runway: Runw
     assert ("POST", "/apis/batch/v1/namespaces/runway-vision/jobs") not in runway.kubernetes.calls
 
 
-async def test_a_tenant_over_its_rate_is_told_when_to_come_back(runway: Runway) -> None:
+async def test_rate_limited_tenant_gets_retry_after(runway: Runway) -> None:
     answers = [await runway.submit("speech") for _ in range(6)]
     assert [answer.status_code for answer in answers] == [201] * 5 + [429]
     assert answers[-1].json()["code"] == "rate_limited"
@@ -72,13 +72,13 @@ async def test_a_tenant_over_its_rate_is_told_when_to_come_back(runway: Runway) 
     assert (await runway.submit("vision")).status_code == 201
 
 
-async def test_a_refused_specification_takes_nothing_of_the_rate(runway: Runway) -> None:
+async def test_invalid_spec_does_not_count_against_the_rate(runway: Runway) -> None:
     for _ in range(10):
         assert (await runway.submit("speech", image="Not An Image")).status_code == 422
     assert (await runway.submit("speech")).status_code == 201
 
 
-async def test_the_same_key_and_spec_is_answered_with_the_first_job(runway: Runway) -> None:
+async def test_same_key_and_spec_is_answered_with_the_first_job(runway: Runway) -> None:
     key = {"Idempotency-Key": "run-42"}
     first = await runway.submit(headers=key)
     again = await runway.submit(headers=key)
@@ -87,20 +87,20 @@ async def test_the_same_key_and_spec_is_answered_with_the_first_job(runway: Runw
     assert again.json()["id"] == first.json()["id"]
 
 
-async def test_the_same_key_with_another_spec_is_a_conflict(runway: Runway) -> None:
+async def test_same_key_with_another_spec_is_a_conflict(runway: Runway) -> None:
     key = {"Idempotency-Key": "run-42"}
     await runway.submit(headers=key)
     answer = await runway.submit(headers=key, timeout_seconds=7)
     assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_conflict")
 
 
-async def test_the_same_key_of_another_tenant_is_another_job(runway: Runway) -> None:
+async def test_same_key_of_another_tenant_is_another_job(runway: Runway) -> None:
     key = {"Idempotency-Key": "run-42"}
     one, other = await runway.submit(headers=key), await runway.submit("research", headers=key)
     assert one.json()["id"] != other.json()["id"]
 
 
-async def test_a_storm_of_identical_requests_makes_one_job(runway: Runway) -> None:
+async def test_concurrent_identical_requests_create_one_job(runway: Runway) -> None:
     answers = await asyncio.gather(
         *(runway.submit(headers={"Idempotency-Key": "k"}, resources={"gpu": 1}) for _ in range(50))
     )
@@ -110,7 +110,7 @@ async def test_a_storm_of_identical_requests_makes_one_job(runway: Runway) -> No
     assert (await runway.quota())["used"]["gpu"] == 1
 
 
-async def test_a_create_that_never_left_gives_its_reservation_back(runway: Runway) -> None:
+async def test_create_that_was_not_sent_releases_the_reservation(runway: Runway) -> None:
     def refuse() -> Response:
         raise NotExecuted("no connection")
 
@@ -121,7 +121,40 @@ async def test_a_create_that_never_left_gives_its_reservation_back(runway: Runwa
     assert (await runway.quota())["reserved"]["gpu"] == 0
 
 
-async def test_a_create_that_timed_out_but_happened_is_found_by_name(runway: Runway) -> None:
+async def test_conflict_on_create_releases_the_reservation(runway: Runway) -> None:
+    """A changed ResourceQuota makes the API server answer a create with 409 Conflict: there is no Job."""
+    status = b'{"kind": "Status", "code": 409, "reason": "Conflict", "message": "the object has been modified"}'
+    runway.kubernetes.before_create.append(lambda: Response(409, status))
+    answer = await runway.submit(resources={"gpu": 3})
+    assert (answer.status_code, answer.json()["code"]) == (503, "kubernetes_unavailable")
+    assert (await runway.quota())["reserved"]["gpu"] == 0
+    assert (await runway.submit(resources={"gpu": 3})).status_code == 201
+
+
+async def test_create_of_an_existing_job_is_answered_as_a_replay(runway: Runway) -> None:
+    """Another process created the job, and the watch has not reported it yet."""
+    key = {"Idempotency-Key": "k"}
+    first = (await runway.submit(headers=key, resources={"gpu": 1})).json()
+    job = runway.kubernetes.job(first["id"])
+    runway.kubernetes.delete_job(first["id"])
+    await runway.until(lambda: _uses_no_gpu(runway))
+
+    def create_elsewhere() -> None:
+        runway.kubernetes.put("jobs", job, "ADDED")
+
+    runway.kubernetes.before_create.append(create_elsewhere)
+    answer = await runway.submit(headers=key, resources={"gpu": 1})
+    assert (answer.status_code, answer.headers["idempotent-replay"]) == (200, "true")
+    assert answer.json()["id"] == first["id"]
+    quota = await runway.quota()
+    assert (quota["used"]["gpu"], quota["reserved"]["gpu"]) == (1, 0)
+
+
+async def _uses_no_gpu(runway: Runway) -> bool:
+    return bool((await runway.quota())["used"]["gpu"] == 0)
+
+
+async def test_ambiguous_create_that_happened_is_read_back(runway: Runway) -> None:
     def time_out() -> Response:
         raise AmbiguousOutcome("no answer within 2.5 s")
 
@@ -132,7 +165,7 @@ async def test_a_create_that_timed_out_but_happened_is_found_by_name(runway: Run
     assert (quota["used"]["gpu"], quota["reserved"]["gpu"]) == (2, 0)
 
 
-async def test_a_create_whose_outcome_is_unknown_keeps_its_reservation_and_names_the_id(runway: Runway) -> None:
+async def test_unknown_outcome_keeps_the_reservation_and_names_the_id(runway: Runway) -> None:
     def vanish() -> Response:
         runway.kubernetes.go_down()
         raise AmbiguousOutcome("no answer within 2.5 s")
@@ -151,7 +184,7 @@ async def test_a_create_whose_outcome_is_unknown_keeps_its_reservation_and_names
     assert (quota["used"]["gpu"], quota["reserved"]["gpu"]) == (3, 0)
 
 
-async def test_a_tenant_that_was_never_rendered_is_named(kubernetes: FakeKubernetes) -> None:
+async def test_missing_tenant_namespace_is_named(kubernetes: FakeKubernetes) -> None:
     kubernetes.namespaces.discard("runway-vision")
     async with serve(kubernetes) as runway:
         answer = await runway.submit()
@@ -159,7 +192,7 @@ async def test_a_tenant_that_was_never_rendered_is_named(kubernetes: FakeKuberne
     assert "runway-vision does not exist" in answer.json()["detail"]
 
 
-async def test_an_error_of_the_api_server_is_never_a_500(runway: Runway) -> None:
+async def test_api_server_error_is_never_a_500(runway: Runway) -> None:
     for status in (400, 401, 403, 422, 429, 500, 502, 504):
         runway.kubernetes.before_create.append(lambda status=status: Response(status, b"<html>not json</html>"))  # type: ignore[misc]
         answer = await runway.submit()
@@ -167,7 +200,7 @@ async def test_an_error_of_the_api_server_is_never_a_500(runway: Runway) -> None
         assert answer.headers["retry-after"]
 
 
-async def test_a_dry_run_decides_and_prices_but_keeps_nothing(runway: Runway) -> None:
+async def test_dry_run_decides_and_prices_without_creating(runway: Runway) -> None:
     answer = await runway.client.post(
         "/v1/jobs?dry_run=true",
         json={"image": "runway.local/busybox:1", "resources": {"cpu": "1", "memory": "1Gi", "gpu": 1}},
@@ -183,7 +216,7 @@ async def test_a_dry_run_decides_and_prices_but_keeps_nothing(runway: Runway) ->
     assert (await runway.quota())["reserved"]["gpu"] == 0
 
 
-async def test_a_dry_run_of_a_bad_spec_lists_what_is_wrong(runway: Runway) -> None:
+async def test_dry_run_of_invalid_spec_lists_violations(runway: Runway) -> None:
     answer = await runway.client.post(
         "/v1/jobs?dry_run=true", json={"image": "evil.example/x"}, headers={"X-Tenant-ID": "vision"}
     )

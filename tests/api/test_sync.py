@@ -1,4 +1,4 @@
-"""What callers see of a job's life, and when its quota is free again; the test plays Kubernetes' controllers."""
+"""A job and its quota over HTTP; the test acts as the Kubernetes controllers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from runway.jobs.view import JobState
+from runway.jobs.models import JobState
 from tests.api.conftest import Runway, serve
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.fake_logs import FakeLog
@@ -27,7 +27,7 @@ async def _until_gpus(runway: Runway, used: int) -> None:
     await runway.until(reached)
 
 
-async def test_a_job_runs_and_succeeds_and_frees_its_quota(runway: Runway) -> None:
+async def test_job_succeeds_and_releases_quota(runway: Runway) -> None:
     job_id = (await runway.submit(resources={"gpu": 2})).json()["id"]
     pod = runway.kubernetes.start_pod(job_id)
     running = await _until_state(runway, job_id, "running")
@@ -39,7 +39,7 @@ async def test_a_job_runs_and_succeeds_and_frees_its_quota(runway: Runway) -> No
     await _until_gpus(runway, 0)
 
 
-async def test_quota_is_not_freed_between_two_attempts(runway: Runway) -> None:
+async def test_quota_stays_in_use_between_attempts(runway: Runway) -> None:
     job_id = (await runway.submit(resources={"gpu": 2}, retries=1)).json()["id"]
     first = runway.kubernetes.start_pod(job_id)
     runway.kubernetes.end_pod(first, exit_code=1)
@@ -60,11 +60,11 @@ async def test_quota_is_not_freed_between_two_attempts(runway: Runway) -> None:
     await _until_gpus(runway, 0)
 
 
-async def test_quota_is_held_until_the_pod_is_really_gone(runway: Runway) -> None:
+async def test_quota_stays_in_use_until_pod_is_deleted(runway: Runway) -> None:
     job_id = (await runway.submit(resources={"gpu": 4})).json()["id"]
     pod = runway.kubernetes.start_pod(job_id)
     await _until_state(runway, job_id, "running")
-    runway.kubernetes.tell_pod_to_end(pod)
+    runway.kubernetes.terminate_pod(pod)
     runway.kubernetes.delete_job(job_id)
 
     async def terminating() -> bool:
@@ -92,7 +92,7 @@ async def test_cancel_is_idempotent_and_leaves_a_record(runway: Runway) -> None:
     assert cancelled["spec"]["timeout_seconds"] == 3600
 
 
-async def test_a_restart_rebuilds_jobs_and_quota_before_it_is_ready(kubernetes: FakeKubernetes) -> None:
+async def test_restart_rebuilds_jobs_and_quota_before_ready(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes) as before:
         job_id = (await before.submit(resources={"gpu": 3})).json()["id"]
         kubernetes.start_pod(job_id)
@@ -103,7 +103,7 @@ async def test_a_restart_rebuilds_jobs_and_quota_before_it_is_ready(kubernetes: 
         assert (await after.submit(resources={"gpu": 2})).json()["code"] == "quota_exceeded"
 
 
-async def test_before_everything_is_listed_nothing_is_admitted(kubernetes: FakeKubernetes) -> None:
+async def test_submissions_are_rejected_before_first_lists(kubernetes: FakeKubernetes) -> None:
     kubernetes.go_down()
     async with serve(kubernetes, until=None) as runway:
         for answer in (await runway.submit(), await runway.client.get("/readyz"), await runway.client.get("/v1/quota")):
@@ -112,7 +112,7 @@ async def test_before_everything_is_listed_nothing_is_admitted(kubernetes: FakeK
         assert (await runway.client.get("/healthz")).status_code == 200
 
 
-async def test_an_outage_is_told_and_recovered_from(runway: Runway) -> None:
+async def test_outage_is_reported_and_recovered(runway: Runway) -> None:
     job_id = (await runway.submit(resources={"gpu": 1})).json()["id"]
     runway.kubernetes.go_down()
 
@@ -132,7 +132,7 @@ async def test_an_outage_is_told_and_recovered_from(runway: Runway) -> None:
     await runway.until(ready)
 
 
-async def test_labels_copied_into_a_strange_namespace_count_for_nobody(runway: Runway) -> None:
+async def test_copied_labels_in_foreign_namespace_are_ignored(runway: Runway) -> None:
     labels = {"app.kubernetes.io/managed-by": "runway", "runway.internal/job": "rw-" + "a" * 20}
     stranger = {"metadata": {"name": "rw-" + "a" * 20, "namespace": "default", "labels": labels}}
     runway.kubernetes.add("jobs", stranger)
@@ -162,7 +162,7 @@ async def test_jobs_are_listed_newest_first_by_page_state_and_tenant(runway: Run
     assert await listed("", {"X-Tenant-ID": "research"}) == ([other], None)
 
 
-async def test_logs_are_not_ready_then_served_then_gone_with_an_excerpt(runway: Runway) -> None:
+async def test_logs_are_not_ready_then_served_then_gone_with_excerpt(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
 
     async def logs() -> Any:
@@ -197,7 +197,7 @@ async def test_logs_are_not_ready_then_served_then_gone_with_an_excerpt(runway: 
     assert (answer.json()["code"], answer.json()["excerpt"]) == ("logs_gone", "kept")
 
 
-async def test_log_streams_are_bounded_and_give_their_place_back(kubernetes: FakeKubernetes) -> None:
+async def test_log_streams_are_bounded_and_release_their_slot(kubernetes: FakeKubernetes) -> None:
     own = {"X-Tenant-ID": "vision"}
     async with serve(kubernetes, max_streams=1) as runway:
         job_id = (await runway.submit()).json()["id"]
@@ -220,7 +220,7 @@ async def test_log_streams_are_bounded_and_give_their_place_back(kubernetes: Fak
         assert (await runway.client.get(url, headers=own)).status_code == 200
 
 
-async def test_metrics_tell_quota_submissions_and_jobs(runway: Runway) -> None:
+async def test_metrics_show_quota_submissions_and_jobs(runway: Runway) -> None:
     await runway.submit(resources={"gpu": 2})
     await runway.submit(image="evil.example/x")
     text = (await runway.client.get("/metrics")).text
@@ -236,7 +236,7 @@ async def test_metrics_tell_quota_submissions_and_jobs(runway: Runway) -> None:
     assert "rw-" not in text
 
 
-async def test_counters_that_alerts_and_dashboards_look_at_begin_at_zero(runway: Runway) -> None:
+async def test_counters_of_alerts_and_dashboards_start_at_zero(runway: Runway) -> None:
     text = (await runway.client.get("/metrics")).text
     assert 'runway_failures_total{category="infra",code="node_lost",tenant="speech"} 0.0' in text
     assert 'runway_jobs_finished_total{state="failed",tenant="speech"} 0.0' in text
@@ -249,7 +249,7 @@ async def test_counters_that_alerts_and_dashboards_look_at_begin_at_zero(runway:
     assert 'runway_submission_seconds_count{stage="create"} 0.0' in text
 
 
-async def test_every_state_of_every_tenant_is_told_and_the_process_tells_of_itself(runway: Runway) -> None:
+async def test_metrics_show_every_state_and_the_process(runway: Runway) -> None:
     text = (await runway.client.get("/metrics")).text
     assert text.count("\nrunway_jobs{") == 3 * len(JobState)
     assert 'runway_jobs{state="succeeded",tenant="research"} 0.0' in text
@@ -257,7 +257,7 @@ async def test_every_state_of_every_tenant_is_told_and_the_process_tells_of_itse
     assert 10 << 20 < float(memory.split()[-1]) < 4 << 30
 
 
-async def test_metrics_tell_how_long_the_oldest_job_has_been_pending(runway: Runway) -> None:
+async def test_metrics_show_age_of_oldest_pending_job(runway: Runway) -> None:
     async def pending(tenant: str = "vision") -> float:
         lines = (await runway.client.get("/metrics")).text.splitlines()
         (line,) = [line for line in lines if line.startswith(f'runway_oldest_pending_seconds{{tenant="{tenant}"}}')]

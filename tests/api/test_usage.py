@@ -1,4 +1,4 @@
-"""What callers see of a job's usage: figures where there are some, null where not, and why; never an error."""
+"""`GET /v1/jobs/{id}/usage`: measurements, or null with the reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """Real time: the fake Prometheus answers through a socket."""
+    """Use real time: the fake Prometheus answers through a socket."""
     return "asyncio"
 
 
@@ -40,7 +40,7 @@ async def prometheus() -> AsyncIterator[FakePrometheus]:
 
 @pytest.fixture
 async def measured(kubernetes: FakeKubernetes, prometheus: FakePrometheus) -> AsyncIterator[Runway]:
-    """Runway beside a Prometheus."""
+    """Serve Runway beside a Prometheus."""
     async with serve(kubernetes, prometheus_url=prometheus.url) as running:
         yield running
 
@@ -58,7 +58,7 @@ async def until_attempts(runway: Runway, job_id: str, *states: str) -> None:
     await runway.until(reached)
 
 
-async def test_without_a_source_every_figure_is_null(runway: Runway) -> None:
+async def test_measurements_are_null_without_prometheus(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     runway.kubernetes.start_pod(job_id)
     await until_attempts(runway, job_id, "running")
@@ -69,7 +69,7 @@ async def test_without_a_source_every_figure_is_null(runway: Runway) -> None:
     assert (found["cpu_limit_cores"], found["memory_limit_bytes"]) == (0.1, 64 * MIB)
 
 
-async def test_a_running_job_shows_its_figures_and_what_they_mean(measured: Runway, prometheus: FakePrometheus) -> None:
+async def test_running_job_has_measurements_and_findings(measured: Runway, prometheus: FakePrometheus) -> None:
     job_id = (await measured.submit()).json()["id"]
     pod = measured.kubernetes.start_pod(job_id)
     await until_attempts(measured, job_id, "running")
@@ -99,7 +99,7 @@ async def test_a_running_job_shows_its_figures_and_what_they_mean(measured: Runw
     assert "time" not in prometheus.queries[-1]
 
 
-async def test_the_peak_is_of_every_attempt_and_an_ended_job_is_asked_for_at_its_end(
+async def test_peak_covers_all_attempts_and_query_time_is_end_of_job(
     measured: Runway, prometheus: FakePrometheus
 ) -> None:
     job_id = (await measured.submit(retries=1)).json()["id"]
@@ -120,7 +120,7 @@ async def test_the_peak_is_of_every_attempt_and_an_ended_job_is_asked_for_at_its
     assert float(query["time"]) == STARTED + 1
 
 
-async def test_a_job_that_has_not_started_is_not_asked_for(measured: Runway, prometheus: FakePrometheus) -> None:
+async def test_job_without_container_sends_no_query(measured: Runway, prometheus: FakePrometheus) -> None:
     job_id = (await measured.submit()).json()["id"]
     found = await usage(measured, job_id)
 
@@ -129,7 +129,7 @@ async def test_a_job_that_has_not_started_is_not_asked_for(measured: Runway, pro
     assert prometheus.queries == []
 
 
-async def test_a_job_without_samples_is_unknown_and_not_zero(measured: Runway, prometheus: FakePrometheus) -> None:
+async def test_invalid_samples_are_null_not_zero(measured: Runway, prometheus: FakePrometheus) -> None:
     job_id = (await measured.submit()).json()["id"]
     pod = measured.kubernetes.start_pod(job_id)
     await until_attempts(measured, job_id, "running")
@@ -148,7 +148,7 @@ async def test_a_job_without_samples_is_unknown_and_not_zero(measured: Runway, p
         (200, b"<html>", "could not be read"),
     ],
 )
-async def test_a_prometheus_that_fails_is_a_problem_that_is_told(
+async def test_prometheus_error_is_reported_as_problem(
     measured: Runway, prometheus: FakePrometheus, status: int, body: bytes, problem: str
 ) -> None:
     job_id = (await measured.submit()).json()["id"]
@@ -162,14 +162,14 @@ async def test_a_prometheus_that_fails_is_a_problem_that_is_told(
     assert {found[name] for name in MEASURED} == {None}
 
 
-async def test_another_tenants_usage_is_not_found(measured: Runway) -> None:
+async def test_usage_of_another_tenant_is_not_found(measured: Runway) -> None:
     job_id = (await measured.submit()).json()["id"]
     answer = await measured.client.get(f"/v1/jobs/{job_id}/usage", headers={"X-Tenant-ID": "speech"})
 
     assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
 
 
-async def test_openapi_says_that_figures_may_be_null(runway: Runway) -> None:
+async def test_openapi_declares_nullable_measurements(runway: Runway) -> None:
     document = (await runway.client.get("/openapi.json")).json()
     answers = document["paths"]["/v1/jobs/{job_id}/usage"]["get"]["responses"]
     name = answers["200"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]

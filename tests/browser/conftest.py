@@ -1,4 +1,4 @@
-"""Runway on a fake API server behind a real socket, and a real browser: for what no real job would say or do."""
+"""Runway on a fake API server behind a real socket, and a real browser."""
 
 from __future__ import annotations
 
@@ -26,10 +26,7 @@ _Result = TypeVar("_Result")
 
 
 class Served:
-    """A Runway at `url`, on an event loop of its own. A context manager.
-
-    `run` has something done on that loop, where alone the fake cluster may be touched.
-    """
+    """Context manager for Runway at `url` in another thread. Only `run` may access the fake cluster."""
 
     def __init__(self) -> None:
         policy = load_policy(POLICY)
@@ -58,11 +55,11 @@ class Served:
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
         self._thread.join(SECONDS)
-        assert not self._thread.is_alive(), "the server did not end"
+        assert not self._thread.is_alive(), "the server did not stop"
         self._loop.close()
 
     def run(self, action: Callable[[Runway], Awaitable[_Result]]) -> _Result:
-        """What `action` returns, given a client of the server and the cluster."""
+        """Run `action` on the event loop of the server, and return its result."""
 
         async def with_client() -> _Result:
             async with asyncio.timeout(SECONDS), httpx2.AsyncClient(base_url=self.url, trust_env=False) as client:
@@ -72,7 +69,7 @@ class Served:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS + 1)
 
     async def _ready(self, _: Runway) -> None:
-        while not self._server.started:  # noqa: ASYNC110 (uvicorn offers nothing else to wait for)
+        while not self._server.started:  # noqa: ASYNC110 (uvicorn has no event to wait for)
             await asyncio.sleep(0.02)
         port = self._server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
@@ -87,7 +84,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Not for the session: while it runs Playwright has an event loop, and no test that is a coroutine can run."""
+    """Start a browser per module: no coroutine test can run while Playwright's event loop runs."""
     with chromium() as running:
         yield running
 

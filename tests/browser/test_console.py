@@ -1,4 +1,4 @@
-"""The console in a real browser, on jobs that say and do what no real one would: it all stays text."""
+"""The console in a browser: hostile content stays text, and pages update live."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 from playwright.sync_api import Browser, expect
 
-from runway.jobs.identity import ANNOTATION_SPEC
+from runway.jobs.annotations import ANNOTATION_SPEC
 from testbed.waiting import wait_for
 from tests.api.conftest import Runway
 from tests.browser.conftest import Served
@@ -20,8 +20,8 @@ HIDDEN = "\u202egpj.exe\u2066\x1b[31m\x07\u200b"
 LONG = "x" * 3000
 
 
-async def hostile_job(runway: Runway, *, over: bool) -> str:
-    """A job of which everything that a stranger can choose is hostile; it runs, or has failed."""
+async def hostile_job(runway: Runway, *, finished: bool) -> str:
+    """Create a running or failed job with hostile content in every field that a user or container sets."""
     kubernetes, words = runway.kubernetes, HOSTILE + HIDDEN
     job_id = str((await runway.submit(command=["sh", "-c", words], env={"A": words})).json()["id"])
     job = copy_of(kubernetes.job(job_id))
@@ -34,16 +34,16 @@ async def hostile_job(runway: Runway, *, over: bool) -> str:
     log = FakeLog()
     log.write(words.encode(), LONG.encode(), b"\xff\xfe not UTF-8")
     kubernetes.logs[pod] = log
-    if over:
+    if finished:
         kubernetes.end_pod(pod, 1, reason=words, message=words + LONG)
         kubernetes.fail(job_id, reason=words)
-    await runway.until_state(job_id, "failed" if over else "running")
+    await runway.until_state(job_id, "failed" if finished else "running")
     return job_id
 
 
-@pytest.mark.parametrize("over", [False, True], ids=["running", "failed"])
-def test_nothing_a_job_says_becomes_markup_or_runs(served: Served, browser: Browser, over: bool) -> None:
-    job_id = served.run(lambda runway: hostile_job(runway, over=over))
+@pytest.mark.parametrize("finished", [False, True], ids=["running", "failed"])
+def test_untrusted_job_text_never_becomes_markup(served: Served, browser: Browser, finished: bool) -> None:
+    job_id = served.run(lambda runway: hostile_job(runway, finished=finished))
     for width in (WIDE, NARROW):
         with Watched(browser, served.url, viewport={"width": width, "height": 800}) as seen:
             for path in (f"/jobs/{job_id}", "/jobs", "/", "/tenants/vision"):
@@ -55,13 +55,13 @@ def test_nothing_a_job_says_becomes_markup_or_runs(served: Served, browser: Brow
                 assert seen.page.evaluate("window.run") is None
                 assert seen.page.locator("main img, main script, main [onload], main [onerror]").count() == 0
                 text = seen.page.evaluate("document.documentElement.textContent")
-                assert not set("\u202e\u2066\x1b\x07\u200b") & set(text), "what cannot be seen is shown as an escape"
+                assert not set("\u202e\u2066\x1b\x07\u200b") & set(text), "invisible characters are escaped"
                 assert seen.overflow() <= 0, f"{path} at {width} px"
             assert seen.complaints == []
 
 
-def test_what_the_log_says_later_is_text_too(served: Served, browser: Browser) -> None:
-    job_id = served.run(lambda runway: hostile_job(runway, over=False))
+def test_followed_log_never_becomes_markup(served: Served, browser: Browser) -> None:
+    job_id = served.run(lambda runway: hostile_job(runway, finished=False))
     with Watched(browser, served.url) as seen:
         seen.page.goto(f"/jobs/{job_id}")
         expect(seen.page.locator("#log-note")).to_contain_text("Following attempt 1")
@@ -78,7 +78,7 @@ def test_what_the_log_says_later_is_text_too(served: Served, browser: Browser) -
         assert seen.complaints == []
 
 
-def test_an_address_that_is_hostile_is_text_on_the_page_that_refuses_it(served: Served, browser: Browser) -> None:
+def test_hostile_path_is_text_on_the_error_page(served: Served, browser: Browser) -> None:
     with Watched(browser, served.url) as seen:
         for path in ("/jobs?state=<img src=x onerror=alert(1)>", "/nowhere/<script>alert(1)</script>"):
             seen.page.goto(path)
@@ -87,7 +87,7 @@ def test_an_address_that_is_hostile_is_text_on_the_page_that_refuses_it(served: 
         assert [words for words in seen.complaints if "status of 4" not in words] == []
 
 
-def test_a_job_is_seen_to_wait_run_fail_and_be_kept_without_a_reload(served: Served, browser: Browser) -> None:
+def test_page_follows_a_job_without_reload(served: Served, browser: Browser) -> None:
     async def submit(runway: Runway) -> str:
         return str((await runway.submit()).json()["id"])
 
@@ -108,20 +108,20 @@ def test_a_job_is_seen_to_wait_run_fail_and_be_kept_without_a_reload(served: Ser
         expect(state).to_have_text("pending")
         served.run(run)
         expect(state).to_have_text("running")
-        expect(page.locator("#said")).to_have_text("The job is now running")
+        expect(page.locator("#announcement")).to_have_text("The job is now running")
         served.run(fail)
         expect(state).to_have_text("failed")
-        expect(page.locator("#said")).to_have_text("The job is now failed")
+        expect(page.locator("#announcement")).to_have_text("The job is now failed")
         expect(page.locator(".verdict")).to_contain_text("exit_nonzero")
         expect(page.locator("#log")).to_contain_text("last words")
-        expect(page.locator("#live")).to_contain_text("Over")
-        expect(page.locator("#cost")).not_to_contain_text("known once it is over")
+        expect(page.locator("#live")).to_contain_text("Finished")
+        expect(page.locator("#cost")).not_to_contain_text("known once the job is finished")
         expect(page.locator("#log-note")).to_contain_text("has ended")
-        assert page.evaluate("window.marked") is True, "the page was loaded anew"
+        assert page.evaluate("window.marked") is True, "the page was reloaded"
         assert seen.complaints == []
 
 
-def test_a_retry_is_followed_into_its_next_attempt(served: Served, browser: Browser) -> None:
+def test_job_page_follows_the_next_attempt(served: Served, browser: Browser) -> None:
     async def first(runway: Runway) -> str:
         job_id = str((await runway.submit(retries=1)).json()["id"])
         log = FakeLog()
@@ -147,8 +147,8 @@ def test_a_retry_is_followed_into_its_next_attempt(served: Served, browser: Brow
         assert seen.complaints == []
 
 
-def test_a_page_that_is_not_looked_at_gives_its_streams_back(served: Served, browser: Browser) -> None:
-    job_id = served.run(lambda runway: hostile_job(runway, over=False))
+def test_hidden_page_closes_its_streams(served: Served, browser: Browser) -> None:
+    job_id = served.run(lambda runway: hostile_job(runway, finished=False))
 
     async def streams(runway: Runway) -> int:
         return int(runway.app.state.services.limits.streams.total())
@@ -158,15 +158,15 @@ def test_a_page_that_is_not_looked_at_gives_its_streams_back(served: Served, bro
         expect(seen.page.locator("#log-note")).to_contain_text("Following attempt 1")
         expect(seen.page.locator("#live")).to_have_attribute("data-how", "on")
         assert served.run(streams) == 2
-        _turn(seen, "hidden")
+        _set_visibility(seen, "hidden")
         wait_for(lambda: served.run(streams) == 0 or None, "both streams closed", 10)
-        _turn(seen, "visible")
+        _set_visibility(seen, "visible")
         wait_for(lambda: served.run(streams) == 2 or None, "both streams open", 10)
         assert seen.complaints == []
 
 
-def _turn(seen: Watched, state: str) -> None:
-    """What a browser does when its tab is left or come back to; one without a screen never does."""
+def _set_visibility(seen: Watched, state: str) -> None:
+    """Set the visibility of the page, which a headless browser never changes."""
     seen.page.evaluate(
         """(state) => {
             Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
@@ -176,7 +176,7 @@ def _turn(seen: Watched, state: str) -> None:
     )
 
 
-def test_a_server_that_goes_away_is_said_and_its_return_too(browser: Browser) -> None:
+def test_page_shows_lost_and_restored_server(browser: Browser) -> None:
     with Served() as served, Watched(browser, served.url) as seen:
         seen.page.clock.install()
         seen.page.goto("/")

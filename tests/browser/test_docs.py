@@ -1,4 +1,4 @@
-"""The API's page in a real browser: readable at any width, in light and dark, without a script and without barriers."""
+"""The API page in a browser: any width, light and dark, no scripts, accessible."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from tests.support.chromium import NARROW, WIDE, Watched
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [WIDE, NARROW])
-def test_the_page_of_the_api_is_readable_without_scripts(
-    served: Served, browser: Browser, width: int, scheme: str
-) -> None:
+def test_docs_page_needs_no_scripts(served: Served, browser: Browser, width: int, scheme: str) -> None:
     options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
     asked: list[str] = []
     with Watched(browser, served.url, **options) as seen:
@@ -22,7 +20,7 @@ def test_the_page_of_the_api_is_readable_without_scripts(
         expect(seen.page.locator("h1")).to_have_text("HTTP API")
         assert seen.overflow() <= 0
         assert seen.complaints == []
-        assert all(url.startswith(served.url) for url in asked), "nothing is loaded from elsewhere"
+        assert all(url.startswith(served.url) for url in asked), "no request to another host"
         for summary in seen.page.locator("summary").all()[:4]:
             summary.click()
         assert seen.overflow() <= 0

@@ -1,10 +1,10 @@
-"""One Runway on the real local Kubernetes for all tests of a process, and a Context for each test.
+"""Fixtures for tests on the local Kubernetes: one Runway per pytest process.
 
-A cluster that is missing fails them: nothing here skips. Each test ends the jobs that it submitted.
+A missing cluster fails the tests; no test is skipped. Each test cancels the jobs that it submitted.
 
-Several pytest processes share the cluster (`pytest -n 3`). Each has its own namespaces and its own Lease, so that its
-Runway counts nobody else's jobs. They share the node, its two CPUs, the components and the cluster-wide objects. A test
-that disturbs these is marked `alone`; `make test` runs such tests one by one, after the others.
+Several pytest processes share the cluster (`pytest -n 3`). Each has its own namespaces and its own Lease, so its Runway
+counts no other jobs. They share the node, its two CPUs, the components and the cluster-wide objects. A test that
+disturbs these is marked `alone`. `make test` runs such tests one by one, after the others.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from testbed.tenants import apply_tenants
 from tests.support.locks import one_at_a_time
 
 POLICY = CHECKOUT / "config" / "policy.local.yaml"
-"""Its namespaces and the Lease in `default` are those of the documents and of `deploy/kustomize/overlays/local`."""
+"""The documents and `deploy/kustomize/overlays/local` use its namespaces and the Lease in `default`."""
 
 
 class _Distribution(LoadScopeScheduling):  # type: ignore[misc]
-    """Tests go to the next free process one by one; a module with fixtures of its own goes as a whole.
+    """Distribute single tests to the next free process, and modules with module fixtures as a whole.
 
-    Else each process would pay for the fixtures. The largest modules go first.
+    Otherwise each process would set up the fixtures. The largest modules go first.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -61,13 +61,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def suffix(worker_id: str) -> str:
-    """What the names of this process end in: `-gw0`, `-gw1` and so on, or nothing where it is the only one."""
+    """Return the suffix of this process's names: `-gw0`, `-gw1` and so on, or empty for a single process."""
     return "" if worker_id == "master" else f"-{worker_id}"
 
 
 @pytest.fixture(scope="session")
 def policy_file(suffix: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The local policy, with namespaces that no other process of this run uses."""
+    """Write the local policy with namespaces that no other process of this run uses."""
     text = POLICY.read_text(encoding="utf-8")
     for tenant in ("vision", "speech", "research"):
         assert f"namespace: runway-{tenant}," in text
@@ -84,7 +84,7 @@ def kubeconfig() -> Path:
 
 @pytest.fixture(scope="session")
 def kubernetes(kubeconfig: Path, policy_file: Path) -> Kubectl:
-    """The cluster, with the tenants of the policy in place."""
+    """Apply the tenants of the policy and return the cluster's kubectl."""
     kubectl = Kubectl(kubeconfig)
     apply_tenants(kubectl, policy_file)
     return kubectl
@@ -92,7 +92,7 @@ def kubernetes(kubeconfig: Path, policy_file: Path) -> Kubectl:
 
 @pytest.fixture(scope="session")
 def settings(suffix: str, kubernetes: Kubectl, kubeconfig: Path, policy_file: Path) -> Mapping[str, str]:
-    """The environment of every Runway of this process: its cluster, its policy, and where its Lease is kept."""
+    """Return the environment of every Runway of this process: kubeconfig, policy and Lease namespace."""
     namespace = f"runway-lease{suffix}" if suffix else "default"
     if suffix:
         kubernetes.apply(json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}))
@@ -107,7 +107,7 @@ def settings(suffix: str, kubernetes: Kubectl, kubeconfig: Path, policy_file: Pa
 def server(
     kubernetes: Kubectl, settings: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """Runway as a process of its own. A test that kills it starts it again."""
+    """Run Runway as a separate process. A test that kills it starts it again."""
     assert kubernetes.select("nodes") != []
     environment = {**settings, "RUNWAY_PROMETHEUS_URL": LocalCluster.default().prometheus_url}
     with Server(tmp_path_factory.mktemp("runway") / "runway.log", environment) as running:
@@ -123,7 +123,7 @@ def tools(server: Server, kubernetes: Kubectl) -> Iterator[Tools]:
 
 @pytest.fixture
 def context(tools: Tools) -> Iterator[Context]:
-    """Submit jobs and wait for them; those that still run are cancelled after the test."""
+    """Submit jobs and wait for them; cancel unfinished jobs after the test."""
     used = Context(tools, show=lambda *_: None)
     yield used
     used.cancel_jobs()
@@ -131,18 +131,18 @@ def context(tools: Tools) -> Iterator[Context]:
 
 @pytest.fixture(scope="session")
 def namespaces(tools: Tools) -> Mapping[str, str]:
-    """The namespace of each tenant."""
+    """Map each tenant to its namespace."""
     return {name: str(tenant["namespace"]) for name, tenant in tools.runway.policy()["tenants"].items()}
 
 
 @pytest.fixture
 def demo_environment(monkeypatch: pytest.MonkeyPatch, server: Server, settings: Mapping[str, str]) -> Iterator[None]:
-    """The environment in which `make demo` runs the demo, which is the writer for that time."""
+    """Set the environment of `make demo`, whose Runway is the leader meanwhile."""
     assert os.environ.get("DEMO_IMAGE") is None
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     server.stop()
-    # Its report and its log have one place in the checkout.
+    # Its report and its log have fixed paths in the checkout.
     with one_at_a_time("demo"):
         yield
     server.start()

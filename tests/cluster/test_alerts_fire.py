@@ -1,10 +1,14 @@
-"""The alerts in a Prometheus that scrapes a real Runway: silent while all is well, and firing when it is not.
+"""Alerts of a Prometheus with a real Runway: silent at rest, firing on faults.
 
-Thirteen of the nineteen. Not made here, and tested by promtool alone: RunwayExplanationsStale and RunwayEvidenceNotKept
-(five real minutes of outage), RunwaySubmissionsSlow (an API server that is slow and answers), RunwayServerErrors (a
-defect of Runway's own), RunwayGpuIdle (real GPUs), RunwayUndecodableObjects (test_hostile_objects.py makes the object).
+This covers 13 of the 19 alerts. Only promtool tests the others, because they need:
 
-The rules are those that are shipped, but for their patience: see `RULES`. One story is what every test looks at.
+- RunwayExplanationsStale, RunwayEvidenceNotKept: an outage of five real minutes
+- RunwaySubmissionsSlow: a slow API server
+- RunwayServerErrors: a defect in Runway
+- RunwayGpuIdle: real GPUs
+- RunwayUndecodableObjects: a broken object, as in test_hostile_objects.py
+
+The rules are the shipped ones with shorter times, see `RULES`. All tests assert on the one run of `hihistory`.
 """
 
 from __future__ import annotations
@@ -36,13 +40,13 @@ RULES = hurried(
     rule_file(),
     fors=180,  # Half an hour is 10 s.
     windows=30,  # Half an hour is a minute; five minutes are 10 s, which is ten scrapes.
-    # Waiting for half an hour is what this alert is about. All other thresholds are as they are shipped.
+    # The threshold of this alert is a waiting time. All other thresholds are the shipped ones.
     thresholds={"RunwayJobsPendingLong": ("> 1800", "> 10")},
 )
 QUIET_SECONDS = 12.0
-"""Longer than the longest `for`, so that what is wrong in a system at rest would have fired."""
+"""Longer than the longest `for`, so that a false alert at rest would fire."""
 
-ON_TENANTS: dict[str, dict[str, str]] = {
+TENANT_ALERTS: dict[str, dict[str, str]] = {
     "RunwayGpuQuotaNearFull": {"tenant": "vision"},
     "RunwayGpusHeldByTerminating": {"tenant": "speech"},
     "RunwayJobsPendingLong": {"tenant": "vision"},
@@ -50,7 +54,7 @@ ON_TENANTS: dict[str, dict[str, str]] = {
     "RunwaySubmissionsLimited": {"tenant": "speech"},
     "RunwayCostBurn": {"tenant": "vision"},
 }
-ON_FAULTS: dict[str, dict[str, str]] = {
+FAULT_ALERTS: dict[str, dict[str, str]] = {
     "RunwaySubmissionsStopped": {},
     "RunwayResyncDrift": {},
     "RunwayKubernetesErrors": {},
@@ -61,10 +65,10 @@ ON_FAULTS: dict[str, dict[str, str]] = {
 }
 WITHOUT_FOR = {rule["alert"] for group in RULES["groups"] for rule in group["rules"] if "for" not in rule}
 
-STAY = "trap 'exit 0' TERM; echo started; sleep 900 & wait"
-STUBBORN = "trap '' TERM; echo started; while :; do sleep 1; done"
+SLEEP = "trap 'exit 0' TERM; echo started; sleep 900 & wait"
+IGNORE_SIGTERM = "trap '' TERM; echo started; while :; do sleep 1; done"
 TOO_LARGE = {"cpu": "3", "memory": "32Mi"}
-"""For the local node, which has two CPUs."""
+"""More CPU than the two of the local node."""
 
 
 def gpus(number: int) -> Document:
@@ -72,8 +76,8 @@ def gpus(number: int) -> Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """What was seen: alerts by the end of each part, and all of them."""
+class Hihistory:
+    """The firing and pending alerts at the end of each phase, and all of them."""
 
     at_rest: set[str]
     in_use: set[str]
@@ -83,7 +87,7 @@ class Story:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A Runway whose way to the API server can be broken, and the Prometheus that scrapes it."""
+    """A Runway behind a proxy to the API server, and the Prometheus that scrapes it."""
 
     runway: Server
     network: TcpProxy
@@ -92,20 +96,20 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def story(
+def history(
     server: Server, kubernetes: Kubectl, settings: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Story]:
+) -> Iterator[Hihistory]:
     server.stop()
     try:
         with set_up(kubernetes, settings, tmp_path_factory.mktemp("alerts")) as scene:
             scene.alarms.watched_for(QUIET_SECONDS)
             at_rest = scene.alarms.names()
-            running = use(scene)
+            running = generate_load(scene)
             in_use = scene.alarms.names()
-            break_it(scene, running)
-            mended = {"RunwayWatchStale", "RunwayNotSynced", "RunwayNoWriter"}
-            scene.alarms.until_quiet(mended, 20)
-            yield Story(at_rest, in_use, scene.alarms, scene.alarms.now())
+            inject_faults(scene, running)
+            resolved = {"RunwayWatchStale", "RunwayNotSynced", "RunwayNoWriter"}
+            scene.alarms.until_quiet(resolved, 20)
+            yield Hihistory(at_rest, in_use, scene.alarms, scene.alarms.now())
     finally:
         server.start()
 
@@ -144,29 +148,32 @@ def set_up(kubernetes: Kubectl, settings: Mapping[str, str], folder: Path) -> It
                 context.cancel_jobs()
 
 
-def use(scene: Scene) -> Document:
-    """Tenants fill their quota, hang, wait, fail, submit too fast and commit money. Returns a job that runs on."""
+def generate_load(scene: Scene) -> Document:
+    """Have tenants fill their quota, hang, wait, fail, exceed their rate and commit money.
+
+    Returns a job that keeps running.
+    """
     context = scene.context
-    context.submit("vision", shell(STAY, resources=gpus(4), timeout_seconds=7 * 86400))
-    stubborn = once_allowed(context, "speech", shell(STUBBORN, resources=gpus(1), grace_period_seconds=60))
+    context.submit("vision", shell(SLEEP, resources=gpus(4), timeout_seconds=7 * 86400))
+    stubborn = once_allowed(context, "speech", shell(IGNORE_SIGTERM, resources=gpus(1), grace_period_seconds=60))
     context.submit("vision", shell("true", resources=TOO_LARGE, timeout_seconds=600))
     for _ in range(6):
         context.submit("vision", shell("true", resources=TOO_LARGE, timeout_seconds=5))
-    running = context.submit("vision", shell(STAY, timeout_seconds=600))
+    running = context.submit("vision", shell(SLEEP, timeout_seconds=600))
     context.until_log(stubborn["id"], "started")
     context.runway.cancel(stubborn["id"])
-    # More GPUs than the quota has: each takes a place in the tenant's rate, and none makes a job.
+    # More GPUs than the quota has: each request counts against the tenant's rate, and none creates a job.
     with submitting(scene.runway, "speech", shell("true", resources=gpus(4))):
-        scene.alarms.until_firing(ON_TENANTS, 40)
+        scene.alarms.until_firing(TENANT_ALERTS, 40)
     return running
 
 
-def break_it(scene: Scene, running: Document) -> None:
-    """Submissions are stopped, and the watches die silently; Kubernetes cannot be reached; Runway starts without it."""
+def inject_faults(scene: Scene, running: Document) -> None:
+    """Stop submissions, stall the watches, cut off the API server, and restart Runway without it."""
     scene.context.until_log(running["id"], "started")
     pod = scene.context.pod(running)["metadata"]
     assert scene.network.silence() >= 4, "four watches are open"
-    # Its end is told to nobody who still listens.
+    # The stalled watches do not report this deletion.
     scene.context.kubernetes.run("delete", "pod", pod["name"], f"--namespace={pod['namespace']}", "--wait=false")
     name, namespace = scene.runway.lease
     stop = ("annotate", "lease", name, f"--namespace={namespace}")
@@ -188,13 +195,13 @@ def break_it(scene: Scene, running: Document) -> None:
 
 @contextmanager
 def submitting(runway: Server, tenant: str, spec: Document) -> Iterator[None]:
-    """A client that submits four times a second, whatever it is told. It makes no job here."""
-    over = threading.Event()
+    """Submit four times a second, whatever the response. No submission creates a job."""
+    stop = threading.Event()
     answers: list[int] = []
 
     def submit() -> None:
         with httpx2.Client(base_url=runway.url, trust_env=False, timeout=20) as client:
-            while not over.wait(0.25):
+            while not stop.wait(0.25):
                 answers.append(client.post("/v1/jobs", json=spec, headers={"X-Tenant-ID": tenant}).status_code)
 
     client = threading.Thread(target=submit, name="impatient client")
@@ -202,37 +209,37 @@ def submitting(runway: Server, tenant: str, spec: Document) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        stop.set()
         client.join(30)
     assert answers
     assert 201 not in answers
 
 
-def test_at_rest_no_alert_is_even_pending(story: Story) -> None:
-    assert story.at_rest == set()
+def test_no_alert_is_pending_at_rest(history: Hihistory) -> None:
+    assert history.at_rest == set()
 
 
-def test_in_use_the_tenants_alerts_fire_and_none_on_runway_itself(story: Story) -> None:
-    assert story.in_use == set(ON_TENANTS)
+def test_tenant_load_fires_only_tenant_alerts(history: Hihistory) -> None:
+    assert history.in_use == set(TENANT_ALERTS)
 
 
-@pytest.mark.parametrize("alert", [*ON_TENANTS, *ON_FAULTS])
-def test_an_alert_is_pending_then_fires_and_says_for_whom(alert: str, story: Story) -> None:
-    fired = story.alarms.seen(alert, "firing")
+@pytest.mark.parametrize("alert", [*TENANT_ALERTS, *FAULT_ALERTS])
+def test_alert_goes_from_pending_to_firing_with_expected_labels(alert: str, history: Hihistory) -> None:
+    fired = history.alarms.seen(alert, "firing")
     assert fired is not None
-    pending = story.alarms.seen(alert, "pending")
+    pending = history.alarms.seen(alert, "pending")
     if alert in WITHOUT_FOR:
         assert pending is None
     else:
         assert pending is not None
         assert pending["at"] < fired["at"]
-    labels = ON_TENANTS.get(alert, {}) | ON_FAULTS.get(alert, {})
+    labels = TENANT_ALERTS.get(alert, {}) | FAULT_ALERTS.get(alert, {})
     assert labels.items() <= fired["labels"].items()
     assert fired["labels"]["severity"] in {"page", "ticket"}
     assert fired["annotations"]["runbook_url"].endswith(f"#{alert.lower()}")
-    # Templates are filled in: no label of the summary was missing.
+    # No label of the templates is missing.
     assert "<no value>" not in fired["annotations"]["summary"] + fired["annotations"]["description"]
 
 
-def test_when_it_works_again_they_end(story: Story) -> None:
-    assert story.after.isdisjoint({"RunwayNoWriter", "RunwayNotSynced", "RunwayWatchStale"})
+def test_alerts_resolve_after_recovery(history: Hihistory) -> None:
+    assert history.after.isdisjoint({"RunwayNoWriter", "RunwayNotSynced", "RunwayWatchStale"})

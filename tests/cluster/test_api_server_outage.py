@@ -1,7 +1,7 @@
-"""Kubernetes stopped: submissions are answered in time, nothing is admitted twice or lost, and it recovers by itself.
+"""Outages of the API server: responses, quota and recovery.
 
-The API server is frozen, then killed and started again with etcd's history compacted meanwhile. One run of events, in
-`outages`, is what every test looks at.
+The fixture `outages` freezes the API server, then kills it and restarts it with etcd's history compacted. All tests
+assert on this one run.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from testbed.waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
-STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
-ON_ONE_GPU = shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 1}, timeout_seconds=500)
+SLEEP = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
+GPU_JOB = shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi", "gpu": 1}, timeout_seconds=500)
 ANSWER_SECONDS = 6.0
 FROZEN_SECONDS = 20.0
 RECOVERY_SECONDS = 20.0
-SETTLE_SECONDS = 200.0
-"""An unanswered create is read back 30 times, with pauses of at most 5 s, before its quota is given back."""
+RESOLVE_SECONDS = 200.0
+"""Runway reads an ambiguous create back 30 times, with pauses of at most 5 s, before it releases the quota."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """An answer, and how long it took in seconds."""
+    """A response and its duration in seconds."""
 
     answer: httpx2.Response
     seconds: float
@@ -45,25 +45,26 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """What was seen while the API server did not answer, and of the recovery."""
+    """Responses during an outage, and the recovery after it."""
 
     submissions: list[Timed]
     cancel: Timed
     statuses: dict[str, int]
-    """Of reads, by path."""
+    """Status of each read, by path."""
     recovery_seconds: float
-    """From when the API server was let go on until /readyz was 200."""
+    """From the end of the outage until Runway is the leader again."""
     submitted_after: int
-    """The status of the first submission after that."""
+    """The status of the first submission after the recovery."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outages:
-    """What a frozen API server and then a killed one came to.
+    """The results of a frozen and then a killed API server.
 
-    `key` was submitted while it was frozen and again afterwards; `beyond_quota` is one more submission than the quota
-    had room for, were the unanswered ones done. `ran_through` ran all the time, `ended_meanwhile` ended without an API
-    server.
+    - `key` was submitted during the freeze and again afterwards.
+    - `beyond_quota` exceeds the quota if the ambiguous creates count.
+    - `ran_through` ran all the time.
+    - `ended_meanwhile` finished without an API server.
     """
 
     frozen: Outage
@@ -85,22 +86,22 @@ def outages(tools: Tools) -> Iterator[Outages]:
     api_server = LocalCluster.default().component("kube-apiserver")
     key = f"test {uuid.uuid4()}"
     try:
-        # Jobs of the tests before may still be terminating, and hold GPUs until they have ended.
+        # Pods of earlier tests may still be terminating and use GPUs.
         wait_for(lambda: context.runway.quota("vision")["used"]["gpu"] == 0 or None, "no GPU in use", 60)
-        # Two to cancel: a frozen API server may do the first cancel when it is let go on.
-        lasting = context.submit("vision", ON_ONE_GPU)
-        to_cancel, another = context.submit("vision", shell(STAY)), context.submit("vision", shell(STAY))
+        # Two to cancel: the API server may execute the first cancel after the thaw.
+        lasting = context.submit("vision", GPU_JOB)
+        to_cancel, another = context.submit("vision", shell(SLEEP)), context.submit("vision", shell(SLEEP))
         for job in (lasting, to_cancel, another):
             context.until_log(job["id"], "started")
 
-        # Requests on connections that are open already reach the frozen server, so whether they are done is not known.
+        # Requests on open connections reach the frozen server, so their outcome is ambiguous.
         open_connections(context)
         api_server.freeze()
         frozen_at = time.monotonic()
-        submissions = submit_at_once(context, ON_ONE_GPU, [key, None, None])
-        beyond = context.runway.submit("vision", ON_ONE_GPU)
+        submissions = submit_at_once(context, GPU_JOB, [key, None, None])
+        beyond = context.runway.submit("vision", GPU_JOB)
         frozen = observe(context, submissions, to_cancel, lambda: thaw_at(frozen_at + FROZEN_SECONDS, api_server))
-        again = context.runway.submit("vision", ON_ONE_GPU, key=key)
+        again = context.runway.submit("vision", GPU_JOB, key=key)
 
         ending = context.submit("vision", shell("echo started; sleep 3"))
         context.until_log(ending["id"], "started")
@@ -111,63 +112,63 @@ def outages(tools: Tools) -> Iterator[Outages]:
         )
         yield Outages(frozen, killed, key, again, beyond, lasting, ending)
     finally:
-        # Whatever went wrong above, the cluster is whole again for what comes after.
+        # Repair the cluster for the tests that follow, also after an error above.
         LocalCluster.default().up()
         context.cancel_jobs()
 
 
-def test_submissions_are_answered_503_in_time_with_when_to_come_back(outages: Outages) -> None:
+def test_submissions_get_503_with_retry_after_in_time(outages: Outages) -> None:
     for outage in outages.both:
         assert [timed.answer.status_code for timed in outage.submissions] == [503, 503, 503]
         assert max(timed.seconds for timed in outage.submissions) < ANSWER_SECONDS
         assert all(int(timed.answer.headers["Retry-After"]) > 0 for timed in outage.submissions)
     codes = [{timed.answer.json()["code"] for timed in outage.submissions} for outage in outages.both]
-    # A frozen server may have taken the request; one that refuses the connection has not.
+    # A frozen server may have received the request; a server that refuses the connection has not.
     assert codes == [{"outcome_unknown"}, {"kubernetes_unavailable"}]
     assert all(timed.answer.json()["id"].startswith("rw-") for timed in outages.frozen.submissions)
 
 
-def test_a_cancel_is_answered_503_in_time(outages: Outages) -> None:
+def test_cancel_gets_503_in_time(outages: Outages) -> None:
     for outage in outages.both:
         assert (outage.cancel.answer.status_code, outage.cancel.seconds < ANSWER_SECONDS) == (503, True)
     frozen, killed = (outage.cancel.answer.json()["code"] for outage in outages.both)
-    # Certain that nothing was sent it is only where no connection was left open from before.
+    # Only without an open connection is it certain that nothing was sent.
     assert frozen in ("outcome_unknown", "kubernetes_unavailable")
     assert killed == "kubernetes_unavailable"
 
 
-def test_runway_is_alive_and_readable_but_not_ready(outages: Outages) -> None:
+def test_reads_and_liveness_work_while_not_ready(outages: Outages) -> None:
     for outage in outages.both:
         assert outage.statuses == {"/healthz": 200, "/readyz": 503, "/v1/jobs": 200, "/v1/quota": 200, "/metrics": 200}
 
 
-def test_unanswered_creates_keep_their_quota(outages: Outages) -> None:
+def test_ambiguous_creates_keep_their_quota(outages: Outages) -> None:
     problem = outages.beyond_quota.json()
     assert (outages.beyond_quota.status_code, problem["code"]) == (403, "quota_exceeded")
     assert (problem["quota"]["used"]["gpu"], problem["quota"]["reserved"]["gpu"]) == (1, 3)
 
 
-def test_it_recovers_by_itself(outages: Outages) -> None:
+def test_runway_recovers_without_restart(outages: Outages) -> None:
     for outage in outages.both:
         assert outage.recovery_seconds < RECOVERY_SECONDS
         assert outage.submitted_after == 201
 
 
-def test_the_same_request_again_settles_what_became_of_it(outages: Outages) -> None:
+def test_repeated_submission_resolves_ambiguous_create(outages: Outages) -> None:
     assert outages.again.status_code in (200, 201)
     assert outages.again.json()["id"] == outages.frozen.submissions[0].answer.json()["id"]
 
 
-def test_what_happened_to_jobs_meanwhile_is_seen(outages: Outages, context: Context) -> None:
+def test_job_changes_during_outage_are_observed(outages: Outages, context: Context) -> None:
     assert context.until_finished(outages.ended_meanwhile["id"])["state"] == "succeeded"
     through = context.runway.job(outages.ran_through["id"])
     assert (through["state"], len(through["attempts"])) == ("running", 1)
 
 
-def test_in_the_end_quota_is_what_kubernetes_runs_and_nothing_ran_twice(
+def test_quota_matches_kubernetes_after_outage_and_no_job_ran_twice(
     outages: Outages, context: Context, kubernetes: Kubectl
 ) -> None:
-    wait_for(lambda: context.runway.quota("vision")["reserved"]["jobs"] == 0 or None, "all settled", SETTLE_SECONDS)
+    wait_for(lambda: context.runway.quota("vision")["reserved"]["jobs"] == 0 or None, "all resolved", RESOLVE_SECONDS)
     namespace = outages.ran_through["kubernetes"]["namespace"]
     unfinished = [job for job in kubernetes.select("jobs", f"--namespace={namespace}") if not finished(job)]
 
@@ -178,24 +179,22 @@ def test_in_the_end_quota_is_what_kubernetes_runs_and_nothing_ran_twice(
     assert len(pods) == 1
 
 
-def test_no_request_met_a_fault_of_runways_own(outages: Outages, server: Server) -> None:
+def test_outage_causes_no_internal_errors(outages: Outages, server: Server) -> None:
     assert outages.killed.submissions
-    said = server.log.read_text(encoding="utf-8")
-    assert '"path": "/v1/jobs"' in said
-    faults = [
-        line for line in said.splitlines() if '"status": 500' in line or "Traceback" in line or "critical" in line
-    ]
-    assert faults == []
+    log = server.log.read_text(encoding="utf-8")
+    assert '"path": "/v1/jobs"' in log
+    errors = [line for line in log.splitlines() if '"status": 500' in line or "Traceback" in line or "critical" in line]
+    assert errors == []
 
 
 def thaw_at(moment: float, api_server: Component) -> None:
-    """The length of the outage is what is tested here, so it is waited for."""
+    """End the outage at a fixed time. Its length is under test, so no condition replaces the sleep."""
     time.sleep(max(0.0, moment - time.monotonic()))
     api_server.thaw()
 
 
 def restart(api_server: Component) -> None:
-    """Start it again without history: no version that was known before can be watched from any more."""
+    """Compact etcd's history and start the API server: no earlier resourceVersion can be watched."""
     url = f"https://{addresses.LOOPBACK}:{addresses.ETCD_CLIENT_PORT}/v3/kv"
     tls = ssl.create_default_context(cafile=str(pki.CA))
     tls.load_cert_chain(pki.certificate("etcd-client"), pki.key("etcd-client"))
@@ -207,14 +206,14 @@ def restart(api_server: Component) -> None:
 
 
 def open_connections(context: Context) -> None:
-    """Have Runway call Kubernetes so often at once that it is left with more connections than the test needs."""
+    """Have Runway open more connections to Kubernetes than the test needs."""
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda _: context.runway.submit("vision", ON_ONE_GPU, dry_run=True), range(16)))
+        answers = list(pool.map(lambda _: context.runway.submit("vision", GPU_JOB, dry_run=True), range(16)))
     assert [answer.status_code for answer in answers] == [200] * 16
 
 
 def submit_at_once(context: Context, spec: Document, keys: Sequence[str | None]) -> list[Timed]:
-    """Submissions that may be done although they are not answered; those are ended with the module."""
+    """Submit concurrently. Track ids in error responses too, because those creates may have succeeded."""
     with ThreadPoolExecutor(len(keys)) as pool:
         found = list(pool.map(lambda key: timed(lambda: context.runway.submit("vision", spec, key=key)), keys))
     for each in found:
@@ -224,14 +223,14 @@ def submit_at_once(context: Context, spec: Document, keys: Sequence[str | None])
 
 
 def observe(context: Context, submissions: list[Timed], to_cancel: Document, end: Callable[[], None]) -> Outage:
-    """Everything but submissions while the outage lasts, then end it and see how Runway recovers."""
+    """Cancel and read during the outage, end it, and measure the recovery."""
     cancel = timed(lambda: context.runway.cancel(to_cancel["id"]))
     paths = ("/healthz", "/readyz", "/v1/jobs", "/v1/quota", "/metrics")
     statuses = {path: context.runway.get(path).status_code for path in paths}
     end()
     ended = time.monotonic()
     wait_for(
-        lambda: context.runway.get("/readyz").json().get("role") == "writer" or None, "writes again", RECOVERY_SECONDS
+        lambda: context.runway.get("/readyz").json().get("role") == "writer" or None, "leader again", RECOVERY_SECONDS
     )
     recovery = time.monotonic() - ended
     after = context.runway.submit("research", shell("true"))

@@ -1,4 +1,4 @@
-"""The command line against the real thing, as a person or a script would call it."""
+"""The command line on the local cluster, as a person or a script calls it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.cluster
 
 RUNWAY = str(Path(sys.executable).with_name("runway"))
 SPEC = [f"--image={IMAGE}", "--cpu=100m", "--memory=32Mi", "--grace=5"]
-STAY = ["--", "sh", "-c", "trap 'echo ending; exit 143' TERM; echo started; sleep 600 & wait"]
+SLEEP = ["--", "sh", "-c", "trap 'echo ending; exit 143' TERM; echo started; sleep 600 & wait"]
 
 Done = subprocess.CompletedProcess[str]
 Cli = Callable[..., Done]
@@ -42,38 +42,38 @@ def cli(environment: dict[str, str]) -> Cli:
 
 @pytest.fixture(scope="module")
 def runs(environment: dict[str, str]) -> dict[str, Done]:
-    """`runway run` of jobs that end in different ways, all at once."""
+    """Run `runway run` concurrently for jobs with different outcomes."""
     commands = {
         "succeeds": ["--env=WHO=you", "--", "sh", "-c", "echo hello $WHO; echo there"],
         "fails": ["--", "sh", "-c", "echo no data; exit 3"],
-        "too long": ["--timeout=10", *STAY],
+        "too long": ["--timeout=10", *SLEEP],
         "fails twice": ["--retries=1", "--", "sh", "-c", "echo trying; exit 4"],
     }
     started = {name: start(environment, "run", *SPEC, *command) for name, command in commands.items()}
     return {name: finish(process) for name, process in started.items()}
 
 
-def test_run_shows_the_log_and_succeeds_with_the_job(runs: dict[str, Done]) -> None:
+def test_run_streams_the_log_and_exits_0(runs: dict[str, Done]) -> None:
     assert (runs["succeeds"].returncode, runs["succeeds"].stdout) == (0, "hello you\nthere\n")
     assert "succeeded" in runs["succeeds"].stderr
 
 
-def test_run_exits_with_the_jobs_own_code(runs: dict[str, Done]) -> None:
+def test_run_exits_with_exit_code_of_job(runs: dict[str, Done]) -> None:
     assert (runs["fails"].returncode, runs["fails"].stdout) == (3, "no data\n")
     assert "exit_nonzero" in runs["fails"].stderr
 
 
-def test_run_exits_with_124_at_the_deadline(runs: dict[str, Done]) -> None:
+def test_run_exits_with_124_at_deadline(runs: dict[str, Done]) -> None:
     assert (runs["too long"].returncode, runs["too long"].stdout) == (124, "started\nending\n")
     assert "deadline_exceeded" in runs["too long"].stderr
 
 
-def test_run_shows_every_attempt(runs: dict[str, Done]) -> None:
+def test_run_shows_log_of_every_attempt(runs: dict[str, Done]) -> None:
     assert (runs["fails twice"].returncode, runs["fails twice"].stdout) == (4, "trying\ntrying\n")
 
 
-def test_a_job_from_submit_to_cancel(cli: Cli, environment: dict[str, str]) -> None:
-    submitted = cli("submit", *SPEC, "--name=from-the-cli", "-o", "name", *STAY)
+def test_submit_follow_wait_and_cancel(cli: Cli, environment: dict[str, str]) -> None:
+    submitted = cli("submit", *SPEC, "--name=from-the-cli", "-o", "name", *SLEEP)
     job_id = submitted.stdout.strip()
     assert submitted.returncode == 0
     following = start(environment, "logs", "-f", job_id)
@@ -96,13 +96,13 @@ def test_a_job_from_submit_to_cancel(cli: Cli, environment: dict[str, str]) -> N
     assert following.communicate(timeout=30)[0] == "ending\n"
     assert following.returncode == 0
     assert cli("wait", job_id).returncode == 130
-    # From the pod, or from the excerpt that was kept of it: the same words.
+    # The pod and the recorded excerpt give the same text.
     after = cli("logs", job_id)
     assert (after.returncode, after.stdout) == (0, "started\nending\n")
 
 
-def test_logs_of_a_job_that_waits_begin_once_it_runs(cli: Cli, environment: dict[str, str], context: Context) -> None:
-    """`logs -f` may be called at once: a job that has not started is no error, and nor is a job that never starts."""
+def test_followed_logs_wait_for_pending_job(cli: Cli, environment: dict[str, str], context: Context) -> None:
+    """For `logs -f`, neither a pending job nor a job that never starts is an error."""
     never = cli("submit", *SPEC, "--tenant=research", "--cpu=8", "-o", "name", "--", "true").stdout.strip()
     following = start(environment, "logs", "-f", never, "--tenant=research")
     context.until(never, lambda view: view["conditions"] != [], "unschedulable")
@@ -113,36 +113,36 @@ def test_logs_of_a_job_that_waits_begin_once_it_runs(cli: Cli, environment: dict
     assert following.returncode == 1
 
 
-def test_a_refusal_is_shown_whole_and_exits_with_1(cli: Cli) -> None:
+def test_rejected_submission_shows_every_violation_and_exits_1(cli: Cli) -> None:
     done = cli("submit", "--image=example.org/miner:1", "--cpu=64", "--memory=1", "--", "true")
 
     assert (done.returncode, done.stdout) == (1, "")
     for field in ("image", "resources.cpu", "resources.memory"):
         assert f"\n  {field} " in done.stderr
-    over = cli("submit", *SPEC, "--tenant=research", "--gpu=1", "--", "true")
-    assert over.returncode == 1
-    assert "quota_exceeded" in over.stderr
+    over_quota = cli("submit", *SPEC, "--tenant=research", "--gpu=1", "--", "true")
+    assert over_quota.returncode == 1
+    assert "quota_exceeded" in over_quota.stderr
 
 
-def test_waiting_is_told_as_it_goes_and_ends_with_the_job(cli: Cli) -> None:
+def test_submit_wait_shows_progress_and_exits_with_job_code(cli: Cli) -> None:
     done = cli("submit", "--wait", *SPEC, "--", "sh", "-c", "sleep 1; echo last words; exit 3")
     job_id = done.stdout.split()[0]
     assert done.returncode == 3
     assert f"{job_id} is running" in done.stderr
     assert "of at most" in done.stderr
     assert "hint: " in done.stdout
-    assert done.stdout.endswith("  last words\n"), "the end of the log comes with the last view of the stream"
+    assert done.stdout.endswith("  last words\n"), "the last view of the stream has the end of the log"
 
     story = cli("status", job_id).stdout
     for words in ("accepted", "bound to node", "started", "exit code 3", "failed: exit_nonzero"):
         assert words in story
 
 
-def test_a_wait_survives_a_restart_of_runway(cli: Cli, environment: dict[str, str], server: Server) -> None:
+def test_wait_survives_restart(cli: Cli, environment: dict[str, str], server: Server) -> None:
     submitted = cli("submit", *SPEC, "-o", "name", "--", "sh", "-c", "sleep 15")
     waiting = start(environment, "wait", submitted.stdout.strip())
     assert waiting.stderr is not None
-    # It has been told that the job runs, so it reads the stream that is cut off now.
+    # It has read that the job runs, so it has the stream open that the kill closes.
     while "is running" not in (line := waiting.stderr.readline()):
         assert line != ""
     server.kill()
@@ -151,7 +151,7 @@ def test_a_wait_survives_a_restart_of_runway(cli: Cli, environment: dict[str, st
     assert (waiting.returncode, "succeeded" in stdout) == (0, True)
 
 
-def test_a_dry_run_explains_and_keeps_nothing(cli: Cli) -> None:
+def test_dry_run_explains_decision_and_creates_no_job(cli: Cli) -> None:
     before = json.loads(cli("ls", "--all", "-o", "json").stdout)["jobs"]
     refused = cli("submit", "--dry-run", "--image=example.org/miner:1", "--cpu=64", "--memory=1", "--", "true")
     assert (refused.returncode, refused.stderr) == (1, "")
@@ -163,8 +163,8 @@ def test_a_dry_run_explains_and_keeps_nothing(cli: Cli) -> None:
     assert len(json.loads(cli("ls", "--all", "-o", "json").stdout)["jobs"]) == len(before)
 
 
-def test_top_and_quota_show_what_runs_and_cancel_ends_several(cli: Cli) -> None:
-    ids = [cli("submit", *SPEC, "-o", "name", *STAY).stdout.strip() for _ in range(2)]
+def test_top_and_quota_list_jobs_and_cancel_accepts_several(cli: Cli) -> None:
+    ids = [cli("submit", *SPEC, "-o", "name", *SLEEP).stdout.strip() for _ in range(2)]
     shown = json.loads(cli("top", "-o", "json").stdout)
     assert set(ids) <= {view["id"] for view in shown["jobs"]}
     assert cli("top", "--once").stdout.count("rw-") == len(shown["jobs"])
@@ -179,17 +179,17 @@ def test_top_and_quota_show_what_runs_and_cancel_ends_several(cli: Cli) -> None:
     assert [cli("wait", job_id).returncode for job_id in ids] == [130, 130]
 
 
-def test_the_session_in_the_documents_can_be_played(server: Server) -> None:
+def test_documented_session_is_reproducible(server: Server) -> None:
     session = play(session_environment(server.url))
     for words in ("Would be refused for", "oom_killed", "Timeline", "THROTTLED", "is cancelling"):
         assert words in session
     assert shape(parse("session", session)) == shape(blocks("docs/session.md")), (
-        "its commands have changed: record it again"
+        "the commands differ from the document: record it again"
     )
 
 
 def shape(session: Iterable[Block]) -> list[str]:
-    """The commands of a session, without the ids of their jobs."""
+    """Return the commands of a session without job ids."""
     return [re.sub(r"rw-[a-z2-7]{20}", "ID", text) for block in session for text in block.commands]
 
 

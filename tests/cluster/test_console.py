@@ -1,4 +1,4 @@
-"""The console in a real browser, on real jobs: what it shows is what happens, and everyone can use it."""
+"""The console in Chromium with real jobs: content, live updates, accessibility."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.chromium import NARROW, WIDE, Watched, chromium
 
 pytestmark = pytest.mark.cluster
 
-TALK = "i=0; while :; do i=$((i+1)); echo step $i; sleep 0.5; done"
+ENDLESS_LOG = "i=0; while :; do i=$((i+1)); echo step $i; sleep 0.5; done"
 TINY = {"cpu": "100m", "memory": "32Mi"}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Where to look, and the pages of five jobs that came to five different things."""
+    """The URL of the console, and the ids of jobs in five different states."""
 
     url: str
     succeeded: str
@@ -32,7 +32,7 @@ class Scene:
     cancelled: str
 
     def pages(self) -> dict[str, str]:
-        """Every kind of page, by the name of its picture."""
+        """Return the path of every kind of page by the name of its screenshot."""
         jobs = ("succeeded", "failed", "running", "pending", "cancelled")
         others = {"overview": "/", "jobs": "/jobs", "tenant": "/tenants/vision", "error": "/jobs?state=asleep"}
         return others | {f"job-{name}": f"/jobs/{getattr(self, name)}" for name in jobs}
@@ -56,9 +56,9 @@ def scene(server: Server, tools: Tools) -> Iterator[Scene]:
         out_of_memory = shell("", name="train-large-batch", retries=1) | {"command": ["tail", "/dev/zero"]}
         failed = context.submit("vision", out_of_memory)["id"]
         running = submit(
-            "train-resnet", TALK, resources=TINY | {"gpu": 2}, env={"API_TOKEN": "not-to-be-shown", "N": "3"}
+            "train-resnet", ENDLESS_LOG, resources=TINY | {"gpu": 2}, env={"API_TOKEN": "not-to-be-shown", "N": "3"}
         )
-        cancelled = submit("sweep-17", TALK)
+        cancelled = submit("sweep-17", ENDLESS_LOG)
         pending = submit("evaluate", "true", "research", resources=TINY | {"cpu": "8"})
         for job_id in (running, cancelled):
             context.until(job_id, lambda view: view["state"] == "running", "running")
@@ -72,7 +72,7 @@ def scene(server: Server, tools: Tools) -> Iterator[Scene]:
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", WIDE), ("dark", WIDE), ("light", NARROW), ("dark", NARROW)])
-def test_every_page_is_for_everyone_light_and_dark_wide_and_narrow(
+def test_pages_are_accessible_in_every_color_scheme_and_width(
     scene: Scene, browser: Browser, scheme: str, width: int
 ) -> None:
     with Watched(browser, scene.url, color_scheme=scheme, viewport={"width": width, "height": 800}) as seen:
@@ -88,55 +88,53 @@ def test_every_page_is_for_everyone_light_and_dark_wide_and_narrow(
         assert [words for words in seen.complaints if "status of 422" not in words] == []
 
 
-def test_a_job_is_seen_to_wait_run_and_fail_without_a_reload(scene: Scene, context: Context, browser: Browser) -> None:
+def test_job_page_shows_state_changes_without_reload(scene: Scene, context: Context, browser: Browser) -> None:
     job_id = context.submit("vision", shell("for i in 1 2 3 4 5 6; do echo line $i; sleep 1; done; exit 3"))["id"]
     with Watched(browser, scene.url) as seen:
-        page = _stays(seen, f"/jobs/{job_id}")
+        page = _open_marked(seen, f"/jobs/{job_id}")
         expect(page.locator("h1 .state")).to_have_text("running", timeout=20_000)
         expect(page.locator("#log")).to_contain_text("line 2")
         expect(page.locator("h1 .state")).to_have_text("failed", timeout=20_000)
-        expect(page.locator("#said")).to_have_text("The job is now failed")
+        expect(page.locator("#announcement")).to_have_text("The job is now failed")
         expect(page.locator("#log")).to_contain_text("line 6")
         expect(page.locator(".verdict")).to_contain_text("exit_nonzero")
         expect(page.locator("#timeline svg.end.failed")).to_be_visible()
         expect(page.locator("#attempts")).to_contain_text("exit 3")
-        expect(page.locator("#live")).to_contain_text("Over")
-        expect(page.locator("#cost")).not_to_contain_text("known once it is over")
-        _stayed(page)
+        expect(page.locator("#live")).to_contain_text("Finished")
+        expect(page.locator("#cost")).not_to_contain_text("known once the job is finished")
+        _assert_not_reloaded(page)
         assert seen.complaints == []
 
 
-def test_the_log_of_a_running_job_grows_and_a_cancelled_one_ends(
-    scene: Scene, context: Context, browser: Browser
-) -> None:
-    job_id = context.submit("vision", shell(TALK))["id"]
+def test_job_page_follows_log_until_cancel(scene: Scene, context: Context, browser: Browser) -> None:
+    job_id = context.submit("vision", shell(ENDLESS_LOG))["id"]
     context.until_log(job_id, "step 2")
     with Watched(browser, scene.url) as seen:
-        page = _stays(seen, f"/jobs/{job_id}")
+        page = _open_marked(seen, f"/jobs/{job_id}")
         before = page.locator("#log").inner_text().count("step")
         page.wait_for_function(
             "(before) => document.querySelector('#log').textContent.split('step').length > before + 4", arg=before
         )
         context.runway.cancel(job_id)
         expect(page.locator("h1 .state")).to_have_text("cancelled", timeout=20_000)
-        expect(page.locator(".moments")).to_contain_text("over: cancelled")
-        _stayed(page)
+        expect(page.locator(".moments")).to_contain_text("cancelled")
+        _assert_not_reloaded(page)
         assert seen.complaints == []
 
 
-def test_a_new_job_appears_on_the_overview_and_in_the_list(scene: Scene, context: Context, browser: Browser) -> None:
+def test_new_job_appears_on_overview_and_job_list(scene: Scene, context: Context, browser: Browser) -> None:
     with Watched(browser, scene.url) as seen, Watched(browser, scene.url) as beside:
-        pages = [_stays(seen, "/"), _stays(beside, "/jobs?tenant=speech")]
+        pages = [_open_marked(seen, "/"), _open_marked(beside, "/jobs?tenant=speech")]
         job_id = once_allowed(context, "speech", shell("sleep 30", resources=TINY | {"gpu": 1}))["id"]
         for page in pages:
             expect(page.get_by_role("link", name=job_id)).to_be_visible(timeout=15_000)
-            _stayed(page)
+            _assert_not_reloaded(page)
         expect(pages[0].locator("#quota article", has_text="speech").locator("li", has_text="GPU")).to_contain_text(
             "1 of 2"
         )
 
 
-def test_everything_can_be_read_without_javascript(scene: Scene, browser: Browser) -> None:
+def test_pages_work_without_javascript(scene: Scene, browser: Browser) -> None:
     with Watched(browser, scene.url, java_script_enabled=False) as seen:
         page = seen.page
         page.goto(f"/jobs/{scene.running}")
@@ -156,7 +154,7 @@ def test_everything_can_be_read_without_javascript(scene: Scene, browser: Browse
         expect(page.get_by_role("link", name=scene.running)).to_have_count(0)
 
 
-def test_the_keyboard_alone_leads_to_a_filter_and_to_a_job(scene: Scene, browser: Browser) -> None:
+def test_filter_and_job_are_reachable_by_keyboard(scene: Scene, browser: Browser) -> None:
     with Watched(browser, scene.url) as seen:
         page = seen.page
         page.goto("/jobs")
@@ -177,17 +175,17 @@ def test_the_keyboard_alone_leads_to_a_filter_and_to_a_job(scene: Scene, browser
             page.keyboard.press("Tab")
             if link.evaluate("(element) => element === document.activeElement"):
                 break
-        assert link.evaluate("(element) => getComputedStyle(element).outlineStyle") == "solid", "the focus is seen"
+        assert link.evaluate("(element) => getComputedStyle(element).outlineStyle") == "solid", "the focus is visible"
         page.keyboard.press("Enter")
         expect(page).to_have_url(f"{scene.url}/jobs/{scene.pending}")
 
 
-def _stays(seen: Watched, path: str) -> Page:
-    """A page that is marked, so that a reload would show."""
+def _open_marked(seen: Watched, path: str) -> Page:
+    """Open a page and set a mark in it that a reload would remove."""
     seen.page.goto(path)
     seen.page.evaluate("window.marked = true")
     return seen.page
 
 
-def _stayed(page: Page) -> None:
-    assert page.evaluate("window.marked") is True, "the page was loaded anew"
+def _assert_not_reloaded(page: Page) -> None:
+    assert page.evaluate("window.marked") is True, "the page was reloaded"

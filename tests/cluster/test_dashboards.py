@@ -1,4 +1,4 @@
-"""Every query of the dashboard returns data from the Prometheus that scrapes a Runway in use."""
+"""Every query of the dashboard returns data for a Runway under load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from testbed.http_client import Document, document, shell
 from testbed.kubectl import Kubectl
 from testbed.server import CHECKOUT, Server
 from testbed.waiting import wait_for
-from tests.cluster.test_diagnosis import by_hand
+from tests.cluster.test_diagnosis import job_manifest
 from tests.support.panels import Query, dashboard, queries
 
 pytestmark = pytest.mark.cluster
@@ -32,40 +32,40 @@ VARIABLES = {
     "$tenant": ".+",
 }
 SHOWN_SECONDS, STEP_SECONDS = 120, 5
-ON_A_GPU = {"cpu": "100m", "memory": "32Mi", "gpu": 1}
-STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
-STUBBORN = "trap '' TERM; echo started; while :; do sleep 1; done"
-# Jobs that no manifest of Runway could be: each tenant, Job and the category of its failure.
-BY_HAND: tuple[tuple[str, Document, str], ...] = (
-    ("research", by_hand({"resources": {"limits": {"cpu": "100m", "memory": "40Gi"}}}, seconds=8), "policy"),
-    ("vision", by_hand({"securityContext": {}}, seconds=8), "runway"),
+ONE_GPU = {"cpu": "100m", "memory": "32Mi", "gpu": 1}
+SLEEP = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
+IGNORE_SIGTERM = "trap '' TERM; echo started; while :; do sleep 1; done"
+# Jobs that Runway would never create: tenant, Job and failure category.
+UNMANAGED_JOBS: tuple[tuple[str, Document, str], ...] = (
+    ("research", job_manifest({"resources": {"limits": {"cpu": "100m", "memory": "40Gi"}}}, seconds=8), "policy"),
+    ("vision", job_manifest({"securityContext": {}}, seconds=8), "runway"),
 )
 
 
 @pytest.fixture(scope="module")
 def prometheus(tools: Tools, server: Server, namespaces: Mapping[str, str]) -> Iterator[httpx2.Client]:
-    """Prometheus, once it has scraped a Runway in which everything happens that a dashboard shows."""
+    """Return Prometheus after it has scraped a Runway with every event that the dashboard shows."""
     target = urllib.parse.urlsplit(server.url).netloc
     context = Context(tools, show=lambda *_: None)
     with (
         httpx2.Client(base_url=LocalCluster.default().prometheus_url, trust_env=False, timeout=30) as client,
         scraping(target),
     ):
-        # What happens before the first scrape is no increase to Prometheus.
+        # Prometheus sees no increase in events before the first scrape.
         wait_for(lambda: ask(client, f'runway_is_writer{{instance="{target}"}} == 1') or None, "the first scrape", 30)
         try:
-            use(context, namespaces)
-            wait_for(lambda: all_scraped(context, client, target), "all that happened has been scraped", 60)
+            generate_load(context, namespaces)
+            wait_for(lambda: all_scraped(context, client, target), "all events scraped", 60)
             yield client
         finally:
             context.cancel_jobs()
-            for tenant, job, _ in BY_HAND:
+            for tenant, job, _ in UNMANAGED_JOBS:
                 name = job["metadata"]["name"]
                 tools.kubernetes.run("delete", "job", name, f"--namespace={namespaces[tenant]}", "--ignore-not-found")
 
 
 def all_scraped(context: Context, client: httpx2.Client, target: str) -> bool | None:
-    """Whether failures of all categories are known, and requests too: a series of those begins with the first."""
+    """Return True if failures of all categories, requests and records are scraped, else None."""
     document(context.runway.get("/v1/jobs"))
     categories = f'sum by (category) (increase(runway_failures_total{{instance="{target}"}}[15m])) > 0'
     requests = f'rate(runway_http_request_seconds_count{{instance="{target}", route="/v1/jobs"}}[20s]) > 0'
@@ -73,46 +73,46 @@ def all_scraped(context: Context, client: httpx2.Client, target: str) -> bool | 
     return (len(ask(client, categories)) == 4 and ask(client, requests) != [] and ask(client, records) != []) or None
 
 
-def use(context: Context, namespaces: Mapping[str, str]) -> None:
-    """Jobs that succeed, fail for each kind of reason, are cancelled, wait, hang, are refused in every way."""
-    for tenant, job, _ in BY_HAND:
+def generate_load(context: Context, namespaces: Mapping[str, str]) -> None:
+    """Submit jobs that succeed, fail in every category, are cancelled, stay pending, hang, or are rejected."""
+    for tenant, job, _ in UNMANAGED_JOBS:
         context.kubernetes.run("create", f"--namespace={namespaces[tenant]}", "-f", "-", stdin=json.dumps(job))
     ended = [
-        context.submit("vision", shell("sleep 1", resources=ON_A_GPU)),
+        context.submit("vision", shell("sleep 1", resources=ONE_GPU)),
         context.submit("vision", shell("exit 3")),
         context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}, timeout_seconds=8)),
     ]
     cancelled, stubborn = (
-        context.submit("vision", shell(STAY)),
-        context.submit("vision", shell(STUBBORN, resources=ON_A_GPU, grace_period_seconds=20)),
+        context.submit("vision", shell(SLEEP)),
+        context.submit("vision", shell(IGNORE_SIGTERM, resources=ONE_GPU, grace_period_seconds=20)),
     )
-    context.submit("vision", shell(STAY, resources=ON_A_GPU, timeout_seconds=300))
+    context.submit("vision", shell(SLEEP, resources=ONE_GPU, timeout_seconds=300))
     context.submit("vision", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
     for view in (cancelled, stubborn):
         context.until_log(view["id"], "started")
         context.runway.cancel(view["id"])
 
     refusals = [context.runway.submit("vision", {"image": "runway.local/busybox:1"})]
-    refusals += [context.runway.submit("research", shell("true", resources=ON_A_GPU))]
-    refusals += [context.try_to_submit("speech", shell("true", resources=ON_A_GPU | {"gpu": 3})) for _ in range(8)]
+    refusals += [context.runway.submit("research", shell("true", resources=ONE_GPU))]
+    refusals += [context.try_to_submit("speech", shell("true", resources=ONE_GPU | {"gpu": 3})) for _ in range(8)]
     assert {answer.json()["code"] for answer in refusals} == {"invalid_spec", "quota_exceeded", "rate_limited"}
     for view in ended:
         context.until_finished(view["id"])
     categories = [(context.runway.job(view["id"])["failure"] or {}).get("category") for view in ended]
     assert categories == [None, "user", "infra"]
-    for _, job, category in BY_HAND:
+    for _, job, category in UNMANAGED_JOBS:
         assert context.until_finished(job["metadata"]["name"])["failure"]["category"] == category
 
 
 @pytest.mark.parametrize("query", queries(), ids=lambda query: str(query.where))
-def test_no_query_of_a_panel_is_empty_or_an_error(prometheus: httpx2.Client, query: Query) -> None:
+def test_panel_query_returns_data(prometheus: httpx2.Client, query: Query) -> None:
     expression = filled_in(query.expression)
     found = ask(prometheus, expression) if query.instant else ask_over_time(prometheus, expression)
     values = [float(value) for series in found for _, value in series.get("values", [series.get("value")])]
     assert any(math.isfinite(value) for value in values), f"{expression}: {found}"
 
 
-def test_the_tenant_to_choose_is_every_tenant(prometheus: httpx2.Client, context: Context) -> None:
+def test_tenant_variable_lists_every_tenant(prometheus: httpx2.Client, context: Context) -> None:
     chosen = [each for each in dashboard()["templating"]["list"] if each["type"] == "query"]
     for variable in chosen:
         # https://grafana.com/docs/grafana/latest/datasources/prometheus/template-variables/
@@ -124,7 +124,7 @@ def test_the_tenant_to_choose_is_every_tenant(prometheus: httpx2.Client, context
     assert [variable["name"] for variable in chosen] == ["tenant"]
 
 
-def test_failures_of_every_category_and_each_refusal_are_told_apart(prometheus: httpx2.Client) -> None:
+def test_failure_categories_and_rejections_are_distinguished(prometheus: httpx2.Client) -> None:
     categories = ask(prometheus, "sum by (category) (increase(runway_failures_total[15m])) > 0")
     assert {series["metric"]["category"] for series in categories} == {"user", "infra", "policy", "runway"}
     outcomes = ask(prometheus, "sum by (outcome) (runway_submissions_total) > 0")
@@ -136,7 +136,7 @@ def test_failures_of_every_category_and_each_refusal_are_told_apart(prometheus: 
     }
 
 
-def test_api_server_accepts_the_dashboard_as_a_config_map_with_the_label_of_grafana(kubernetes: Kubectl) -> None:
+def test_api_server_accepts_dashboard_config_map_with_grafana_label(kubernetes: Kubectl) -> None:
     made = yaml.safe_load_all(kubernetes.run("kustomize", str(CHECKOUT / "deploy" / "observability")))
     [config_map] = [manifest for manifest in made if manifest["kind"] == "ConfigMap"]
     # The namespace of Runway need not exist for a dry run in another one.
@@ -152,17 +152,17 @@ def test_api_server_accepts_the_dashboard_as_a_config_map_with_the_label_of_graf
 def filled_in(expression: str) -> str:
     for name, value in VARIABLES.items():
         expression = expression.replace(name, value)
-    assert "$" not in expression, f"a variable that the test does not know: {expression}"
+    assert "$" not in expression, f"unknown variable in {expression}"
     return expression
 
 
 def ask(client: httpx2.Client, expression: str) -> list[Document]:
-    """What Prometheus answers for now. Raises with its message where it refuses the query."""
+    """Return the result of an instant query. Raises with Prometheus' message if it rejects the query."""
     return list(document(client.get("/api/v1/query", params={"query": expression}))["data"]["result"])
 
 
 def ask_over_time(client: httpx2.Client, expression: str) -> list[Document]:
-    """What Prometheus answers for the time that is shown."""
+    """Return the result of a range query over the displayed time."""
     now = document(client.get("/api/v1/query", params={"query": "time()"}))["data"]["result"][0]
     query: dict[str, str | float] = {
         "query": expression,

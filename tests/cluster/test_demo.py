@@ -1,4 +1,4 @@
-"""Every claim of the demo holds, and the demo says so where one does not."""
+"""The scenarios of the demo, and its result for a claim that does not hold."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.cluster
 
 
 FREEZES_THE_API_SERVER = {ABSENCE}
-PLAYED = [
+PARAMETERS = [
     pytest.param(each, id=each.title, marks=[pytest.mark.alone] if each in FREEZES_THE_API_SERVER else [])
     for each in SCENARIOS
 ]
 
 
-@pytest.mark.parametrize("scenario", PLAYED)
-def test_the_claim_is_seen_by_runway_and_by_another_witness(scenario: Scenario, tools: Tools) -> None:
+@pytest.mark.parametrize("scenario", PARAMETERS)
+def test_scenario_is_verified_by_runway_and_another_source(scenario: Scenario, tools: Tools) -> None:
     evidence: list[tuple[Source, str]] = []
     outcome = play(scenario, Context(tools, lambda source, text: evidence.append((source, text))))
 
@@ -47,7 +47,7 @@ FALSE = Scenario("A false claim", "A job that exits with 3 succeeds.", claim_suc
 
 
 @pytest.mark.usefixtures("demo_environment")
-def test_a_claim_that_is_not_seen_fails_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unverified_claim_fails_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([BAD_SPEC_REFUSED, FALSE]) == 1
     shown = capsys.readouterr().out
     assert "1 of 2 claims seen" in shown
@@ -59,21 +59,21 @@ def test_a_claim_that_is_not_seen_fails_the_demo(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.usefixtures("demo_environment")
-def test_the_demo_succeeds_where_every_claim_is_seen_and_stops_its_runway(capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_succeeds_with_verified_claims_and_stops_its_server(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([BAD_SPEC_REFUSED]) == 0
     shown = capsys.readouterr().out
     assert "1 of 1 claims seen" in shown
     report = REPORT.read_text(encoding="utf-8")
     assert "<h1>1 of 1 claims seen</h1>" in report
     assert "The GPUs are simulated." in report
-    assert str(CHECKOUT) not in report, "it can be sent to someone: it names no place of this machine"
+    assert str(CHECKOUT) not in report, "the report contains no path of this machine"
     pid = re.search(r"Runway: http://127\.0\.0\.1:[0-9]+, pid ([0-9]+)", shown)
     assert pid is not None
     assert not Path("/proc", pid[1]).exists()
 
 
 @pytest.mark.usefixtures("demo_environment")
-def test_the_demo_does_not_begin_without_a_cluster(
+def test_demo_exits_2_without_cluster(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))

@@ -1,4 +1,4 @@
-"""Runway as a Deployment in the cluster: the same main paths, under its own RBAC, and what it may not do."""
+"""Runway as a Deployment: main paths, restarts, RBAC, documented procedures."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from tests.support.views import but_for_free_capacity
 
 pytestmark = pytest.mark.cluster
 
-STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
+SLEEP = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
 ACCOUNT = "system:serviceaccount:runway:runway"
 LEASE_NAME, LEASE_NAMESPACE = LEASE
-DRY = {"kubectl apply": "kubectl apply --dry-run=server"}
+DRY_RUN = {"kubectl apply": "kubectl apply --dry-run=server"}
 
 
 @pytest.fixture(scope="module")
 def deployed(server: Server, kubernetes: Kubectl) -> Iterator[DeployedRunway]:
-    """The deployed Runway, under the names of the documents; for that time no other process of these tests writes."""
+    """Deploy Runway under the names of the documents, and stop the shared server meanwhile."""
     with one_at_a_time("names-of-the-documents"):
         yield from _deployed(server, kubernetes)
 
@@ -61,7 +61,7 @@ def tools(deployed: DeployedRunway, kubernetes: Kubectl) -> Iterator[Tools]:
         yield Tools(api, kubernetes, kernel, deployed)
 
 
-def test_a_job_runs_and_its_log_and_price_are_told(context: Context) -> None:
+def test_job_runs_with_log_and_cost(context: Context) -> None:
     spec = shell("echo hello; exit 0")
     tried = context.runway.submit("vision", spec, dry_run=True)
     assert (tried.status_code, tried.json()["decision"]) == (200, "admitted")
@@ -75,8 +75,8 @@ def test_a_job_runs_and_its_log_and_price_are_told(context: Context) -> None:
     assert (failed["state"], failed["attempts"][0]["exit_code"]) == ("failed", 3)
 
 
-def test_quota_refuses_and_cancelling_gives_back(context: Context) -> None:
-    four = shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 4})
+def test_quota_rejects_and_cancel_releases_it(context: Context) -> None:
+    four = shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi", "gpu": 4})
     running = context.submit("vision", four)
     context.until_log(running["id"], "started")
     refused = context.runway.submit("vision", four)
@@ -87,15 +87,13 @@ def test_quota_refuses_and_cancelling_gives_back(context: Context) -> None:
     assert context.runway.quota("vision")["used"]["gpu"] == 0
 
 
-def test_a_killed_process_comes_back_in_its_pod_and_has_lost_nothing(
-    context: Context, deployed: DeployedRunway
-) -> None:
+def test_killed_container_restarts_in_its_pod_without_data_loss(context: Context, deployed: DeployedRunway) -> None:
     jobs, pod = populate(context), find_pod(context.kubernetes)
-    before = told(context, jobs)
+    before = observed(context, jobs)
     deployed.kill()
     deployed.start()
 
-    assert_told_again(context, jobs, before)
+    assert_unchanged(context, jobs, before)
     again = find_pod(context.kubernetes)
     assert pod is not None
     assert again is not None
@@ -104,16 +102,16 @@ def test_a_killed_process_comes_back_in_its_pod_and_has_lost_nothing(
     assert holder(context.kubernetes) == pod["metadata"]["name"]
 
 
-def test_a_deleted_pod_is_replaced_by_one_that_has_lost_nothing(context: Context, deployed: DeployedRunway) -> None:
+def test_deleted_pod_is_replaced_without_data_loss(context: Context, deployed: DeployedRunway) -> None:
     jobs, pod = populate(context), find_pod(context.kubernetes)
-    before = told(context, jobs)
+    before = observed(context, jobs)
     assert pod is not None
     context.kubernetes.run(
         "delete", "pod", pod["metadata"]["name"], f"--namespace={NAMESPACE}", "--wait=false", timeout=30
     )
     deployed.start()
 
-    assert_told_again(context, jobs, before)
+    assert_unchanged(context, jobs, before)
     again = find_pod(context.kubernetes)
     assert again is not None
     assert again["metadata"]["name"] != pod["metadata"]["name"]
@@ -122,7 +120,7 @@ def test_a_deleted_pod_is_replaced_by_one_that_has_lost_nothing(context: Context
     assert ended["state"] == "succeeded"
 
 
-def test_its_process_is_nobody_and_can_write_nothing(deployed: DeployedRunway, kubernetes: Kubectl) -> None:
+def test_container_runs_unprivileged_on_read_only_file_system(deployed: DeployedRunway, kubernetes: Kubectl) -> None:
     assert deployed.pid is not None
     status = dict(line.split(":\t", 1) for line in Path("/proc", str(deployed.pid), "status").read_text().splitlines())
     assert status["Uid"].split() == ["65532"] * 4
@@ -130,15 +128,15 @@ def test_its_process_is_nobody_and_can_write_nothing(deployed: DeployedRunway, k
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     for place in ("/", "/app", "/var/tmp", "/opt/runway"):  # noqa: S108
         with pytest.raises(KubectlFailed, match="Read-only file system"):
-            inside(kubernetes, "touch", f"{place}/file")
+            run_in_pod(kubernetes, "touch", f"{place}/file")
     # A Service named runway would otherwise appear as RUNWAY_PORT, which looks like a setting.
-    names = {line.split("=")[0] for line in inside(kubernetes, "env").splitlines()}
-    settings = {"RUNWAY_INSTANCE", "RUNWAY_LEASE_NAMESPACE", "RUNWAY_POLICY", "RUNWAY_DRAIN_SECONDS"}
+    names = {line.split("=")[0] for line in run_in_pod(kubernetes, "env").splitlines()}
+    settings = {"RUNWAY_INSTANCE", "RUNWAY_LEASE_NAMESPACE", "RUNWAY_POLICY"}
     assert {name for name in names if name.startswith("RUNWAY_")} == settings
 
 
 @pytest.mark.usefixtures("deployed")
-def test_the_service_leads_to_it(kubernetes: Kubectl) -> None:
+def test_service_endpoint_is_the_runway_pod(kubernetes: Kubectl) -> None:
     def ready() -> list[Document] | None:
         slices = kubernetes.select(
             "endpointslices", f"--namespace={NAMESPACE}", "--selector=kubernetes.io/service-name=runway"
@@ -153,12 +151,12 @@ def test_the_service_leads_to_it(kubernetes: Kubectl) -> None:
 
 @pytest.mark.usefixtures("deployed")
 @pytest.mark.parametrize(("overlay", "policy"), [("local", "policy.local.yaml"), ("eks", "policy.eks.example.yaml")])
-def test_the_api_server_takes_every_manifest(kubernetes: Kubectl, overlay: str, policy: str) -> None:
+def test_api_server_accepts_every_manifest(kubernetes: Kubectl, overlay: str, policy: str) -> None:
     rendered = manifests.render(overlay)
     tenants = render_tenants(load_policy(CHECKOUT / "config" / policy))
     for manifest in (rendered, json.dumps({"apiVersion": "v1", "kind": "List", "items": tenants})):
-        told = kubernetes.run("apply", "--dry-run=server", "--filename=-", stdin=manifest, timeout=60)
-        assert told.count("server dry run") == len(told.splitlines()) > 0
+        output = kubernetes.run("apply", "--dry-run=server", "--filename=-", stdin=manifest, timeout=60)
+        assert output.count("server dry run") == len(output.splitlines()) > 0
 
 
 # A kind, `kind/name` or `kind:subresource`.
@@ -181,7 +179,7 @@ MAY_NOT = [
     *((verb, "secrets", where) for verb in ("get", "list", "watch", "create") for where in (EVERYWHERE, TENANT)),
     *(("get", kind, EVERYWHERE) for kind in ("configmaps", "nodes:proxy", "nodes:metrics", "nodes:log", "pods:log")),
     *(("create", kind, EVERYWHERE) for kind in ("nodes:proxy", "namespaces", "jobs", "pods", "leases")),
-    # What it does not do to jobs, and how it could pass its own checks.
+    # Writes that Runway never needs, and ways around its own checks.
     *((verb, "jobs", TENANT) for verb in ("delete", "deletecollection", "update")),
     *(("create", kind, TENANT) for kind in ("pods", "pods:exec", "pods:attach", "pods:portforward", "pods:eviction")),
     *((verb, "pods", TENANT) for verb in ("delete", "patch", "update")),
@@ -189,14 +187,14 @@ MAY_NOT = [
     *((verb, "networkpolicies", TENANT) for verb in ("patch", "delete")),
     *(("create", "jobs", f"--namespace={namespace}") for namespace in ("default", "kube-system", NAMESPACE)),
     *(("get", "pods:log", f"--namespace={namespace}") for namespace in ("kube-system", NAMESPACE)),
-    # How it could become more than it is.
+    # Privilege escalation.
     *((verb, "clusterroles", EVERYWHERE) for verb in ("bind", "escalate", "create", "patch")),
     *(("create", kind, EVERYWHERE) for kind in ("rolebindings", "clusterrolebindings", "serviceaccounts:token")),
     *(("impersonate", kind, EVERYWHERE) for kind in ("users", "groups", "serviceaccounts")),
     ("patch", "nodes", EVERYWHERE),
     ("patch", "deployments", f"--namespace={NAMESPACE}"),
     ("create", "mutatingwebhookconfigurations", EVERYWHERE),
-    # Another's lease, or its own taken away.
+    # Other leases, and deletion of its own.
     *((verb, "leases/kube-scheduler", "--namespace=kube-system") for verb in ("get", "update")),
     ("update", "leases/another", ITS_LEASE),
     ("delete", f"leases/{LEASE_NAME}", ITS_LEASE),
@@ -205,14 +203,14 @@ MAY_NOT = [
 
 
 @pytest.mark.usefixtures("deployed")
-def test_the_api_server_says_what_it_may_and_what_it_may_not(kubeconfig: Path) -> None:
+def test_rbac_allows_and_denies_listed_requests(kubeconfig: Path) -> None:
     said = {row: can_i(kubeconfig, *row) for row in [*MAY, *MAY_NOT]}
     assert [row for row in MAY if said[row] != "yes"] == []
     assert [row for row in MAY_NOT if said[row] != "no"] == []
 
 
 @pytest.mark.usefixtures("deployed")
-def test_it_may_do_nothing_but_what_is_listed(kubernetes: Kubectl) -> None:
+def test_rbac_grants_nothing_else(kubernetes: Kubectl) -> None:
     look = {("batch", "jobs"), ("", "pods"), ("", "events"), ("", "nodes")}
     everywhere = {(group, kind, verb, "") for group, kind in look for verb in ("list", "watch")}
     jobs = {("batch", "jobs", verb, "") for verb in ("create", "get", "patch")} | {("", "pods/log", "get", "")}
@@ -225,42 +223,40 @@ def test_it_may_do_nothing_but_what_is_listed(kubernetes: Kubectl) -> None:
         assert rules(kubernetes, namespace) == everywhere
 
 
-def test_what_the_runbooks_look_at_can_be_looked_at(
-    context: Context, deployed: DeployedRunway, kubeconfig: Path
-) -> None:
-    """Their blocks as they stand, but for words in capitals. What is found, or not, is the operator's to judge."""
+def test_runbook_commands_run_without_errors(context: Context, deployed: DeployedRunway, kubeconfig: Path) -> None:
+    """Run the blocks as written, with values for the words in capitals. An empty result is no error."""
     job = context.until_finished(context.submit("vision", shell("echo hello; exit 3"))["id"])
     pod, node = job["attempts"][0]["pod"], job["attempts"][0]["node"]
     words = {"TENANT": "vision", "NAMESPACE": "runway-vision", "NODE": node, "POD": pod, "ID": job["id"]}
     replaced = {rf"(?<![A-Z:_$]){word}(?![A-Z:_])": value for word, value in words.items()} | {
         "http://127.0.0.1:8000": deployed.url,
-        # Here the Lease is kept where every Runway of this cluster looks for it.
+        # On this cluster the Lease is in another namespace.
         "-n runway get lease": f"-n {LEASE_NAMESPACE} get lease",
     }
-    shell_environment, faults = environment(KUBECONFIG=str(kubeconfig), RUNWAY_URL=deployed.url), []
+    shell_environment, errors = environment(KUBECONFIG=str(kubeconfig), RUNWAY_URL=deployed.url), []
     skip = (
-        "kubectl -n runway port-forward",  # It does not end; the test has its own way to the pod.
+        "kubectl -n runway port-forward",  # It does not exit; the test has another connection to the pod.
         "kubectl -n runway top pod",  # It needs a metrics server.
         "kubectl -n kube-system logs deployment/cluster-autoscaler",  # Only EKS has it.
     )
     for block in blocks("docs/runbooks.md", skip=skip):
-        faults += [
-            f"{block.heading}: {said}"
-            for said in play(block, shell_environment, replaced).stderr.splitlines()
-            if not said.startswith(("Warning:", "No resources found", "No jobs", "There are more"))
+        errors += [
+            f"{block.heading}: {line}"
+            for line in play(block, shell_environment, replaced).stderr.splitlines()
+            if not line.startswith(("Warning:", "No resources found", "No jobs", "There are more"))
         ]
-    assert faults == []
+    assert errors == []
 
 
 @pytest.mark.usefixtures("deployed")
-def test_it_is_installed_as_the_document_says(kubeconfig: Path, tmp_path: Path) -> None:
-    """As it stands, in a copy of the checkout, with sed as the editor; the API server checks all and keeps nothing."""
+def test_documented_installation_works(kubeconfig: Path, tmp_path: Path) -> None:
+    """Run the block in a copy of the checkout with sed as the editor and server-side dry runs."""
     for folder in ("config", "deploy/kustomize"):
         shutil.copytree(CHECKOUT / folder, tmp_path / folder)
     edit = "sed -i s/policy.eks.example.yaml/policy.eks.yaml/"
     # Docker needs a daemon and a registry; the deployment of these tests builds this Dockerfile with buildah.
     [install] = blocks("docs/operations.md", "Deploy", skip=("docker build",))
-    said = played(install, environment(KUBECONFIG=str(kubeconfig), EDITOR=edit), DRY, cwd=tmp_path)
+    said = played(install, environment(KUBECONFIG=str(kubeconfig), EDITOR=edit), DRY_RUN, cwd=tmp_path)
     assert "namespace/runway-vision" in said
     assert "deployment.apps/runway" in said
     assert "successfully rolled out" in said
@@ -268,13 +264,13 @@ def test_it_is_installed_as_the_document_says(kubeconfig: Path, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("deployed")
-def test_monitoring_is_installed_as_the_document_says(kubernetes: Kubectl, kubeconfig: Path, tmp_path: Path) -> None:
-    """The Secrets as it stands; what needs the operator is checked by the API server, which keeps none of it."""
-    replaced = dict(DRY)
+def test_documented_monitoring_installation_works(kubernetes: Kubectl, kubeconfig: Path, tmp_path: Path) -> None:
+    """Create the Secrets as documented; apply the operator's objects as server-side dry runs."""
+    replaced = dict(DRY_RUN)
     for word in ("PAGER_URL_FILE", "TICKETS_URL_FILE"):
         (tmp_path / word).write_text("https://example.org/hook")
         replaced[word] = str(tmp_path / word)
-    # Helm needs the repository of the chart; a port-forward needs its Services, and does not end.
+    # Helm needs the chart repository; a port-forward needs its Services and does not exit.
     documented = blocks("docs/operations.md", "Monitoring", skip=("helm ", "kubectl -n monitoring port-forward"))
     assert kubernetes.get("namespace", "monitoring") is None
     try:
@@ -289,11 +285,11 @@ def test_monitoring_is_installed_as_the_document_says(kubernetes: Kubectl, kubec
     assert alerting["data"].keys() == {"pager-url", "tickets-url"}
 
 
-def test_it_is_restarted_and_rolled_back_as_the_document_says(
+def test_documented_restart_and_rollback_work(
     context: Context, deployed: DeployedRunway, kubernetes: Kubectl, kubeconfig: Path
 ) -> None:
-    """In this order, so that there is a revision to go back to. A job runs through both."""
-    running = context.submit("vision", shell(STAY))["id"]
+    """Restart first, so that there is a revision to roll back to. A job keeps running meanwhile."""
+    running = context.submit("vision", shell(SLEEP))["id"]
     context.until_log(running, "started")
     text, pods = (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8"), set()
     for change in ("restart", "undo"):
@@ -308,8 +304,8 @@ def test_it_is_restarted_and_rolled_back_as_the_document_says(
 
 
 def populate(context: Context) -> list[str]:
-    """A running job that holds GPUs, a waiting one and one that has failed."""
-    running = context.submit("vision", shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 2}))
+    """Submit a running job on GPUs, a pending one and a failed one."""
+    running = context.submit("vision", shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi", "gpu": 2}))
     waiting = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
     failed = context.submit("vision", shell("exit 3"))
     context.until_finished(failed["id"])
@@ -318,21 +314,21 @@ def populate(context: Context) -> list[str]:
     return [job["id"] for job in (running, waiting, failed)]
 
 
-def told(context: Context, jobs: list[str]) -> dict[str, object]:
-    """What Runway says of these jobs, field by field, and of what their tenants use."""
+def observed(context: Context, jobs: list[str]) -> dict[str, object]:
+    """Return the fields of these jobs' views, the usage of their tenants, and a log."""
     views = {job: but_for_free_capacity(context.runway.job(job)) for job in jobs}
     fields = {f"{job} {field}": value for job, view in views.items() for field, value in view.items()}
     used = {f"{tenant} uses": context.runway.quota(tenant)["used"] for tenant in ("vision", "research")}
     return fields | used | {"log": context.runway.log(jobs[0]).text}
 
 
-def assert_told_again(context: Context, jobs: list[str], before: dict[str, object]) -> None:
-    """States and quota at once; an explanation that rests on events may come a moment later, since they do."""
-    now, firm = told(context, jobs), [key for key in before if key.endswith((" state", " uses"))]
+def assert_unchanged(context: Context, jobs: list[str], before: dict[str, object]) -> None:
+    """Compare states and quota at once, and the rest within 10 s: diagnosis waits for events."""
+    now, firm = observed(context, jobs), [key for key in before if key.endswith((" state", " uses"))]
     assert {key: now[key] for key in firm} == {key: before[key] for key in firm}
     with suppress(TimedOut):
-        wait_for(lambda: told(context, jobs) == before or None, "everything is told again", 10)
-    assert told(context, jobs) == before
+        wait_for(lambda: observed(context, jobs) == before or None, "the same views", 10)
+    assert observed(context, jobs) == before
 
 
 def holder(kubernetes: Kubectl) -> str:
@@ -341,12 +337,12 @@ def holder(kubernetes: Kubectl) -> str:
     return str(lease["spec"]["holderIdentity"])
 
 
-def inside(kubernetes: Kubectl, *command: str) -> str:
+def run_in_pod(kubernetes: Kubectl, *command: str) -> str:
     return kubernetes.run("exec", "deployment/runway", f"--namespace={NAMESPACE}", "--", *command)
 
 
 def can_i(kubeconfig: Path, verb: str, resource: str, where: str) -> str:
-    """`yes` or `no`: the exit code says the same, so it is not looked at."""
+    """Return `yes` or `no`, which is equivalent to the exit code."""
     kind, _, subresource = resource.partition(":")
     command = [str(find_kubectl()), f"--kubeconfig={kubeconfig}", "auth", "can-i", verb, kind, where]
     done = subprocess.run(
@@ -360,7 +356,7 @@ def can_i(kubeconfig: Path, verb: str, resource: str, where: str) -> str:
 
 
 def rules(kubernetes: Kubectl, namespace: str) -> set[tuple[str, str, str, str]]:
-    """What it may do in a namespace as (group, resource, verb, name), without what every account may: ask about itself.
+    """Return its rules in a namespace as (group, resource, verb, name), without the self-reviews of every account.
 
     https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/self-subject-rules-review-v1/
     """

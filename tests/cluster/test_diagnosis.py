@@ -1,6 +1,6 @@
-"""Failures made on the real kubelet, and the verdict that a person reads.
+"""Diagnosis of failures that a real kubelet produces.
 
-Jobs of `verdicts` run side by side: each is a case by itself. What disturbs the node is in test_disruptions.py.
+The jobs of `failed_jobs` run concurrently and are independent. test_disruptions.py has those that disturb the node.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from testbed.waiting import wait_for
 pytestmark = pytest.mark.cluster
 
 JOB_SECONDS = shell("")["timeout_seconds"]
-"""The timeout of jobs that end without one."""
+"""The timeout of jobs that finish before it."""
 WAIT_SECONDS = 15
-"""The timeout of jobs that cannot start: long enough for the kubelet to say why."""
-OVER_SECONDS = 120.0
-AT_ONCE = 8
-"""Jobs that run side by side: together they request 800m of the node's two CPUs, which other tests use too."""
+"""The timeout of jobs that cannot start: enough for the kubelet to report the reason."""
+FINISHED_SECONDS = 120.0
+CONCURRENT_JOBS = 8
+"""Together these jobs request 800m of the node's two CPUs, which other tests use too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A job, the code of its verdict, and what a person must be able to read of it."""
+    """A job, its failure code, and the words that the failure must contain."""
 
     spec: Document
     code: str
-    said: Sequence[str] = ()
+    words: Sequence[str] = ()
     evidence: Mapping[str, str] = field(default_factory=dict)
     tenant: str = "vision"
 
 
 def in_child(signal: str) -> str:
-    """A process with a number other than 1, which the kernel lets kill itself; the shell passes its code on."""
+    """Return a script whose child kills itself: the kernel protects PID 1. The shell passes its exit code on."""
     return f"sh -c 'kill -{signal} $$'; exit $?"
 
 
-def waits(spec: Document, **fields: object) -> Document:
+def pending(spec: Document, **fields: object) -> Document:
     return spec | {"timeout_seconds": WAIT_SECONDS} | fields
 
 
@@ -81,16 +81,16 @@ SUBMITTED: dict[str, Case] = {
         ["grace period", "2 s"],
     ),
     "deadline between two attempts": Case(shell("exit 4", timeout_seconds=14, retries=3), "deadline_exceeded"),
-    "too little CPU": Case(waits(shell("true", resources={"cpu": "8", "memory": "32Mi"})), "unschedulable", ["CPU"]),
+    "too little CPU": Case(pending(shell("true", resources={"cpu": "8", "memory": "32Mi"})), "unschedulable", ["CPU"]),
     "too little memory": Case(
-        waits(shell("true", resources={"cpu": "100m", "memory": "60Gi"})), "unschedulable", ["memory"]
+        pending(shell("true", resources={"cpu": "100m", "memory": "60Gi"})), "unschedulable", ["memory"]
     ),
     "every retry failed": Case(shell("exit 5", retries=1), "exit_nonzero", ["5"]),
 }
 
 
-def by_hand(container: Document, pod: Document | None = None, seconds: int = WAIT_SECONDS) -> Document:
-    """A Job as Runway would show it, with what no manifest of Runway holds."""
+def job_manifest(container: Document, pod: Document | None = None, seconds: int = WAIT_SECONDS) -> Document:
+    """Return a Job with Runway's labels and fields that Runway never sets."""
     restricted = {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -121,44 +121,44 @@ def by_hand(container: Document, pod: Document | None = None, seconds: int = WAI
     }
 
 
-MADE_BY_HAND: dict[str, Case] = {
+UNMANAGED: dict[str, Case] = {
     "an image that is not there": Case(
-        by_hand({"image": "runway.local/nosuch:1", "imagePullPolicy": "Never"}), "image_pull_failed", ["Never"]
+        job_manifest({"image": "runway.local/nosuch:1", "imagePullPolicy": "Never"}), "image_pull_failed", ["Never"]
     ),
-    "an image's name that is none": Case(by_hand({"image": "runway.local/UPPER:1"}), "image_name_invalid"),
+    "an image's name that is none": Case(job_manifest({"image": "runway.local/UPPER:1"}), "image_name_invalid"),
     "a config map that is not there": Case(
-        by_hand({"envFrom": [{"configMapRef": {"name": "nosuch"}}]}), "container_config_error", ["nosuch"]
+        job_manifest({"envFrom": [{"configMapRef": {"name": "nosuch"}}]}), "container_config_error", ["nosuch"]
     ),
     "refused by Pod Security": Case(
-        by_hand({"securityContext": {}}), "pod_security_refused", ["allowPrivilegeEscalation"]
+        job_manifest({"securityContext": {}}), "pod_security_refused", ["allowPrivilegeEscalation"]
     ),
     "refused by the kubelet": Case(
-        by_hand(
-            # More CPUs than the node has, and no scheduler that would hold it back.
+        job_manifest(
+            # More CPUs than the node has, and no scheduler involved.
             {"resources": {"limits": {"cpu": "8", "memory": "32Mi"}}},
             {"nodeName": "runway-local"},
         ),
         "admission_rejected",
     ),
     "refused by the namespace's quota": Case(
-        by_hand({"resources": {"limits": {"cpu": "100m", "memory": "40Gi"}}}), "quota_backstop", tenant="research"
+        job_manifest({"resources": {"limits": {"cpu": "100m", "memory": "40Gi"}}}), "quota_backstop", tenant="research"
     ),
 }  # fmt: skip
 
-REGISTRY = Case(waits(shell("true") | {"image": "runway.local/nosuch:1"}), "registry_unavailable")
-"""Nothing can be pulled on this machine: no registry answers by this name."""
+REGISTRY = Case(pending(shell("true") | {"image": "runway.local/nosuch:1"}), "registry_unavailable")
+"""No registry on this machine has this name."""
 
-CASES = {**SUBMITTED, **MADE_BY_HAND, "no registry": REGISTRY}
+CASES = {**SUBMITTED, **UNMANAGED, "no registry": REGISTRY}
 
 
 TOO_FEW_GPUS = Case(
-    waits(shell("true", resources={"cpu": "100m", "memory": "32Mi", "gpu": 2})), "unschedulable", ["GPU"]
+    pending(shell("true", resources={"cpu": "100m", "memory": "32Mi", "gpu": 2})), "unschedulable", ["GPU"]
 )
 
 
 @pytest.fixture
 def one_free_gpu(kubernetes: Kubectl) -> Iterator[None]:
-    """A pod of somebody else holds all GPUs of the node but one."""
+    """Use all GPUs of the node but one with a pod created outside Runway."""
     name = f"hog-{uuid.uuid4().hex[:8]}"
     limits = {"cpu": "10m", "memory": "16Mi", "nvidia.com/gpu": str(addresses.GPU_COUNT - 1)}
     container = {"name": "hog", "image": "runway.local/busybox:1", "command": ["sleep", "600"]}
@@ -178,28 +178,28 @@ def one_free_gpu(kubernetes: Kubectl) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def verdicts(tools: Tools, namespaces: Mapping[str, str]) -> Iterator[dict[str, Document]]:
-    """The views of all jobs once they are over."""
+def failed_jobs(tools: Tools, namespaces: Mapping[str, str]) -> Iterator[dict[str, Document]]:
+    """Run all cases and return the views of the finished jobs."""
     context = Context(tools, show=lambda *_: None)
 
     def run(case: Case) -> Document:
         if case.spec.get("kind") != "Job":
-            return context.until_finished(context.submit(case.tenant, case.spec)["id"], OVER_SECONDS)
+            return context.until_finished(context.submit(case.tenant, case.spec)["id"], FINISHED_SECONDS)
         tools.kubernetes.run("create", f"--namespace={namespaces[case.tenant]}", "-f", "-", stdin=json.dumps(case.spec))
         job_id = str(case.spec["metadata"]["name"])
         context.track(job_id)
-        # Nobody waits for the watch of a Job that Runway did not create.
+        # Runway knows a Job that it did not create only after its watch event.
         wait_for(lambda: context.runway.get(f"/v1/jobs/{job_id}").status_code == 200 or None, f"{job_id} known", 10)
-        return context.until_finished(job_id, OVER_SECONDS)
+        return context.until_finished(job_id, FINISHED_SECONDS)
 
     try:
-        # Those that wait for a deadline begin first.
+        # Jobs that run into their deadline start first.
         names = sorted(CASES, key=lambda name: CASES[name].spec.get("timeout_seconds") == JOB_SECONDS)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(CONCURRENT_JOBS) as pool:
             yield dict(zip(names, pool.map(run, [CASES[name] for name in names]), strict=True))
     finally:
         context.cancel_jobs()
-        for case in MADE_BY_HAND.values():
+        for case in UNMANAGED.values():
             tools.kubernetes.run(
                 "delete",
                 "job",
@@ -210,23 +210,23 @@ def verdicts(tools: Tools, namespaces: Mapping[str, str]) -> Iterator[dict[str, 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_verdict_says_what_happened(name: str, verdicts: dict[str, Document]) -> None:
-    assert_verdict(verdicts[name], CASES[name])
+def test_failure_is_diagnosed(name: str, failed_jobs: dict[str, Document]) -> None:
+    assert_failure(failed_jobs[name], CASES[name])
 
 
 @pytest.mark.alone
 @pytest.mark.usefixtures("one_free_gpu")
-def test_the_verdict_says_that_too_few_gpus_were_free(context: Context) -> None:
+def test_unschedulable_for_lack_of_free_gpus_is_diagnosed(context: Context) -> None:
     view = context.submit(TOO_FEW_GPUS.tenant, TOO_FEW_GPUS.spec)
-    assert_verdict(context.until_finished(view["id"], OVER_SECONDS), TOO_FEW_GPUS)
+    assert_failure(context.until_finished(view["id"], FINISHED_SECONDS), TOO_FEW_GPUS)
 
 
-def assert_verdict(view: Document, case: Case) -> None:
-    """The job failed for the reason of its case, and a person can read it."""
+def assert_failure(view: Document, case: Case) -> None:
+    """Check the failure code, words and evidence of the case."""
     failure = view["failure"]
     assert view["state"] == "failed"
     assert failure["code"] == case.code, failure
-    words = json.dumps([failure["message"], failure["hint"], failure["evidence"]])
-    assert [word for word in case.said if word not in words] == [], view
+    text = json.dumps([failure["message"], failure["hint"], failure["evidence"]])
+    assert [word for word in case.words if word not in text] == [], view
     assert {key: failure["evidence"].get(key) for key in case.evidence} == case.evidence
     assert failure["hint"]

@@ -1,5 +1,4 @@
-"""What the cluster does to a running job: drained, preempted, tainted, deleted, out of touch. Told, and not held
-against the job."""
+"""Disruptions of a running job: drain, preemption, taint, deletion, node loss."""
 
 from __future__ import annotations
 
@@ -20,25 +19,25 @@ from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
-STAY = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
+SLEEP = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
 LOST_SECONDS = 120.0
 """The local node controller waits 12 s before it calls a silent node unknown, and pods are collected every 20 s."""
 
 
 def lasting(seconds: int) -> str:
-    """A job that the second attempt finishes: it ends well once so many seconds have passed since now."""
+    """Return a script that exits 0 at a fixed time, `seconds` from now, so that a second attempt succeeds."""
     until = int(time.time()) + seconds
     return f"echo started; trap 'exit 143' TERM; while [ $(date +%s) -lt {until} ]; do sleep 1; done"
 
 
-def started(context: Context, tenant: str = "vision", script: str = STAY, **fields: object) -> Document:
+def started(context: Context, tenant: str = "vision", script: str = SLEEP, **fields: object) -> Document:
     view = context.submit(tenant, shell(script, timeout_seconds=300, **fields))
     context.until_log(view["id"], "started")
     return context.runway.job(view["id"])
 
 
 @pytest.mark.alone
-def test_a_drained_job_runs_again_and_the_drain_costs_no_retry(context: Context, kubernetes: Kubectl) -> None:
+def test_drained_job_runs_again_without_using_a_retry(context: Context, kubernetes: Kubectl) -> None:
     view = started(context, script=lasting(20))
     try:
         selector = f"--pod-selector=batch.kubernetes.io/job-name={view['id']}"
@@ -59,7 +58,7 @@ def test_a_drained_job_runs_again_and_the_drain_costs_no_retry(context: Context,
 
 
 @pytest.mark.alone
-def test_a_preempted_job_runs_again(context: Context, kubernetes: Kubectl) -> None:
+def test_preempted_job_runs_again(context: Context, kubernetes: Kubectl) -> None:
     view = started(context, resources={"cpu": "1", "memory": "32Mi"})
     name = f"urgent-{uuid.uuid4().hex[:8]}"
     priority = {
@@ -90,7 +89,7 @@ def test_a_preempted_job_runs_again(context: Context, kubernetes: Kubectl) -> No
 
 
 @pytest.mark.alone
-def test_a_tainted_node_is_told_apart_from_a_lost_one(context: Context, kubernetes: Kubectl) -> None:
+def test_node_taint_is_distinguished_from_node_loss(context: Context, kubernetes: Kubectl) -> None:
     view = started(context)
     kubernetes.run("taint", "node", NODE_NAME, "test.runway/maintenance=now:NoExecute")
     try:
@@ -104,7 +103,7 @@ def test_a_tainted_node_is_told_apart_from_a_lost_one(context: Context, kubernet
         kubernetes.run("taint", "node", NODE_NAME, "test.runway/maintenance:NoExecute-")
 
 
-def test_a_pod_deleted_by_hand_counts_and_is_named(context: Context, kubernetes: Kubectl) -> None:
+def test_pod_deleted_by_hand_counts_as_failed_attempt(context: Context, kubernetes: Kubectl) -> None:
     view = started(context)
     kubernetes.run("delete", "pod", view["attempts"][0]["pod"], f"--namespace={view['kubernetes']['namespace']}")
     view = context.until_finished(view["id"], 60)
@@ -112,7 +111,7 @@ def test_a_pod_deleted_by_hand_counts_and_is_named(context: Context, kubernetes:
     assert view["attempts"][0]["counted"]
 
 
-def test_a_retry_succeeds_on_the_second_attempt(context: Context) -> None:
+def test_retry_succeeds_on_second_attempt(context: Context) -> None:
     until = int(time.time()) + 8
     script = f"[ $(date +%s) -ge {until} ] && echo 'data is here' && exit 0; echo 'no data yet'; exit 9"
     view = context.submit("vision", shell(script, retries=2, timeout_seconds=120))
@@ -124,7 +123,7 @@ def test_a_retry_succeeds_on_the_second_attempt(context: Context) -> None:
     assert (last["cause"], last["counted"]) == (None, False)
 
 
-def test_a_job_that_fills_the_disk_is_evicted_for_it(context: Context) -> None:
+def test_ephemeral_storage_overuse_is_diagnosed_as_eviction(context: Context) -> None:
     script = "echo started; head -c 1200000000 /dev/zero | tr '\\0' x > /tmp/big; sleep 600 & wait"
     view = context.submit("vision", shell(script, timeout_seconds=300, resources={"cpu": "500m", "memory": "64Mi"}))
     view = context.until_finished(view["id"], 150)
@@ -133,20 +132,20 @@ def test_a_job_that_fills_the_disk_is_evicted_for_it(context: Context) -> None:
 
 
 @pytest.mark.alone
-def test_lost_contact_is_a_condition_and_never_a_failure(context: Context, kubernetes: Kubectl) -> None:
-    """The job runs on while its node is silent, and its end is told when the node speaks again.
+def test_unreachable_node_is_a_condition_and_not_a_failure(context: Context, kubernetes: Kubectl) -> None:
+    """The job keeps running on its unreachable node, and Runway reports the outcome when the node is back.
 
-    A second job is cancelled meanwhile: it holds its quota until it is known to have ended.
+    A second job is cancelled meanwhile. It uses quota until its pod is terminal.
     """
     healthy, unwanted = started(context, script=lasting(35)), started(context)
-    with silent_kubelet(kubernetes):
+    with frozen_kubelet(kubernetes):
         for view in (healthy, unwanted):
             seen = context.until(
                 view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable", LOST_SECONDS
             )
             assert seen["state"] == "running"
         assert context.runway.cancel(unwanted["id"]).status_code == 202
-        seen = context.until(unwanted["id"], lambda seen: "terminating" in codes(seen), "told to end", 30)
+        seen = context.until(unwanted["id"], lambda seen: "terminating" in codes(seen), "terminating", 30)
         assert (seen["state"], sorted(codes(seen))) == ("cancelling", ["node_unreachable", "terminating"])
         assert unwanted["id"] in holders(context)
     assert context.until_finished(healthy["id"], 120)["state"] == "succeeded"
@@ -155,11 +154,11 @@ def test_lost_contact_is_a_condition_and_never_a_failure(context: Context, kuber
 
 
 @pytest.mark.alone
-def test_a_lost_node_is_told_and_the_job_runs_again(context: Context, kubernetes: Kubectl) -> None:
+def test_job_on_lost_node_runs_again(context: Context, kubernetes: Kubectl) -> None:
     view = started(context)
-    with silent_kubelet(kubernetes):
+    with frozen_kubelet(kubernetes):
         context.until(view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable", LOST_SECONDS)
-        # An operator who knows that the machine is off says so, and Kubernetes gives its pods up.
+        # An operator marks the machine as shut down, and Kubernetes deletes its pods.
         # https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/#non-graceful-node-shutdown
         kubernetes.run("taint", "node", NODE_NAME, "node.kubernetes.io/out-of-service=off:NoExecute")
         try:
@@ -171,8 +170,8 @@ def test_a_lost_node_is_told_and_the_job_runs_again(context: Context, kubernetes
 
 
 @contextmanager
-def silent_kubelet(kubernetes: Kubectl) -> Iterator[None]:
-    """The kubelet is frozen, as on a machine that hangs; afterwards the node is ready again."""
+def frozen_kubelet(kubernetes: Kubectl) -> Iterator[None]:
+    """Freeze the kubelet, as on a hanging machine; afterwards wait until the node is ready."""
     kubelet = LocalCluster.default().component("kubelet")
     kubelet.freeze()
     try:

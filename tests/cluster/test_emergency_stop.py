@@ -1,4 +1,4 @@
-"""The emergency stop on a real Lease: who may order it, and that neither it nor the Lease is ever lost."""
+"""The emergency stop on a real Lease: permissions, persistence, concurrent edits."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ OPERATOR = ("--as=ada", "--as-group=platform-operators")
 
 @pytest.fixture
 def lease(server: Server) -> tuple[str, ...]:
-    """How kubectl is told which Lease is Runway's."""
+    """Return the kubectl arguments that select Runway's Lease."""
     name, namespace = server.lease
     return "lease", name, f"--namespace={namespace}"
 
 
 @pytest.fixture
 def annotate(kubernetes: Kubectl, lease: tuple[str, ...], context: Context) -> Iterator[Callable[..., str]]:
-    """`kubectl annotate` of Runway's Lease. After the test submissions are open again, for the tests that follow."""
+    """Annotate Runway's Lease with kubectl. After the test, submissions are open again."""
 
     def run(*changes: str) -> str:
         return kubernetes.run("annotate", *lease, "--overwrite", *changes)
 
     yield run
     run(f"{ANNOTATION}-", "tests.runway.internal/edit-")
-    wait_for(lambda: told(context) is None or None, "the stop has ended", SEEN_SECONDS)
+    wait_for(lambda: stop_reason(context) is None or None, "the stop has ended", SEEN_SECONDS)
 
 
-def test_it_survives_the_end_of_the_writer_and_its_successor_sees_it(
+def test_emergency_stop_survives_leader_restart(
     context: Context, server: Server, kubernetes: Kubectl, annotate: Callable[..., str]
 ) -> None:
     annotate(f"{ANNOTATION}=driver rollout")
-    wait_for(lambda: told(context) == "driver rollout" or None, "the stop is seen", SEEN_SECONDS)
+    wait_for(lambda: stop_reason(context) == "driver rollout" or None, "the stop is seen", SEEN_SECONDS)
     server.stop()
     try:
-        left = the_lease(kubernetes, server)
-        assert left["spec"]["holderIdentity"] == ""
-        assert left["metadata"]["annotations"][ANNOTATION] == "driver rollout"
+        released = the_lease(kubernetes, server)
+        assert released["spec"]["holderIdentity"] == ""
+        assert released["metadata"]["annotations"][ANNOTATION] == "driver rollout"
     finally:
         server.start()
-    assert told(context) == "driver rollout"
+    assert stop_reason(context) == "driver rollout"
     assert context.runway.submit("vision", shell("true")).json()["code"] == "submissions_stopped"
 
 
-def test_a_process_that_stands_by_sees_it(
+def test_non_leader_reports_emergency_stop(
     server: Server,
     kubernetes: Kubectl,
     settings: Mapping[str, str],
@@ -69,14 +69,14 @@ def test_a_process_that_stands_by_sees_it(
     annotate(f"{ANNOTATION}=")
     with Server(tmp_path / "reader.log", settings) as reader:
         reader.launch()
-        told_by_reader = wait_for(lambda: ready(reader), "a process that is ready", 20)
-        assert (told_by_reader["role"], told_by_reader["stop_reason"]) == ("reader", "no reason was given")
-        wait_for(lambda: told(context) or None, "the writer sees the stop", SEEN_SECONDS)
+        readiness = wait_for(lambda: ready(reader), "a process that is ready", 20)
+        assert (readiness["role"], readiness["stop_reason"]) == ("reader", "no reason was given")
+        wait_for(lambda: stop_reason(context) or None, "the leader sees the stop", SEEN_SECONDS)
         assert "runway_submissions_stopped 1.0" in context.runway.get("/metrics").text
     assert the_lease(kubernetes, server)["metadata"]["annotations"][ANNOTATION] == ""
 
 
-def test_edits_between_look_and_renewal_lose_neither_themselves_nor_the_lease(
+def test_concurrent_lease_edits_keep_annotations_and_leadership(
     context: Context, server: Server, kubernetes: Kubectl, annotate: Callable[..., str]
 ) -> None:
     before = the_lease(kubernetes, server)
@@ -92,7 +92,7 @@ def test_edits_between_look_and_renewal_lose_neither_themselves_nor_the_lease(
 
 
 @pytest.mark.usefixtures("annotate")
-def test_the_commands_of_the_document_are_all_that_an_operator_needs(
+def test_documented_emergency_stop_works_with_documented_role(
     context: Context,
     server: Server,
     lease: tuple[str, ...],
@@ -100,10 +100,10 @@ def test_the_commands_of_the_document_are_all_that_an_operator_needs(
     namespaces: Mapping[str, str],
     kubeconfig: Path,
 ) -> None:
-    """As they stand, but for the namespace of the local Lease; who makes the stop has that Role and no more."""
-    stay = shell("trap 'exit 0' TERM; echo started; sleep 600 & wait", timeout_seconds=120)
-    mine = [context.submit("vision", stay)["id"] for _ in range(2)]
-    other = context.submit("research", stay)["id"]
+    """Run the commands as written, with the local Lease namespace, as a user with only the documented Role."""
+    sleep = shell("trap 'exit 0' TERM; echo started; sleep 600 & wait", timeout_seconds=120)
+    mine = [context.submit("vision", sleep)["id"] for _ in range(2)]
+    other = context.submit("research", sleep)["id"]
     for job_id in (*mine, other):
         context.until_log(job_id, "started")
     _, namespace = server.lease
@@ -121,34 +121,34 @@ def test_the_commands_of_the_document_are_all_that_an_operator_needs(
     try:
         allow()
         stop()
-        reason = wait_for(lambda: told(context), "the stop is seen", SEEN_SECONDS)
+        reason = wait_for(lambda: stop_reason(context), "the stop is seen", SEEN_SECONDS)
         assert reason == "GPU driver rollout, back at 15:00"
         assert other in newest()
         cancel()
         assert [context.until_finished(job_id)["state"] for job_id in mine] == ["cancelled", "cancelled"]
         assert context.runway.job(other)["state"] == "running"
         assert '"submissions"' in end()
-        wait_for(lambda: told(context) is None or None, "the stop has ended", SEEN_SECONDS)
-        for beyond in (
+        wait_for(lambda: stop_reason(context) is None or None, "the stop has ended", SEEN_SECONDS)
+        for forbidden in (
             ("delete", *lease),
             ("get", "leases", f"--namespace={namespace}"),
             ("get", "jobs", f"--namespace={namespaces['vision']}"),
             ("annotate", "lease", "kube-scheduler", "--namespace=kube-system", f"{ANNOTATION}=no"),
         ):
             with pytest.raises(KubectlFailed, match="orbidden"):
-                kubernetes.run(*beyond, *OPERATOR)
+                kubernetes.run(*forbidden, *OPERATOR)
     finally:
         kubernetes.run("delete", "role,rolebinding", "runway-stop", f"--namespace={namespace}", "--ignore-not-found")
 
 
-def told(context: Context) -> str | None:
-    """The reason as /readyz says it."""
+def stop_reason(context: Context) -> str | None:
+    """Return the stop reason in /readyz."""
     reason = context.runway.get("/readyz").json()["stop_reason"]
     return None if reason is None else str(reason)
 
 
 def ready(server: Server) -> dict[str, Any] | None:
-    """What /readyz says; None until it is ready."""
+    """Return the body of /readyz, or None until Runway is ready."""
     try:
         answer = httpx2.get(f"{server.url}/readyz", timeout=2, trust_env=False)
     except httpx2.TransportError:

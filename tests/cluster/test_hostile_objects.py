@@ -1,4 +1,4 @@
-"""Objects that somebody has broken in the real API server: Runway goes on, names them, and the runbook removes them."""
+"""Undecodable objects in a real API server: isolation, reporting, the runbook."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tests.support.documented import blocks, environment, played
 pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
 YEAR_10000 = "9999-12-31T23:59:59-23:59"
-"""The API server stores it as a time of the year 10000, which few clients can read."""
-STAY = "trap 'exit 0' TERM; sleep 600 & wait"
+"""The API server stores it as a time in the year 10000, which few clients can decode."""
+SLEEP = "trap 'exit 0' TERM; sleep 600 & wait"
 BROKEN = {"type": "Custom", "status": "True", "lastTransitionTime": YEAR_10000, "lastProbeTime": YEAR_10000}
 
 
 def gpu_job() -> Document:
-    return shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 1}, timeout_seconds=300)
+    return shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi", "gpu": 1}, timeout_seconds=300)
 
 
 @pytest.fixture
 def broken(context: Context) -> Iterator[Document]:
-    """A running job whose Job and pod have a date of the year 10000 in their status, and an event with one."""
+    """Run a job, and put a date in the year 10000 into its Job's and pod's status and into an event."""
     view = context.submit("vision", gpu_job())
     context.until(view["id"], lambda seen: seen["state"] == "running", "running")
     namespace, name = view["kubernetes"]["namespace"], view["id"]
@@ -58,8 +58,8 @@ def broken(context: Context) -> Iterator[Document]:
 
 
 def write_condition(kubernetes: Kubectl, path: str, conditions: list[Document]) -> None:
-    """Add these conditions to an object's status; take them away where there are none."""
-    for _ in range(5):  # Its controller writes the status too.
+    """Set the custom conditions of an object's status; an empty list removes them."""
+    for _ in range(5):  # The object's controller writes the status too.
         item = json.loads(kubernetes.run("get", "--raw", path))
         known = [one for one in item["status"].get("conditions", []) if one["type"] != "Custom"]
         item["status"]["conditions"] = [*known, *conditions]
@@ -72,27 +72,27 @@ def write_condition(kubernetes: Kubectl, path: str, conditions: list[Document]) 
 
 
 def remove(kubernetes: Kubectl, places: dict[str, str], event: str, namespace: str, name: str) -> None:
-    """Take the broken parts away, and delete the Job with its pod."""
+    """Remove the broken conditions and the event, and delete the Job with its pod."""
     for path in places.values():
-        with suppress(KubectlFailed):  # The pod goes with its Job.
+        with suppress(KubectlFailed):  # Kubernetes may have deleted the pod with its Job.
             write_condition(kubernetes, path, [])
     kubernetes.run("delete", "--raw", event)
     kubernetes.run("delete", "job", name, f"--namespace={namespace}", "--ignore-not-found")
 
 
-def named(server: Server, kind: str) -> list[str]:
-    """The names of the undecodable objects of a kind, as `/readyz` has them."""
+def undecodable(server: Server, kind: str) -> list[str]:
+    """Return the names of the undecodable objects of a kind in `/readyz`."""
     answer = httpx2.get(f"{server.url}/readyz", timeout=5, trust_env=False)
     assert answer.status_code == 200, answer.text
     return [item["name"] for item in answer.json()["undecodable"] if item["kind"] == kind]
 
 
-def test_dates_of_the_year_10000_stop_no_other_job_and_are_named(
+def test_undecodable_dates_affect_no_other_job_and_are_reported(
     context: Context, server: Server, broken: Document
 ) -> None:
     for kind in ("jobs", "pods", "events"):
-        wait_for(lambda kind=kind: named(server, kind) or None, f"{kind} named in /readyz", 10)  # type: ignore[misc]
-    assert named(server, "jobs") == [broken["id"]]
+        wait_for(lambda kind=kind: undecodable(server, kind) or None, f"{kind} named in /readyz", 10)  # type: ignore[misc]
+    assert undecodable(server, "jobs") == [broken["id"]]
     assert context.runway.quota("vision")["used"]["gpu"] == 1
     assert context.runway.job(broken["id"])["state"] == "running"
     done = context.until_finished(context.submit("speech", shell("echo fine"))["id"])
@@ -101,26 +101,26 @@ def test_dates_of_the_year_10000_stop_no_other_job_and_are_named(
     assert answer.status_code == 201
 
 
-def test_a_restart_beside_broken_objects_becomes_ready_and_keeps_their_quota(
+def test_restart_with_undecodable_objects_gets_ready_and_keeps_quota(
     context: Context, server: Server, broken: Document
 ) -> None:
     server.kill()
     server.start()
-    assert named(server, "jobs") == [broken["id"]]
+    assert undecodable(server, "jobs") == [broken["id"]]
     assert context.runway.quota("vision")["used"]["gpu"] == 1
     assert context.until_finished(context.submit("speech", shell("echo fine"))["id"])["state"] == "succeeded"
 
 
-def test_the_runbook_repairs_them(
+def test_runbook_repairs_undecodable_objects(
     context: Context, server: Server, broken: Document, kubeconfig: Path, namespaces: Mapping[str, str]
 ) -> None:
-    """By the commands of RunwayUndecodableObjects, for the Job and, in its place, for the pod."""
-    wait_for(lambda: named(server, "jobs") or None, "named in /readyz", 10)
-    wait_for(lambda: named(server, "pods") or None, "named in /readyz", 10)
+    """Run the commands of RunwayUndecodableObjects for the Job, and then for the pod."""
+    wait_for(lambda: undecodable(server, "jobs") or None, "named in /readyz", 10)
+    wait_for(lambda: undecodable(server, "pods") or None, "named in /readyz", 10)
     repair = next(block for block in blocks("docs/runbooks.md") if "kubectl replace --raw" in block.script)
     job_path, pod_path = broken["places"]["jobs"], broken["places"]["pods"]
     words = {r"\bNAMESPACE\b": namespaces["vision"], r"\bID\b": broken["id"]}
     for replaced in (words, words | {re.escape(job_path): pod_path}):
         played(repair, environment(KUBECONFIG=str(kubeconfig)), replaced)
-    wait_for(lambda: not (named(server, "jobs") or named(server, "pods")) or None, "none is named", 30)
+    wait_for(lambda: not (undecodable(server, "jobs") or undecodable(server, "pods")) or None, "none is named", 30)
     assert context.runway.job(broken["id"])["state"] == "running"

@@ -1,4 +1,4 @@
-"""What a caller sees of a job on its way: why it waits, what it writes, its attempts, the quota that it holds."""
+"""The lifecycle of a job for a caller: conditions, log, attempts, quota."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
-STAY = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
-STAY_UNTIL_KILLED = "trap '' TERM; echo started; while :; do sleep 600 & wait; done"
+SLEEP = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
+IGNORE_SIGTERM = "trap '' TERM; echo started; while :; do sleep 600 & wait; done"
 
 
-def on_gpus(gpus: int, script: str = STAY, **fields: object) -> Document:
+def on_gpus(gpus: int, script: str = SLEEP, **fields: object) -> Document:
     return shell(script, resources={"cpu": "100m", "memory": "32Mi", "gpu": gpus}, **fields)
 
 
-def test_a_followed_log_streams_lines_as_they_are_written_and_ends_with_the_container(context: Context) -> None:
+def test_followed_log_streams_lines_until_container_exits(context: Context) -> None:
     job_id = context.submit("vision", shell("echo one; sleep 3; echo two; sleep 1; echo three"))["id"]
     context.until_log(job_id, "one")
     lines = context.runway.follow(job_id)
@@ -34,20 +34,20 @@ def test_a_followed_log_streams_lines_as_they_are_written_and_ends_with_the_cont
     assert list(context.runway.follow(job_id)) == ["one", "two", "three"]
 
 
-def test_a_job_that_no_node_has_room_for_waits_and_says_for_want_of_what(context: Context) -> None:
+def test_unschedulable_job_names_the_missing_resource(context: Context) -> None:
     view = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
     view = context.until(view["id"], lambda seen: codes(seen) == ["unschedulable"], "unschedulable")
 
     scheduled = next(item for item in context.pod(view)["status"]["conditions"] if item["type"] == "PodScheduled")
     assert view["state"] == "pending"
     assert "Insufficient cpu" in scheduled["message"]
-    assert "of 1 node, 1 has too little free CPU; it asks for 8 CPU" in view["conditions"][0]["message"]
+    assert "of 1 node, 1 has too little free CPU; the pod requests 8 CPU" in view["conditions"][0]["message"]
     answer = context.runway.log(view["id"])
     assert (answer.status_code, answer.json()["code"]) == (404, "logs_not_ready")
     assert view["id"] in holders(context, "research")
 
 
-def test_a_job_whose_image_cannot_be_pulled_waits_and_says_so(context: Context) -> None:
+def test_pending_job_reports_failing_image_pull(context: Context) -> None:
     view = context.submit("vision", shell("true") | {"image": "runway.local/nosuch:1"})
     view = context.until(view["id"], lambda seen: codes(seen) == ["image_pull_failing"], "image pull failing")
 
@@ -57,7 +57,7 @@ def test_a_job_whose_image_cannot_be_pulled_waits_and_says_so(context: Context) 
     assert (answer.status_code, answer.json()["code"]) == (404, "logs_not_ready")
 
 
-def test_a_retried_job_is_pending_between_its_attempts_and_keeps_its_quota(context: Context) -> None:
+def test_job_between_attempts_is_pending_and_keeps_its_quota(context: Context) -> None:
     job_id = context.submit("vision", on_gpus(1, "echo trying; exit 4", retries=1))["id"]
     between = context.until(job_id, lambda seen: codes(seen) == ["retrying"], "between two attempts")
     quota = context.runway.quota("vision")
@@ -76,8 +76,8 @@ def test_a_retried_job_is_pending_between_its_attempts_and_keeps_its_quota(conte
     assert holders(context, "vision") == {}
 
 
-def test_a_cancelled_job_holds_its_gpus_until_its_pod_has_ended(context: Context) -> None:
-    view = context.submit("vision", on_gpus(2, STAY_UNTIL_KILLED, grace_period_seconds=5))
+def test_cancelled_job_uses_gpus_until_its_pod_terminates(context: Context) -> None:
+    view = context.submit("vision", on_gpus(2, IGNORE_SIGTERM, grace_period_seconds=5))
     context.until_log(view["id"], "started")
     context.runway.cancel(view["id"])
     wait_for(lambda: holders(context, "vision").get(view["id"], {}).get("terminating") or None, "terminating", 15)
@@ -94,23 +94,23 @@ def test_a_cancelled_job_holds_its_gpus_until_its_pod_has_ended(context: Context
     context.submit("vision", on_gpus(3))
 
 
-def test_a_job_deleted_with_kubectl_vanishes_and_its_quota_is_held_until_its_pod_has_ended(context: Context) -> None:
-    view = context.submit("vision", on_gpus(2, STAY_UNTIL_KILLED, grace_period_seconds=5))
+def test_quota_of_deleted_job_is_released_when_its_pod_terminates(context: Context) -> None:
+    view = context.submit("vision", on_gpus(2, IGNORE_SIGTERM, grace_period_seconds=5))
     namespace = view["kubernetes"]["namespace"]
     context.until_log(view["id"], "started")
     context.kubernetes.run("delete", "job", view["id"], f"--namespace={namespace}", "--wait=false")
     wait_for(lambda: context.runway.get(f"/v1/jobs/{view['id']}").status_code == 404 or None, "job vanished", 10)
     wait_for(lambda: holders(context, "vision")[view["id"]]["terminating"] or None, "terminating", 10)
 
-    held = holders(context, "vision")[view["id"]]
-    assert (held["state"], held["gpu"]) == (None, 2)
+    entry = holders(context, "vision")[view["id"]]
+    assert (entry["state"], entry["gpu"]) == (None, 2)
     assert len(context.kubernetes.pods(namespace, view["id"])) == 1
     wait_for(lambda: view["id"] not in holders(context, "vision") or None, "quota released", 20)
     assert running_pods(context, view) == []
 
 
-def test_an_evicted_pod_is_replaced_and_does_not_count_as_a_try(context: Context) -> None:
-    view = context.submit("vision", shell(STAY))
+def test_evicted_pod_is_replaced_without_using_a_retry(context: Context) -> None:
+    view = context.submit("vision", shell(SLEEP))
     context.until_log(view["id"], "started")
     pod = context.pod(view)["metadata"]
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod["name"]}}

@@ -1,4 +1,4 @@
-"""What the process of a job gets: its command, arguments and environment as they were sent, and no privileges."""
+"""The process of a job: verbatim command and environment, and no privileges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def job(command: list[str], **fields: object) -> Document:
 
 
 def test_arguments_reach_the_process_verbatim(context: Context) -> None:
-    # Parts of the command after the script are its arguments too, so both lists are held to the same.
+    # The parts of the command after the script are arguments too, so both lists must arrive unchanged.
     script = 'for each in "$@"; do printf %s "$each" | base64 -w 0; echo; done'
     view = context.submit("vision", job(["sh", "-c", script, "sh", *AWKWARD], args=AWKWARD))
     assert context.until_finished(view["id"])["state"] == "succeeded"
@@ -45,7 +45,7 @@ def test_environment_values_reach_the_process_verbatim(context: Context) -> None
     assert view["spec"]["env"] == env
 
 
-def test_the_process_has_no_privileges_and_no_credentials(context: Context) -> None:
+def test_job_process_has_no_privileges_and_no_credentials(context: Context) -> None:
     script = (
         "id -u; id -g; ls /var/run/secrets /run/secrets 2>/dev/null;"
         "grep -E '^(CapInh|CapPrm|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status"

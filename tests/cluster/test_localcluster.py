@@ -1,4 +1,4 @@
-"""The local cluster as the rest of the tests find it."""
+"""The running local cluster: node, idempotent up, addresses, restart, networking."""
 
 import json
 import time
@@ -26,13 +26,13 @@ def namespace(cluster: LocalCluster) -> Iterator[str]:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
     cluster.kubectl("apply", "-f-", stdin=json.dumps(manifest))
-    # A namespace's default service account follows it by a moment.
+    # Kubernetes creates the default service account a moment after the namespace.
     cluster.kubectl("-n", NAMESPACE, "wait", "--for=create", "serviceaccount/default", "--timeout=30s")
     yield NAMESPACE
     cluster.kubectl("delete", "namespace", NAMESPACE)
 
 
-def test_the_node_is_ready_and_says_that_its_gpus_are_simulated(cluster: LocalCluster) -> None:
+def test_node_is_ready_and_labels_gpus_as_simulated(cluster: LocalCluster) -> None:
     node = json.loads(cluster.kubectl("get", "node", addresses.NODE_NAME, "-o", "json"))
 
     assert node["status"]["allocatable"]["nvidia.com/gpu"] == str(addresses.GPU_COUNT)
@@ -43,7 +43,7 @@ def test_the_node_is_ready_and_says_that_its_gpus_are_simulated(cluster: LocalCl
 
 
 @pytest.mark.alone
-def test_up_again_restarts_nothing(cluster: LocalCluster) -> None:
+def test_up_is_idempotent(cluster: LocalCluster) -> None:
     before = {component.name: component.pid for component in cluster.components()}
     started = time.monotonic()
     cluster.up()
@@ -62,7 +62,7 @@ def test_every_server_listens_on_loopback_or_the_bridge(cluster: LocalCluster) -
 
 
 @pytest.mark.alone
-def test_a_killed_scheduler_can_be_started_again(cluster: LocalCluster) -> None:
+def test_killed_scheduler_can_be_started_again(cluster: LocalCluster) -> None:
     scheduler = cluster.component("kube-scheduler")
     killed = scheduler.pid
     scheduler.kill()
@@ -74,11 +74,11 @@ def test_a_killed_scheduler_can_be_started_again(cluster: LocalCluster) -> None:
     assert cluster.problems() == []
 
 
-def test_a_restricted_pod_reaches_the_api_server_by_its_service(cluster: LocalCluster, namespace: str) -> None:
+def test_restricted_pod_reaches_api_server_service(cluster: LocalCluster, namespace: str) -> None:
     container = {
         "name": "main",
         "image": "runway.local/busybox:1",
-        # busybox speaks no TLS; the API server's answer to plain HTTP shows that it is at the other end.
+        # busybox has no TLS; the API server's response to plain HTTP proves the connection.
         "command": ["sh", "-c", r"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 5 $KUBERNETES_SERVICE_HOST 443"],
         "resources": {"limits": {"cpu": "100m", "memory": "32Mi"}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
@@ -93,7 +93,7 @@ def test_a_restricted_pod_reaches_the_api_server_by_its_service(cluster: LocalCl
 
 
 def listening_addresses(pid: int) -> set[tuple[str, int]]:
-    """The TCP sockets on which the process listens, from /proc/net (proc_pid_net(5)); IPv6 hosts stay in hex."""
+    """Return the listening TCP sockets of the process from /proc/net (proc_pid_net(5)); IPv6 hosts stay in hex."""
     links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
     found = set()
     for table in ("tcp", "tcp6"):

@@ -1,6 +1,6 @@
-"""The local cluster killed, taken over and removed. Run last: every job of the cluster ends with it.
+"""The local cluster after a kill, with a second checkout, and after removal.
 
-The last test leaves the cluster up and empty.
+These tests run last, because every job of the cluster ends. The last test leaves the cluster up and empty.
 """
 
 import json
@@ -22,26 +22,26 @@ pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.recovery]
 @pytest.fixture
 def cluster() -> LocalCluster:
     local = LocalCluster.default()
-    # Each test starts from an empty cluster, whatever one before it left.
+    # Each test starts from an empty cluster.
     local.down()
     local.up()
     return local
 
 
-def test_up_recovers_when_everything_was_killed(cluster: LocalCluster) -> None:
+def test_up_recovers_after_all_processes_were_killed(cluster: LocalCluster) -> None:
     cluster.kubectl("create", "configmap", "survivor", "-n", "default")
     start_sleeping_pod(cluster)
     kill_everything()
     cluster.up()
 
     assert cluster.problems() == []
-    # etcd's data is kept, so Runway finds its jobs again; the pod has ended, as after a reboot, and did not start anew.
+    # etcd's data remains, so Runway finds its jobs. The pod has failed, as after a reboot, and does not restart.
     cluster.kubectl("get", "configmap", "survivor", "-n", "default")
     cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Failed", "pod/sleeper", "--timeout=60s")
     assert sleeping_pods() == []
 
 
-def test_another_checkout_waits_for_its_turn_and_then_starts_afresh(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_second_checkout_is_refused_until_first_cluster_is_gone(cluster: LocalCluster, tmp_path: Path) -> None:
     shutil.copytree(Path(cluster.checkout, "localcluster"), tmp_path / "localcluster")
     cluster.kubectl("create", "namespace", "of-the-first-checkout")
     start_sleeping_pod(cluster)
@@ -67,7 +67,7 @@ def test_another_checkout_waits_for_its_turn_and_then_starts_afresh(cluster: Loc
     assert sleeping_pods() == []
 
 
-def test_down_leaves_nothing_and_up_starts_again(cluster: LocalCluster) -> None:
+def test_down_removes_everything_and_up_starts_again(cluster: LocalCluster) -> None:
     start_sleeping_pod(cluster)
     sockets = shim_sockets()
     interfaces = [link for link in Path("/sys/class/net").iterdir() if (link / "master").resolve().name == "rwbr0"]
@@ -85,7 +85,7 @@ def test_down_leaves_nothing_and_up_starts_again(cluster: LocalCluster) -> None:
 
 
 def traces() -> list[str]:
-    """What of a local cluster is on this machine, found without the code under test."""
+    """Return everything of a local cluster on this machine, found without the code under test."""
     found = [f"process {pid}" for pid in marked_pids()]
     found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "runway-localcluster" in line]
     found += [str(path) for path in Path("/sys/class/net").glob("rwbr0")]
@@ -102,7 +102,7 @@ def traces() -> list[str]:
 
 
 def shim_sockets() -> list[Path]:
-    """The sockets of containerd's shims: they lie outside of the cluster's own directories."""
+    """Return the sockets of containerd's shims, which are outside the cluster's directories."""
     bundles = Path("/run/runway-localcluster/containerd/io.containerd.runtime.v2.task/k8s.io")
     return [Path(file.read_text().removeprefix("unix://")) for file in bundles.glob("*/address")]
 
@@ -115,13 +115,13 @@ def marked_pids() -> list[int]:
                 if b"\0RUNWAY_LOCALCLUSTER=" in b"\0" + (entry / "environ").read_bytes():
                     pids.append(int(entry.name))
             except (FileNotFoundError, ProcessLookupError, PermissionError):
-                # Ended meanwhile, or a process that even root may not look into: none of ours is.
+                # The process has exited, or even root may not read it; neither is a process of the cluster.
                 continue
     return pids
 
 
 def kill_everything() -> None:
-    """SIGKILL components and shims at once, as an out-of-memory machine or a CI runner's end would."""
+    """Send SIGKILL to all components and shims, as an out-of-memory machine or a stopped CI runner does."""
     pids = marked_pids()
     assert pids
     for pid in pids:
@@ -129,12 +129,12 @@ def kill_everything() -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    # The kernel ends a process that waits for the disk only once it has waited.
-    wait_for(lambda: True if not set(pids) & set(marked_pids()) else None, "what was killed has ended", 30)
+    # A process in uninterruptible disk wait exits only after the wait.
+    wait_for(lambda: True if not set(pids) & set(marked_pids()) else None, "killed processes have exited", 30)
 
 
 def sleeping_pods() -> list[str]:
-    """Processes of start_sleeping_pod that still run on this machine."""
+    """Return the running processes of start_sleeping_pod."""
     found = []
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         try:

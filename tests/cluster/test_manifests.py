@@ -1,4 +1,4 @@
-"""The overlays as kubectl renders them: what must be alike in several objects is."""
+"""The rendered kustomize overlays: values that several objects must agree on."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ OVERLAYS = ("local", "eks")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_policy_is_one_that_runway_starts_with(overlay: str, tmp_path: Path) -> None:
+def test_overlay_policy_loads(overlay: str, tmp_path: Path) -> None:
     (config,) = of_kind(manifests.render(overlay), "ConfigMap")
     (tmp_path / "policy.yaml").write_text(config["data"]["policy.yaml"])
     assert load_policy(tmp_path / "policy.yaml").tenants
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_lease_may_be_held_where_it_is_looked_for(overlay: str) -> None:
+def test_lease_role_is_in_configured_lease_namespace(overlay: str) -> None:
     rendered = manifests.render(overlay)
     environment = {item["name"]: item.get("value") for item in container(rendered)["env"]}
     for kind in ("Role", "RoleBinding"):
@@ -37,21 +37,19 @@ def test_the_lease_may_be_held_where_it_is_looked_for(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_end_takes_no_longer_than_kubernetes_waits_for_it(overlay: str) -> None:
-    """Else the process is killed with its Lease in hand, and the next one waits until that has run out."""
+def test_graceful_shutdown_fits_into_termination_grace_period(overlay: str) -> None:
+    """Otherwise the kubelet kills a process that still holds the Lease, and the next one waits for its expiry."""
     (deployment,) = of_kind(manifests.render(overlay), "Deployment")
     command = (CHECKOUT / "deploy" / "Dockerfile").read_text()
     requests = int(command.split("--timeout-graceful-shutdown=")[1].split('"')[0])
-    drain = next(
-        item["value"] for item in container(manifests.render(overlay))["env"] if item["name"] == "RUNWAY_DRAIN_SECONDS"
-    )
+    drain = container(manifests.render(overlay))["lifecycle"]["preStop"]["sleep"]["seconds"]
     lease = 2 * 2.5
     grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert float(drain) + requests + lease < grace
+    assert drain + requests + lease < grace
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_nothing_is_mounted_from_secrets_and_one_process_writes(overlay: str) -> None:
+def test_deployment_mounts_no_secrets_and_has_one_replica(overlay: str) -> None:
     (deployment,) = of_kind(manifests.render(overlay), "Deployment")
     assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]) == (1, {"type": "Recreate"})
     assert [next(iter(volume.keys() - {"name"})) for volume in deployment["spec"]["template"]["spec"]["volumes"]] == [
@@ -59,7 +57,7 @@ def test_nothing_is_mounted_from_secrets_and_one_process_writes(overlay: str) ->
     ]
 
 
-def test_a_changed_policy_rolls_the_deployment(kubernetes: Kubectl, tmp_path: Path) -> None:
+def test_changed_policy_rolls_the_deployment(kubernetes: Kubectl, tmp_path: Path) -> None:
     for folder in ("config", "deploy/kustomize"):
         shutil.copytree(CHECKOUT / folder, tmp_path / folder)
     overlay = str(tmp_path / "deploy/kustomize/overlays/local")
@@ -75,8 +73,8 @@ def test_a_changed_policy_rolls_the_deployment(kubernetes: Kubectl, tmp_path: Pa
     assert after["spec"]["template"]["spec"]["volumes"][0]["configMap"]["name"] == config["metadata"]["name"]
 
 
-def test_the_api_server_takes_what_the_terraform_cluster_needs(kubernetes: Kubectl) -> None:
-    """All but `privileged`, which this API server allows to nobody (--allow-privileged) and EKS's does."""
+def test_api_server_accepts_manifests_of_the_terraform_cluster(kubernetes: Kubectl) -> None:
+    """All but `privileged`, which EKS allows and this API server does not (--allow-privileged)."""
     rendered = kubernetes.run("kustomize", str(CHECKOUT / "infra" / "kubernetes"))
     with pytest.raises(KubectlFailed) as refused:
         try_to_apply(kubernetes, rendered)
@@ -86,10 +84,8 @@ def test_the_api_server_takes_what_the_terraform_cluster_needs(kubernetes: Kubec
 
 
 @pytest.mark.parametrize("folder", ["deploy/observability", "infra/kubernetes/monitoring"])
-def test_the_api_server_takes_what_is_monitored_by_the_operators_own_definitions(
-    kubernetes: Kubectl, folder: str
-) -> None:
-    """In a namespace that is there: `runway` is only while Runway is deployed."""
+def test_prometheus_operator_crds_accept_monitoring_manifests(kubernetes: Kubectl, folder: str) -> None:
+    """Use an existing namespace; `runway` exists only while Runway is deployed."""
     rendered = kubernetes.run("kustomize", str(CHECKOUT / folder)).replace(
         "namespace: runway\n", "namespace: default\n"
     )
@@ -100,9 +96,9 @@ def test_the_api_server_takes_what_is_monitored_by_the_operators_own_definitions
 
 
 def try_to_apply(kubernetes: Kubectl, manifests: str) -> None:
-    """Have the API server check every object, defaults and admission included, and keep none."""
-    told = kubernetes.run("apply", "--dry-run=server", "--filename=-", stdin=manifests, timeout=60)
-    assert told.count("server dry run") == len(told.splitlines()) == len(list(yaml.safe_load_all(manifests)))
+    """Apply every object as a server-side dry run, with defaults and admission."""
+    output = kubernetes.run("apply", "--dry-run=server", "--filename=-", stdin=manifests, timeout=60)
+    assert output.count("server dry run") == len(output.splitlines()) == len(list(yaml.safe_load_all(manifests)))
 
 
 def of_kind(rendered: str, kind: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What operators do to the policy while jobs run: quota up and down, a tenant that comes and one that goes."""
+"""Policy changes while jobs run: quota up and down, tenants added and removed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from testbed.context import START_SECONDS
-from testbed.http_client import Document, RunwayClient, document, shell
+from testbed.http_client import FINISHED, Document, RunwayClient, document, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
 from testbed.tenants import apply_tenants
@@ -18,7 +18,7 @@ from tests.support.allowed import allowed
 
 pytestmark = pytest.mark.cluster
 
-STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
+SLEEP = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
 VISION = ", quota: {gpu: 4, "
 """Only tenant vision has this many."""
 SPEECH = "  speech: {namespace: "
@@ -32,7 +32,7 @@ Edit = tuple[str, str]
 
 
 class Operator:
-    """Edits the policy, applies the tenants or forgets to, and starts Runway again."""
+    """Edit the policy, apply the tenants unless `apply` is false, and restart Runway."""
 
     def __init__(self, kubernetes: Kubectl, settings: Mapping[str, str], folder: Path) -> None:
         self.kubernetes = kubernetes
@@ -43,7 +43,7 @@ class Operator:
         self._running: ExitStack | None = None
 
     def serve(self, *edits: Edit, apply: bool = True) -> RunwayClient:
-        """Runway with the local policy and these edits of it."""
+        """Restart Runway with these edits of the local policy."""
         self.close()
         text = self.original.read_text()
         for old, new in edits:
@@ -59,7 +59,7 @@ class Operator:
         return self._running.enter_context(RunwayClient(server.url))
 
     def close(self) -> None:
-        """No Runway of these edits runs."""
+        """Stop the Runway of the last edits."""
         if self._running is not None:
             self._running.close()
             self._running = None
@@ -74,7 +74,7 @@ def operator(
     namespaces: Mapping[str, str],
     tmp_path: Path,
 ) -> Iterator[Operator]:
-    """For the time of a test no other process writes; after it the tenants are as they were, and without jobs."""
+    """Stop the shared server during the test; afterwards restore the tenants without jobs."""
     server.stop()
     using = Operator(kubernetes, settings, tmp_path)
     try:
@@ -87,7 +87,7 @@ def operator(
         server.start()
 
 
-def test_a_quota_is_raised_and_lowered_below_what_is_held(operator: Operator) -> None:
+def test_quota_is_raised_and_lowered_below_usage(operator: Operator) -> None:
     runway = operator.serve()
     first = running(runway, "vision", gpus(4))
     assert runway.submit("vision", gpus(2)).json()["code"] == "quota_exceeded"
@@ -104,24 +104,24 @@ def test_a_quota_is_raised_and_lowered_below_what_is_held(operator: Operator) ->
     assert runway.submit("vision", shell("true")).status_code == 201
 
     assert runway.cancel(first).status_code == 202
-    over(runway, first)
+    finished(runway, first)
     assert figures(runway) == (1, 2)
     assert runway.submit("vision", gpus(1)).json()["code"] == "quota_exceeded"
     assert runway.cancel(second).status_code == 202
-    over(runway, second)
-    over(runway, running(runway, "vision", shell("echo started", resources=gpus(1)["resources"])))
+    finished(runway, second)
+    finished(runway, running(runway, "vision", shell("echo started", resources=gpus(1)["resources"])))
 
 
-def test_a_quota_that_was_raised_in_the_policy_alone_is_held_back_by_the_namespace(operator: Operator) -> None:
+def test_resource_quota_limits_quota_raised_only_in_policy(operator: Operator) -> None:
     runway = operator.serve((VISION, VISION.replace("4", "6")), apply=False)
     first = running(runway, "vision", gpus(4))
     waiting = document(runway.submit("vision", gpus(2)))["id"]
-    # For a moment the pod is only not created yet; the event that says why follows.
-    wait_for(lambda: "quota_backstop" in codes(runway.job(waiting)) or None, "held back", START_SECONDS)
+    # The event with the reason arrives a moment after the job.
+    wait_for(lambda: "quota_backstop" in codes(runway.job(waiting)) or None, "quota_backstop", START_SECONDS)
     runway.cancel(first)
 
 
-def test_a_tenant_comes(operator: Operator, suffix: str) -> None:
+def test_tenant_is_added(operator: Operator, suffix: str) -> None:
     namespace = f"runway-audio{suffix}"
     added = (SPEECH, f"{AUDIO.replace('NAMESPACE', namespace)}{SPEECH}")
     runway = operator.serve(added, apply=False)
@@ -130,19 +130,19 @@ def test_a_tenant_comes(operator: Operator, suffix: str) -> None:
     assert f"namespace {namespace} does not exist" in early.json()["detail"]
     try:
         apply_tenants(operator.kubernetes, operator.policy)
-        ended = over(runway, document(runway.submit("audio", shell("true")))["id"])
+        ended = finished(runway, document(runway.submit("audio", shell("true")))["id"])
         assert ended["state"] == "succeeded"
 
-        # And its namespace is deleted by mistake, with a job in it.
+        # An operator deletes the namespace by mistake, with a job in it.
         job_id = running(runway, "audio", gpus(1))
     finally:
         operator.kubernetes.run("delete", "namespace", namespace, "--timeout=60s", timeout=65)
-    wait_for(lambda: used(runway, "audio") == 0 or None, "its quota is free", 20)
+    wait_for(lambda: used(runway, "audio") == 0 or None, "quota released", 20)
     assert runway.get(f"/v1/jobs/{job_id}").status_code == 404
     assert f"namespace {namespace} does not exist" in runway.submit("audio", shell("true")).json()["detail"]
 
 
-def test_a_tenant_goes_with_a_job_that_runs_and_comes_back(operator: Operator, namespaces: Mapping[str, str]) -> None:
+def test_removed_tenant_with_running_job_is_added_back(operator: Operator, namespaces: Mapping[str, str]) -> None:
     runway = operator.serve()
     job_id = running(runway, "speech", gpus(1))
     line = next(line for line in operator.original.read_text().splitlines() if line.startswith(SPEECH))
@@ -157,33 +157,32 @@ def test_a_tenant_goes_with_a_job_that_runs_and_comes_back(operator: Operator, n
     runway = operator.serve()
     assert (runway.job(job_id)["state"], used(runway, "speech")) == ("running", 1)
     runway.cancel(job_id)
-    assert over(runway, job_id)["state"] == "cancelled"
+    assert finished(runway, job_id)["state"] == "cancelled"
 
 
 def gpus(number: int) -> Document:
-    return shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": number}, timeout_seconds=300)
+    return shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi", "gpu": number}, timeout_seconds=300)
 
 
 def running(runway: RunwayClient, tenant: str, spec: Document) -> str:
-    """A job that has been let in and has written its first line."""
+    """Submit a job, retrying while the rate limit rejects it, and wait for its first log line."""
     job_id = str(allowed(runway, tenant, spec)["id"])
     wait_for(lambda: "started" in runway.log(job_id).text or None, f"job {job_id} has started", START_SECONDS)
     return job_id
 
 
-def over(runway: RunwayClient, job_id: str) -> Document:
-    """The view of a job once it is over."""
-    done = ("succeeded", "failed", "cancelled")
-    return wait_for(lambda: view if (view := runway.job(job_id))["state"] in done else None, "it is over", 45)
+def finished(runway: RunwayClient, job_id: str) -> Document:
+    """Return the view of a job as soon as it is finished."""
+    return wait_for(lambda: view if (view := runway.job(job_id))["state"] in FINISHED else None, "finished", 45)
 
 
 def used(runway: RunwayClient, tenant: str) -> int:
-    """GPUs that a tenant holds."""
+    """Return the number of GPUs that a tenant uses."""
     return int(runway.quota(tenant)["used"]["gpu"])
 
 
 def figures(runway: RunwayClient) -> tuple[int, int]:
-    """The GPU quota of tenant vision, and what it holds of it."""
+    """Return the GPU quota of tenant vision and its usage."""
     return int(runway.quota("vision")["limit"]["gpu"]), used(runway, "vision")
 
 

@@ -1,4 +1,4 @@
-"""The commands that the documents give a newcomer, as they stand there."""
+"""The commands of the README and of the API reference, run as written."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from runway.console.docs_page import reference_of
 from testbed.context import Context
 from testbed.http_client import IMAGE, shell
 from testbed.server import CHECKOUT, Server
 from testbed.waiting import wait_for
-from tests.support.documented import blocks, environment, play, played
+from tests.support.documented import Block, blocks, environment, play, played
 from tests.support.locks import one_at_a_time
 
 pytestmark = pytest.mark.cluster
@@ -28,15 +29,15 @@ pytestmark = pytest.mark.cluster
 SERVED = "http://127.0.0.1:8000"
 
 
-def test_what_a_newcomer_types_works(server: Server, tmp_path: Path) -> None:
-    """The first line in one terminal, the others in another, where what one exports the next one sees."""
+def test_readme_quick_start_works(server: Server, tmp_path: Path) -> None:
+    """Run the first line in one shell, and the others together in a second one."""
     [block] = blocks("README.md", "Use it")
     serve, rest = replace(block, commands=block.commands[:1]), replace(block, commands=block.commands[1:])
-    # Nothing but what the machine has: where `runway` is, the block itself says.
+    # Only the machine's PATH: the block itself says where `runway` is.
     bare = environment() | {"PATH": os.environ["PATH"]}
     with (
         one_at_a_time("names-of-the-documents"),
-        in_place_of(server),
+        stopped(server),
         serving(serve.script, bare, tmp_path / "serve.log"),
     ):
         said = played(rest, bare)
@@ -45,21 +46,23 @@ def test_what_a_newcomer_types_works(server: Server, tmp_path: Path) -> None:
     assert "vision" in said
 
 
-def test_the_api_is_documented_where_the_readme_says(server: Server) -> None:
+def test_docs_page_is_at_the_documented_path(server: Server) -> None:
     assert "OpenAPI at /docs" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
     answer = httpx2.get(f"{server.url}/docs", trust_env=False)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
-def test_the_calls_of_the_reference_work_as_they_stand(context: Context, server: Server) -> None:
-    """In their order, with jobs and an image that are here in place of the example's, and keys that are new."""
-    over = context.until_finished(context.submit("vision", shell("echo hello"))["id"])["id"]
-    new, submitted = uuid4().hex, over
-    for block in blocks("docs/api.md"):
+def test_commands_of_the_api_page_work(context: Context, server: Server) -> None:
+    """Run them in their order, with jobs and an image of this cluster instead of the example's, and with new keys."""
+    finished = context.until_finished(context.submit("vision", shell("echo hello"))["id"])["id"]
+    calls = reference_of(httpx2.get(f"{server.url}/openapi.json", trust_env=False).json()).calls
+    commands = [Block("/docs", call.summary, (one.text,)) for call in calls for one in call.commands]
+    new, submitted = uuid4().hex, finished
+    for block in commands:
         method = (re.findall(r" -X (\w+)", block.script) or ["GET"])[0]
         replaced = {
             r"^curl": "curl --silent --show-error --write-out '\\n%{http_code}'",
-            r"rw-[a-z2-7]{20}": submitted if method == "DELETE" else over,
+            r"rw-[a-z2-7]{20}": submitted if method == "DELETE" else finished,
             r"registry\.example\.com/[^\"]+": IMAGE,
             r"2026-11-24'": f"{new}'",
         }
@@ -74,8 +77,8 @@ def test_the_calls_of_the_reference_work_as_they_stand(context: Context, server:
 
 
 @contextmanager
-def in_place_of(server: Server) -> Iterator[None]:
-    """Another Runway can be the writer for that time."""
+def stopped(server: Server) -> Iterator[None]:
+    """Stop the server, so that another Runway can be the leader."""
     server.stop()
     try:
         yield
@@ -85,7 +88,7 @@ def in_place_of(server: Server) -> Iterator[None]:
 
 @contextmanager
 def serving(command: str, environment: dict[str, str], log: Path) -> Iterator[None]:
-    """From when it is the writer until Ctrl-C, which reaches all that the command has started."""
+    """Run the command, wait until it is the leader, and send SIGINT to its process group at the end."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             ["bash", "-c", command],
@@ -97,7 +100,7 @@ def serving(command: str, environment: dict[str, str], log: Path) -> Iterator[No
             start_new_session=True,
         )
 
-    def writes() -> bool | None:
+    def is_leader() -> bool | None:
         assert process.poll() is None, log.read_text()
         try:
             answer = httpx2.get(f"{SERVED}/readyz", timeout=2, trust_env=False)
@@ -106,7 +109,7 @@ def serving(command: str, environment: dict[str, str], log: Path) -> Iterator[No
         return (answer.status_code == 200 and answer.json()["role"] == "writer") or None
 
     try:
-        wait_for(writes, f"{command} is the writer", 60)
+        wait_for(is_leader, f"{command} is the leader", 60)
         yield
     finally:
         with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Runway killed at any moment: the next start finds every job and all quota in Kubernetes, or says it is not ready."""
+"""Restart after a kill: Runway rebuilds jobs and quota from Kubernetes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.support.views import but_for_free_capacity
 
 pytestmark = pytest.mark.cluster
 
-STAY = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
+SLEEP = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
 
 
-def test_a_killed_runway_comes_back_with_the_same_jobs_and_quota(context: Context, server: Server) -> None:
-    key, spec = f"test {uuid.uuid4()}", shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": 2})
+def test_restart_after_kill_restores_jobs_and_quota(context: Context, server: Server) -> None:
+    key, spec = f"test {uuid.uuid4()}", shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi", "gpu": 2})
     running = context.accepted(context.runway.submit("vision", spec, key=key))
     waiting = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
     failed = context.submit("vision", shell("exit 3"))
-    cancelled = context.submit("vision", shell(STAY))
+    cancelled = context.submit("vision", shell(SLEEP))
     context.until_log(cancelled["id"], "started")
     context.runway.cancel(cancelled["id"])
     context.until_finished(cancelled["id"])
@@ -39,13 +39,13 @@ def test_a_killed_runway_comes_back_with_the_same_jobs_and_quota(context: Contex
     server.launch()
     seen = wait_for(lambda: first_answer(server), "Runway answers for quota", 30)
 
-    # What it says first is already whole: until then it says that it is not ready.
+    # The first response is complete; before it, Runway reports that it is not ready.
     assert seen == quota
     wait_for(lambda: context.runway.get("/readyz").status_code == 200 or None, "ready", 10)
     assert states_of_all(context) == states
-    # An explanation rests on events too, which may come a moment later.
+    # Diagnosis also needs events, which may arrive a moment later.
     with suppress(TimedOut):
-        wait_for(lambda: views_of(context, views) == views or None, "everything is explained again", 10)
+        wait_for(lambda: views_of(context, views) == views or None, "the same views", 10)
     assert views_of(context, views) == views
     assert context.runway.job(cancelled["id"])["state"] == "cancelled"
     replay = context.runway.submit("vision", spec, key=key)
@@ -55,8 +55,8 @@ def test_a_killed_runway_comes_back_with_the_same_jobs_and_quota(context: Contex
     assert context.runway.log(running["id"]).text == "started\n"
 
 
-def test_a_submission_that_runway_was_killed_under_is_settled_by_its_key(context: Context, server: Server) -> None:
-    """Whether the create was done or not, the same request again leads to the one job."""
+def test_resubmission_resolves_create_interrupted_by_kill(context: Context, server: Server) -> None:
+    """Whether the create succeeded or not, the same request leads to one job."""
     key, spec = f"test {uuid.uuid4()}", shell("true")
     try:
         with httpx2.Client(base_url=server.url, trust_env=False, timeout=0.004) as impatient:
@@ -80,7 +80,7 @@ def views_of(context: Context, job_ids: Iterable[str]) -> dict[str, Document]:
 
 
 def first_answer(server: Server) -> list[Document] | None:
-    """Quota as soon as Runway tells it; anything but 503 before that is an error."""
+    """Return the first quota that Runway serves; before it, only 503 is allowed."""
     try:
         answer = httpx2.get(f"{server.url}/v1/quota", trust_env=False, timeout=5)
     except httpx2.ConnectError:
@@ -98,13 +98,13 @@ def whole_quota(context: Context) -> list[Document]:
 
 
 def by_tenant(answer: httpx2.Response) -> list[Document]:
-    """Every tenant's quota, holders in order of their ids: which came first is not part of it."""
+    """Return the quota of all tenants with jobs sorted by id, because their order is undefined."""
     tenants: list[Document] = answer.json()["tenants"]
     return [tenant | {"jobs": sorted(tenant["jobs"], key=lambda job: job["id"])} for tenant in tenants]
 
 
 def states_of_all(context: Context) -> dict[str, str]:
-    """Every job that Runway knows, page by page."""
+    """Return the state of every job, from all pages."""
     found: dict[str, str] = {}
     query: dict[str, str] = {}
     while True:

@@ -1,4 +1,4 @@
-"""Mixed load with faults for three quarters of a minute; `make soak` takes an hour."""
+"""A soak of 45 seconds with mixed load and faults; `make soak` runs for an hour."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
 
 MINUTES = 0.75
-"""Long enough for a frozen API server and two pods deleted by hand, and for 130 submissions: none of the answers below
-is missing by chance more often than once in a million runs."""
+"""Enough for a frozen API server, two deleted pods and 130 submissions.
+
+Each response below is then missing by chance in less than one of a million runs.
+"""
 
 
-def test_nothing_leaks_and_nothing_is_decided_wrongly(server: Server) -> None:
+def test_soak_finds_no_leaks_and_no_wrong_decisions(server: Server) -> None:
     server.stop()
     try:
         seed = random.randrange(2**32)
@@ -26,5 +28,5 @@ def test_nothing_leaks_and_nothing_is_decided_wrongly(server: Server) -> None:
         server.start()
     print(f"seed {seed}: {found.answers}")
     assert wrong == []
-    # All kinds of answers were there to be judged.
+    # The soak has judged every kind of response.
     assert {"submit 201", "submit 403", "submit 422", "read 200", "stream 200"} <= set(found.answers)

@@ -1,4 +1,4 @@
-"""A resync finds the changes that a silent watch did not report, and counts them as drift."""
+"""A resync finds changes that a stalled watch missed, and counts them as drift."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def proxy(kubeconfig: Path) -> Iterator[TcpProxy]:
 def reader(
     server: Server, proxy: TcpProxy, kubeconfig: Path, settings: Mapping[str, str], tmp_path: Path
 ) -> Iterator[Server]:
-    """A second Runway, which reaches the API server through the proxy."""
+    """Run a second Runway that reaches the API server through the proxy."""
     assert server.pid is not None
     config = yaml.safe_load(kubeconfig.read_text())
     config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{proxy.port}"
@@ -42,13 +42,11 @@ def reader(
     environment = {**settings, "KUBECONFIG": str(through), "RUNWAY_RESYNC_SECONDS": "10"}
     with Server(tmp_path / "reader.log", environment) as running:
         running.launch()
-        wait_for(lambda: role(running) == "reader" or None, "a second Runway reads", 30)
+        wait_for(lambda: role(running) == "reader" or None, "second Runway ready as a reader", 30)
         yield running
 
 
-def test_a_job_that_ends_under_a_dead_watch_is_seen_by_the_resync(
-    context: Context, proxy: TcpProxy, reader: Server
-) -> None:
+def test_resync_finds_job_that_finished_during_stalled_watch(context: Context, proxy: TcpProxy, reader: Server) -> None:
     job = context.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 600 & wait"))
     context.until_log(job["id"], "started")
     with httpx2.Client(base_url=reader.url, trust_env=False, timeout=10) as other:
@@ -62,9 +60,9 @@ def test_a_job_that_ends_under_a_dead_watch_is_seen_by_the_resync(
         assert proxy.silence() >= 2
         context.runway.cancel(job["id"])
         assert context.until_finished(job["id"])["state"] == "cancelled"
-        wait_for(lambda: state() == "cancelled" or None, "the reader sees its end", 60)
+        wait_for(lambda: state() == "cancelled" or None, "the reader sees it cancelled", 60)
         assert metric(other, "runway_resync_corrections_total") > 0
-        assert metric(other, "runway_watch_losses_total") == losses, "the watches were to stay open, and silent"
+        assert metric(other, "runway_watch_losses_total") == losses, "the stalled watches stay open"
 
 
 def role(server: Server) -> str | None:
@@ -75,6 +73,6 @@ def role(server: Server) -> str | None:
 
 
 def metric(client: httpx2.Client, name: str) -> float:
-    """The sum of a metric over its labels."""
+    """Return the sum of a metric over its labels."""
     families = text_string_to_metric_families(client.get("/metrics").text)
     return sum(sample.value for family in families for sample in family.samples if sample.name == name)

@@ -1,4 +1,4 @@
-"""Streams on the real kubelet: logs from before the container starts, through broken connections; events; cancel."""
+"""Log and event streams on the local cluster, and cancel in every job state."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.cluster
 
-STAY = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
-STAY_UNTIL_KILLED = "trap '' TERM; echo started; while :; do sleep 600 & wait; done"
+SLEEP = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
+IGNORE_SIGTERM = "trap '' TERM; echo started; while :; do sleep 600 & wait; done"
 RUNWAY = str(Path(sys.executable).with_name("runway"))
 
 
 class Reading:
-    """A streamed answer, read by a thread of its own as it comes."""
+    """A streamed response, read by a thread."""
 
     def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
         self.body = b""
@@ -45,23 +45,23 @@ class Reading:
         self._thread.start()
 
     def until(self, text: bytes, seconds: float = 45) -> bytes:
-        """The body, once it holds these bytes."""
+        """Return the body as soon as it contains these bytes."""
         return wait_for(lambda: self.body if text in self.body else None, f"{text!r} in {self._url}", seconds)
 
     def end(self, seconds: float = 60) -> bytes:
-        """The whole body. Raises where the answer was broken off."""
+        """Return the complete body. Raises if the connection was closed early."""
         self._thread.join(seconds)
-        assert not self._thread.is_alive(), f"{self._url} goes on after {seconds} s: {self.body[-300:]!r}"
+        assert not self._thread.is_alive(), f"{self._url} still streams after {seconds} s: {self.body[-300:]!r}"
         if self.error:
             raise self.error
         return self.body
 
     def ended(self) -> bool:
-        """Whether the answer has come to its end, whole or not."""
+        """Whether the response has ended, complete or not."""
         return not self._thread.is_alive()
 
-    def go(self) -> None:
-        """The client is gone: its connection ends in the middle of the answer."""
+    def disconnect(self) -> None:
+        """Close the connection in the middle of the response."""
         self._socket.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
@@ -82,7 +82,7 @@ def log_url(server: Server, job_id: str, **query: str | int) -> str:
     return f"{server.url}/v1/jobs/{job_id}/logs?" + "&".join(f"{name}={value}" for name, value in query.items())
 
 
-def test_a_log_is_followed_from_submission_to_the_end_of_the_container(context: Context, server: Server) -> None:
+def test_log_is_followed_from_submission_to_container_exit(context: Context, server: Server) -> None:
     job_id = context.submit("vision", shell("echo one; sleep 2; printf 'two\\377\\000\\rx\\n\\nno newline'"))["id"]
     reading = Reading(log_url(server, job_id, follow="true"))
     body = reading.end()
@@ -92,7 +92,7 @@ def test_a_log_is_followed_from_submission_to_the_end_of_the_container(context: 
     assert body == context.runway.log(job_id).content
 
 
-def test_a_followed_job_that_never_gets_a_container_is_a_problem(context: Context, server: Server) -> None:
+def test_following_job_without_container_returns_logs_not_ready(context: Context, server: Server) -> None:
     spec = shell("true", timeout_seconds=5) | {"image": "runway.local/nosuch:1"}
     job_id = context.submit("vision", spec)["id"]
     reading = Reading(log_url(server, job_id, follow="true"))
@@ -100,9 +100,9 @@ def test_a_followed_job_that_never_gets_a_container_is_a_problem(context: Contex
     assert reading.status == 404
 
 
-def test_lines_of_megabytes_and_many_lines_at_once_come_through_whole(context: Context, server: Server) -> None:
-    # The last output of a container that ends at once can be lost by the runtime, before the kubelet ever sees it. It
-    # reads stdout and stderr apart, so what comes first is sure only with a pause in between.
+def test_long_lines_and_bursts_are_streamed_completely(context: Context, server: Server) -> None:
+    # The runtime can lose the last output of a container that exits at once. It reads stdout and stderr separately, so
+    # only a pause between them makes their order certain.
     script = (
         "head -c 3000000 /dev/zero | tr '\\0' x; echo; seq 1 30000; sleep 1; echo err >&2; sleep 1; seq 30001 30100; "
         "sleep 2"
@@ -118,23 +118,23 @@ def test_lines_of_megabytes_and_many_lines_at_once_come_through_whole(context: C
     assert Reading(log_url(server, job_id, tail=3)).end() == b"30098\n30099\n30100\n"
 
 
-def test_a_client_that_goes_takes_its_stream_with_it(context: Context, server: Server, kubeconfig: Path) -> None:
-    job_id = context.submit("vision", shell(STAY))["id"]
+def test_client_disconnect_closes_stream_to_kubernetes(context: Context, server: Server, kubeconfig: Path) -> None:
+    job_id = context.submit("vision", shell(SLEEP))["id"]
     context.until_log(job_id, "started")
     kubernetes = urlsplit(yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"]).port
     assert kubernetes is not None
     readings = [Reading(log_url(server, job_id, follow="true")) for _ in range(5)]
     for reading in readings:
         reading.until(b"started")
-    # Others may close meanwhile, since idle connections are kept for a while only.
-    held = connections_to(server, kubernetes)
-    assert held >= 5
+    # Idle connections may close meanwhile too.
+    open_before = connections_to(server, kubernetes)
+    assert open_before >= 5
     for reading in readings:
-        reading.go()
-    wait_for(lambda: connections_to(server, kubernetes) <= held - 5 or None, "the streams to Kubernetes are closed", 10)
+        reading.disconnect()
+    wait_for(lambda: connections_to(server, kubernetes) <= open_before - 5 or None, "streams to Kubernetes closed", 10)
 
 
-def test_events_tell_of_a_job_from_its_submission_to_its_end(context: Context, server: Server) -> None:
+def test_events_cover_job_from_pending_to_succeeded(context: Context, server: Server) -> None:
     job_id = context.submit("vision", shell("echo hello; sleep 2"))["id"]
     url = f"{server.url}/v1/jobs/{job_id}/events"
     body = Reading(url).end().decode()
@@ -152,7 +152,7 @@ def test_events_tell_of_a_job_from_its_submission_to_its_end(context: Context, s
     assert events[-1]["id"] in resumed
 
 
-def test_streams_are_resumed_after_a_restart_and_do_not_hold_it_up(context: Context, server: Server) -> None:
+def test_streams_do_not_delay_shutdown_and_cli_resumes_after_restart(context: Context, server: Server) -> None:
     job_id = context.submit("vision", shell("for i in $(seq 1 200); do echo $i; sleep 0.1; done"))["id"]
     context.until_log(job_id, "3\n")
     environment = {**os.environ, "RUNWAY_URL": server.url, "RUNWAY_TENANT": "vision"}
@@ -163,7 +163,7 @@ def test_streams_are_resumed_after_a_restart_and_do_not_hold_it_up(context: Cont
     events.until(b"running")
     stopped = time.monotonic()
     server.stop()
-    assert time.monotonic() - stopped < 2.5, "open streams do not hold up the end"
+    assert time.monotonic() - stopped < 2.5, "open streams must not delay the shutdown"
     for reading in (raw, events):
         with pytest.raises(httpx2.RemoteProtocolError):
             reading.end()
@@ -175,7 +175,7 @@ def test_streams_are_resumed_after_a_restart_and_do_not_hold_it_up(context: Cont
 
 @contextmanager
 def behind_a_proxy(settings: Mapping[str, str], folder: Path) -> Iterator[tuple[Server, TcpProxy]]:
-    """A second Runway, which reads, and reaches the API server through a proxy."""
+    """Run a second Runway that is not the leader and reaches the API server through a proxy."""
     config = json.loads(Path(settings["KUBECONFIG"]).read_text())
     cluster = config["clusters"][0]["cluster"]
     address = urlsplit(cluster["server"])
@@ -199,7 +199,7 @@ def reader_is_ready(server: Server) -> bool | None:
         return None
 
 
-def test_broken_connections_to_kubernetes_lose_and_repeat_nothing(
+def test_broken_log_connections_lose_and_repeat_no_lines(
     context: Context, settings: Mapping[str, str], tmp_path: Path
 ) -> None:
     script = (
@@ -212,7 +212,9 @@ def test_broken_connections_to_kubernetes_lose_and_repeat_nothing(
         wait_for(lambda: known(reader, job_id), "known to the reader", 10)
         reading = Reading(log_url(reader, job_id, follow="true"))
         stamped = Reading(log_url(reader, job_id, follow="true", timestamps="true"))
+        # Both logs are open before the first cut: a cut while one opens is a 503, not a gap.
         reading.until(b"out 100\n")
+        stamped.until(b"out 100\n")
         cuts = 0
         while not reading.ended():
             cuts += proxy.cut()
@@ -232,10 +234,10 @@ def known(server: Server, job_id: str) -> bool | None:
     return bool(answer.status_code == 200 and answer.json()["attempts"]) or None
 
 
-def test_a_log_whose_kubernetes_is_gone_is_broken_off_and_not_called_whole(
+def test_log_stream_is_aborted_when_kubernetes_stays_unreachable(
     context: Context, settings: Mapping[str, str], tmp_path: Path
 ) -> None:
-    job_id = context.submit("vision", shell(STAY, timeout_seconds=300))["id"]
+    job_id = context.submit("vision", shell(SLEEP, timeout_seconds=300))["id"]
     context.until_log(job_id, "started")
     with behind_a_proxy(settings, tmp_path) as (reader, proxy):
         reading = Reading(log_url(reader, job_id, follow="true"))
@@ -245,13 +247,13 @@ def test_a_log_whose_kubernetes_is_gone_is_broken_off_and_not_called_whole(
             reading.end(120)
 
 
-def test_an_unschedulable_job_is_cancelled(context: Context) -> None:
+def test_unschedulable_job_is_cancelled(context: Context) -> None:
     view = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
     context.until(view["id"], lambda seen: [item["code"] for item in seen["conditions"]] == ["unschedulable"], "waits")
     cancelled(context, view, 15)
 
 
-def test_a_job_whose_image_is_pulled_is_cancelled(context: Context) -> None:
+def test_job_with_failing_image_pull_is_cancelled(context: Context) -> None:
     view = context.submit("vision", shell("true") | {"image": "runway.local/nosuch:1"})
     context.until(
         view["id"], lambda seen: [item["code"] for item in seen["conditions"]] == ["image_pull_failing"], "waits"
@@ -259,79 +261,79 @@ def test_a_job_whose_image_is_pulled_is_cancelled(context: Context) -> None:
     cancelled(context, view, 15)
 
 
-def test_a_running_job_is_cancelled_and_its_followed_log_ends_with_it(context: Context, server: Server) -> None:
+def test_cancelling_running_job_ends_its_followed_log(context: Context, server: Server) -> None:
     view = context.submit("vision", shell("trap 'echo bye; exit 0' TERM; echo started; sleep 600 & wait"))
     reading = Reading(log_url(server, view["id"], follow="true"))
     reading.until(b"started")
     events = Reading(f"{server.url}/v1/jobs/{view['id']}/events")
     events.until(b"running")
-    over = cancelled(context, view, 20)
+    final = cancelled(context, view, 20)
     assert reading.end() == b"started\nbye\n"
     seen = [json.loads(line[6:]) for line in events.end().decode().splitlines() if line.startswith("data: ")]
     assert list(dict.fromkeys(item["state"] for item in seen)) == ["running", "cancelling", "cancelled"]
-    assert over["attempts"][0]["exit_code"] in (0, None)
+    assert final["attempts"][0]["exit_code"] in (0, None)
 
 
-def test_a_job_that_ignores_sigterm_is_killed_after_its_grace_period(context: Context) -> None:
-    view = context.submit("vision", shell(STAY_UNTIL_KILLED, grace_period_seconds=4))
+def test_job_ignoring_sigterm_is_killed_after_grace_period(context: Context) -> None:
+    view = context.submit("vision", shell(IGNORE_SIGTERM, grace_period_seconds=4))
     context.until_log(view["id"], "started")
     begun = time.monotonic()
-    over = cancelled(context, view, 30)
+    final = cancelled(context, view, 30)
     assert time.monotonic() - begun > 3.5
-    assert (over["attempts"][0]["exit_code"], over["attempts"][0]["signal"]) == (137, "SIGKILL")
+    assert (final["attempts"][0]["exit_code"], final["attempts"][0]["signal"]) == (137, "SIGKILL")
 
 
-def test_a_job_is_cancelled_between_two_attempts(context: Context) -> None:
+def test_job_is_cancelled_between_two_attempts(context: Context) -> None:
     view = context.submit("vision", shell("exit 4", retries=1))
     context.until(view["id"], lambda seen: [item["code"] for item in seen["conditions"]] == ["retrying"], "retrying")
-    over = cancelled(context, view, 15)
-    assert len(over["attempts"]) == 1
+    final = cancelled(context, view, 15)
+    assert len(final["attempts"]) == 1
 
 
 @pytest.mark.alone
-def test_a_job_that_the_job_controller_first_sees_cancelled_gets_no_pod(context: Context) -> None:
-    """A Job controller that starts lists the Jobs, so it never sees this one without its cancel."""
+def test_job_cancelled_before_job_controller_lists_it_gets_no_pod(context: Context) -> None:
+    """A starting Job controller lists the Jobs, so it never sees this one before the cancel."""
     controllers = LocalCluster.default().component("kube-controller-manager")
     controllers.kill()
     try:
-        view = context.submit("vision", shell(STAY))
+        view = context.submit("vision", shell(SLEEP))
         assert context.runway.cancel(view["id"]).json()["state"] == "cancelling"
     finally:
         controllers.start()
-    over = cancelled(context, view, 30)
-    assert over["attempts"] == []
+    final = cancelled(context, view, 30)
+    assert final["attempts"] == []
     events = context.kubernetes.select("events", f"--namespace={view['kubernetes']['namespace']}")
     reasons = {event["reason"] for event in events if event["involvedObject"]["name"] == view["id"]}
     assert reasons == {"DeadlineExceeded"}, "no pod was ever created"
 
 
 @pytest.mark.alone
-def test_a_job_cancelled_before_the_job_controller_sees_it_ends_with_at_most_one_pod(context: Context) -> None:
-    """The Job controller may act on the creation before its watch delivers the cancel; that pod is then deleted."""
+def test_job_cancelled_while_job_controller_is_frozen_gets_at_most_one_pod(context: Context) -> None:
+    """The Job controller may create a pod before its watch delivers the cancel. It deletes that pod then."""
     controllers = LocalCluster.default().component("kube-controller-manager")
     controllers.freeze()
     try:
-        view = context.submit("vision", shell(STAY))
+        view = context.submit("vision", shell(SLEEP))
         assert context.runway.cancel(view["id"]).json()["state"] == "cancelling"
     finally:
         controllers.thaw()
-    over = cancelled(context, view, 30)
-    assert len(over["attempts"]) <= 1
+    final = cancelled(context, view, 30)
+    assert len(final["attempts"]) <= 1
     wait_for(lambda: context.kubernetes.pods(view["kubernetes"]["namespace"], view["id"]) == [] or None, "no pod", 30)
 
 
-def test_a_suspended_job_is_cancelled(context: Context) -> None:
-    view = context.submit("vision", shell(STAY))
+def test_suspended_job_is_cancelled(context: Context) -> None:
+    view = context.submit("vision", shell(SLEEP))
     context.until_log(view["id"], "started")
     namespace = view["kubernetes"]["namespace"]
     suspend = json.dumps({"spec": {"suspend": True}})
     context.kubernetes.run("patch", "job", view["id"], f"--namespace={namespace}", "--type=merge", f"--patch={suspend}")
     context.until(view["id"], lambda seen: seen["attempts"][0]["state"] == "failed", "suspended")
-    over = cancelled(context, view, 15)
-    assert len(over["attempts"]) == 1, "nothing was started again"
+    final = cancelled(context, view, 15)
+    assert len(final["attempts"]) == 1, "no second attempt"
 
 
-def test_a_job_that_has_succeeded_stays_succeeded(context: Context) -> None:
+def test_cancel_of_succeeded_job_keeps_it_succeeded(context: Context) -> None:
     view = context.submit("vision", shell("true"))
     context.until(view["id"], lambda seen: [item["state"] for item in seen["attempts"]] == ["succeeded"], "succeeded")
     assert context.runway.cancel(view["id"]).status_code == 202
@@ -339,27 +341,27 @@ def test_a_job_that_has_succeeded_stays_succeeded(context: Context) -> None:
 
 
 def cancelled(context: Context, view: Document, seconds: float) -> Document:
-    """Cancel twice, see it cancelling until it is over, and return the last view."""
+    """Cancel twice, wait until the job is cancelled, and return the last view."""
     job_id = view["id"]
     for answer in (context.runway.cancel(job_id), context.runway.cancel(job_id)):
         assert answer.status_code == 202
         assert answer.json()["state"] in ("cancelling", "cancelled")
-    over = context.until(job_id, lambda seen: seen["state"] != "cancelling", "over", seconds)
-    assert (over["state"], over["failure"]) == ("cancelled", None)
-    assert over["finished_at"]
+    final = context.until(job_id, lambda seen: seen["state"] != "cancelling", "finished", seconds)
+    assert (final["state"], final["failure"]) == ("cancelled", None)
+    assert final["finished_at"]
     condition = next(item for item in context.job(view)["status"]["conditions"] if item["type"] == "Failed")
     assert condition["reason"] == "DeadlineExceeded"
     assert job_id not in {holder["id"] for holder in context.runway.quota(view["tenant"])["jobs"]}
     again = context.runway.cancel(job_id).json()
-    # What is kept with its record may come a moment after its end.
+    # The recorder may write its fields a moment after the outcome.
     assert {name: again[name] for name in ("state", "failure", "finished_at", "attempts")} == {
-        name: over[name] for name in ("state", "failure", "finished_at", "attempts")
+        name: final[name] for name in ("state", "failure", "finished_at", "attempts")
     }
-    return over
+    return final
 
 
 def connections_to(server: Server, port: int) -> int:
-    """How many TCP connections the process of Runway has open to this port."""
+    """Count the open TCP connections of Runway's process to this port."""
     inodes = set()
     for entry in Path(f"/proc/{server.pid}/fd").iterdir():
         with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Submitting to the real API server: once and only once, or for show, and whatever is sent in its place."""
+"""Submissions to a real API server: idempotency, quota, dry run, invalid bodies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from testbed.server import Server
 pytestmark = pytest.mark.cluster
 
 
-def test_the_same_key_and_spec_answer_with_the_first_job(context: Context) -> None:
+def test_same_idempotency_key_and_spec_return_first_job(context: Context) -> None:
     key, spec = new_key(), shell("true")
     first = context.accepted(context.runway.submit("vision", spec, key=key))
     again = context.runway.submit("vision", spec, key=key)
@@ -29,7 +29,7 @@ def test_the_same_key_and_spec_answer_with_the_first_job(context: Context) -> No
     assert others["id"] != first["id"]
 
 
-def test_twenty_identical_submissions_at_once_make_one_job(context: Context) -> None:
+def test_20_identical_concurrent_submissions_create_one_job(context: Context) -> None:
     key, spec = new_key(), shell("true")
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: context.runway.submit("vision", spec, key=key), range(20)))
@@ -43,7 +43,7 @@ def test_twenty_identical_submissions_at_once_make_one_job(context: Context) -> 
     assert len(context.kubernetes.pods(view["kubernetes"]["namespace"], view["id"])) == 1
 
 
-def test_many_at_once_never_pass_the_quota(context: Context) -> None:
+def test_concurrent_submissions_never_exceed_quota(context: Context) -> None:
     spec = shell("sleep 5", resources={"cpu": "100m", "memory": "32Mi", "gpu": 1})
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda _: context.runway.submit("vision", spec), range(12)))
@@ -56,7 +56,7 @@ def test_many_at_once_never_pass_the_quota(context: Context) -> None:
     assert (quota["used"]["gpu"], quota["reserved"]["gpu"]) == (4, 0)
 
 
-def test_a_dry_run_asks_kubernetes_and_keeps_nothing(context: Context) -> None:
+def test_dry_run_validates_with_kubernetes_and_creates_nothing(context: Context) -> None:
     namespace = context.runway.policy()["tenants"]["vision"]["namespace"]
     before = {job["metadata"]["name"] for job in context.kubernetes.select("jobs", f"--namespace={namespace}")}
     spec = shell("true", resources={"cpu": "2", "memory": "1Gi", "gpu": 2}, timeout_seconds=3600)
@@ -72,7 +72,7 @@ def test_a_dry_run_asks_kubernetes_and_keeps_nothing(context: Context) -> None:
     assert context.runway.quota("vision")["used"]["gpu"] == context.runway.quota("vision")["reserved"]["gpu"] == 0
 
 
-def test_a_dry_run_that_would_be_refused_says_so(context: Context) -> None:
+def test_dry_run_reports_violations(context: Context) -> None:
     spec = shell("true", resources={"cpu": "100m", "memory": "32Mi", "gpu": 1})
     decision = document(context.runway.submit("research", spec, dry_run=True))
 
@@ -107,7 +107,7 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
 
 
 @pytest.mark.parametrize(("body", "status", "code"), BODIES.values(), ids=BODIES.keys())
-def test_a_bad_body_gets_its_problem(body: bytes, status: int, code: str, server: Server) -> None:
+def test_invalid_body_gets_problem_document(body: bytes, status: int, code: str, server: Server) -> None:
     headers = {"X-Tenant-ID": "vision", "Content-Type": "application/json", "X-Request-ID": "bad-body"}
     answer = httpx2.post(f"{server.url}/v1/jobs", content=body, headers=headers, trust_env=False, timeout=10)
 
@@ -116,7 +116,7 @@ def test_a_bad_body_gets_its_problem(body: bytes, status: int, code: str, server
     assert answer.json()["code"] == code
 
 
-def test_another_tenants_job_is_not_found(context: Context, server: Server) -> None:
+def test_job_of_another_tenant_is_not_found(context: Context, server: Server) -> None:
     view: Document = context.submit("vision", shell("true"))
     for method, path in (("GET", ""), ("GET", "/logs"), ("DELETE", "")):
         url = f"{server.url}/v1/jobs/{view['id']}{path}"

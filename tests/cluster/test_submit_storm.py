@@ -1,4 +1,4 @@
-"""Exact under pressure: at the quota's edge, killed in the middle of a storm, and with a second process beside it."""
+"""Quota under concurrent submissions, under kills, and with a second process."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
-STAY = "trap 'exit 0' TERM; sleep 600 & wait"
+SLEEP = "trap 'exit 0' TERM; sleep 600 & wait"
 KILLS = 10
 
 
 def gpu_job(gpus: int) -> Document:
-    return shell(STAY, resources={"cpu": "100m", "memory": "32Mi", "gpu": gpus}, timeout_seconds=300)
+    return shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi", "gpu": gpus}, timeout_seconds=300)
 
 
-def test_300_submissions_at_once_fill_the_quota_and_no_more(context: Context, server: Server) -> None:
+def test_300_concurrent_submissions_fill_but_never_exceed_quota(context: Context, server: Server) -> None:
     quota = context.runway.quota("vision")
     assert quota["used"]["jobs"] == 0, quota["jobs"]
     answers = at_once(server, [(gpu_job(1), None)] * 300)
@@ -34,7 +34,7 @@ def test_300_submissions_at_once_fill_the_quota_and_no_more(context: Context, se
     for job_id in created:
         context.track(job_id)
 
-    # The tenant's rate lets 100 through at once, and a few more meanwhile; all others are told to slow down.
+    # The tenant's rate admits 100 at once and a few more meanwhile; all others get 429.
     assert {answer.status_code for answer in answers} == {201, 403, 429}
     assert {answer.json()["code"] for answer in answers if answer.status_code == 403} == {"quota_exceeded"}
     assert len(created) == quota["limit"]["gpu"] == 4
@@ -42,14 +42,14 @@ def test_300_submissions_at_once_fill_the_quota_and_no_more(context: Context, se
     assert sorted(unfinished(context)) == sorted(created)
 
 
-def test_ten_kills_in_a_storm_grant_no_gpu_too_many_and_lose_no_job(context: Context, server: Server) -> None:
-    """Whoever got a 201 has a Job; whatever the crashes did, the Jobs never hold more GPUs than the quota."""
+def test_ten_kills_under_load_exceed_no_quota_and_lose_no_job(context: Context, server: Server) -> None:
+    """Every 201 has a Job, and the Jobs never use more GPUs than the quota."""
     limit = context.runway.quota("vision")["limit"]["gpu"]
     accepted: set[str] = set()
     for number in range(KILLS):
         with ThreadPoolExecutor(16) as pool:
             storm = [pool.submit(submit_quietly, server, gpu_job(1), f"storm {uuid.uuid4()}") for _ in range(16)]
-            time.sleep(0.01 * number)  # The kill falls into another moment of the storm each time.
+            time.sleep(0.01 * number)  # The kill hits a different moment of the load each time.
             server.kill()
             answers = [answer for each in storm if (answer := each.result()) is not None]
         accepted |= {answer.json()["id"] for answer in answers if answer.status_code == 201}
@@ -57,7 +57,7 @@ def test_ten_kills_in_a_storm_grant_no_gpu_too_many_and_lose_no_job(context: Con
         names = unfinished(context)
         for job_id in names:
             context.track(job_id)
-        assert len(names) <= limit, f"kill {number}: {len(names)} GPUs are granted, {limit} are allowed"
+        assert len(names) <= limit, f"kill {number}: {len(names)} GPUs in use, the limit is {limit}"
         assert accepted <= set(names), f"kill {number}: a 201 named a job that does not exist"
         assert context.runway.quota("vision")["used"]["gpu"] == len(names)
         if number % 3 == 2:
@@ -67,28 +67,30 @@ def test_ten_kills_in_a_storm_grant_no_gpu_too_many_and_lose_no_job(context: Con
 
 @pytest.fixture
 def second(server: Server, settings: Mapping[str, str], tmp_path: Path) -> Iterator[Server]:
-    """Another Runway on the same cluster."""
+    """Run a second Runway on the same cluster."""
     with Server(tmp_path / "second.log", settings) as running:
         running.launch()
-        wait_for(lambda: reachable_role(running) == "reader" or None, "a second Runway reads", 30)
+        wait_for(lambda: reachable_role(running) == "reader" or None, "second Runway ready as a reader", 30)
         yield running
-    # The first is the writer again, for the tests that follow.
-    wait_for(lambda: reachable_role(server) == "writer" or None, "the first Runway writes", 40)
+    # The first is the leader again, for the tests that follow.
+    wait_for(lambda: reachable_role(server) == "writer" or None, "the first Runway is the leader", 40)
 
 
-def test_a_second_runway_reads_and_takes_over_when_the_first_is_gone(
+def test_second_process_serves_reads_and_takes_over_leadership(
     context: Context, server: Server, second: Server, record_property: Callable[[str, object], None]
 ) -> None:
-    held = context.submit("vision", gpu_job(3))
+    running = context.submit("vision", gpu_job(3))
     with httpx2.Client(base_url=second.url, trust_env=False, timeout=10) as other:
 
         def submit() -> httpx2.Response:
             return other.post("/v1/jobs", json=gpu_job(2), headers={"X-Tenant-ID": "vision"})
 
-        wait_for(lambda: other.get(f"/v1/jobs/{held['id']}").status_code == 200 or None, "the reader sees the job", 10)
+        wait_for(
+            lambda: other.get(f"/v1/jobs/{running['id']}").status_code == 200 or None, "the reader sees the job", 10
+        )
         refused = submit()
         assert (refused.status_code, refused.json()["code"]) == (503, "not_leader")
-        cancel = other.delete(f"/v1/jobs/{held['id']}", headers={"X-Tenant-ID": "vision"})
+        cancel = other.delete(f"/v1/jobs/{running['id']}", headers={"X-Tenant-ID": "vision"})
         assert cancel.json()["code"] == "not_leader"
 
         server.kill()
@@ -97,7 +99,7 @@ def test_a_second_runway_reads_and_takes_over_when_the_first_is_gone(
         record_property("takeover_seconds", round(time.monotonic() - killed, 1))
         refused = submit()
         assert (refused.status_code, refused.json()["code"]) == (403, "quota_exceeded")
-        assert refused.json()["held_by"] == [held["id"]]
+        assert refused.json()["held_by"] == [running["id"]]
 
         server.launch()
         wait_for(lambda: reachable_role(server) == "reader" or None, "the first Runway comes back as a reader", 30)
@@ -109,7 +111,7 @@ def at_once(server: Server, requests: list[tuple[Document, str | None]]) -> list
 
 
 def submit_quietly(server: Server, spec: Document, key: str) -> httpx2.Response | None:
-    """An answer, or None where the server was killed under the request."""
+    """Return the response, or None if the server was killed during the request."""
     with httpx2.Client(base_url=server.url, trust_env=False, timeout=30) as client:
         try:
             return post(client, spec, key)
@@ -130,7 +132,7 @@ def reachable_role(server: Server) -> str | None:
 
 
 def unfinished(context: Context) -> list[str]:
-    """The Jobs of tenant vision that have no verdict, as Kubernetes has them."""
+    """Return the unfinished Jobs of tenant vision in Kubernetes."""
     namespace = context.runway.policy()["tenants"]["vision"]["namespace"]
     jobs = context.kubernetes.select("jobs", f"--namespace={namespace}")
     return [job["metadata"]["name"] for job in jobs if not finished(job)]

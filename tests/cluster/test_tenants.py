@@ -1,4 +1,4 @@
-"""What guards a tenant's namespace even where Runway is passed by: the objects, and what they refuse to kubectl."""
+"""The backstop objects of a tenant's namespace, and the pods that they reject."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESTRICTED = {
 
 
 @pytest.mark.parametrize("tenant", ["vision", "speech", "research"])
-def test_the_namespace_has_the_tenants_quota_and_bounds(tenant: str, context: Context) -> None:
+def test_namespace_has_quota_and_limit_range_of_tenant(tenant: str, context: Context) -> None:
     policy = context.runway.policy()
     namespace, quota = policy["tenants"][tenant]["namespace"], policy["tenants"][tenant]["quota"]
 
@@ -71,15 +71,15 @@ PODS: dict[str, tuple[Document, Document, str]] = {
 
 
 @pytest.mark.parametrize(("container", "spec", "reason"), PODS.values(), ids=PODS.keys())
-def test_a_pod_made_with_kubectl_is_refused(
+def test_invalid_pod_created_with_kubectl_is_rejected(
     container: Document, spec: Document, reason: str, kubernetes: Kubectl, namespaces: Mapping[str, str]
 ) -> None:
     with pytest.raises(KubectlFailed, match=reason):
         kubernetes.run("create", "--filename=-", stdin=pod(namespaces["research"], container, spec))
 
 
-def test_a_harmless_pod_made_with_kubectl_is_taken(kubernetes: Kubectl, namespaces: Mapping[str, str]) -> None:
-    """So that the refusals above are for the reason they give and no other."""
+def test_valid_pod_created_with_kubectl_is_accepted(kubernetes: Kubectl, namespaces: Mapping[str, str]) -> None:
+    """The control case: the pods above differ from this one only in the rejected field."""
     kubernetes.run("create", "--dry-run=server", "--filename=-", stdin=pod(namespaces["research"], {}, {}))
 
 

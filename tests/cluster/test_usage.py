@@ -1,4 +1,4 @@
-"""What a job uses, from the kernel's cgroups by way of cAdvisor and Prometheus, and what Runway says of it."""
+"""Usage of jobs from the kernel's cgroups through cAdvisor and Prometheus."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIB = 1 << 20
 MEASURED = ("cpu_seconds", "cpu_cores", "throttled_ratio", "memory_bytes", "memory_peak_bytes", "gpu_utilisation")
 BUSY = "while :; do :; done"
 SAMPLE_SECONDS = 20.0
-"""The kubelet samples and Prometheus asks every 2 s; more on a busy machine."""
+"""The kubelet samples and Prometheus scrapes every 2 s; a busy machine is slower."""
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def cluster() -> LocalCluster:
 
 @pytest.fixture
 def prometheus(cluster: LocalCluster) -> Iterator[Component]:
-    """Prometheus itself, to be broken; it runs again afterwards."""
+    """Return the Prometheus component for fault injection, and repair it afterwards."""
     component = cluster.component("prometheus")
     assert component.why_not_healthy() is None
     yield component
@@ -53,7 +53,7 @@ def until_usage(
     return wait_for(probe, what, seconds)
 
 
-def test_a_busy_loop_is_shown_as_throttled_at_its_limit_and_stays_so_when_it_is_over(context: Context) -> None:
+def test_throttled_job_reports_throttling_while_running_and_finished(context: Context) -> None:
     job_id = context.submit("vision", shell(BUSY, resources={"cpu": "100m", "memory": "32Mi"}))["id"]
     context.until(job_id, lambda view: view["state"] == "running", "running")
     found = until_usage(context, job_id, lambda seen: (seen["cpu_seconds"] or 0) >= 1, "a CPU second", 40)
@@ -71,7 +71,7 @@ def test_a_busy_loop_is_shown_as_throttled_at_its_limit_and_stays_so_when_it_is_
     assert after["throttled_ratio"] > 0.5
 
 
-def test_the_verdict_of_a_job_that_was_throttled_says_so(context: Context) -> None:
+def test_hint_of_failed_job_mentions_throttling(context: Context) -> None:
     script = f"timeout 12 sh -c '{BUSY}'; echo 'not done in time'; exit 3"
     job_id = context.submit("vision", shell(script, resources={"cpu": "100m", "memory": "32Mi"}))["id"]
     context.until_finished(job_id)
@@ -81,8 +81,8 @@ def test_the_verdict_of_a_job_that_was_throttled_says_so(context: Context) -> No
     assert float(kept["failure"]["evidence"]["throttled_ratio"]) > 0.5
 
 
-def test_a_job_near_its_memory_limit_shows_it(context: Context) -> None:
-    # dd keeps its full buffer while nobody reads what it writes.
+def test_memory_peak_near_limit_is_a_finding(context: Context) -> None:
+    # dd keeps its full buffer while no process reads from the pipe.
     script = "dd if=/dev/zero bs=58M count=1 | sleep 600"
     job_id = context.submit("vision", shell(script, resources={"cpu": "500m", "memory": "64Mi"}))["id"]
     found = until_usage(context, job_id, lambda seen: (seen["memory_bytes"] or 0) > 58 * MIB, "58 MiB", 40)
@@ -92,7 +92,7 @@ def test_a_job_near_its_memory_limit_shows_it(context: Context) -> None:
     assert found["findings"] == [f"memory peaked at {peak:.0%} of its limit"]
 
 
-def test_a_peak_between_two_samples_is_known_and_a_written_file_is_no_memory(context: Context) -> None:
+def test_memory_peak_includes_short_spikes_and_excludes_page_cache(context: Context) -> None:
     resources = {"cpu": "500m", "memory": "64Mi"}
     spike = context.submit(
         "vision", shell("dd if=/dev/zero of=/dev/null bs=40M count=1; sleep 600", resources=resources)
@@ -110,7 +110,7 @@ def test_a_peak_between_two_samples_is_known_and_a_written_file_is_no_memory(con
     assert found["findings"] == []
 
 
-def test_a_job_that_never_started_has_no_figures_but_null(context: Context) -> None:
+def test_usage_of_unstarted_job_is_null(context: Context) -> None:
     view = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
     found = usage(context, view["id"])
 
@@ -120,15 +120,15 @@ def test_a_job_that_never_started_has_no_figures_but_null(context: Context) -> N
 
 
 @pytest.mark.alone
-def test_a_prometheus_that_hangs_or_was_killed_is_told_and_its_samples_survive(
+def test_usage_reports_prometheus_outage_and_samples_survive(
     context: Context, cluster: LocalCluster, prometheus: Component
 ) -> None:
     job_id = context.submit("vision", shell("sleep 600"))["id"]
     known = until_usage(context, job_id, lambda seen: seen["cpu_seconds"] is not None, "a sample")
-    # Its start was throttled, as every container's is; that is nobody's concern.
+    # Every container is throttled at its start; that is not a finding.
     assert known["findings"] == []
-    for break_it, words in ((prometheus.freeze, "did not answer within 2 s"), (prometheus.kill, "refused")):
-        break_it()
+    for inject_fault, words in ((prometheus.freeze, "did not answer within 2 s"), (prometheus.kill, "refused")):
+        inject_fault()
         found = usage(context, job_id)
         assert words in found["problem"]
         assert {found[name] for name in MEASURED} == {None}
@@ -140,7 +140,7 @@ def test_a_prometheus_that_hangs_or_was_killed_is_told_and_its_samples_survive(
     assert found["cpu_seconds"] >= known["cpu_seconds"]
 
 
-def test_prometheus_scrapes_the_kubelet_and_every_runway_that_is_named(cluster: LocalCluster, server: Server) -> None:
+def test_prometheus_scrapes_kubelet_and_listed_runway_targets(cluster: LocalCluster, server: Server) -> None:
     target = urllib.parse.urlsplit(server.url).netloc
 
     def samples(query: str) -> list[Document] | None:
@@ -153,11 +153,11 @@ def test_prometheus_scrapes_the_kubelet_and_every_runway_that_is_named(cluster: 
         wait_for(lambda: samples(f'runway_synced{{instance="{target}"}} == 1'), "Runway scraped", SAMPLE_SECONDS)
 
 
-def test_prometheus_may_read_the_kubelets_metrics_and_nothing_else(cluster: LocalCluster) -> None:
+def test_prometheus_account_may_read_only_kubelet_metrics(cluster: LocalCluster) -> None:
     allowed = cluster.kubectl("auth", "can-i", "--list", "--as=runway-prometheus", "--no-headers")
     rules = [line.split() for line in allowed.splitlines()]
 
-    # The rest is what every user may: discovery, and asking what it may.
+    # Every user has the other rules: discovery, and reviews of its own permissions.
     own = {"selfsubjectreviews.authentication.k8s.io", "selfsubjectaccessreviews.authorization.k8s.io"}
     own.add("selfsubjectrulesreviews.authorization.k8s.io")
     assert {words[0] for words in rules if not words[0].startswith("[")} - own == {"nodes/metrics"}

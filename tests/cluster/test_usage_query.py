@@ -1,4 +1,7 @@
-"""The query for a job's usage, as Prometheus' own engine evaluates it: GPU figures too, which no series here has."""
+"""The PromQL query for job usage, evaluated by promtool on synthetic series.
+
+The series include GPU metrics, which the local cluster does not have.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from localcluster import LocalCluster
-from runway.jobs.usage import Figure
-from runway.prometheus import Prometheus, Sample, matching, matching_any
+from runway.jobs.usage import PodFigure
+from runway.prometheus import Prometheus, SeriesValue, matching, matching_any
 from runway.services.job_usage import promql
 
 pytestmark = pytest.mark.cluster
@@ -22,45 +25,45 @@ POD = 'namespace="runway-vision",pod="rw-a-1"'
 CGROUP = f'{POD},container="",image=""'
 CONTAINER = f'{POD},container="job",image="runway.local/busybox:1"'
 SANDBOX = f'{POD},container="",image="runway.local/pause:1"'
-# Its name begins with the other's.
-STRANGER = 'namespace="runway-vision",pod="rw-a-10",container="",image=""'
-NAMESAKE = 'namespace="runway-speech",pod="rw-a-1",container="",image=""'
-OF_EXPORTER = 'namespace="gpu",pod="dcgm-1",exported_namespace="runway-vision",exported_pod="rw-a-1"'
+# The pod name has the other pod's name as a prefix.
+OTHER_POD = 'namespace="runway-vision",pod="rw-a-10",container="",image=""'
+SAME_NAME = 'namespace="runway-speech",pod="rw-a-1",container="",image=""'
+EXPORTER_LABELS = 'namespace="gpu",pod="dcgm-1",exported_namespace="runway-vision",exported_pod="rw-a-1"'
 
 # Samples a second apart, in promtool's notation: start+step x repetitions.
 SERIES = {
     f'container_cpu_usage_seconds_total{{{CGROUP},cpu="total"}}': "0+1x30",
     f'container_cpu_usage_seconds_total{{{CONTAINER},cpu="total"}}': "5+1x30",
     f'container_cpu_usage_seconds_total{{{SANDBOX},cpu="total"}}': "90+1x30",
-    f'container_cpu_usage_seconds_total{{{STRANGER},cpu="total"}}': "70+1x30",
-    f'container_cpu_usage_seconds_total{{{NAMESAKE},cpu="total"}}': "80+1x30",
+    f'container_cpu_usage_seconds_total{{{OTHER_POD},cpu="total"}}': "70+1x30",
+    f'container_cpu_usage_seconds_total{{{SAME_NAME},cpu="total"}}': "80+1x30",
     f"container_cpu_cfs_periods_total{{{CGROUP}}}": "0+10x30",
     f"container_cpu_cfs_throttled_periods_total{{{CGROUP}}}": "0+9x30",
     f"container_cpu_cfs_throttled_periods_total{{{CONTAINER}}}": "0+1x30",
-    # What is left when the container has ended is not what it used.
+    # The value after the container's exit is not its usage.
     f"container_memory_working_set_bytes{{{CGROUP}}}": "10 50 20x27 1",
     f"container_memory_max_usage_bytes{{{CGROUP}}}": "10 60x29",
     f"container_memory_cache{{{CGROUP}}}": "1 5 2x28",
-    f'DCGM_FI_DEV_GPU_UTIL{{gpu="0",{OF_EXPORTER}}}': "40x30",
-    f'DCGM_FI_DEV_GPU_UTIL{{gpu="1",{OF_EXPORTER}}}': "20 80 50x28",
-    f'DCGM_FI_DEV_GPU_UTIL{{gpu="2",{STRANGER}}}': "99x30",
+    f'DCGM_FI_DEV_GPU_UTIL{{gpu="0",{EXPORTER_LABELS}}}': "40x30",
+    f'DCGM_FI_DEV_GPU_UTIL{{gpu="1",{EXPORTER_LABELS}}}': "20 80 50x28",
+    f'DCGM_FI_DEV_GPU_UTIL{{gpu="2",{OTHER_POD}}}': "99x30",
     'DCGM_FI_DEV_GPU_UTIL{gpu="3",namespace="runway-vision",pod="rw-b-1"}': "30x30",
 }
 EXPECTED = [
-    ("rw-a-1", Figure.CPU_SECONDS, 30),
-    ("rw-a-1", Figure.CPU_SAMPLED_AT, 30),
-    ("rw-a-1", Figure.CPU_PERIODS, 300),
-    ("rw-a-1", Figure.CPU_PERIODS_THROTTLED, 270),
-    ("rw-a-1", Figure.MEMORY, 20),
-    ("rw-a-1", Figure.MEMORY_PEAK, 50),
-    ("rw-a-1", Figure.MEMORY_MOST, 60),
-    ("rw-a-1", Figure.CACHE_PEAK, 5),
-    ("rw-a-1", Figure.GPU_PERCENT, 45),
-    ("rw-b-1", Figure.GPU_PERCENT, 30),
+    ("rw-a-1", PodFigure.CPU_SECONDS, 30),
+    ("rw-a-1", PodFigure.CPU_SAMPLED_AT, 30),
+    ("rw-a-1", PodFigure.CPU_PERIODS, 300),
+    ("rw-a-1", PodFigure.CPU_PERIODS_THROTTLED, 270),
+    ("rw-a-1", PodFigure.MEMORY, 20),
+    ("rw-a-1", PodFigure.MEMORY_PEAK, 50),
+    ("rw-a-1", PodFigure.MEMORY_MOST, 60),
+    ("rw-a-1", PodFigure.CACHE_PEAK, 5),
+    ("rw-a-1", PodFigure.GPU_PERCENT, 45),
+    ("rw-b-1", PodFigure.GPU_PERCENT, 30),
 ]
 
 
-def test_each_figure_is_that_of_the_pods_cgroup_and_of_no_other_pod(tmp_path: Path) -> None:
+def test_usage_query_reads_only_cgroup_of_the_pod(tmp_path: Path) -> None:
     expected = [{"labels": f'{{pod="{pod}",figure="{figure}"}}', "value": value} for pod, figure, value in EXPECTED]
     expression = promql("runway-vision", ["rw-a-1", "rw-b-1"], 90)
     case = {
@@ -76,8 +79,8 @@ def test_each_figure_is_that_of_the_pods_cgroup_and_of_no_other_pod(tmp_path: Pa
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_hostile_text_in_a_query_is_only_text_to_prometheus() -> None:
-    async def ask() -> list[list[Sample]]:
+def test_untrusted_text_is_escaped_in_promql() -> None:
+    async def ask() -> list[list[SeriesValue]]:
         prometheus = Prometheus(LocalCluster.default().prometheus_url)
         try:
             # The labels of `absent` are those of its equality matchers.

@@ -1,4 +1,4 @@
-"""One Runway on a fake cluster, served on a loopback port, for all tests of a file."""
+"""One Runway process on a fake cluster for all tests of a module."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.served import Served, serving
+from tests.hostile.serving import Process, serving
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     with serving(tmp_path_factory.mktemp("served")) as running:
         yield running

@@ -1,4 +1,4 @@
-"""What JSON Schema cannot say of a request, told to the fuzzer."""
+"""Schemathesis hooks for rules that JSON Schema cannot express."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ BY_POLICY = {
     "image_not_allowed", "unknown_gpu_type", "gpu_type_without_gpu", "never_fits", "over_max_cost", "too_small",
     "too_large",
 }  # fmt: skip
-"""Violations of a specification that the schema allows and a policy does not."""
+"""Violations of the policy by a spec that conforms to the schema."""
 
 
 @schemathesis.hook
 def map_case(_context: Any, case: Any) -> Any:
-    """A specification that is valid gets an image and amounts that the policy allows, so that it becomes a job."""
+    """Give a valid spec an image and resources that the policy allows, so that Runway creates a job."""
     if case.meta is not None and case.meta.generation.mode.is_positive and isinstance(case.body, dict):
         case.body["image"] = "runway.local/busybox:1"
         case.body["resources"] = {"cpu": "100m", "memory": "64Mi"}
@@ -30,31 +30,31 @@ def map_case(_context: Any, case: Any) -> Any:
 
 @schemathesis.hook
 def filter_failure(_context: Any, failure: Failure, _case: Any, response: Response) -> bool:
-    """False for what is no failure."""
+    """Return False for a failure to ignore."""
     if failure.code == "ST201":
-        return not _refused_by_dry_run(response)
+        return not _rejected_by_dry_run(response)
     if failure.code == "ST202":
-        return not _refused_by_policy(response)
+        return not _rejected_by_policy(response)
     return True
 
 
-def _refused_by_dry_run(response: Response) -> bool:
-    """A dry run tells of a refusal with 200."""
+def _rejected_by_dry_run(response: Response) -> bool:
+    """Return whether a dry run reports a rejection, which has status 200."""
     return response.status_code == 200 and _document(response).get("decision") == "refused"
 
 
-def _refused_by_policy(response: Response) -> bool:
+def _rejected_by_policy(response: Response) -> bool:
     problem = _document(response)
     if problem.get("code") == "invalid_spec":
         return all(map(_beyond_schema, problem["violations"]))
-    # A cursor, a tenant or an attempt may have the right form, and still not be there, or not go together.
+    # A valid attempt number may name no attempt.
     return problem.get("code") == "invalid_parameter" and all(
         violation["message"] == "there is no such attempt" for violation in problem["violations"]
     )
 
 
 def _beyond_schema(violation: dict[str, Any]) -> bool:
-    """A bound of the policy; an amount finer than its unit; or `3.0`, which is an integer to JSON Schema alone."""
+    """Return whether the schema allows the value: a policy bound, a fraction of a unit, or `3.0` as an integer."""
     return (
         violation["code"] in BY_POLICY
         or re.search(r"finer than 1m|whole number of bytes", violation["message"]) is not None

@@ -1,6 +1,6 @@
-"""`python -m tests.fuzz.served PORT [BOUNDS]`: Runway on a fake cluster, whose jobs run and end.
+"""Runway on a fake cluster: `python -m tests.fuzz.served PORT [BOUNDS]`. Jobs run and end.
 
-BOUNDS is a JSON object of fields of `runway.http_server.bounds.Bounds`, laid over those of this module.
+BOUNDS is a JSON object of fields of `runway.http_server.bounds.Bounds`, which override those of this module.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import uvicorn
 from runway.app import create_app
 from runway.http_server.bounds import Bounds
 from runway.http_server.protocol import BoundedHttpProtocol
-from runway.jobs.identity import ANNOTATION_CANCELLED_AT
+from runway.jobs.annotations import ANNOTATION_CANCELLED_AT
 from runway.policy import Policy, Quota, TenantRate, load_policy
 from runway.settings import Settings
 from runway.telemetry.logging import configure
@@ -26,43 +26,41 @@ from tests.support.fake_cluster import FakeKubernetes, Json
 
 POLICY = Path(__file__).parents[2] / "config" / "policy.local.yaml"
 RUN_SECONDS = 0.15
-
-
 BOUNDS = Bounds(
     head_seconds=2, request_seconds=5, linger_seconds=1, discard_seconds=5, stalled_seconds=3, max_connections=200
 )
-"""Times that a test can wait for, and few connections."""
+"""Short times and few connections."""
 KEEP_ALIVE_SECONDS = 1
-"""The server's own bound on the pause between two requests."""
+"""uvicorn's bound on the pause between two requests."""
 
 
-def roomy() -> Policy:
-    """The local policy, with room for whatever a fuzzer submits: what is looked for is behind quota and rate."""
+def permissive_policy() -> Policy:
+    """Return the local policy with high quotas and rates, so that the fuzzer reaches the code behind them."""
     policy = load_policy(POLICY)
-    room = Quota.model_validate({"gpu": 100_000, "cpu": "1000000", "memory": "100Ti", "jobs": 100_000})
+    quota = Quota.model_validate({"gpu": 100_000, "cpu": "1000000", "memory": "100Ti", "jobs": 100_000})
     fast = {"per_minute": 1_000_000, "burst": 1_000_000}
     rate = TenantRate.model_validate({**fast, "reads": fast, "streams": 1000})
     images = policy.images.model_copy(update={"allow": (*policy.images.allow, "registry.example.com/teams/*")})
-    tenants = {name: one.model_copy(update={"quota": room, "rate": rate}) for name, one in policy.tenants.items()}
+    tenants = {name: one.model_copy(update={"quota": quota, "rate": rate}) for name, one in policy.tenants.items()}
     return policy.model_copy(update={"tenants": tenants, "images": images})
 
 
 class Controllers:
-    """Scheduler, kubelet and Job controller in one: each job starts, writes a line, and ends after a moment.
+    """Scheduler, kubelet and Job controller: each job starts, writes a line, and succeeds after `RUN_SECONDS`.
 
-    One with the command `sleep` runs until it is cancelled.
+    A job with the command `sleep` runs until its cancellation.
     """
 
     def __init__(self, kubernetes: FakeKubernetes) -> None:
         self._kubernetes = kubernetes
         self._started: dict[str, tuple[str, float]] = {}
-        self._over: set[str] = set()
+        self._finished: set[str] = set()
 
     async def run(self) -> None:
-        """Look at every job again and again, until cancelled."""
+        """Advance every job until cancelled."""
         while True:
             for job in list(self._kubernetes.objects["jobs"].values()):
-                if job["metadata"]["name"] not in self._over:
+                if job["metadata"]["name"] not in self._finished:
                     self._step(job)
             await asyncio.sleep(0.02)
 
@@ -79,7 +77,7 @@ class Controllers:
             self._kubernetes.end_pod(self._started[name][0], 143 if cancelled else 0)
         else:
             return
-        self._over.add(name)
+        self._finished.add(name)
         if cancelled:
             self._kubernetes.fail(name, "DeadlineExceeded")
         else:
@@ -92,14 +90,14 @@ def _sleeps(job: Json) -> bool:
 
 
 async def main(port: int, changes: dict[str, Any]) -> None:
-    """Serve until a signal ends it."""
+    """Serve until a signal."""
 
     class Protocol(BoundedHttpProtocol):
         bounds = replace(BOUNDS, **changes)
 
     configure("INFO")
     kubernetes = FakeKubernetes({tenant.namespace for tenant in load_policy(POLICY).tenants.values()})
-    app = create_app(Settings(policy=POLICY, drain_seconds=0), roomy(), kubernetes)
+    app = create_app(Settings(policy=POLICY), permissive_policy(), kubernetes)
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
@@ -119,6 +117,6 @@ async def main(port: int, changes: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    # The event loop that the uvicorn command takes.
+    # The event loop of the uvicorn command.
     with asyncio.Runner(loop_factory=uvicorn.Config("unused").get_loop_factory()) as runner:
         runner.run(main(int(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}))

@@ -1,6 +1,6 @@
-"""Kubernetes objects of any content, made from the types that Runway decodes and from raw JSON.
+"""Random Kubernetes objects: no reader raises, and decoded objects are bounded.
 
-Each field of an object is of its type or anything at all. No reader raises, and what leaves the decoder is bounded.
+Each field has a value of its type or any JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runway.admission.observed_usage import finished_at, observed_usage
-from runway.console.timeline import timeline_of
+from runway.console.job_page import timeline_of
 from runway.jobs.record import encode, final_record, merge_attempts, needs_interim_record, record_of
 from runway.jobs.snapshot import JobSnapshot
 from runway.jobs.view import job_view
@@ -34,7 +34,7 @@ OF_FIELD = {
     "phase": ("Pending", "Running", "Succeeded", "Failed", "Failed"),
     "name": ("job", "job", "other"),
 }
-"""What a field of this name mostly holds, so that most objects mean something."""
+"""Likely values by field name, so that most objects are meaningful."""
 LEAVES = st.none() | st.sampled_from(NUMBERS) | st.sampled_from(TEXTS) | st.sampled_from(TIMES) | st.text(max_size=30)
 ANYTHING = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3)
@@ -43,7 +43,7 @@ ANYTHING = st.recursive(
 
 @cache
 def of_type(type_: Any, field: str = "") -> st.SearchStrategy[Any]:
-    """JSON of a type; one time in twelve anything."""
+    """Return JSON of a type, or any JSON in one of twelve cases."""
     well_formed = st.deferred(lambda: _well_formed(type_, field))
     return st.integers(0, 11).flatmap(lambda draw: ANYTHING if draw == 0 else well_formed)
 
@@ -75,7 +75,7 @@ def _struct(type_: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
 
 
 def _named(document: Any, kind: type, number: int = 0) -> bytes:
-    """The object as bytes, with the identity that only the API server gives."""
+    """Return the object as bytes, with the identity that the API server sets."""
     known = document["metadata"]
     meta = dict(known) if isinstance(known, dict) else {}
     identity = {"namespace": NAMESPACE, "resourceVersion": "7", "name": JOB, "uid": JOB_UID}
@@ -92,9 +92,7 @@ def _named(document: Any, kind: type, number: int = 0) -> bytes:
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(_struct(Job), st.lists(_struct(Pod), max_size=3), st.lists(_struct(Event), max_size=2), _struct(Node))
-def test_objects_of_any_content_are_read_without_a_fault(
-    job: Any, pods: list[Any], events: list[Any], node: Any
-) -> None:
+def test_objects_of_any_content_raise_nothing(job: Any, pods: list[Any], events: list[Any], node: Any) -> None:
     decoded = decode_object(_named(job, Job), Job)
     attempts = tuple(decode_object(_named(pod, Pod, number), Pod) for number, pod in enumerate(pods))
     warnings = tuple(decode_object(_named(event, Event, number), Event) for number, event in enumerate(events))
@@ -109,14 +107,14 @@ def test_objects_of_any_content_are_read_without_a_fault(
     kept = record_of(decoded)
     needs_interim_record(case, kept)
     merge_attempts(case, kept)
-    if view.state.is_finished:
+    if view.is_finished:
         encode(final_record(case, kept, None, None, NOW), decoded)
     for item in (decoded, *attempts, *warnings, known):
         _assert_bounded(item)
 
 
 def _assert_bounded(item: Any) -> None:
-    """Every part of an object that left the decoder."""
+    """Check every part of a decoded object."""
     if isinstance(item, datetime):
         assert item.tzinfo is not None
         assert is_possible_year(item.year)

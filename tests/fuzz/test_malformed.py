@@ -1,4 +1,4 @@
-"""Bytes that are hardly HTTP: each gets a problem with a request id, and none is a failure of Runway's."""
+"""Malformed requests get a problem with a request id, and cause no internal error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from testbed.waiting import wait_for
-from tests.support.served import Served
+from tests.hostile.serving import Process
 
 
 def _get(path: bytes, *headers: bytes) -> bytes:
@@ -51,9 +51,9 @@ REQUESTS: dict[str, tuple[bytes, tuple[int, str]]] = {
     "a negative length": (_post(b"Content-Length: -5"), NOT_HTTP),
     "two lengths": (_post(b"Content-Length: 2", b"Content-Length: 3"), NOT_HTTP),
     "a length and chunks": (_post(b"Content-Length: 2", CHUNKED, body=b"0\r\n\r\n"), NOT_HTTP),
-    "a length beyond reason": (_post(b"Content-Length: 99999999999999999999999"), NOT_HTTP),
+    "a length of 23 digits": (_post(b"Content-Length: 99999999999999999999999"), NOT_HTTP),
     "a length over the bound": (_post(b"Content-Length: 999999"), (413, "body_too_large")),
-    "a chunk that is none": (_post(CHUNKED, body=b"zz\r\n{}\r\n0\r\n\r\n"), NOT_HTTP),
+    "an invalid chunk": (_post(CHUNKED, body=b"zz\r\n{}\r\n0\r\n\r\n"), NOT_HTTP),
     "two keys": (
         _post(b"Idempotency-Key: a", b"Idempotency-Key: b", b"Content-Length: 2"),
         (422, "invalid_parameter"),
@@ -63,7 +63,7 @@ REQUESTS: dict[str, tuple[bytes, tuple[int, str]]] = {
 
 
 @pytest.mark.parametrize("case", REQUESTS, ids=str)
-def test_malformed_bytes_get_their_problem(served: Served, case: str) -> None:
+def test_malformed_request_gets_its_problem(served: Process, case: str) -> None:
     request, (status, code) = REQUESTS[case]
     head, _, body = served.send(request).partition(b"\r\n\r\n")
     lines = head.decode().lower().split("\r\n")
@@ -80,8 +80,7 @@ def test_malformed_bytes_get_their_problem(served: Served, case: str) -> None:
 @pytest.mark.parametrize(
     "head", [b"GET /v1/jobs HTTP/1.1\r\nX-Endless: ", b"GET /v1/jobs HTTP/1.1\r\n"], ids=["one", "many"]
 )
-def test_headers_without_end_are_not_read_for_ever(served: Served, head: bytes) -> None:
-    """A megabyte and more would be kept otherwise, for as long as its sender likes."""
+def test_endless_headers_are_bounded(served: Process, head: bytes) -> None:
     piece = b"a" * 10_000 if head.endswith(b": ") else b"X-More: and more\r\n" * 500
     sent = 0
     with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection, suppress(ConnectionError):
@@ -89,27 +88,27 @@ def test_headers_without_end_are_not_read_for_ever(served: Served, head: bytes) 
         while sent < 100_000_000:
             connection.sendall(piece)
             sent += len(piece)
-    assert sent < 10_000_000, "what the buffers of both ends take"
+    assert sent < 10_000_000, "the socket buffers of both ends"
     assert b"200 OK" in served.send(_get(b"/healthz"))
     assert served.faults() == []
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET /v1/jobs HTTP/1.1\r\nX-Tenant-ID: vi"], ids=["nothing", "half a head"])
-def test_a_connection_on_which_no_request_comes_is_closed(served: Served, begun: bytes) -> None:
+def test_connection_without_a_whole_head_is_closed(served: Process, begun: bytes) -> None:
     assert served.send(begun) == b""
 
 
-def test_the_head_of_a_later_request_is_waited_for_no_longer(served: Served) -> None:
+def test_connection_with_incomplete_second_head_is_closed(served: Process) -> None:
     whole = b"GET /healthz HTTP/1.1\r\nHost: runway\r\n\r\n"
     answer = served.send(whole + whole[:-2])
     assert answer.count(b"200 OK") == 1
 
 
-def test_a_client_that_goes_in_the_middle_of_its_body_is_no_failure(served: Served) -> None:
+def test_disconnect_within_a_body_is_not_an_error(served: Process) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
         connection.sendall(_post(b"Content-Length: 200", body=b"{"))
     wait_for(
-        lambda: "client gone before its request had arrived" in served.log.read_text(encoding="utf-8") or None,
+        lambda: "client disconnected before its request was complete" in served.log.read_text(encoding="utf-8") or None,
         "Runway has noticed",
         10,
     )

@@ -1,7 +1,7 @@
-"""`python -m tests.hostile.apiserver PORT`: an API server for attacks. Each Job gets a pod that runs.
+"""Fake API server for hostile tests: `python -m tests.hostile.apiserver PORT`.
 
-The first argument of a job's command names its log: `flood`, `endless`, `line`, `empty`, `steering`,
-`nostamps`, `year0` to `year7`, or `quiet`. The second, where it is a number, is the size of that log in bytes.
+Each Job gets a running pod. The first argument of a Job's command selects its log: `flood`, `endless`, `line`, `empty`,
+`steering`, `nostamps`, `year0` to `year7`, or `quiet`. The second, if it is a number, is the size of that log in bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STAMP: Final = b"2026-11-24T08:00:00.123456789Z "
 CHUNK: Final = 1 << 16
 SIZE: Final = 8 << 20
 LETTERS: Final = str.maketrans("0123456789", "abcdefghij")
-"""A Job's name has no digits but 2 to 7."""
+"""A Job's name contains no digits except 2 to 7."""
 STEERING: Final = (
     b"\x1b[2J\x1b[H\x1b]0;owned\x07\x1b]52;c;cm0gLXJm\x07 screen",
     b"\x1bP+q544e\x1b\\\x1b[6n\x1b[?1049h\x1bc reset",
@@ -37,16 +37,16 @@ STEERING: Final = (
     b"\x1b",
     b"\x1b[31mred",
 )
-"""Lines that drive a terminal, hide text or are no text."""
+"""Lines that control a terminal, hide text or are not text."""
 YEARS: Final = (
     b"0000-00-00T00:00:00Z", b"0001-01-01T00:00:00+23:59", b"9999-12-31T23:59:59-23:59", b"9999-12-31T23:59:60Z",
     b"2026-13-45T99:99:99Z", b"2026-11-24T08:00:00+99:99", b"1969-12-31T23:59:59Z", b"2026-11-24T08:00:00.1234567890Z",
 )  # fmt: skip
-"""Times before a line that no calendar has, or that Python cannot count from 1970."""
+"""Times of log lines that do not exist, or that Python cannot convert to seconds since 1970."""
 
 
 class Log:
-    """One log: its chunks, with or without times before the lines."""
+    """The chunks of one log, with or without a time before each line."""
 
     def __init__(self, kind: str, size: int) -> None:
         self._kind = kind
@@ -82,7 +82,7 @@ class Log:
 
 
 class ApiServer:
-    """Jobs, pods, their watches, the Lease and the logs."""
+    """Jobs, pods, events, their watches, the Lease and the logs."""
 
     def __init__(self) -> None:
         self._version = 1000
@@ -94,7 +94,6 @@ class ApiServer:
         self._lease: Json = {}
         self.created = 0
         self.log_bytes = 0
-        """Bytes of logs that were sent."""
         self.log_reads = 0
         self.open_logs = 0
         self.lease_writes = 0
@@ -132,7 +131,7 @@ class ApiServer:
         return _answer({"metadata": {"resourceVersion": str(self._version), **following}, "items": items[start:end]})
 
     async def _add(self, request: web.Request) -> web.Response:
-        """Somebody else creates `count` objects like this one, with four letters in place of `NUMBER`."""
+        """Create `count` objects like this one outside Runway, with four letters for `NUMBER`."""
         kind, text = request.match_info["kind"], await request.text()
         for number in range(int(request.query.get("count", "1"))):
             item = self._put(kind, json.loads(text.replace("NUMBER", f"{number:04}".translate(LETTERS))), "ADDED")
@@ -155,7 +154,7 @@ class ApiServer:
             while True:
                 await response.write(await queue.get())
         except ConnectionError:
-            pass  # The Runway that watched has ended.
+            pass  # The client has closed its watch.
         finally:
             watches.discard(queue)
         return response
@@ -168,7 +167,7 @@ class ApiServer:
         return answer
 
     async def _break(self, request: web.Request) -> web.Response:
-        """Every other connection breaks, as where the API server restarts."""
+        """Abort every other connection, as a restart of the API server does."""
         for transport in set(self._connections) - {request.transport}:
             transport.abort()
         self._connections.clear()
@@ -180,7 +179,7 @@ class ApiServer:
         if "dryRun" in request.query:
             return _answer(manifest, 201)
         if (namespace, name) in self._jobs:
-            return _answer({"kind": "Status", "code": 409, "message": "already exists"}, 409)
+            return _answer({"kind": "Status", "code": 409, "reason": "AlreadyExists", "message": "already exists"}, 409)
         self.created += 1
         meta = manifest["metadata"] | {"uid": f"uid-{name}", "namespace": namespace, "creationTimestamp": NOW}
         job = self._put("jobs", manifest | {"metadata": meta, "status": {"active": 1, "startTime": NOW}}, "ADDED")
@@ -190,7 +189,7 @@ class ApiServer:
         return _answer(job, 201)
 
     async def _finish(self, request: web.Request) -> web.Response:
-        """The job's container has ended, and the Job is complete."""
+        """Terminate the job's container and complete the Job."""
         name = request.match_info["name"]
         pod = self._pods[f"{name}-0"]
         ended = {"exitCode": 0, "reason": "Completed", "startedAt": NOW, "finishedAt": NOW}
@@ -203,7 +202,7 @@ class ApiServer:
         return _answer({})
 
     async def _delete_pod(self, request: web.Request) -> web.Response:
-        """The job's pod is terminating, and does not end."""
+        """Set the deletion timestamp of the job's pod, and never remove the pod."""
         pod = self._pods[f"{request.match_info['name']}-0"]
         pod["metadata"] |= {"deletionTimestamp": NOW, "deletionGracePeriodSeconds": 30}
         self._put("pods", pod, "MODIFIED")
@@ -309,7 +308,7 @@ def _answer(document: Json, status: int = 200) -> web.Response:
 
 
 async def main(port: int) -> None:
-    """Serve until the process is ended."""
+    """Serve until SIGTERM."""
     runner = web.AppRunner(ApiServer().application(), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()

@@ -1,6 +1,6 @@
-"""`python -m tests.hostile.flood URL RATE SECONDS`: submissions of tenant vision at a fixed rate, answered or not.
+"""Submits at a fixed rate: `python -m tests.hostile.flood URL RATE SECONDS`.
 
-Prints a JSON object: how many were sent, and the answers by status or by what went wrong.
+Does not wait for responses before it sends more. Prints the number of requests, and of responses by status or error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HEADERS: Final = {"X-Tenant-ID": "vision", "Content-Type": "application/json"}
 
 
 async def flood(url: str, rate: float, seconds: float) -> None:
-    """Send them, and wait for every answer."""
+    """Send all requests, and wait for every response."""
     answers: Counter[str] = Counter()
     connector = aiohttp.TCPConnector(limit=CONNECTIONS)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:

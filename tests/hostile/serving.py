@@ -1,4 +1,4 @@
-"""A real Runway process, and the API server of `tests.hostile.apiserver`, each on a loopback port."""
+"""Servers and the command line as processes on loopback ports."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from testbed.waiting import wait_for
 
 CHECKOUT = Path(__file__).parents[2]
 POLICY = CHECKOUT / "config" / "policy.local.yaml"
+CLI = [sys.executable, "-c", "from runway.cli.main import main; main()"]
 START_SECONDS = 60.0
 FULL = os.environ.get("HOSTILE_FULL") == "1"
-"""`HOSTILE_FULL=1 pytest tests/hostile` runs the long form of the tests that have one: some minutes in place of one."""
+"""`HOSTILE_FULL=1 pytest tests/hostile` runs the long form of some tests: minutes instead of one minute."""
 LONGEST_ANSWER_SECONDS = 1.0 if FULL else 10.0
-"""For any answer to other callers during an attack. The long form is run by hand, on an idle machine."""
+"""For a response to other clients during an attack. The long form needs an idle machine."""
 MIB = 1 << 20
 
 
 @dataclass(slots=True)
 class Process:
-    """A process of this test run. Memory is in bytes."""
+    """A server process of this test run. Memory is in bytes."""
 
     popen: subprocess.Popen[bytes]
     port: int
@@ -41,12 +42,16 @@ class Process:
         return f"http://127.0.0.1:{self.port}"
 
     def memory(self) -> int:
-        """Resident memory now."""
-        return self._status("VmRSS")
+        """Return the resident memory."""
+        return resident_memory(self.popen.pid)
 
     def peak(self) -> int:
-        """The most resident memory so far."""
-        return self._status("VmHWM")
+        """Return the maximum of the resident memory, since the start or `reset_peak`."""
+        return resident_memory(self.popen.pid, "VmHWM")
+
+    def reset_peak(self) -> None:
+        """https://man7.org/linux/man-pages/man5/proc_pid_clear_refs.5.html"""
+        Path(f"/proc/{self.popen.pid}/clear_refs").write_text("5", encoding="ascii")
 
     def descriptors(self) -> int:
         return len(list(Path(f"/proc/{self.popen.pid}/fd").iterdir()))
@@ -59,17 +64,36 @@ class Process:
         headers = {"X-Tenant-ID": tenant} if tenant else {}
         return httpx2.get(self.url + path, headers=headers, timeout=seconds, trust_env=False)
 
-    def _status(self, name: str) -> int:
-        lines = Path(f"/proc/{self.popen.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
+    def succeeds(self, path: str) -> bool | None:
+        """Return True if the path responds with 200, else None."""
+        try:
+            return self.get(path, seconds=2).status_code == 200 or None
+        except httpx2.TransportError:
+            return None
+
+    def connect(self, seconds: float = 10) -> socket.socket:
+        """Open a connection whose calls time out after `seconds`."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=seconds)
+
+    def send(self, request: bytes) -> bytes:
+        """Send bytes, and return what the server sends until it closes the connection."""
+        with self.connect() as connection:
+            connection.sendall(request)
+            return read_all(connection)
+
+    def faults(self) -> list[dict[str, Any]]:
+        """Return the errors and 500 responses in the log."""
+        whole = self.log.read_text(encoding="utf-8").split("\n")[:-1]  # The last line may be incomplete.
+        lines = (json.loads(line) for line in whole if line[:1] == "{")
+        return [line for line in lines if line["level"] in ("error", "critical") or line.get("status") == 500]
 
 
 @dataclass(slots=True)
 class Runway(Process):
-    """A Runway process."""
+    """A Runway process on `tests.hostile.apiserver`."""
 
     def role(self) -> str | None:
-        """What `/readyz` says; None where it says nothing."""
+        """Return the role in `/readyz`, or None if the process is not ready."""
         try:
             answer = self.get("/readyz", seconds=2)
         except httpx2.TransportError:
@@ -77,7 +101,7 @@ class Runway(Process):
         return str(answer.json()["role"]) if answer.status_code == 200 else None
 
     def submit(self, *command: str, tenant: str = "vision") -> str:
-        """Submit a job that the API server runs; its id once the log can be read."""
+        """Submit a job, wait until it runs, and return its id."""
         spec = {
             "image": "runway.local/busybox:1",
             "command": list(command),
@@ -91,47 +115,84 @@ class Runway(Process):
         return job
 
     def metric(self, name: str) -> float:
-        """The value of a metric without labels."""
+        """Return the value of a metric without labels."""
         lines = self.get("/metrics").text.splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
-    def faults(self) -> list[dict[str, Any]]:
-        """What it has logged as an error."""
-        whole = self.log.read_text(encoding="utf-8").split("\n")[:-1]
-        lines = (json.loads(line) for line in whole if line[:1] == "{")
-        return [line for line in lines if line["level"] in ("error", "critical") or line.get("status") == 500]
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a command line for this process."""
+        return {**os.environ, "RUNWAY_URL": self.url, "RUNWAY_TENANT": "vision", "TERM": "xterm-256color"}
+
+
+def resident_memory(pid: int, name: str = "VmRSS") -> int:
+    """Return a size in `/proc/PID/status`, 0 for a zombie."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Return the bytes until the end of the connection."""
+    received = b""
+    while chunk := connection.recv(65536):
+        received += chunk
+    return received
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """Return a port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
+def run_cli(
+    *arguments: str, before: Callable[[], None] | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end. `before` runs in its process first."""
+    return subprocess.run(
+        [*CLI, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        preexec_fn=before,
+    )
+
+
+@contextmanager
+def serving(scratch: Path, **bounds: float) -> Iterator[Process]:
+    """Start Runway on a fake cluster. `bounds` override `tests.fuzz.served.BOUNDS`."""
+    arguments = ["-m", "tests.fuzz.served", "PORT", json.dumps(bounds)]
+    with _started(arguments, scratch / "runway.log", {}) as (popen, port):
+        process = Process(popen, port, scratch / "runway.log")
+        wait_for(lambda: process.succeeds("/readyz"), "Runway ready", START_SECONDS)
+        yield process
+
+
 @contextmanager
 def api_server(scratch: Path) -> Iterator[Process]:
-    """The API server; its kubeconfig is `scratch/kubeconfig`."""
-    with _started(["-m", "tests.hostile.apiserver"], scratch / "apiserver.log", {}, None) as (popen, port):
+    """Start the API server, and write `scratch/kubeconfig`."""
+    with _started(["-m", "tests.hostile.apiserver", "PORT"], scratch / "apiserver.log", {}) as (popen, port):
         process = Process(popen, port, scratch / "apiserver.log")
         (scratch / "kubeconfig").write_text(yaml.safe_dump(kubeconfig(process.url)))
-        wait_for(lambda: _answers(process, "/version"), "API server", START_SECONDS)
+        wait_for(lambda: process.succeeds("/version"), "API server", START_SECONDS)
         yield process
 
 
 @contextmanager
 def runway(scratch: Path, *, policy: Path = POLICY, before: Callable[[], None] | None = None) -> Iterator[Runway]:
-    """A Runway that is the writer, by `scratch/kubeconfig`; `before` is called in its process before it starts."""
+    """Start Runway on `scratch/kubeconfig`, and wait until it leads. `before` runs in its process first."""
     environment = {"RUNWAY_POLICY": str(policy), "KUBECONFIG": str(scratch / "kubeconfig")}
-    command = ["-c", "from runway.cli.main import main; main()", "serve", "--port"]
-    with _started(command, scratch / "runway.log", environment, before) as (popen, port):
+    arguments = [*CLI[1:], "serve", "--port", "PORT"]
+    with _started(arguments, scratch / "runway.log", environment, before) as (popen, port):
         process = Runway(popen, port, scratch / "runway.log")
-        wait_for(lambda: process.role() == "writer" or None, "Runway the writer", START_SECONDS)
+        wait_for(lambda: process.role() == "writer" or None, "Runway to lead", START_SECONDS)
         yield process
 
 
 def kubeconfig(url: str) -> dict[str, Any]:
-    """A kubeconfig for an API server without TLS."""
+    """Return a kubeconfig for an API server without TLS."""
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -144,12 +205,13 @@ def kubeconfig(url: str) -> dict[str, Any]:
 
 @contextmanager
 def _started(
-    arguments: list[str], log: Path, environment: dict[str, str], before: Callable[[], None] | None
+    arguments: list[str], log: Path, environment: dict[str, str], before: Callable[[], None] | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run Python with a free port for the argument `PORT`, and stop it at the end."""
     port = free_port()
     with log.open("wb") as file:
         popen = subprocess.Popen(
-            [sys.executable, *arguments, str(port)],
+            [sys.executable, *(str(port) if argument == "PORT" else argument for argument in arguments)],
             cwd=CHECKOUT,
             env={**os.environ, **environment, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'src'}"},
             stdout=file,
@@ -165,10 +227,3 @@ def _started(
         except subprocess.TimeoutExpired:
             popen.kill()
             popen.wait(5)
-
-
-def _answers(process: Process, path: str) -> bool | None:
-    try:
-        return process.get(path, seconds=2).status_code == 200 or None
-    except httpx2.TransportError:
-        return None

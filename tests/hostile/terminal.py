@@ -1,31 +1,22 @@
-"""The command line as a user starts it, at a terminal or not."""
+"""Runs the command line on a pseudo terminal."""
 
 from __future__ import annotations
 
 import os
 import pty
 import subprocess
-import sys
 import tty
 
-from tests.hostile.serving import Runway
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from runway.cli.main import main; main()", *arguments]
-
-
-def environment(process: Runway) -> dict[str, str]:
-    return {**os.environ, "RUNWAY_URL": process.url, "RUNWAY_TENANT": "vision", "TERM": "xterm-256color"}
+from tests.hostile.serving import CLI, Runway
 
 
 def at_terminal(process: Runway, *arguments: str) -> bytes:
-    """What a command writes where stdout is a terminal."""
+    """Return what a command writes to a terminal."""
     ours, theirs = pty.openpty()
     tty.setraw(theirs)
     with subprocess.Popen(
-        command(*arguments),
-        env=environment(process),
+        [*CLI, *arguments],
+        env=process.environment(),
         stdin=subprocess.DEVNULL,
         stdout=theirs,
         stderr=subprocess.DEVNULL,
@@ -35,7 +26,7 @@ def at_terminal(process: Runway, *arguments: str) -> bytes:
         try:
             while chunk := os.read(ours, 1 << 16):
                 shown += chunk
-        except OSError:  # How the end of a terminal is told.
+        except OSError:  # Linux reports the end of a terminal as EIO.
             pass
         running.wait(30)
     os.close(ours)

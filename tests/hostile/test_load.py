@@ -1,7 +1,7 @@
 """2,000 submissions a second of one tenant, while another reads and holds streams.
 
-The long form (`HOSTILE_FULL=1`) lasts 20 s. Once the tenant's rate allows 10 a second, so that nearly all are refused;
-once it allows everything, so that Runway and the API server are overloaded.
+With its rate limit Runway rejects nearly all; without, Runway and the API server are overloaded. The long form
+(`HOSTILE_FULL=1`) lasts 20 s.
 """
 
 from __future__ import annotations
@@ -25,15 +25,13 @@ SECONDS = 20 if FULL else 3
 READ_PAUSE_SECONDS = 0.1
 STREAMS = 5
 GROWTH_BYTES = 128 * MIB
-"""What Runway may grow by: 15,000 jobs that it has then took 70 MiB in the long form."""
-OF_VISION = 'quota: {gpu: 4, cpu: "32", memory: 128Gi, jobs: 100}, rate: {per_minute: 600, burst: 100}'
-WITHOUT_LIMIT = (
-    'quota: {gpu: 4, cpu: "320000", memory: 128Ti, jobs: 1000000}, rate: {per_minute: 1000000, burst: 1000000}'
-)
+"""Growth of Runway's memory. In the long form 15,000 jobs took 70 MiB."""
+VISION_LIMITS = 'quota: {gpu: 4, cpu: "32", memory: 128Gi, jobs: 100}, rate: {per_minute: 600, burst: 100}'
+NO_LIMITS = 'quota: {gpu: 4, cpu: "320000", memory: 128Ti, jobs: 1000000}, rate: {per_minute: 1000000, burst: 1000000}'
 
 
 class Reads(NamedTuple):
-    """The reads of the other tenant: their statuses, and their seconds in order of length."""
+    """Statuses and sorted durations of the other tenant's reads."""
 
     statuses: Counter[int]
     took: list[float]
@@ -42,12 +40,12 @@ class Reads(NamedTuple):
         return self.took[min(int(len(self.took) * share), len(self.took) - 1)]
 
 
-@pytest.mark.parametrize("limited", [True, False], ids=["rate of the tenant exceeded", "more than can be done"])
-def test_a_flood_of_submissions_leaves_another_tenant_working(limited: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("limited", [True, False], ids=["rate limit", "overload"])
+def test_flood_of_submissions_does_not_block_another_tenant(limited: bool, tmp_path: Path) -> None:
     text = POLICY.read_text()
-    assert OF_VISION in text
+    assert VISION_LIMITS in text
     policy = tmp_path / "policy.yaml"
-    policy.write_text(text if limited else text.replace(OF_VISION, WITHOUT_LIMIT))
+    policy.write_text(text if limited else text.replace(VISION_LIMITS, NO_LIMITS))
     with api_server(tmp_path) as api, runway(tmp_path, policy=policy) as process:
         job = process.submit("quiet", tenant="speech")
         before = _read_until(process, job, _later(2))
@@ -64,7 +62,10 @@ def test_a_flood_of_submissions_leaves_another_tenant_working(limited: bool, tmp
 
         print(f"\n{sent}\nreads before: {_shown(before)}, during: {_shown(during)}")
         print(f"memory: {memory / MIB:.0f}, at most {process.peak() / MIB:.0f}, now {process.memory() / MIB:.0f} MiB")
-        assert set(sent["answers"]) <= {"201", "403", "429", "503"}
+        # On a busy machine the flood's own client gives up on some requests: that says nothing about Runway.
+        statuses = {status for status in sent["answers"] if status.isdecimal()}
+        assert "201" in statuses
+        assert statuses <= {"201", "403", "429", "503"}
         assert set(during.statuses) == {200}
         assert during.percentile(0.99) < LONGEST_ANSWER_SECONDS
         assert process.peak() < memory + GROWTH_BYTES

@@ -1,6 +1,6 @@
-"""Hostile logs: floods, lines without end, escape sequences, odd times; slow readers, and readers that come and go.
+"""Hostile logs and log readers.
 
-The long form (`HOSTILE_FULL=1`) reads 300 MB in each of its ways, and lets readers come and go for 5 s of each kind.
+The long form (`HOSTILE_FULL=1`) reads 300 MB instead of 40 MB, and opens and closes streams for 5 s instead of 1 s.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import httpx2
@@ -21,18 +20,29 @@ import pytest
 
 from testbed.waiting import wait_for
 from tests.hostile.apiserver import STEERING, YEARS
-from tests.hostile.serving import FULL, LONGEST_ANSWER_SECONDS, MIB, POLICY, Process, Runway, api_server, runway
-from tests.hostile.terminal import at_terminal, command, environment
+from tests.hostile.serving import (
+    CLI,
+    FULL,
+    LONGEST_ANSWER_SECONDS,
+    MIB,
+    POLICY,
+    Process,
+    Runway,
+    api_server,
+    resident_memory,
+    runway,
+)  # fmt: skip
+from tests.hostile.terminal import at_terminal
 
 SIZE = (300 if FULL else 40) * MIB
 STREAM_BYTES = 2 * MIB
-"""What one open log may take of Runway's memory; 0.5 MiB were measured (docs/operations.md has what they are)."""
+"""Runway's memory for one open log. Measured: 0.5 MiB."""
 CLI_BYTES = 80 * MIB
-"""Memory of the command line, most of it Python and its libraries."""
+"""Memory of the command line, mostly Python and its libraries."""
 STORM_SECONDS = 5 if FULL else 1
 STORM_RATE = 500
 SAFE = re.compile(rb"(?:[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\x1b\[[0-9;:]{0,40}m)*", re.DOTALL)
-"""Text without control characters apart from tab, newline, carriage return and colours."""
+"""Text without control characters except tab, newline, carriage return and colours."""
 HIDING = "\u202e\u2066\u200b\u061c\u2028\x9b"
 
 
@@ -55,7 +65,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 
 def _read(process: Runway, job: str, query: str = "") -> int:
-    """Read a log; its length."""
+    """Read a log, and return its length."""
     headers = {"X-Tenant-ID": "vision"}
     with httpx2.stream(
         "GET", f"{process.url}/v1/jobs/{job}/logs{query}", headers=headers, timeout=60, trust_env=False
@@ -65,7 +75,7 @@ def _read(process: Runway, job: str, query: str = "") -> int:
 
 
 def _open(process: Runway, path: str) -> socket.socket:
-    """A request whose answer nobody reads."""
+    """Send a request, and return the connection with the response unread."""
     connection = socket.create_connection(("127.0.0.1", process.port), timeout=10)
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: runway\r\nX-Tenant-ID: vision\r\n\r\n".encode())
     return connection
@@ -73,7 +83,7 @@ def _open(process: Runway, path: str) -> socket.socket:
 
 @contextmanager
 def _others(process: Runway) -> Iterator[list[float]]:
-    """Another tenant reads meanwhile; the seconds that each of its reads took."""
+    """Read as another tenant in the background, and yield the duration of each read."""
     took: list[float] = []
     stop = threading.Event()
 
@@ -96,7 +106,7 @@ def _others(process: Runway) -> Iterator[list[float]]:
 
 @pytest.mark.parametrize("query", ["", "?timestamps=true", "?tail=5"])
 @pytest.mark.parametrize("kind", ["flood", "line", "empty"])
-def test_a_large_log_takes_no_memory_and_no_turn_of_others(serving: Serving, kind: str, query: str) -> None:
+def test_large_log_takes_no_memory_and_does_not_block_others(serving: Serving, kind: str, query: str) -> None:
     size = SIZE // 10 if kind == "empty" else SIZE
     job, before = serving.runway.submit(kind, str(size)), serving.runway.memory()
 
@@ -113,13 +123,13 @@ def test_a_large_log_takes_no_memory_and_no_turn_of_others(serving: Serving, kin
     assert max(took) < LONGEST_ANSWER_SECONDS
 
 
-def test_readers_that_do_not_read_make_runway_hold_little(serving: Serving) -> None:
+def test_stalled_log_readers_take_little_memory(serving: Serving) -> None:
     job = serving.runway.submit("endless")
     _read_some(serving.runway, job)
     before, readers = serving.runway.memory(), 15
 
     connections = [_open(serving.runway, f"/v1/jobs/{job}/logs?follow=true") for _ in range(readers)]
-    wait_for(lambda: _stands_still(serving.api), "Kubernetes is not read any more", 30)
+    wait_for(lambda: _is_stalled(serving.api), "Runway stops reading from Kubernetes", 30)
     grown = serving.runway.memory() - before
     for connection in connections:
         connection.close()
@@ -129,7 +139,7 @@ def test_readers_that_do_not_read_make_runway_hold_little(serving: Serving) -> N
     wait_for(lambda: serving.runway.metric("runway_open_streams") == 0 or None, "streams closed", 10)
 
 
-def test_many_floods_at_once_leave_others_their_turn(serving: Serving) -> None:
+def test_concurrent_floods_do_not_block_others(serving: Serving) -> None:
     job, readers = serving.runway.submit("endless"), 10
     threads = [threading.Thread(target=_read_some, args=(serving.runway, job, SIZE // 20)) for _ in range(readers)]
 
@@ -145,7 +155,7 @@ def test_many_floods_at_once_leave_others_their_turn(serving: Serving) -> None:
 
 
 @pytest.mark.parametrize("path", ["events", "logs?follow=true", "endless"])
-def test_readers_that_come_and_go_leave_nothing_behind(serving: Serving, path: str) -> None:
+def test_closed_streams_leak_nothing(serving: Serving, path: str) -> None:
     job = serving.runway.submit("endless" if path == "endless" else "quiet")
     target = f"/v1/jobs/{job}/{'logs?follow=true' if path == 'endless' else path}"
     idle = _counts(serving.runway)
@@ -155,7 +165,7 @@ def test_readers_that_come_and_go_leave_nothing_behind(serving: Serving, path: s
         connection = _open(serving.runway, target)
         if number % 4 == 0:
             connection.recv(64)
-        if number % 2:  # Reset in place of a regular end.
+        if number % 2:  # Reset the connection instead of a regular close.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
 
@@ -165,7 +175,7 @@ def test_readers_that_come_and_go_leave_nothing_behind(serving: Serving, path: s
 
 
 @pytest.mark.parametrize("number", range(len(YEARS)), ids=lambda number: YEARS[number].decode())
-def test_a_line_with_an_odd_time_fails_its_own_reader_alone(serving: Serving, number: int) -> None:
+def test_line_with_invalid_time_fails_only_its_reader(serving: Serving, number: int) -> None:
     job = serving.runway.submit(f"year{number}")
     with closing(_open(serving.runway, f"/v1/jobs/{job}/logs?follow=true")) as connection:
         answer = b""
@@ -173,12 +183,14 @@ def test_a_line_with_an_odd_time_fails_its_own_reader_alone(serving: Serving, nu
             answer += connection.recv(4096)
         assert answer.startswith(b"HTTP/1.1 200")
         reads = serving.api.get("/counts").json()["log_reads"]
-        wait_for(lambda: serving.api.get("/counts").json()["log_reads"] > reads or None, "the log is read again", 20)
+        wait_for(
+            lambda: serving.api.get("/counts").json()["log_reads"] > reads or None, "Runway reads the log again", 20
+        )
     assert serving.runway.role() == "writer"
 
 
 @pytest.mark.parametrize("arguments", [("logs",), ("logs", "-f"), ("logs", "--timestamps"), ("logs", "-o", "json")])
-def test_a_hostile_log_cannot_drive_a_terminal(serving: Serving, arguments: tuple[str, ...]) -> None:
+def test_logs_sanitizes_hostile_log_on_terminal(serving: Serving, arguments: tuple[str, ...]) -> None:
     job = serving.runway.submit("steering")
     if "-f" in arguments:
         _finish(serving, job)
@@ -188,7 +200,7 @@ def test_a_hostile_log_cannot_drive_a_terminal(serving: Serving, arguments: tupl
     assert b"controls" in shown
 
 
-def test_run_shows_a_hostile_log_at_a_terminal_without_obeying_it(serving: Serving) -> None:
+def test_run_sanitizes_hostile_log_on_terminal(serving: Serving) -> None:
     spec = ["--image", "runway.local/busybox:1", "--cpu", "100m", "--memory", "32Mi", "--", "steering"]
     known = {job["id"] for job in serving.runway.get("/v1/jobs", "vision").json()["jobs"]}
 
@@ -206,27 +218,26 @@ def test_run_shows_a_hostile_log_at_a_terminal_without_obeying_it(serving: Servi
     assert b"controls" in shown
 
 
-def test_a_pipe_gets_the_log_byte_for_byte(serving: Serving) -> None:
+def test_pipe_gets_the_raw_log(serving: Serving) -> None:
     job = serving.runway.submit("steering")
     done = subprocess.run(
-        command("logs", job), env=environment(serving.runway), capture_output=True, timeout=30, check=True
+        [*CLI, "logs", job], env=serving.runway.environment(), capture_output=True, timeout=30, check=True
     )
     assert done.stdout == b"".join(line + b"\n" for line in STEERING)
 
 
 @pytest.mark.parametrize("arguments", [("logs",), ("logs", "-f"), ("logs", "-o", "json")])
-def test_the_command_line_shows_a_line_without_end_in_little_memory(
-    serving: Serving, arguments: tuple[str, ...]
-) -> None:
+def test_command_line_prints_endless_line_in_little_memory(serving: Serving, arguments: tuple[str, ...]) -> None:
     job = serving.runway.submit("line", str(SIZE))
     if "-f" in arguments:
         _finish(serving, job)
-    with subprocess.Popen(command(*arguments, job), env=environment(serving.runway), stdout=subprocess.PIPE) as process:
+    command, environment = [*CLI, *arguments, job], serving.runway.environment()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
         peak = length = 0
         assert process.stdout is not None
         while chunk := process.stdout.read(MIB):
             length += len(chunk)
-            peak = max(peak, _memory(process.pid))
+            peak = max(peak, resident_memory(process.pid))
     print(f"{length} bytes, {peak / MIB:.0f} MiB")
     assert process.returncode == 0
     assert length >= SIZE
@@ -234,7 +245,7 @@ def test_the_command_line_shows_a_line_without_end_in_little_memory(
 
 
 @pytest.mark.parametrize("kind", ["endless", "line", "steering", "nostamps"])
-def test_the_excerpt_of_a_hostile_log_is_short_and_harmless(serving: Serving, kind: str) -> None:
+def test_excerpt_of_hostile_log_is_short_and_sanitized(serving: Serving, kind: str) -> None:
     job = serving.runway.submit(kind, str(SIZE))
     before = serving.runway.memory()
     _finish(serving, job)
@@ -251,7 +262,7 @@ def _no_more_than(most: tuple[float, ...], counts: tuple[float, ...]) -> bool | 
 
 
 def _counts(process: Runway) -> tuple[float, ...]:
-    """Descriptors, tasks and open streams."""
+    """Return the numbers of descriptors, tasks and open streams."""
     return process.descriptors(), process.metric("runway_tasks"), process.metric("runway_open_streams")
 
 
@@ -261,8 +272,8 @@ def _read_some(process: Runway, job: str, length: int = MIB) -> None:
             length -= len(chunk)
 
 
-def _stands_still(api: Process) -> bool | None:
-    """Whether the API server has sent nothing of a log for half a second."""
+def _is_stalled(api: Process) -> bool | None:
+    """Return whether the API server sends no log bytes for half a second."""
     before = api.get("/counts").json()["log_bytes"]
     time.sleep(0.5)
     return api.get("/counts").json()["log_bytes"] == before or None
@@ -275,11 +286,3 @@ def _finish(serving: Serving, job: str) -> None:
 def _new_job(process: Runway, known: set[str]) -> str | None:
     jobs = process.get("/v1/jobs", "vision").json()["jobs"]
     return next((str(job["id"]) for job in jobs if job["id"] not in known and job["state"] == "running"), None)
-
-
-def _memory(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)

@@ -1,4 +1,4 @@
-"""Hostile objects in the cluster: what they cost Runway in memory, and what people see of them."""
+"""Hostile objects in the cluster: memory, and output on terminal and browser."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ MARKUP = "<script>window.run=1</script><img src=x onerror='window.run=2'>"
 STEERING = "\x1b[2J\x1b]0;owned\x07\u202egpj.exe\u2066"
 WORDS = MARKUP + STEERING
 EVENT_BYTES = 96 * MIB
-"""What 240 events of 1 MB may add: 16 MiB are cached at most, and a page of a list has as many, twice in memory."""
+"""Growth by 240 events of 1 MB: a cache of 16 MiB, and a list page of the same size, twice in memory."""
 JOB_BYTES = 192 * MIB
-"""What 1,000 Jobs with 240 KiB of annotations may add: 96 MiB of specifications are cached at most."""
+"""Growth by 1,000 Jobs with 240 KiB of annotations: Runway caches at most 96 MiB of specs."""
 STRANGE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1a\x7f]|\x1b\](?!8;)|\x1b\[2J")
-"""Bytes that drive a terminal; colours are Runway's own."""
+"""Bytes that control a terminal. Runway itself writes colours."""
 
 
 def add(api: Process, kind: str, item: Json, count: int) -> None:
-    """Have somebody else create objects like this one, with four letters in place of `NUMBER`."""
+    """Create objects outside Runway, with four letters for `NUMBER`."""
     answer = httpx2.post(f"{api.url}/add/{kind}?count={count}", json=item, timeout=60, trust_env=False)
     assert answer.status_code == 200
 
@@ -49,7 +49,7 @@ def event() -> Json:
 
 
 def job() -> Json:
-    """A Job that claims to be Runway's, each of its parts as hostile as the API server takes it."""
+    """Return a Job with Runway's labels, and with each part as hostile as the API server accepts."""
     spec = {
         "name": WORDS, "image": WORDS + "x" * 3000, "command": [WORDS], "args": [], "env": {WORDS: "v" * 200_000},
         "resources": {"cpu": WORDS, "memory": WORDS, "gpu": 1, "gpu_type": WORDS}, "timeout_seconds": 3600,
@@ -78,7 +78,7 @@ def sizes(process: Runway, before: int) -> str:
     return f"resident memory {mib[0]} MiB before, {mib[1]} at the peak, {mib[2]} after"
 
 
-def test_events_of_a_megabyte_take_little_memory_also_at_a_start(tmp_path: Path) -> None:
+def test_events_of_a_megabyte_take_little_memory(tmp_path: Path) -> None:
     with api_server(tmp_path) as api:
         with runway(tmp_path) as process:
             before = process.memory()
@@ -92,12 +92,12 @@ def test_events_of_a_megabyte_take_little_memory_also_at_a_start(tmp_path: Path)
             watched = 'runway_kubernetes_requests_total{kind="events",outcome="ok",verb="list"}'
             wait_for(lambda: watched in process.get("/metrics").text or None, "events listed in smaller pages", 60)
             process.submit("quiet", tenant="speech")
-            print("after a start:", sizes(process, before))
+            print("after a restart:", sizes(process, before))
             assert process.peak() - before < EVENT_BYTES
             assert process.faults() == []
 
 
-def test_a_thousand_hostile_jobs_are_shown_harmlessly_and_take_bounded_memory(tmp_path: Path) -> None:
+def test_hostile_jobs_are_sanitized_and_take_bounded_memory(tmp_path: Path) -> None:
     with api_server(tmp_path) as api, runway(tmp_path) as process:
         before = process.memory()
         add(api, "jobs", job(), JOBS)
@@ -117,7 +117,7 @@ def test_a_thousand_hostile_jobs_are_shown_harmlessly_and_take_bounded_memory(tm
 
 
 def _listed(process: Runway) -> int:
-    """How many jobs the pages of the list hold together."""
+    """Return the number of jobs on all pages of the list."""
     cursor, seen = "", 0
     while True:
         page = process.get(f"/v1/jobs?limit=500{cursor}", "vision", seconds=30)

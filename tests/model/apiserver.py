@@ -1,4 +1,4 @@
-"""The API server as its callers meet it: calls in flight, which land on their own and may be answered or not."""
+"""A simulated API server that executes calls independently of their responses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.model.faults import REQUEST_LIMIT, Answer, Calls, Fate, Network
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.virtual_time import VirtualLoop
 
-_OF_WHAT_WAS_DONE: Final = (Answer.TRUE, Answer.GARBLED)
-"""Answers whose status the API server can only know when it has carried out the call."""
+_AFTER_EXECUTION: Final = (Answer.TRUE, Answer.GARBLED)
+"""Responses whose status depends on the execution of the call."""
 
 START: Final = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
 
 class Connection(Protocol):
-    """One process's connection, as the API server sees it."""
+    """The connection of one process."""
 
     owner: object
 
@@ -32,12 +32,12 @@ class Connection(Protocol):
         """Whether a response can reach the process."""
 
     def wake(self, kind: str | None = None) -> None:
-        """Let the watch of this kind look again, or every watch."""
+        """Wake the watch of this kind, or every watch."""
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call on its way. `seconds` is how long its caller waits."""
+    """A call in flight. `seconds` is the timeout of its caller."""
 
     connection: Connection
     calls: Calls
@@ -51,20 +51,20 @@ class Call:
     fate: Fate
     reply: asyncio.Future[HttpAnswer]
     mark: int
-    """Its place among all that happens."""
+    """The position of the send in the order of all events."""
     version: int
     """The newest version that the API server had when the call was sent."""
     request: object
-    """The submission that sent it; None for a call of Runway's own."""
+    """The submission that sent it; None for other calls."""
 
     @property
     def creates(self) -> bool:
-        """Whether it is to make a Job."""
+        """Whether it creates a Job."""
         return self.calls is Calls.CREATE and "dryRun" not in self.query
 
 
 class ApiServer:
-    """One API server: what it has, the network to it, and what is in flight."""
+    """The API server with its objects, the network and the calls in flight."""
 
     def __init__(self, loop: VirtualLoop, namespaces: set[str]) -> None:
         self.loop = loop
@@ -74,9 +74,9 @@ class ApiServer:
         self.network = Network()
         self.connections: list[Connection] = []
         self.in_flight: set[Call] = set()
-        """Calls that have not landed and may yet."""
+        """Calls that may still be executed."""
         self.written: dict[int, float] = {}
-        """When each version was written."""
+        """The time of each version's write."""
         self.lost_events = 0
         self.sending: Callable[[Call], None] = lambda _: None
         self.landed: Callable[[Call, HttpAnswer], None] = lambda _call, _answer: None
@@ -84,19 +84,19 @@ class ApiServer:
         self._backlog: list[Call] = []
 
     def mark(self) -> int:
-        """The place of this moment among all that happens, within one instant too."""
+        """Return the next position in the order of all events; unique within one instant too."""
         return next(self._marks)
 
     def now(self) -> datetime:
-        """The wall clock."""
+        """Return the wall clock."""
         return START + timedelta(seconds=self.loop.time())
 
     def now_text(self) -> str:
-        """The wall clock as Kubernetes writes it: cut to the second."""
+        """Return the wall clock in Kubernetes' format, truncated to the second."""
         return self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def take(self, call: Call, context: Context) -> None:
-        """A call leaves its process. It lands in `context`, which belongs to nobody: nothing there can cancel it."""
+        """Accept a call. It is executed in `context`, which belongs to no process, so no process can cancel it."""
         self.sending(call)
         fate = call.fate
         if fate.lands is not None:
@@ -105,11 +105,11 @@ class ApiServer:
                 self.loop.call_later(fate.lands, self._land, call, context=context)
             else:
                 self.loop.call_soon(self._land, call, context=context)
-        if fate.answer not in (*_OF_WHAT_WAS_DONE, Answer.NONE):
+        if fate.answer not in (*_AFTER_EXECUTION, Answer.NONE):
             self.loop.call_later(fate.answers, self._answer, call, HttpAnswer(200, b"{}"), context=context)
 
     def go_down(self) -> None:
-        """The API server dies, and with it whatever had not landed."""
+        """Crash, and lose all calls in flight."""
         self.server.go_down()
         for call in self.in_flight:
             if not call.reply.done():
@@ -120,11 +120,11 @@ class ApiServer:
         self.wake()
 
     def stall(self) -> None:
-        """The API server stops where it is."""
+        """Stop, as on SIGSTOP."""
         self.network.stalled = True
 
     def resume(self) -> None:
-        """The API server goes on, with what came in meanwhile as far as its time is not over."""
+        """Continue, and execute the calls of the meantime that have not timed out."""
         self.network.stalled = False
         backlog, self._backlog = self._backlog, []
         for call in backlog:
@@ -132,7 +132,7 @@ class ApiServer:
         self.wake()
 
     def wake(self) -> None:
-        """Let each watch look again."""
+        """Wake every watch."""
         for connection in self.connections:
             connection.wake()
 
@@ -154,7 +154,7 @@ class ApiServer:
             call.method, call.path, query=call.query, body=call.body, content_type=call.content_type
         )
         self.landed(call, answer)
-        if call.fate.answer in _OF_WHAT_WAS_DONE:
+        if call.fate.answer in _AFTER_EXECUTION:
             self.loop.call_later(call.fate.answers, self._answer, call, answer)
 
     def _answer(self, call: Call, answer: HttpAnswer) -> None:

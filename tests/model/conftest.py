@@ -1,4 +1,4 @@
-"""Histories are thousands, and their logs would be the slowest part of them."""
+"""Disable logs, which would be the slowest part of thousands of histories."""
 
 from __future__ import annotations
 

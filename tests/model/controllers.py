@@ -1,8 +1,8 @@
-"""The rest of Kubernetes, and people with kubectl: every move that the real ones could make, and no other.
+"""Kubernetes' controllers and kubectl users, with exactly the real ones' moves.
 
-The Job controller starts a pod only while the Job is open, nothing of it runs and its one success is not there; an
-undisturbed success stays until it was counted (the finalizer `batch.kubernetes.io/job-tracking`). A Job is finished
-only when all its pods have ended; until then its failure is announced (`FailureTarget`):
+The Job controller starts a pod only while the Job is unfinished, has no running pod and no success. A successful pod
+stays until it is counted (finalizer `batch.kubernetes.io/job-tracking`). A Job is finished only when all its pods are
+terminal; until then `FailureTarget` announces its failure:
 https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
 """
 
@@ -12,30 +12,40 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from runway.state.job_store import JobKey
-from tests.model.oracle import JOB_UID, Json, ended, finished, may_start, pods_of, succeeded, told_to_end, uid
+from tests.model.oracle import (
+    JOB_UID,
+    Json,
+    has_succeeded,
+    is_finished,
+    is_terminal,
+    is_terminating,
+    may_start,
+    pods_of,
+    uid,
+)
 from tests.support.fake_cluster import FakeKubernetes, copy_of
 
 
 class Move(StrEnum):
-    """What can happen to a Job or a pod."""
+    """An event in the life of a Job or a pod."""
 
     START = "the Job controller starts a pod"
     RUN = "the scheduler places the pod and the kubelet runs it"
     SUCCEED = "the process exits with 0"
     FAIL = "the process exits with 1"
-    DELETE_POD = "the pod is told to end"
+    DELETE_POD = "the pod is deleted with its grace period"
     EVICT = "the pod is evicted"
     REMOVE_POD = "the pod is gone"
-    COMPLETE = "the Job controller's verdict: success"
-    VERDICT_FAILED = "the Job controller's verdict: failure"
-    DEADLINE = "the deadline has passed: failure is announced, and its pod is told to end"
-    TTL = "a finished Job and its pods are cleaned up"
-    DELETE_JOB = "kubectl delete job: the Job goes, its pods are told to end"
-    ORPHAN = "kubectl delete job --cascade=orphan: the Job goes, its pods stay"
+    COMPLETE = "the Job controller sets the condition Complete"
+    SET_FAILED = "the Job controller sets the condition Failed"
+    DEADLINE = "the deadline has passed: failure is announced, and the pod is terminating"
+    TTL = "Kubernetes deletes a finished Job and its pods"
+    DELETE_JOB = "kubectl delete job: the Job is deleted, its pods are terminating"
+    ORPHAN = "kubectl delete job --cascade=orphan: the Job is deleted, its pods stay"
 
 
 class Controllers:
-    """Makes moves on what the API server has. `foreign` holds the uid of everything that was made past Runway."""
+    """Apply moves to the API server's objects. `foreign` has the uids of objects created outside Runway."""
 
     def __init__(self, server: FakeKubernetes) -> None:
         self.server = server
@@ -43,19 +53,19 @@ class Controllers:
         self._made = 0
 
     def moves(self, move: Move) -> list[tuple[str, str]]:
-        """The Jobs or pods that this move can be made on now, in the order they were made."""
+        """Return the Jobs or pods that allow this move now, in creation order."""
         table: dict[Move, tuple[str, Callable[[Json], bool]]] = {
             Move.START: ("jobs", self._can_start),
-            Move.RUN: ("pods", lambda pod: pod["status"]["phase"] == "Pending" and not told_to_end(pod)),
+            Move.RUN: ("pods", lambda pod: pod["status"]["phase"] == "Pending" and not is_terminating(pod)),
             Move.SUCCEED: ("pods", lambda pod: pod["status"]["phase"] == "Running"),
-            Move.FAIL: ("pods", lambda pod: not ended(pod)),
-            Move.DELETE_POD: ("pods", lambda pod: not ended(pod) and not told_to_end(pod)),
-            Move.EVICT: ("pods", lambda pod: not ended(pod) and not told_to_end(pod)),
+            Move.FAIL: ("pods", lambda pod: not is_terminal(pod)),
+            Move.DELETE_POD: ("pods", lambda pod: not is_terminal(pod) and not is_terminating(pod)),
+            Move.EVICT: ("pods", lambda pod: not is_terminal(pod) and not is_terminating(pod)),
             Move.REMOVE_POD: ("pods", self._can_go),
             Move.COMPLETE: ("jobs", self._can_complete),
-            Move.VERDICT_FAILED: ("jobs", lambda job: self._spent(job) and not self._live(job)),
-            Move.DEADLINE: ("jobs", lambda job: not (finished(job) or _has_failed(job))),
-            Move.TTL: ("jobs", lambda job: finished(job) and not self._live(job)),
+            Move.SET_FAILED: ("jobs", lambda job: self._spent(job) and not self._live(job)),
+            Move.DEADLINE: ("jobs", lambda job: not (is_finished(job) or _has_failed(job))),
+            Move.TTL: ("jobs", lambda job: is_finished(job) and not self._live(job)),
             Move.DELETE_JOB: ("jobs", lambda _: True),
             Move.ORPHAN: ("jobs", lambda _: True),
         }
@@ -63,7 +73,7 @@ class Controllers:
         return [place for place, item in self.server.objects[kind].items() if fits(item)]
 
     def make(self, move: Move, place: tuple[str, str]) -> None:  # noqa: C901 (one branch a move)
-        """Make a move on one of what `moves` has named."""
+        """Apply a move to a Job or pod that `moves` has returned."""
         server, name = self.server, place[1]
         match move:
             case Move.START:
@@ -75,16 +85,16 @@ class Controllers:
             case Move.FAIL:
                 self._end_pod(name, "Failed")
             case Move.DELETE_POD:
-                server.tell_pod_to_end(name)
+                server.terminate_pod(name)
             case Move.EVICT:
                 condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
                 server.set_status(name, {**server.pod(name)["status"], "conditions": [condition]})
-                server.tell_pod_to_end(name)
+                server.terminate_pod(name)
             case Move.REMOVE_POD:
                 server.remove_pod(name)
             case Move.COMPLETE:
                 server.complete(name)
-            case Move.VERDICT_FAILED:
+            case Move.SET_FAILED:
                 server.fail(name)
             case Move.DEADLINE:
                 self._end_pods(server.job(name))
@@ -102,18 +112,18 @@ class Controllers:
                 server.delete_job(name)
 
     def catch_up(self) -> None:
-        """The Job controller counts each success that stands, as it does within a second."""
+        """Count each success, as the Job controller does within a second."""
         for place in self.moves(Move.COMPLETE):
             if not may_start(self.server, self.server.job(place[1])):
                 self.make(Move.COMPLETE, place)
 
     def add_pod(self, key: JobKey, requests: dict[str, str]) -> None:
-        """kubectl run: a pod that no Job made. A name that is taken stays taken."""
+        """Create a pod without a Job, as kubectl run does, unless its name exists."""
         if key not in self.server.objects["pods"]:
             self._add("pods", key, {"containers": [{"name": "main", "resources": {"requests": requests}}]})
 
     def add_job(self, key: JobKey, requests: dict[str, str], pods: int) -> None:
-        """kubectl create job: `pods` at once, as many to succeed."""
+        """Create a Job with `pods` parallel completions, as kubectl create job does, unless its name exists."""
         if key not in self.server.objects["jobs"]:
             template = {"metadata": {"labels": {}}, "spec": {"containers": [_container(requests)]}}
             spec = {"parallelism": pods, "completions": pods, "backoffLimit": 0, "template": template}
@@ -137,18 +147,18 @@ class Controllers:
         return bool(self._live(job) < job["spec"].get("parallelism", 1))
 
     def _can_complete(self, job: Json) -> bool:
-        if finished(job) or _has_failed(job) or self._live(job):
+        if is_finished(job) or _has_failed(job) or self._live(job):
             return False
         return any(pod["status"]["phase"] == "Succeeded" for pod in pods_of(self.server, job))
 
     def _can_go(self, pod: Json) -> bool:
         owner = pod["metadata"].get("labels", {}).get(JOB_UID)
         job = next((job for job in self.server.objects["jobs"].values() if uid(job) == owner), None)
-        return not (succeeded(pod) and job is not None and not finished(job))
+        return not (has_succeeded(pod) and job is not None and not is_finished(job))
 
     def _spent(self, job: Json) -> bool:
-        """Whether no retry is left: what a pod that was disrupted did is not counted."""
-        if finished(job):
+        """Whether no retry is left; disrupted pods do not count."""
+        if is_finished(job):
             return False
         if _has_failed(job):
             return True
@@ -157,19 +167,19 @@ class Controllers:
         return bool(len(counted) > job["spec"]["backoffLimit"])
 
     def _live(self, job: Json) -> int:
-        return sum(not ended(pod) for pod in pods_of(self.server, job))
+        return sum(not is_terminal(pod) for pod in pods_of(self.server, job))
 
     def _end_pod(self, name: str, phase: str) -> None:
         self.server.set_status(name, {**self.server.pod(name)["status"], "phase": phase})
 
     def _end_pods(self, job: Json) -> None:
         for pod in pods_of(self.server, job):
-            if not ended(pod) and not told_to_end(pod):
-                self.server.tell_pod_to_end(pod["metadata"]["name"])
+            if not is_terminal(pod) and not is_terminating(pod):
+                self.server.terminate_pod(pod["metadata"]["name"])
 
 
 def _has_failed(job: Json) -> bool:
-    """Whether the Job controller has announced that the Job will be failed once its pods have ended."""
+    """Whether the Job has the condition FailureTarget."""
     return any(item["type"] == "FailureTarget" for item in job["status"].get("conditions", []))
 
 

@@ -1,4 +1,4 @@
-"""What can become of a call on its way to the API server and back, and of the network around it."""
+"""Faults of calls to the API server, and of the network."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Final
 from hypothesis import strategies as st
 
 REQUEST_LIMIT: Final = 60.0
-"""Seconds that the API server spends on a request at most (`--request-timeout`): nothing lands later than that.
+"""The API server executes no request after this time (`--request-timeout`), in seconds.
 
 https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/
 """
 
 
 class Answer(StrEnum):
-    """What the caller of a call gets to see."""
+    """The response that the caller of a call gets."""
 
-    TRUE = "the true answer"
-    NONE = "no answer"
+    TRUE = "the true response"
+    NONE = "no response"
     RESET = "the connection breaks"
     ERROR = "500"
-    GARBLED = "the true status with half a body"
+    GARBLED = "the true status with a truncated body"
     THROTTLED = "429"
     REFUSED = "connection refused"
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of one call.
+    """The execution and the response of one call.
 
-    `lands`: after how many seconds the API server carries it out; None: never. `answers`: how many seconds after that
-    the caller is answered, or after the sending where the answer does not say that it was carried out.
+    `lands`: delay in seconds until the API server executes it; None: never. `answers`: delay in seconds from then to
+    the response, or from the send if the response is independent of the execution.
     """
 
     lands: float | None = 0.0
@@ -53,11 +53,11 @@ FATES: Final = st.one_of(
     st.builds(Fate, lands=_EVER, answer=_UNCLEAR, answers=st.sampled_from([0.0, 1.0])),
     st.builds(Fate, lands=st.none(), answer=_NOT_DONE, answers=st.sampled_from([0.0, 1.0])),
 )
-"""Slow, unclear, or clearly not done. An unclear call may land long after its caller has been told something."""
+"""Slow, ambiguous, or certainly not executed. An ambiguous call may be executed long after its response."""
 
 
 class Calls(StrEnum):
-    """The kinds of calls that a fault is set for."""
+    """The kinds of calls that faults apply to."""
 
     CREATE = "create"
     READ = "read"
@@ -68,7 +68,7 @@ class Calls(StrEnum):
 
 
 def kind_of_call(method: str, path: str) -> Calls:
-    """What kind of call this is."""
+    """Return the kind of this call."""
     if "/leases" in path:
         return Calls.LEASE
     if method == "GET":
@@ -78,20 +78,20 @@ def kind_of_call(method: str, path: str) -> Calls:
 
 @dataclass(slots=True)
 class Network:
-    """The faults in force at the API server, for all its callers alike."""
+    """The active faults of the API server, for all its callers."""
 
     fates: dict[Calls, deque[Fate]] = field(default_factory=lambda: {calls: deque() for calls in Calls})
-    """What will become of the next calls of each kind."""
+    """The fates of the next calls of each kind."""
     stalled: bool = False
-    """The API server is stopped (SIGSTOP): it takes connections and does nothing."""
+    """Whether the API server is stopped (SIGSTOP): it accepts connections and does nothing."""
 
     def next_fate(self, calls: Calls) -> Fate:
-        """What becomes of this call."""
+        """Return the fate of the next call of this kind."""
         queue = self.fates[calls]
         return queue.popleft() if queue else FINE
 
     def clear(self) -> None:
-        """Everything works again."""
+        """Remove all faults."""
         for queue in self.fates.values():
             queue.clear()
         self.stalled = False

@@ -8,7 +8,8 @@ Only an object that the admitting process had not observed, and could not forese
 - the Job of a create that the API server delayed until a Job of the same name was created and deleted
   (docs/architecture.md, "Crash points"). If an earlier create of the name was open, this counts from the last look-up.
 
-Such a delayed create does not count against quota either. A process that has observed its Job must count it.
+Such a delayed create does not count against quota either. A process that has observed its Job must count it. The same
+applies to the pods of the Job.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from typing import Final
 
 import msgspec
 
-from runway.admission.quota import ZERO
 from runway.errors import PublicError
-from runway.jobs.identity import LABEL_NAME
+from runway.jobs.annotations import LABEL_NAME
+from runway.jobs.resources import ZERO
 from runway.kube.transport import Response as HttpAnswer
 from runway.services.submit import Submission
 from runway.state.job_store import JobKey
 from tests.model.apiserver import ApiServer, Call
 from tests.model.controllers import Controllers
 from tests.model.faults import Calls
-from tests.model.oracle import Held, Json, requests, terminating, uid, use
+from tests.model.oracle import Json, Usage, owner_uid, requests, terminating, uid, usage_of
 from tests.model.policy import POLICY, SKEW, TENANTS
 from tests.model.process import Process
 
@@ -40,7 +41,7 @@ NOTHING_DONE: Final = frozenset(
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One submission of a caller, and what became of it."""
+    """One submission of a caller and its outcome."""
 
     tenant: str
     key: str | None
@@ -48,17 +49,17 @@ class Request:
     process: Process
     started: float
     outcome: str | None = None
-    """`created`, `replayed` or the code of the problem; None where there is no answer, now or for ever."""
+    """`created`, `replayed` or the code of the problem; None without a response."""
     refusal: PublicError | None = None
     landed: bool = False
     sent: int = -1
-    """When its create was sent, as `ApiServer.mark`."""
+    """The `ApiServer.mark` of the send of its create."""
     looked: int | None = None
-    """What the API server had as its newest version when this submission first looked its Job up."""
+    """The newest version of the API server at this submission's first GET of its Job."""
 
 
 class InvariantChecker:
-    """Writes every breach into `faults`: most are found where nothing can be raised."""
+    """Collect violations in `faults`, because most checks run where an exception would be lost."""
 
     def __init__(self, api: ApiServer, controllers: Controllers, processes: list[Process]) -> None:
         self.faults: list[str] = []
@@ -66,7 +67,7 @@ class InvariantChecker:
         self._server = api.server
         self._controllers = controllers
         self._processes = processes
-        """Those that are alive."""
+        """The live processes."""
         self._holder: Process | None = None
         self._takings: list[tuple[int, Process]] = []
         self._late: set[str] = set()
@@ -76,26 +77,26 @@ class InvariantChecker:
         self._starts: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
 
     def broken(self, what: str) -> None:
-        """Something that must hold does not."""
+        """Record a violation."""
         self.faults.append(f"at {self._api.loop.time():.6f} s: {what}")
 
     # At each turn of the loop, and after each step
 
     def each_turn(self) -> None:
-        """Never two writers."""
-        if len(self._processes) > 1 and sum(process.writes for process in self._processes) > 1:
-            self.broken("two processes may write at once")
+        """Check that there are never two leaders."""
+        if len(self._processes) > 1 and sum(process.is_leader for process in self._processes) > 1:
+            self.broken("two processes are the leader")
 
     def each_step(self) -> None:
-        """No process has fallen over; no key has two Jobs; each ledger's sums are those of its parts."""
+        """Check that no process has crashed, no key has two Jobs, and each ledger's sums match its parts."""
         for process in self._processes:
-            if process.observer.broken or (process.main.done() and not process.stopping):
-                self.broken(f"process {process.identity} has failed: {process.observer.broken}")
-            for tenant, account in process.observer.ledger.accounts.items():
-                used = sum((booking.amounts for booking in account.bookings.values()), ZERO)
+            if process.cluster.failure or (process.main.done() and not process.stopping):
+                self.broken(f"process {process.identity} has failed: {process.cluster.failure}")
+            for tenant, account in process.cluster.ledger.accounts.items():
+                used = sum((usage.amounts for usage in account.observed.values()), ZERO)
                 reserved = sum(map(account.unobserved_reservation, account.reservations), ZERO)
                 if (used, reserved) != (account.used, account.reserved):
-                    self.broken(f"the sums of {tenant} are not those of its parts")
+                    self.broken(f"the sums of {tenant} do not match its parts")
         keys = Counter(
             (space, job["metadata"]["labels"][LABEL_NAME])
             for (space, _), job in self._server.objects["jobs"].items()
@@ -103,12 +104,12 @@ class InvariantChecker:
         )
         for key, count in keys.items():
             if count > 1:
-                self.broken(f"{count} Jobs at once under {key}")
+                self.broken(f"{count} concurrent Jobs under {key}")
 
     # At each send and each landing
 
     def sending(self, call: Call) -> None:
-        """Only the holder of the Lease creates, and only what was listed after it became so counts as known."""
+        """Check that only the holder of the Lease creates, and only after it has listed all objects."""
         process = self._sender(call)
         if isinstance(call.request, Request) and call.calls is Calls.READ and call.request.looked is None:
             call.request.looked = call.version
@@ -117,12 +118,12 @@ class InvariantChecker:
         assert isinstance(call.request, Request), "only submissions create Jobs"
         call.request.sent = call.mark
         if self._holder is not process or process.gained is None:
-            self.broken(f"{process.identity} creates and does not hold the Lease")
-        elif any(process.wire.told.lists_asked.get(kind, -1) < process.gained for kind in ("jobs", "pods")):
-            self.broken(f"{process.identity} creates before it has listed what there is")
+            self.broken(f"{process.identity} creates without the Lease")
+        elif any(process.wire.observed.lists_asked.get(kind, -1) < process.gained for kind in ("jobs", "pods")):
+            self.broken(f"{process.identity} creates before it has listed all objects")
 
     def landed(self, call: Call, answer: HttpAnswer) -> None:
-        """A call was carried out."""
+        """Check an executed call."""
         if answer.status >= 300:
             return
         if call.calls is Calls.LEASE and call.method != "GET":
@@ -145,12 +146,12 @@ class InvariantChecker:
         request.landed = True
         self._made[key] += 1
         if request.outcome in NOTHING_DONE:
-            self.broken(f"{key.name} was made after its caller had been told {request.outcome}")
+            self.broken(f"{key.name} was created after its caller got {request.outcome}")
         if self._too_late(call, request, key):
             self._late.add(uid(job))
             return
-        if any(other.writes for other in self._processes if other is not request.process):
-            self.broken(f"{key.name} lands while another process may write")
+        if any(other.is_leader for other in self._processes if other is not request.process):
+            self.broken(f"{key.name} was created while another process is the leader")
         self._within_quota(call, request, job)
         self._within_rate(request, job)
 
@@ -161,17 +162,18 @@ class InvariantChecker:
         return (given_up and taken_over) or self._was_deleted(key, since=min(looked, call.version))
 
     def _within_quota(self, call: Call, request: Request, job: Json) -> None:
-        told = request.process.wire.told
-        excusable = self._controllers.foreign | self._late | told.lost
-        hidden = {item for item in excusable if told.objects.get(item, call.mark + 1) > call.mark}
-        asked = requests(job["spec"]["template"]["spec"])._replace(jobs=1)
-        held, quota = use(self._server, job["metadata"]["namespace"], hidden), TENANTS[request.tenant]
-        sums = zip(Held._fields, asked, held, quota, strict=True)
-        if over := [name for name, part, everything, limit in sums if part and everything > limit]:
-            self.broken(f"{request.tenant} is over its quota of {', '.join(over)}: {held} of {quota}")
+        observed = request.process.wire.observed
+        late_pods = {uid(pod) for pod in self._server.objects["pods"].values() if owner_uid(pod) in self._late}
+        excusable = self._controllers.foreign | self._late | late_pods | observed.lost
+        hidden = {item for item in excusable if observed.objects.get(item, call.mark + 1) > call.mark}
+        requested = requests(job["spec"]["template"]["spec"])._replace(jobs=1)
+        usage, quota = usage_of(self._server, job["metadata"]["namespace"], hidden), TENANTS[request.tenant]
+        sums = zip(Usage._fields, requested, usage, quota, strict=True)
+        if exceeded := [name for name, part, total, limit in sums if part and total > limit]:
+            self.broken(f"{request.tenant} exceeds its quota of {', '.join(exceeded)}: {usage} of {quota}")
 
     def _within_rate(self, request: Request, job: Json) -> None:
-        """Jobs that still stand keep to the rate in every stretch of time, restarts or not."""
+        """Check that existing Jobs keep to the rate in every period, across restarts."""
         made = self._starts[request.tenant]
         made.append((request.started, uid(job)))
         there = {uid(item) for item in self._server.objects["jobs"].values()}
@@ -181,46 +183,46 @@ class InvariantChecker:
             for last in range(first, len(times)):
                 passed = (times[last] - start) * SKEW
                 if last - first + 1 > rate.burst + passed * rate.per_minute / 60 + 1e-3:
-                    self.broken(f"{request.tenant} has made {last - first + 1} jobs in {passed:g} s")
+                    self.broken(f"{request.tenant} has created {last - first + 1} jobs in {passed:g} s")
                     return
 
-    # At each answer
+    # At each response
 
     def answered(self, request: Request, submission: Submission) -> None:
-        """What a caller is told of exists, unless someone has deleted it; a key has one id; a Job is new once.
+        """Check that the job of a response exists or was deleted, that a key has one id, and that a Job is new once.
 
-        A process that was frozen in its create, for so long that another took over, may call a Job new that the other
-        has called new too: after a create of its own that did not say what it did, the other has read the Job back, and
-        nothing on it says whose create has made it (docs/architecture.md, I4).
+        One exception: a process is frozen in its create until another becomes the leader. Both may report the Job as
+        created. The other has read it back after an ambiguous create, and the Job does not name its creator
+        (docs/architecture.md, I4).
         """
         key = JobKey(POLICY.tenants[request.tenant].namespace, submission.view.id)
         if not self._made[key]:
-            self.broken(f"{key.name} was answered and never made")
+            self.broken(f"{key.name} is in a response and was never created")
         elif key not in self._server.objects["jobs"] and not self._was_deleted(key, since=0):
-            self.broken(f"{key.name} was answered and is lost")
+            self.broken(f"{key.name} is in a response and is lost")
         if request.key is not None and self._ids.setdefault((request.tenant, request.key), key.name) != key.name:
-            self.broken(f"the key {request.key} names two jobs")
+            self.broken(f"the key {request.key} has two jobs")
         if not submission.replayed and not self._taken_over(request.process, since=request.sent):
             self._announced[key] += 1
             if self._announced[key] > self._made[key]:
-                self.broken(f"{key.name} was answered as new more often than it was made")
+                self.broken(f"{key.name} was reported as created more often than it was created")
 
     def refused(self, request: Request) -> None:
-        """Who is told that nothing was done must be told the truth."""
+        """Check that a response which promises that nothing was created is true."""
         if request.outcome in NOTHING_DONE and request.landed:
-            self.broken(f"a Job was made and its caller was told {request.outcome}")
+            self.broken(f"a Job was created and its caller got {request.outcome}")
 
-    # At the end, when all is quiet
+    # At the end, after all faults have stopped
 
     def differences(self, process: Process) -> list[str]:
-        """Where what a process has in mind is not what the API server has."""
+        """List the differences between a process's state and the API server."""
         found = []
-        for tenant, account in process.observer.ledger.accounts.items():
+        for tenant, account in process.cluster.ledger.accounts.items():
             namespace = POLICY.tenants[tenant].namespace
             used = account.used
-            truth, ledger = use(self._server, namespace), Held(used.gpu, used.cpu, used.memory, used.jobs)
+            truth, ledger = usage_of(self._server, namespace), Usage(used.gpu, used.cpu, used.memory, used.jobs)
             if truth != ledger:
-                found.append(f"{process.identity} has {tenant} at {ledger}, and it is {truth}")
+                found.append(f"{process.identity} has {tenant} at {ledger}, expected {truth}")
             ending = terminating(self._server, namespace)[:3]
             if ending != (account.terminating.gpu, account.terminating.cpu, account.terminating.memory):
                 found.append(
@@ -229,19 +231,19 @@ class InvariantChecker:
             if account.reservations:
                 found.append(f"{process.identity} keeps reservations of {tenant}: {sorted(account.reservations)}")
         for (space, name), job in self._server.objects["jobs"].items():
-            record = process.observer.store.get(JobKey(space, name))
+            record = process.cluster.store.get(JobKey(space, name))
             if record is None or record.job is None or record.job.metadata.uid != uid(job):
-                found.append(f"{process.identity} does not know of {name}")
-        if len(process.observer.store) != len(self._server.objects["jobs"]):
-            found.append(f"{process.identity} knows of {len(process.observer.store)} Jobs")
+                found.append(f"{process.identity} does not know {name}")
+        if len(process.cluster.store) != len(self._server.objects["jobs"]):
+            found.append(f"{process.identity} knows {len(process.cluster.store)} Jobs")
         return found
 
     def _taken_over(self, process: Process, since: int) -> bool:
-        """Whether another process has taken the Lease after a moment."""
+        """Whether another process has acquired the Lease after `since`."""
         return any(at > since and who is not process for at, who in self._takings)
 
     def _was_deleted(self, key: JobKey, since: int) -> bool:
-        """Whether a Job of this name was deleted after a version."""
+        """Whether a Job of this name was deleted after version `since`."""
         return any(
             version > since
             and type_ == "DELETED"

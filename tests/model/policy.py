@@ -1,14 +1,14 @@
-"""The policy of the model: quotas so small that every history runs into them."""
+"""The policy of the model, with quotas so small that every history reaches them."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 from runway.policy import parse_policy
-from tests.model.oracle import Held
+from tests.model.oracle import Usage
 
 SKEW: Final = 1.02
-"""How much faster than another a process's clock may run."""
+"""The maximum ratio of the speeds of two processes' clocks."""
 
 POLICY: Final = parse_policy("""\
 version: 1
@@ -39,7 +39,7 @@ tenants:
 """)
 
 TENANTS: Final = {
-    name: Held(tenant.quota.gpu, tenant.quota.cpu, tenant.quota.memory, tenant.quota.jobs)
+    name: Usage(tenant.quota.gpu, tenant.quota.cpu, tenant.quota.memory, tenant.quota.jobs)
     for name, tenant in POLICY.tenants.items()
 }
 
@@ -53,6 +53,6 @@ SIZES: Final[dict[str, dict[str, Any]]] = {
 
 
 def document(resources: dict[str, Any], key: str | None, retries: int = 0) -> dict[str, Any]:
-    """A specification; its name tells the Jobs of one key."""
+    """Return a spec; its name identifies the Jobs of one key."""
     spec = {"image": "runway.local/busybox:1", "command": ["true"], "resources": resources, "retries": retries}
     return spec if key is None else {**spec, "name": f"key-{key}"}

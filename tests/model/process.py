@@ -1,4 +1,4 @@
-"""One Runway process: the real components on a wire, wired as `runway.app` wires them, without HTTP."""
+"""One Runway process: the real components on a simulated network, without HTTP."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from contextvars import Context, ContextVar, copy_context
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from runway.controllers.diagnostics_sync import DiagnosticsSync
 from runway.controllers.leadership import Leadership
-from runway.controllers.sync import Observer
+from runway.controllers.sync import ClusterSync
 from runway.errors import Unavailable
-from runway.jobs.view import JobView
+from runway.jobs.models import JobView
 from runway.kube.client import KubeClient
 from runway.kube.leader_election import LeaderElector, LeaseLock
 from runway.policy import Policy
 from runway.services.cancel import cancel
 from runway.services.submit import Submitter
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 from runway.telemetry.metrics import Metrics
 from tests.model.apiserver import ApiServer
@@ -26,20 +28,20 @@ from tests.model.wire import Wire
 
 CALL_SECONDS: Final = 2.5
 RESYNC_SECONDS: Final = 900.0
-"""Longer than the quiet at the end of a history: only a lost event may need a resync to be put right."""
+"""Longer than the time to converge at the end of a history: only a lost event may need a resync."""
 
 METRICS: Final = Metrics()
 _TOKENS: Final = itertools.count()
-"""What a random token is: never the same twice, whatever process makes it."""
+"""Random tokens, unique across processes."""
 OWNER: Final[ContextVar[Process | None]] = ContextVar("OWNER", default=None)
 
 _Result = TypeVar("_Result")
 
 
 class Process:
-    """A Runway process from its start to its end; `identity` is what `RUNWAY_INSTANCE` would say.
+    """A Runway process from its start to its exit.
 
-    `skew` is how fast its clock runs: 1.02 gains a second in fifty.
+    `identity` is its `RUNWAY_INSTANCE`. `skew` is the speed of its clock: 1.02 gains a second in fifty.
     """
 
     def __init__(self, api: ApiServer, policy: Policy, identity: str, seed: int, skew: float) -> None:
@@ -48,7 +50,7 @@ class Process:
         self.alive = True
         self.stopping = False
         self.gained: int | None = None
-        """When the API server last made this process the holder of the Lease, as `ApiServer.mark`."""
+        """The `ApiServer.mark` at which this process last acquired the Lease."""
         self.wire = Wire(api, self)
         self._api = api
         self._skew = skew
@@ -56,15 +58,19 @@ class Process:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._requests: list[asyncio.Task[None]] = []
         self.kubernetes = KubeClient(self.wire, CALL_SECONDS)
-        self.observer = Observer(
+        self.cluster = ClusterState(policy, METRICS, clock=self.clock)
+        self.sync = ClusterSync(
             self.kubernetes,
-            policy,
+            self.cluster,
             METRICS,
             resync_seconds=RESYNC_SECONDS,
             slice_steps=1 + seed % 2,
             clock=self.clock,
             sleep=self.wire.sleep,
             jitter=rng.random,
+        )
+        self.diagnostics = DiagnosticsSync(
+            self.kubernetes, self.cluster, METRICS, clock=self.clock, sleep=self.wire.sleep, jitter=rng.random
         )
         self.election = LeaderElector(
             self.kubernetes,
@@ -74,11 +80,20 @@ class Process:
             sleep=self.wire.sleep,
             jitter=rng.random,
         )
-        self.writer = Leadership(self.election, self.observer, CALL_SECONDS, sleep=self.wire.sleep, jitter=rng.random)
+        self.writer = Leadership(
+            self.election,
+            self.cluster,
+            self.sync,
+            CALL_SECONDS,
+            clock=self.clock,
+            sleep=self.wire.sleep,
+            jitter=rng.random,
+        )
         self.submitter = Submitter(
             policy,
             self.kubernetes,
-            self.observer,
+            self.cluster,
+            self.sync,
             self.writer,
             METRICS,
             clock=lambda: int(self.clock() * 1e9),
@@ -90,17 +105,17 @@ class Process:
         self.main = self.spawn(self._main())
 
     def clock(self) -> float:
-        """This process's monotonic clock, in seconds since its machine was started."""
+        """Return this process's monotonic clock in seconds since its machine's boot."""
         return self._boot + self._api.loop.time() * self._skew
 
     @property
     def frozen(self) -> bool:
-        """Whether the process is stopped where it is."""
+        """Whether the process is stopped (SIGSTOP)."""
         return not self.wire.running.is_set()
 
     @property
-    def writes(self) -> bool:
-        """Whether a submission would pass the check for the one writer now."""
+    def is_leader(self) -> bool:
+        """Whether a submission would pass the leader check now."""
         if not self.alive or not self.writer.is_leader:
             return False
         try:
@@ -110,17 +125,17 @@ class Process:
         return True
 
     def spawn(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
-        """A task that dies with this process, as do those that it starts."""
+        """Start a task that ends with this process, like the tasks that it starts."""
         context = copy_context()
         context.run(OWNER.set, self)
         return self._api.loop.create_task(work, context=context)
 
     def serve(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """A request is worked on, once the process is not frozen."""
+        """Handle a request as soon as the process is not frozen."""
         self._requests.append(self.spawn(self._when_running(work)))
 
     def give_up(self, back: int) -> None:
-        """The connection of a caller breaks; a process that is frozen does not see it."""
+        """Close the connection of a caller; a frozen process does not notice it."""
         if self.serving and not self.frozen:
             self.serving[-1 - back % len(self.serving)].cancel()
 
@@ -131,16 +146,16 @@ class Process:
         return self._requests
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
-        """A task was started by this process."""
+        """Track a task of this process."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def cancel_job(self, key: JobKey, now: datetime) -> JobView:
-        """What DELETE /v1/jobs/{id} does."""
-        return await cancel(self.kubernetes, self.observer, self.writer, key, lambda: now)
+        """Cancel a job, as DELETE /v1/jobs/{id} does."""
+        return await cancel(self.kubernetes, self.cluster, self.writer, key, lambda: now)
 
     async def stop(self) -> None:
-        """SIGTERM: the requests in progress are answered, then everything ends in good order."""
+        """Finish the requests in progress, then shut down, as on SIGTERM."""
         self.stopping = True
         await asyncio.gather(*self.serving, return_exceptions=True)
         self.main.cancel()
@@ -148,7 +163,7 @@ class Process:
         self._end()
 
     def kill(self) -> None:
-        """SIGKILL: nothing is sent any more, nothing is answered, nothing is remembered."""
+        """Cancel all tasks without sending or answering anything, as on SIGKILL."""
         self._end()
         self.wire.running.set()
         for _ in range(10):
@@ -168,9 +183,10 @@ class Process:
         await work()
 
     async def _main(self) -> None:
-        """As the lifespan of `runway.app`."""
+        """Run the controllers, as the lifespan of `runway.app` does."""
         await self.election.try_acquire_or_renew()
-        tasks = [self.spawn(run()) for run in (self.election.run, self.observer.run, self.writer.run)]
+        loops = (self.election.run, self.sync.run, self.diagnostics.run, self.writer.run)
+        tasks = [self.spawn(run()) for run in loops]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -184,7 +200,7 @@ class Process:
 def owned_task(
     loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], context: Context | None = None, **options: Any
 ) -> asyncio.Task[Any]:
-    """A task factory: each task belongs to the process that started it."""
+    """Create a task that belongs to the process of its creator."""
     task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context, **options)
     owner = (context or copy_context()).get(OWNER)
     if owner is not None:

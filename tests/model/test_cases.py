@@ -1,4 +1,4 @@
-"""Single histories that random ones seldom meet, each with what its callers are told."""
+"""Histories that random ones rarely produce, with the responses of their callers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.model.process import Process
 from tests.model.world import World
 
 NEVER = Fate(lands=None, answer=Answer.NONE)
-"""A create that is never carried out, and never answered."""
+"""A create without execution and without a response."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def _start(world: World, identity: str) -> Process:
 
 
 def _submit(world: World, process: Process, key: str | None, fate: Fate | None = None) -> Request:
-    """A job that takes all of the tenant's GPUs."""
+    """Submit a job that uses all GPUs of the tenant."""
     if fate:
         world.api.network.fates[Calls.CREATE].append(fate)
     request = world.submit(process, "red", key, document(SIZES["two gpus"], key))
@@ -39,8 +39,8 @@ def _submit(world: World, process: Process, key: str | None, fate: Fate | None =
     return request
 
 
-def test_each_create_that_may_land_holds_its_quota_until_it_cannot(world: World) -> None:
-    """A second create of a name is sent when the first has almost been denied for long enough."""
+def test_ambiguous_create_keeps_reservation_until_it_cannot_succeed(world: World) -> None:
+    """Send a second create of a name shortly before the first one is resolved as not created."""
     process = _start(world, "one")
     first = _submit(world, process, "a", NEVER)
     world.loop.wait(90.0)
@@ -54,9 +54,7 @@ def test_each_create_that_may_land_holds_its_quota_until_it_cannot(world: World)
 
 
 @pytest.mark.parametrize("key", ["a", None], ids=["under its key", "under another"])
-def test_the_pod_of_an_unknown_create_whose_job_was_deleted_is_counted_though_no_watch_tells(
-    world: World, key: str | None
-) -> None:
+def test_pod_of_deleted_ambiguous_job_is_counted_without_watch_event(world: World, key: str | None) -> None:
     process = _start(world, "one")
     for kind in ("jobs", "pods"):
         process.wire.trouble(kind, "mute", 0.0)
@@ -65,7 +63,7 @@ def test_the_pod_of_an_unknown_create_whose_job_was_deleted_is_counted_though_no
     (job,) = world.api.server.objects["jobs"]
     for move in (Move.START, Move.DELETE_JOB):
         world.controllers.make(move, job)
-    # The first create is settled in here, and both watches are given up for dead only after it.
+    # Runway resolves the first create in this time, and reopens both stalled watches only after it.
     for _ in range(80):
         assert _submit(world, process, key).outcome == "quota_exceeded"
         world.loop.wait(1.0)
@@ -73,8 +71,8 @@ def test_the_pod_of_an_unknown_create_whose_job_was_deleted_is_counted_though_no
     world.end()
 
 
-def test_a_writer_that_was_frozen_in_its_create_may_call_a_job_new_after_another_has(world: World) -> None:
-    """Both are told of one Job, which is all that matters: nothing on it says whose create has made it."""
+def test_leader_frozen_in_create_may_also_report_job_as_created(world: World) -> None:
+    """Both responses name the same Job, which does not record its creator."""
     frozen, other = _start(world, "one"), _start(world, "two")
     first = _submit(world, frozen, "a", Fate(lands=40.0))
     frozen.wire.isolate("freeze")
@@ -85,4 +83,20 @@ def test_a_writer_that_was_frozen_in_its_create_may_call_a_job_new_after_another
     world.loop.wait(1.0)
     assert (first.outcome, second.outcome) == ("created", "created")
     assert len(world.api.server.objects["jobs"]) == 1
+    world.end()
+
+
+def test_pod_of_create_delayed_past_its_sender_may_exceed_quota(world: World) -> None:
+    """A killed leader's create succeeds, and its Job is deleted, while a create of the next leader is in flight."""
+    killed = _start(world, "one")
+    _submit(world, killed, "a", Fate(lands=0.1))
+    world.kill(killed)
+    successor = _start(world, "one")
+    in_flight = _submit(world, successor, None, Fate(lands=1.0))
+    world.loop.wait(0.1)
+    (job,) = world.api.server.objects["jobs"]
+    for move in (Move.START, Move.DELETE_JOB):
+        world.controllers.make(move, job)
+    world.loop.wait(1.0)
+    assert in_flight.outcome == "created"
     world.end()

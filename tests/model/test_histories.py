@@ -1,12 +1,15 @@
-"""Random histories of a cluster with Runway in it: nothing is let in too much, no job is lost, nothing leaks.
+"""Random histories of a cluster with Runway: quota holds, no job is lost.
 
-The real components (submitter, observer, writer, election, ledger, store, reflectors, client) run on an API server in
-memory, with every fault that the network, the API server, Kubernetes and kill -9 can bring, in virtual time. What must
-hold is written in `invariants.py`; how a history ends, in `World.end`.
+Runway's real components run in virtual time on an API server in memory. The faults are those of the network, the API
+server, Kubernetes and SIGKILL. `invariants.py` has the invariants, `World.end` the checks at the end of a history.
 
-Every run plays other histories. A failure prints its steps, shrunk for five minutes at most, and two ways to see it
-again: a line `@reproduce_failure(...)`, which goes on the class below that it names, and the seed of the whole run, for
-`MODEL_SEED=... pytest tests/model` with the same number of histories. `MODEL_HISTORIES=10000` plays so many of each.
+Every run plays different histories. A failure prints its steps, after at most five minutes of shrinking, and two ways
+to reproduce it:
+
+- a line `@reproduce_failure(...)` for the class that it names;
+- the seed of the run, for `MODEL_SEED=... pytest tests/model` with the same number of histories.
+
+`MODEL_HISTORIES=10000` sets the number of histories of each class.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from runway.jobs.identity import LABEL_NAME
+from runway.jobs.annotations import LABEL_NAME
 from runway.state.job_store import JobKey
 from tests.model.controllers import Move
 from tests.model.faults import FATES, Calls, Fate
@@ -30,7 +33,7 @@ from tests.model.process import Process
 from tests.model.world import World
 
 HISTORIES: Final = int(os.environ.get("MODEL_HISTORIES", "1200"))
-"""Of each of the two classes: 2,400 in all, in about 70 seconds of one core."""
+"""Histories of each of the two classes: 2,400 in all, in about 70 seconds of one core."""
 
 SETTINGS: Final = settings(
     max_examples=HISTORIES,
@@ -45,7 +48,7 @@ SETTINGS: Final = settings(
 )
 
 WHICH: Final = st.integers(0, 5)
-"""The so-manieth of what there is to choose from, counted round."""
+"""An index into the available choices, modulo their number."""
 TENANT: Final = st.sampled_from(["red", "red", "red", "blue", "slow"])
 KEY: Final = st.sampled_from([None, None, "a", "b"])
 SIZE: Final = st.sampled_from(sorted(SIZES))
@@ -54,14 +57,14 @@ SECONDS: Final = st.sampled_from([0.1, 1.0, 2.6, 6.0, 11.0, 14.0, 20.0, 45.0, 61
 SEED: Final = st.integers(0, 7)
 MOVES: Final = st.lists(st.sampled_from(Move), min_size=1, max_size=3)
 CREATED: Final = st.none() | FATES
-"""The fate of the next create; None: whatever it is to be anyway."""
-TWINS: Final = st.lists(st.tuples(KEY, CREATED), min_size=2, max_size=4)
-"""Keys of submissions that come together, some of them the same, and the fates of the creates that follow."""
+"""The fate of the next create; None: no change."""
+CONCURRENT_CALLS: Final = st.lists(st.tuples(KEY, CREATED), min_size=2, max_size=4)
+"""Keys of concurrent submissions, some of them equal, and the fates of their creates."""
 KIND: Final = st.sampled_from(["jobs", "pods"])
 
 
 class Histories(RuleBasedStateMachine):
-    """One Runway at a time: submissions, the life of pods, people with kubectl, a sick API server, kill -9."""
+    """One Runway process: submissions, pod lifecycle, kubectl users, API server faults, SIGKILL."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,105 +89,105 @@ class Histories(RuleBasedStateMachine):
         self, which: int, tenant: str, key: str | None, size: str, retries: int, fate: Fate | None, turns: int
     ) -> None:
         self._submit(which, tenant, key, document(SIZES[size], key, retries), fate)
-        self._go_on(turns)
+        self._run_turns(turns)
 
-    @rule(which=WHICH, tenant=TENANT, calls=TWINS, size=SIZE, turns=TURNS)
+    @rule(which=WHICH, tenant=TENANT, calls=CONCURRENT_CALLS, size=SIZE, turns=TURNS)
     def submit_at_once(
         self, which: int, tenant: str, calls: list[tuple[str | None, Fate | None]], size: str, turns: int
     ) -> None:
         for key, fate in calls:
             self._submit(which, tenant, key, document(SIZES[size], key), fate)
-        self._go_on(turns)
+        self._run_turns(turns)
 
     @precondition(lambda self: any(request.key for request in self.world.requests))
     @rule(back=WHICH, which=WHICH, size=st.none() | SIZE, fate=CREATED, turns=TURNS)
     def submit_again(self, back: int, which: int, size: str | None, fate: Fate | None, turns: int) -> None:
-        """A caller repeats a submission under its key, by mistake perhaps with another size."""
+        """Repeat a submission under its key, possibly with another size."""
         keyed = [request for request in reversed(self.world.requests) if request.key]
         first = keyed[back % len(keyed)]
         spec = first.document if size is None else document(SIZES[size], first.key)
         self._submit(which, first.tenant, first.key, spec, fate)
-        self._go_on(turns)
+        self._run_turns(turns)
 
     @precondition(lambda self: self._keyed_jobs())
     @rule(job=WHICH, sizes=st.lists(SIZE, min_size=1, max_size=3), fate=CREATED, moves=MOVES, turns=TURNS)
     def replace(self, job: int, sizes: list[str], fate: Fate | None, moves: list[Move], turns: int) -> None:
-        """Someone deletes a job whose pod then takes its time; its key is submitted again, and others submit too."""
+        """Delete a job whose pod terminates slowly, submit its key again, and submit other jobs."""
         jobs = self._keyed_jobs()
         place, tenant, key = jobs[-1 - job % len(jobs)]
         self.move_all([Move.START], turns)
         self.world.controllers.make(Move.DELETE_JOB, place)
-        self._go_on(turns)
+        self._run_turns(turns)
         self._submit(0, tenant, key, document(SIZES[sizes[0]], key), fate)
-        self._go_on(turns)
+        self._run_turns(turns)
         self.move_all(moves, turns)
         for size in sizes[1:]:
             self._submit(0, tenant, None, document(SIZES[size], None), None)
-        self._go_on(turns)
+        self._run_turns(turns)
 
     @rule(which=WHICH, back=WHICH, turns=TURNS)
     def give_up(self, which: int, back: int, turns: int) -> None:
-        """The connection of a caller breaks, and its request is cancelled."""
+        """Close the connection of a caller, which cancels its request."""
         if process := self._process(which):
             process.give_up(back)
-        self._go_on(turns)
+        self._run_turns(turns)
 
     @rule(which=WHICH, job=WHICH, turns=TURNS)
     def cancel(self, which: int, job: int, turns: int) -> None:
         jobs = list(self.world.api.server.objects["jobs"])
         if jobs and (process := self._process(which)):
             self.world.cancel(process, JobKey(*jobs[-1 - job % len(jobs)]))
-        self._go_on(turns)
+        self._run_turns(turns)
 
     @rule(which=WHICH, tenant=TENANT, size=SIZE, turns=TURNS)
-    def try_out(self, which: int, tenant: str, size: str, turns: int) -> None:
-        """A dry run."""
+    def dry_run(self, which: int, tenant: str, size: str, turns: int) -> None:
+        """Send a dry run."""
         if process := self._process(which):
             self.world.dry_run(process, tenant, document(SIZES[size], None))
-        self._go_on(turns)
+        self._run_turns(turns)
 
     # Time
 
     @rule(turns=st.integers(1, 12))
-    def go_on(self, turns: int) -> None:
-        self._go_on(turns)
+    def run_turns(self, turns: int) -> None:
+        self._run_turns(turns)
 
     @rule(seconds=SECONDS)
     def wait(self, seconds: float) -> None:
         self.world.loop.wait(seconds)
         self.world.check()
 
-    # Kubernetes, and people with kubectl
+    # Kubernetes and kubectl users
 
     @rule(move=st.sampled_from(Move), which=WHICH, turns=TURNS)
     def move(self, move: Move, which: int, turns: int) -> None:
         if places := self.world.controllers.moves(move):
             self.world.controllers.make(move, places[-1 - which % len(places)])
-        self._go_on(turns)
+        self._run_turns(turns)
 
     @rule(moves=MOVES, turns=TURNS)
     def move_all(self, moves: list[Move], turns: int) -> None:
-        """The controllers get round to everything that is waiting for them."""
+        """Apply each move to every object that allows it."""
         for move in moves:
             for place in self.world.controllers.moves(move):
                 self.world.controllers.make(move, place)
-        self._go_on(turns)
+        self._run_turns(turns)
 
     @rule(tenant=TENANT, kind=KIND, number=st.integers(1, 2), gpu=st.integers(0, 2), turns=TURNS)
-    def make_past_runway(self, tenant: str, kind: str, number: int, gpu: int, turns: int) -> None:
+    def create_outside_runway(self, tenant: str, kind: str, number: int, gpu: int, turns: int) -> None:
         key = JobKey(POLICY.tenants[tenant].namespace, f"by-hand-{tenant}-{number}")
         requests = {"cpu": "500m", "memory": "256Mi", "nvidia.com/gpu": str(gpu)}
         if kind == "jobs":
             self.world.controllers.add_job(key, requests, number)
         else:
             self.world.controllers.add_pod(key, requests)
-        self._go_on(turns)
+        self._run_turns(turns)
 
     # Faults
 
     @rule(calls=st.sampled_from(Calls), fate=FATES, number=st.integers(1, 3))
-    def go_wrong(self, calls: Calls, fate: Fate, number: int) -> None:
-        """The next calls of a kind have this fate."""
+    def inject_faults(self, calls: Calls, fate: Fate, number: int) -> None:
+        """Give the next calls of a kind this fate."""
         self.world.api.network.fates[calls].extend([fate] * number)
 
     @rule(what=st.sampled_from(["down", "up", "stall", "resume", "compact"]), turns=TURNS)
@@ -197,7 +200,7 @@ class Histories(RuleBasedStateMachine):
             "resume": api.resume,
             "compact": api.server.compact,
         }[what]()
-        self._go_on(turns)
+        self._run_turns(turns)
 
     @rule(
         which=WHICH,
@@ -209,17 +212,17 @@ class Histories(RuleBasedStateMachine):
     def watch(self, which: int, kind: str, what: str, much: float, turns: int) -> None:
         if process := self._process(which):
             process.wire.trouble(kind, what, much)
-        self._go_on(turns)
+        self._run_turns(turns)
 
     # Processes
 
     @rule(which=WHICH, how=st.sampled_from(["kill -9", "stop"]), seed=SEED, again=st.booleans(), turns=TURNS)
     def restart(self, which: int, how: str, seed: int, again: bool, turns: int) -> None:
-        """A process ends; another starts at once, under the same name if `again`."""
+        """Kill or stop a process and start another one, with the same identity if `again`."""
         if process := self._process(which):
             (self.world.kill if how == "kill -9" else self.world.stop)(process)
             self.world.start(process.identity if again else self._fresh_name(), seed)
-        self._go_on(turns)
+        self._run_turns(turns)
 
     def _submit(self, which: int, tenant: str, key: str | None, spec: Json, fate: Fate | None) -> None:
         if fate is not None:
@@ -228,28 +231,28 @@ class Histories(RuleBasedStateMachine):
             self.world.submit(process, tenant, key, spec)
 
     def _keyed_jobs(self) -> list[tuple[tuple[str, str], str, str]]:
-        """Place, tenant and key of each Job that stands and was submitted under a key."""
+        """Return namespace and name, tenant, and key of each existing Job with a key."""
         jobs = self.world.api.server.objects["jobs"]
         names = {place: job["metadata"].get("labels", {}).get(LABEL_NAME) for place, job in jobs.items()}
         tenants = {tenant.namespace: name for name, tenant in POLICY.tenants.items()}
         return [(place, tenants[place[0]], name.removeprefix("key-")) for place, name in names.items() if name]
 
     def _process(self, which: int) -> Process | None:
-        """One of the processes, the writer first."""
-        processes = sorted(self.world.processes, key=lambda process: not process.writes)
+        """Return one of the processes, the leader first."""
+        processes = sorted(self.world.processes, key=lambda process: not process.is_leader)
         return processes[which % len(processes)] if processes else None
 
     def _fresh_name(self) -> str:
         self._names = getattr(self, "_names", 0) + 1
         return f"runway-{self._names}"
 
-    def _go_on(self, turns: int) -> None:
+    def _run_turns(self, turns: int) -> None:
         self.world.loop.turns(turns)
         self.world.check()
 
 
 class Takeovers(Histories):
-    """Two processes: the Lease runs out, is given up, is cut off from its holder; clocks differ in their speed."""
+    """Two processes: the Lease expires, is released, or becomes unreachable; clocks differ in speed."""
 
     @initialize(seed=SEED, skew=st.sampled_from([1.0, SKEW, 1 / SKEW]))
     def begin_second(self, seed: int, skew: float) -> None:
@@ -260,18 +263,18 @@ class Takeovers(Histories):
     def trouble(self, which: int, what: str, turns: int) -> None:
         if process := self._process(which):
             process.wire.isolate(what)
-        self._go_on(turns)
+        self._run_turns(turns)
 
     @rule(seconds=st.sampled_from([11.0, 12.4, 14.0, 16.0]), fate=FATES)
     def lose_the_lease(self, seconds: float, fate: Fate) -> None:
-        """Nobody can renew the Lease for some time, and everything else works."""
+        """Make all Lease calls fail for some time, while everything else works."""
         self.world.api.network.fates[Calls.LEASE].extend([fate] * 6)
         self.world.loop.wait(seconds)
         self.world.check()
 
 
 @pytest.mark.parametrize("machine", [Histories, Takeovers], ids=["one process", "two processes"])
-def test_whatever_happens(machine: type[Histories]) -> None:
+def test_random_history_keeps_invariants(machine: type[Histories]) -> None:
     number = int(os.environ.get("MODEL_SEED") or secrets.randbits(32))
     print(f"MODEL_SEED={number}")
     run_state_machine_as_test(seed(number)(machine), settings=SETTINGS)

@@ -1,8 +1,8 @@
-"""The network between one Runway process and the API server: Runway's `Transport`, with faults.
+"""Runway's `Transport` with faults, between a process and the API server.
 
-A call is carried out by the API server on its own, whatever becomes of the process that sent it. A process that is
-frozen neither sees an answer nor wakes from a sleep; its clock goes on. Nothing is ever frozen between a check and the
-sending that follows it without an `await`: that moment has no remedy (docs/architecture.md, "Leader election").
+The API server executes a call even if the sending process has exited. A frozen process neither receives a response nor
+wakes from a sleep; its clock keeps running. The model never freezes a process between a check and the send that follows
+without an `await`: no process can protect against that (docs/architecture.md, "Leader election").
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tests.support.fake_cluster import Json, event_line
 BOOKMARK_SECONDS: Final = 60.0
 CONNECT_SECONDS: Final = 2.0
 LIST_GRACE: Final = 5.5
-"""A resync takes in a list 5 s after it was answered, so that the watch can bring the same first."""
+"""A resync applies a list 5 s after its response, so that the watch can deliver the same changes first."""
 
 REQUEST: Final[ContextVar[object]] = ContextVar("REQUEST", default=None)
-"""The submission that is being worked on."""
-_ASIDE: Final = ("/api/v1/events", "/api/v1/nodes")
-"""What RBAC does not let these processes see: nothing that the model checks depends on it."""
-_NOBODY: Final = Context()
+"""The submission in progress."""
+_FORBIDDEN: Final = ("/api/v1/events", "/api/v1/nodes")
+"""Paths that get 403: no invariant depends on them."""
+_NO_PROCESS: Final = Context()
 
 
 class _Meta(msgspec.Struct):
@@ -54,24 +54,26 @@ _page = msgspec.json.Decoder(_Page)
 
 
 @dataclass(slots=True)
-class Told:
-    """What a process was told, each with its place among all that happens (`ApiServer.mark`)."""
+class Observations:
+    """The observations of a process, each with its `ApiServer.mark`."""
 
     objects: dict[str, int] = field(default_factory=dict)
-    """For each uid, from when on the process must act by it."""
+    """For each uid, the time from which the process must respect it."""
     lists_asked: dict[str, int] = field(default_factory=dict)
-    """For each kind, when the newest list that was answered in full was asked for."""
+    """For each kind, the time of the request of the newest complete list."""
     lost: set[str] = field(default_factory=set)
-    """Objects of which an event was lost on the way, and that no list has shown since."""
+    """Objects with a lost event and in no later list."""
     pages: dict[asyncio.Task[Any] | None, tuple[int, list[str]]] = field(default_factory=dict)
-    """For each task that lists, when its list was asked for and what the pages so far have shown: two tasks can be
-    listing the same kind at the same version."""
+    """For each listing task, the time of its first request and the uids of its pages.
+
+    Two tasks can list the same kind at the same version.
+    """
 
 
 class Watch:
     """One watch of a process. It reads the API server's history from a version on.
 
-    Each event passes alone, in its own turn of the loop: late, twice, not at all, or again from further back.
+    Each event has its own turn of the loop. It may be late, duplicated, lost or repeated with earlier events.
     """
 
     def __init__(self, wire: Wire, kind: str, version: int, idle: float) -> None:
@@ -86,14 +88,14 @@ class Watch:
         self.broken = False
         """The connection is reset."""
         self.closed = False
-        """The API server ends the watch in good order."""
+        """The API server closes the watch normally."""
         self.expired = False
-        """The API server says that the version has become too old."""
+        """The API server reports an expired version."""
         self.twice = False
-        """The next event comes twice."""
+        """The next event is duplicated."""
 
     def trouble(self, what: str, much: float) -> None:
-        """`again`: so many events are told once more, in their order; the rest are the fields above."""
+        """Inject a fault. `again` repeats the last `much` events in order; the others set the fields above."""
         match what:
             case "again":
                 self._next = max(0, self._next - math.ceil(much))
@@ -108,12 +110,12 @@ class Watch:
         self.wake()
 
     def wake(self) -> None:
-        """Look again: something has changed."""
+        """Check for changes."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def lines(self) -> AsyncGenerator[bytes, None]:  # noqa: C901 (one branch a trouble)
-        """Yield the lines of this watch. Raises AmbiguousOutcome when the connection breaks or stays silent."""
+        """Yield the lines of this watch. Raises AmbiguousOutcome if the connection breaks or is idle too long."""
         while True:
             await self._wire.sleep(0)
             now = self._api.loop.time()
@@ -142,7 +144,7 @@ class Watch:
                 await self._until(self._heard + BOOKMARK_SECONDS)
 
     def _take(self) -> list[bytes]:
-        """The next event: its line, twice, or not at all."""
+        """Return the next event: one line, two if duplicated, none if lost."""
         _, type_, item = self._events[self._next]
         self._next += 1
         wire = self._wire
@@ -157,11 +159,11 @@ class Watch:
         return [line, line] if twice else [line]
 
     def _lose(self, item: Json) -> None:
-        self._wire.told.lost.add(item["metadata"]["uid"])
+        self._wire.observed.lost.add(item["metadata"]["uid"])
         self._api.lost_events += 1
 
     async def _until(self, moment: float) -> None:
-        """Wait for the moment, or for `wake`."""
+        """Wait until this time or `wake`."""
         loop = self._api.loop
         self._waiter = loop.create_future()
         timer = loop.call_at(max(moment, loop.time()), self.wake)
@@ -173,26 +175,26 @@ class Watch:
 
 
 class Wire:
-    """One process's connection. `dead`: the process is gone; `cut`: no packet passes, either way."""
+    """The connection of one process. `dead`: the process has exited; `cut`: no packet passes in either direction."""
 
     def __init__(self, api: ApiServer, owner: object) -> None:
         self.api = api
         self.owner = owner
-        self.told = Told()
+        self.observed = Observations()
         self.running = asyncio.Event()
         self.running.set()
         self.dead = False
         self.cut = False
         self.watches: dict[str, Watch] = {}
         self.lags: dict[str, float] = {"jobs": 0.0, "pods": 0.0}
-        """How many seconds each watch is behind."""
+        """The delay of each watch in seconds."""
         self.muted: set[str] = set()
-        """Watches that are open and will never tell anything again."""
+        """Stalled watches: open, without events."""
         self.losing: dict[str, int] = {"jobs": 0, "pods": 0}
-        """How many of the next events of each kind are lost."""
+        """The number of the next events of each kind to lose."""
 
     async def sleep(self, seconds: float) -> None:
-        """The process sleeps, and sleeps on while it is frozen."""
+        """Sleep, and continue to sleep while the process is frozen."""
         await asyncio.sleep(seconds)
         await self.running.wait()
 
@@ -201,7 +203,7 @@ class Wire:
     ) -> HttpAnswer:
         if self.dead:
             await _never()
-        if path in _ASIDE:
+        if path in _FORBIDDEN:
             await self.sleep(0)
             return HttpAnswer(403, b"{}")
         if self.cut:
@@ -218,7 +220,7 @@ class Wire:
             self, calls, method, path, dict(query), body, content_type, loop.time(), seconds, fate, reply,
             self.api.mark(), self.api.server.version, REQUEST.get(),
         )  # fmt: skip
-        self.api.take(call, _NOBODY)
+        self.api.take(call, _NO_PROCESS)
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.wait({reply})
@@ -258,7 +260,7 @@ class Wire:
             yield line
 
     def trouble(self, kind: str, what: str, much: float) -> None:
-        """Something happens to the watch of this kind; `much` is seconds for `late`, events for `lose` and `again`."""
+        """Inject a fault into the watch of this kind. `much`: seconds for `late`, events for `lose` and `again`."""
         watch = self.watches.get(kind)
         if what == "late":
             self.lags[kind] = much
@@ -270,7 +272,7 @@ class Wire:
             watch.trouble(what, much)
 
     def isolate(self, what: str) -> None:
-        """`freeze` and `thaw` stop the process and let it go on; `cut off` and `connect` do so to packets."""
+        """Freeze or thaw the process, or cut off or connect its network."""
         if what in ("cut off", "connect"):
             self.cut = what == "cut off"
         elif what == "freeze":
@@ -280,7 +282,7 @@ class Wire:
         self.api.wake()
 
     def heal(self) -> None:
-        """Nothing is wrong with this connection any more, and the process is not frozen."""
+        """Remove all faults of this connection and thaw the process."""
         self.cut = False
         self.muted.clear()
         self.lags = dict.fromkeys(self.lags, 0.0)
@@ -293,41 +295,41 @@ class Wire:
         return not (self.cut or self.dead)
 
     def wake(self, kind: str | None = None) -> None:
-        """Let the watch of this kind look again, or every watch."""
+        """Wake the watch of this kind, or every watch."""
         for name, watch in self.watches.items():
             if kind in (None, name):
                 watch.wake()
 
     def may_speak(self, kind: str) -> bool:
-        """Whether an event of this kind can pass now."""
+        """Whether an event of this kind can arrive now."""
         return self.running.is_set() and not (self.cut or self.api.network.stalled or kind in self.muted)
 
     def note(self, item: Json) -> None:
-        """The process has been told of an object by a watch, and acts on it at once."""
-        self.told.objects.setdefault(item["metadata"]["uid"], self.api.mark())
+        """Record that a watch has reported an object, which the process must respect at once."""
+        self.observed.objects.setdefault(item["metadata"]["uid"], self.api.mark())
 
     def _note_page(self, kind: str, call: Call, body: bytes) -> None:
         page = _page.decode(body)
         task = asyncio.current_task()
         if "continue" not in call.query:
-            self.told.pages[task] = (call.mark, [])
-        asked, uids = self.told.pages[task]
+            self.observed.pages[task] = (call.mark, [])
+        asked, uids = self.observed.pages[task]
         uids += [item.metadata["uid"] for item in page.items]
         if page.metadata.continue_:
             return
-        del self.told.pages[task]
-        self.told.lost.difference_update(uids)
-        if kind in self.told.lists_asked:
+        del self.observed.pages[task]
+        self.observed.lost.difference_update(uids)
+        if kind in self.observed.lists_asked:
             self.api.loop.call_later(LIST_GRACE, self._must_know, uids)
         else:
             self._must_know(uids)
-        self.told.lists_asked[kind] = max(asked, self.told.lists_asked.get(kind, asked))
+        self.observed.lists_asked[kind] = max(asked, self.observed.lists_asked.get(kind, asked))
 
     def _must_know(self, uids: list[str]) -> None:
         for uid in uids:
-            self.told.objects.setdefault(uid, self.api.mark())
+            self.observed.objects.setdefault(uid, self.api.mark())
 
 
 async def _never() -> NoReturn:
     await asyncio.get_running_loop().create_future()
-    raise AssertionError("a process that is gone goes on")
+    raise AssertionError("an exited process continues")

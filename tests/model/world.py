@@ -6,29 +6,33 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from runway.errors import PublicError
+from runway.services.dry_run import dry_run
 from runway.state.job_store import JobKey
 from tests.model.apiserver import ApiServer
 from tests.model.controllers import Controllers
 from tests.model.invariants import InvariantChecker, Request
-from tests.model.oracle import Held, Json, use
+from tests.model.oracle import Json, Usage, usage_of
 from tests.model.policy import POLICY, SKEW, TENANTS, document
 from tests.model.process import RESYNC_SECONDS, Process, owned_task
 from tests.model.wire import REQUEST
 from tests.support.virtual_time import VirtualLoop
 
 QUIET_SECONDS: Final = 300.0
-"""In this time everything must have come right once all faults have stopped: a create that may still land (60 s), the
-reads that settle it (150 s at most), the idle time of a watch (90 s) and the Lease of a process that is gone (15 s)."""
+"""The system must converge in this time after all faults have stopped.
+
+It covers a delayed create (60 s) and the reads that resolve it (150 s at most). It also covers the idle timeout of a
+watch (90 s) and the Lease of a killed process (15 s).
+"""
 GRACE_SECONDS: Final = 30.0
-"""`terminationGracePeriodSeconds` as Kubernetes has it where nobody says otherwise."""
+"""The default of `terminationGracePeriodSeconds` in Kubernetes."""
 
 
 class Broken(AssertionError):
-    """Something that must hold does not."""
+    """An invariant does not hold."""
 
 
 class World:
-    """Everything of one history. Times are seconds of its loop's clock."""
+    """The state of one history. Times are seconds of its loop's clock."""
 
     def __init__(self) -> None:
         self.processes: list[Process] = []
@@ -42,36 +46,36 @@ class World:
         self.requests: list[Request] = []
 
     def start(self, identity: str, seed: int, skew: float = 1.0) -> Process:
-        """Start a process; no two that are alive may have one identity."""
+        """Start a process. Two live processes must not have the same identity."""
         process = Process(self.api, POLICY, identity, seed, skew)
         self.api.connections.append(process.wire)
         self.processes.append(process)
         return process
 
     def submit(self, process: Process, tenant: str, key: str | None, spec: Json) -> Request:
-        """A caller submits."""
+        """Submit a job as a caller."""
         request = Request(tenant, key, spec, process, self.loop.time())
         self.requests.append(request)
         process.serve(lambda: self._submit(request))
         return request
 
     def cancel(self, process: Process, key: JobKey) -> None:
-        """A caller cancels a job."""
+        """Cancel a job as a caller."""
         process.serve(lambda: self._quietly(process.cancel_job(key, self.api.now())))
 
     def dry_run(self, process: Process, tenant: str, spec: Json) -> None:
-        """A caller only asks."""
-        process.serve(lambda: self._quietly(process.submitter.dry_run(tenant, spec)))
+        """Send a dry run as a caller."""
+        process.serve(lambda: self._quietly(dry_run(process.submitter, tenant, spec)))
 
     def kill(self, process: Process) -> None:
-        """kill -9."""
+        """Kill a process, as SIGKILL does."""
         self.processes.remove(process)
         process.kill()
 
     def stop(self, process: Process) -> None:
-        """SIGTERM. Takes at most the time-outs of what is in progress.
+        """Stop a process, as SIGTERM does. Takes at most the timeouts of the requests in progress.
 
-        A process that is frozen does not hear it, and is killed when its time to end is over.
+        A frozen process ignores the signal and is killed after its grace period.
         """
         if process.frozen:
             self.loop.wait(GRACE_SECONDS)
@@ -81,21 +85,21 @@ class World:
             self.processes.remove(process)
 
     def check(self) -> None:
-        """Raise Broken where the referee has found anything."""
+        """Raise Broken if the checker has found a violation."""
         self.invariants.each_step()
         if self.invariants.faults:
             raise Broken("\n".join(self.invariants.faults))
 
     def end(self) -> None:
-        """All faults stop; then everything comes right by itself, and there is room for what fits."""
+        """Stop all faults, check that the system converges, and that each tenant can use its whole quota."""
         self.check()
         self._end_faults()
-        # What a mute watch has kept back comes first: before it is told, all may look settled that is not.
+        # A stalled watch must deliver its events first: before that, the state may only look converged.
         self.loop.wait(1.0)
         quiet = self.loop.time() + QUIET_SECONDS + (RESYNC_SECONDS if self.api.lost_events else 0)
-        while unsettled := self._unsettled():
+        while differences := self._differences():
             if self.loop.time() > quiet:
-                raise Broken(f"after {QUIET_SECONDS:g} s of quiet:\n" + "\n".join(unsettled))
+                raise Broken(f"not converged {QUIET_SECONDS:g} s after the last fault:\n" + "\n".join(differences))
             self.loop.wait(1.0)
             self.controllers.catch_up()
             self.check()
@@ -104,7 +108,7 @@ class World:
         self.check()
 
     def close(self) -> None:
-        """Every process is killed and the loop closed."""
+        """Kill every process and close the loop."""
         for process in list(self.processes):
             self.kill(process)
         self.loop.close()
@@ -119,44 +123,44 @@ class World:
         if not self.processes:
             self.start("one", seed=0)
 
-    def _unsettled(self) -> list[str]:
+    def _differences(self) -> list[str]:
         if self.api.in_flight:
             return [f"{len(self.api.in_flight)} calls are in flight"]
-        if sum(process.writes for process in self.processes) != 1:
-            return ["nobody writes"]
+        if sum(process.is_leader for process in self.processes) != 1:
+            return ["there is not exactly one leader"]
         if any(process.serving for process in self.processes):
             return ["submissions are in progress"]
-        if any(watch.disconnect_reason for process in self.processes for watch in process.observer.watches.values()):
-            return ["contact is lost"]
+        if any(watch.disconnect_reason for process in self.processes for watch in process.cluster.watches.values()):
+            return ["a watch is disconnected"]
         return [difference for process in self.processes for difference in self.invariants.differences(process)]
 
     def _fill(self, tenant: str) -> None:
-        """What is free is given, to the last GPU and byte, and nothing beyond it."""
-        quota, held = TENANTS[tenant], use(self.api.server, POLICY.tenants[tenant].namespace)
-        free = Held(*(limit - part for limit, part in zip(quota, held, strict=True)))
+        """Check that Runway admits exactly the free quota, to the last GPU and byte."""
+        quota, usage = TENANTS[tenant], usage_of(self.api.server, POLICY.tenants[tenant].namespace)
+        free = Usage(*(limit - part for limit, part in zip(quota, usage, strict=True)))
         limits = POLICY.limits
         if free.gpu < 0 or free.jobs < 1 or free.cpu < limits.cpu.min or free.memory < limits.memory.min:
             return
         resources = {"gpu": free.gpu, "cpu": f"{free.cpu}m", "memory": str(free.memory)}
         if (outcome := self._outcome(tenant, resources)) != "created":
-            raise Broken(f"{tenant} has {free} free and was told {outcome}")
+            raise Broken(f"{tenant} has {free} free and got {outcome}")
         if (outcome := self._outcome(tenant, {"cpu": "100m", "memory": "32Mi"})) != "quota_exceeded":
-            raise Broken(f"{tenant} has nothing free and was told {outcome}")
+            raise Broken(f"{tenant} has no free quota and got {outcome}")
 
     def _outcome(self, tenant: str, resources: Json) -> str | None:
-        """What a caller gets who comes back when told to, once."""
-        writer = next(process for process in self.processes if process.writes)
+        """Submit, retry once after Retry-After, and return the outcome."""
+        writer = next(process for process in self.processes if process.is_leader)
         for _ in range(2):
             request = self.submit(writer, tenant, None, document(resources, None))
             self.loop.turns(10)
             if request.outcome != "rate_limited" or request.refusal is None:
                 break
-            # The writer's clock may be slow, and what it promises is told by its clock.
+            # The leader's clock may be slow, and Retry-After refers to its clock.
             self.loop.wait(float(request.refusal.retry_after or 0) * SKEW)
         return request.outcome
 
     async def _quietly(self, work: Coroutine[Any, Any, object]) -> None:
-        """What has no outcome of interest, but must not fail in any way that a caller cannot be told."""
+        """Run a request whose outcome does not matter; any error but a PublicError is a violation."""
         try:
             await work
         except PublicError:
@@ -172,7 +176,7 @@ class World:
         except PublicError as error:
             request.outcome, request.refusal = error.code, error
             self.invariants.refused(request)
-        except Exception as error:  # noqa: BLE001 (whatever it is, a caller would have got a 500)
+        except Exception as error:  # noqa: BLE001 (a caller would get a 500)
             request.outcome = "500"
             self.invariants.broken(f"a submission failed with {error!r}")
         else:

@@ -1,4 +1,4 @@
-"""The alerts as Prometheus would run them: they fire when they should, name what exists, and lead to a runbook."""
+"""Alerts under promtool: firing, metrics, labels, runbooks."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def alerts() -> list[Json]:
 
 
 def checks() -> Iterator[Json]:
-    """Every look at an alert, of all tests."""
+    """Return every alert check of all promtool tests."""
     for path in TESTS:
         for test in yaml.safe_load(path.read_text())["tests"]:
             yield from test["promql_expr_test"]
 
 
 def seen(alert: str, firing: bool) -> list[Json]:
-    """The looks at an alert that expect it to fire, or not to."""
+    """Return the checks of an alert that expect it to fire, or not."""
     return [check for check in checks() if f'"{alert}"' in check["expr"] and bool(check["exp_samples"]) is firing]
 
 
@@ -45,7 +45,7 @@ def promtool(*arguments: str) -> None:
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """The rules of the PrometheusRule as a plain file, and the unit tests beside it."""
+    """Write the rules as a plain file, with the promtool tests in the same folder."""
     for path in TESTS:
         shutil.copy(path, tmp_path)
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule_file(), sort_keys=False))
@@ -58,21 +58,21 @@ def alert(request: pytest.FixtureRequest) -> Json:
     return rule
 
 
-def test_prometheus_takes_the_rules(rules: Path) -> None:
+def test_promtool_accepts_rules(rules: Path) -> None:
     promtool("check", "rules", "--lint=all", "--lint-fatal", str(rules / "rules.yaml"))
 
 
 @pytest.mark.parametrize("name", [path.name for path in TESTS])
-def test_each_alert_fires_when_it_should_and_only_then(rules: Path, name: str) -> None:
+def test_promtool_alert_tests_pass(rules: Path, name: str) -> None:
     promtool("test", "rules", str(rules / name))
 
 
-def test_every_alert_is_tested_firing_and_quiet(alert: Json) -> None:
+def test_every_alert_has_firing_and_silent_tests(alert: Json) -> None:
     assert seen(alert["alert"], firing=True)
     assert seen(alert["alert"], firing=False)
 
 
-def test_every_alert_says_who_has_to_act_and_what_happened(alert: Json) -> None:
+def test_every_alert_has_severity_summary_and_description(alert: Json) -> None:
     assert alert["labels"]["severity"] in {"page", "ticket"}
     assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
     (fired, *_) = [sample for check in seen(alert["alert"], firing=True) for sample in check["exp_samples"]]
@@ -80,11 +80,11 @@ def test_every_alert_says_who_has_to_act_and_what_happened(alert: Json) -> None:
         assert f'{label}="' in fired["labels"], f"the alert has no label {label}"
 
 
-def test_every_metric_of_an_expression_exists_with_its_labels(alert: Json) -> None:
+def test_alert_expressions_use_exported_metrics_and_labels(alert: Json) -> None:
     assert faults(alert["expr"]) == []
 
 
-def test_series_of_the_tests_are_series_that_are_exported() -> None:
+def test_promtool_test_series_are_exported_metrics() -> None:
     known = metric_names()
     for path in TESTS:
         for name, labels in re.findall(r"series: '(runway_\w+)\{([^}]*)\}'", path.read_text()):
@@ -99,12 +99,12 @@ def test_every_alert_has_a_runbook(alert: Json) -> None:
     assert "```sh\n" in section, f"{anchor}: no command to begin with"
 
 
-def test_every_runbook_has_its_alert() -> None:
+def test_every_runbook_has_an_alert() -> None:
     written = {anchor for anchor, section in sections("runbooks.md").items() if RUNBOOK[0] in section}
     assert written == {alert["alert"].lower() for alert in alerts()}
 
 
-def test_the_scrape_finds_the_port_of_the_service() -> None:
+def test_service_monitor_port_exists_on_service() -> None:
     service = yaml.safe_load((OBSERVABILITY.parent / "kustomize" / "base" / "service.yaml").read_text())
     labels = yaml.safe_load((OBSERVABILITY.parent / "kustomize" / "base" / "kustomization.yaml").read_text())["labels"]
     monitor = yaml.safe_load((OBSERVABILITY / "servicemonitor.yaml").read_text())

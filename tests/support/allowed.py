@@ -1,4 +1,4 @@
-"""Submissions of a tenant whose rate earlier tests may have used up: Runway counts them even after a restart."""
+"""Submissions that wait for the tenant's rate, which earlier tests may have used."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Small builders of what the core works on: documents, specifications, policies, Jobs and pods.
+"""Builders of documents, specs, policies, Jobs and pods.
 
-Jobs and pods are written as Kubernetes writes them and decoded as Runway decodes them. Moments are whole seconds after
-`START`. A test names only what it is about; everything else has a plain value.
+Jobs and pods have Kubernetes' format and are decoded like Runway's. Times are seconds after `START`. A test sets only
+the fields under test; all others have defaults.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, Final
 
 import msgspec
 
-from runway.jobs.identity import (
+from runway.jobs.annotations import (
     ANNOTATION_CANCELLED_AT,
     ANNOTATION_COST,
     ANNOTATION_SPEC,
     LABEL_NAME,
-    canonical_json,
 )
-from runway.jobs.spec import JobSpec, Resources
+from runway.jobs.manifest import canonical_json
+from runway.jobs.spec import AdmittedSpec, Resources
 from runway.kube.objects import Event, Job, Node, Pod
 from runway.policy import Policy, parse_policy
 
@@ -60,12 +60,12 @@ tenants:
 
 
 def moment(seconds: float) -> datetime:
-    """The time so many seconds after `START`."""
+    """Return the time `seconds` after `START`."""
     return START + timedelta(seconds=seconds)
 
 
 def policy_text(*edits: tuple[str, str]) -> str:
-    """`POLICY` with each first text replaced by the second; one that is not there is a mistake of the test."""
+    """Return `POLICY` with each first text replaced by the second. A missing text fails the test."""
     text = POLICY
     for old, new in edits:
         assert text.count(old) >= 1, f"{old!r} is not in the policy"
@@ -74,30 +74,30 @@ def policy_text(*edits: tuple[str, str]) -> str:
 
 
 def policy(*edits: tuple[str, str]) -> Policy:
-    """The policy of `policy_text`."""
+    """Parse `policy_text`."""
     return parse_policy(policy_text(*edits))
 
 
 def document(**changes: Any) -> Json:
-    """A small valid job document; `resources` is merged, every other field is set."""
+    """Return a small valid job document; `resources` is merged, other fields are set."""
     resources = {"cpu": "1", "memory": "1Gi"}
     changed = changes.pop("resources", {})
     merged = {**resources, **changed} if isinstance(changed, dict) else changed
     return {"image": "runway.local/train:1", "resources": merged, **changes}
 
 
-def spec(**changes: Any) -> JobSpec:
-    """A small admitted specification; `cpu` (milli-CPU), `memory` (bytes), `gpu` and `gpu_type` are its resources."""
+def spec(**changes: Any) -> AdmittedSpec:
+    """Return a small validated spec; `cpu` (milli-CPU), `memory` (bytes), `gpu` and `gpu_type` set its resources."""
     resources = {"cpu": 1000, "memory": 1 << 30, "gpu": 0, "gpu_type": None}
-    held = {name: changes.pop(name, value) for name, value in resources.items()}
+    requested = {name: changes.pop(name, value) for name, value in resources.items()}
     plain: Json = {
         "image": "runway.local/train:1",
-        "resources": Resources(**held),
+        "resources": Resources(**requested),
         "timeout_seconds": 3600,
         "retries": 0,
         "grace_period_seconds": 30,
     }
-    return JobSpec(**{**plain, **changes})
+    return AdmittedSpec(**{**plain, **changes})
 
 
 def job(
@@ -107,13 +107,13 @@ def job(
     version: int = 1,
     namespace: str = NAMESPACE,
     created: float = 0,
-    verdict: str | None = None,
+    outcome: str | None = None,
     reason: str | None = None,
     message: str | None = None,
     finished: float = 100,
     conditions: Sequence[Json] = (),
     cancelled: bool = False,
-    admitted: JobSpec | None = None,
+    admitted: AdmittedSpec | None = None,
     annotations: Json | None = None,
     requests: Json | None = None,
     parallelism: int = 1,
@@ -122,16 +122,16 @@ def job(
     started: float | None = None,
     deadline: int | None = None,
 ) -> Job:
-    """A Job as Kubernetes holds it. `verdict` is Complete or Failed; `admitted` is the specification it carries.
+    """Return a Job of Kubernetes. `outcome` is Complete or Failed; `admitted` is the spec in its annotation.
 
-    `deadline` is activeDeadlineSeconds, which count from `started`.
+    `deadline` is activeDeadlineSeconds, counted from `started`.
     """
     admitted = admitted or spec()
     notes = {ANNOTATION_SPEC: canonical_json(admitted.to_json()), ANNOTATION_COST: canonical_json(COST)}
     if cancelled:
         notes[ANNOTATION_CANCELLED_AT] = _time(finished)
-    if verdict is not None:
-        conditions = [*conditions, condition(verdict, reason=reason, message=message, since=finished)]
+    if outcome is not None:
+        conditions = [*conditions, condition(outcome, reason=reason, message=message, since=finished)]
     labels = {} if admitted.name is None else {LABEL_NAME: admitted.name}
     return msgspec.convert(
         {
@@ -178,9 +178,9 @@ def pod(
     message: str | None = None,
     requests: Json | None = None,
 ) -> Pod:
-    """A pod of the Job `of`. `state` is made by `running`, `waiting` or `ended`; the phase follows from it.
+    """Return a pod of the Job `of`. `state` is `running`, `waiting` or `ended`, and determines the phase.
 
-    `deleted` is the deletion timestamp: when the `grace` after the request to end it has passed.
+    `deleted` is the deletion timestamp, the end of the grace period.
     """
     labels = {LABEL_JOB_NAME: of} if controller is None else {LABEL_JOB_NAME: of, LABEL_CONTROLLER: controller}
     metadata: Json = {
@@ -204,17 +204,17 @@ def pod(
 
 
 def running(since: float = 10) -> Json:
-    """The state of a container that runs."""
+    """Return the state of a running container."""
     return {"running": {"startedAt": _time(since)}}
 
 
 def waiting(reason: str, message: str | None = None) -> Json:
-    """The state of a container that does not run yet."""
+    """Return the state of a waiting container."""
     return {"waiting": _given(reason=reason, message=message)}
 
 
 def ended(code: int = 0, reason: str | None = None, message: str | None = None, **more: Any) -> Json:
-    """The state of a container that ended, by default as the kubelet names it: `Completed` or `Error`."""
+    """Return the state of a terminated container; the default reason is `Completed` or `Error`, as of the kubelet."""
     started, finished = more.pop("started", 10), more.pop("finished", 90)
     return {
         "terminated": {
@@ -230,7 +230,7 @@ def ended(code: int = 0, reason: str | None = None, message: str | None = None, 
 def condition(
     type_: str, status: str = "True", *, reason: str | None = None, message: str | None = None, since: float = 0
 ) -> Json:
-    """A condition of a Job or a pod."""
+    """Return a condition of a Job or a pod."""
     return {
         "type": type_,
         "status": status,
@@ -240,7 +240,7 @@ def condition(
 
 
 def disrupted(reason: str = "EvictionByEvictionAPI", message: str | None = None) -> Json:
-    """The condition of a pod that the cluster took away.
+    """Return the condition DisruptionTarget of a pod.
 
     https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
     """
@@ -248,12 +248,12 @@ def disrupted(reason: str = "EvictionByEvictionAPI", message: str | None = None)
 
 
 def unschedulable(message: str = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.") -> Json:
-    """The condition of a pod that no node has room for."""
+    """Return the condition of an unschedulable pod."""
     return condition("PodScheduled", "False", reason="Unschedulable", message=message, since=2)
 
 
 def warning(on: Job | Pod, reason: str, message: str, *, at: float = 5) -> Event:
-    """A warning event on a Job or a pod."""
+    """Return a warning event on a Job or a pod."""
     kind = "Job" if isinstance(on, Job) else "Pod"
     about = {"kind": kind, "namespace": NAMESPACE, "name": on.metadata.name, "uid": on.metadata.uid}
     event = {
@@ -272,7 +272,7 @@ def node(
     message: str | None = None,
     taints: Sequence[str] = (),
 ) -> Node:
-    """A node; `ready` is the status of its Ready condition, which it has had for as long as `since`."""
+    """Return a node; `ready` is the status of its Ready condition since `since`."""
     reason = {"True": "KubeletReady", "False": "KubeletNotReady", "Unknown": "NodeStatusUnknown"}[ready]
     return msgspec.convert(
         {

@@ -1,6 +1,6 @@
-"""A real browser for the tests of the console: Debian's Chromium, driven by Playwright.
+"""Debian's Chromium, driven by Playwright, for tests of the console.
 
-`python -m tests.support.chromium` installs it where it is missing. A test without it fails, and never skips.
+`python -m tests.support.chromium` installs it if it is missing. Without it the tests fail; none is skipped.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ PACKAGES: Final = {
     "chromium": str(EXECUTABLE),
     "fonts-dejavu-core": "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
 }
-"""Package -> a file that it brings. Without a font there would be no text to look at."""
+"""Package -> a file that it contains. Without a font, pages have no visible text."""
 SCREENSHOTS: Final = Path(__file__).parents[2] / ".local" / "screenshots"
 WIDE: Final = 1280
 NARROW: Final = 375
 WAIT_MILLISECONDS: Final = 20_000
-"""For what a page is to show: a job's pod takes a few seconds on a busy machine."""
+"""The timeout for page content: a job's pod takes a few seconds on a busy machine."""
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser, closed at the end."""
+    """Run a browser until the context exits."""
     with sync_playwright() as playwright:
-        # Chromium's own sandbox does not work for root, which the tests of the local cluster run as.
+        # Chromium's sandbox does not work for root, and the tests of the local cluster run as root.
         browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=["--no-sandbox"])
         try:
             yield browser
@@ -43,7 +43,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page of a context of its own, and everything that it complained of."""
+    """A page in a new browser context that records errors."""
 
     def __init__(self, browser: Browser, url: str, **options: Any) -> None:
         plain = {"viewport": {"width": WIDE, "height": 900}, "reduced_motion": "reduce"}
@@ -51,7 +51,7 @@ class Watched:
         self.context.set_default_timeout(WAIT_MILLISECONDS)
         self.page: Page = self.context.new_page()
         self.complaints: list[str] = []
-        """Scripts that failed, and what the content security policy has blocked."""
+        """Script errors, and violations of the content security policy."""
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
         self.page.on("dialog", lambda dialog: self._dialog(dialog))
@@ -63,17 +63,17 @@ class Watched:
         self.context.close()
 
     def overflow(self) -> int:
-        """By how many pixels the page is wider than the window."""
+        """Return the pixels by which the page is wider than the window."""
         root = "document.documentElement"
         return int(self.page.evaluate(f"{root}.scrollWidth - {root}.clientWidth"))
 
     def barriers(self) -> list[str]:
-        """What axe finds in the way of people: the rule, and the element."""
+        """Return the accessibility violations that axe finds: rule and element."""
         found = Axe().run(self.page).response["violations"]
         return [f"{rule['id']}: {node['html'][:200]}" for rule in found for node in rule["nodes"]]
 
     def picture(self, name: str) -> None:
-        """Keep a screenshot of the whole page."""
+        """Save a screenshot of the whole page."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
@@ -83,7 +83,7 @@ class Watched:
 
 
 def main() -> int:
-    """0: it is there. 1: it could not be installed."""
+    """Install Chromium; return 0 if it is installed, 1 on failure."""
     try:
         ensure_installed(PACKAGES)
     except LocalClusterError as error:

@@ -1,7 +1,8 @@
-"""Statuses that Kubernetes and its runtimes really write, and what must be told of each: the tables are `told_*.py`.
+"""Cases of diagnosis: statuses that Kubernetes writes and the expected failure.
 
-Where a text comes from stands above it: Kubernetes' own source at v1.35.4 (`K8S` and a path), containerd's, or a
-report of it in the wild. Times are seconds; a pod's deletion timestamp is when its grace period ends.
+The tables are in `tests/unit/jobs/diagnosis/cases/`. A comment above a text names its source: Kubernetes' code at
+v1.35.4 (`K8S` and a path), containerd's code, or a public report. Times are seconds. A pod's deletion timestamp is the
+end of its grace period.
 """
 
 from __future__ import annotations
@@ -19,19 +20,22 @@ C = FailureCode
 
 
 # K8S pkg/controller/job/job_controller.go: newFailureCondition.
-BACKOFF = job(verdict="Failed", reason="BackoffLimitExceeded", message="Job has reached the specified backoff limit")
-# The timeout is 60 s; Kubernetes takes the Job up at 10, so the deadline is at 70. FailureTarget comes first.
+BACKOFF = job(outcome="Failed", reason="BackoffLimitExceeded", message="Job has reached the specified backoff limit")
+# The timeout is 60 s and Kubernetes starts the Job at 10, so the deadline is at 70. FailureTarget comes first.
 ADMITTED = spec(timeout_seconds=60)
 DEADLINE = job(
-    verdict="Failed", reason="DeadlineExceeded", message="Job was active longer than specified deadline",
+    outcome="Failed", reason="DeadlineExceeded", message="Job was active longer than specified deadline",
     conditions=[condition("FailureTarget", reason="DeadlineExceeded", since=70)],
     admitted=ADMITTED, started=10, deadline=60,
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A failed Job with what surrounds it, and what must be told of it. `hint` and `evidence` are parts of theirs."""
+class DiagnosisCase:
+    """A failed Job with its pods, events and nodes, and the expected failure.
+
+    `message`, `hint` and `evidence` are parts of the expected values.
+    """
 
     code: FailureCode
     category: Category
@@ -46,14 +50,14 @@ class Told:
     evidence: Json = field(default_factory=dict)
 
     @property
-    def case(self) -> JobSnapshot:
-        """Everything that is known of the job."""
+    def snapshot(self) -> JobSnapshot:
+        """Build the snapshot that the diagnosis reads."""
         nodes = {item.metadata.name: item for item in self.nodes}
         return JobSnapshot("vision", self.job, tuple(self.pods), frozenset(self.gone), tuple(self.events), nodes)
 
 
 def evicted(message: str, *, counts: bool = False) -> Pod:
-    """A pod that the kubelet evicted, as a disruption unless it counts.
+    """Build a pod that the kubelet evicted, as a disruption unless it counts.
 
     K8S pkg/kubelet/eviction/eviction_manager.go: evictPod.
     """
@@ -62,17 +66,20 @@ def evicted(message: str, *, counts: bool = False) -> Pod:
 
 
 def rejected(reason: str, message: str) -> Pod:
-    """A pod that its node refused. K8S pkg/kubelet/kubelet.go: rejectPod."""
+    """Build a pod that its node rejected. K8S pkg/kubelet/kubelet.go: rejectPod."""
     return pod(phase="Failed", reason=reason, message=f"Pod was rejected: {message}")
 
 
 def overdue(state: Json | None = None, **more: object) -> Pod:
-    """A pod that the Job controller told to end at the deadline (70), with a grace period of 30 s."""
+    """Build a pod that the Job controller deleted at the deadline (70), with a grace period of 30 s."""
     return pod(state=state, deleted=100, grace=30, **more)  # type: ignore[arg-type]
 
 
 def not_started(message: str) -> Pod:
-    """containerd internal/cri/server/container_start.go: StartError and 128; the kubelet writes 1970 for the start."""
+    """Build a pod whose container failed to start; the kubelet writes 1970 for the start.
+
+    containerd internal/cri/server/container_start.go: StartError and 128.
+    """
     return pod(state=ended(128, "StartError", message, started=-1795507200, finished=20))
 
 

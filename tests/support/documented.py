@@ -26,14 +26,14 @@ class Block:
 
     @property
     def script(self) -> str:
-        """The text for a shell."""
+        """Return the text for a shell."""
         return "\n".join(self.commands)
 
 
 def blocks(document: str, heading: str | None = None, *, skip: tuple[str, ...] = ()) -> list[Block]:
     """Read the shell blocks under a heading, or all, without the commands that begin with one of `skip`.
 
-    Raises AssertionError where the document has no such block or no such command.
+    Raises AssertionError if the document has no such block or no such command.
     """
     found = [
         block

@@ -1,4 +1,4 @@
-"""What stands around the jobs of a fake cluster: its nodes, and the warnings that its controllers give."""
+"""Nodes and warning events of a fake cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.support.fake_cluster import NOW, FakeKubernetes, Json
 
 
 def put_node(kubernetes: FakeKubernetes, name: str = "node-1", *, ready: bool = True, **more: Any) -> None:
-    """A node has joined, or has changed. `more` is `labels`, `spec` or `allocatable`."""
+    """Add or change a node. `more` is `labels`, `spec` or `allocatable`."""
     allocatable = {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "8"}
     status = {
         "conditions": [{"type": "Ready", "status": "True" if ready else "Unknown", "lastTransitionTime": NOW}],
@@ -23,7 +23,7 @@ def put_node(kubernetes: FakeKubernetes, name: str = "node-1", *, ready: bool = 
 def warn(
     kubernetes: FakeKubernetes, kind: str, about: Json, reason: str, message: str, *, type_: str = "Warning"
 ) -> None:
-    """A controller tells of something about an object."""
+    """Add an event about an object."""
     meta = about["metadata"]
     event = {
         "metadata": {"name": f"{meta['name']}.{kubernetes.version}", "namespace": meta["namespace"]},

@@ -1,7 +1,7 @@
 """A Kubernetes API server in memory, behind the transport's two methods.
 
-It keeps Jobs and pods, resource versions, a watch history and dry runs as the real one does, so the client, the
-reflector, the store and the flows are tested as they are. Nothing happens by itself: a test plays the controllers.
+It has Jobs and pods, resource versions, a watch history and dry runs like the real one. So the tests use the real
+client, reflector, store and services. There are no controllers: a test makes their changes.
 """
 
 from __future__ import annotations
@@ -34,40 +34,40 @@ NOW = "2026-11-24T08:00:00Z"
 
 
 class FakeKubernetes:
-    """The API server, and the hands of its controllers: `start_pod`, `end_pod`, `complete`, `fail`, `delete_job`."""
+    """The API server, and the changes of its controllers: `start_pod`, `end_pod`, `complete`, `fail`, `delete_job`."""
 
     def __init__(self, namespaces: set[str]) -> None:
         self.namespaces = namespaces
         self.objects: dict[str, dict[tuple[str, str], Json]] = {kind: {} for kind in KINDS.values()}
         self.history: dict[str, list[tuple[int, str, Json]]] = {kind: [] for kind in KINDS.values()}
         self.forbidden: set[str] = set()
-        """Kinds that RBAC does not let Runway list or watch."""
+        """Kinds that Runway must not list or watch (RBAC)."""
         self.logs: dict[str, bytes | FakeLog] = {}
-        """By pod. The log of a pod that is there, ended or not, as a whole; or one that a test goes on writing."""
+        """By pod: a complete log, or one that a test keeps writing."""
         self.lease: Json = {}
         self.calls: list[tuple[str, str]] = []
         self.patches: list[Json] = []
-        """Every patch of a Job that was sent."""
+        """Every patch of a Job."""
         self.down = False
         self.mute = False
-        """Watches are open and tell nothing."""
+        """Whether watches are stalled: open without events."""
         self.before_create: list[Fault] = []
         self.after_create: list[Fault] = []
         self.before_patch: list[Fault] = []
         self.after_patch: list[Fault] = []
         self.expired_before = 0
         self.page = 1_000_000
-        """Objects in a page of a list, where a caller asks for more."""
+        """The maximum number of objects in a page of a list."""
         self.now: Callable[[], str] = lambda: NOW
-        """The wall clock, as Kubernetes writes it."""
+        """The wall clock in Kubernetes' format."""
         self.listeners: list[Callable[[str], None]] = []
-        """Each is called with the kind of an object that has just changed."""
+        """Called with the kind of each changed object."""
         self.version = 100
         self._pods: Counter[str] = Counter()
         self._snapshots: dict[tuple[str, int], list[Json]] = {}
         self._readers: set[asyncio.Event] = set()
 
-    # The seam
+    # The transport
 
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
@@ -81,7 +81,7 @@ class FakeKubernetes:
     def handle(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str
     ) -> Response:
-        """Carry out one call, in one step."""
+        """Execute one call."""
         if path == "/version":
             return _json(200, {"major": "1", "minor": "35"})
         if "/leases" in path:
@@ -122,7 +122,7 @@ class FakeKubernetes:
         raise AmbiguousOutcome("the connection to the Kubernetes API broke: reset")
 
     async def _events(self, kind: str, version: int) -> AsyncGenerator[bytes, None]:
-        """The events after `version`, until the API server goes down."""
+        """Yield the events after `version` until the API server goes down."""
         news = asyncio.Event()
         self._readers.add(news)
         try:
@@ -155,7 +155,7 @@ class FakeKubernetes:
     # The controllers
 
     def start_pod(self, job_name: str, *, running: bool = True, node: str | None = "node-1") -> str:
-        """What the Job controller, the scheduler and the kubelet do to a new Job; returns the pod's name."""
+        """Start a pod like Job controller, scheduler and kubelet, and return its name."""
         job = self.job(job_name)
         name = f"{job_name}-{self._pods[job_name]}"
         self._pods[job_name] += 1
@@ -182,7 +182,7 @@ class FakeKubernetes:
         return name
 
     def end_pod(self, name: str, exit_code: int = 0, reason: str | None = None, message: str | None = None) -> None:
-        """The container ended."""
+        """Terminate the container."""
         ended = {
             "exitCode": exit_code,
             "reason": reason or ("Completed" if exit_code == 0 else "Error"),
@@ -195,73 +195,73 @@ class FakeKubernetes:
         if isinstance(log := self.logs.get(name), FakeLog):
             log.end()
 
-    def tell_pod_to_end(self, name: str) -> None:
-        """Someone deleted the pod; it ends in its own time."""
+    def terminate_pod(self, name: str) -> None:
+        """Delete the pod with its grace period: it is terminating."""
         pod = copy_of(self.pod(name))
         pod["metadata"]["deletionTimestamp"] = self.now()
         self.put("pods", pod, "MODIFIED")
 
     def remove_pod(self, name: str) -> None:
-        """The kubelet has confirmed that nothing of the pod is left."""
+        """Remove the pod, as after the kubelet's confirmation."""
         pod = self.pod(name)
         self._remove("pods", pod)
 
     def complete(self, job_name: str) -> None:
-        """The Job controller's verdict: it succeeded."""
-        self._verdict(job_name, "Complete", None)
+        """Set the condition Complete, as the Job controller does."""
+        self._set_condition(job_name, "Complete", None)
 
     def fail(self, job_name: str, reason: str = "BackoffLimitExceeded") -> None:
-        """The Job controller's verdict: it failed."""
-        self._verdict(job_name, "Failed", reason)
+        """Set the condition Failed, as the Job controller does."""
+        self._set_condition(job_name, "Failed", reason)
 
     def announce_failure(self, job_name: str, reason: str) -> None:
-        """The Job controller will fail the Job once its pods have ended."""
-        self._verdict(job_name, "FailureTarget", reason)
+        """Set the condition FailureTarget: the Job fails as soon as its pods are terminal."""
+        self._set_condition(job_name, "FailureTarget", reason)
 
     def delete_job(self, job_name: str) -> None:
-        """The Job is gone; its pods may not be."""
+        """Delete the Job without its pods."""
         self._remove("jobs", self.job(job_name))
 
     def go_down(self) -> None:
-        """The API server stops: calls are refused, watches break."""
+        """Stop the API server: calls are refused, watches break."""
         self.down = True
         self._wake()
 
     def come_back(self) -> None:
-        """The API server is there again, with what it had."""
+        """Start the API server again with its objects."""
         self.down = False
 
     def job(self, name: str) -> Json:
-        """The Job by this name, in whatever namespace."""
+        """Return the Job with this name from any namespace."""
         return next(job for (_, known), job in self.objects["jobs"].items() if known == name)
 
     def pod(self, name: str) -> Json:
-        """The pod by this name, in whatever namespace."""
+        """Return the pod with this name from any namespace."""
         return next(pod for (_, known), pod in self.objects["pods"].items() if known == name)
 
     def add(self, kind: str, item: Json) -> None:
-        """Someone made an object without Runway."""
+        """Create an object outside Runway."""
         item["metadata"].setdefault("uid", f"uid-{item['metadata']['name']}")
         self.put(kind, item, "ADDED")
 
     def remove(self, kind: str, item: Json) -> None:
-        """An object is deleted, and the watches are told."""
+        """Delete an object and send the watch events."""
         self._remove(kind, item)
 
     def lose(self, kind: str, name: str) -> None:
-        """An object is deleted and no watch is told: what a resync is for."""
+        """Delete an object without a watch event, so that only a resync finds it."""
         place = next(place for place in self.objects[kind] if place[1] == name)
         del self.objects[kind][place]
         self.version += 1
 
     def set_status(self, name: str, status: Json) -> None:
-        """The kubelet reports how a pod is doing."""
+        """Set the status of a pod, as the kubelet does."""
         pod = copy_of(self.pod(name))
         pod["status"] = {"conditions": pod["status"].get("conditions", [])} | status
         self.put("pods", pod, "MODIFIED")
 
     def put(self, kind: str, item: Json, type_: str) -> Json:
-        """Write an object as it is from now on, or as it was at its deletion, and tell the watches."""
+        """Write an object, or its last state at a deletion, and send the watch events."""
         self.version += 1
         item = copy_of(item)
         meta = item["metadata"]
@@ -275,30 +275,30 @@ class FakeKubernetes:
         return item
 
     def annotate_lease(self, **annotations: str | None) -> None:
-        """`kubectl annotate` of the Lease: a merge patch, which no writer of an older version can undo. None removes.
+        """Annotate the Lease with a merge patch, as kubectl does. None removes an annotation.
 
-        Names are those of `runway.internal/`, with `_` for `-`.
+        The names are those of `runway.internal/`, with `_` for `-`.
         """
         given = {f"runway.internal/{name.replace('_', '-')}": value for name, value in annotations.items()}
         self.version += 1
         self.lease = _merge(self.lease, {"metadata": {"annotations": given, "resourceVersion": str(self.version)}})
 
     def compact(self) -> None:
-        """Watches from before now, and lists that were begun before, have expired."""
+        """Expire all earlier resource versions for watches and lists."""
         self.expired_before = self.version
         self._snapshots.clear()
 
     # Inside
 
     def _lease(self, method: str, path: str, body: bytes | None) -> Response:
-        """One Lease, changed only by whoever has read its latest version."""
+        """Handle the only Lease; a write needs its latest version."""
         if method == "GET":
             return _json(200, self.lease) if self.lease else _status(404, "leases not found")
         document = json.loads(body or b"{}")
         if method == "POST" and self.lease:
-            return _status(409, "leases already exists")
+            return _status(409, "leases already exists", "AlreadyExists")
         if method == "PUT" and document["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
-            return _status(409, "the object has been modified")
+            return _status(409, "the object has been modified", "Conflict")
         self.version += 1
         document["metadata"]["resourceVersion"] = str(self.version)
         self.lease = document
@@ -311,7 +311,7 @@ class FakeKubernetes:
         if namespace not in self.namespaces:
             return _status(404, f'namespaces "{namespace}" not found')
         if (namespace, name) in self.objects["jobs"]:
-            return _status(409, f'jobs.batch "{name}" already exists')
+            return _status(409, f'jobs.batch "{name}" already exists', "AlreadyExists")
         if dry_run:
             return Response(201, json.dumps(manifest).encode(), warnings=('299 - "a warning of the API server"',))
         manifest["metadata"]["uid"] = f"uid-{name}-{self.version}"
@@ -319,19 +319,19 @@ class FakeKubernetes:
         return _next(self.after_create) or _json(201, job)
 
     def _patch(self, job: Json, patch: Json) -> Response:
-        """A merge patch; one that names a uid or a version is refused where the object has another."""
+        """Apply a merge patch; a uid or version in it must match the object."""
         self.patches.append(patch)
         if (answer := _next(self.before_patch)) is not None:
             return answer
-        job = self.job(job["metadata"]["name"])  # As it is after what the fault did.
+        job = self.job(job["metadata"]["name"])  # The fault may have changed it.
         meant, meta = patch.get("metadata", {}), job["metadata"]
         if any(meant.get(name, meta[name]) != meta[name] for name in ("uid", "resourceVersion")):
-            return _status(409, "the object has been modified")
+            return _status(409, "the object has been modified", "Conflict")
         patched = self.put("jobs", _merge(job, patch), "MODIFIED")
         return _next(self.after_patch) or _json(200, patched)
 
     def _list(self, kind: str, query: Mapping[str, str]) -> Response:
-        """One page; the pages of a list are all of the moment of the first."""
+        """Return one page; all pages of a list have the state of the first."""
         if kind in self.forbidden:
             return _forbidden(kind)
         assert query.get("fieldSelector") == (WARNINGS_ONLY if kind == "events" else None)
@@ -362,7 +362,7 @@ class FakeKubernetes:
         self.put(kind, item, "DELETED")
         del self.objects[kind][meta.get("namespace", ""), meta["name"]]
 
-    def _verdict(self, job_name: str, type_: str, reason: str | None) -> None:
+    def _set_condition(self, job_name: str, type_: str, reason: str | None) -> None:
         job = copy_of(self.job(job_name))
         job["status"] = {
             "conditions": [{"type": type_, "status": "True", "reason": reason, "lastTransitionTime": self.now()}]
@@ -375,12 +375,12 @@ class FakeKubernetes:
 
 
 def event_line(type_: str, item: Json) -> bytes:
-    """One event of a watch."""
+    """Return one watch event as a line."""
     return msgspec.json.encode({"type": type_, "object": item}) + b"\n"
 
 
 def copy_of(item: Json) -> Json:
-    """A copy of a JSON object: what was told once does not change."""
+    """Copy a JSON object, so that later changes do not affect it."""
     return dict(msgspec.json.decode(msgspec.json.encode(item)))
 
 
@@ -407,7 +407,7 @@ def _merge(target: Json, patch: Json) -> Json:
 
 
 def _next(faults: list[Fault]) -> Response | None:
-    """What the next fault answers in place of the API server, if there is one."""
+    """Return the response of the next fault, if there is one."""
     return faults.pop(0)() if faults else None
 
 
@@ -415,5 +415,5 @@ def _json(status: int, document: Json) -> Response:
     return Response(status, msgspec.json.encode(document))
 
 
-def _status(code: int, message: str) -> Response:
-    return _json(code, {"kind": "Status", "code": code, "message": message})
+def _status(code: int, message: str, reason: str | None = None) -> Response:
+    return _json(code, {"kind": "Status", "code": code, "reason": reason, "message": message})

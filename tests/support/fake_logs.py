@@ -1,4 +1,4 @@
-"""The log of a container as the kubelet serves it: what is written, what a connection brings, and how it breaks."""
+"""A fake container log as the kubelet serves it, with broken connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ START = 1_795_507_200 * SECOND
 
 @dataclass(frozen=True)
 class Record:
-    """One line of a log file as the container runtime writes it: the whole of a line, or with `partial` a part."""
+    """One record of the container runtime's log file: a line, or with `partial` a part of one."""
 
     time: int
     text: bytes
@@ -24,16 +24,16 @@ class Record:
 
 
 def stamp(time: int) -> bytes:
-    """A time as the kubelet writes it."""
+    """Format a time like the kubelet."""
     moment = datetime.fromtimestamp(time // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{moment}.{time % SECOND:09}Z".encode()
 
 
 def kubelet(records: list[Record], since: datetime | None = None, *, timestamps: bool = True) -> bytes:
-    """What the kubelet makes of a log file.
+    """Return the kubelet's output for a log file.
 
-    As in https://github.com/kubernetes/cri-client/blob/v0.35.0/pkg/logs/logs.go: `since` leaves out records, not lines,
-    and a line has its time before the first of them alone, whether that is left out or not.
+    `since` omits records, not lines. A line has its time only before its first record, even if that one is omitted.
+    https://github.com/kubernetes/cri-client/blob/v0.35.0/pkg/logs/logs.go
     """
     out = bytearray()
     at_line_start = True
@@ -47,57 +47,57 @@ def kubelet(records: list[Record], since: datetime | None = None, *, timestamps:
 
 @dataclass
 class Cut:
-    """How the next connection ends: after so many bytes, by this error; in good order where there is none."""
+    """The end of a connection: after `after` bytes, with `error` or normally."""
 
     after: int
     error: Exception | None = None
     said: bytes = b""
-    """What the kubelet says at the end, in place of more of the log."""
+    """Bytes that the kubelet sends at the end instead of the rest of the log."""
 
 
 @dataclass
 class FakeLog:
-    """A log that is written, a microsecond apart, and ends. `cuts` are for the next connections, in their order."""
+    """A log with lines a microsecond apart. `cuts` apply to the next connections in order."""
 
     records: list[Record] = field(default_factory=list)
     ended: bool = False
     cuts: list[Cut] = field(default_factory=list)
     queries: list[Mapping[str, str]] = field(default_factory=list)
     open: int = 0
-    """Connections that are open now."""
+    """The number of open connections."""
     stuck: bool = False
-    """Connections are taken and never answered."""
+    """Whether connections are accepted and never answered."""
     refusals: list[Response] = field(default_factory=list)
-    """What the next connections are answered instead."""
+    """Error responses for the next connections."""
     _dropped: Exception | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     def of(cls, text: bytes) -> FakeLog:
-        """The whole log of a container that has ended, or does not write any more."""
+        """Create the complete log of a container that writes nothing more."""
         log = cls(ended=True)
         log.write(*text.removesuffix(b"\n").split(b"\n"))
         return log
 
     def write(self, *lines: bytes, partial: bool = False, step: int = 1000) -> None:
-        """Write lines, or parts of one; each is `step` nanoseconds younger than the one before."""
+        """Write lines, or parts of one, `step` nanoseconds apart."""
         for line in lines:
             last = self.records[-1].time if self.records else START
             self.records.append(Record(last + step, line, partial))
         self._news.set()
 
     def end(self) -> None:
-        """The container has ended."""
+        """End the log, as when the container exits."""
         self.ended = True
         self._news.set()
 
     def drop(self, error: Exception) -> None:
-        """The connection that is open breaks."""
+        """Break the open connection."""
         self._dropped = error
         self._news.set()
 
     async def serve(self, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
-        """One connection, which follows the log until it has ended if that is asked for."""
+        """Serve one connection; with `follow`, until the end of the log."""
         self.queries.append(dict(query))
         cut = self.cuts.pop(0) if self.cuts else None
         timestamps = query.get("timestamps") == "true"

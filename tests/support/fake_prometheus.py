@@ -1,4 +1,4 @@
-"""A Prometheus on a loopback port that answers every query with what the test has put into it."""
+"""A fake Prometheus on a loopback port with the samples of a test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiohttp import web
 
 
 class FakePrometheus:
-    """`samples` is what it knows; `status`, `headers` and `body` are said in its place where a test sets them."""
+    """Answers every query with `samples`, or with `status`, `headers` and `body` if a test sets them."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -25,11 +25,11 @@ class FakePrometheus:
         self.headers: dict[str, str] = {}
         self.body: bytes | None = None
         self.gate = asyncio.Event()
-        """It answers once this is set."""
+        """Queries wait until this is set."""
         self.gate.set()
 
     def knows(self, pod: str, **figures: str | float) -> None:
-        """From now on it has these figures of a pod."""
+        """Add these figures of a pod."""
         self.samples += [({"pod": pod, "figure": name}, str(value)) for name, value in figures.items()]
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -41,14 +41,14 @@ class FakePrometheus:
 
 
 def vector(*samples: tuple[dict[str, str], str]) -> dict[str, Any]:
-    """The answer to an instant query that evaluates to these labels and values."""
+    """Return the response to an instant query with these labels and values."""
     result = [{"metric": labels, "value": [1795507200.123, value]} for labels, value in samples]
     return {"status": "success", "data": {"resultType": "vector", "result": result}}
 
 
 @asynccontextmanager
 async def fake_prometheus() -> AsyncIterator[FakePrometheus]:
-    """One that listens meanwhile."""
+    """Run a fake Prometheus until the context exits."""
     fake = FakePrometheus()
     app = web.Application()
     app.router.add_post("/prefix/api/v1/query", fake.answer)

@@ -1,4 +1,4 @@
-"""What exists once for all test processes of this checkout, used by one of them at a time."""
+"""Locks between the test processes of this checkout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER: Final = Path(__file__).parents[2] / ".local" / "locks"
 
 @contextmanager
 def one_at_a_time(name: str) -> Iterator[None]:
-    """Wait until no other process holds `name`, and hold it. The kernel releases it with a process that dies."""
+    """Hold the lock `name`, and wait for it first. The kernel releases it when the process exits."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -17,8 +17,10 @@ FOREIGN = {
     "process_resident_memory_bytes",
     "process_start_time_seconds",
 }
-"""What is not Runway's own: https://docs.nvidia.com/datacenter/dcgm/latest/gpu-telemetry/dcgm-exporter.html and
-https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics (which Runway exports too).
+"""Metrics of other exporters, and process metrics, which Runway exports too.
+
+https://docs.nvidia.com/datacenter/dcgm/latest/gpu-telemetry/dcgm-exporter.html
+https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
 """
 NAME = re.compile(r"\b((?:runway|process|container|DCGM)_\w+)(?:\{([^}]*)\})?")
 

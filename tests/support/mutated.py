@@ -1,4 +1,4 @@
-"""Kubernetes objects with parts replaced by hostile values: what a fuzzer puts in front of Runway."""
+"""Mutate Kubernetes objects with hostile values, for fuzzing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS: Final = (
 
 
 def paths(value: Any, here: Path = ()) -> Iterator[Path]:
-    """Where every part of a JSON value is, itself included."""
+    """Yield the path of every part of a JSON value, including the value itself."""
     yield here
     if isinstance(value, dict):
         for name, part in value.items():
@@ -35,7 +35,7 @@ def paths(value: Any, here: Path = ()) -> Iterator[Path]:
 
 
 def mutated(item: Json, chance: random.Random, times: int) -> Json:
-    """The object with some parts replaced, removed or doubled. Its namespace, name and uid stay as they are."""
+    """Return the object with some parts replaced, removed or duplicated; its identity stays unchanged."""
     item = copy.deepcopy(item)
     for _ in range(times):
         places = [path for path in paths(item) if len(path) > 1 and path[:2] not in _IDENTITY]

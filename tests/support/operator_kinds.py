@@ -1,4 +1,4 @@
-"""The Prometheus operator's kinds, for a while: its own definitions, pinned by operator/go.sum and not kept here."""
+"""The Prometheus operator's CustomResourceDefinitions, pinned by operator/go.sum."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS: Final = ("servicemonitors", "prometheusrules")
 
 
 def definitions() -> list[Path]:
-    """The files of the CustomResourceDefinitions. The source is downloaded, unless Go has it, and nothing is built.
+    """Return the files of the CustomResourceDefinitions; Go downloads the source unless it has it.
 
     https://go.dev/ref/mod#go-mod-download
     """
@@ -40,7 +40,7 @@ def definitions() -> list[Path]:
 
 @contextmanager
 def operator_kinds(kubernetes: Kubectl) -> Iterator[None]:
-    """Have the API server know these kinds; they are taken away again unless it knew them before."""
+    """Install the kinds in the API server, and remove them afterwards unless they existed before."""
     with one_at_a_time("operator-kinds"):
         yield from _known(kubernetes)
 

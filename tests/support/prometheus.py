@@ -1,4 +1,4 @@
-"""A Prometheus of a test's own that scrapes one Runway and evaluates its alerts, and a record of what those did."""
+"""A private Prometheus that scrapes one Runway, and a record of its alerts."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ POLL_SECONDS = 0.25
 
 
 def hurried(rules: Json, *, fors: int, windows: int, thresholds: Mapping[str, tuple[str, str]]) -> Json:
-    """The same rules for somebody who cannot wait: only durations differ.
+    """Return the rules with shorter durations.
 
     Every `for` is divided by `fors` and every range in an expression by `windows`, to whole seconds and at least one.
-    `thresholds` says of an alert which comparison is replaced by which: for those that are themselves a time to wait.
+    `thresholds` replaces comparisons, for alerts whose threshold is a waiting time.
     """
     made = copy.deepcopy(rules)
     for rule in (rule for group in made["groups"] for rule in group["rules"]):
@@ -45,7 +45,7 @@ def hurried(rules: Json, *, fors: int, windows: int, thresholds: Mapping[str, tu
 
 
 class Alarms:
-    """What the alerts did, looked at four times a second: each alert's states with the alert as it first was in it."""
+    """Samples the alerts four times a second, and keeps the first sample of each alert and state."""
 
     def __init__(self, url: str) -> None:
         self._http = httpx2.Client(base_url=url, trust_env=False, timeout=10)
@@ -53,31 +53,31 @@ class Alarms:
         self._seen: dict[tuple[str, str], Json] = {}
         self._now: set[tuple[str, str]] = set()
         self._rounds = 0
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._look, name="alarms")
 
     def __enter__(self) -> Alarms:
-        wait_for(self._scraped, "Runway scraped, and that known to the rules", 20)
+        wait_for(self._scraped, "Runway scraped and the rules evaluated", 20)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join(20)
         self._http.close()
 
     def seen(self, alert: str, state: str) -> Json | None:
-        """The alert as it first was pending or firing, with the moment as `at`; None where it never was."""
+        """Return the first sample of an alert in this state with its time as `at`, or None."""
         with self._lock:
             return self._seen.get((alert, state))
 
     def names(self) -> set[str]:
-        """All alerts that have been pending or firing so far."""
+        """Return all alerts that have been pending or firing."""
         with self._lock:
             return {name for name, _ in self._seen}
 
     def now(self) -> set[str]:
-        """The alerts that were pending or firing at the last look."""
+        """Return the alerts that are pending or firing."""
         with self._lock:
             return {name for name, _ in self._now}
 
@@ -87,19 +87,19 @@ class Alarms:
             wait_for(lambda alert=alert: self.seen(alert, "firing"), f"{alert} fires", seconds)  # type: ignore[misc]
 
     def until_quiet(self, alerts: Iterable[str], seconds: float) -> None:
-        """Wait until none of them is pending or firing any more."""
+        """Wait until none of them is pending or firing."""
         wanted = set(alerts)
-        wait_for(lambda: True if not wanted & self.now() else None, f"{sorted(wanted)} are over", seconds)
+        wait_for(lambda: True if not wanted & self.now() else None, f"{sorted(wanted)} resolved", seconds)
 
     def watched_for(self, seconds: float) -> None:
-        """Look for so long at least."""
+        """Sample for at least `seconds`."""
         with self._lock:
             begun = self._rounds
         needed = begun + int(seconds / POLL_SECONDS)
-        wait_for(lambda: True if self._rounds >= needed else None, f"{needed - begun} looks", seconds * 3 + 10)
+        wait_for(lambda: True if self._rounds >= needed else None, f"{needed - begun} samples", seconds * 3 + 10)
 
     def _look(self) -> None:
-        while not self._over.wait(POLL_SECONDS):
+        while not self._stopped.wait(POLL_SECONDS):
             found = self._http.get("/api/v1/alerts").raise_for_status().json()["data"]["alerts"]
             with self._lock:
                 self._now = {(alert["labels"]["alertname"], alert["state"]) for alert in found}
@@ -109,7 +109,7 @@ class Alarms:
                     self._seen.setdefault(key, alert | {"at": time.monotonic()})
 
     def _scraped(self) -> bool | None:
-        """Until the first scrape there is no Runway to Prometheus, which RunwayNoWriter rightly holds against it."""
+        """Return True after the first scrape. Before it, RunwayNoWriter fires."""
         try:
             up = self._http.get("/api/v1/query", params={"query": "up == 1"})
             alerts = self._http.get("/api/v1/alerts")
@@ -122,9 +122,9 @@ class Alarms:
 
 @contextmanager
 def evaluating(rules: Json, target: str, folder: Path) -> Iterator[Alarms]:
-    """A Prometheus on loopback that scrapes the Runway at "host:port" and evaluates the rules, both once a second."""
+    """Run a Prometheus that scrapes the Runway at "host:port" and evaluates the rules, both once a second."""
     binary = shutil.which("prometheus")
-    assert binary, "prometheus is not installed: it comes with Debian's package (`make cluster-up`)"
+    assert binary, "prometheus is not installed: `make cluster-up` installs it"
     (folder / "rules.yaml").write_text(yaml.safe_dump(rules, sort_keys=False))
     config = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
@@ -157,5 +157,5 @@ def evaluating(rules: Json, target: str, folder: Path) -> Iterator[Alarms]:
 
 def _divided(duration: str, by: int) -> str:
     found = re.fullmatch(r"(\d+)([smh])", duration)
-    assert found, f"a duration that is not understood: {duration}"
+    assert found, f"unknown duration: {duration}"
     return f"{max(1, round(int(found[1]) * SECONDS[found[2]] / by))}s"

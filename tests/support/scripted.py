@@ -1,4 +1,4 @@
-"""A transport that answers from a script, and keeps a trace of what was asked and how long was slept."""
+"""A transport with scripted answers that records requests and sleeps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.support.builders import Json
 
 
 class ScriptEnded(Exception):
-    """Something was asked that the script has no answer for: the end of a test."""
+    """A request came after the last answer, which ends a test."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """An answer to a watch: its chunks, then a clean end or a broken connection."""
+    """The response to a watch: chunks, then a normal end or a broken connection."""
 
     chunks: Sequence[bytes] = ()
     broken: RunwayError | None = None
@@ -28,7 +28,7 @@ Step = Response | Watched | RunwayError
 
 @dataclass(slots=True)
 class Script:
-    """Gives its steps one after the other, whichever method asks, then raises ScriptEnded."""
+    """Returns its steps one after the other for any method, then raises ScriptEnded."""
 
     steps: list[Step]
     trace: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Script:
         return step
 
     async def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
-        assert idle is not None, "a watch without a time-out can be silent for ever"
+        assert idle is not None, "a watch without an idle timeout can be silent forever"
         step = self._next(f"watch from {query['resourceVersion']}", path, query)
         if isinstance(step, Response):
             raise UnexpectedStatus(step)
@@ -55,7 +55,7 @@ class Script:
             raise step.broken
 
     async def sleep(self, seconds: float) -> None:
-        """Keeps how long was to be slept, and does not."""
+        """Record the duration and return at once."""
         self.trace.append(f"sleep {seconds:g}")
 
     def _next(self, asked: str, path: str, query: Mapping[str, str]) -> Response | Watched:
@@ -70,33 +70,34 @@ class Script:
 
 
 def listed(version: int, *objects: Json, after: str | None = None) -> Response:
-    """A page of a list; `after` is the token of the next one."""
+    """Return a page of a list; `after` is the token of the next page."""
     metadata: Json = {"resourceVersion": str(version)}
     if after is not None:
         metadata["continue"] = after
     return Response(200, json.dumps({"kind": "JobList", "metadata": metadata, "items": list(objects)}).encode())
 
 
-def refused(status: int, message: str = "refused") -> Response:
-    """An answer that is no success, with the Status the API server sends."""
-    return Response(status, json.dumps({"kind": "Status", "code": status, "message": message}).encode())
+def refused(status: int, message: str = "refused", reason: str | None = None) -> Response:
+    """Return an error response with the Status of the API server."""
+    document = {"kind": "Status", "code": status, "reason": reason, "message": message}
+    return Response(status, json.dumps(document).encode())
 
 
 def item(name: str, version: int) -> Json:
-    """The least there is of an object."""
+    """Return a minimal object."""
     return {"metadata": {"name": name, "namespace": "runway-vision", "uid": name, "resourceVersion": str(version)}}
 
 
 def line(type_: str, content: Json) -> bytes:
-    """One event of a watch, as it stands on the wire."""
+    """Return one watch event as a line of JSON."""
     return json.dumps({"type": type_, "object": content}).encode() + b"\n"
 
 
 def bookmark(version: int) -> bytes:
-    """A bookmark, which says how far the watch has come."""
+    """Return a bookmark."""
     return line("BOOKMARK", {"metadata": {"resourceVersion": str(version), "creationTimestamp": None}})
 
 
 def expired() -> bytes:
-    """The event that tells a watch that its version is too old."""
+    """Return the error event of an expired resourceVersion."""
     return line("ERROR", {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"})

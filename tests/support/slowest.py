@@ -1,6 +1,7 @@
-"""`python -m tests.support.slowest REPORT...`: the slowest tests of several pytest runs, from their JUnit XML reports.
+"""`python -m tests.support.slowest REPORT...`: list the slowest tests.
 
-A test's seconds include its set-up and tear-down, so a fixture of a module counts for the test that comes first.
+It reads JUnit XML reports. The time of a test includes setup and teardown, so its first test has the time of a module's
+fixture.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def slowest(reports: Iterable[Path], number: int = SHOWN) -> list[str]:
     timed = sorted(((float(case.attrib["time"]), _name(case)) for case in cases), reverse=True)
     total = sum(seconds for seconds, _ in timed)
     return [f"{seconds:7.1f} s  {name}" for seconds, name in timed[:number]] + [
-        f"{total:7.1f} s  all {len(timed)} tests, those side by side counted apart"
+        f"{total:7.1f} s  all {len(timed)} tests, concurrent ones added up"
     ]
 
 

@@ -11,10 +11,10 @@ from starlette.types import ASGIApp, Message
 
 
 class StreamingClient:
-    """One GET. As a context manager it is sent on entry, and the client is gone on exit.
+    """One GET. As a context manager it sends the request on entry and disconnects on exit.
 
-    While `reading` is not set, the application is held back as by a client that does not read. `ended` tells how the
-    answer ended: True where it was whole, False where it was broken off, None while it goes on.
+    While `reading` is not set, the client applies back-pressure. `ended` is True after a complete response, False after
+    an aborted one, and None until then.
     """
 
     def __init__(self, app: ASGIApp, path: str, headers: Mapping[str, str]) -> None:
@@ -53,29 +53,29 @@ class StreamingClient:
         await self.go()
 
     async def go(self) -> None:
-        """The client closes its connection; returns when the application has noticed."""
+        """Disconnect, and wait until the application has noticed."""
         self._gone.set()
         self.reading.set()
         async with asyncio.timeout(5):
             await self._task
 
     async def begun(self) -> int:
-        """The status of the answer."""
+        """Wait for the response head and return the status."""
         await self._until(lambda: self.status != 0)
         return self.status
 
     async def until(self, text: bytes) -> bytes:
-        """The body so far, once it holds these bytes."""
+        """Wait until the body contains these bytes and return it."""
         await self._until(lambda: text in self.body)
         return self.body
 
     async def end(self) -> bytes:
-        """The body when the answer has ended, whole or not."""
+        """Wait until the response has ended, complete or not, and return the body."""
         await self._until(lambda: self.ended is not None)
         return self.body
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object."""
+        """Return the body as a JSON object."""
         return dict(json.loads(self.body))
 
     async def _until(self, condition: Any) -> None:

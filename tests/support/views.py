@@ -1,4 +1,4 @@
-"""Job views, compared."""
+"""Comparison of job views."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from testbed.http_client import Document
 
 
 def but_for_free_capacity(view: Document) -> Document:
-    """A view without what it says of the node's free capacity, which changes with the jobs of other tests."""
+    """Return a view without the free capacity of nodes, which depends on the jobs of other tests."""
     conditions = [
-        condition | {"message": re.sub(r"the most that is free on one node is [^;]*", "", condition["message"])}
+        condition | {"message": re.sub(r"the most free on one node is [^;]*", "", condition["message"])}
         for condition in view["conditions"]
     ]
     return view | {"conditions": conditions}

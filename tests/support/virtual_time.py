@@ -1,8 +1,7 @@
-"""An event loop whose clock hardly moves while there is work and then jumps to the next timer.
+"""An event loop with a virtual clock that jumps to the next timer when idle.
 
-Sleeps, time-outs and leases keep their real lengths and take no time at all, and a run is the same each time.
-What would never end is an error soon: work that goes on and on while no timer is ever waited for, and a run that takes
-far longer than anything in it may.
+Sleeps, timeouts and leases keep their real lengths but take no real time, and runs are deterministic. An endless run
+fails soon: one that never waits for a timer, and one that exceeds `RUN_SECONDS`.
 """
 
 from __future__ import annotations
@@ -13,28 +12,28 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, TypeVar
 
 TURN_SECONDS: Final = 1e-6
-"""What one turn of the loop takes: what was done in different turns was done at different times."""
+"""The duration of one turn of the loop, so that events in different turns have different times."""
 STILL_TURNS: Final = 20_000
-"""Turns in a row, at most, in which no timer is waited for: whoever is busy for longer loops without a sleep."""
+"""The maximum number of consecutive turns without a wait; more means a loop without a sleep."""
 RUN_SECONDS: Final = 900.0
-"""Of this clock, at most, for one `run_until_complete`: longer than every wait that a test asks for."""
+"""The maximum virtual time of one `run_until_complete`, longer than every wait in the tests."""
 
 _Result = TypeVar("_Result")
 
 
 class NeverEnds(AssertionError):
-    """What is run would go on for ever, or for far too long."""
+    """The run is endless or far too long."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """`time` starts at 0 and is moved by nothing but timers. It does no I/O and takes no work from other threads.
+    """An event loop without I/O and threads. `time` starts at 0, and only timers advance it.
 
-    Raises NeverEnds where everything waits and no timer is set, where `STILL_TURNS` turns pass without a wait, and
-    where one run takes more than `RUN_SECONDS`. Only a loop that never awaits escapes it.
+    Raises NeverEnds in three cases: all tasks wait without a timer, `STILL_TURNS` turns pass without a wait, or one run
+    takes more than `RUN_SECONDS`. It cannot detect a loop that never awaits.
     """
 
     def __init__(self, each_turn: Callable[[], None] = lambda: None) -> None:
-        """`each_turn` is called between any two turns of the loop, before the clock moves."""
+        """Create the loop. It calls `each_turn` between any two turns, before the clock advances."""
         self._now = 0.0
         self._still = 0
         self._run_ends = float("inf")
@@ -42,11 +41,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._each_turn = each_turn
 
     def time(self) -> float:
-        """Seconds since the loop was made."""
+        """Return the seconds since the creation of the loop."""
         return self._now
 
     def run_until_complete(self, future: Generator[Any, None, _Result] | Awaitable[_Result]) -> _Result:
-        """As every loop does, for `RUN_SECONDS` of its clock at most."""
+        """Run like every loop, for at most `RUN_SECONDS` of virtual time."""
         self._still, self._run_ends = 0, self._now + RUN_SECONDS
         try:
             return super().run_until_complete(future)
@@ -54,7 +53,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._run_ends = float("inf")
 
     def turns(self, number: int) -> None:
-        """Run what is ready, and what that makes ready, so many times over."""
+        """Run `number` turns of the loop."""
 
         async def pass_by() -> None:
             for _ in range(number):
@@ -63,7 +62,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.run_until_complete(pass_by())
 
     def wait(self, seconds: float) -> None:
-        """Run until the clock has moved on by so many seconds."""
+        """Run until the clock has advanced by `seconds`."""
         self.run_until_complete(asyncio.sleep(seconds))
 
     def _jump(self, seconds: float) -> None:
@@ -76,13 +75,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             raise NeverEnds(f"at {self._now:.6f} s: one run takes more than {RUN_SECONDS:g} s{self._who()}")
 
     def _who(self) -> str:
-        """Where each task stands."""
+        """Return the location of each task."""
         tasks = asyncio.all_tasks(self)
         return "".join(f"\n  {task.get_name()}: {_place(task)}" for task in tasks if not task.done())
 
 
 class _NoWaiting(selectors.SelectSelector):
-    """Where the loop would wait for I/O, the clock jumps."""
+    """Advance the clock instead of waiting for I/O."""
 
     def __init__(self, jump: Callable[[float], None], who: Callable[[], str]) -> None:
         super().__init__()
@@ -91,13 +90,13 @@ class _NoWaiting(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise NeverEnds(f"everything waits for something that will never come{self._who()}")
+            raise NeverEnds(f"all tasks wait for something that will never come{self._who()}")
         self._jump(timeout)
         return []
 
 
 def _place(task: asyncio.Task[Any]) -> str:
-    """The chain of awaits that a task is suspended in, outermost first."""
+    """Return the chain of awaits of a suspended task, outermost first."""
     frames: list[str] = []
     awaited: object = task.get_coro()
     while (frame := getattr(awaited, "cr_frame", None)) is not None:

@@ -1,7 +1,7 @@
-"""The Terraform module, parsed once, and its variables and locals evaluated by Terraform itself.
+"""The parsed Terraform module, and its variables and locals, evaluated.
 
-Evaluating needs no provider: `variables.tf` and `locals.tf` ask AWS for nothing, so they are copied to a directory of
-their own with an output per local value, and planned there. Nothing is created.
+The evaluation needs no provider: `variables.tf` and `locals.tf` use no data from AWS. They are copied into a new
+directory with an output per local value and planned there. Terraform creates nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REQUIRED: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a set of variables comes to: the locals by name, or Terraform's refusal."""
+    """The result for a set of variables: the locals by name, or Terraform's error."""
 
     values: dict[str, Any]
     refusal: str
@@ -43,7 +43,7 @@ def module() -> Module:
 
 @pytest.fixture(scope="session")
 def evaluate(module: Module, tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
-    """A function from variables, over those without a default, to their Evaluation."""
+    """Return a function that evaluates variables; those without a default have example values."""
     directory = tmp_path_factory.mktemp("evaluate")
     for name in ("variables.tf", "locals.tf"):
         shutil.copy(MODULE / name, directory)
@@ -70,7 +70,7 @@ def evaluate(module: Module, tmp_path_factory: pytest.TempPathFactory) -> Evalua
 
 @pytest.fixture(scope="session")
 def defaults(evaluate: Evaluate) -> dict[str, Any]:
-    """The locals where only what has no default is given."""
+    """Return the locals with all defaults."""
     found = evaluate()
     assert found.refusal == ""
     return found.values

@@ -1,4 +1,4 @@
-"""The Terraform module as plain data: what stands in infra/terraform, parsed by python-hcl2."""
+"""Parse infra/terraform as plain data with python-hcl2."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Module:
     modules: dict[str, Body] = field(default_factory=dict)
 
     def of_type(self, kind: str) -> dict[str, Body]:
-        """The resources or data sources of one type, by address. Raises AssertionError where there is none."""
+        """Return the resources or data sources of one type by address. Raises AssertionError if there are none."""
         found = {name: body for name, body in {**self.resources, **self.data}.items() if kind in name.split(".")[:-1]}
         assert found, f"infra/terraform has no {kind}"
         return found
 
     def the(self, kind: str) -> Body:
-        """The only resource of a type."""
+        """Return the only resource of a type."""
         [body] = self.of_type(kind).values()
         return body
 
@@ -55,7 +55,7 @@ def parse(text: str) -> Module:
 
 
 def add(module: Module, text: str) -> None:
-    """Add what one file declares."""
+    """Add the declarations of one file."""
     document = plain(hcl2.loads(text))
     named = {
         "variable": module.variables,
@@ -78,7 +78,7 @@ def add(module: Module, text: str) -> None:
 
 
 def plain(value: Any) -> Any:
-    """python-hcl2 keeps the quotes of strings and marks blocks: neither matters here."""
+    """Remove the quotes of strings and the block markers of python-hcl2."""
     if isinstance(value, dict):
         return {plain(key): plain(inner) for key, inner in value.items() if not key.startswith("__")}
     if isinstance(value, list):

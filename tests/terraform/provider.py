@@ -1,8 +1,8 @@
-"""The AWS provider's own argument names, and a module held against them.
+"""Check a module against the argument names of the AWS provider.
 
-`aws-provider-arguments.json` lists the arguments and nested blocks of version 6.62.0 by name, from published typed
-bindings of the provider, for the services that a cluster like this could use. It stands in for `terraform validate`,
-which needs the provider itself. Values, computed attributes and what AWS accepts are not checked.
+`aws-provider-arguments.json` lists the arguments and nested blocks of version 6.62.0 for services that such a cluster
+could use, from published typed bindings. It replaces `terraform validate`, which needs the provider. The check covers
+neither values nor computed attributes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ META = {"count", "depends_on", "dynamic", "for_each", "lifecycle", "provider", "
 
 
 def faults(module: Module) -> list[str]:
-    """What the provider does not know or misses: types, arguments, blocks. A line each."""
+    """List unknown and missing types, arguments and blocks, one line each."""
     found: list[str] = []
     for kind, bodies in (("resource", module.resources), ("data", module.data)):
         for address, body in bodies.items():

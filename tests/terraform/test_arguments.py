@@ -1,4 +1,4 @@
-"""Every resource has the arguments that the pinned provider knows, and refers only to what is declared."""
+"""Resources use arguments of the pinned provider and declared references."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ADDRESS = re.compile(r"(?<![\w.])((?:data\.)?aws_[a-z0-9_]+\.[a-z0-9_]+)")
 NAMED = re.compile(r"(?<![\w.])(var|local)\.([a-z0-9_]+)")
 
 
-def test_every_argument_is_one_of_the_providers(module: Module) -> None:
+def test_arguments_exist_in_provider_schema(module: Module) -> None:
     assert module.resources
     assert provider.faults(module) == []
 
 
-def test_the_arguments_are_those_of_the_version_that_is_pinned(module: Module) -> None:
+def test_provider_schema_is_of_pinned_version(module: Module) -> None:
     pinned = [required["aws"] for settings in module.settings for required in settings["required_providers"]]
     assert pinned == [{"source": "hashicorp/aws", "version": provider.VERSION}]
 
@@ -40,11 +40,11 @@ def test_the_arguments_are_those_of_the_version_that_is_pinned(module: Module) -
         ),
     ],
 )
-def test_a_name_that_the_provider_does_not_know_is_found(text: str, fault: str) -> None:
+def test_unknown_argument_is_reported(text: str, fault: str) -> None:
     assert provider.faults(parse(text)) == [fault]
 
 
-def test_whatever_is_referred_to_is_declared(module: Module) -> None:
+def test_references_are_declared(module: Module) -> None:
     text = source()
     declared = module.resources.keys() | module.data.keys()
     assert set(ADDRESS.findall(text)) - declared == set()
@@ -53,13 +53,13 @@ def test_whatever_is_referred_to_is_declared(module: Module) -> None:
     assert [(kind, name) for kind, name in NAMED.findall(text) if name not in names[kind]] == []
 
 
-def test_nothing_depends_on_itself(module: Module) -> None:
+def test_resources_have_no_dependency_cycles(module: Module) -> None:
     everything = {**module.resources, **module.data}
     graph = {address: set(ADDRESS.findall(repr(body))) - {address} for address, body in everything.items()}
     assert len(list(TopologicalSorter(graph).static_order())) == len(everything)
 
 
 def source() -> str:
-    """All of the module without its comments."""
+    """Return the text of the module without comments."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(MODULE.glob("*.tf")))
     return re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)

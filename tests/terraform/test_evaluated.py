@@ -1,4 +1,4 @@
-"""Variables and what follows from them, as Terraform itself evaluates them: bad input is refused, and by its name."""
+"""Validation of variables and values of locals, evaluated by Terraform."""
 
 from __future__ import annotations
 
@@ -68,27 +68,27 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_bad_variable_is_refused_by_name(case: str, evaluate: Evaluate) -> None:
+def test_invalid_variable_is_rejected_by_name(case: str, evaluate: Evaluate) -> None:
     variables, named = REFUSED[case]
     refusal = evaluate(**variables).refusal
     assert "Invalid value for variable" in refusal
     assert named in refusal.partition("Invalid value for variable")[2]
 
 
-def test_every_variable_that_is_validated_is_tried(module: Module) -> None:
+def test_every_validated_variable_has_a_rejection_test(module: Module) -> None:
     validated = {name for name, body in module.variables.items() if "validation" in body}
     tried = {name for variables, _ in REFUSED.values() for name in variables}
     assert validated - tried == set()
 
 
-def test_every_variable_and_output_is_described_and_typed(module: Module) -> None:
+def test_variables_and_outputs_have_description_and_type(module: Module) -> None:
     assert [name for name, body in module.variables.items() if not {"description", "type"} <= body.keys()] == []
     assert [name for name, body in module.outputs.items() if "description" not in body] == []
     without_default = {name for name, body in module.variables.items() if "default" not in body}
     assert without_default == REQUIRED.keys()
 
 
-def test_the_subnets_lie_in_the_vpc_and_do_not_overlap(evaluate: Evaluate) -> None:
+def test_subnets_are_in_vpc_and_do_not_overlap(evaluate: Evaluate) -> None:
     values = evaluate(vpc_cidr="172.20.0.0/16").values
     subnets = [IPv4Network(cidr) for kind in ("private_subnets", "public_subnets") for cidr in values[kind].values()]
     assert len(subnets) == 6
@@ -96,13 +96,13 @@ def test_the_subnets_lie_in_the_vpc_and_do_not_overlap(evaluate: Evaluate) -> No
     assert not any(one.overlaps(other) for one, other in combinations(subnets, 2))
 
 
-def test_each_zone_has_its_own_way_out_unless_one_was_asked_for(evaluate: Evaluate, defaults: dict[str, Any]) -> None:
+def test_each_zone_has_nat_gateway_unless_single_is_set(evaluate: Evaluate, defaults: dict[str, Any]) -> None:
     assert defaults["nat_zone"] == {f"us-east-1{zone}": f"us-east-1{zone}" for zone in "abc"}
     shared = evaluate(single_nat_gateway=True).values["nat_zone"]
     assert shared == {f"us-east-1{zone}": "us-east-1a" for zone in "abc"}
 
 
-def test_a_gpu_pool_gets_drivers_and_a_taint(evaluate: Evaluate) -> None:
+def test_gpu_pool_has_drivers_and_taint(evaluate: Evaluate) -> None:
     group = evaluate(**pools(spot=True)).values["node_groups"]["h100"]
     assert group["ami_type"] == "AL2023_x86_64_NVIDIA"
     assert group["capacity_type"] == "SPOT"
@@ -110,14 +110,14 @@ def test_a_gpu_pool_gets_drivers_and_a_taint(evaluate: Evaluate) -> None:
     assert group["labels"] == {"runway.internal/pool": "h100", "k8s.amazonaws.com/accelerator": "h100"}
 
 
-def test_a_pool_without_gpus_keeps_other_pods_out_too(defaults: dict[str, Any]) -> None:
+def test_cpu_pool_is_tainted(defaults: dict[str, Any]) -> None:
     group = defaults["node_groups"]["cpu"]
     assert group["ami_type"] == "AL2023_x86_64_STANDARD"
     assert group["capacity_type"] == "ON_DEMAND"
     assert group["taint"] == {"key": "runway.internal/pool", "value": "cpu"}
 
 
-def test_only_gpu_nodes_get_the_gpu_setup(defaults: dict[str, Any]) -> None:
+def test_only_gpu_nodes_get_gpu_setup(defaults: dict[str, Any]) -> None:
     assert defaults["launch_templates"] == {
         "system": {"disk_gib": 100, "gpu": False},
         "cpu": {"disk_gib": 200, "gpu": False},
@@ -125,7 +125,7 @@ def test_only_gpu_nodes_get_the_gpu_setup(defaults: dict[str, Any]) -> None:
     }
 
 
-def test_the_autoscaler_learns_what_a_node_will_be_before_there_is_one(defaults: dict[str, Any]) -> None:
+def test_autoscaler_tags_describe_nodes_of_empty_groups(defaults: dict[str, Any]) -> None:
     """https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/cloudprovider/aws/README.md"""
     prefix = "k8s.io/cluster-autoscaler/node-template/"
     tags = [tag for tag in defaults["autoscaler_tags"].values() if tag["group"] == "a10g"]
@@ -143,21 +143,21 @@ def test_the_autoscaler_learns_what_a_node_will_be_before_there_is_one(defaults:
     assert f"{prefix}resources/nvidia.com/gpu" not in cpu
 
 
-def test_tags_keep_the_length_that_aws_allows(evaluate: Evaluate) -> None:
+def test_tags_respect_aws_length_limits(evaluate: Evaluate) -> None:
     """https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html"""
     tags = evaluate(pools={"p" * 30: GPU_POOL}).values["autoscaler_tags"].values()
     assert max(len(tag["key"]) for tag in tags) <= 128
     assert max(len(tag["value"]) for tag in tags) <= 256
 
 
-def test_the_bill_is_watched_before_and_after_the_limit(defaults: dict[str, Any]) -> None:
+def test_budget_notifies_below_and_above_limit(defaults: dict[str, Any]) -> None:
     alarms = {(alarm["type"], alarm["threshold"]) for alarm in defaults["budget_alarms"].values()}
     assert {("FORECASTED", 100), ("ACTUAL", 80), ("ACTUAL", 100)} <= alarms
     assert len(alarms) <= 5, "AWS takes five notifications a budget"
 
 
-def test_the_documents_commands_work_on_what_needs_no_provider(tmp_path: Path) -> None:
-    """With the examples as they stand, in a module that has these variables and locals alone, and so makes nothing."""
+def test_documented_commands_work_without_provider(tmp_path: Path) -> None:
+    """Run the commands with the unchanged examples in a module of only variables and locals."""
     place = tmp_path / "infra" / "terraform"
     place.mkdir(parents=True)
     for name in ("variables.tf", "locals.tf", "terraform.tfvars.example"):

@@ -1,4 +1,4 @@
-"""infra/kubernetes is the other half of the cluster: the nodes, names and versions in it are those of Terraform."""
+"""infra/kubernetes matches the nodes, names and versions of the Terraform module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Manifest = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def manifests() -> dict[tuple[str, str], Manifest]:
-    """Every object of the kustomization, by kind and name."""
+    """Return every object of the kustomization by kind and name."""
     kustomization = yaml.safe_load((DIRECTORY / "kustomization.yaml").read_text(encoding="utf-8"))
     found = [
         manifest
@@ -32,15 +32,15 @@ def manifests() -> dict[tuple[str, str], Manifest]:
     return {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in found}
 
 
-def test_every_file_is_applied() -> None:
+def test_every_manifest_file_is_in_kustomization() -> None:
     for directory in (DIRECTORY, DIRECTORY / "monitoring"):
-        # Values are for Helm.
+        # Values files are input for Helm.
         files = {path.name for path in directory.glob("*.yaml") if not path.name.endswith(".values.yaml")}
         files -= {"kustomization.yaml"}
         assert set(yaml.safe_load((directory / "kustomization.yaml").read_text())["resources"]) == files
 
 
-def test_images_are_pinned_to_a_version(manifests: dict[tuple[str, str], Manifest]) -> None:
+def test_images_are_pinned_to_versions(manifests: dict[tuple[str, str], Manifest]) -> None:
     images = [container(manifest)["image"] for manifest in manifests.values() if "template" in manifest.get("spec", {})]
     assert len(images) == 3
     assert [image for image in images if not PINNED.match(image)] == []
@@ -60,12 +60,12 @@ def test_gpu_daemons_run_on_every_gpu_node(
         assert ((group["taint"]["key"], "Exists", "NoSchedule") in tolerated) == group["gpu"]
 
 
-def test_gpus_are_handed_over_as_mounts(manifests: dict[tuple[str, str], Manifest]) -> None:
+def test_device_plugin_passes_gpus_as_volume_mounts(manifests: dict[tuple[str, str], Manifest]) -> None:
     environment = variables(manifests["DaemonSet", "nvidia-device-plugin"])
     assert environment["DEVICE_LIST_STRATEGY"] == "volume-mounts"
 
 
-def test_the_autoscaler_is_the_clusters_version_name_region_and_identity(
+def test_autoscaler_matches_cluster_version_name_region_and_role(
     manifests: dict[tuple[str, str], Manifest], module: Module
 ) -> None:
     autoscaler = manifests["Deployment", "cluster-autoscaler"]
@@ -79,7 +79,7 @@ def test_the_autoscaler_is_the_clusters_version_name_region_and_identity(
     assert autoscaler["spec"]["template"]["spec"]["serviceAccountName"] == association["service_account"]
 
 
-def test_the_autoscaler_runs_where_no_job_does(
+def test_autoscaler_runs_on_system_nodes(
     manifests: dict[tuple[str, str], Manifest], module: Module, defaults: dict[str, Any]
 ) -> None:
     selector = manifests["Deployment", "cluster-autoscaler"]["spec"]["template"]["spec"]["nodeSelector"]
@@ -87,8 +87,8 @@ def test_the_autoscaler_runs_where_no_job_does(
     assert module.resources["aws_eks_node_group.system"]["labels"] == {"${(local.pool_label)}": "system"}
 
 
-def test_the_autoscaler_never_takes_a_node_from_a_running_job(manifests: dict[tuple[str, str], Manifest]) -> None:
-    """A node is a candidate below the threshold only, and the smallest job on the largest node is above it.
+def test_autoscaler_keeps_nodes_with_running_jobs(manifests: dict[tuple[str, str], Manifest]) -> None:
+    """Scale-down considers only nodes below the threshold; the smallest job on the largest node is above it.
 
     https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md#how-does-scale-down-work
     """
@@ -101,14 +101,14 @@ def test_the_autoscaler_never_takes_a_node_from_a_running_job(manifests: dict[tu
     assert given["ignore-daemonsets-utilization"] == "true"
 
 
-def test_the_autoscaler_reads_no_secret_and_has_no_wildcard(manifests: dict[tuple[str, str], Manifest]) -> None:
+def test_autoscaler_role_has_no_secrets_and_no_wildcards(manifests: dict[tuple[str, str], Manifest]) -> None:
     for kind in ("ClusterRole", "Role"):
         for rule in manifests[kind, "cluster-autoscaler"]["rules"]:
             assert "secrets" not in rule["resources"]
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
 
 
-def test_the_exporters_metrics_are_scraped_by_their_own_names(manifests: dict[tuple[str, str], Manifest]) -> None:
+def test_exporter_scrape_keeps_original_labels(manifests: dict[tuple[str, str], Manifest]) -> None:
     monitor = yaml.safe_load((DIRECTORY / "monitoring" / "dcgm-exporter.yaml").read_text(encoding="utf-8"))
     service = manifests["Service", "dcgm-exporter"]
     [endpoint] = monitor["spec"]["endpoints"]

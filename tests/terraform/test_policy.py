@@ -1,4 +1,4 @@
-"""The example policy and the node groups are two views of one thing, and these tests hold them together."""
+"""The example policy matches the node groups of the Terraform module."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLE = CHECKOUT / "config" / "policy.eks.example.yaml"
 GIB = 1 << 30
 MIB = 1 << 20
 
-# vCPUs, GiB and the most pods of the instance types: https://aws.amazon.com/ec2/instance-types/ and
+# vCPUs, GiB and maximum pods of the instance types: https://aws.amazon.com/ec2/instance-types/ and
 # https://github.com/awslabs/amazon-eks-ami/blob/main/templates/shared/runtime/eni-max-pods.txt
 NOMINAL = {"m6i.4xlarge": (16, 64, 234), "g5.12xlarge": (48, 192, 737)}
 
@@ -27,21 +27,19 @@ def policy() -> Policy:
     return load_policy(EXAMPLE)
 
 
-def test_policy_check_accepts_the_example() -> None:
+def test_policy_check_accepts_eks_example() -> None:
     command = [sys.executable, "-c", "from runway.cli.main import main; main()", "policy", "check", str(EXAMPLE)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
     assert "g5.12xlarge" in checked.stdout
 
 
-def test_the_pools_are_the_node_groups(policy: Policy, defaults: dict[str, Any]) -> None:
-    assert {name: as_terraform_says(pool) for name, pool in policy.pools.items()} == defaults["policy_pools"]
+def test_policy_pools_match_node_groups(policy: Policy, defaults: dict[str, Any]) -> None:
+    assert {name: node_group_of(pool) for name, pool in policy.pools.items()} == defaults["policy_pools"]
 
 
 @pytest.mark.parametrize("name", ["cpu", "a10g"])
-def test_a_jobs_pod_may_run_on_its_pools_nodes_and_on_no_others(
-    name: str, policy: Policy, defaults: dict[str, Any]
-) -> None:
+def test_job_pod_schedules_only_on_nodes_of_its_pool(name: str, policy: Policy, defaults: dict[str, Any]) -> None:
     pool, groups = policy.pools[name], defaults["node_groups"]
     selected = [group for group, body in groups.items() if pool.node_selector.items() <= body["labels"].items()]
     assert selected == [name]
@@ -52,11 +50,11 @@ def test_a_jobs_pod_may_run_on_its_pools_nodes_and_on_no_others(
 
 
 @pytest.mark.parametrize("name", ["cpu", "a10g"])
-def test_a_job_as_large_as_its_pool_fits_a_real_node(name: str, policy: Policy) -> None:
-    """A pool that claims more than a node has left admits jobs that wait until their deadline.
+def test_largest_job_of_pool_fits_real_node(name: str, policy: Policy) -> None:
+    """A pool larger than the allocatable resources of a node admits jobs that stay pending until their deadline.
 
-    What the kubelet keeps: https://github.com/awslabs/amazon-eks-ami/blob/main/nodeadm/internal/kubelet/config.go.
-    The hypervisor's part of the memory is Karpenter's estimate, 7.5 %; half a CPU and 1 GiB are for the daemons.
+    The kubelet's reservation: https://github.com/awslabs/amazon-eks-ami/blob/main/nodeadm/internal/kubelet/config.go.
+    Karpenter estimates 7.5 % of the memory for the hypervisor. Half a CPU and 1 GiB are for the daemons.
     """
     pool = policy.pools[name]
     cpus, gib, pods = NOMINAL[pool.instance_type]
@@ -67,19 +65,19 @@ def test_a_job_as_large_as_its_pool_fits_a_real_node(name: str, policy: Policy) 
 
 
 @pytest.mark.parametrize("name", ["cpu", "a10g"])
-def test_the_disk_holds_a_job(name: str, policy: Policy, defaults: dict[str, Any]) -> None:
+def test_node_disk_holds_ephemeral_storage_of_job(name: str, policy: Policy, defaults: dict[str, Any]) -> None:
     assert parse_bytes(defaults["node_groups"][name]["resources"]["ephemeral-storage"]) >= (
         policy.limits.ephemeral_storage.per_job
     )
 
 
-def test_the_largest_job_fits_some_pool(policy: Policy) -> None:
+def test_largest_allowed_job_fits_some_pool(policy: Policy) -> None:
     assert policy.limits.cpu.max == max(pool.cpu for pool in policy.pools.values())
     assert policy.limits.memory.max == max(pool.memory for pool in policy.pools.values())
     assert policy.limits.gpu.max == max(pool.gpu for pool in policy.pools.values())
 
 
-def test_all_quotas_together_are_not_more_than_the_pools_can_grow_to(policy: Policy, defaults: dict[str, Any]) -> None:
+def test_sum_of_quotas_fits_maximum_pool_size(policy: Policy, defaults: dict[str, Any]) -> None:
     sizes = {name: group["max_size"] for name, group in defaults["node_groups"].items()}
     quotas = [tenant.quota for tenant in policy.tenants.values()]
     cpu_pool = policy.pools["cpu"]
@@ -88,7 +86,7 @@ def test_all_quotas_together_are_not_more_than_the_pools_can_grow_to(policy: Pol
     assert sum(quota.memory for quota in quotas) <= sizes["cpu"] * cpu_pool.memory
 
 
-def test_every_job_repository_is_allowed_and_runways_own_is_not(policy: Policy, module: Module) -> None:
+def test_job_repositories_are_allowed_and_runway_repository_is_not(policy: Policy, module: Module) -> None:
     registry = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
     prefixes = tuple(pattern.removesuffix("*") for pattern in policy.images.allow)
     repositories = module.variables["repositories"]["default"]
@@ -96,14 +94,14 @@ def test_every_job_repository_is_allowed_and_runways_own_is_not(policy: Policy, 
     assert set(repositories) - set(allowed) == {"runway"}
 
 
-def test_the_readmes_prices_are_the_policys(policy: Policy) -> None:
+def test_readme_prices_match_policy(policy: Policy) -> None:
     rows = (CHECKOUT / "infra" / "terraform" / "README.md").read_text(encoding="utf-8").splitlines()
     for name, pool in policy.pools.items():
         [row] = [row for row in rows if row.startswith(f"| {pool.instance_type}, pool `{name}`")]
         assert f"| {pool.hourly_usd} /h |" in row
 
 
-def as_terraform_says(pool: Pool) -> dict[str, object]:
+def node_group_of(pool: Pool) -> dict[str, object]:
     assert pool.cpu % 1000 == 0
     assert pool.memory % GIB == 0
     gpus: dict[str, object] = {"gpu": pool.gpu, "gpu_type": pool.gpu_type} if pool.gpu else {}

@@ -1,4 +1,4 @@
-"""What must hold of the module whatever the linters think: nodes, access, encryption, network, permissions, money."""
+"""Security rules of the module: nodes, access, encryption, network, IAM, budget."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EVERYWHERE = {"0.0.0.0/0", "::/0"}
 READ_ONLY = re.compile(r"^[a-z0-9]+:(Describe|Get|List)[A-Za-z]+$")
 
 
-def test_nodes_ask_their_metadata_by_token_and_pods_cannot(module: Module) -> None:
+def test_imds_requires_tokens_and_is_unreachable_from_pods(module: Module) -> None:
     for address, template in module.of_type("aws_launch_template").items():
         [options] = template["metadata_options"]
         assert options == {"http_endpoint": "enabled", "http_tokens": "required", "http_put_response_hop_limit": 1}, (
@@ -22,7 +22,7 @@ def test_nodes_ask_their_metadata_by_token_and_pods_cannot(module: Module) -> No
         )
 
 
-def test_disks_of_nodes_are_encrypted_gp3(module: Module) -> None:
+def test_node_disks_are_encrypted_gp3(module: Module) -> None:
     for address, template in module.of_type("aws_launch_template").items():
         for mapping in template["block_device_mappings"]:
             [disk] = mapping["ebs"]
@@ -40,12 +40,12 @@ def test_nodes_have_private_addresses_only(module: Module) -> None:
 
 
 @pytest.mark.parametrize(("group", "key"), [("system", '"system"'), ("jobs", "each.key")])
-def test_every_group_uses_its_launch_template(group: str, key: str, module: Module) -> None:
+def test_every_node_group_uses_its_launch_template(group: str, key: str, module: Module) -> None:
     [used] = module.resources[f"aws_eks_node_group.{group}"]["launch_template"]
     assert used["id"] == f"${{aws_launch_template.node[{key}].id}}"
 
 
-def test_job_groups_start_at_zero_and_keep_other_pods_out(module: Module) -> None:
+def test_job_node_groups_start_at_zero_and_are_tainted(module: Module) -> None:
     group = module.resources["aws_eks_node_group.jobs"]
     [scaling], [taint], [lifecycle] = group["scaling_config"], group["taint"], group["lifecycle"]
     assert (scaling["min_size"], scaling["desired_size"]) == (0, 0)
@@ -56,7 +56,7 @@ def test_job_groups_start_at_zero_and_keep_other_pods_out(module: Module) -> Non
     assert "taint" not in module.resources["aws_eks_node_group.system"], "CoreDNS tolerates no taint"
 
 
-def test_the_control_plane_is_private_logged_and_encrypted(module: Module) -> None:
+def test_control_plane_is_private_logged_and_encrypted(module: Module) -> None:
     cluster = module.the("aws_eks_cluster")
     [network], [access], [encryption] = cluster["vpc_config"], cluster["access_config"], cluster["encryption_config"]
     assert network["endpoint_private_access"] is True
@@ -74,19 +74,19 @@ def test_network_policies_are_enforced(module: Module) -> None:
     assert addon["configuration_values"] == '${jsonencode({enableNetworkPolicy = "true"})}'
 
 
-def test_keys_rotate_and_logs_are_kept_encrypted(module: Module) -> None:
+def test_kms_keys_rotate_and_logs_are_encrypted(module: Module) -> None:
     assert all(key["enable_key_rotation"] is True for key in module.of_type("aws_kms_key").values())
     for address, group in module.of_type("aws_cloudwatch_log_group").items():
         assert group["kms_key_id"] == "${aws_kms_key.logs.arn}", address
         assert group["retention_in_days"] == "${var.log_retention_days}", address
 
 
-def test_the_vpc_logs_its_flows(module: Module) -> None:
+def test_vpc_flow_logs_are_enabled(module: Module) -> None:
     flows = module.the("aws_flow_log")
     assert (flows["vpc_id"], flows["traffic_type"]) == ("${aws_vpc.this.id}", "ALL")
 
 
-def test_nothing_comes_in_from_everywhere(module: Module) -> None:
+def test_security_groups_have_no_open_ingress(module: Module) -> None:
     rules = module.of_type("aws_vpc_security_group_ingress_rule")
     assert [name for name, rule in rules.items() if EVERYWHERE & {rule.get("cidr_ipv4"), rule.get("cidr_ipv6")}] == []
     assert {rule["from_port"] for rule in rules.values()} == {rule["to_port"] for rule in rules.values()} == {443}
@@ -95,12 +95,12 @@ def test_nothing_comes_in_from_everywhere(module: Module) -> None:
     assert [address for address in module.resources if address.split(".")[0] in elsewhere] == []
 
 
-def test_a_service_cannot_find_a_public_subnet_for_a_load_balancer(module: Module) -> None:
+def test_public_subnets_have_no_load_balancer_tag(module: Module) -> None:
     assert all("kubernetes.io/role/elb" not in subnet["tags"] for subnet in module.of_type("aws_subnet").values())
 
 
-def test_no_permission_is_a_wildcard_on_everything(module: Module) -> None:
-    """Key policies apart: there "*" is the key itself (and each statement names its principal)."""
+def test_no_iam_policy_allows_wildcards_on_all_resources(module: Module) -> None:
+    """Key policies are exempt: there "*" is the key itself, and each statement names its principal."""
     for address, statement in statements(module):
         assert "not_actions" not in statement, address
         assert "not_resources" not in statement, address
@@ -112,25 +112,25 @@ def test_no_permission_is_a_wildcard_on_everything(module: Module) -> None:
             assert [action for action in actions if not READ_ONLY.match(action)] == [], address
 
 
-def test_only_the_accounts_own_services_may_assume_a_role(module: Module) -> None:
+def test_roles_are_assumable_only_by_own_services(module: Module) -> None:
     trusts = [(address, statement) for address, statement in statements(module) if address.endswith("_trust")]
     assert len(trusts) == 4
     for address, statement in trusts:
         [principal] = statement["principals"]
         assert principal["type"] == "Service", address
         checked = {condition["variable"]: condition["values"] for condition in statement.get("condition", [])}
-        if principal["identifiers"] != ["ec2.amazonaws.com"]:  # EC2 acts for the instance's own account only
+        if principal["identifiers"] != ["ec2.amazonaws.com"]:  # EC2 acts only for the instance's account
             assert checked["aws:SourceAccount"] == ["${var.account_id}"], address
 
 
-def test_the_key_of_logs_is_for_our_log_groups_only(module: Module) -> None:
+def test_log_key_is_limited_to_own_log_groups(module: Module) -> None:
     [services] = module.data["data.aws_iam_policy_document.key_of_logs"]["statement"]
     [condition] = services["condition"]
     assert condition["variable"] == "kms:EncryptionContext:aws:logs:arn"
     assert all(value.startswith("arn:aws:logs:${var.region}:${var.account_id}:") for value in condition["values"])
 
 
-def test_the_autoscaler_can_touch_only_its_own_groups(module: Module) -> None:
+def test_autoscaler_may_scale_only_its_own_groups(module: Module) -> None:
     document = module.data["data.aws_iam_policy_document.autoscaler"]
     [writing] = [
         statement for statement in document["statement"] if not all(READ_ONLY.match(a) for a in statement["actions"])
@@ -144,7 +144,7 @@ def test_the_autoscaler_can_touch_only_its_own_groups(module: Module) -> None:
     }
 
 
-def test_roles_have_the_managed_policies_that_aws_requires_and_no_more(module: Module) -> None:
+def test_roles_have_only_required_managed_policies(module: Module) -> None:
     attached = module.of_type("aws_iam_role_policy_attachment")
     arns = {address.rpartition(".")[2]: attachment["policy_arn"] for address, attachment in attached.items()}
     assert arns == {
@@ -156,7 +156,7 @@ def test_roles_have_the_managed_policies_that_aws_requires_and_no_more(module: M
     assert nodes == '${toset(["AmazonEC2ContainerRegistryPullOnly", "AmazonEKSWorkerNodePolicy"])}'
 
 
-def test_runway_and_its_jobs_have_no_permission_in_aws(module: Module) -> None:
+def test_runway_and_jobs_have_no_aws_permissions(module: Module) -> None:
     associations = module.of_type("aws_eks_pod_identity_association")
     holders = {(body["namespace"], body["service_account"]) for body in associations.values()}
     assert holders == {("kube-system", "cluster-autoscaler")}
@@ -168,7 +168,7 @@ def test_runway_and_its_jobs_have_no_permission_in_aws(module: Module) -> None:
     assert [address for address in module.resources if address.startswith(("aws_iam_user", "aws_iam_access_key"))] == []
 
 
-def test_images_cannot_be_replaced_and_are_scanned(module: Module) -> None:
+def test_ecr_images_are_immutable_and_scanned(module: Module) -> None:
     repository = module.the("aws_ecr_repository")
     assert repository["image_tag_mutability"] == "IMMUTABLE"
     assert repository["image_scanning_configuration"] == [{"scan_on_push": True}]
@@ -177,7 +177,7 @@ def test_images_cannot_be_replaced_and_are_scanned(module: Module) -> None:
     assert module.the("aws_ecr_lifecycle_policy")["for_each"] == "${aws_ecr_repository.this}"
 
 
-def test_somebody_is_told_of_the_bill(module: Module) -> None:
+def test_budget_notifies_subscribers(module: Module) -> None:
     budget = module.the("aws_budgets_budget")
     assert (budget["budget_type"], budget["time_unit"]) == ("COST", "MONTHLY")
     [dynamic] = budget["dynamic"]
@@ -186,20 +186,20 @@ def test_somebody_is_told_of_the_bill(module: Module) -> None:
     assert content["subscriber_email_addresses"] == "${var.budget_emails}"
 
 
-def test_the_state_is_encrypted_and_locked(module: Module) -> None:
+def test_terraform_state_is_encrypted_and_locked(module: Module) -> None:
     [backend] = [backend for settings in module.settings for backend in settings["backend"]]
     assert backend == {"s3": {"encrypt": True, "use_lockfile": True}}
 
 
-def test_terraform_talks_to_aws_alone(module: Module) -> None:
-    """A provider that is configured from the cluster that the same apply makes is the classic way to a broken plan."""
+def test_terraform_uses_only_the_aws_provider(module: Module) -> None:
+    """A provider configured from a cluster of the same apply breaks plans."""
     assert module.providers.keys() == {"aws"}
     assert module.providers["aws"]["allowed_account_ids"] == ["${var.account_id}"]
     assert module.modules == {}
 
 
 @pytest.mark.parametrize("flag", ["envvar-when-unprivileged=false", "as-volume-mounts=true"])
-def test_gpu_nodes_let_no_container_choose_its_gpus(flag: str, module: Module) -> None:
+def test_gpu_nodes_ignore_visible_devices_of_containers(flag: str, module: Module) -> None:
     user_data = module.resources["aws_launch_template.node"]["user_data"]
     assert user_data == '${each.value.gpu ? base64encode(file("${path.module}/gpu-node.mime")) : null}'
     message = email.message_from_string((MODULE / "gpu-node.mime").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What the field's own tools say: terraform fmt, tflint with every rule, checkov with every policy."""
+"""terraform fmt, tflint with every rule, checkov with every policy."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tests.terraform.hcl import CHECKOUT, MODULE
 SKIP = re.compile(r"checkov:skip=(?P<id>[A-Z0-9_]+)(?P<reason>:.*)?")
 
 
-def test_the_files_are_formatted() -> None:
+def test_terraform_files_are_formatted() -> None:
     checked = tools.run("terraform", "fmt", "-check", "-recursive", "-diff", "infra/terraform", cwd=CHECKOUT)
     assert (checked.returncode, checked.stdout) == (0, "")
 
 
-def test_tflint_finds_nothing() -> None:
+def test_tflint_reports_no_findings() -> None:
     checked = tools.run("tflint", "--format=compact", cwd=MODULE)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
-def test_checkov_finds_nothing_that_is_not_excused() -> None:
+def test_checkov_reports_no_unsuppressed_findings() -> None:
     arguments = ("--framework", "terraform", "--skip-download", "--output", "json", "--directory", ".")
     checked = tools.run("checkov", *arguments, cwd=MODULE)
     report = json.loads(checked.stdout)
@@ -29,13 +29,13 @@ def test_checkov_finds_nothing_that_is_not_excused() -> None:
     assert failed == []
     assert report["summary"]["parsing_errors"] == 0
     assert report["summary"]["passed"] > 0
-    assert report["summary"]["skipped"] == len(excuses())
+    assert report["summary"]["skipped"] == len(suppressions())
     assert checked.returncode == 0
 
 
-def test_every_excuse_gives_a_reason() -> None:
-    assert [found["id"] for found in excuses() if not (found["reason"] or "").strip(": ")] == []
+def test_every_checkov_suppression_has_a_reason() -> None:
+    assert [found["id"] for found in suppressions() if not (found["reason"] or "").strip(": ")] == []
 
 
-def excuses() -> list[re.Match[str]]:
+def suppressions() -> list[re.Match[str]]:
     return [found for path in MODULE.glob("*.tf") for found in SKIP.finditer(path.read_text(encoding="utf-8"))]

@@ -1,4 +1,4 @@
-"""Terraform, tflint and checkov as programs. One that is missing fails the test: nothing is skipped."""
+"""Run terraform, tflint and checkov. A missing program fails the test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WHERE_FROM = {
 
 
 def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a tool to its end, without the user's own settings of it. The exit code is the caller's to judge."""
+    """Run a tool without the user's settings. The caller checks the exit code."""
     path = shutil.which(command[0], path=f"{CHECKOUT / '.local' / 'bin'}:{os.environ['PATH']}")
     assert path is not None, f"{command[0]} is missing: {_WHERE_FROM[command[0]]}"
     return subprocess.run(
@@ -35,7 +35,7 @@ def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def _environment() -> dict[str, str]:
-    """No variable, credential or configuration of the user's may change a result; nothing is looked up outside."""
+    """Return an environment without the user's variables, credentials and configuration, and without network."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("TF_", "TFLINT_", "CKV_", "AWS_"))
     }

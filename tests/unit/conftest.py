@@ -1,4 +1,4 @@
-"""Property tests here try a modest number of examples; timings on a shared machine say nothing, so none fails one."""
+"""Hypothesis profile: few examples, and no deadline on shared machines."""
 
 from __future__ import annotations
 

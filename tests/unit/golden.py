@@ -1,6 +1,6 @@
-"""Golden files: what is rendered, kept whole under `golden/`, so that every change of it is seen in review.
+"""Golden files: expected output under `golden/`, so that reviews show changes.
 
-After a change that is meant, write them anew and read the diff: `RUNWAY_WRITE_GOLDEN=1 .venv/bin/pytest tests/unit`
+After an intended change, write them again and read the diff: `RUNWAY_WRITE_GOLDEN=1 .venv/bin/pytest tests/unit`
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from runway.jobs.spec import RESERVED_ENV_PREFIXES, JobSpec, Resources
+from runway.jobs.spec import RESERVED_ENV_PREFIXES, AdmittedSpec, Resources
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 """Any text that can be handed to a process."""
@@ -34,9 +34,9 @@ def resources(draw: st.DrawFn) -> Resources:
 
 
 @st.composite
-def specs(draw: st.DrawFn) -> JobSpec:
+def specs(draw: st.DrawFn) -> AdmittedSpec:
     """Admitted specifications."""
-    return JobSpec(
+    return AdmittedSpec(
         image=draw(IMAGES),
         resources=draw(resources()),
         timeout_seconds=draw(st.integers(1, 86_400)),

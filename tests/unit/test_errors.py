@@ -1,4 +1,4 @@
-"""The error tree: what callers can rely on, and that its drawing is true."""
+"""The error tree: public attributes, and the tree in the docstring."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ def _public(root: type[PublicError] = PublicError) -> list[type[PublicError]]:
     return ([root] if "code" in root.__dict__ else []) + below
 
 
-def test_every_public_error_has_a_code_of_its_own_a_title_and_an_error_status() -> None:
+def test_every_public_error_has_unique_code_title_hint_and_status() -> None:
     found = _public()
     assert len({error.code for error in found}) == len(found)
     for error in found:
         assert re.fullmatch(r"[a-z][a-z_]*", error.code)
         assert error.title
+        assert re.fullmatch(r"[a-z].*[^.]", error.hint)
         assert HTTPStatus(error.status) >= HTTPStatus.BAD_REQUEST
 
 
-def test_the_drawing_names_every_public_error_with_its_status_and_code() -> None:
+def test_docstring_tree_lists_every_public_error() -> None:
     lines = (errors.__doc__ or "").splitlines()
     for error in _public():
         line = next((line for line in lines if re.search(rf"── {error.__name__}\s", line)), "")
         shown = f"{error.status} {error.code}" if not issubclass(error, Unavailable) else error.code
-        assert shown in line, f"{error.__name__} is not drawn as {shown}"
+        assert shown in line, f"{error.__name__} is not listed as {shown}"
 
 
 @pytest.mark.parametrize("error", [error for error in _public() if issubclass(error, Unavailable)], ids=str)
-def test_what_is_unavailable_always_says_when_to_come_back(error: type[Unavailable]) -> None:
+def test_unavailable_errors_have_retry_after(error: type[Unavailable]) -> None:
     assert (error("not now").retry_after or 0) >= 1
 
 
-def test_an_invalid_specification_counts_its_violations() -> None:
+def test_invalid_spec_counts_its_violations() -> None:
     one, two = Violation("image", "required", "is required"), Violation("name", "malformed", "must be a name")
     assert InvalidSpec((one,)).detail == "1 violation, listed below"
     assert InvalidSpec((one, two)).detail == "2 violations, listed below"
     assert InvalidSpec((one, two)).violations == (one, two)
 
 
-def test_a_policy_error_has_a_line_for_each_faulty_field() -> None:
+def test_policy_error_has_one_line_per_field() -> None:
     error = PolicyError([("limits.cpu", "is wrong"), ("tenants", "are missing")])
     assert str(error).splitlines() == ["limits.cpu: is wrong", "tenants: are missing"]

@@ -1,4 +1,4 @@
-"""The lines of a log as the kubelet sends it, each once and in order, through any chunks, breaks and rotations."""
+"""LogCursor returns each line once, in order, through breaks and rotations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(cursor: LogCursor, data: bytes, seed: int = 0) -> list[Piece]:
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Record]:
-    """A log whose times often repeat, sometimes go back a little, and pass the border of a second now and then."""
+    """Generate a log whose times often repeat, sometimes decrease, and cross seconds."""
     steps = st.sampled_from([0, 0, 0, 1, 1000, -1000, SECOND // 3, 2 * SECOND])
     text = st.sampled_from([b"", b"a", b"same", b"2026-11-24T08:00:00.000000000Z not a time", b"\xff\x00\r", b"x" * 50])
     records: list[Record] = []
@@ -46,10 +46,10 @@ def logs(draw: st.DrawFn) -> list[Record]:
 
 @settings(max_examples=300)
 @given(logs(), st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=5), st.integers())
-def test_each_line_comes_once_and_in_order_whatever_breaks(
+def test_each_line_is_returned_once_and_in_order_after_breaks(
     records: list[Record], breaks: list[tuple[float, float]], seed: int
 ) -> None:
-    """Each break: how much of the log was written by then, and how much of what the kubelet sent had arrived."""
+    """A break is a pair: the written share of the log, and the received share of the kubelet's bytes."""
     cursor = LogCursor()
     taken: list[Piece] = []
     written = 0
@@ -64,7 +64,7 @@ def test_each_line_comes_once_and_in_order_whatever_breaks(
 
 
 @given(logs(), st.lists(st.floats(0, 1), max_size=4), st.integers())
-def test_reading_from_the_beginning_after_each_break_comes_to_the_same(
+def test_rereading_from_the_beginning_returns_each_line_once(
     records: list[Record], breaks: list[float], seed: int
 ) -> None:
     cursor = LogCursor()
@@ -81,7 +81,7 @@ def lines(*texts: str, start: int = START, step: int = 1000) -> list[Record]:
     return [Record(start + index * step, text.encode()) for index, text in enumerate(texts)]
 
 
-def test_a_tail_is_not_joined_by_what_came_before_it() -> None:
+def test_tail_excludes_older_lines_after_reconnect() -> None:
     log = lines(*"abcdef")
     cursor = LogCursor(from_start=False)
     assert text_of(read(cursor, kubelet(log[4:])), timestamps=False) == b"e\nf\n"
@@ -90,7 +90,7 @@ def test_a_tail_is_not_joined_by_what_came_before_it() -> None:
     assert text_of(read(cursor, kubelet(lines("g", start=START + SECOND))), timestamps=False) == b"g\n"
 
 
-def test_after_a_rotation_what_is_new_is_taken() -> None:
+def test_new_lines_are_returned_after_rotation() -> None:
     cursor = LogCursor()
     read(cursor, kubelet(lines("a", "b", "c")))
     cursor.rewind()
@@ -98,7 +98,7 @@ def test_after_a_rotation_what_is_new_is_taken() -> None:
     assert text_of(read(cursor, kubelet(rotated, cursor.since)), timestamps=False) == b"d\n"
 
 
-def test_a_line_whose_rest_is_lost_does_not_run_into_the_next() -> None:
+def test_newline_is_added_to_line_whose_rest_is_lost() -> None:
     cursor = LogCursor()
     taken = read(cursor, kubelet([Record(START, b"begun", partial=True)]))
     cursor.rewind()
@@ -106,7 +106,7 @@ def test_a_line_whose_rest_is_lost_does_not_run_into_the_next() -> None:
     assert text_of(taken, timestamps=False) == b"begun\nnext\n"
 
 
-def test_a_clock_that_is_set_back_loses_nothing_on_one_connection_or_right_after_it() -> None:
+def test_clock_set_back_loses_no_line() -> None:
     before, after = lines("a", "b", start=START + 60 * SECOND), lines("c", "d")
     cursor = LogCursor()
     taken = read(cursor, kubelet(before + after[:1]))
@@ -115,7 +115,7 @@ def test_a_clock_that_is_set_back_loses_nothing_on_one_connection_or_right_after
     assert text_of(taken, timestamps=False) == b"a\nb\nc\nd\n"
 
 
-def test_memory_is_bounded_and_long_histories_are_still_exact() -> None:
+def test_resume_is_exact_with_few_remembered_lines() -> None:
     log = lines(*(str(number) for number in range(50)), step=0) + lines("last", start=START + 5)
     cursor = LogCursor(remember=8)
     taken = read(cursor, kubelet(log[:50]))
@@ -124,7 +124,7 @@ def test_memory_is_bounded_and_long_histories_are_still_exact() -> None:
     assert text_of(taken, timestamps=False) == b"".join(record.text + b"\n" for record in log)
 
 
-def test_a_line_of_megabytes_is_passed_on_as_it_comes() -> None:
+def test_long_line_is_returned_in_pieces() -> None:
     cursor = LogCursor()
     whole = kubelet([Record(START, b"x" * 16384, partial=True)] * 200)
     sizes = [len(piece.text) for chunk in (whole[at : at + 65536] for at in range(0, len(whole), 65536))
@@ -135,12 +135,12 @@ def test_a_line_of_megabytes_is_passed_on_as_it_comes() -> None:
 
 @pytest.mark.parametrize("offset", ["Z", "+02:00", "-09:30"])
 @pytest.mark.parametrize("fraction", ["", ".5", ".000000001"])
-def test_times_of_every_form_are_read(offset: str, fraction: str) -> None:
+def test_every_time_format_is_accepted(offset: str, fraction: str) -> None:
     time = f"2026-11-24T08:00:00{fraction}{offset}"
     assert LogCursor().feed(f"{time} x\n".encode()) == [Piece(time.encode(), b"x\n")]
 
 
-SAID = [
+KUBELET_TEXTS = [
     b"unable to retrieve container logs for containerd://abc",
     b"failed to create fsnotify watcher: too many open files",
     b"2026-99-99T08:00:00Z no such day\n",
@@ -148,8 +148,8 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize("said", SAID)
-def test_what_the_kubelet_says_itself_is_not_taken_for_log(said: bytes) -> None:
+@pytest.mark.parametrize("said", KUBELET_TEXTS)
+def test_text_of_the_kubelet_is_not_returned_as_log(said: bytes) -> None:
     cursor = LogCursor()
     taken = read(cursor, kubelet(lines("a")) + said)
     assert text_of(taken, timestamps=False) == b"a\n"
@@ -171,7 +171,7 @@ def test_what_the_kubelet_says_itself_is_not_taken_for_log(said: bytes) -> None:
         (b"9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59"),
     ],
 )
-def test_after_a_line_of_an_odd_year_the_log_can_be_read_again(time: bytes, since: str) -> None:
+def test_since_after_line_of_unusual_year_is_a_valid_time(time: bytes, since: str) -> None:
     cursor = LogCursor()
     cursor.feed(time + b" a line\n")
 

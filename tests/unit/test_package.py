@@ -1,4 +1,4 @@
-"""What is installed is whole: the files that the pages are made of are in the wheel."""
+"""The wheel contains the files of the console."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHECKOUT = Path(__file__).parents[2]
 CONSOLE = CHECKOUT / "src" / "runway" / "console"
 
 
-def test_the_wheel_holds_the_templates_and_static_files_of_the_console(tmp_path: Path) -> None:
+def test_wheel_contains_console_templates_and_static_files(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
     subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, timeout=60)
     (wheel,) = tmp_path.glob("*.whl")

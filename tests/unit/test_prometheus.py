@@ -1,4 +1,4 @@
-"""The client of Prometheus: what goes into a query is only ever text, and no answer brings it down."""
+"""Prometheus client: escaping of matchers, and failures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def client(fake: FakePrometheus) -> AsyncIterator[Prometheus]:
 @example('"} or up{x="')
 @example("a\\")
 @example("line\nfeed\x00\x7f\u2028")
-def test_a_matcher_holds_its_value_and_nothing_else(value: str) -> None:
+def test_matching_contains_exactly_its_value(value: str) -> None:
     label, literal = matching("pod", value).split("=", 1)
 
     assert label == "pod"
@@ -47,7 +47,7 @@ def test_a_matcher_holds_its_value_and_nothing_else(value: str) -> None:
 
 @given(st.lists(TEXT, min_size=1, max_size=3))
 @example([".*", "a|b", "$^"])
-def test_a_matcher_of_several_matches_each_and_no_other(values: list[str]) -> None:
+def test_matching_any_matches_exactly_its_values(values: list[str]) -> None:
     _, literal = matching_any("pod", values).split("=~", 1)
     pattern = re.compile(go_string(literal), re.DOTALL)
 
@@ -56,9 +56,7 @@ def test_a_matcher_of_several_matches_each_and_no_other(values: list[str]) -> No
         assert bool(pattern.fullmatch(other)) is (other in values)
 
 
-async def test_a_query_is_sent_as_a_form_with_the_moment_that_is_asked_for(
-    client: Prometheus, fake: FakePrometheus
-) -> None:
+async def test_query_is_sent_as_form_with_its_time(client: Prometheus, fake: FakePrometheus) -> None:
     fake.samples = [({"pod": "a"}, "0.5"), ({"pod": "b"}, "1e3")]
     samples = await client.query("up", at=datetime(2026, 11, 24, 8, tzinfo=UTC))
     await client.query("up")
@@ -67,13 +65,13 @@ async def test_a_query_is_sent_as_a_form_with_the_moment_that_is_asked_for(
     assert fake.queries == [{"query": "up", "time": "1795507200.0"}, {"query": "up"}]
 
 
-async def test_values_that_are_no_number_are_left_out(client: Prometheus, fake: FakePrometheus) -> None:
+async def test_nan_and_infinities_are_dropped(client: Prometheus, fake: FakePrometheus) -> None:
     fake.samples = [({"x": value}, value) for value in ("NaN", "+Inf", "-Inf", "7")]
 
     assert [sample.value for sample in await client.query("up")] == [7.0]
 
 
-async def test_an_empty_answer_is_no_sample(client: Prometheus) -> None:
+async def test_empty_result_has_no_sample(client: Prometheus) -> None:
     assert await client.query("up") == []
 
 
@@ -102,7 +100,7 @@ def answers(**data: Any) -> bytes:
         json.dumps(vector() | {"status": "error", "error": "sorry"}).encode(),
     ],
 )
-async def test_an_answer_that_is_not_one_is_a_problem_with_a_reason(
+async def test_invalid_response_is_unavailable_with_reason(
     client: Prometheus, fake: FakePrometheus, body: bytes
 ) -> None:
     fake.body = body
@@ -111,32 +109,32 @@ async def test_an_answer_that_is_not_one_is_a_problem_with_a_reason(
     assert len(str(caught.value)) < 400
 
 
-async def test_an_answer_beyond_the_bound_is_not_read(client: Prometheus, fake: FakePrometheus) -> None:
+async def test_oversized_response_is_unavailable(client: Prometheus, fake: FakePrometheus) -> None:
     fake.body = b" " * (MAX_RESPONSE_BYTES + 1)
     with pytest.raises(PrometheusUnavailable, match="larger than"):
         await client.query("up")
 
 
-async def test_a_compressed_answer_is_not_unpacked(client: Prometheus, fake: FakePrometheus) -> None:
+async def test_compressed_response_is_not_decompressed(client: Prometheus, fake: FakePrometheus) -> None:
     fake.body, fake.headers = b"\x1f\x8b\x08", {"Content-Encoding": "gzip"}
     with pytest.raises(PrometheusUnavailable, match="could not be read"):
         await client.query("up")
 
 
-async def test_a_refusal_is_told_in_prometheus_own_words(client: Prometheus, fake: FakePrometheus) -> None:
+async def test_rejection_contains_reason_of_prometheus(client: Prometheus, fake: FakePrometheus) -> None:
     fake.status, fake.body = 422, b'{"status": "error", "errorType": "execution", "error": "too many samples"}'
     with pytest.raises(PrometheusUnavailable, match="answered 422: too many samples"):
         await client.query("up")
 
 
-async def test_a_redirect_is_not_followed(client: Prometheus, fake: FakePrometheus) -> None:
+async def test_redirect_is_not_followed(client: Prometheus, fake: FakePrometheus) -> None:
     fake.status, fake.headers = 307, {"Location": fake.url + "api/v1/query"}
     with pytest.raises(PrometheusUnavailable, match="answered 307"):
         await client.query("up")
     assert len(fake.queries) == 1
 
 
-async def test_a_silent_prometheus_is_given_up_in_time(fake: FakePrometheus) -> None:
+async def test_query_times_out(fake: FakePrometheus) -> None:
     fake.gate.clear()
     client = Prometheus(fake.url, seconds=0.05)
     with pytest.raises(PrometheusUnavailable, match=r"did not answer within 0\.05 s"):
@@ -144,27 +142,27 @@ async def test_a_silent_prometheus_is_given_up_in_time(fake: FakePrometheus) -> 
     await client.close()
 
 
-async def test_a_prometheus_that_is_not_there_is_a_problem() -> None:
+async def test_refused_connection_is_unavailable() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # Bound and not listening: connections are refused.
+        taken.bind(("127.0.0.1", 0))  # Bound and not listening, so the kernel refuses connections.
         client = Prometheus(f"http://127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(PrometheusUnavailable, match=r"no connection to Prometheus: .*refused"):
             await client.query("up")
         await client.close()
 
 
-async def test_more_queries_than_can_wait_are_refused_at_once(client: Prometheus, fake: FakePrometheus) -> None:
+async def test_query_beyond_pending_maximum_is_rejected_at_once(client: Prometheus, fake: FakePrometheus) -> None:
     fake.gate.clear()
     async with asyncio.TaskGroup() as tasks:
         waiting = [tasks.create_task(client.query("up")) for _ in range(MAX_PENDING_QUERIES)]
         await asyncio.sleep(0)
-        with pytest.raises(PrometheusUnavailable, match="waiting for their turn"):
+        with pytest.raises(PrometheusUnavailable, match="64 queries to Prometheus are pending"):
             await client.query("up")
         fake.gate.set()
     assert [task.result() for task in waiting] == [[]] * MAX_PENDING_QUERIES
 
 
-async def test_the_password_is_sent_and_never_shown(fake: FakePrometheus) -> None:
+async def test_password_is_sent_and_not_in_messages(fake: FakePrometheus) -> None:
     client = Prometheus(fake.url.replace("http://", "http://reader:s3cret@"))
     await client.query("up")
     assert (fake.credentials or "").startswith("Basic ")
@@ -177,13 +175,6 @@ async def test_the_password_is_sent_and_never_shown(fake: FakePrometheus) -> Non
 
 
 def go_string(literal: str) -> str:
-    """What Go reads in a double-quoted literal of the escapes that are used: strconv.Unquote, and no further."""
-    assert literal.startswith('"')
-    assert literal.endswith('"')
-    inside = literal[1:-1]
-    assert re.fullmatch(r'(?:[^"\\\n]|\\["\\]|\\U[0-9a-f]{8})*', inside)
-    return re.sub(
-        r'\\(["\\])|\\U([0-9a-f]{8})',
-        lambda found: found[1] or chr(int(found[2], 16)),
-        inside,
-    )
+    """Unquote a Go literal. Of the escapes accept those with the same meaning in Go and JSON."""
+    assert re.fullmatch(r'"(?:[^"\\\n]|\\["\\bfnrt]|\\u[0-9a-f]{4})*"', literal)
+    return str(json.loads(literal, strict=False))

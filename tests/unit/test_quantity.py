@@ -1,4 +1,4 @@
-"""Quantities: the grammar of Kubernetes and nothing more, to and from whole numbers."""
+"""The Kubernetes quantity grammar, to and from integers."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ def test_memory_is_read_as_bytes(text: str, amount: int) -> None:
         "1\0",
     ],
 )
-def test_what_is_not_in_the_grammar_is_refused(text: str) -> None:
+def test_text_outside_the_grammar_is_rejected(text: str) -> None:
     for read in (parse_cpu, parse_bytes, ceil_units):
         with pytest.raises(ValueError, match="not a Kubernetes quantity"):
             read(text)
 
 
-def test_a_quantity_has_a_greatest_length() -> None:
+def test_quantity_length_is_limited() -> None:
     assert parse_bytes("0" * 19 + "1." + "0" * 9 + "Mi") == 1 << 20
     with pytest.raises(ValueError, match="at most 32 characters"):
         parse_bytes("0" * (MAX_LENGTH + 1))
@@ -119,7 +119,7 @@ def test_cpu_finer_than_one_milli_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["100m", "400m", "0.5", "1.0001Ki", "1u"])
-def test_memory_that_is_not_whole_bytes_is_refused_with_the_usual_slip_named(text: str) -> None:
+def test_fractional_bytes_are_rejected_with_a_hint(text: str) -> None:
     with pytest.raises(ValueError, match="Mi means mebibytes"):
         parse_bytes(text)
 
@@ -136,7 +136,7 @@ def test_memory_that_is_not_whole_bytes_is_refused_with_the_usual_slip_named(tex
         ("400m", 1, 1),
     ],
 )
-def test_what_kubernetes_holds_is_counted_in_whole_units_rounded_up(text: str, per_unit: int, units: int) -> None:
+def test_kubernetes_quantity_is_rounded_up(text: str, per_unit: int, units: int) -> None:
     assert ceil_units(text, per_unit) == units
     assert ceil_units(text) == ceil_units(text, 1)
 
@@ -155,7 +155,7 @@ def test_memory_is_written_with_the_largest_suffix_that_divides_it(amount: int, 
 
 
 @given(st.integers(0, 10**15))
-def test_what_is_written_is_read_back(amount: int) -> None:
+def test_formatted_quantity_round_trips(amount: int) -> None:
     assert parse_cpu(format_cpu(amount)) == amount
     assert parse_bytes(format_bytes(amount)) == amount
 
@@ -177,7 +177,7 @@ def test_rounding_up_adds_less_than_one_unit(whole: int, parts: int, suffix: str
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_read_or_refused_and_never_anything_else(text: str) -> None:
+def test_any_text_is_parsed_or_rejected(text: str) -> None:
     for read in (parse_cpu, parse_bytes):
         with suppress(ValueError):
             assert read(text) >= 0

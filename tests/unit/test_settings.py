@@ -1,4 +1,4 @@
-"""Settings: a faulty variable stops the start, by its name."""
+"""Settings: an invalid variable stops the start with its name."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def policy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RUNWAY_PROMETHEUS_URL", raising=False)
 
 
-def test_without_a_prometheus_there_is_none() -> None:
+def test_prometheus_url_is_optional() -> None:
     assert load_settings().prometheus_url is None
 
 
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:16290", "https://prometheus.monitoring.svc/prefix", f"https://{CREDENTIALS}example.org"]
 )
-def test_a_prometheus_may_have_a_path_and_credentials(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_prometheus_url_may_have_path_and_credentials(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("RUNWAY_PROMETHEUS_URL", url)
 
     assert str(load_settings().prometheus_url).rstrip("/") == url
@@ -41,9 +41,7 @@ def test_a_prometheus_may_have_a_path_and_credentials(monkeypatch: pytest.Monkey
         "http://prometheus/#s3cret",
     ],
 )
-def test_a_url_that_cannot_be_used_stops_the_start_and_is_not_repeated(
-    monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
+def test_invalid_prometheus_url_stops_the_start_without_showing_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("RUNWAY_PROMETHEUS_URL", url)
 
     with pytest.raises(ConfigurationError, match="RUNWAY_PROMETHEUS_URL") as caught:

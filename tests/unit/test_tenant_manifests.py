@@ -1,4 +1,4 @@
-"""The tenants' namespaces as rendered: whole against a golden file (tests/unit/golden.py says how to renew it)."""
+"""Rendered objects of the tenants, against a golden file (tests/unit/golden.py)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from tests.unit.golden import assert_golden
 
 
 def rendered(kind: str, namespace: str = "runway-vision") -> list[dict[str, Any]]:
-    """The objects of one kind in one tenant's namespace."""
+    """Return the objects of one kind in one tenant's namespace."""
     objects: list[dict[str, Any]] = render(policy())
     return [item for item in objects if item["kind"] == kind and item["metadata"].get("namespace") == namespace]
 
 
-def test_the_objects_of_every_tenant() -> None:
+def test_all_objects_match_golden_file() -> None:
     assert_golden("tenants", render(policy()))
 
 
-def test_each_namespace_comes_before_what_is_in_it() -> None:
+def test_each_namespace_precedes_its_objects() -> None:
     known: set[str] = set()
     objects: list[dict[str, Any]] = render(policy())
     for item in objects:
@@ -30,7 +30,7 @@ def test_each_namespace_comes_before_what_is_in_it() -> None:
     assert known == {"runway-vision", "runway-speech"}
 
 
-def test_pod_security_is_enforced_not_only_reported() -> None:
+def test_pod_security_is_enforced() -> None:
     objects: list[dict[str, Any]] = render(policy())
     for namespace in (item for item in objects if item["kind"] == "Namespace"):
         labels = namespace["metadata"]["labels"]
@@ -38,7 +38,7 @@ def test_pod_security_is_enforced_not_only_reported() -> None:
         assert labels["app.kubernetes.io/managed-by"] == "runway"
 
 
-def test_the_backstop_is_the_tenants_quota() -> None:
+def test_resource_quota_equals_tenant_quota() -> None:
     (quota,) = rendered("ResourceQuota", "runway-speech")
     assert quota["spec"]["hard"] == {
         "requests.nvidia.com/gpu": "2",
@@ -50,14 +50,14 @@ def test_the_backstop_is_the_tenants_quota() -> None:
     }
 
 
-def test_containers_are_held_to_the_bounds_of_the_policy() -> None:
+def test_limit_range_equals_policy_limits() -> None:
     (limits,) = rendered("LimitRange")
     (container,) = limits["spec"]["limits"]
     assert container["type"] == "Container"
     assert (container["min"], container["max"]) == ({"cpu": "100m", "memory": "32Mi"}, {"cpu": "16", "memory": "128Gi"})
 
 
-def test_the_network_is_closed_inwards_and_towards_the_node_metadata_address() -> None:
+def test_ingress_and_metadata_address_are_denied() -> None:
     policies = rendered("NetworkPolicy")
     assert all(item["spec"]["podSelector"] == {} for item in policies)
     assert all("ingress" not in item["spec"] for item in policies)

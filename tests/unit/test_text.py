@@ -1,10 +1,24 @@
-"""Foreign text made harmless and short, and amounts as people read them."""
+"""Sanitized text, and amounts, times and money for people."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
-from runway.text import amounts_in_words, bytes_in_words, last_lines, one_line, twice
+from runway.text import (
+    amounts_in_words,
+    escape_controls,
+    last_lines,
+    one_line,
+    shorten,
+    show_between,
+    show_bytes,
+    show_duration,
+    show_ratio,
+    show_usd,
+    twice,
+)
 
 
 @pytest.mark.parametrize(
@@ -19,18 +33,18 @@ from runway.text import amounts_in_words, bytes_in_words, last_lines, one_line, 
         ("größer 语 ok", "größer 语 ok"),
     ],
 )
-def test_a_message_is_one_harmless_line(text: str | None, shown: str) -> None:
+def test_message_is_one_sanitized_line(text: str | None, shown: str) -> None:
     assert one_line(text) == shown
 
 
-def test_a_long_message_keeps_its_two_ends() -> None:
+def test_long_message_keeps_both_ends() -> None:
     shown = one_line("failed to pull " + "x" * 100_000 + " manifest unknown", 60)
     assert len(shown) == 60
     assert shown.startswith("failed to pull ")
     assert shown.endswith(" manifest unknown")
 
 
-def test_the_end_of_a_log_keeps_its_lines() -> None:
+def test_end_of_log_keeps_line_breaks() -> None:
     assert last_lines("one\ntwo\tthree\x07\n") == "one\ntwo\tthree\\x07\n"
     assert last_lines("x" * 100 + "end", 10) == "xxxxxxxend"
     assert last_lines("\x07" * 100, 10) == "07\\x07\\x07"
@@ -40,11 +54,11 @@ def test_the_end_of_a_log_keeps_its_lines() -> None:
     ("amount", "words"),
     [(0, "0"), (1023, "1023"), (1024, "1Ki"), (10 * 1024**3 - 1, "9.9Gi"), (1536 * 1024**2, "1.5Gi"), (2**41, "2Ti")],
 )
-def test_bytes_are_rounded_down_to_what_is_surely_there(amount: int, words: str) -> None:
-    assert bytes_in_words(amount) == words
+def test_bytes_are_rounded_down(amount: int, words: str) -> None:
+    assert show_bytes(amount) == words
 
 
-def test_amounts_in_words() -> None:
+def test_amounts() -> None:
     assert amounts_in_words(1, 3500, 10 * 1024**3) == "1 GPU, 3.5 CPU and 10Gi of memory"
     assert amounts_in_words(None, 2000, 1024**2) == "2 CPU and 1Mi of memory"
 
@@ -54,3 +68,54 @@ def test_amounts_in_words() -> None:
 )
 def test_twice_an_amount_of_memory(amount: str, double: str) -> None:
     assert twice(amount) == double
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-5, "0s"),
+        (0.9, "0s"),
+        (59, "59s"),
+        (200, "3m20s"),
+        (3601, "1h"),
+        (7200, "2h"),
+        (86_460, "1d"),
+        (90_061, "1d1h"),
+    ],
+)
+def test_duration_shows_its_two_largest_units(seconds: float, shown: str) -> None:
+    assert show_duration(seconds) == shown
+
+
+def test_time_between_two_times_is_empty_where_one_is_unknown() -> None:
+    start = datetime(2026, 11, 24, 8, tzinfo=UTC)
+    assert show_between(start, start + timedelta(hours=2)) == "2h"
+    assert show_between(start, None) == show_between(None, start) == ""
+
+
+@pytest.mark.parametrize(
+    ("usd", "shown"),
+    [
+        ("0.000000", "0.00"),
+        ("12.5", "12.50"),
+        ("0.012500", "0.0125"),
+        ("3", "3.00"),
+        ("-1.50", "-1.50"),
+        ("a\x1b", "a\\x1b"),
+    ],
+)
+def test_money_has_two_or_more_decimals(usd: str, shown: str) -> None:
+    assert show_usd(usd) == shown
+
+
+def test_positive_ratio_is_never_zero_percent() -> None:
+    assert [show_ratio(ratio) for ratio in (0, 0.001, 0.01, 1)] == ["0%", "under 1%", "1%", "100%"]
+
+
+def test_text_of_a_caller_is_cut_after_its_limit() -> None:
+    assert shorten("x" * 81) == "x" * 80 + "…"
+    assert (shorten("a\x00b"), shorten("")) == ("a\\x00b", '""')
+
+
+def test_log_keeps_glyphs_that_python_does_not_know() -> None:
+    assert escape_controls("\ue0b0 \u3000 \U0001fae8 \x1b \u202e") == "\ue0b0 \u3000 \U0001fae8 \\x1b \\u202e"

@@ -1,1 +1,1 @@
-"""May this job enter: bounds, pool, price, rate and quota. Pure functions and one ledger."""
+"""Admission of a job: bounds, price, quota and rate. Pure, except the ledger."""

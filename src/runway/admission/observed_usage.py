@@ -1,12 +1,12 @@
-"""What is observed to be held under a name in a tenant's namespace: pure, from a Job and its pods.
+"""Compute the quota usage under a job name from its Job and its pods. Pure.
 
-A Job holds its amounts while it is unfinished; every pod that has not ended holds its own, whatever became of its Job,
-and whoever made it. A Job of Runway's has one pod at a time (`podReplacementPolicy: Failed`), so an unfinished Job and
-its pod are one holding; should there ever be two pods at once, both count. A Job that was deleted before it had
-finished holds its amounts until all its pods are certainly known, since the watch of pods can be behind that of Jobs.
-
-A Job that needs one success is done when a pod of it has succeeded, about a second before the Job controller says so.
-That nothing can follow is proven in docs/architecture.md, "When quota is released".
+- An unfinished Job counts with its resources.
+- Every pod that is not terminal counts, whether or not its Job exists or Runway created it.
+- A Job of Runway has one pod at a time (`podReplacementPolicy: Failed`), so the Job and its pod count once. If there
+  are two pods, both count.
+- A Job that was deleted unfinished counts until all its pods are known, because the pod watch can lag behind.
+- A Job that needs one success counts no more once its pod has succeeded, a second before the Job controller says so.
+  For the proof see docs/architecture.md, "When quota is released".
 """
 
 from __future__ import annotations
@@ -16,49 +16,49 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from runway.admission.quota import ZERO, Amounts, ObservedUsage
-from runway.jobs.resources import requests_of
+from runway.admission.quota import ObservedUsage
+from runway.jobs.resources import ZERO, ResourceVector, requests_of
 from runway.kube.objects import Job, Pod, PodSpec
 
 
 def observed_usage(job: Job | None, pods: Iterable[Pod], deleted: Iterable[Job] = ()) -> ObservedUsage | None:
-    """What is held under this name; None when nothing is. `deleted` are Jobs whose pods may not all be known yet."""
+    """Return the usage under this name; None without usage. Not all pods of the `deleted` Jobs may be known yet."""
     pods, deleted = list(pods), list(deleted)
     uid = None if job is None else job.metadata.uid
     live = [pod for pod in pods if not pod.is_terminal]
     if not live and not deleted and (job is None or _needs_no_more_pods(job, pods)):
-        return None  # By far the most of what is listed at a start.
-    held: dict[str | None, Amounts] = {}
+        return None  # The common case in the first list.
+    by_controller: dict[str | None, ResourceVector] = {}
     for pod in live:
-        held[pod.controller_uid] = held.get(pod.controller_uid, ZERO) + _amounts(pod.spec)
-    # Several pods of one Job are one job all the same.
-    by_job = {controller: replace(amounts, jobs=1) for controller, amounts in held.items()}
+        by_controller[pod.controller_uid] = by_controller.get(pod.controller_uid, ZERO) + _amounts(pod.spec)
+    # Several pods of one Job are one job.
+    by_job = {controller: replace(amounts, jobs=1) for controller, amounts in by_controller.items()}
     own = by_job.pop(uid, ZERO)
-    standing = own if job is None else own.maximum(_expected_usage(job, pods))
-    # An earlier Job of the same name: deleted while its pod still runs, and submitted again.
-    earlier = sum((_expected_usage(gone, pods).maximum(by_job.pop(gone.metadata.uid, ZERO)) for gone in deleted), ZERO)
+    current = own if job is None else own.maximum(_expected_usage(job, pods))
+    # Earlier Jobs of the same name, which were deleted while a pod was running.
+    earlier = sum((_expected_usage(old, pods).maximum(by_job.pop(old.metadata.uid, ZERO)) for old in deleted), ZERO)
     others = earlier + sum(by_job.values(), ZERO)
     terminating = sum((_amounts(pod.spec) for pod in live if pod.terminating), ZERO)
-    if standing + others == ZERO:
+    if current + others == ZERO:
         return None
-    return ObservedUsage(standing + others, terminating, ZERO if job is None else standing)
+    return ObservedUsage(current + others, terminating, ZERO if job is None else current)
 
 
 def finished_at(job: Job, pods: Iterable[Pod]) -> datetime | None:
-    """When the last of what a Job held has ended, as Kubernetes dates it, to the second; None where it does not say.
+    """Return when the usage of a Job ended, to the second; None if Kubernetes has no time.
 
-    The end of the container whose success releases it; else the Job's verdict, or a container that ended later.
+    This is the end of the container whose success releases it; else the Job's condition, or a later container's end.
     """
     pods = [pod for pod in pods if pod.controller_uid == job.metadata.uid]
     success = [pod for pod in pods if pod_succeeded(job, pod)]
     ends = [ended.finished_at for pod in success or pods if (ended := pod.container.terminated)]
-    if not success and (verdict := job.condition("Failed") or job.condition("Complete")):
-        ends.append(verdict.last_transition_time)
+    if not success and (condition := job.condition("Failed") or job.condition("Complete")):
+        ends.append(condition.last_transition_time)
     return max((end for end in ends if end), default=None)
 
 
-def _expected_usage(job: Job, pods: list[Pod]) -> Amounts:
-    """What pods of a Job may hold that are not known yet."""
+def _expected_usage(job: Job, pods: list[Pod]) -> ResourceVector:
+    """Return the usage of pods that the Job controller may have created, but the watch has not reported."""
     return ZERO if _needs_no_more_pods(job, pods) else _amounts(job.spec.template.spec, _max_concurrent_pods(job))
 
 
@@ -69,10 +69,10 @@ def _needs_no_more_pods(job: Job, pods: list[Pod]) -> bool:
 
 
 def pod_succeeded(job: Job, pod: Pod) -> bool:
-    """Whether the Job controller must count this pod as the Job's success.
+    """Return whether the Job controller must count this pod as the Job's success.
 
-    A terminating pod may be counted as failed though its process ended with 0, so it proves nothing. Nor does a pod of
-    which a part cannot be read: that part may say that it is terminating.
+    A terminating pod proves nothing: the controller may count it as failed although its process exited with 0. Nor does
+    a pod with an undecodable field, because that field may say that the pod is terminating.
     """
     disrupted = pod.condition("DisruptionTarget")
     return (
@@ -90,6 +90,6 @@ def _max_concurrent_pods(job: Job) -> int:
     return 1 if job.spec.parallelism is None else job.spec.parallelism
 
 
-def _amounts(spec: PodSpec, pods: int = 1) -> Amounts:
-    held = requests_of(spec)
-    return Amounts(held.gpu * pods, held.cpu * pods, held.memory * pods, 1 if pods else 0)
+def _amounts(spec: PodSpec, pods: int = 1) -> ResourceVector:
+    requests = requests_of(spec)
+    return ResourceVector(requests.gpu * pods, requests.cpu * pods, requests.memory * pods, jobs=1 if pods else 0)

@@ -1,17 +1,37 @@
-"""Rate limits: the generic cell rate algorithm (GCRA), one cell of state per tenant.
+"""Rate limits, and bounds on streams, submissions and bodies in progress.
 
-GCRA is a token bucket without a timer: the state is the theoretical arrival time (TAT) of the next request that would
-keep exactly to the rate. https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
+Every bound is per tenant, so a tenant that sends many requests does not slow another.
+
+The rate limit is the generic cell rate algorithm (GCRA): a token bucket without a timer. Its state is the theoretical
+arrival time (TAT) of the next request that keeps exactly to the rate.
+https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Final
 
-from runway.policy import Rate
+from runway.errors import RateLimited, TooBusy
+from runway.policy import Policy, Rate
 
-_NS = 1_000_000_000
+ANONYMOUS: Final = Rate(per_minute=6000, burst=600)
+"""The rate of all reads without a tenant header together."""
+ANONYMOUS_STREAM_SHARE: Final = 0.25
+"""The share of the process's streams for all callers without a tenant header; the rest is for tenants."""
+STREAM_RETRY_SECONDS: Final = 10
+SUBMISSIONS_PER_CALL: Final = 2
+"""Submissions in progress per concurrent call to Kubernetes: one that is in the call, one that prepares it."""
+SUBMISSION_RETRY_SECONDS: Final = 1
+MAX_BODIES: Final = 128
+"""Request bodies received at once: each is in memory for as long as its client takes to send it."""
+
+_NS: Final = 1_000_000_000
 
 
 @dataclass(slots=True)
@@ -19,12 +39,16 @@ class RateLimiter:
     """At most `burst` requests at once and `per_minute` in the long run. Times are monotonic nanoseconds."""
 
     rate: Rate
+    _interval: int = field(init=False)
     _tat: int | None = None
 
-    def try_acquire(self, now: int) -> int:
-        """Take one request at `now`. 0 if it may pass; otherwise after how many whole seconds one will.
+    def __post_init__(self) -> None:
+        self._interval = -(-60 * _NS // self.rate.per_minute)
 
-        A refused request takes nothing, so the answer stays true however often a caller tries in the meantime.
+    def try_acquire(self, now: int) -> int:
+        """Return 0 and count a request at `now`, or return the whole seconds until the next one is allowed.
+
+        A rejected request does not count, so retries do not prolong the wait.
         """
         tat = now if self._tat is None else max(self._tat, now)
         early = tat - (self.rate.burst - 1) * self._interval
@@ -34,14 +58,79 @@ class RateLimiter:
         return 0
 
     def backfill(self, at: int) -> None:
-        """Count a request that passed at `at`, before this limiter was made. Oldest first."""
+        """Count a request at `at`, before this limiter was created. Call it oldest first."""
         self._tat = (at if self._tat is None else max(self._tat, at)) + self._interval
 
     @property
     def window_seconds(self) -> float:
-        """How long ago a request can have been and still count: the time in which an empty bucket fills."""
+        """The time in which an empty bucket fills; older requests no longer count."""
         return self._interval * self.rate.burst / _NS
 
-    @property
-    def _interval(self) -> int:
-        return -(-60 * _NS // self.rate.per_minute)
+
+class RequestLimits:
+    """The read rates, and the streams, submissions and bodies in progress, of one process."""
+
+    def __init__(
+        self, policy: Policy, max_streams: int, max_calls: int, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._policy = policy
+        self._max_streams = max_streams
+        self._anonymous_streams = max(1, int(max_streams * ANONYMOUS_STREAM_SHARE))
+        self._max_submissions = max_calls * SUBMISSIONS_PER_CALL
+        self._clock = clock
+        self._reads: dict[str | None, RateLimiter] = {None: RateLimiter(ANONYMOUS)}
+        self._reads |= {name: RateLimiter(tenant.rate.reads) for name, tenant in policy.tenants.items()}
+        self.streams: Counter[str | None] = Counter()
+        self.submissions: Counter[str] = Counter()
+        self.bodies: Counter[str] = Counter()
+
+    def check_read_rate(self, tenant: str | None) -> None:
+        """Count one read. Raises RateLimited with the seconds until the next one is allowed."""
+        wait = self._reads[tenant].try_acquire(self._clock())
+        if wait:
+            raise RateLimited(f"{_name(tenant)} exceeded the read rate; retry in {wait} s", retry_after=wait)
+
+    def open_stream(self, tenant: str | None) -> None:
+        """Count one more open stream of a tenant, or of all callers without one. Raises RateLimited or TooBusy."""
+        limit = self._anonymous_streams if tenant is None else self._policy.tenants[tenant].rate.streams
+        if self.streams[tenant] >= limit:
+            raise RateLimited(f"{_name(tenant)}: {limit} of {limit} streams are open", retry_after=STREAM_RETRY_SECONDS)
+        if self.streams.total() >= self._max_streams:
+            raise TooBusy(f"all {self._max_streams} streams of this process are open")
+        self.streams[tenant] += 1
+
+    def close_stream(self, tenant: str | None) -> None:
+        """Count one stream less of a tenant, or of all callers without one."""
+        self.streams[tenant] -= 1
+
+    def submission_slot(self, tenant: str) -> AbstractContextManager[None]:
+        """Count a submission while it is in progress. Raises TooBusy at once if too many are.
+
+        Without a bound every caller waits for all earlier ones, and under overload all of them wait in vain.
+        """
+        return _slot(self.submissions, tenant, self._max_submissions, "submissions are in progress")
+
+    def body_slot(self, tenant: str) -> AbstractContextManager[None]:
+        """Count a request body while it is received. Raises TooBusy at once if too many are."""
+        return _slot(self.bodies, tenant, MAX_BODIES, "request bodies are being received")
+
+
+@contextmanager
+def _slot(counts: Counter[str], tenant: str, limit: int, activity: str) -> Iterator[None]:
+    """Count one more for this tenant: at most `limit` in all, and half of that for one tenant. Raises TooBusy."""
+    share = limit // 2
+    if counts.total() >= limit:
+        raise TooBusy(f"{limit} {activity} already", retry_after=SUBMISSION_RETRY_SECONDS)
+    if counts[tenant] >= share:
+        raise TooBusy(
+            f"{share} {activity} for tenant {tenant}, the limit of one tenant", retry_after=SUBMISSION_RETRY_SECONDS
+        )
+    counts[tenant] += 1
+    try:
+        yield
+    finally:
+        counts[tenant] -= 1
+
+
+def _name(tenant: str | None) -> str:
+    return f"tenant {tenant}" if tenant is not None else "callers without a tenant header"

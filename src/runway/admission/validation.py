@@ -1,6 +1,6 @@
-"""May this specification enter at all: bounds, images, pool, fit and cost. Pure; every violation at once.
+"""Validate a specification against the policy: bounds, image, pool, fit and cost.
 
-Quota and rate are not looked at here: they depend on what else runs and on the moment, a specification does not.
+Pure. Every violation is reported at once. Quota and rate depend on other jobs and on time, so they are checked later.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from dataclasses import dataclass
 
 from runway.errors import InvalidSpec, Violation
 from runway.jobs.cost import CostEstimate, estimate_cost
-from runway.jobs.spec import Draft, JobSpec, Resources, split_image
+from runway.jobs.spec import AdmittedSpec, Draft, Resources, split_image
 from runway.policy import Limits, Policy, Pool
 from runway.quantity import format_bytes, format_cpu
 
 
 @dataclass(frozen=True, slots=True)
 class ValidatedSpec:
-    """A specification that may enter, with its defaults filled in, the pool that will run it and its price."""
+    """A valid specification with its defaults filled in, its pool and its price."""
 
-    spec: JobSpec
+    spec: AdmittedSpec
     pool: str
     price: CostEstimate
 
 
 def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
-    """Hold a draft against the policy. Raises InvalidSpec with all violations, those of form included."""
+    """Validate a draft against the policy. Raises InvalidSpec with all violations, including those of form."""
     limits = policy.limits
     timeout = limits.timeout_seconds.default if draft.timeout_seconds is None else draft.timeout_seconds
     grace = limits.grace_period_seconds.default if draft.grace_period_seconds is None else draft.grace_period_seconds
@@ -37,7 +37,7 @@ def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
     ]
 
     pool_name = None
-    if draft.sound("resources.gpu", "resources.gpu_type", "resources"):
+    if draft.is_valid("resources.gpu", "resources.gpu_type", "resources"):
         pool_name, faults = _select_pool(draft, policy)
         violations += faults
     found = None
@@ -46,12 +46,12 @@ def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
         resources = Resources(draft.cpu, draft.memory, max(draft.gpu or 0, 0), pool.gpu_type if draft.gpu else None)
         violations += _check_fits_node(resources, pool_name, pool)
         found = estimate_cost(pool_name, pool, resources, max(timeout, 0))
-        if draft.sound("timeout_seconds", "max_cost_usd"):
+        if draft.is_valid("timeout_seconds", "max_cost_usd"):
             violations += _check_cost(draft, found, timeout, limits.timeout_seconds.min)
     if violations or draft.image is None or pool_name is None or found is None:
         raise InvalidSpec(tuple(violations))
 
-    spec = JobSpec(
+    spec = AdmittedSpec(
         name=draft.name,
         image=draft.image,
         command=draft.command,
@@ -83,47 +83,34 @@ def _check_range(field: str, value: int, low: int, high: int, show: Callable[[in
     if value < low:
         return [
             Violation(
-                field,
-                "too_small",
-                "is below the minimum",
-                show(value),
-                show(low),
-                f"ask for at least {show(low)}",
+                field, "too_small", "is below the minimum", show(value), show(low), f"ask for at least {show(low)}"
             )
         ]
     if value > high:
         return [
             Violation(
-                field,
-                "too_large",
-                "is above the maximum",
-                show(value),
-                show(high),
-                f"ask for at most {show(high)}",
+                field, "too_large", "is above the maximum", show(value), show(high), f"ask for at most {show(high)}"
             )
         ]
     return []
 
 
 def _check_image(draft: Draft, policy: Policy) -> list[Violation]:
-    if draft.image is None or any(_image_matches(draft.image, pattern) for pattern in policy.images.allow):
+    if draft.image is None:
         return []
+    repository = canonical_repository(draft.image)
+    for pattern in policy.images.allow:
+        if repository == pattern or (pattern.endswith("/*") and repository.startswith(pattern[:-1])):
+            return []
     allowed = ", ".join(policy.images.allow)
     hint = "push the image to an allowed repository"
     return [Violation("image", "image_not_allowed", "is not from an allowed repository", draft.image, allowed, hint)]
 
 
-def _image_matches(image: str, pattern: str) -> bool:
-    repository = canonical_repository(image)
-    if pattern.endswith("/*"):
-        return repository.startswith(pattern[:-1])
-    return repository == pattern
-
-
 def canonical_repository(image: str) -> str:
-    """The repository a node would pull: `python:3.12` is `docker.io/library/python`.
+    """Return the repository that a node would pull: `python:3.12` is `docker.io/library/python`.
 
-    The rule is the one of the container runtimes: the first component is a registry only if it has a dot or a port.
+    As in the container runtimes, the first component is a registry only if it has a dot or a port.
     https://kubernetes.io/docs/concepts/containers/images/#image-names
     """
     repository, _ = split_image(image)
@@ -136,37 +123,33 @@ def canonical_repository(image: str) -> str:
 
 
 def _select_pool(draft: Draft, policy: Policy) -> tuple[str | None, list[Violation]]:
-    gpu, types = draft.gpu or 0, policy.gpu_types
+    """Select the pool of the job's GPU type, the only GPU pool if it has no type, or the first pool without GPUs."""
+    gpu, gpu_type = max(draft.gpu or 0, 0), draft.gpu_type
+    types = [pool.gpu_type for pool in policy.pools.values() if pool.gpu_type is not None]
     offered = ", ".join(types) or "none"
-    if draft.gpu_type is not None and draft.gpu_type not in types:
+    if gpu_type is not None and gpu_type not in types:
         hint = f"choose one of: {offered}"
-        return None, [
-            Violation("resources.gpu_type", "unknown_gpu_type", "is not offered", draft.gpu_type, offered, hint)
-        ]
-    if gpu <= 0 and draft.gpu_type is not None:
+        return None, [Violation("resources.gpu_type", "unknown_gpu_type", "is not offered", gpu_type, offered, hint)]
+    if gpu_type is not None and gpu == 0:
         hint = "ask for resources.gpu of at least 1, or leave gpu_type out"
-        return None, [
-            Violation("resources.gpu_type", "gpu_type_without_gpu", "is given but no GPU is asked for", hint=hint)
-        ]
-    name = policy.pool_for(max(gpu, 0), draft.gpu_type)
-    if name is not None:
-        return name, []
-    if gpu <= 0:
-        return None, [
-            Violation(
-                "resources.gpu", "never_fits", "no pool runs jobs without a GPU", str(gpu), hint=f"GPU types: {offered}"
-            )
-        ]
-    if types:
+        return None, [Violation("resources.gpu_type", "gpu_type_without_gpu", "is given without a GPU", hint=hint)]
+    if gpu == 0:
+        name = next((name for name, pool in policy.pools.items() if pool.gpu == 0), None)
+        if name is not None:
+            return name, []
+        observed, hint = str(draft.gpu or 0), f"GPU types: {offered}"
+        return None, [Violation("resources.gpu", "never_fits", "no pool runs jobs without a GPU", observed, hint=hint)]
+    pools = [name for name, pool in policy.pools.items() if pool.gpu > 0 and gpu_type in (None, pool.gpu_type)]
+    if len(pools) == 1:
+        return pools[0], []
+    if pools:
         hint = f"choose one of: {offered}"
-        return None, [
-            Violation("resources.gpu_type", "required", "is required where there is more than one", hint=hint)
-        ]
+        return None, [Violation("resources.gpu_type", "required", "is required: there are several types", hint=hint)]
     return None, [Violation("resources.gpu", "never_fits", "no pool has GPUs", str(gpu), "0", "run without a GPU")]
 
 
 def _check_fits_node(resources: Resources, pool_name: str, pool: Pool) -> list[Violation]:
-    """A pod runs on one node, so what is more than a whole node of the pool can never be scheduled."""
+    """Reject more than a whole node of the pool, because a pod runs on one node."""
     wanted = (
         ("cpu", resources.cpu, pool.cpu, format_cpu),
         ("memory", resources.memory, pool.memory, format_bytes),
@@ -178,11 +161,11 @@ def _check_fits_node(resources: Resources, pool_name: str, pool: Pool) -> list[V
             "never_fits",
             f"no node of pool {pool_name} ({pool.instance_type}) is that large",
             show(asked),
-            show(held),
-            f"ask for at most {show(held)}, less what the node itself needs",
+            show(capacity),
+            f"ask for at most {show(capacity)}, minus what the node itself uses",
         )
-        for name, asked, held, show in wanted
-        if asked > held
+        for name, asked, capacity, show in wanted
+        if asked > capacity
     ]
 
 
@@ -192,13 +175,6 @@ def _check_cost(draft: Draft, found: CostEstimate, timeout: int, shortest: int) 
         return []
     affordable = int(cap * 3600 / found.hourly)
     shorter = f"lower timeout_seconds to at most {affordable}, " if affordable >= shortest else ""
-    return [
-        Violation(
-            "max_cost_usd",
-            "over_max_cost",
-            f"the job could cost more: {found.hourly:f} USD an hour for up to {timeout} s",
-            f"{found.ceiling:f}",
-            f"{cap:f}",
-            f"{shorter}ask for less, or raise max_cost_usd",
-        )
-    ]
+    message = f"the job could cost more: {found.hourly:f} USD an hour for up to {timeout} s"
+    hint = f"{shorter}ask for less, or raise max_cost_usd"
+    return [Violation("max_cost_usd", "over_max_cost", message, f"{found.ceiling:f}", f"{cap:f}", hint)]

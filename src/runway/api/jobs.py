@@ -1,4 +1,4 @@
-"""`/v1/jobs`: submit, list, read, cancel."""
+"""`/v1/jobs`: submit, list, read, cancel, and read the usage."""
 
 from __future__ import annotations
 
@@ -6,19 +6,37 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
+from pydantic import Field
 
-from runway.api.app_state import AppState, app_state
-from runway.api.body import read_json
-from runway.api.models import DryRun, JobList
+from runway.api.dependencies import (
+    JOB_ERRORS,
+    READ_ERRORS,
+    SCOPED,
+    TENANT_PARAMETER,
+    AppState,
+    CancelTenant,
+    JobIdPath,
+    QueryParameters,
+    ReadScope,
+    SubmitTenant,
+    app_state,
+    find_job,
+    json_response,
+    no_parameters,
+    read_json,
+    refuse_repeated_parameters,
+    view_for_scope,
+)
+from runway.api.models import DryRun, JobList, UsageView
+from runway.api.openapi import SPEC_SCHEMA
 from runway.api.problems import operation_id, responses
-from runway.api.query import only_known_parameters
-from runway.api.tenancy import CancelTenant, ReadScope, required_tenant, view_for_scope
 from runway.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -32,7 +50,6 @@ from runway.errors import (
     OutcomeUnknown,
     QuotaExceeded,
     RateLimited,
-    RouteNotFound,
     SubmissionsStopped,
     TenantRequired,
     TooBusy,
@@ -40,23 +57,75 @@ from runway.errors import (
     UnsupportedMediaType,
     Violation,
 )
-from runway.jobs.identity import JOB_ID
-from runway.jobs.view import JobState, JobView
+from runway.jobs.models import TENANT_PATTERN, JobState, JobView, text
+from runway.jobs.usage import findings
 from runway.services.cancel import cancel
+from runway.services.dry_run import dry_run as dry_run_job
+from runway.services.job_usage import report_usage
 from runway.services.list_jobs import Place, full_page
 from runway.state.job_store import JobKey
 
 router = APIRouter(
-    tags=["jobs"], dependencies=[Depends(only_known_parameters)], generate_unique_id_function=operation_id
+    tags=["jobs"], dependencies=[Depends(refuse_repeated_parameters)], generate_unique_id_function=operation_id
 )
 
 _encoder = msgspec.json.Encoder()
 
 PAGE_BYTES: Final = 1 << 20
-"""Bytes of JSON after which a page of jobs ends, but for its first job. A specification may have 256 KiB, so 500 jobs
-would else be an answer of 125 MiB, all of it in memory at once."""
-_LIMIT: Final = f"Jobs in one page, at most: a page ends early at {PAGE_BYTES >> 20} MiB, with `next_cursor`"
+"""The maximum size of a page with more than one job. A specification may have 256 KiB, so 500 jobs have 125 MiB."""
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_KEY_HEADER: Final = "Idempotency-Key"
+_KEY_PARAMETER: Final[dict[str, Any]] = {
+    "name": _KEY_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Makes a retry safe: Runway creates one job for a key. Sent once",
+    "schema": {"type": "string", "pattern": "^[ -~]{1,255}$", "examples": ["train-resnet-2026-11-24"]},
+}
+_LINKS: Final[dict[str, Any]] = {
+    operation: {"operationId": operation, "parameters": {"job_id": "$response.body#/id"}, "description": text}
+    for operation, text in (
+        ("read_job", "The job"),
+        ("read_events", "The views of the job, one for each change"),
+        ("read_logs", "The log of the job"),
+        ("read_usage", "The resource usage of the job"),
+        ("cancel_job", "Cancel the job"),
+    )
+}
+_NEXT_PAGE: Final[dict[str, Any]] = {
+    "operationId": "list_jobs",
+    "parameters": {"cursor": "$response.body#/next_cursor"},
+    "description": "The next page, unless `next_cursor` is null",
+}
+_LOCATION: Final[dict[str, Any]] = {
+    "Location": {"description": "The path of the job", "schema": {"type": "string", "format": "uri-reference"}}
+}
+_REPLAY: Final[dict[str, Any]] = {
+    "Idempotent-Replay": {
+        "description": "Sent if the job existed before the request",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+
+
+class SubmitQuery(QueryParameters):
+    """The parameters of a submission."""
+
+    dry_run: bool = False
+    """Validate, price and let Kubernetes check the job, but create nothing."""
+
+
+class ListQuery(QueryParameters):
+    """The filters and the position of a page of jobs."""
+
+    tenant: Annotated[str, Field(max_length=63), text(maxLength=63, pattern=TENANT_PATTERN)] | None = None
+    """Only jobs of this tenant."""
+    state: list[JobState] | None = None
+    """Only jobs in this state; may be repeated."""
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    """The maximum number of jobs in a page. A page ends early at 1 MiB, with `next_cursor`."""
+    cursor: Annotated[str | None, Field(max_length=400)] = None
+    """`next_cursor` of the previous page."""
 
 
 @router.post(
@@ -64,11 +133,17 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
     status_code=201,
     response_model=JobView,
     summary="Submit a job",
-    response_description="The job was admitted, and Kubernetes has it",
+    response_description="The job is admitted, and Kubernetes has created it",
+    openapi_extra={
+        "parameters": [TENANT_PARAMETER | {"required": True}, _KEY_PARAMETER],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": SPEC_SCHEMA}}},
+    },
     responses={
+        201: {"headers": _LOCATION, "links": _LINKS},
         200: {
             "model": JobView | DryRun,
-            "description": "The first job again, with `Idempotent-Replay: true`; or a dry run's decision",
+            "description": "The existing job, with `Idempotent-Replay: true`; or the decision of a dry run",
+            "headers": _LOCATION | _REPLAY,
         },
         **responses(
             TenantRequired, UnknownTenant, QuotaExceeded, BodyTooSlow, IdempotencyConflict, BodyTooLarge,
@@ -77,121 +152,120 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
         ),
     },
 )  # fmt: skip
-async def submit_job(
-    request: Request,
-    dry_run: Annotated[bool, Query(description="Decide, price and let Kubernetes check, but keep nothing")] = False,
-) -> Response:
-    """It is admitted now or refused now, with every reason at once: there is no queue.
+async def submit_job(request: Request, tenant: SubmitTenant, query: Annotated[SubmitQuery, Query()]) -> Response:
+    """Submit a job: Runway admits or refuses it now, with all reasons at once. There is no queue.
 
-    The body is the job's specification. With an `Idempotency-Key` a retry is safe at any time: the same request is
-    answered with the first job. With `dry_run` the same checks decide, Kubernetes checks the manifest, and nothing is
-    kept.
+    The body is the specification of the job. With an `Idempotency-Key` a retry is safe at any time: the same request
+    returns the existing job. With `dry_run` the same checks decide, Kubernetes checks the manifest, and Runway creates
+    nothing.
     """
-    use, tenant = app_state(request), required_tenant(request)
+    use = app_state(request)
     key = _idempotency_key(request)
     with use.limits.body_slot(tenant):
         document = await read_json(request, use.settings.max_body_bytes)
-    # Counted once the body is here: else callers that send theirs slowly could take all places.
+    # The submission counts after its body is complete, so that slow clients cannot occupy all slots.
     with use.limits.submission_slot(tenant):
-        if dry_run:
-            return _json(await use.submitter.dry_run(tenant, document))
+        if query.dry_run:
+            return json_response(await dry_run_job(use.submitter, tenant, document))
         submission = await use.submitter.submit(tenant, document, key)
     headers = {"Location": f"/v1/jobs/{submission.view.id}"}
     if submission.replayed:
-        return _json(submission.view, headers=headers | {"Idempotent-Replay": "true"})
-    return _json(submission.view, status=201, headers=headers)
+        return json_response(submission.view, headers=headers | {"Idempotent-Replay": "true"})
+    return json_response(submission.view, status=201, headers=headers)
 
 
 @router.get(
     "/v1/jobs",
     response_model=JobList,
+    openapi_extra=SCOPED,
     summary="List jobs",
     response_description="One page of jobs",
-    responses=responses(TenantRequired, UnknownTenant, InvalidParameter, RateLimited, NotReady),
+    responses={200: {"links": {"list_jobs": _NEXT_PAGE}}, **responses(*READ_ERRORS)},
 )
-async def list_jobs(
-    request: Request,
-    scope: ReadScope,
-    tenant: Annotated[str | None, Query(max_length=63, description="Only this tenant's jobs")] = None,
-    state: Annotated[list[JobState] | None, Query(description="Only jobs in this state; may be repeated")] = None,
-    limit: Annotated[int, Query(ge=1, le=500, description=_LIMIT)] = 50,
-    cursor: Annotated[str | None, Query(max_length=400, description="`next_cursor` of the page before")] = None,
-) -> Response:
-    """Newest first, in pages. `X-Tenant-ID`, where it is sent, scopes the list; `tenant` is the same as a filter.
+async def list_jobs(request: Request, scope: ReadScope, query: Annotated[ListQuery, Query()]) -> Response:
+    """List jobs, newest first, in pages. `X-Tenant-ID` scopes the list; `tenant` is the same as a filter.
 
-    Values of `spec.env` are shown where `X-Tenant-ID` names their tenant, and else only their lengths.
+    Only callers whose `X-Tenant-ID` names the job's tenant see values of `spec.env`; others see their lengths.
     """
     use = app_state(request)
-    use.observer.require_synced()
-    if scope is not None and tenant not in (None, scope):
-        raise InvalidParameter("the query asks for another tenant than the X-Tenant-ID header")
-    wanted = _namespace(use, scope or tenant)
-    after = read_cursor(cursor) if cursor else None
-    found = await full_page(use.observer, wanted, state or (), after, limit + 1)
-    encoded = ((place, _encoded(use, place[1], scope)) for place in found[:limit])
+    use.cluster.require_synced()
+    if scope is not None and query.tenant not in (None, scope):
+        raise InvalidParameter("`tenant` differs from the X-Tenant-ID header")
+    wanted = _namespace(use, scope or query.tenant)
+    after = read_cursor(query.cursor) if query.cursor else None
+    found = await full_page(use.cluster, wanted, query.state or (), after, query.limit + 1)
+    encoded = ((place, _encoded(use, place[1], scope)) for place in found[: query.limit])
     jobs, last = fit_page(encoded, PAGE_BYTES)
     following = write_cursor(last) if last is not None and last != found[-1] else None
-    return _json({"jobs": jobs, "next_cursor": following})
+    return json_response({"jobs": jobs, "next_cursor": following})
 
 
 @router.get(
     "/v1/jobs/{job_id}",
     response_model=JobView,
+    dependencies=[Depends(no_parameters)],
+    openapi_extra=SCOPED,
     summary="Read a job",
-    response_description="The job as it is now",
-    responses=responses(
-        TenantRequired, UnknownTenant, JobNotFound, RouteNotFound, InvalidParameter, RateLimited, NotReady
-    ),
+    response_description="The job as Kubernetes reports it now",
+    responses=responses(*JOB_ERRORS),
 )
-async def read_job(request: Request, job_id: str, scope: ReadScope) -> Response:
-    """State, conditions, attempts, verdict and cost, derived each time from what Kubernetes says.
+async def read_job(request: Request, job_id: JobIdPath, scope: ReadScope) -> Response:
+    """Read state, conditions, attempts, failure and cost, as Kubernetes reports them now.
 
-    Values of `spec.env` are shown where `X-Tenant-ID` names the job's tenant, and else only their lengths.
+    Only callers whose `X-Tenant-ID` names the job's tenant see values of `spec.env`; others see their lengths.
     """
     use = app_state(request)
-    view = use.observer.view(find_job(use, job_id, scope))
+    view = use.cluster.view(find_job(use, job_id, scope))
     if view is None:
         raise JobNotFound(job_id)
-    return _json(view_for_scope(view, scope))
+    return json_response(view_for_scope(view, scope))
 
 
 @router.delete(
     "/v1/jobs/{job_id}",
     status_code=202,
     response_model=JobView,
+    dependencies=[Depends(no_parameters)],
+    openapi_extra={"parameters": [TENANT_PARAMETER | {"required": True}]},
     summary="Cancel a job",
-    response_description="The job is being ended, or was over already",
-    responses=responses(
-        TenantRequired, UnknownTenant, JobNotFound, RouteNotFound, InvalidParameter, RateLimited, NotReady, NotLeader,
-        KubernetesUnavailable, OutcomeUnknown, TooBusy,
-    ),
-)  # fmt: skip
-async def cancel_job(request: Request, job_id: str, tenant: CancelTenant) -> Response:
-    """SIGTERM, its grace period, SIGKILL. Idempotent; the record stays until its time to live.
+    response_description="The job is terminating or finished",
+    responses=responses(*JOB_ERRORS, NotLeader, KubernetesUnavailable, OutcomeUnknown, TooBusy),
+)
+async def cancel_job(request: Request, job_id: JobIdPath, tenant: CancelTenant) -> Response:
+    """Send SIGTERM, and SIGKILL after the grace period. The record stays until its time to live. Idempotent.
 
-    Only the job's own tenant cancels it, so `X-Tenant-ID` must be sent.
+    Only the job's own tenant can cancel it, so `X-Tenant-ID` is required.
     """
     use = app_state(request)
     key = find_job(use, job_id, tenant)
-    return _json(await cancel(use.kubernetes, use.observer, use.writer, key, use.now), status=202)
+    return json_response(await cancel(use.kubernetes, use.cluster, use.leadership, key, use.now), status=202)
 
 
-def find_job(use: AppState, job_id: str, scope: str | None) -> JobKey:
-    """Where a job is; another tenant's is not found. Raises JobNotFound or NotReady."""
-    use.observer.require_synced()
-    if JOB_ID.fullmatch(job_id):
-        tenants = use.policy.tenants.values() if scope is None else [use.policy.tenants[scope]]
-        for tenant in tenants:
-            key = JobKey(tenant.namespace, job_id)
-            if use.observer.job(key) is not None:
-                return key
-    raise JobNotFound(job_id[:80])
+@router.get(
+    "/v1/jobs/{job_id}/usage",
+    response_model=UsageView,
+    dependencies=[Depends(no_parameters)],
+    openapi_extra=SCOPED,
+    summary="Read a job's usage",
+    response_description="The known figures",
+    responses=responses(*JOB_ERRORS),
+)
+async def read_usage(request: Request, job_id: JobIdPath, scope: ReadScope) -> Response:
+    """Read CPU, throttling, memory and GPU figures. An unknown figure is null: `source` and `problem` say why."""
+    use = app_state(request)
+    key = find_job(use, job_id, scope)
+    record = use.cluster.record(key)
+    report = await report_usage(use.cluster, use.prometheus, key, record.usage if record else None, now=use.now)
+    words, figures = list(findings(report.usage)), asdict(report.usage)
+    return json_response(
+        UsageView(id=key.name, source=report.source, problem=report.problem, findings=words, **figures)
+    )
 
 
 def fit_page(encoded: Iterable[tuple[Place, bytes | None]], most: int) -> tuple[list[msgspec.Raw], Place | None]:
-    """The first of these jobs that together have at most `most` bytes, but at least one; and the last place taken.
+    """Return the first jobs that together have at most `most` bytes, but at least one; and the last position.
 
-    One that was deleted while others were looked for has no bytes, and is left out.
+    A job that was deleted during the scan has no bytes, and the page leaves it out.
     """
     jobs: list[msgspec.Raw] = []
     last, size = None, 0
@@ -206,19 +280,19 @@ def fit_page(encoded: Iterable[tuple[Place, bytes | None]], most: int) -> tuple[
 
 
 def _encoded(use: AppState, key: JobKey, scope: str | None) -> bytes | None:
-    """A job's view as this caller may see it; None where it was deleted meanwhile."""
-    view = use.observer.view(key)
+    """Encode a job's view for this caller; None if the job was deleted in the meantime."""
+    view = use.cluster.view(key)
     return None if view is None else _encoder.encode(view_for_scope(view, scope))
 
 
 def _idempotency_key(request: Request) -> str | None:
-    values = request.headers.getlist("Idempotency-Key")
+    values = request.headers.getlist(_KEY_HEADER)
     if not values:
         return None
     if len(values) > 1 or _IDEMPOTENCY_KEY.fullmatch(values[0]) is None:
         message = "must be sent once, with 1 to 255 printable ASCII characters"
         raise InvalidParameter(
-            f"the Idempotency-Key header {message}", violations=(Violation("Idempotency-Key", "malformed", message),)
+            f"the {_KEY_HEADER} header {message}", violations=(Violation(_KEY_HEADER, "malformed", message),)
         )
     return values[0]
 
@@ -228,7 +302,7 @@ def _namespace(use: AppState, tenant: str | None) -> str | None:
         return None
     known = use.policy.tenants.get(tenant)
     if known is None:
-        raise UnknownTenant(f"tenant {tenant[:63]!r} is not in the policy")
+        raise UnknownTenant(f"the policy has no tenant {tenant[:63]!r}")
     return known.namespace
 
 
@@ -244,9 +318,5 @@ def read_cursor(cursor: str) -> tuple[datetime, JobKey]:
         if moment.tzinfo is None:
             raise ValueError("no time zone")
     except (ValueError, binascii.Error) as error:
-        raise InvalidParameter("the cursor is not one that a list has returned") from error
+        raise InvalidParameter("the cursor is not a `next_cursor` of a list") from error
     return moment, JobKey(namespace, name)
-
-
-def _json(document: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(_encoder.encode(document), status_code=status, media_type="application/json", headers=headers)

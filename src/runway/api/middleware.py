@@ -1,4 +1,4 @@
-"""Around every request: its id, its log line, its time, and the last resort for a fault of our own. Pure ASGI."""
+"""Request ids, log lines, metrics, internal errors and security headers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Collection
 from typing import Final
 
 import structlog
@@ -19,13 +20,22 @@ from runway.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 PROBE_PATHS: Final = ("/healthz", "/readyz", "/metrics")
-"""Every few seconds, by kubelet and Prometheus: in the log such a request is worth a line only where it failed."""
+"""The kubelet and Prometheus call these every few seconds: the log has their requests only on failure."""
+SECURITY_HEADERS: Final = (
+    (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+"""No cache may keep an answer, since it depends on the tenant header. https://www.w3.org/TR/CSP3/"""
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestContext:
-    """Gives each request an id, echoes it as `X-Request-ID`, logs it, and answers what nothing else has answered."""
+    """Give each request an id, echo it as `X-Request-ID`, log the request, and answer unexpected exceptions."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -53,13 +63,14 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
-            log.info("client gone before its request had arrived", path=scope["path"][:200])
+            log.info("client disconnected before its request was complete", path=scope["path"][:200])
         except Exception:
             self.metrics.internal_errors.inc()
             log.exception("request failed", method=scope["method"], path=scope["path"][:200])
             if status:
                 raise
-            await problem(InternalError("the request id is in the log"), request_id)(scope, receive, send_with_id)
+            error = InternalError("the log has the traceback under the request id")
+            await problem(error, request_id)(scope, receive, send_with_id)
         finally:
             log.log(
                 logging.DEBUG if status == 200 and scope["path"] in PROBE_PATHS else logging.INFO,
@@ -73,6 +84,27 @@ class RequestContext:
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
         self.metrics.http_seconds.labels(route, scope["method"], str(status)).observe(seconds)
+
+
+class SecurityHeaders:
+    """Add the security headers to every answer. An answer keeps its own header of the same name."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = with_security_headers(message.get("headers", ()))
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+def with_security_headers(headers: Collection[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return these headers, and the security headers that are not among them."""
+    found = dict(headers)
+    return [*headers, *(header for header in SECURITY_HEADERS if header[0] not in found)]
 
 
 def _request_id(scope: Scope) -> str:

@@ -1,258 +1,419 @@
-"""What OpenAPI shows of requests and of answers that have no class of their own."""
+"""The models of the API's responses beside the job: quota, policy, problems.
+
+The server and the command line share them (`runway.jobs.models`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from typing import Annotated, Any, ClassVar
 
-from runway.jobs.annotations import CostView
-from runway.jobs.view import JobState, JobView
-from runway.state.undecodable_objects import UndecodableObject
+from pydantic import WithJsonSchema
+
+from runway.errors import Violation
+from runway.jobs.models import (
+    CostView,
+    Count,
+    JobId,
+    JobState,
+    JobView,
+    Model,
+    NonNegative,
+    OneOf,
+    Positive,
+    Quantity,
+    Ratio,
+    TenantName,
+    Time,
+    Usd,
+    text,
+)
+
+RequestId = Annotated[str, text(pattern="^[A-Za-z0-9._-]{1,128}$")]
 
 
 @dataclass(frozen=True, slots=True)
-class JobList:
-    """One page of jobs, newest first; `next_cursor` is null on the last page."""
+class JobList(Model):
+    """One page of jobs."""
 
     jobs: list[JobView]
+    """The jobs, newest first."""
     next_cursor: str | None
+    """The `cursor` of the next page; null on the last page."""
 
 
 @dataclass(frozen=True, slots=True)
-class AmountsView:
+class AmountsView(Model):
     """Resources in Kubernetes quantities, and a number of jobs."""
 
-    gpu: int
-    cpu: str
-    memory: str
-    jobs: int
+    gpu: Count
+    """Whole GPUs."""
+    cpu: Quantity
+    """CPU, as a Kubernetes quantity."""
+    memory: Quantity
+    """Memory, as a Kubernetes quantity."""
+    jobs: Count
+    """Unfinished jobs."""
 
 
 @dataclass(frozen=True, slots=True)
-class HolderView:
-    """A job that holds some of a tenant's quota. `state` is null where only pods of a deleted Job are left."""
+class HolderView(Model):
+    """A job that uses some of a tenant's quota."""
 
     id: str
-    state: JobState | None
-    gpu: int
-    cpu: str
-    memory: str
+    """The job, or the pod that was created outside Runway."""
+    state: Annotated[str, OneOf(JobState)] | None
+    """The state of the job; null if only pods of a deleted Job are left."""
+    gpu: Count
+    """Whole GPUs."""
+    cpu: Quantity
+    """CPU, as a Kubernetes quantity."""
+    memory: Quantity
+    """Memory, as a Kubernetes quantity."""
     terminating: bool
+    """Whether a pod of the job is terminating."""
 
 
 @dataclass(frozen=True, slots=True)
-class TenantQuotaView:
-    """What a tenant may hold, holds, has reserved for creates in flight, and holds only for terminating pods."""
+class TenantQuotaView(Model):
+    """The limit and usage of one tenant's quota."""
 
-    tenant: str
+    tenant: TenantName
+    """The tenant."""
     namespace: str
+    """The Kubernetes namespace of the tenant."""
     limit: AmountsView
+    """The quota limit."""
     used: AmountsView
+    """The usage of the tenant's jobs and pods in the cluster."""
     reserved: AmountsView
+    """The reservations for creates in flight."""
     held_by_terminating: AmountsView
+    """The part of `used` that only terminating pods use."""
     jobs: list[HolderView]
+    """The jobs that use the quota."""
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaView:
-    """Every tenant's quota, or one tenant's."""
+class QuotaView(Model):
+    """The quota of one tenant or of all tenants."""
 
     tenants: list[TenantQuotaView]
+    """The tenant that the header names, or all tenants."""
 
 
 @dataclass(frozen=True, slots=True)
-class UsageView:
-    """What a job used; null is unknown, never 0.
+class UsageView(Model):
+    """The resource usage of a job; null is unknown, never 0.
 
-    CPU, throttling and GPU are of the last attempt, `memory_peak_bytes` of all. `cpu_cores` is a mean. Ratios are from
-    0 to 1; `throttled_ratio` is of `cpu_periods` periods. `source` is "prometheus", or "kept" for what was kept when
-    the job ended, or null where none is set up. `problem` says why the source has not answered. `findings` are what the
-    figures mean, in plain words.
+    CPU, throttling and GPU figures belong to the last attempt, and `memory_peak_bytes` to all attempts.
     """
 
-    id: str
-    source: Literal["prometheus", "kept"] | None
+    id: JobId
+    """The job."""
+    source: Annotated[str, text(enum=["prometheus", "kept"])] | None
+    """`prometheus` for a new query, `kept` for the stored usage of a finished job, null without a source."""
     problem: str | None
-    cpu_seconds: float | None
-    cpu_cores: float | None
-    cpu_limit_cores: float | None
-    memory_bytes: int | None
-    memory_peak_bytes: int | None
-    memory_limit_bytes: int | None
-    throttled_ratio: float | None
-    cpu_periods: int | None
-    gpu_utilisation: float | None
-    sampled_at: datetime | None
+    """The reason why the source returned no figures."""
+    cpu_seconds: NonNegative | None
+    """CPU time of the last attempt."""
+    cpu_cores: NonNegative | None
+    """Mean CPU usage since the container started, in cores."""
+    cpu_limit_cores: NonNegative | None
+    """The job's `resources.cpu`, in cores."""
+    memory_bytes: Count | None
+    """The working set: memory that the kernel cannot reclaim easily."""
+    memory_peak_bytes: Count | None
+    """The peak memory need over all attempts."""
+    memory_limit_bytes: Count | None
+    """The job's `resources.memory`, in bytes."""
+    throttled_ratio: Ratio | None
+    """The share of the job's CPU periods in which the CPU limit throttled it."""
+    cpu_periods: Count | None
+    """The number of CPU periods of 100 ms in which the job ran."""
+    gpu_utilisation: Ratio | None
+    """Mean utilisation of the job's GPUs; null unless Prometheus scrapes NVIDIA's DCGM exporter."""
+    sampled_at: Time | None
+    """The time of the last CPU sample."""
     findings: list[str]
+    """Plain-language findings: throttling, or memory near its limit."""
 
 
 @dataclass(frozen=True, slots=True)
-class ViolationView:
-    """One thing that is wrong with a request: where, what was seen, what is allowed, what to do."""
-
-    field: str
-    code: str
-    message: str
-    observed: str | None
-    limit: str | None
-    hint: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class QuotaSummary:
+class QuotaSummary(Model):
     """A tenant's quota at the moment of a decision."""
 
     limit: AmountsView
+    """The quota limit."""
     used: AmountsView
+    """The usage of the tenant's jobs and pods in the cluster."""
     reserved: AmountsView
+    """The reservations for creates in flight."""
 
 
 @dataclass(frozen=True, slots=True)
-class DryRun:
-    """What a submission would come to. `cost` and `manifest` are null where the specification itself is refused."""
+class DryRun(Model):
+    """The decision on a specification, without a submission."""
 
-    decision: Literal["admitted", "refused"]
-    violations: list[ViolationView]
+    decision: Annotated[str, text(enum=["admitted", "refused"])]
+    """The decision if the job were submitted now."""
+    violations: list[Violation]
+    """All reasons for a refusal."""
     cost: CostView | None
+    """The estimated cost; null if the specification itself is refused."""
     quota: QuotaSummary
-    manifest: dict[str, object] | None
+    """The tenant's quota at this moment."""
+    manifest: dict[str, Any] | None
+    """The Kubernetes Job of a submission; null if the specification itself is refused."""
     warnings: list[str]
+    """The warnings of the Kubernetes API server."""
 
 
 @dataclass(frozen=True, slots=True)
-class QuantityRange:
-    """Bounds, both included, in Kubernetes quantities."""
+class QuantityRange(Model):
+    """Inclusive bounds, in Kubernetes quantities."""
 
-    min: str
-    max: str
-
-
-@dataclass(frozen=True, slots=True)
-class TimeoutBounds:
-    """Bounds of `timeout_seconds`, and what holds where a job names none."""
-
-    min: int
-    max: int
-    default: int
+    min: Quantity
+    """The minimum."""
+    max: Quantity
+    """The maximum."""
 
 
 @dataclass(frozen=True, slots=True)
-class GraceBounds:
-    """The most that `grace_period_seconds` may be, and what holds where a job names none."""
+class TimeoutBounds(Model):
+    """The bounds and the default of `timeout_seconds`."""
 
-    max: int
-    default: int
+    min: Count
+    """The minimum."""
+    max: Count
+    """The maximum."""
+    default: Count
+    """The value of a job that sets none."""
 
 
 @dataclass(frozen=True, slots=True)
-class UpperBound:
+class GraceBounds(Model):
+    """The maximum and the default of `grace_period_seconds`."""
+
+    max: Count
+    """The maximum."""
+    default: Count
+    """The value of a job that sets none."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpperBound(Model):
     """An upper bound."""
 
-    max: int
+    max: Count
+    """The maximum."""
 
 
 @dataclass(frozen=True, slots=True)
-class StorageBounds:
-    """Scratch disk of every job."""
+class StorageBounds(Model):
+    """The bound of ephemeral storage."""
 
-    per_job: str
+    per_job: Quantity
+    """Bytes, as a Kubernetes quantity."""
 
 
 @dataclass(frozen=True, slots=True)
-class LimitsView:
-    """What a job may ask for at most, and at least."""
+class LimitsView(Model):
+    """The bounds of a job specification."""
 
     cpu: QuantityRange
+    """Bounds of `resources.cpu`."""
     memory: QuantityRange
+    """Bounds of `resources.memory`."""
     gpu: UpperBound
+    """The bound of `resources.gpu`."""
     timeout_seconds: TimeoutBounds
+    """Bounds of `timeout_seconds`."""
     grace_period_seconds: GraceBounds
+    """Bounds of `grace_period_seconds`."""
     retries: UpperBound
+    """The bound of `retries`."""
     ephemeral_storage: StorageBounds
-    retention_seconds: int
+    """The ephemeral storage of every job."""
+    retention_seconds: Count
+    """Seconds until Kubernetes deletes a finished job."""
 
 
 @dataclass(frozen=True, slots=True)
-class ImagesView:
-    """Where images may come from."""
+class ImagesView(Model):
+    """The images that the policy allows."""
 
     allow: list[str]
+    """Repositories, or `prefix/*`."""
 
 
 @dataclass(frozen=True, slots=True)
-class NodeView:
-    """What one node of a pool has."""
+class NodeView(Model):
+    """The capacity of one node of a pool."""
 
-    cpu: str
-    memory: str
-    gpu: int
+    cpu: Quantity
+    """CPU, as a Kubernetes quantity."""
+    memory: Quantity
+    """Memory, as a Kubernetes quantity."""
+    gpu: Count
+    """Whole GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
-class PoolView:
-    """Nodes of one type, and what they and their parts cost an hour. `hourly_usd_per` has the keys of its parts."""
+class PoolView(Model):
+    """Nodes of one type, and their prices."""
 
     instance_type: str
+    """The instance type of the nodes."""
     gpu_type: str | None
+    """The `gpu_type` that selects the pool; null without GPUs."""
     node: NodeView
-    hourly_usd: str
+    """The capacity of one node."""
+    hourly_usd: Usd
+    """The hourly price of a node."""
     hourly_usd_per: dict[str, str]
+    """The hourly prices of one `cpu`, one `memory_gib` and one `gpu`."""
 
 
 @dataclass(frozen=True, slots=True)
-class RateView:
-    """Requests a minute in the long run, and at once."""
+class RateView(Model):
+    """A request rate."""
 
-    per_minute: int
-    burst: int
+    per_minute: Positive
+    """Sustained requests a minute."""
+    burst: Positive
+    """Maximum requests at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class TenantRateView:
-    """Submissions a minute in the long run and at once; reads and open streams, each apart."""
+class TenantRateView(Model):
+    """The rates of one tenant."""
 
-    per_minute: int
-    burst: int
+    per_minute: Positive
+    """Sustained submissions a minute."""
+    burst: Positive
+    """Maximum submissions at once."""
     reads: RateView
-    streams: int
+    """The rate of reads."""
+    streams: Positive
+    """Maximum open log and event streams."""
 
 
 @dataclass(frozen=True, slots=True)
-class TenantView:
-    """A team: its namespace, what it may hold, how fast it may ask."""
+class TenantView(Model):
+    """The policy of one tenant."""
 
     namespace: str
+    """The Kubernetes namespace of the tenant."""
     quota: AmountsView
+    """The quota limit."""
     rate: TenantRateView
+    """The rate limits."""
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyView:
-    """The policy in force: bounds, allowed images, pools with their prices, tenants."""
+class PolicyView(Model):
+    """The policy in force."""
 
     limits: LimitsView
+    """The bounds of every job."""
     images: ImagesView
+    """The allowed images."""
     pools: dict[str, PoolView]
+    """The pools by name."""
     tenants: dict[str, TenantView]
+    """The tenants by name."""
 
 
 @dataclass(frozen=True, slots=True)
-class HealthView:
+class HealthView(Model):
     """The process is alive."""
 
-    status: Literal["alive"]
+    status: Annotated[str, text(const="alive")]
+    """Alive."""
 
 
 @dataclass(frozen=True, slots=True)
-class ReadyView:
-    """The process knows the cluster, and Kubernetes is in contact. Only the writer admits and cancels."""
+class UndecodableView(Model):
+    """A Kubernetes object with a part that Runway cannot decode."""
 
-    status: Literal["ready"]
-    role: Literal["writer", "reader"]
-    submissions: Literal["open", "stopped"]
+    kind: str
+    """The resource: `jobs`, `pods`, `events` or `nodes`."""
+    namespace: str
+    """The namespace; empty for a node."""
+    name: str
+    """The name of the object."""
+    fields: list[str]
+    """The parts that cannot be decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyView(Model):
+    """The process has listed the cluster and is in contact with Kubernetes."""
+
+    status: Annotated[str, text(const="ready")]
+    """Ready."""
+    role: Annotated[str, text(enum=["writer", "reader"])]
+    """`writer` for the leader, which alone submits and cancels; `reader` for any other process."""
+    submissions: Annotated[str, text(enum=["open", "stopped"])]
+    """`stopped` during an emergency stop."""
     stop_reason: str | None
+    """The operator's reason for an emergency stop; null if submissions are open."""
     watch_age_seconds: dict[str, float]
-    jobs: int
-    undecodable_objects: int
-    undecodable: list[UndecodableObject]
+    """By kind: seconds since the last watch event."""
+    jobs: Count
+    """The number of jobs in the cluster."""
+    undecodable_objects: Count
+    """The number of Kubernetes objects with a part that cannot be decoded."""
+    undecodable: list[UndecodableView]
+    """The first 20 of these objects; docs/runbooks.md explains how to remove them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedQuota(Model):
+    """A tenant's quota at the moment of a refusal."""
+
+    limit: AmountsView
+    """The quota limit."""
+    used: AmountsView
+    """The usage of the tenant's jobs and pods in the cluster."""
+    reserved: AmountsView
+    """The reservations for creates in flight."""
+    requested: AmountsView
+    """The request of the refused job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error, as RFC 9457 defines it: `application/problem+json`."""
+
+    __pydantic_config__: ClassVar = {"use_attribute_docstrings": True}
+
+    type: Annotated[str, text(format="uri", pattern="^urn:runway:problem:[a-z_]+$")]
+    """The URI of the error code."""
+    title: str
+    """The fixed title of the error code."""
+    status: Annotated[int, WithJsonSchema({"type": "integer", "minimum": 400, "maximum": 599})]
+    """The HTTP status."""
+    detail: str
+    """The observed value and the limit."""
+    code: Annotated[str, text(pattern="^[a-z_]+$")]
+    """A stable code for programs."""
+    hint: str
+    """The next step, as one sentence."""
+    request_id: RequestId
+    """The id of the request in Runway's log."""
+    violations: list[Violation]
+    """All faults of the request; empty for an error without a faulty field."""
+    quota: RefusedQuota | None = None
+    """With `quota_exceeded`: the tenant's quota at the moment of the refusal."""
+    held_by: list[str] | None = None
+    """With `quota_exceeded`: the first 50 jobs that use the exceeded resources."""
+    held_by_count: Count | None = None
+    """With `quota_exceeded`: the number of these jobs."""
+    excerpt: str | None = None
+    """With `logs_gone`: the stored end of the log."""
+    pod: str | None = None
+    """With `logs_gone`: the deleted pod."""
+    id: JobId | None = None
+    """With `outcome_unknown`: the job that may exist."""

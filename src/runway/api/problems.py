@@ -1,4 +1,7 @@
-"""Every error as a problem document: `application/problem+json`, https://www.rfc-editor.org/rfc/rfc9457"""
+"""Every error as a problem document: `application/problem+json`.
+
+https://www.rfc-editor.org/rfc/rfc9457
+"""
 
 from __future__ import annotations
 
@@ -12,34 +15,31 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from runway.errors import (
-    InvalidParameter,
-    MethodNotAllowed,
-    PublicError,
-    RouteNotFound,
-    Violation,
-)
+from runway.errors import InvalidParameter, MethodNotAllowed, PublicError, RouteNotFound, Violation
+from runway.text import shorten
 
 MEDIA_TYPE: Final = "application/problem+json"
+MAX_VIOLATIONS: Final = 20
+"""Invalid parameters that a problem names one by one."""
 
 _encoder = msgspec.json.Encoder()
 
 
 def problem(error: PublicError, request_id: str) -> Response:
-    """The answer that tells of an error."""
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     document = _encoder.encode(problem_document(error, request_id))
     return Response(document, status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
 
 
 def problem_document(error: PublicError, request_id: str) -> dict[str, object]:
-    """The problem as JSON is made of it."""
+    """Return the members of the problem: an `api.models.Problem` with the members of its code alone."""
     return {
         "type": f"urn:runway:problem:{error.code}",
         "title": error.title,
         "status": error.status,
         "detail": error.detail,
         "code": error.code,
+        "hint": error.hint,
         "request_id": request_id,
         "violations": error.violations,
         **error.extra,
@@ -47,12 +47,12 @@ def problem_document(error: PublicError, request_id: str) -> dict[str, object]:
 
 
 def operation_id(route: APIRoute) -> str:
-    """What a route is called in OpenAPI: its handler's name."""
+    """Name a route in OpenAPI by its handler."""
     return route.name
 
 
 def responses(*errors: type[PublicError]) -> dict[int | str, dict[str, Any]]:
-    """What a route declares in OpenAPI for the errors it can answer with; `contract.document` adds the examples."""
+    """Declare the errors of a route in OpenAPI; `api.openapi` adds headers and examples."""
     by_status: dict[int, list[type[PublicError]]] = {}
     for error in errors:
         by_status.setdefault(error.status, []).append(error)
@@ -75,9 +75,9 @@ def _schema(codes: list[str]) -> dict[str, Any]:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Have every error of a route, ours or the framework's, answered as a problem."""
+    """Answer every error of a route, ours or the framework's, as a problem."""
     app.add_exception_handler(PublicError, _public)
-    app.add_exception_handler(RequestValidationError, _parameters)
+    app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.add_exception_handler(HTTPException, _framework)
 
 
@@ -86,37 +86,49 @@ async def _public(request: Request, error: Exception) -> Response:
     return problem(error, request.state.request_id)
 
 
-async def _parameters(request: Request, error: Exception) -> Response:
-    """Path and query parameters that FastAPI could not convert; bodies are read by `jobs.spec`."""
+async def _invalid_parameters(request: Request, error: Exception) -> Response:
+    """Answer the parameters that FastAPI refuses; `jobs.spec` reads bodies."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 (registered for this type)
-    violations = tuple(
-        Violation(
-            field=".".join(str(part) for part in fault["loc"][1:]) or "request",
-            code=str(fault["type"]),
-            message=str(fault["msg"]),
-            observed=None if fault.get("input") is None else repr(fault["input"])[:80],
-        )
-        for fault in error.errors()
-    )
-    return problem(InvalidParameter("a parameter is not acceptable", violations=violations), request.state.request_id)
+    violations = tuple(_violation(request, fault) for fault in error.errors()[:MAX_VIOLATIONS])
+    return problem(InvalidParameter("a parameter is invalid", violations=violations), request.state.request_id)
+
+
+def known_parameters(request: Request) -> list[str]:
+    """List the query parameters of the route."""
+    models = [field.field_info.annotation for field in request.scope["route"].dependant.query_params]
+    return [name for model in models for name in model.model_fields]
+
+
+def unknown_parameter(name: str, known: list[str]) -> Violation:
+    """Name the parameters of the route in the hint."""
+    hint = f"parameters here: {', '.join(known)}" if known else "this path has no parameters"
+    return Violation(shorten(name), "unknown_parameter", "is unknown here", hint=hint)
+
+
+def _violation(request: Request, fault: dict[str, Any]) -> Violation:
+    name = ".".join(str(part) for part in fault["loc"][1:])
+    if fault["type"] == "extra_forbidden":
+        return unknown_parameter(name, known_parameters(request))
+    observed = None if fault.get("input") is None else repr(fault["input"])[:80]
+    return Violation(shorten(name), str(fault["type"]), str(fault["msg"]), observed)
 
 
 async def _framework(request: Request, error: Exception) -> Response:
-    """What Starlette's router raises: no such path, no such method."""
+    """Answer what Starlette's router raises: an unknown path, a method that is not allowed."""
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for this type)
     if error.status_code == 405:
         allow = ", ".join(_methods(request))
         answer = problem(
-            MethodNotAllowed(f"{request.method[:20]} is not possible here; try {allow}"), request.state.request_id
+            MethodNotAllowed(f"{request.method[:20]} is not allowed; allowed: {allow}"), request.state.request_id
         )
         answer.headers["Allow"] = allow
         return answer
-    nothing = RouteNotFound(f"nothing is at {request.url.path[:200]!r}; /docs lists what there is")
-    return problem(nothing, request.state.request_id)
+    missing = RouteNotFound(f"no route {request.url.path[:200]!r}")
+    return problem(missing, request.state.request_id)
 
 
 def _methods(request: Request) -> list[str]:
-    """What the path takes; the router's own error knows only the first of its routes.
+    """List the methods of a path; the router's own error has only those of its first route.
 
     https://www.rfc-editor.org/rfc/rfc9110#name-405-method-not-allowed
     """

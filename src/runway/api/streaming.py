@@ -1,8 +1,7 @@
-"""Answers that come bit by bit: they count against their caller's streams, and end when the client or Runway goes.
+"""Streaming answers. They end when the client disconnects or Runway shuts down.
 
-How a client tells a whole answer from one that was cut off: HTTP/1.1 marks the end of a body that is sent in chunks
-(https://www.rfc-editor.org/rfc/rfc9112#section-7.1), and an answer that could not be brought to its end goes without
-the mark. Clients report that as an error: curl exits with 18.
+A client recognizes an incomplete answer by its missing last chunk: curl exits with 18.
+https://www.rfc-editor.org/rfc/rfc9112#section-7.1
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from runway.api.app_state import AppState
+from runway.api.dependencies import AppState
 from runway.errors import NotReady, PublicError, StreamInterrupted
 
 log = structlog.get_logger()
@@ -27,20 +26,19 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What an opened stream sends. `chunks` raises StreamCut or a PublicError where it cannot go on."""
+    """An opened stream. `chunks` raises StreamInterrupted or a PublicError if it cannot continue."""
 
     chunks: AsyncGenerator[bytes, None]
     headers: dict[str, str] = field(default_factory=dict)
 
 
 class StreamingResponse(Response):
-    """An answer that begins when `opened` has returned, and ends with its chunks.
+    """An answer that starts when `opened` returns, and ends with its chunks.
 
-    Until then a PublicError of `opened`, RateLimited and TooBusy are answered as problems. What it waits for and what
-    it reads from is closed as soon as the client is gone or Runway is told to end.
+    Before that, RateLimited, TooBusy and a PublicError of `opened` are answered as problems. The source is closed when
+    the client disconnects or the process shuts down.
 
-    `scope` is the tenant of the caller's header, whose stream it is. Without a header it counts against the streams of
-    all such callers, never against those of the job's tenant.
+    The stream counts against the tenant of the caller's header, or against all callers without a header.
     """
 
     def __init__(
@@ -70,7 +68,7 @@ class StreamingResponse(Response):
             if sending.done():
                 await sending
             elif closing.done() and not self._begun:
-                raise NotReady("this process is about to end")
+                raise NotReady("this process is shutting down")
         finally:
             for task in tasks:
                 task.cancel()
@@ -86,8 +84,8 @@ class StreamingResponse(Response):
                 async for chunk in body.chunks:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             except (StreamInterrupted, PublicError) as error:
-                # To return without the last message is how an ASGI application has the connection broken off.
-                log.warning("stream cut", tenant=self._scope, reason=str(error))
+                # Without the last message the server breaks the connection off.
+                log.warning("stream interrupted", tenant=self._scope, reason=str(error))
             else:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -99,15 +97,15 @@ async def _client_gone(receive: Receive) -> None:
 
 @contextmanager
 def close_streams_on_shutdown(closing: asyncio.Event) -> Iterator[None]:
-    """Set `closing` when the process is told to end by SIGINT or SIGTERM.
+    """Set `closing` at SIGINT or SIGTERM.
 
-    The server tells the application of its end only when every answer has ended, which a stream does not by itself. So
-    its signal handlers are wrapped, where it has installed any.
+    The server ends the lifespan only after every answer has ended, and streams do not end. So this wraps the server's
+    signal handlers.
     """
     loop = asyncio.get_running_loop()
     wrapped: dict[signal.Signals, Callable[[int, FrameType | None], object]] = {}
 
-    def told(number: int, frame: FrameType | None) -> None:
+    def close(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(closing.set)
         wrapped[signal.Signals(number)](number, frame)
 
@@ -116,7 +114,7 @@ def close_streams_on_shutdown(closing: asyncio.Event) -> Iterator[None]:
             handler = signal.getsignal(number)
             if callable(handler):
                 wrapped[number] = handler
-                signal.signal(number, told)
+                signal.signal(number, close)
     try:
         yield
     finally:

@@ -1,1 +1,1 @@
-"""The command line `runway`: one noun a file. It talks to Runway over HTTP and shares no state with it."""
+"""The command line `runway`, which talks to the server over HTTP only."""

@@ -1,34 +1,42 @@
-"""The HTTP client: Runway's calls as methods, and everything that can go wrong with them as one small tree.
+"""The HTTP client: the API's calls as methods, with one tree of errors.
 
-RequestFailed        `problem` tells what went wrong, in the members of RFC 9457
-├── ApiError         the server answered, but not as asked: a problem document, or something that is not Runway's
+RequestFailed        `problem` has the members of RFC 9457
+├── ApiError         the server answered with a problem document, or with something that is not Runway's
 └── Unreachable      no whole answer arrived: refused connection, timeout, broken stream
-    └── StreamIdle   a stream sent nothing for too long; the connection may be dead, or the job just quiet
+    └── StreamIdle   a stream sent nothing for too long: the connection is dead, or the job is quiet
 """
 
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import httpx2
+from pydantic import TypeAdapter, ValidationError
 
-from runway.cli.sse import Event, TooLong, read_events
-from runway.cli.wire import DryRun, JobPage, JobView, QuotaPage, Usage
+from runway.api.models import DryRun, JobList, QuotaView
+from runway.jobs.models import JobView, Usage
 
 TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
 IDLE_SECONDS = 300.0
 PAGE_SIZE = 100
+MAX_EVENT_BYTES = 4 << 20
+"""A job view has at most a few hundred thousand bytes: a longer event is not Runway's."""
 
 _FOLLOW_TIMEOUT = httpx2.Timeout(30.0, connect=5.0, read=IDLE_SECONDS)
 
+_adapters: dict[type, TypeAdapter[Any]] = {}
+"""Built once for each model, at its first use: building takes milliseconds."""
+
+T = TypeVar("T")
+
 
 class RequestFailed(Exception):
-    """A call that did not bring what was asked for. `retry_after` is in seconds, None where the server named none."""
+    """A call that failed. `retry_after` is in seconds, None where the server named none."""
 
     def __init__(self, problem: Mapping[str, Any], *, retry_after: int | None = None) -> None:
         super().__init__(f"{problem.get('title')}: {problem.get('detail')}")
@@ -42,7 +50,7 @@ class RequestFailed(Exception):
 
     @property
     def transient(self) -> bool:
-        """Whether the same call may succeed later without anything being changed."""
+        """Whether the same call may succeed later, unchanged."""
         return True
 
 
@@ -63,21 +71,29 @@ class Unreachable(RequestFailed):
 
 
 class StreamIdle(Unreachable):
-    """A stream was silent for longer than it may be."""
+    """A stream sent nothing for too long."""
 
 
 class Log(NamedTuple):
-    """An open log. `attempt` is None where the server does not say which it is of."""
+    """An open log. `attempt` is None where the server does not name it."""
 
     attempt: int | None
     chunks: Iterator[bytes]
 
 
-class JobEvent(NamedTuple):
-    """What an event stream sent: a view and its id, or, where `view` is None, a sign of life."""
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """A successful answer: `value` as its model, `document` as sent, with members that the model does not know."""
 
-    id: str | None
-    view: JobView | None
+    value: T
+    document: Mapping[str, Any]
+
+
+class JobEvent(NamedTuple):
+    """A view from an event stream, and the id to resume from."""
+
+    id: str
+    job: Answer[JobView]
 
 
 class Client:
@@ -95,7 +111,7 @@ class Client:
     ) -> None:
         try:
             base = httpx2.URL(url)
-            base.host.encode("idna")  # As the resolver will: a part of a name has at most 63 characters.
+            base.host.encode("idna")  # The resolver does the same: a label has at most 63 characters.
         except (httpx2.InvalidURL, UnicodeError) as error:
             raise ValueError(f"{url!r} is not a URL: {error}") from error
         if base.scheme not in ("http", "https") or not base.host:
@@ -107,7 +123,7 @@ class Client:
             headers={"X-Tenant-ID": tenant} if tenant else {},
             timeout=timeout,
             transport=transport,
-            # A proxy named in the environment is for the world outside, not for this machine.
+            # A proxy in the environment does not serve this machine.
             trust_env=not _is_loopback(base.host),
         )
 
@@ -117,82 +133,81 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def submit(self, spec: Mapping[str, object], idempotency_key: str | None) -> tuple[JobView, bool]:
-        """Submit a job. Returns its view, and whether it is the first job of a repeated idempotency key."""
+    def submit(self, spec: Mapping[str, object], idempotency_key: str | None) -> tuple[Answer[JobView], bool]:
+        """Submit a job. Return its view, and whether it is the first job of a repeated idempotency key."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         response = self._send("POST", "/v1/jobs", json=spec, headers=headers)
-        return _job(response), response.headers.get("Idempotent-Replay") == "true"
+        return _answer(JobView, response), response.headers.get("Idempotent-Replay") == "true"
 
-    def dry_run(self, spec: Mapping[str, object]) -> DryRun:
-        """What a submission of this spec would come to, by the same checks; nothing is kept."""
-        response = self._send("POST", "/v1/jobs", json=spec, params={"dry_run": "true"})
-        return cast("DryRun", _document(response, "decision"))
+    def dry_run(self, spec: Mapping[str, object]) -> Answer[DryRun]:
+        """Return the decision on this spec, by the checks of a submission; nothing is stored."""
+        return _answer(DryRun, self._send("POST", "/v1/jobs", json=spec, params={"dry_run": "true"}))
 
-    def job(self, job_id: str) -> JobView:
-        """The view of one job."""
-        return _job(self._send("GET", f"/v1/jobs/{job_id}"))
+    def job(self, job_id: str) -> Answer[JobView]:
+        return _answer(JobView, self._send("GET", f"/v1/jobs/{job_id}"))
 
-    def jobs(self, states: Sequence[str] = (), limit: int | None = None) -> JobPage:
-        """The newest jobs in any of these states, or in every one, page by page.
+    def jobs(self, states: Sequence[str] = (), limit: int | None = None) -> Answer[JobList]:
+        """Return the newest jobs in any of these states, or in every one, page by page.
 
         At most `limit`, or all; `next_cursor` is set where there are more.
         """
-        found: list[JobView] = []
+        found, documents = list[JobView](), list[Any]()
         cursor: str | None = None
         while True:
             size = PAGE_SIZE if limit is None else min(limit - len(found), PAGE_SIZE)
             query = {"limit": size, "state": list(states) or None, "cursor": cursor}
-            response = self._send("GET", "/v1/jobs", params=_given(query))
-            page = cast("JobPage", _document(response, "jobs"))
-            found += page["jobs"][:size]
-            cursor = page.get("next_cursor")
-            if cursor is None or len(found) == limit or not page["jobs"]:
-                return {"jobs": found, "next_cursor": cursor}
+            page = _answer(JobList, self._send("GET", "/v1/jobs", params=without_none(query)))
+            found += page.value.jobs[:size]
+            documents += page.document["jobs"][:size]
+            cursor = page.value.next_cursor
+            if cursor is None or len(found) == limit or not page.value.jobs:
+                return Answer(JobList(found, cursor), {"jobs": documents, "next_cursor": cursor})
 
-    def cancel(self, job_id: str) -> JobView:
-        """Ask for the end of one of the tenant's jobs. Returns its view."""
-        return _job(self._send("DELETE", f"/v1/jobs/{job_id}"))
+    def cancel(self, job_id: str) -> Answer[JobView]:
+        """Request the cancellation of one of the tenant's jobs. Return its view."""
+        return _answer(JobView, self._send("DELETE", f"/v1/jobs/{job_id}"))
 
-    def quota(self) -> QuotaPage:
-        """Quota of the tenant, or of every tenant where none was given."""
-        return cast("QuotaPage", _document(self._send("GET", "/v1/quota"), "tenants"))
+    def quota(self) -> Answer[QuotaView]:
+        """Return the quota of the tenant, or of every tenant where none was given."""
+        return _answer(QuotaView, self._send("GET", "/v1/quota"))
 
-    def usage(self, job_id: str) -> Usage:
-        """What a job uses, as far as that is known."""
-        return cast("Usage", _document(self._send("GET", f"/v1/jobs/{job_id}/usage"), "throttled_ratio"))
+    def usage(self, job_id: str) -> Answer[Usage]:
+        """Return the usage of a job, as far as it is known."""
+        return _answer(Usage, self._send("GET", f"/v1/jobs/{job_id}/usage"))
 
     def tenants(self) -> list[str]:
-        """The tenants of the policy in force."""
-        return list(_document(self._send("GET", "/v1/policy"), "tenants")["tenants"])
+        """Return the tenants of the policy in force."""
+        response = self._send("GET", "/v1/policy")
+        tenants = _document(response).get("tenants")
+        if not isinstance(tenants, dict):
+            raise _unexpected(response, "no policy")
+        return list(tenants)
 
     @contextmanager
-    def events(self, job_id: str, last: str | None, idle_seconds: float) -> Iterator[Iterator[JobEvent]]:
-        """A job's views as they change, from the one after the event `last`, until the server ends the stream.
+    def events(
+        self, job_id: str, last: str | None, idle_seconds: float, expired: Callable[[], bool]
+    ) -> Iterator[Iterator[JobEvent]]:
+        """Yield a job's views as they change, from the event after `last`, until the job is finished or deleted.
 
-        That is once the job is over, or deleted. A stream that breaks raises Unreachable at the next event; StreamIdle
-        where nothing came for `idle_seconds`.
+        End at the first chunk after `expired` returns True, which may be a heartbeat. A stream that breaks raises
+        Unreachable at the next event; StreamIdle where nothing came for `idle_seconds`.
         """
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
         timeout = httpx2.Timeout(30.0, connect=5.0, read=idle_seconds)
         with self._opened(f"/v1/jobs/{job_id}/events", {}, headers, timeout) as response:
-            if response.status_code == 204:
-                yield iter(())
-                return
-            if response.headers.get("Content-Type", "").split(";")[0].strip() != "text/event-stream":
-                raise ApiError(response.status_code, _unexpected_response(response, "not an event stream"))
-            yield _job_events(response)
+            yield iter(()) if response.status_code == 204 else _job_events(response, expired)
 
     @contextmanager
     def logs(
         self, job_id: str, *, follow: bool, tail: int | None, attempt: int | None, timestamps: bool
     ) -> Iterator[Log]:
-        """A job's log in chunks as they arrive. A connection that breaks raises Unreachable at the next chunk.
+        """Open a job's log in chunks as they arrive. A connection that breaks raises Unreachable at the next chunk.
 
-        So does one that Runway breaks off since it cannot bring the log to its end.
+        Runway breaks the connection where it cannot send the rest of the log.
         """
         query = {"follow": follow or None, "tail": tail, "attempt": attempt, "timestamps": timestamps or None}
         timeout = _FOLLOW_TIMEOUT if follow else TIMEOUT
-        with self._opened(f"/v1/jobs/{job_id}/logs", _given(query), {}, timeout) as response:
+        with self._opened(f"/v1/jobs/{job_id}/logs", without_none(query), {}, timeout) as response:
             number = response.headers.get("Runway-Attempt", "")
             yield Log(int(number) if re.fullmatch(r"[0-9]{1,9}", number) else None, response.iter_bytes())
 
@@ -200,7 +215,7 @@ class Client:
     def _opened(
         self, path: str, query: Mapping[str, Any], headers: Mapping[str, str], timeout: httpx2.Timeout
     ) -> Iterator[httpx2.Response]:
-        """An answer whose body is read as it comes. What breaks while it is read is raised as Unreachable."""
+        """Open an answer whose body is read as it arrives."""
         request = self._http.build_request(
             "GET", path, params=query, headers={"Accept-Encoding": "identity", **headers}, timeout=timeout
         )
@@ -227,65 +242,84 @@ class Client:
             yield
         except httpx2.RequestError as error:
             kind = StreamIdle if streaming and isinstance(error, httpx2.ReadTimeout) else Unreachable
-            what = str(error) or type(error).__name__
-            problem = {"title": "Runway cannot be reached", "detail": f"{self.url}: {what}", "code": "unreachable"}
-            raise kind(problem) from error
+            detail = f"{self.url}: {str(error) or type(error).__name__}"
+            raise kind({"title": "Runway is unreachable", "detail": detail, "code": "unreachable"}) from error
+
+
+class _ExpiringBody(httpx2.SyncByteStream):
+    """A body that ends at the first chunk after `expired` returns True: a heartbeat is a chunk, but no event."""
+
+    def __init__(self, body: Any, expired: Callable[[], bool]) -> None:
+        self._body, self._expired = body, expired
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._body:
+            yield chunk
+            if self._expired():
+                return
+
+    def close(self) -> None:
+        self._body.close()
 
 
 def _api_error(response: httpx2.Response) -> ApiError:
     seconds = response.headers.get("Retry-After", "")
-    # The other form of the header, a date, is not Runway's.
+    # Runway never sends the other form of the header, a date.
     wait = int(seconds) if re.fullmatch(r"[0-9]{1,9}", seconds) else None
     if response.headers.get("Content-Type", "").split(";")[0].strip() == "application/problem+json":
-        return ApiError(response.status_code, _document(response, "title"), retry_after=wait)
-    return ApiError(response.status_code, _unexpected_response(response, "not a problem document"), retry_after=wait)
+        problem = _document(response)
+        if isinstance(problem.get("title"), str):
+            return ApiError(response.status_code, problem, retry_after=wait)
+    return _unexpected(response, "no problem document", retry_after=wait)
 
 
-def _job_events(response: httpx2.Response) -> Iterator[JobEvent]:
+def _job_events(response: httpx2.Response, expired: Callable[[], bool]) -> Iterator[JobEvent]:
+    response.stream = _ExpiringBody(response.stream, expired)
     try:
-        for event in read_events(response.iter_bytes()):
-            yield _job_event(event, response)
-    except TooLong as error:
-        raise ApiError(response.status_code, _unexpected_response(response, str(error))) from error
+        for event in httpx2.EventSource(response, max_event_size=MAX_EVENT_BYTES):
+            # The event `gone` has no view: the job was deleted, and the stream ends.
+            if event.event == "message" and event.data:
+                yield JobEvent(event.id, _decoded(JobView, event.json(), response))
+    except (httpx2.SSEError, ValueError, RecursionError) as error:
+        raise _unexpected(response, str(error)) from error
 
 
-def _job_event(event: Event | None, response: httpx2.Response) -> JobEvent:
-    # `gone` tells of no view: the job was deleted, and the stream ends.
-    if event is None or event.name != "message":
-        return JobEvent(None, None)
+def _answer(model: type[T], response: httpx2.Response) -> Answer[T]:
+    return _decoded(model, _document(response), response)
+
+
+def _decoded(model: type[T], document: Any, response: httpx2.Response) -> Answer[T]:
     try:
-        view = json.loads(event.data)
-    except ValueError:
-        view = None
-    if not isinstance(view, dict) or "id" not in view:
-        raise ApiError(response.status_code, _unexpected_response(response, "an event that is not a job"))
-    return JobEvent(event.id, cast("JobView", view))
+        adapter = _adapters.get(model) or _adapters.setdefault(model, TypeAdapter(model))
+        return Answer(adapter.validate_python(document), document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "document"
+        raise _unexpected(response, f"another document ({field}: {first['msg']})") from error
 
 
-def _job(response: httpx2.Response) -> JobView:
-    return cast("JobView", _document(response, "id"))
-
-
-def _document(response: httpx2.Response, member: str) -> Mapping[str, Any]:
+def _document(response: httpx2.Response) -> Mapping[str, Any]:
     try:
         document = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
-    if not isinstance(document, dict) or member not in document:
-        raise ApiError(response.status_code, _unexpected_response(response, f"not a JSON object with {member!r}"))
+    if not isinstance(document, dict):
+        raise _unexpected(response, "no JSON object")
     return document
 
 
-def _unexpected_response(response: httpx2.Response, what: str) -> dict[str, Any]:
-    return {
-        "title": "The answer is not Runway's",
+def _unexpected(response: httpx2.Response, what: str, *, retry_after: int | None = None) -> ApiError:
+    problem = {
+        "title": "Unexpected answer",
         "status": response.status_code,
-        "detail": f"{response.url} answered {response.status_code} with {what}; is the address right?",
+        "detail": f"{response.url} answered {response.status_code} with {what}; check the address",
         "code": "unexpected_answer",
     }
+    return ApiError(response.status_code, problem, retry_after=retry_after)
 
 
-def _given(query: Mapping[str, Any]) -> dict[str, Any]:
+def without_none(query: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that have a value."""
     return {name: value for name, value in query.items() if value is not None}
 
 

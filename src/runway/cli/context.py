@@ -1,67 +1,127 @@
-"""What a command works with: the server, the screen and the process's edges; and how its errors end."""
+"""The context of a command: environment, session with a server, and exit codes."""
 
 from __future__ import annotations
 
+import os
 import random
+import select
 import sys
+import termios
 import time
+import tty
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Self
 
 import httpx2
 import typer
 
 from runway.cli.client import ApiError, Client, RequestFailed
-from runway.cli.exits import Exit
-from runway.cli.keys import ReadKey, terminal_keys
 from runway.cli.output import Output, Screen, emit_data
 from runway.cli.views.problems import show_problem
+from runway.jobs.models import JobView
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+class Exit(IntEnum):
+    """The exit codes. `wait`, `run` and `submit --wait` add the job's own exit code, which may be any other one.
+
+    124, 125 and 130 mean the same as for `timeout`, `docker run` and the shell; 75 is EX_TEMPFAIL of sysexits.h.
+    """
+
+    doc: str
+
+    OK = 0, "success; for a job that was waited for: it succeeded"
+    REJECTED = 1, "rejected by Runway (a 4xx problem, a dry run), by policy validation, or cancelled at the prompt"
+    USAGE = 2, "invalid command line or file; cancel without -y and without a terminal"
+    TIMED_OUT = 75, "wait --timeout expired; the job continues"
+    DEADLINE = 124, "the job exceeded its deadline"
+    FAILED = 125, "the job could not run, or failed for a reason outside it; Runway failed or is unreachable"
+    CANCELLED = 130, "the job was cancelled, or the command was interrupted"
+
+    def __new__(cls, value: int, doc: str) -> Self:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.doc = doc
+        return member
 
 
-def _at_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
+def exit_code(view: JobView) -> int:
+    """Return the exit code for a finished job: its own where the job itself failed, else one of `Exit`."""
+    if view.state == "succeeded":
+        return Exit.OK
+    if view.state == "cancelled":
+        return Exit.CANCELLED
+    if view.failure is None:
+        return Exit.FAILED
+    if view.failure.code == "deadline_exceeded":
+        return Exit.DEADLINE
+    own = view.attempts[-1].exit_code if view.attempts else None
+    return own if view.failure.category == "user" and own else Exit.FAILED
+
+
+def exit_code_help() -> str:
+    """Return the table of exit codes for help texts, one line each."""
+    return "\n".join(f"{code.value:>4}  {code.doc}" for code in Exit)
+
+
+ReadKey = Callable[[float], str | None]
+"""Wait at most this many seconds for a key, without Enter; None where none was pressed."""
+
+
+@contextmanager
+def terminal_keys() -> Iterator[ReadKey]:
+    """Read keys of the terminal at stdin, and restore its mode at the end. Ctrl-C stays an interrupt."""
+    stdin = sys.stdin.fileno()
+    before = termios.tcgetattr(stdin)
+
+    def read(seconds: float) -> str | None:
+        ready, _, _ = select.select([stdin], [], [], seconds)
+        return os.read(stdin, 1).decode("ascii", "replace") if ready else None
+
+    try:
+        tty.setcbreak(stdin)
+        yield read
+    finally:
+        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Everything a command touches outside itself, so that a test can hand in its own. Times are in seconds."""
+    """Everything a command touches outside itself; a test passes its own. Times are in seconds."""
 
     transport: httpx2.BaseTransport | None = None
     sleep: Callable[[float], None] = time.sleep
     monotonic: Callable[[], float] = time.monotonic
     random: Callable[[], float] = random.random
-    now: Callable[[], datetime] = _now
-    at_terminal: Callable[[], bool] = _at_terminal
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    at_terminal: Callable[[], bool] = lambda: sys.stdin.isatty() and sys.stderr.isatty()
     keys: Callable[[], AbstractContextManager[ReadKey]] = terminal_keys
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One command's conversation with one Runway."""
+    """One command's session with one server."""
 
     client: Client
     screen: Screen
-    edges: Environment
+    environment: Environment
 
 
 @contextmanager
 def open_session(context: typer.Context, url: str, tenant: str | None, output: Output) -> Iterator[Session]:
-    """A session for the body of a command. A request that fails in it is shown, and ends the command by typer.Exit."""
-    edges = context.ensure_object(Environment)
+    """Open a session for the body of a command. Show a request that fails in it, and end the command by typer.Exit."""
+    environment = context.ensure_object(Environment)
     screen = Screen(wide=output is Output.WIDE)
     try:
-        client = Client(url, tenant, edges.transport)
+        client = Client(url, tenant, environment.transport)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--url / RUNWAY_URL") from error
     with client:
         try:
-            yield Session(client, screen, edges)
+            yield Session(client, screen, environment)
         except RequestFailed as error:
             if output in (Output.JSON, Output.YAML):
                 emit_data(error.problem, output)
@@ -71,6 +131,6 @@ def open_session(context: typer.Context, url: str, tenant: str | None, output: O
 
 
 def exit_for(error: RequestFailed) -> Exit:
-    """The exit code of a request that failed: refused by Runway, or anything else."""
-    refused = isinstance(error, ApiError) and 400 <= error.status < 500 and error.code != "unexpected_answer"
-    return Exit.REJECTED if refused else Exit.FAILED
+    """Return the exit code of a failed request: rejected by Runway, or anything else."""
+    rejected = isinstance(error, ApiError) and 400 <= error.status < 500 and error.code != "unexpected_answer"
+    return Exit.REJECTED if rejected else Exit.FAILED

@@ -1,20 +1,49 @@
-"""Options and arguments that several commands share."""
+"""Options and arguments of several commands, and the completion of their values."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
+import httpx2
 import typer
 
-from runway.cli import completion
+from runway.cli.client import Client, RequestFailed
+from runway.cli.context import Environment
 from runway.cli.output import Output
-from runway.cli.text import is_name, parse_duration
+from runway.jobs.models import JobView
+from runway.text import escape
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+COMPLETION_TIMEOUT: Final = httpx2.Timeout(1.0)
+COMPLETION_JOBS: Final = 100
+
+_SECONDS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names
+_NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+
+Words = list[tuple[str, str]]
+"""Completions, each with a description that a shell may show beside it."""
+
+
+def parse_duration(text: str) -> int:
+    """Return the whole seconds of `90`, `90s`, `30m`, `1h30m` or `2d`. Raises typer.BadParameter for anything else."""
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return int(text)
+    if not re.fullmatch(r"(?:[0-9]{1,9}[dhms])+", text):
+        raise typer.BadParameter(f"{text!r} is not a duration such as 90, 90s, 30m, 1h30m or 2d")
+    return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9]+)([dhms])", text))
+
+
+def header_text(text: str | None) -> str | None:
+    """Return the value of an option that is sent as an HTTP header. Raises typer.BadParameter where it cannot be."""
+    if text is not None and not (text.isascii() and text.isprintable()):
+        raise typer.BadParameter(f"{text!r} must be printable ASCII")
+    return text
 
 
 def _job_id(text: str) -> str:
-    if not is_name(text):
+    if not _NAME.fullmatch(text):
         raise typer.BadParameter(f"{text!r} is not a job id such as rw-4f2a; `runway ls` lists them")
     return text
 
@@ -23,11 +52,46 @@ def _job_ids(texts: list[str]) -> list[str]:
     return list(dict.fromkeys(_job_id(text) for text in texts))
 
 
-def header_text(text: str | None) -> str | None:
-    """An option's value that is sent as an HTTP header. Raises typer.BadParameter where it cannot be."""
-    if text is not None and not (text.isascii() and text.isprintable()):
-        raise typer.BadParameter(f"{text!r} must be printable ASCII")
-    return text
+def complete_job_ids(context: typer.Context, incomplete: str) -> Words:
+    """Complete the ids of the newest jobs."""
+    return _words(_newest_jobs(context), incomplete)
+
+
+def complete_active_job_ids(context: typer.Context, incomplete: str) -> Words:
+    """Complete the ids of the newest jobs that are not finished."""
+    return _words([view for view in _newest_jobs(context) if not view.is_finished], incomplete)
+
+
+def complete_tenants(context: typer.Context, incomplete: str) -> Words:
+    """Complete the tenants of the policy."""
+    try:
+        with _client(context, None) as client:
+            return [(name, "") for name in client.tenants() if _NAME.fullmatch(name) and name.startswith(incomplete)]
+    except (RequestFailed, ValueError):
+        return []
+
+
+def _newest_jobs(context: typer.Context) -> list[JobView]:
+    """Return the newest jobs; none where Runway does not answer at once."""
+    try:
+        with _client(context, context.params.get("tenant")) as client:
+            return client.jobs(limit=COMPLETION_JOBS).value.jobs
+    except (RequestFailed, ValueError):
+        return []
+
+
+def _words(views: list[JobView], incomplete: str) -> Words:
+    return [
+        (view.id, escape(f"{view.state} {view.name or ''}".rstrip()))
+        for view in views
+        # Shells evaluate completions, so only a name is passed to them.
+        if _NAME.fullmatch(view.id) and view.id.startswith(incomplete)
+    ]
+
+
+def _client(context: typer.Context, tenant: str | None) -> Client:
+    transport = context.ensure_object(Environment).transport
+    return Client(context.params.get("url") or "", tenant, transport, COMPLETION_TIMEOUT)
 
 
 Url = Annotated[str, typer.Option("--url", "--server", envvar="RUNWAY_URL", metavar="URL", help="Address of Runway.")]
@@ -38,75 +102,26 @@ Tenant = Annotated[
         envvar="RUNWAY_TENANT",
         metavar="NAME",
         callback=header_text,
-        autocompletion=completion.tenants,
+        autocompletion=complete_tenants,
         help="Act as this tenant.",
     ),
 ]
 As = Annotated[
-    Output,
-    typer.Option("-o", "--output", help="Form of the result on stdout; wide is a table that leaves nothing out."),
+    Output, typer.Option("-o", "--output", help="Format of the result on stdout; wide is a table with every column.")
 ]
 JobId = Annotated[
     str,
     typer.Argument(
-        metavar="ID", callback=_job_id, autocompletion=completion.job_ids, help="Job id, as `runway ls` shows it."
+        metavar="ID", callback=_job_id, autocompletion=complete_job_ids, help="Job id, as `runway ls` shows it."
     ),
 ]
 JobIds = Annotated[
     list[str],
-    typer.Argument(metavar="ID...", callback=_job_ids, autocompletion=completion.live_job_ids, help="Job ids."),
+    typer.Argument(metavar="ID...", callback=_job_ids, autocompletion=complete_active_job_ids, help="Job ids."),
 ]
 WaitTimeout = Annotated[
     int | None,
     typer.Option(
-        "--timeout", metavar="DURATION", parser=parse_duration, help="Stop waiting after this long; the job goes on."
-    ),
-]
-
-Image = Annotated[str | None, typer.Option("--image", metavar="REF", help="Container image.")]
-Cpu = Annotated[str | None, typer.Option("--cpu", metavar="QUANTITY", help="CPU, such as 500m or 4.")]
-Memory = Annotated[str | None, typer.Option("--memory", metavar="QUANTITY", help="Memory, such as 512Mi or 16Gi.")]
-Gpu = Annotated[int | None, typer.Option("--gpu", metavar="COUNT", help="Whole GPUs.")]
-GpuType = Annotated[str | None, typer.Option("--gpu-type", metavar="TYPE", help="Type of the GPUs, such as a10g.")]
-Env = Annotated[
-    list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="Environment variable; may be repeated.")
-]
-JobTimeout = Annotated[
-    int | None,
-    typer.Option(
-        "--timeout",
-        metavar="DURATION",
-        parser=parse_duration,
-        help="The job's whole life, waiting and retries included: 90, 30m, 1h.",
-    ),
-]
-Retries = Annotated[int | None, typer.Option("--retries", metavar="COUNT", help="Repeats of a failed attempt.")]
-Grace = Annotated[
-    int | None,
-    typer.Option("--grace", metavar="DURATION", parser=parse_duration, help="Time between SIGTERM and SIGKILL."),
-]
-MaxCost = Annotated[
-    str | None, typer.Option("--max-cost", metavar="USD", help="Refuse the job if it could cost more, such as 12.50.")
-]
-Name = Annotated[str | None, typer.Option("--name", metavar="LABEL", help="A label for people; need not be unique.")]
-IdempotencyKey = Annotated[
-    str | None,
-    typer.Option(
-        "--idempotency-key",
-        metavar="KEY",
-        callback=header_text,
-        help="The same key and spec again answer with the first job.",
-    ),
-]
-SpecFile = Annotated[
-    str | None,
-    typer.Option("-f", "--file", metavar="FILE", help="Job spec as YAML or JSON, - for stdin; flags override it."),
-]
-Command = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="COMMAND",
-        help="After --: what runs in the container, instead of the image's own command.",
-        show_default=False,
+        "--timeout", metavar="DURATION", parser=parse_duration, help="Stop waiting after this time; the job continues."
     ),
 ]

@@ -1,8 +1,8 @@
-"""What reaches the terminal: tables and lines for people, JSON and YAML for programs.
+"""Output: tables and lines for people, JSON and YAML for programs.
 
-Text from the server or a file goes through `safe`, and nothing is ever read as rich markup. On a terminal long lines
-are wrapped and tables made to fit; elsewhere, and with `-o wide`, a record is a line. Colours appear only where the
-stream is a terminal and NO_COLOR (https://no-color.org) is not set.
+`escape` sanitizes text from the server or a file, and rich never reads it as markup. A terminal gets wrapped lines and
+tables that fit; elsewhere, and with `-o wide`, a record is a line. Only a terminal without NO_COLOR
+(https://no-color.org) gets colours.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from runway.cli.text import safe
 from runway.cli.views.tables import Column, lay_out
+from runway.text import escape
 
 STATE_STYLES = {
     "pending": "yellow",
@@ -33,12 +33,15 @@ STATE_STYLES = {
     "terminating": "yellow",
 }
 
-NARROWEST = 20
-"""What is left for text in fewer columns than these is not wrapped any more."""
+MIN_WRAP_WIDTH = 20
+"""Text with fewer columns than this is not wrapped."""
+
+Say = Callable[..., None]
+"""`Screen.out` or `Screen.err`."""
 
 
 class Output(StrEnum):
-    """The forms of `-o`."""
+    """The formats of `-o`."""
 
     TABLE = "table"
     WIDE = "wide"
@@ -48,12 +51,12 @@ class Output(StrEnum):
 
     @property
     def for_people(self) -> bool:
-        """Whether the result is shown to be read, not as data or names."""
+        """Whether people read the result, not a program."""
         return self in (Output.TABLE, Output.WIDE)
 
 
 class Screen:
-    """The two streams of a command: results on stdout, everything else on stderr. `wide` makes nothing fit."""
+    """The streams of a command: results on stdout, everything else on stderr. `wide` never cuts or wraps."""
 
     def __init__(self, *, wide: bool = False) -> None:
         self.stdout = _console(sys.stdout)
@@ -62,44 +65,44 @@ class Screen:
 
     @property
     def width(self) -> int | None:
-        """Columns that stdout has; None where nothing has to fit."""
+        """The columns of stdout; None where nothing has to fit."""
         return None if self.wide else _width(self.stdout)
 
     def out(self, *parts: object, style: str = "", hang: int | None = None) -> None:
-        """One line on stdout; the parts that are not empty are joined by spaces, `Text` keeps its style.
+        """Print one line on stdout: the parts that are not empty, joined by spaces. `Text` keeps its style.
 
-        With `hang` a line that is too long for the terminal is wrapped, and goes on after so many spaces.
+        With `hang` a line too long for the terminal is wrapped, and continues after that many spaces.
         """
         _print(self.stdout, parts, style, hang, self.width)
 
     def err(self, *parts: object, style: str = "", hang: int | None = None) -> None:
-        """One line on stderr: progress, warnings, errors. Like `line`."""
+        """Print one line on stderr: progress, warnings, errors. Like `out`."""
         _print(self.stderr, parts, style, hang, _width(self.stderr))
 
     def table(self, heads: Sequence[Column], rows: Iterable[Sequence[object]], *, indent: int = 0) -> None:
-        """A table on stdout; None is an empty cell, `Text` keeps its style."""
+        """Print a table on stdout. None is an empty cell, `Text` keeps its style."""
         for line in lay_out(heads, rows, width=self.width, indent=indent):
             _print(self.stdout, [line], "", None, None)
 
 
 def show_state(state: str) -> Text:
-    """A job's state in its colour."""
-    return Text(safe(state), STATE_STYLES.get(state, ""))
+    """Return a job's state in its colour."""
+    return Text(escape(state), STATE_STYLES.get(state, ""))
 
 
 def emit(document: object, output: Output, *, names: Iterable[str], table: Callable[[], None]) -> None:
-    """Show one result on stdout in the form asked for: as data, as names one a line, or through `table`."""
+    """Print one result on stdout in the requested format: data, names one a line, or through `table`."""
     if output.for_people:
         table()
     elif output is Output.NAME:
         for name in names:
-            typer.echo(safe(name))
+            typer.echo(escape(name))
     else:
         emit_data(document, output)
 
 
 def emit_data(document: object, output: Output) -> None:
-    """Write `document` to stdout as YAML where that was asked for, else as JSON; both escape control characters."""
+    """Write `document` to stdout as YAML where requested, else as JSON; both escape control characters."""
     if output is Output.YAML:
         typer.echo(to_yaml([document]), nl=False)
     else:
@@ -107,18 +110,18 @@ def emit_data(document: object, output: Output) -> None:
 
 
 def to_yaml(documents: Sequence[object]) -> str:
-    """A YAML stream of these documents, keys in their own order, no anchors."""
+    """Return a YAML stream of these documents, keys in their own order, without anchors."""
     return yaml.dump_all(documents, Dumper=_PlainDumper, sort_keys=False, explicit_start=len(documents) > 1)
 
 
 def compact(value: object) -> str:
-    """A value on one line: text as it is, everything else as JSON."""
-    return safe(value) if isinstance(value, str) else json.dumps(value)
+    """Return a value on one line: text itself, everything else as JSON."""
+    return escape(value) if isinstance(value, str) else json.dumps(value)
 
 
 def wrapped(console: Console, text: Text, hang: int, width: int) -> list[Text]:
-    """The text in lines of at most `width` columns, the second and later ones after `hang` spaces."""
-    if text.cell_len <= width or width - hang < NARROWEST:
+    """Wrap text at `width` columns; the second and later lines start after `hang` spaces."""
+    if text.cell_len <= width or width - hang < MIN_WRAP_WIDTH:
         return [text]
     first, *_ = text.wrap(console, width)
     rest = text[len(first) :]
@@ -138,7 +141,7 @@ def _console(stream: TextIO) -> Console:
     return Console(
         file=stream,
         force_terminal=terminal,
-        # Without colours the cursor may still move: a live display needs that.
+        # A live display moves the cursor, also without colours.
         color_system="auto" if terminal and not os.environ.get("NO_COLOR") else None,
         markup=False,
         emoji=False,
@@ -151,9 +154,9 @@ def _width(console: Console) -> int | None:
 
 
 def _print(console: Console, parts: Sequence[object], style: str, hang: int | None, width: int | None) -> None:
-    texts = [part if isinstance(part, Text) else Text(safe(part)) for part in parts]
+    texts = [part if isinstance(part, Text) else Text(escape(part)) for part in parts]
     text = Text(" ").join(text for text in texts if text)
     text.stylize(style)
     for line in [text] if hang is None or width is None else wrapped(console, text, hang, width):
-        # soft_wrap leaves folding to the terminal, so that a line copied from it is one line.
+        # soft_wrap leaves folding to the terminal: a line copied from it is one line.
         console.print(line, soft_wrap=True)

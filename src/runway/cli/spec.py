@@ -1,64 +1,131 @@
-"""A job spec from a file and flags. Runway alone judges it: here only what cannot be sent is refused."""
+"""A job spec from a file and options.
+
+The server validates it; this module rejects only what cannot be sent.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 import yaml
 
+from runway.cli.client import without_none
+from runway.cli.options import header_text, parse_duration
 from runway.jobs.spec import decode
 from runway.yaml_loader import StrictLoader, parse
 
 MAX_FILE_BYTES = 1 << 20
-"""Runway takes a body of at most this many bytes (`RUNWAY_MAX_BODY_BYTES`)."""
+"""Runway accepts a body of at most this many bytes (`RUNWAY_MAX_BODY_BYTES`)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpecFlags:
-    """The flags of `submit` and `run` that make a spec; None was not given. Times are in seconds."""
+@dataclass(frozen=True, slots=True)
+class SpecOptions:
+    """The arguments and options of `submit` and `run` that make a spec; None was not given. Times are in seconds."""
 
-    file: str | None
-    name: str | None
-    image: str | None
-    cpu: str | None
-    memory: str | None
-    gpu: int | None
-    gpu_type: str | None
-    env: list[str] | None
-    timeout: int | None
-    retries: int | None
-    grace: int | None
-    max_cost: str | None
-    command: list[str] | None
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="COMMAND",
+            help="After --: the command of the container, instead of the image's own.",
+            show_default=False,
+        ),
+    ] = None
+    file: Annotated[
+        str | None,
+        typer.Option("-f", "--file", metavar="FILE", help="YAML or JSON job spec, - for stdin; options override it."),
+    ] = None
+    image: Annotated[str | None, typer.Option("--image", metavar="REF", help="Container image.")] = None
+    cpu: Annotated[str | None, typer.Option("--cpu", metavar="QUANTITY", help="CPU, such as 500m or 4.")] = None
+    memory: Annotated[
+        str | None, typer.Option("--memory", metavar="QUANTITY", help="Memory, such as 512Mi or 16Gi.")
+    ] = None
+    gpu: Annotated[int | None, typer.Option("--gpu", metavar="COUNT", help="Number of whole GPUs.")] = None
+    gpu_type: Annotated[
+        str | None, typer.Option("--gpu-type", metavar="TYPE", help="Type of the GPUs, such as a10g.")
+    ] = None
+    env: Annotated[
+        list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="Environment variable; may be repeated.")
+    ] = None
+    timeout: Annotated[
+        int | None,
+        typer.Option(
+            "--timeout",
+            metavar="DURATION",
+            parser=parse_duration,
+            help="Lifetime of the job, including waiting and retries: 90, 30m, 1h.",
+        ),
+    ] = None
+    retries: Annotated[
+        int | None, typer.Option("--retries", metavar="COUNT", help="Number of retries of a failed attempt.")
+    ] = None
+    grace: Annotated[
+        int | None,
+        typer.Option("--grace", metavar="DURATION", parser=parse_duration, help="Time between SIGTERM and SIGKILL."),
+    ] = None
+    max_cost: Annotated[
+        str | None,
+        typer.Option("--max-cost", metavar="USD", help="Reject the job if it could cost more, such as 12.50."),
+    ] = None
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="LABEL", help="A label for people; need not be unique.")
+    ] = None
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key",
+            metavar="KEY",
+            callback=header_text,
+            help="Repeating the same key and spec returns the first job.",
+        ),
+    ] = None
 
 
-def build_spec(flags: SpecFlags) -> dict[str, object]:
-    """The spec of the file, if one was named, with the flags over it.
+def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `SpecOptions`: it receives them as its parameter `options`."""
+    spec = inspect.signature(SpecOptions, eval_str=True).parameters
+    own = dict(inspect.signature(command, eval_str=True).parameters)
+    context = own.pop("context")
+    del own["options"]
+
+    def expanded(context: typer.Context, **values: Any) -> None:
+        options = SpecOptions(**{name: values.pop(name) for name in spec})
+        command(context, options, **values)
+
+    expanded.__doc__, expanded.__name__ = command.__doc__, command.__name__
+    expanded.__signature__ = inspect.Signature([context, *spec.values(), *own.values()])  # type: ignore[attr-defined]
+    expanded.__annotations__ = {name: parameter.annotation for name, parameter in (own | dict(spec)).items()}
+    return expanded
+
+
+def build_spec(options: SpecOptions) -> dict[str, object]:
+    """Return the spec of the file, if one was named, overridden by the options.
 
     `--env` adds to the file's variables; a command replaces both `command` and `args` of the file.
-    Raises typer.BadParameter where the file or a flag cannot be read.
+    Raises typer.BadParameter where the file or an option cannot be read.
     """
-    spec = _read_file(flags.file) if flags.file is not None else {}
-    fields = {
-        "name": flags.name,
-        "image": flags.image,
-        "timeout_seconds": flags.timeout,
-        "retries": flags.retries,
-        "grace_period_seconds": flags.grace,
-        "max_cost_usd": flags.max_cost,
-        "command": flags.command or None,
+    spec = _read_file(options.file) if options.file is not None else {}
+    values = {
+        "name": options.name,
+        "image": options.image,
+        "timeout_seconds": options.timeout,
+        "retries": options.retries,
+        "grace_period_seconds": options.grace,
+        "max_cost_usd": options.max_cost,
+        "command": options.command or None,
     }
-    resources = {"cpu": flags.cpu, "memory": flags.memory, "gpu": flags.gpu, "gpu_type": flags.gpu_type}
-    if flags.command:
+    resources = {"cpu": options.cpu, "memory": options.memory, "gpu": options.gpu, "gpu_type": options.gpu_type}
+    if options.command:
         spec.pop("args", None)
-    spec |= {name: value for name, value in fields.items() if value is not None}
-    _overlay(spec, "resources", {name: value for name, value in resources.items() if value is not None})
-    _overlay(spec, "env", parse_env(flags.env or []))
+    spec |= without_none(values)
+    _overlay(spec, "resources", without_none(resources))
+    _overlay(spec, "env", parse_env(options.env or []))
     try:
         _check_json(spec)
     except ValueError as error:
@@ -67,7 +134,7 @@ def build_spec(flags: SpecFlags) -> dict[str, object]:
 
 
 def parse_env(assignments: list[str]) -> dict[str, str]:
-    """`["A=1", "B=x=y"]` as `{"A": "1", "B": "x=y"}`. Raises typer.BadParameter without `=`, or for a repeated name."""
+    """Parse `["A=1", "B=x=y"]` to `{"A": "1", "B": "x=y"}`. Raises typer.BadParameter, also for a repeated name."""
     env: dict[str, str] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
@@ -79,13 +146,13 @@ def parse_env(assignments: list[str]) -> dict[str, str]:
     return env
 
 
-def _overlay(spec: dict[str, object], field: str, given: Mapping[str, object]) -> None:
-    if not given:
+def _overlay(spec: dict[str, object], field: str, values: Mapping[str, object]) -> None:
+    if not values:
         return
     present = spec.get(field)
     if present is not None and not isinstance(present, Mapping):
-        raise typer.BadParameter(f"{field} must be a mapping for flags to add to it", param_hint="--file")
-    spec[field] = {**(present or {}), **given}
+        raise typer.BadParameter(f"{field} must be a mapping for options to add to it", param_hint="--file")
+    spec[field] = {**(present or {}), **values}
 
 
 def _read_file(name: str) -> dict[str, object]:
@@ -110,7 +177,7 @@ def _read_file(name: str) -> dict[str, object]:
 
 
 def _parse(content: bytes) -> object:
-    """The document in a spec file: JSON where it starts with a brace, YAML otherwise. Raises ValueError."""
+    """Parse a spec file: JSON where it starts with a brace, YAML otherwise. Raises ValueError."""
     is_json = content.lstrip().startswith(b"{")
     document = decode(content) if is_json else parse(content.decode("utf-8"), _SpecLoader)
     _check_json(document)
@@ -118,11 +185,11 @@ def _parse(content: bytes) -> object:
 
 
 def _check_json(document: object) -> None:
-    """Raise ValueError where `document` has no form as JSON in UTF-8: a lone surrogate, an infinite number."""
+    """Raise ValueError where JSON in UTF-8 cannot express `document`: a lone surrogate, an infinite number."""
     try:
         json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
     except TypeError as error:
-        raise ValueError(f"{error}; quote what is meant as text") from error
+        raise ValueError(f"{error}; quote it if it is text") from error
     except UnicodeEncodeError as error:
         raise ValueError(f"the text {error.object[error.start : error.end]!r} is not UTF-8") from error
 
@@ -130,7 +197,7 @@ def _check_json(document: object) -> None:
 class _SpecLoader(StrictLoader):
     """Dates stay text: no field of a job is one."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 (as the base class has it)
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as in the base class)
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

@@ -1,82 +1,72 @@
-"""Waiting for a job: its event stream, reading the job where there is none, and patience with a Runway that is away."""
+"""Wait for a job by its event stream, or by polling.
+
+An unreachable Runway is retried.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from typing import NoReturn
 
-from runway.cli.client import ApiError, RequestFailed
-from runway.cli.context import Session
-from runway.cli.text import show_duration
-from runway.cli.wire import JobView, is_over
+import typer
+
+from runway.backoff import Backoff
+from runway.cli.client import Answer, ApiError, RequestFailed
+from runway.cli.context import Exit, Session, exit_code
+from runway.cli.output import Output, Say, emit
+from runway.cli.views.job_views import show_outcome
+from runway.jobs.models import JobView
+from runway.text import show_duration
 
 RETRY_BUDGET_SECONDS = 300.0
-"""How long an outage of Runway is waited out."""
-
-FIRST_PAUSE_SECONDS = 0.4
-MAX_PAUSE_SECONDS = 5.0
+"""An outage of Runway is retried for this long."""
 
 HEARTBEAT_SECONDS = 16.0
-"""A stream shows a sign of life more often than that: so long a deadline may be overlooked while it is read."""
+"""The server sends a heartbeat more often than this, so a deadline is at most this late while a stream is read."""
 IDLE_SECONDS = 40.0
-"""A stream that was silent for so long is dead: two signs of life are missing."""
+"""A stream that sends nothing for this long is dead: two heartbeats are missing."""
+STABLE_SECONDS = 5.0
+"""A stream that lasts longer than this resets the back-off."""
 STREAM_PAUSE_SECONDS = 30.0
-"""After a stream was refused, for want of a free one for instance, the job is read for so long instead."""
+"""The job is polled for this long after a stream was rejected, for instance because none was free."""
 
 
 class WaitTimedOut(Exception):
-    """The time allowed for waiting is over; `view` is what was seen last, None if nothing was."""
+    """The timeout of the wait expired; `view` is the last view, None if there was none."""
 
     def __init__(self, view: JobView | None) -> None:
-        super().__init__("the time allowed for waiting is over")
+        super().__init__("the timeout of the wait expired")
         self.view = view
 
 
-class Backoff:
-    """Pauses in seconds that grow by half from the first to the longest, each shortened at random by up to half."""
-
-    def __init__(self, random: Callable[[], float]) -> None:
-        self._random = random
-        self._pause = FIRST_PAUSE_SECONDS
-
-    def next(self) -> float:
-        """The next pause."""
-        pause = self._pause
-        self._pause = min(pause * 1.5, MAX_PAUSE_SECONDS)
-        return pause * (1 - self._random() / 2)
-
-    def reset(self) -> None:
-        """Start again from the first pause."""
-        self._pause = FIRST_PAUSE_SECONDS
-
-
 class RetryBudget:
-    """Bears with a Runway that does not answer, for `PATIENCE_SECONDS` from the first failure on."""
+    """Tolerates an unreachable server for `RETRY_BUDGET_SECONDS` from the first failure on."""
 
     def __init__(self, session: Session) -> None:
-        self._note = session.screen.err
-        self._monotonic = session.edges.monotonic
-        self._backoff = Backoff(session.edges.random)
+        self._say = session.screen.err
+        self._monotonic = session.environment.monotonic
+        self._backoff = Backoff(session.environment.random)
         self._since: float | None = None
 
     def pause_after(self, error: RequestFailed) -> float:
-        """Seconds to pause before the next try: at least Retry-After. Raises `error` where another try is no use."""
+        """Return the seconds before the next try, at least Retry-After. Raise `error` where a retry cannot help."""
         now = self._monotonic()
         if not error.transient:
             raise error
         if self._since is None:
             self._since = now
-            self._note(f"{error}; trying again for up to {show_duration(RETRY_BUDGET_SECONDS)}", style="yellow")
+            self._say(f"{error}; retrying for up to {show_duration(RETRY_BUDGET_SECONDS)}", style="yellow")
         pause = max(self._backoff.next(), float(error.retry_after or 0))
         if now + pause > self._since + RETRY_BUDGET_SECONDS:
             raise error
         return pause
 
     def answered(self) -> None:
-        """Runway has answered: the next failure begins a new outage."""
+        """Record an answer: the next failure begins a new outage."""
         if self._since is not None:
-            self._note("Runway answers again")
+            self._say("Runway answers again")
         self._since = None
         self._backoff.reset()
 
@@ -86,94 +76,131 @@ def wait_until(
     job_id: str,
     done: Callable[[JobView], bool],
     *,
-    tell: Callable[[JobView], None],
+    show: Callable[[JobView], None],
     timeout: float | None = None,
-) -> JobView:
-    """Follow a job until `done` says so; each view before that is told.
+) -> Answer[JobView]:
+    """Follow a job until `done` returns True; `show` each view before that.
 
-    `timeout` is in seconds. Raises GaveUp once it is over, RequestFailed where Runway refuses or stays away too long.
+    `timeout` is in seconds. Raises WaitTimedOut once it expires, RequestFailed where Runway rejects the call or stays
+    unreachable.
     """
-    deadline = math.inf if timeout is None else session.edges.monotonic() + timeout
+    deadline = math.inf if timeout is None else session.environment.monotonic() + timeout
     with closing(JobWatcher(session, job_id, deadline).views()) as views:
-        for view in views:
-            if done(view):
-                return view
-            tell(view)
-    raise AssertionError("a job that is over is done")
+        for job in views:
+            if done(job.value):
+                return job
+            show(job.value)
+    raise AssertionError("a finished job is done")
 
 
 class JobWatcher:
     """The views of one job, as they change, from its event stream.
 
-    Whenever there is no stream, or it ends before the job, the job is read, and after a pause the stream opened again
-    where it ended. The first views of a job that is over may lack what is kept of it, so the last one is waited for.
+    Where there is no stream, or it ends before the job, the watcher reads the job, pauses, and resumes the stream. The
+    first views of a finished job may lack its record, so the watcher waits for the last view of the stream.
     """
 
     def __init__(self, session: Session, job_id: str, deadline: float) -> None:
-        self._client, self._edges = session.client, session.edges
+        self._client, self._environment = session.client, session.environment
         self._job_id = job_id
         self._deadline = deadline
-        self._patience, self._backoff = RetryBudget(session), Backoff(session.edges.random)
-        self._last: str | None = None
+        self._budget, self._backoff = RetryBudget(session), Backoff(session.environment.random)
+        self._last_event_id: str | None = None
         self._streams_from = -math.inf
 
-    def views(self) -> Generator[JobView, None, None]:
-        """Every view that is seen; the last one is of a job that is over."""
-        view: JobView | None = None
+    def views(self) -> Generator[Answer[JobView], None, None]:
+        """Yield every view; the last one is of a finished job."""
+        job: Answer[JobView] | None = None
         while True:
-            for view in self._streamed():
-                yield view
-                if is_over(view):
+            for job in self._streamed():
+                yield job
+                if job.value.is_finished:
                     return
             try:
-                view = self._client.job(self._job_id)
+                job = self._client.job(self._job_id)
             except RequestFailed as error:
-                pause = self._patience.pause_after(error)
+                pause = self._budget.pause_after(error)
             else:
-                self._patience.answered()
-                yield view
-                if is_over(view):
+                self._budget.answered()
+                yield job
+                if job.value.is_finished:
                     return
                 pause = self._backoff.next()
-            self._edges.sleep(self._within(pause, view))
+            self._environment.sleep(self._until_deadline(pause, job))
 
-    def _streamed(self) -> Iterator[JobView]:
-        opened_at = self._edges.monotonic()
+    def _streamed(self) -> Iterator[Answer[JobView]]:
+        opened_at = self._environment.monotonic()
         if opened_at < self._streams_from or self._deadline - opened_at <= HEARTBEAT_SECONDS:
             return
-        last: JobView | None = None
+        last: Answer[JobView] | None = None
         try:
             idle = min(IDLE_SECONDS, self._deadline - opened_at)
-            with self._client.events(self._job_id, self._last, idle) as events:
+            with self._client.events(self._job_id, self._last_event_id, idle, self._expires) as events:
+                self._budget.answered()
                 for event in events:
-                    self._patience.answered()
-                    if event.view is not None:
-                        self._last, last = event.id, event.view
-                        if not is_over(last):
-                            yield last
-                    now = self._edges.monotonic()
-                    if now - opened_at > MAX_PAUSE_SECONDS:
-                        self._backoff.reset()
-                    if self._deadline - now <= HEARTBEAT_SECONDS:
-                        break
+                    self._last_event_id, last = event.id, event.job
+                    if not last.value.is_finished:
+                        yield last
         except ApiError as error:
-            self._refused(error)
+            self._rejected(error)
         except RequestFailed:
-            pass  # Broken off: the job is read next, and that tells whether Runway is there at all.
-        if last is not None and is_over(last):
+            pass  # The stream broke. The job is read next, which shows whether Runway is reachable.
+        if self._environment.monotonic() - opened_at > STABLE_SECONDS:
+            self._backoff.reset()
+        if last is not None and last.value.is_finished:
             yield last
 
-    def _refused(self, error: ApiError) -> None:
-        """Go without a stream for a while, or for good where this Runway has none."""
+    def _expires(self) -> bool:
+        """Return whether the deadline may pass before the next heartbeat."""
+        return self._deadline - self._environment.monotonic() <= HEARTBEAT_SECONDS
+
+    def _rejected(self, error: ApiError) -> None:
+        """Poll for a while, or to the end where this server has no streams."""
         if error.code == "not_found":
             self._streams_from = math.inf
         elif error.transient or error.code == "unexpected_answer":
-            self._streams_from = self._edges.monotonic() + max(STREAM_PAUSE_SECONDS, float(error.retry_after or 0))
+            pause = max(STREAM_PAUSE_SECONDS, float(error.retry_after or 0))
+            self._streams_from = self._environment.monotonic() + pause
         else:
             raise error
 
-    def _within(self, pause: float, view: JobView | None) -> float:
-        left = self._deadline - self._edges.monotonic()
+    def _until_deadline(self, pause: float, job: Answer[JobView] | None) -> float:
+        left = self._deadline - self._environment.monotonic()
         if left <= 0:
-            raise WaitTimedOut(view)
+            raise WaitTimedOut(job.value if job else None)
         return min(pause, left)
+
+
+def finish(job: Answer[JobView], output: Output, say: Say) -> NoReturn:
+    """Show the outcome of a job, and exit with its exit code."""
+    emit(job.document, output, names=[job.value.id], table=lambda: show_outcome(say, job.value))
+    raise typer.Exit(exit_code(job.value))
+
+
+@contextmanager
+def interruptible(session: Session, job_id: str, *, offer_cancel: bool = False) -> Iterator[None]:
+    """End the command on Ctrl-C, not the job, and say how to return to the job.
+
+    With `offer_cancel` ask at a terminal whether to cancel the job. A second Ctrl-C answers no.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        say = session.screen.err
+        say()
+        if offer_cancel and session.environment.at_terminal() and _wants_cancel(job_id):
+            job = session.client.cancel(job_id).value
+            say(f"{job_id} is {job.state}. To wait until it is finished: runway wait {job_id}")
+        else:
+            say(f"Interrupted; {job_id} continues.")
+            say(f"  to wait for it:   runway wait {job_id}")
+            say(f"  to read its log:  runway logs -f {job_id}")
+            say(f"  to cancel it:     runway cancel {job_id}")
+        raise typer.Exit(Exit.CANCELLED) from interrupt
+
+
+def _wants_cancel(job_id: str) -> bool:
+    try:
+        return typer.confirm(f"Cancel {job_id}?", err=True)
+    except (typer.Abort, KeyboardInterrupt):
+        return False

@@ -1,1 +1,1 @@
-"""The console at `/`: pages for operators and engineers, rendered by the server, that only read."""
+"""The read-only console at `/`, rendered by the server."""

@@ -1,30 +1,25 @@
-"""What the page `/docs` shows: the app's own OpenAPI document, call by call. Pure."""
+"""The content of the page `/docs`: the app's own OpenAPI document, call by call.
+
+The texts are Markdown: `code`, and links to anchors. The template renders them as HTML.
+"""
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runway.api.contract.document import operations
-from runway.api.contract.reading import (
-    FORMS,
-    Row,
-    anchor,
-    answer_examples,
-    answer_row,
-    curl,
-    error_rows,
-    field_rows,
-    parameter_row,
-    parameters,
-    problems_of,
-    text_of,
-)
+from runway.api.openapi import codes, operations
+from runway.api.problems import MEDIA_TYPE
 
 Json = dict[str, Any]
+Row = tuple[str, ...]
 
 _FIRST_CALLS: Final = {"submit_job": "Submit a job", "read_job": "Read it", "read_logs": "Read its log"}
-"""By operation: the calls that someone new makes first."""
+"""By operation: the first calls of a new user."""
+_BOUND_UNITS: Final = {"maxLength": "characters", "maxItems": "entries", "maxProperties": "entries"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +32,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operation. Rows are those of `http/contract/reading.py`."""
+    """One operation. The last cell of a row is its description."""
 
     method: str
     path: str
@@ -53,19 +48,19 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class ProblemShown:
-    """One kind of error, and what its caller does next."""
+class ErrorReference:
+    """One error code with its hint."""
 
     code: str
     status: int
     title: str
-    advice: str
+    hint: str
     example: str
 
 
 @dataclass(frozen=True, slots=True)
-class TypeShown:
-    """One schema: its fields, or the values it may have."""
+class TypeReference:
+    """One schema: its fields, or its values."""
 
     name: str
     anchor: str
@@ -83,15 +78,12 @@ class Reference:
     first: tuple[Example, ...]
     calls: tuple[Call, ...]
     problem: tuple[Row, ...]
-    problem_members: tuple[Row, ...]
-    problems: tuple[ProblemShown, ...]
-    types: tuple[TypeShown, ...]
-    forms: tuple[Row, ...]
+    problems: tuple[ErrorReference, ...]
+    types: tuple[TypeReference, ...]
 
 
 def reference_of(document: Json) -> Reference:
-    """The page of this OpenAPI document."""
-    members, examples = problems_of(document)
+    """Build the page of an OpenAPI document."""
     calls = {
         operation["operationId"]: _call(document, path, method, operation)
         for path, method, operation in operations(document)
@@ -101,44 +93,133 @@ def reference_of(document: Json) -> Reference:
         request_id=document["components"]["parameters"]["X-Request-ID"]["description"],
         first=tuple(Example(title, calls[name].commands[0].text) for name, title in _FIRST_CALLS.items()),
         calls=tuple(calls.values()),
-        problem=tuple(field_rows(document, {"$ref": "#/components/schemas/Problem"})),
-        problem_members=tuple(members),
-        problems=tuple(
-            ProblemShown(
-                code, example["value"]["status"], example["summary"], example["description"], text_of(example["value"])
-            )
-            for code, example in examples.items()
-        ),
+        problem=_field_rows(document["components"]["schemas"]["Problem"]),
+        problems=tuple(_errors(document)),
         types=tuple(
-            _type(document, name, schema)
+            TypeReference(
+                name, name.lower(), schema["description"], tuple(map(str, schema.get("enum", ()))), _field_rows(schema)
+            )
             for name, schema in document["components"]["schemas"].items()
             if name not in ("Problem", "JobSpec")
         ),
-        forms=tuple((name, text, pattern) for pattern, (name, text) in FORMS.items()),
     )
 
 
 def _call(document: Json, path: str, method: str, operation: Json) -> Call:
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
     bodies = [(one["summary"], one["value"]) for one in body["examples"].values()] if body else [("", None)]
-    responses = operation["responses"]
-    answers = {status: response for status, response in responses.items() if int(status) < 400}
+    answers = {status: response for status, response in operation["responses"].items() if int(status) < 400}
     return Call(
         method=method.upper(),
         path=path,
         summary=operation["summary"],
-        anchor=anchor(operation["summary"]),
+        anchor=operation["operationId"].replace("_", "-"),
         description=operation["description"],
-        commands=tuple(Example(title, curl(path, method, operation, value)) for title, value in bodies),
-        parameters=tuple(map(parameter_row, parameters(document, operation))),
-        body=tuple(field_rows(document, body["schema"])) if body else (),
-        answers=tuple(map(answer_row, answers.items())),
-        examples=tuple(Example(*example) for example in answer_examples(answers)),
-        errors=tuple(row for item in responses.items() for row in error_rows(*item)),
+        commands=tuple(Example(title, _curl(path, method, operation, value)) for title, value in bodies),
+        parameters=tuple(_parameter_row(one) for one in operation["parameters"] if "$ref" not in one),
+        body=_field_rows(_target(document, body["schema"])) if body else (),
+        answers=tuple(_answer_row(status, response) for status, response in answers.items()),
+        examples=tuple(
+            Example(f"{status}: {example['summary']}", _text(example["value"]))
+            for status, response in answers.items()
+            for media in response.get("content", {}).values()
+            for example in media.get("examples", {}).values()
+        ),
+        errors=tuple(
+            (status, f"[`{code}`](#{code})", example["summary"], example["description"])
+            for status, response in operation["responses"].items()
+            for code, example in _problem_examples(response).items()
+        ),
     )
 
 
-def _type(document: Json, name: str, schema: Json) -> TypeShown:
-    values = tuple(map(str, schema.get("enum", ())))
-    fields = () if values else tuple(field_rows(document, schema))
-    return TypeShown(name, name.lower(), schema["description"], values, fields)
+def _parameter_row(parameter: Json) -> Row:
+    form = _form(parameter["schema"]) + (", required" if parameter["required"] else "")
+    return f"`{parameter['name']}`", parameter["in"], form, parameter["description"]
+
+
+def _field_rows(schema: Json) -> tuple[Row, ...]:
+    required = schema.get("required", [])
+    return tuple(
+        (f"`{name}`", _form(member) + (", required" if name in required else ""), member["description"])
+        for name, member in schema.get("properties", {}).items()
+    )
+
+
+def _answer_row(status: str, response: Json) -> Row:
+    bodies = [f"`{media}`: {_form(content['schema'])}" for media, content in response.get("content", {}).items()]
+    headers = [f"`{name}`" for name in response["headers"] if name != "X-Request-ID"]
+    return status, " ".join(response["description"].split()), "; ".join(bodies) or "none", ", ".join(headers)
+
+
+def _errors(document: Json) -> Iterator[ErrorReference]:
+    examples: dict[str, Json] = {}
+    for _, _, operation in operations(document):
+        for response in operation["responses"].values():
+            examples |= _problem_examples(response)
+    for code, example in sorted(examples.items()):
+        status = example["value"]["status"]
+        yield ErrorReference(code, status, example["summary"], example["description"], _text(example["value"]))
+
+
+def _problem_examples(response: Json) -> dict[str, Json]:
+    examples = response.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {})
+    return {code: examples[code] for code in codes(response)}
+
+
+def _text(example: object) -> str:
+    return (example if isinstance(example, str) else json.dumps(example, indent=1)).rstrip()
+
+
+def _target(document: Json, schema: Json) -> Json:
+    name = schema["$ref"].rsplit("/", 1)[1]
+    return dict(document["components"]["schemas"][name])
+
+
+def _form(schema: Json) -> str:
+    """Describe a schema in a few words: its type and its bounds."""
+    if "$ref" in schema:
+        name = schema["$ref"].rsplit("/", 1)[1]
+        return "[the job](#submit-job)" if name == "JobSpec" else f"[{name}](#{name.lower()})"
+    if "anyOf" in schema:
+        return " or ".join(map(_form, schema["anyOf"]))
+    words = [_type(schema)]
+    if "enum" in schema:
+        words.append(f"one of {', '.join(f'`{value}`' for value in schema['enum'])}")
+    if "const" in schema:
+        words.append(f"`{schema['const']}`")
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None and high < 2**31 - 1:
+        words.append(f"{low} to {high}")
+    elif low is not None and low > -(2**31):
+        words.append(f"from {low}")
+    words += [f"at most {schema[key]} {unit}" for key, unit in _BOUND_UNITS.items() if key in schema]
+    words += [schema["format"]] if "format" in schema else []
+    words += [f"`{schema['pattern']}`"] if "pattern" in schema else []
+    words += [f"default `{json.dumps(schema['default'])}`"] if schema.get("default") is not None else []
+    return ", ".join(words)
+
+
+def _type(schema: Json) -> str:
+    kind = str(schema.get("type", "any"))
+    inner = schema.get("items") if kind == "array" else schema.get("additionalProperties")
+    if not isinstance(inner, dict):
+        return kind
+    of = _form(inner) if "$ref" in inner else f"{inner.get('type', 'any')}s"
+    return f"{'list' if kind == 'array' else kind} of {of}"
+
+
+def _curl(path: str, method: str, operation: Json, body: Json | None) -> str:
+    """Write the call as a command. Each body has its own key: another body under the same key is 409."""
+    parameters = {parameter["name"]: parameter for parameter in operation["parameters"] if "$ref" not in parameter}
+    for name, parameter in parameters.items():
+        if parameter["in"] == "path":
+            path = path.replace(f"{{{name}}}", parameter["schema"]["examples"][0])
+    command = "curl -N" if operation["operationId"] in ("read_events", "read_logs") else "curl"
+    parts = [command + ("" if method == "get" else f" -X {method.upper()}") + f' "$RUNWAY_URL{path}"']
+    if "X-Tenant-ID" in parameters:
+        parts.append("-H 'X-Tenant-ID: vision'")
+    if body is not None:
+        parts += [f"-H 'Idempotency-Key: {body['name']}-2026-11-24'", "-H 'Content-Type: application/json'"]
+        parts.append(f"-d {shlex.quote(json.dumps(body, indent=1))}")
+    return " \\\n  ".join(parts)

@@ -1,7 +1,8 @@
-"""What the overview shows: each tenant's quota as bars, and the health of the control plane. O(tenants)."""
+"""The overview: the quota of each tenant as bars, and the health of this process."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -9,26 +10,28 @@ from heapq import nlargest
 from itertools import islice
 from typing import Final
 
-from runway.admission.quota import Amounts, TenantQuota
-from runway.api.app_state import AppState
-from runway.console.filters import amount
+from runway.admission.quota import TenantQuota
+from runway.api.dependencies import AppState
+from runway.console.templating import show_cores
 from runway.errors import PublicError
-from runway.jobs.view import JobState
+from runway.jobs.models import JobState
+from runway.jobs.resources import ZERO, ResourceVector
 from runway.state.job_store import JobKey
-from runway.state.watch_status import WatchStatus
+from runway.text import show_bytes
 
 NAMES: Final = {"gpu": "GPU", "cpu": "CPU", "memory": "Memory", "jobs": "Jobs"}
+_SHOW: Final[dict[str, Callable[[int], str]]] = {"cpu": show_cores, "memory": show_bytes}
 MAX_TENANTS: Final = 100
-"""Tenants on the overview: each takes 1.6 kB of the page."""
+"""Tenants on the overview; each adds 1.6 kB to the page."""
 MAX_HOLDERS: Final = 50
-"""Holders of a tenant's quota that are shown, those with the most GPUs, then CPU, first."""
+"""Jobs on the page of a tenant that use its quota, those with the most GPUs, then CPU, first."""
 MAX_JOBS_SCANNED: Final = 2000
-"""Holders that are looked at for that: a page's cost has a bound, whatever a policy allows."""
+"""Jobs that the page compares for that, which bounds its cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a bar, in percent of the limit. `kind`: running (used, not told to end), terminating, reserved."""
+    """A part of a bar, in percent of the limit. `kind` is running, terminating or reserved."""
 
     kind: str
     left: float
@@ -37,7 +40,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One resource of a tenant, as a bar and in words. `full`: nothing is free. Not `allowed`: the limit is 0."""
+    """One resource of a tenant. `full`: nothing is free. Not `allowed`: the limit is 0."""
 
     name: str
     used: str
@@ -51,17 +54,17 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A job that holds quota. `state` is None where only pods of a deleted Job, or of something else, are left."""
+    """A job that uses quota. `state` is None for the remaining pods of a deleted Job, and for pods of other owners."""
 
     id: str
     state: JobState | None
-    held: Amounts
+    held: ResourceVector
     terminating: bool
 
 
 @dataclass(frozen=True, slots=True)
 class TenantSummary:
-    """A tenant at a glance. `ceiling` is what its jobs that are not over can cost at most, in USD."""
+    """A tenant at a glance. `ceiling` is the maximum cost of its active jobs, in USD."""
 
     name: str
     namespace: str
@@ -73,26 +76,25 @@ class TenantSummary:
 
 @dataclass(frozen=True, slots=True)
 class WatchHealth:
-    """One watch: what it is of, whether it has listed everything, why contact is lost, and seconds since it heard."""
+    """One watch; `age` is the time since its last event, in seconds."""
 
     kind: str
     synced: bool
-    lost: str | None
+    disconnect_reason: str | None
     age: float
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The control plane, as this process knows it.
+    """The state of this process.
 
-    `may_not_write` says why it is not the writer, `stopped` why submissions are stopped, `broken` what has failed.
+    `rejects_writes` is the reason why it is not leader, `stopped` the reason of an emergency stop, `broken` a failure.
     """
 
-    writer: bool
-    may_not_write: str | None
+    leader: bool
+    rejects_writes: str | None
     stopped: str | None
     broken: str | None
-    synced: bool
     watches: tuple[WatchHealth, ...]
     jobs: int
     streams: int
@@ -101,45 +103,44 @@ class Health:
 
 
 def busiest(use: AppState, tenants: list[str]) -> list[str]:
-    """The tenants that the overview shows, in the policy's order: where there are many, those that use most."""
+    """Return the tenants of the overview in the order of the policy: of many, those with the highest usage."""
     if len(tenants) <= MAX_TENANTS:
         return tenants
-    accounts = use.observer.ledger.accounts
+    accounts = use.cluster.ledger.accounts
     most = set(nlargest(MAX_TENANTS, tenants, key=lambda tenant: _size(accounts[tenant].used)))
     return [tenant for tenant in tenants if tenant in most]
 
 
-def _size(used: Amounts) -> tuple[int, int, int, int]:
+def _size(used: ResourceVector) -> tuple[int, int, int, int]:
     return used.gpu, used.jobs, used.cpu, used.memory
 
 
 def tenant_summary(use: AppState, tenant: str) -> TenantSummary:
-    """A tenant's quota, its jobs by state, how long the one has waited that waits longest, and what they can cost."""
-    observer = use.observer
+    """Return a tenant's quota, its jobs by state, its longest wait, and the maximum cost of its active jobs."""
+    cluster = use.cluster
     return TenantSummary(
         tenant,
         use.policy.tenants[tenant].namespace,
-        bars_of(observer.ledger.accounts[tenant]),
-        {state: observer.tallies.states[tenant, state] for state in JobState},
-        observer.tallies.longest_pending(tenant),
-        observer.tallies.active_ceiling[tenant],
+        bars_of(cluster.ledger.accounts[tenant]),
+        {state: cluster.stats.states[tenant, state] for state in JobState},
+        cluster.stats.longest_pending(tenant),
+        cluster.stats.active_ceiling[tenant],
     )
 
 
 def health_of(use: AppState) -> Health:
-    """How this process is doing. It never raises: this is what is looked at when something is wrong."""
-    observer = use.observer
+    """Return the health of this process. It never raises: people read it when something is wrong."""
+    cluster = use.cluster
     return Health(
-        writer=use.writer.is_leader,
-        may_not_write=_may_not_write(use),
-        stopped=use.writer.stop_reason,
-        broken=observer.broken,
-        synced=observer.synced,
+        leader=use.leadership.is_leader,
+        rejects_writes=_rejects_writes(use),
+        stopped=use.leadership.stop_reason,
+        broken=cluster.failure,
         watches=tuple(
-            WatchHealth(kind, watch.synced, watch.disconnect_reason, observer.age(watch))
-            for kind, watch in _watches(use).items()
+            WatchHealth(kind, watch.synced, watch.disconnect_reason, cluster.age(watch))
+            for kind, watch in cluster.all_watches.items()
         ),
-        jobs=len(observer.store),
+        jobs=len(cluster.store),
         streams=use.limits.streams.total(),
         max_streams=use.settings.max_streams,
         instance=use.settings.instance,
@@ -147,27 +148,21 @@ def health_of(use: AppState) -> Health:
 
 
 def holders_of(use: AppState, tenant: str) -> tuple[list[Holder], int]:
-    """Who holds a tenant's quota, those with the most GPUs first, and how many there are in all."""
-    account, namespace = use.observer.ledger.accounts[tenant], use.policy.tenants[tenant].namespace
-    first = islice(account.bookings.items(), MAX_JOBS_SCANNED)
+    """Return the jobs that use a tenant's quota, those with the most GPUs first, and their total number."""
+    account, namespace = use.cluster.ledger.accounts[tenant], use.policy.tenants[tenant].namespace
+    first = islice(account.observed.items(), MAX_JOBS_SCANNED)
     largest = nlargest(
         MAX_HOLDERS, first, key=lambda entry: (entry[1].amounts.gpu, entry[1].amounts.cpu, entry[1].amounts.memory)
     )
     holders = [
-        Holder(
-            job_id,
-            use.observer.tallies.state(JobKey(namespace, job_id)),
-            booking.amounts,
-            booking.terminating != Amounts(),
-        )
-        for job_id, booking in largest
+        Holder(job_id, use.cluster.stats.state(JobKey(namespace, job_id)), usage.amounts, usage.terminating != ZERO)
+        for job_id, usage in largest
     ]
-    return holders, len(account.bookings)
+    return holders, len(account.observed)
 
 
 def bars_of(account: TenantQuota) -> tuple[Bar, ...]:
-    """A bar for each resource."""
-    return tuple(_bar(account, name) for name in Amounts.__struct_fields__)
+    return tuple(_bar(account, name) for name in ResourceVector.__struct_fields__)
 
 
 def _bar(account: TenantQuota, resource: str) -> Bar:
@@ -175,7 +170,7 @@ def _bar(account: TenantQuota, resource: str) -> Bar:
         int(getattr(amounts, resource))
         for amounts in (account.limit, account.used, account.reserved, account.terminating)
     )
-    show = amount(resource)
+    show = _SHOW.get(resource, str)
     return Bar(
         name=NAMES[resource],
         used=show(used),
@@ -189,7 +184,7 @@ def _bar(account: TenantQuota, resource: str) -> Bar:
 
 
 def _parts(limit: int, amounts: dict[str, int]) -> tuple[Part, ...]:
-    """The parts side by side. A quota that was lowered can be exceeded; the bar ends at its limit all the same."""
+    """Return the parts side by side. Usage can exceed a lowered quota; the bar ends at the limit."""
     parts, left = [], 0.0
     for kind, held in amounts.items():
         width = min(100 * held / limit, 100 - left) if limit else 0.0
@@ -199,13 +194,9 @@ def _parts(limit: int, amounts: dict[str, int]) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _may_not_write(use: AppState) -> str | None:
+def _rejects_writes(use: AppState) -> str | None:
     try:
-        use.writer.require_leader()
+        use.leadership.require_leader()
     except PublicError as error:
         return error.detail
     return None
-
-
-def _watches(use: AppState) -> dict[str, WatchStatus]:
-    return use.observer.watches | use.observer.surroundings.watches

@@ -1,8 +1,8 @@
-"""The pages: overview, jobs, one job, one tenant, the API, and what is answered where there is none.
+"""The pages: overview, jobs, one job, one tenant, the API, and errors.
 
-A page is a read: it takes one from the bucket of the `X-Tenant-ID` header, which scopes it as it does the API, or from
-the one that all callers without a header share. So do the log and event streams that its script opens: a browser sends
-no header. No page shows the value of an environment variable.
+A page is a read: it counts against the read rate of the tenant in `X-Tenant-ID`, or of all callers without that header.
+The header scopes a page as it scopes the API. The log and event streams of a page count too: a browser sends no header.
+No page shows the value of an environment variable.
 """
 
 from __future__ import annotations
@@ -20,33 +20,31 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from runway.api.app_state import AppState, app_state
-from runway.api.jobs import find_job, read_cursor, write_cursor
-from runway.api.tenancy import ReadScope
+from runway.api.dependencies import AppState, ReadScope, app_state, find_job
+from runway.api.jobs import read_cursor, write_cursor
 from runway.console.docs_page import reference_of
-from runway.console.job_page import log_end, usage_shown
+from runway.console.job_page import log_end, timeline_of, usage_shown
 from runway.console.overview_page import busiest, health_of, holders_of, tenant_summary
-from runway.console.static_files import BY_PATH
-from runway.console.templating import html_response, render, render_page
-from runway.console.timeline import timeline_of
+from runway.console.templating import STATIC_FILES, html_response, render, render_page
 from runway.errors import InvalidParameter, JobNotFound, PublicError, RouteNotFound, Violation
 from runway.jobs.annotations import usd
-from runway.jobs.view import JobState, JobView, without_env_values
+from runway.jobs.models import JobState, JobView
+from runway.jobs.view import without_env_values
 from runway.services.list_jobs import scan_page
 from runway.state.job_store import JobKey
 
 router = APIRouter(include_in_schema=False)
 
 PAGE_SIZE: Final = 50
-"""Jobs in a page."""
+"""Jobs on a page."""
 NEWEST_JOBS: Final = 10
-"""Jobs on the overview and on a tenant's page."""
-FOR_MACHINES: Final = ("/v1", "/healthz", "/readyz", "/metrics", "/openapi.json")
-"""Whatever a client accepts, here an error is a problem document."""
+"""Jobs on the overview and on the page of a tenant."""
+API_PATHS: Final = ("/v1", "/healthz", "/readyz", "/metrics", "/openapi.json")
+"""An error under these paths is a problem document, whatever the client accepts."""
 
 MAX_VARIABLES: Final = 200
 MAX_COMMAND_LENGTH: Final = 4000
-"""Characters of a command that are shown."""
+"""Characters of a command on a page."""
 
 _READ: Final = ["GET", "HEAD"]
 
@@ -54,19 +52,19 @@ Handler = Callable[[Request, Any], Awaitable[Response]]
 
 
 def install(app: FastAPI) -> None:
-    """Add the pages to an app whose errors are problem documents; who takes HTML is told of them by pages then."""
+    """Add the pages to an app. A client that accepts HTML gets an error as a page."""
     app.router.routes.extend(router.routes)
     for kind in (PublicError, RequestValidationError, HTTPException):
-        app.add_exception_handler(kind, _for_people(app.exception_handlers[kind]))
+        app.add_exception_handler(kind, _as_page(app.exception_handlers[kind]))
 
 
 @router.api_route("/", methods=_READ)
 async def overview(request: Request, scope: ReadScope) -> Response:
-    """The cluster at a glance; also before the first lists are in, and then it says that its figures are not whole."""
+    """Show the cluster at a glance. Before the first synchronization the page says that its figures are incomplete."""
     use = app_state(request)
     known = _tenants(use, scope)
     tenants = [tenant_summary(use, tenant) for tenant in busiest(use, known)]
-    newest = _views(use, scan_page(use.observer, _namespace(use, scope), (), None, NEWEST_JOBS).keys)
+    newest = _views(use, scan_page(use.cluster, _namespace(use, scope), (), None, NEWEST_JOBS).keys)
     left_out = len(known) - len(tenants)
     return _page(use, "overview.html", tenants=tenants, left_out=left_out, newest=newest, health=health_of(use))
 
@@ -79,11 +77,11 @@ async def jobs(
     state: Annotated[str, Query(max_length=20)] = "",
     cursor: Annotated[str, Query(max_length=400)] = "",
 ) -> Response:
-    """A page of jobs. An empty parameter is none: that is what a form sends."""
+    """Show a page of jobs. An empty parameter means none: a form sends it."""
     use = app_state(request)
-    use.observer.require_synced()
+    use.cluster.require_synced()
     wanted, states = _chosen_tenant(use, scope, tenant), _chosen_state(state)
-    found = scan_page(use.observer, _namespace(use, wanted), states, read_cursor(cursor) if cursor else None, PAGE_SIZE)
+    found = scan_page(use.cluster, _namespace(use, wanted), states, read_cursor(cursor) if cursor else None, PAGE_SIZE)
     return _page(
         use,
         "jobs.html",
@@ -102,12 +100,12 @@ async def job(
     request: Request,
     job_id: str,
     scope: ReadScope,
-    log: Annotated[bool, Query(description="Whether the end of the log is read")] = True,
+    log: Annotated[bool, Query(description="Whether to read the end of the log")] = True,
 ) -> Response:
-    """Everything that is known of one job."""
+    """Show one job in full."""
     use = app_state(request)
     key = find_job(use, job_id, scope)
-    view = use.observer.view(key)
+    view = use.cluster.view(key)
     if view is None:
         raise JobNotFound(job_id)
     shown_log, usage = await asyncio.gather(
@@ -128,13 +126,13 @@ async def job(
 
 @router.api_route("/tenants/{tenant}", methods=_READ)
 async def tenant(request: Request, tenant: str, scope: ReadScope) -> Response:
-    """A tenant's quota, who holds it, and its newest jobs."""
+    """Show a tenant's quota, the jobs that use it, and its newest jobs."""
     use = app_state(request)
     if tenant not in _tenants(use, scope):
-        raise RouteNotFound(f"no tenant {tenant[:63]!r} is in the policy")
-    use.observer.require_synced()
+        raise RouteNotFound(f"the policy has no tenant {tenant[:63]!r}")
+    use.cluster.require_synced()
     holders, count = holders_of(use, tenant)
-    newest = _views(use, scan_page(use.observer, _namespace(use, tenant), (), None, NEWEST_JOBS).keys)
+    newest = _views(use, scan_page(use.cluster, _namespace(use, tenant), (), None, NEWEST_JOBS).keys)
     return _page(
         use,
         "tenant.html",
@@ -149,7 +147,7 @@ async def tenant(request: Request, tenant: str, scope: ReadScope) -> Response:
 
 @router.api_route("/docs", methods=_READ)
 async def docs(request: Request) -> Response:
-    """The HTTP API, made of the app's own OpenAPI document. That never changes: rendered once, it counts as no read."""
+    """Show the HTTP API from the OpenAPI document. It never changes: rendered once, it does not count as a read."""
     state = request.app.state
     if not hasattr(state, "docs_page"):
         state.docs_page = render("docs.html", {"api": reference_of(request.app.openapi())})
@@ -158,16 +156,16 @@ async def docs(request: Request) -> Response:
 
 @router.api_route("/static/{name}", methods=_READ)
 async def static(request: Request) -> Response:
-    """A file of the pages. Its path changes with its content, so it may be kept for good."""
-    asset = BY_PATH.get(request.url.path)
-    if asset is None:
-        raise RouteNotFound(f"nothing is at {request.url.path[:200]!r}")
+    """Return a static file. Its path changes with its content, so a client may cache it forever."""
+    file = STATIC_FILES.get(request.url.path)
+    if file is None:
+        raise RouteNotFound(f"no route {request.url.path[:200]!r}")
     headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-    return Response(asset.content, media_type=asset.media_type, headers=headers)
+    return Response(file.content, media_type=file.media_type, headers=headers)
 
 
-def _for_people(plain: Callable[..., Any]) -> Handler:
-    """The same answer as a page, where it is not for a machine: status and headers are those of the problem."""
+def _as_page(plain: Callable[..., Any]) -> Handler:
+    """Answer with a page where the client accepts HTML. Status and headers are those of the problem."""
 
     async def answer(request: Request, error: Any) -> Response:
         problem: Response = await plain(request, error)
@@ -183,12 +181,12 @@ def _for_people(plain: Callable[..., Any]) -> Handler:
 
 def _wants_page(request: Request) -> bool:
     path = request.url.path
-    for_machine = any(path == known or path.startswith(f"{known}/") for known in FOR_MACHINES)
-    return not for_machine and "text/html" in request.headers.get("accept", "")
+    is_api = any(path == known or path.startswith(f"{known}/") for known in API_PATHS)
+    return not is_api and "text/html" in request.headers.get("accept", "")
 
 
 def _page(use: AppState, template: str, **values: object) -> Response:
-    common = {"now": use.now(), "all_states": [str(state) for state in JobState], "synced": use.observer.synced}
+    common = {"now": use.now(), "all_states": [str(state) for state in JobState], "synced": use.cluster.synced}
     return render_page(template, common | values)
 
 
@@ -201,7 +199,7 @@ def _namespace(use: AppState, tenant: str | None) -> str | None:
 
 
 def _views(use: AppState, keys: list[JobKey]) -> list[JobView]:
-    return [view for key in keys if (view := use.observer.view(key)) is not None]
+    return [view for key in keys if (view := use.cluster.view(key)) is not None]
 
 
 def _chosen_tenant(use: AppState, scope: str | None, tenant: str) -> str | None:
@@ -209,7 +207,7 @@ def _chosen_tenant(use: AppState, scope: str | None, tenant: str) -> str | None:
         return scope
     known = _tenants(use, scope)
     if tenant not in known:
-        raise _unusable("tenant", "is not one that can be chosen here", tenant, known)
+        raise _invalid_filter("tenant", "is not a known tenant", tenant, known)
     return tenant
 
 
@@ -217,17 +215,17 @@ def _chosen_state(state: str) -> tuple[JobState, ...]:
     if not state:
         return ()
     if state not in list(JobState):
-        raise _unusable("state", "is not a state", state, list(JobState))
+        raise _invalid_filter("state", "is not a state", state, list(JobState))
     return (JobState(state),)
 
 
-def _unusable(field: str, message: str, observed: str, allowed: list[Any]) -> InvalidParameter:
+def _invalid_filter(field: str, message: str, observed: str, allowed: list[Any]) -> InvalidParameter:
     violation = Violation(field, "unknown_value", message, observed[:80], hint=f"choose one of {', '.join(allowed)}")
-    return InvalidParameter(f"the filter {field} cannot be used", violations=(violation,))
+    return InvalidParameter(f"the filter {field} is invalid", violations=(violation,))
 
 
 def _command(view: JobView) -> str:
-    """The command as a shell would take it, its middle left out where it is long."""
+    """Return the command in shell syntax, without the middle of a long one."""
     if view.spec is None:
         return ""
     text = shlex.join([*view.spec.command, *view.spec.args])
@@ -238,13 +236,13 @@ def _command(view: JobView) -> str:
 
 
 def _env_lengths(view: JobView) -> list[tuple[str, int]]:
-    """The names of the first environment variables, with the lengths of their values."""
+    """Return the names of the first environment variables, with the lengths of their values."""
     env = view.spec.env if view.spec else {}
     return [(name, len(value)) for name, value in islice(sorted(env.items()), MAX_VARIABLES)]
 
 
 def _spent(view: JobView) -> float:
-    """The actual cost in percent of its ceiling; 0 where either is not known."""
+    """Return the actual cost in percent of its ceiling; 0 where either is unknown."""
     actual = usd(view.cost.actual) if view.cost and view.cost.actual else None
     ceiling = usd(view.cost.ceiling) if view.cost else None
     return round(float(min(100 * actual / ceiling, Decimal(100))), 2) if actual and ceiling else 0.0

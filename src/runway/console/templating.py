@@ -1,22 +1,24 @@
-"""How a page is made: Jinja2 with everything escaped, and a policy that lets a browser run nothing but our own files.
+"""Pages: Jinja2 templates, their filters, and the static files they use.
 
-Two nets, each enough by itself: whatever stands in a template is escaped, hidden characters included; and what would be
-markup all the same is not run, since the policy allows no script, style, frame or connection but those of this origin.
-https://www.w3.org/TR/CSP3/
+Defence in depth: Jinja2 escapes every value, hidden characters included, and the Content Security Policy allows no
+script, style, frame or connection but those of this origin. https://www.w3.org/TR/CSP3/
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
 from typing import Any, Final
 
 from fastapi.responses import Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from runway import __version__
-from runway.console import filters, markdown
-from runway.console.static_files import BY_NAME
-from runway.text import bytes_in_words, visible
+from runway.text import escape, show_between, show_bytes, show_duration, show_ratio, show_usd
 
 CONTENT_SECURITY_POLICY: Final = "; ".join(
     (
@@ -30,37 +32,122 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""Of a page. The other security headers are those of every answer (`http/headers.py`)."""
+"""The policy of a page. `http_server` adds the other security headers to every answer."""
+
+_MEDIA_TYPES: Final = {
+    "console.css": "text/css; charset=utf-8",
+    "console.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """A static file. `path` contains a hash of its content, so a cached copy never becomes stale."""
+
+    path: str
+    content: bytes
+    media_type: str
+
+
+def _load(name: str, media_type: str) -> StaticFile:
+    content = files("runway.console").joinpath("static", name).read_bytes()
+    stem, _, extension = name.rpartition(".")
+    return StaticFile(f"/static/{stem}.{hashlib.sha256(content).hexdigest()[:12]}.{extension}", content, media_type)
+
+
+_static_files: Final = {name: _load(name, media_type) for name, media_type in _MEDIA_TYPES.items()}
+STATIC_FILES: Final = {file.path: file for file in _static_files.values()}
+"""The static files by path."""
 
 
 def render_page(
     template: str, values: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The page that this template makes of these values."""
+    """Return the page of this template and these values."""
     return html_response(render(template, values), status=status, headers=headers)
 
 
 def render(template: str, values: Mapping[str, object]) -> str:
-    """The text of that page."""
+    """Return the HTML of this template and these values."""
     return _environment.get_template(template).render(values)
 
 
-def html_response(text: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A page of this text, under the policy of all pages."""
+def html_response(html: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a page of this HTML, under the policy of all pages."""
     return Response(
-        text,
+        html,
         status_code=status,
         media_type="text/html",
         headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store", **(headers or {})},
     )
 
 
-def _escape_untrusted(value: Any) -> Any:
-    """What a template prints, with every character that cannot be seen, or that turns text around, as an escape.
+def show_time(time: datetime) -> str:
+    """Show a time in UTC for people: `2026-11-24 08:00:00`."""
+    return f"{time:%Y-%m-%d %H:%M:%S}"
 
-    Markup is our own: the output of a macro, the parts of which have been here before.
-    """
-    return visible(value, keep="\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+def rfc3339(time: datetime) -> str:
+    """Return a time in RFC 3339, for the attribute of a `time` element."""
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def show_cores(milli: int) -> str:
+    """Show milli-CPU as CPUs: `0.5`, `32`."""
+    return f"{milli / 1000:g}"
+
+
+def _escape_untrusted(value: Any) -> Any:
+    """Escape hidden and steering characters. Markup is the output of a macro, whose parts were escaped before."""
+    return escape(value, keep="\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+_INLINE: Final = re.compile(r"`(?P<code>[^`]+)`|\[(?P<label>[^\]]+)\]\((?P<href>#[\w-]+|https://[^\s)]+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """A piece of a line: text or code; `href`, an anchor of the page or an https address, makes it a link."""
+
+    text: str
+    is_code: bool = False
+    href: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A paragraph, which has one text, or a list."""
+
+    texts: tuple[str, ...]
+    is_list: bool = False
+
+
+def pieces(line: str) -> list[Inline]:
+    """Split a line into pieces that together have all of its text."""
+    found, end = [], 0
+    for match in _INLINE.finditer(line):
+        if match.start() > end:
+            found.append(Inline(line[end : match.start()]))
+        label = match["label"] or ""
+        found.append(
+            Inline(match["code"], is_code=True)
+            if match["code"]
+            else Inline(label.strip("`"), is_code=label.startswith("`"), href=match["href"])
+        )
+        end = match.end()
+    return found + ([Inline(line[end:])] if end < len(line) else [])
+
+
+def blocks(text: str) -> list[Block]:
+    """Split a text into paragraphs and lists, and join their wrapped lines."""
+    return [_block(part) for part in re.split(r"\n\s*\n", text.strip())]
+
+
+def _block(part: str) -> Block:
+    is_list = part.startswith("- ")
+    texts = re.split(r"\n- ", part[2:]) if is_list else [part]
+    return Block(tuple(" ".join(one.split()) for one in texts), is_list)
 
 
 def _make_environment() -> Environment:
@@ -73,18 +160,18 @@ def _make_environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.globals |= {"asset": {name: asset.path for name, asset in BY_NAME.items()}, "version": __version__}
+    environment.globals |= {"asset": {name: file.path for name, file in _static_files.items()}, "version": __version__}
     environment.filters |= {
-        "between": filters.between,
-        "blocks": markdown.blocks,
-        "bytes": bytes_in_words,
-        "cores": filters.cores,
-        "duration": filters.duration,
-        "machine": filters.machine,
-        "money": filters.money,
-        "percent": filters.percent,
-        "pieces": markdown.pieces,
-        "stamp": filters.stamp,
+        "between": show_between,
+        "blocks": blocks,
+        "bytes": show_bytes,
+        "cores": show_cores,
+        "duration": show_duration,
+        "pieces": pieces,
+        "ratio": show_ratio,
+        "rfc3339": rfc3339,
+        "time": show_time,
+        "usd": show_usd,
     }
     return environment
 

@@ -1,1 +1,1 @@
-"""Long-running loops: sync, leadership, recording."""
+"""Long-running loops: sync, diagnostics, leadership, recording."""

@@ -1,4 +1,7 @@
-"""The logs of pods that were told to end, followed to their end: the kubelet removes a log together with its pod."""
+"""Follow the logs of terminating pods.
+
+The kubelet deletes a log together with its pod.
+"""
 
 from __future__ import annotations
 
@@ -12,40 +15,38 @@ from typing import Final
 import structlog
 
 from runway.errors import ClusterError, PublicError
-from runway.jobs.log_excerpt import Excerpt, excerpt_of
+from runway.jobs.log_excerpt import RAW_BYTES, excerpt_of
+from runway.jobs.models import Excerpt
 from runway.kube.client import KubeClient
 from runway.kube.log_tail import follow_tail
 from runway.kube.objects import Pod
-from runway.state.byte_budget import ByteBudget
+from runway.state.job_store import ByteBudget
 
 log = structlog.get_logger()
 
 MAX_FOLLOWED: Final = 16
-"""Logs that are followed at once."""
+"""Concurrently followed logs."""
 MAX_FOLLOWED_PER_TENANT: Final = 8
-"""Of these in one namespace, so that no tenant takes all of them."""
 MAX_BYTES: Final = 2 << 20
-"""Of the ends of logs that wait for their record; beyond it the oldest of the tenant with most of them go."""
+"""Captured logs without a record. Beyond it the oldest of the largest tenant are dropped."""
 MAX_FOLLOW_SECONDS: Final = 900.0
-"""How long one log is followed at most: a pod that was created outside Runway can have any grace period."""
+"""Maximum duration per log: a pod created outside Runway can have any grace period."""
 MARGIN_SECONDS: Final = 10.0
-"""How much longer than its grace period a pod may take to end."""
-
+"""Added to the grace period of a pod."""
 PAUSE_SECONDS: Final = 1.0
-"""At most, with jitter, before a log that held nothing or could not be read is followed again. A cause such as an API
-server that refuses connections answers at once, and without a pause each answer would bring the next request."""
+"""Maximum pause, with jitter, after an empty or failed read, to avoid a busy loop of requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class CapturedLog:
-    """The end of a log as it was followed; `whole`: to its very end."""
+    """The excerpt of a followed log; `whole`: it includes the end of the log."""
 
     excerpt: Excerpt
     whole: bool
 
 
 class LogCapture:
-    """Follows logs, each in a task of its own that ends by itself; whoever owns this must `close` it."""
+    """Follows logs in one task each. The owner must call `close`."""
 
     def __init__(
         self,
@@ -58,34 +59,32 @@ class LogCapture:
         self._sleep = sleep
         self._jitter = jitter
         self._following: dict[str, asyncio.Task[None]] = {}
-        self._ends: dict[str, CapturedLog] = {}
-        """Both by the pod's uid."""
+        self._captured: dict[str, CapturedLog] = {}
+        """Both by the uid of the pod."""
         self._followed: Counter[str] = Counter()
-        """How many logs are followed, by namespace."""
+        """Followed logs by namespace."""
         self._budget: ByteBudget[str] = ByteBudget(MAX_BYTES)
 
     def follows(self, pod: Pod) -> bool:
-        """Whether the end of this pod's log is still to come."""
         return pod.metadata.uid in self._following
 
     def of(self, pod: Pod) -> CapturedLog | None:
-        """The end of this pod's log, if it was followed and held anything."""
-        return self._ends.get(pod.metadata.uid)
+        """Return the captured log of this pod, if it was followed and not empty."""
+        return self._captured.get(pod.metadata.uid)
 
     def follow(self, pod: Pod, secrets: tuple[str, ...] | None, done: Callable[[], None]) -> None:
-        """Follow this pod's log, if it was told to end and runs, and there is room; `done` is called after that."""
+        """Follow the log of a running, terminating pod if the limits allow it; call `done` afterwards."""
         uid = pod.metadata.uid
-        if not pod.terminating or pod.container.running is None or uid in self._following or uid in self._ends:
+        if not pod.terminating or pod.container.running is None or uid in self._following or uid in self._captured:
             return
         namespace = pod.metadata.namespace
         if len(self._following) >= MAX_FOLLOWED or self._followed[namespace] >= MAX_FOLLOWED_PER_TENANT:
-            log.info("too many pods end at once to follow all their logs", pod=pod.metadata.name)
+            log.info("too many terminating pods to follow all logs", pod=pod.metadata.name)
             return
         self._followed[namespace] += 1
         self._following[uid] = asyncio.create_task(self._follow(pod, secrets, done))
 
     async def close(self) -> None:
-        """Follow nothing any more."""
         tasks = list(self._following.values())
         for task in tasks:
             task.cancel()
@@ -95,28 +94,27 @@ class LogCapture:
     async def _follow(self, pod: Pod, secrets: tuple[str, ...] | None, done: Callable[[], None]) -> None:
         uid = pod.metadata.uid
         try:
-            await self._read(pod, secrets)
-            if uid not in self._ends:
+            await self._capture(pod, secrets)
+            if uid not in self._captured:
                 await self._sleep(PAUSE_SECONDS * (0.5 + 0.5 * self._jitter()))
         finally:
             self._followed[pod.metadata.namespace] -= 1
             self._following.pop(uid, None)
         done()
 
-    async def _read(self, pod: Pod, secrets: tuple[str, ...] | None) -> None:
-        """Follow the log to its end, and keep what it held."""
+    async def _capture(self, pod: Pod, secrets: tuple[str, ...] | None) -> None:
         namespace, name, uid = pod.metadata.namespace, pod.metadata.name, pod.metadata.uid
         grace = pod.metadata.deletion_grace_period_seconds or pod.spec.termination_grace_period_seconds or 0
         try:
             seconds = min(grace + MARGIN_SECONDS, MAX_FOLLOW_SECONDS)
-            end = await follow_tail(self._kubernetes, namespace, name, seconds)
-            excerpt = excerpt_of(name, end.log, secrets, cut=end.cut)
+            tail = await follow_tail(self._kubernetes, namespace, name, RAW_BYTES, seconds)
+            excerpt = excerpt_of(name, tail.log, secrets, cut=tail.cut)
             if excerpt is not None:
-                self._ends[uid] = CapturedLog(excerpt, end.whole)
+                self._captured[uid] = CapturedLog(excerpt, tail.whole)
                 self._budget.put(namespace, uid, len(excerpt.text.encode()))
                 for _, excess in self._budget.excess():
-                    del self._ends[excess]
+                    del self._captured[excess]
         except (ClusterError, PublicError) as error:
-            log.info("log of an ending pod not followed", pod=name, reason=str(error))
+            log.info("log of a terminating pod not followed", pod=name, reason=str(error))
         except Exception:
-            log.exception("log of an ending pod not followed", pod=name)
+            log.exception("log of a terminating pod not followed", pod=name)

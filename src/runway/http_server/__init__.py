@@ -1,1 +1,1 @@
-"""Bounded HTTP/1.1 protocol for uvicorn."""
+"""HTTP/1.1 protocol for uvicorn with bounds on clients."""

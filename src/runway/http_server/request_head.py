@@ -1,4 +1,4 @@
-"""A request's head: is it acceptable HTTP/1.1. Pure functions.
+"""Validation of a request head against HTTP/1.1. Pure functions.
 
 https://www.rfc-editor.org/rfc/rfc9112 and https://www.rfc-editor.org/rfc/rfc9110
 """
@@ -7,70 +7,54 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from functools import lru_cache
 from typing import Final
 
 import httptools
 
-Fields = list[tuple[bytes, bytes]]
-
 _HOST: Final = re.compile(rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|(?:[-\w.~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
 _MAX_PORT: Final = 65_535
 _MAX_HOST_BYTES: Final = 255 + len(":65535")
-"""A longer name is none that DNS can resolve."""
+"""DNS names have at most 255 bytes."""
 _IGNORED_UPGRADES: Final = (b"h2c", b"tls")
-"""Protocols that clients offer with ordinary requests, and that a server may ignore (RFC 9110, section 7.8).
+"""Java's HttpClient and `curl --http2` offer h2c, Apache HttpClient offers TLS, each with ordinary requests.
 
-Java's HttpClient and `curl --http2` offer h2c, Apache HttpClient TLS.
+A server may ignore the offer: https://www.rfc-editor.org/rfc/rfc9110#section-7.8
 """
 
 
-def head_fault(method: bytes, version: str, fields: Fields) -> str | None:
-    """Return why a head is refused, for the caller to read; None where it is acceptable."""
+def head_fault(method: bytes, version: str, fields: list[tuple[bytes, bytes]]) -> str | None:
+    """Return why the head is invalid, as the detail of a problem, or None."""
     if version not in ("1.0", "1.1"):
-        return f"the version is HTTP/{version}; HTTP/1.1 is spoken here"
+        return f"the version is HTTP/{version}; Runway supports HTTP/1.1"
     if method == b"CONNECT":
-        return "CONNECT is not possible: this is not a proxy"
-    hosts = []
-    for name, value in fields:
-        if name == b"host":
-            hosts.append(value)
-        elif name == b"transfer-encoding" and version == "1.0":
-            return "Transfer-Encoding is not possible in HTTP/1.0; send Content-Length"
-        elif name == b"upgrade" and version == "1.1" and not is_ignored_upgrade(value):
-            return "Upgrade is not possible: there are no WebSockets; follow a job by GET /v1/jobs/{id}/events"
-    return _fault_of_hosts(hosts, version)
-
-
-def _fault_of_hosts(hosts: list[bytes], version: str) -> str | None:
+        return "the method is CONNECT; Runway is not a proxy"
+    if version == "1.0" and any(name == b"transfer-encoding" for name, _ in fields):
+        return "HTTP/1.0 has no Transfer-Encoding; send Content-Length"
+    if version == "1.1" and any(name == b"upgrade" and not is_ignored_upgrade(value) for name, value in fields):
+        return "Upgrade is not supported, WebSockets included; follow a job with GET /v1/jobs/{id}/events"
+    hosts = [value for name, value in fields if name == b"host"]
     if len(hosts) > 1:
-        return f"the Host header is sent {len(hosts)} times; once is enough"
+        return f"{len(hosts)} Host headers; send one"
     if not hosts:
         return None if version == "1.0" else "the Host header is missing"
     return None if is_valid_host(hosts[0]) else "the Host header is not a host name or address with an optional port"
 
 
 def is_ignored_upgrade(value: bytes) -> bool:
-    """Say whether an Upgrade header offers only protocols that are ignored."""
+    """Return whether an Upgrade header offers only protocols that Runway ignores."""
     return all(offer.strip().lower().partition(b"/")[0] in _IGNORED_UPGRADES for offer in value.split(b","))
 
 
 def is_valid_host(value: bytes) -> bool:
-    """Say whether a Host header is `uri-host[:port]` (RFC 9112, section 3.2)."""
-    return len(value) <= _MAX_HOST_BYTES and _matches_host(value)
-
-
-@lru_cache(256)
-def _matches_host(value: bytes) -> bool:
-    found = _HOST.fullmatch(value)
+    """Return whether a Host header is `uri-host[:port]` (RFC 9112, section 3.2)."""
+    found = _HOST.fullmatch(value) if len(value) <= _MAX_HOST_BYTES else None
     if found is None or int(found[2] or 0) > _MAX_PORT:
         return False
-    if found[1] is None:
-        return True
-    try:
-        ipaddress.IPv6Address(found[1].decode("ascii"))
-    except ValueError:
-        return False
+    if found[1] is not None:
+        try:
+            ipaddress.IPv6Address(found[1].decode("ascii"))
+        except ValueError:
+            return False
     return True
 
 

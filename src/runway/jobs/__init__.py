@@ -1,1 +1,1 @@
-"""What a job is: its specification, identity, manifest, view and diagnosis. Pure functions and frozen values."""
+"""Jobs: specification, manifest, view and diagnosis. Pure functions."""

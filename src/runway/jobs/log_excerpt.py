@@ -1,26 +1,25 @@
-"""The end of a job's log, fit to be kept: short, harmless, and without the secrets that are known. Pure.
+"""The end of a job's log, bounded, sanitized and without known secrets. Pure.
 
-What is known to be secret is the value of an environment variable of the job whose name looks like one, and the
-password in an address. Only the value as it stands is found: not its base64, nor what a program made of it.
+Known secrets are the values of environment variables with a name such as `API_TOKEN`, and passwords in URLs. Only the
+literal value is found, not its base64 or another encoding.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from runway.jobs.annotations import spec_of
-from runway.jobs.identity import ANNOTATION_SPEC_HASH
+from runway.jobs.annotations import ANNOTATION_SPEC_HASH, spec_of
+from runway.jobs.models import Excerpt
 from runway.kube.objects import Job
 from runway.text import last_lines
 
 EXCERPT_BYTES: Final = 4096
-"""UTF-8 bytes of a log that are kept, of its end."""
+"""UTF-8 bytes of the excerpt."""
 RAW_BYTES: Final = EXCERPT_BYTES + 32 * 1024
-"""Bytes of a log that have to be looked at for that: a secret can be as long as a whole environment, and is cut out
-before the rest is cut to size."""
+"""Bytes of a log that an excerpt is made from: secrets are redacted before the text is truncated, and one secret can be
+as long as a whole environment."""
 HIDDEN: Final = "***"
 
 _SECRET_NAME: Final = re.compile(
@@ -28,25 +27,16 @@ _SECRET_NAME: Final = re.compile(
 )
 _PASSWORD_IN_ADDRESS: Final = re.compile(r"://[^/@:\s]*:([^/@\s]+)@")
 _MIN_SECRET_LENGTH: Final = 4
-"""Characters of a value that is worth hiding: one that is shorter is found everywhere, and is no secret."""
+"""Shorter values occur everywhere, and are no secrets."""
 _MIN_LINE_LENGTH: Final = 8
-"""The same for one line of a value of several, such as a private key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Excerpt:
-    """The end of an attempt's log. `truncated`: there was more before it."""
-
-    pod: str
-    text: str
-    truncated: bool
+"""The same for one line of a value with several lines, such as a private key."""
 
 
 def excerpt_of(pod: str, log: bytes | str, secrets: Sequence[str] | None, *, cut: bool = False) -> Excerpt | None:
-    """The excerpt of this end of a log; `cut` where something before it was left out already.
+    """Make the excerpt of the end of a log; `cut` if `log` is not the whole log.
 
-    None where it is empty, or where the secrets to hide in it are not known.
-    Bytes that are not UTF-8, and characters that could steer a terminal, are shown as escapes.
+    Returns None if it is empty, or if the secrets to redact are unknown. Invalid UTF-8 and control characters become
+    escapes.
     """
     if secrets is None:
         return None
@@ -60,9 +50,9 @@ def excerpt_of(pod: str, log: bytes | str, secrets: Sequence[str] | None, *, cut
 
 
 def secrets_of(job: Job) -> tuple[str, ...] | None:
-    """The values in a job's environment that must not be shown, longest first.
+    """Return the values in a job's environment to redact, longest first.
 
-    None where they are not known: the job is Runway's, and its specification cannot be read or is no longer cached.
+    Returns None if they are unknown: Runway created the job, but its specification annotation cannot be read.
     """
     spec = spec_of(job)
     if spec is None:
@@ -79,36 +69,20 @@ def secrets_of(job: Job) -> tuple[str, ...] | None:
 
 
 def redact(text: str, secrets: Sequence[str]) -> str:
-    """The text with each secret as `***`, also one of which only a part stands at its beginning or end."""
-    if not secrets:
-        return text
+    """Replace each secret with `***`, including one that the beginning or end of the text cuts."""
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
-    head = max((_overlap(secret, text) for secret in secrets), default=0)
+    head = max((_cut_length(text[::-1], secret[::-1]) for secret in secrets), default=0)
     if head:
         text = HIDDEN + text[head:]
-    tail = max((_overlap(text, secret) for secret in secrets), default=0)
+    tail = max((_cut_length(text, secret) for secret in secrets), default=0)
     return text[:-tail] + HIDDEN if tail else text
 
 
-def _overlap(first: str, second: str) -> int:
-    """How many characters, at least `_SHORTEST`, are both the end of `first` and the beginning of `second`.
-
-    By the prefix function of Knuth, Morris and Pratt: both can be long, and are not Runway's own.
-    """
-    most = min(len(first), len(second))
-    first, second = first[len(first) - most :], second[:most]
-    if most < _MIN_SECRET_LENGTH or second[:_MIN_SECRET_LENGTH] not in first:
-        return 0
-    back, matched = [0] * most, 0
-    for at in range(1, most):
-        while matched and second[at] != second[matched]:
-            matched = back[matched - 1]
-        matched += second[at] == second[matched]
-        back[at] = matched
-    matched = 0
-    for letter in first:
-        while matched and (matched == most or letter != second[matched]):
-            matched = back[matched - 1]
-        matched += letter == second[matched]
-    return matched if matched >= _MIN_SECRET_LENGTH else 0
+def _cut_length(text: str, secret: str) -> int:
+    """Return how many characters at the end of `text`, at least `_MIN_SECRET_LENGTH`, are the beginning of `secret`."""
+    prefix = secret[:_MIN_SECRET_LENGTH]
+    at = text.find(prefix, max(0, len(text) - len(secret) + 1))
+    while at >= 0 and not secret.startswith(text[at:]):
+        at = text.find(prefix, at + 1)
+    return len(text) - at if at >= 0 else 0

@@ -1,15 +1,19 @@
-"""The Kubernetes Job of an admitted specification: harmless by construction.
+"""Build the Kubernetes Job of an admitted specification: its name and manifest.
 
-Nothing of a pod's security is the caller's to say. Every manifest keeps Pod Security "restricted":
+The caller sets nothing of a pod's security. Every manifest satisfies Pod Security "restricted":
 https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from runway.jobs.identity import (
+import msgspec
+
+from runway.jobs.annotations import (
     ANNOTATION_COST,
     ANNOTATION_SPEC,
     ANNOTATION_SPEC_HASH,
@@ -18,53 +22,77 @@ from runway.jobs.identity import (
     LABEL_NAME,
     LABEL_TENANT,
     MANAGED_BY,
-    canonical_json,
-    spec_hash,
 )
-from runway.jobs.spec import JobSpec
-from runway.kube.objects import CONTAINER
+from runway.jobs.spec import AdmittedSpec
+from runway.kube.objects import CONTAINER, GPU_RESOURCE
 from runway.policy import Limits, Pool
 from runway.quantity import format_bytes, format_cpu
 
-GPU_RESOURCE: Final = "nvidia.com/gpu"
 DO_NOT_EVICT_ANNOTATIONS: Final = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
     "karpenter.sh/do-not-disrupt": "true",
 }
-"""No node is taken away to save money while a job runs on it, which would have to begin again; the job's deadline
-bounds how long it can object. A drain with kubectl is not held up, nor a spot interruption.
+"""An autoscaler that removes a node to save money would restart its jobs, so it must not. The job's deadline bounds the
+protection. `kubectl drain` and spot interruptions ignore it.
 
 https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md#what-types-of-pods-can-prevent-ca-from-removing-a-node
 https://karpenter.sh/docs/concepts/disruption/#pod-level-controls
 """
 USER_ID: Final = 1000
-"""The user and group a job runs as: any but root; images that set none would run as root otherwise."""
+"""The user and group of every job: not root, which is the default of images that set none."""
+
+
+_canonical = msgspec.json.Encoder(order="sorted")
+
+
+def job_id(tenant: str, key: str) -> str:
+    """Return the Job's name: `rw-` and 100 bits of a hash of tenant and key, as 20 letters of base32.
+
+    The same tenant and key give the same name, so Kubernetes itself rejects the second create. A pod's name adds six
+    characters and stays within the 63 of a DNS label.
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
+    """
+    digest = hashlib.sha256(f"{tenant}\0{key}".encode()).digest()
+    return "rw-" + base64.b32encode(digest[:15]).decode().lower()[:20]
+
+
+def spec_hash(spec: AdmittedSpec) -> str:
+    """Hash an admitted specification. Equal specifications have equal hashes, `2.5` and `2.50` USD included."""
+    cap = None if spec.max_cost_usd is None else f"{spec.max_cost_usd.normalize():f}"
+    return hashlib.sha256(canonical_json({**spec.to_json(), "max_cost_usd": cap}).encode()).hexdigest()
+
+
+def canonical_json(document: object) -> str:
+    """Encode JSON with sorted keys and no spaces: equal values give equal texts."""
+    return _canonical.encode(document).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a job goes and under what name: everything of the manifest that is not in its specification."""
+    """The parts of a manifest that are not in the specification: name, tenant, pool and price."""
 
     job_id: str
     tenant: str
     namespace: str
     pool: Pool
     cost: dict[str, object]
-    """The price as it was when the job was admitted, kept on the Job since the policy may change."""
+    """The price at admission, stored on the Job because the policy may change."""
 
 
-def job_manifest(spec: JobSpec, placement: Placement, limits: Limits) -> dict[str, object]:
-    """The `batch/v1` Job to create.
+def job_manifest(spec: AdmittedSpec, placement: Placement, limits: Limits) -> dict[str, object]:
+    """Build the `batch/v1` Job to create.
 
     - `activeDeadlineSeconds` bounds the whole life of the Job, retries and waiting included, and beats `backoffLimit`:
       https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup
     - `podFailurePolicy` does not count disruptions (eviction, preemption, drain) against the retries:
       https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy
-    - `podReplacementPolicy: Failed` starts the next attempt only when the last pod has really ended, so that a job
-      never holds twice what it was admitted for:
+    - `podReplacementPolicy: Failed` starts the next attempt only after the last pod is terminal, so a job never uses
+      more than it was admitted for:
       https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-replacement-policy
     """
-    labels = _labels(spec, placement)
+    labels = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_JOB: placement.job_id, LABEL_TENANT: placement.tenant}
+    if spec.name is not None:
+        labels[LABEL_NAME] = spec.name
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -96,12 +124,7 @@ def job_manifest(spec: JobSpec, placement: Placement, limits: Limits) -> dict[st
     }
 
 
-def _labels(spec: JobSpec, placement: Placement) -> dict[str, str]:
-    labels = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_JOB: placement.job_id, LABEL_TENANT: placement.tenant}
-    return labels if spec.name is None else {**labels, LABEL_NAME: spec.name}
-
-
-def _pod_spec(spec: JobSpec, placement: Placement, limits: Limits) -> dict[str, object]:
+def _pod_spec(spec: AdmittedSpec, placement: Placement, limits: Limits) -> dict[str, object]:
     pod: dict[str, object] = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": spec.grace_period_seconds,
@@ -123,15 +146,21 @@ def _pod_spec(spec: JobSpec, placement: Placement, limits: Limits) -> dict[str, 
     return pod
 
 
-def _container(spec: JobSpec, placement: Placement, limits: Limits) -> dict[str, object]:
-    resources = _resources(spec, limits)
+def _container(spec: AdmittedSpec, placement: Placement, limits: Limits) -> dict[str, object]:
+    resources = {
+        "cpu": format_cpu(spec.resources.cpu),
+        "memory": format_bytes(spec.resources.memory),
+        "ephemeral-storage": format_bytes(limits.ephemeral_storage.per_job),
+    }
+    if spec.resources.gpu:
+        resources[GPU_RESOURCE] = str(spec.resources.gpu)
     env = [*spec.env, ("RUNWAY_JOB_ID", placement.job_id), ("RUNWAY_TENANT", placement.tenant)]
     container: dict[str, object] = {
         "name": CONTAINER,
         "image": spec.image,
         "env": [{"name": name, "value": escape_expansion(value)} for name, value in env],
         "resources": {"requests": resources, "limits": resources},
-        # The last lines of the log stand in the pod's status, so a verdict can quote them when the log is gone.
+        # The pod's status then has the last lines of the log, so a diagnosis can quote them without the log.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {"allowPrivilegeEscalation": False, "privileged": False, "capabilities": {"drop": ["ALL"]}},
     }
@@ -142,17 +171,8 @@ def _container(spec: JobSpec, placement: Placement, limits: Limits) -> dict[str,
     return container
 
 
-def _resources(spec: JobSpec, limits: Limits) -> dict[str, str]:
-    amounts = {
-        "cpu": format_cpu(spec.resources.cpu),
-        "memory": format_bytes(spec.resources.memory),
-        "ephemeral-storage": format_bytes(limits.ephemeral_storage.per_job),
-    }
-    return {**amounts, GPU_RESOURCE: str(spec.resources.gpu)} if spec.resources.gpu else amounts
-
-
 def escape_expansion(text: str) -> str:
-    """Text that reaches the process as it is: Kubernetes expands `$(VAR)`, and reads `$$` as one dollar sign.
+    """Escape text that must reach the process unchanged: Kubernetes expands `$(VAR)` and reads `$$` as `$`.
 
     https://kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container/
     """

@@ -1,92 +1,91 @@
-"""The record of a job, kept on the Job itself as an annotation: what pods, logs and events would take away with them.
+"""The record of a job, an annotation that outlives its pods and logs. Pure.
 
-While a job lives it holds the attempts whose pods are gone or were told to end. Once the job is over it is final, and
-holds the verdict, every attempt, the end of the log and the actual cost. Pure.
-
-A record that cannot be read, is not of this very Job or cannot be true is ignored: whoever may write annotations can
-change one, but cannot make Runway fail by it.
+- An interim record of an unfinished job has the attempts whose pods are deleted or about to be.
+- A final record of a finished job has the outcome, all attempts, the log excerpt and the actual cost.
+- Runway ignores a record that is undecodable, of another Job or impossible: anyone with access can edit annotations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import msgspec
 
-from runway.jobs.actual_cost import actual_cost
-from runway.jobs.annotations import cost_of, read_annotation, usd
-from runway.jobs.diagnosis.attempt_failure import container_started
-from runway.jobs.diagnosis.attempts import MAX_ATTEMPTS, Attempt, attempts_of, disruptions
-from runway.jobs.diagnosis.codes import Diagnosis, Failure, failure_of
-from runway.jobs.diagnosis.outcome import diagnose
-from runway.jobs.identity import ANNOTATION_CANCELLED_AT, ANNOTATION_RECORD
-from runway.jobs.log_excerpt import EXCERPT_BYTES, Excerpt, excerpt_of, redact, secrets_of
+from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, ANNOTATION_RECORD, cost_of, read_annotation, usd
+from runway.jobs.cost import actual_cost
+from runway.jobs.diagnosis.attempts import MAX_ATTEMPTS, attempts_of, container_started, disruptions
+from runway.jobs.diagnosis.codes import MEANINGS, Category, Diagnosis, FailureCode
+from runway.jobs.diagnosis.outcome import diagnose, failure_of
+from runway.jobs.log_excerpt import EXCERPT_BYTES, excerpt_of, redact, secrets_of
+from runway.jobs.models import Attempt, Excerpt, Failure, Usage
 from runway.jobs.snapshot import JobSnapshot
-from runway.jobs.usage import Usage, with_usage
+from runway.jobs.usage import with_usage
 from runway.kube.objects import Job, Pod, is_possible_year
-from runway.text import visible
+from runway.text import escape
 
 VERSION: Final = 1
 MAX_BYTES: Final = 16 * 1024
-"""Of the whole record; all annotations of an object together may have 256 KiB.
+"""Bytes of a record. Kubernetes limits all annotations of an object together to 256 KiB.
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
 """
 _MAX_TEXT: Final = 1024
-"""Characters of any one text in a record but the excerpt and the last words."""
+"""Characters of one text of a record, other than the excerpt and the termination message."""
+_UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
+"""Sorts attempts without a creation time first."""
 _ENDED: Final = frozenset({"succeeded", "failed"})
 
-Over = Literal["succeeded", "failed", "cancelled"]
+FinalState = Literal["succeeded", "failed", "cancelled"]
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is kept of a job. `state` is None until it is over; the fields after it belong to the end."""
+    """The record of a job. `state` and the fields after it are set in a final record only."""
 
     version: int
     uid: str
-    """The Job's: a record that was copied from another Job says nothing of this one."""
+    """The Job's uid, to detect a record that was copied from another Job."""
     kept_at: datetime
     attempts: tuple[Attempt, ...] = ()
     attempts_left_out: int = 0
-    """Older attempts than those, and how many of them were disruptions."""
+    """The number of older attempts, and of disruptions among them."""
     disruptions_left_out: int = 0
     started_at: datetime | None = None
-    """When the first of all attempts started."""
+    """The start of the first of all attempts."""
     excerpt: Excerpt | None = None
-    state: Over | None = None
+    state: FinalState | None = None
     failure: Failure | None = None
     actual: str | None = None
-    """USD; None where it cannot be known."""
+    """USD; None if unknown."""
     usage: Usage | None = None
     finished_at: datetime | None = None
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """What every version of a record has."""
+    """The part that every version of a record has."""
 
     version: int = 0
 
 
 class AttemptHistory(msgspec.Struct, frozen=True):
-    """Everything known of a job's attempts: those that are kept and those that can be seen, oldest first."""
+    """All known attempts of a job, from its record and its pods, oldest first."""
 
     attempts: tuple[Attempt, ...]
     left_out: int
     disruptions_left_out: int
     started_at: datetime | None
-    """When the first of all started."""
+    """The start of the first of all attempts."""
 
     @property
     def total(self) -> int:
-        """How many attempts there were, as far as is known."""
+        """The number of known attempts."""
         return len(self.attempts) + self.left_out
 
     @property
     def disruptions(self) -> int:
-        """How many of them the cluster ended; they do not count against the retries."""
+        """The number of attempts that the cluster ended, which do not count against the retries."""
         return disruptions(self.attempts) + self.disruptions_left_out
 
 
@@ -95,7 +94,7 @@ _head_decoder = msgspec.json.Decoder(_Head)
 
 
 def record_of(job: Job) -> Record | None:
-    """The record that is kept on a Job; None where there is none that can be used."""
+    """Return the valid record of a Job, or None."""
     text = job.metadata.annotations.get(ANNOTATION_RECORD)
     if text is None or len(text) > MAX_BYTES:
         return None
@@ -104,19 +103,19 @@ def record_of(job: Job) -> Record | None:
         return None
     record = _escaped(record)
     if record.state not in (None, terminal_state(job)):
-        # Written before the verdict became another one, as by a cancel that came too late: what was seen still holds.
+        # The outcome has changed since, as after a late cancel. The attempts are still valid.
         return msgspec.structs.replace(record, state=None, failure=None, finished_at=None)
     return record
 
 
 def written_by_newer_version(job: Job) -> bool:
-    """Whether the record was written by a later version of Runway, which knew better."""
+    """Return whether a later version of Runway wrote the record."""
     head = read_annotation(_head_decoder, job.metadata.annotations.get(ANNOTATION_RECORD))
     return head is not None and head.version > VERSION
 
 
 def had_final_record(job: Job) -> bool:
-    """Whether a final record was kept on this Job before, whatever has become of it: it has been counted."""
+    """Return whether the Job ever had a final record, even one that was edited since: the job has been counted."""
     text = job.metadata.annotations.get(ANNOTATION_RECORD)
     if text is None:
         return False
@@ -124,8 +123,8 @@ def had_final_record(job: Job) -> bool:
     return record is None or record.state is not None
 
 
-def terminal_state(job: Job) -> Over | None:
-    """What Kubernetes, and whoever cancelled the job, made of it; None before."""
+def terminal_state(job: Job) -> FinalState | None:
+    """Return the final state of a job; None if Kubernetes has not completed or failed it."""
     if job.condition("Complete"):
         return "succeeded"
     if job.condition("Failed"):
@@ -133,176 +132,164 @@ def terminal_state(job: Job) -> Over | None:
     return None
 
 
-def merge_attempts(case: JobSnapshot, kept: Record | None) -> AttemptHistory:
-    """The attempts that are kept and those that can be seen, one by one: what is seen wins where it knows more."""
-    seen = attempts_of(case)
-    if kept is None:
+def merge_attempts(snapshot: JobSnapshot, earlier: Record | None) -> AttemptHistory:
+    """Merge the attempts of the record with those of the pods; a pod's own data takes precedence."""
+    seen = attempts_of(snapshot)
+    if earlier is None:
         return _newest(seen)
-    by_pod = {attempt.pod: attempt for attempt in kept.attempts}
+    by_pod = {attempt.pod: attempt for attempt in earlier.attempts}
     for attempt in seen:
         if attempt.pod in by_pod:
             by_pod[attempt.pod] = _merge_attempt(attempt, by_pod[attempt.pod])
-        elif not _left_out(kept, attempt.created_at):
+        elif not _left_out(earlier, attempt.created_at):
             by_pod[attempt.pod] = attempt
     known = _newest(by_pod.values())
     return AttemptHistory(
         known.attempts,
-        known.left_out + kept.attempts_left_out,
-        known.disruptions_left_out + kept.disruptions_left_out,
-        min((time for time in (known.started_at, kept.started_at) if time), default=None),
+        known.left_out + earlier.attempts_left_out,
+        known.disruptions_left_out + earlier.disruptions_left_out,
+        min((time for time in (known.started_at, earlier.started_at) if time), default=None),
     )
 
 
-def needs_interim_record(case: JobSnapshot, kept: Record | None) -> bool:
-    """Whether there is an attempt that cannot be seen for much longer, and is not kept yet."""
-    names = {attempt.pod for attempt in kept.attempts} if kept else set()
+def needs_interim_record(snapshot: JobSnapshot, earlier: Record | None) -> bool:
+    """Return whether the record lacks an attempt whose pod is deleted or about to be."""
+    names = {attempt.pod for attempt in earlier.attempts} if earlier else set()
     return any(
-        _is_disappearing(case, pod)
+        _is_disappearing(snapshot, pod)
         and pod.metadata.name not in names
-        and not (kept and _left_out(kept, pod.metadata.creation_timestamp))
-        for pod in case.pods
+        and not (earlier and _left_out(earlier, pod.metadata.creation_timestamp))
+        for pod in snapshot.pods
     )
 
 
 def missing_attempts(job: Job, known: AttemptHistory) -> int:
-    """How many attempts Kubernetes has counted that nothing is known of."""
+    """Return the number of attempts that Kubernetes has counted, but Runway does not know."""
     return max(0, job.status.failed + job.status.succeeded - known.total)
 
 
-def interim_record(case: JobSnapshot, kept: Record | None, excerpt: Excerpt | None, now: datetime) -> Record:
-    """The record of a job that is not over: the attempts that are kept, and those that are about to go."""
-    names = {attempt.pod for attempt in kept.attempts} if kept else set()
-    names |= {pod.metadata.name for pod in case.pods if _is_disappearing(case, pod)}
-    known = merge_attempts(case, kept)
-    attempts = [attempt for attempt in known.attempts if attempt.pod in names]
-    return _limit_size(
-        Record(
-            version=VERSION,
-            uid=case.job.metadata.uid,
-            kept_at=now,
-            attempts=tuple(attempts),
-            attempts_left_out=known.left_out,
-            disruptions_left_out=known.disruptions_left_out,
-            started_at=known.started_at,
-            excerpt=excerpt or (kept.excerpt if kept else None),
-            usage=kept.usage if kept else None,
-        ),
-        case.job,
-    )
+def interim_record(snapshot: JobSnapshot, earlier: Record | None, excerpt: Excerpt | None, now: datetime) -> Record:
+    """Make the record of an unfinished job: its recorded attempts, and those whose pods are about to be deleted."""
+    names = {attempt.pod for attempt in earlier.attempts} if earlier else set()
+    names |= {pod.metadata.name for pod in snapshot.pods if _is_disappearing(snapshot, pod)}
+    record = _base_record(snapshot, earlier, merge_attempts(snapshot, earlier), excerpt, now)
+    attempts = tuple(attempt for attempt in record.attempts if attempt.pod in names)
+    return _limit_size(msgspec.structs.replace(record, attempts=attempts), snapshot.job)
 
 
 def final_record(
-    case: JobSnapshot, kept: Record | None, excerpt: Excerpt | None, usage: Usage | None, now: datetime
+    snapshot: JobSnapshot, earlier: Record | None, excerpt: Excerpt | None, usage: Usage | None, now: datetime
 ) -> Record:
-    """The record of a job that is over."""
-    known = merge_attempts(case, kept)
-    verdict = case.job.condition("Complete") or case.job.condition("Failed")
-    usage = usage or (kept.usage if kept else None)
-    failure = failure_from_history(case, known)
-    return _limit_size(
-        Record(
-            version=VERSION,
-            uid=case.job.metadata.uid,
-            kept_at=now,
-            attempts=known.attempts,
-            attempts_left_out=known.left_out,
-            disruptions_left_out=known.disruptions_left_out,
-            started_at=known.started_at,
-            excerpt=excerpt or (kept.excerpt if kept else None),
-            state=terminal_state(case.job),
-            failure=with_usage(failure, usage) if failure and usage else failure,
-            actual=actual_cost_of(case.job, known),
-            usage=usage,
-            finished_at=verdict.last_transition_time if verdict else None,
-        ),
-        case.job,
+    known = merge_attempts(snapshot, earlier)
+    record = _base_record(snapshot, earlier, known, excerpt, now)
+    condition = snapshot.job.condition("Complete") or snapshot.job.condition("Failed")
+    usage, failure = usage or record.usage, failure_from_history(snapshot, known)
+    final = msgspec.structs.replace(
+        record,
+        state=terminal_state(snapshot.job),
+        failure=with_usage(failure, usage) if failure and usage else failure,
+        actual=actual_cost_of(snapshot.job, known),
+        usage=usage,
+        finished_at=condition.last_transition_time if condition else None,
+    )
+    return _limit_size(final, snapshot.job)
+
+
+def _base_record(
+    snapshot: JobSnapshot, earlier: Record | None, known: AttemptHistory, excerpt: Excerpt | None, now: datetime
+) -> Record:
+    return Record(
+        version=VERSION,
+        uid=snapshot.job.metadata.uid,
+        kept_at=now,
+        attempts=known.attempts,
+        attempts_left_out=known.left_out,
+        disruptions_left_out=known.disruptions_left_out,
+        started_at=known.started_at,
+        excerpt=excerpt or (earlier.excerpt if earlier else None),
+        usage=earlier.usage if earlier else None,
     )
 
 
-def failure_from_history(case: JobSnapshot, known: AttemptHistory) -> Failure | None:
-    """The verdict, from what can be seen; from the kept attempt where the one to blame cannot be seen any more."""
-    failure = diagnose(case)
-    failed = case.job.condition("Failed")
+def failure_from_history(snapshot: JobSnapshot, known: AttemptHistory) -> Failure | None:
+    """Diagnose the failure from the pods, or from the recorded attempt if the pod that failed no longer exists."""
+    failure = diagnose(snapshot)
+    failed = snapshot.job.condition("Failed")
     if failure is None or failed is None or not known.attempts:
         return failure
     counted = [attempt for attempt in known.attempts if attempt.counted]
     blamed = counted[-1] if counted and failed.reason != "DeadlineExceeded" else known.attempts[-1]
-    if blamed.cause is None or any(pod.metadata.name == blamed.pod for pod in case.pods):
+    if blamed.cause is None or any(pod.metadata.name == blamed.pod for pod in snapshot.pods):
         return failure
     evidence = {name: value for name, value in failure.evidence.items() if name in ("job_reason", "job_message")}
     if blamed.exit_code is not None:
         evidence["exit_code"] = str(blamed.exit_code)
-    return failure_of(Diagnosis(blamed.cause, blamed.message or "", evidence), {})
+    return failure_of(Diagnosis(FailureCode(blamed.cause), blamed.message or "", evidence), {})
 
 
 def actual_cost_of(job: Job, known: AttemptHistory) -> str | None:
-    """What the job cost, in USD; None where an attempt or a time of it is not known."""
+    """Return the actual cost in USD; None if an attempt or one of its times is unknown."""
     cost = cost_of(job)
     hourly = usd(cost.hourly) if cost else None
     if hourly is None or known.left_out or missing_attempts(job, known):
         return None
     amount = actual_cost(hourly, known.attempts)
     text = "" if amount is None else f"{amount:f}"
-    # An hourly price that was edited by hand can make more of it than a record may hold.
+    # An edited hourly price can yield an amount that is not valid in a record.
     return text if usd(text) is not None else None
 
 
-def last_started_pod(case: JobSnapshot) -> Pod | None:
-    """The last attempt that has ended and has a log."""
-    return next((pod for pod in reversed(case.pods) if container_started(pod) and case.has_ended(pod)), None)
+def last_started_pod(snapshot: JobSnapshot) -> Pod | None:
+    """Return the last attempt that ended and has a log."""
+    return next((pod for pod in reversed(snapshot.pods) if container_started(pod) and snapshot.has_ended(pod)), None)
 
 
-def excerpt_from_status(case: JobSnapshot) -> Excerpt | None:
-    """What the status of the last attempt that ran holds of the end of its log."""
-    pod = last_started_pod(case)
+def excerpt_from_status(snapshot: JobSnapshot) -> Excerpt | None:
+    """Return the excerpt from the termination message of the last attempt that started."""
+    pod = last_started_pod(snapshot)
     ended = pod.container.terminated if pod else None
     if pod is None or ended is None or ended.termination_message is None:
         return None
-    return excerpt_of(pod.metadata.name, ended.termination_message, secrets_of(case.job))
+    return excerpt_of(pod.metadata.name, ended.termination_message, secrets_of(snapshot.job))
 
 
 def encode(record: Record, job: Job) -> str:
-    """The text of the annotation for this Job. Raises ValueError for one that would be ignored when it is read."""
+    """Encode the annotation for this Job. Raises ValueError for a record that `record_of` would ignore."""
     if not _is_valid(record, job):
-        raise ValueError("the record cannot be true")
+        raise ValueError("the record is not valid")
     return _text(record)
 
 
-def _is_disappearing(case: JobSnapshot, pod: Pod) -> bool:
-    """Whether an attempt has ended and its pod is gone, or will be as soon as everyone has seen its end."""
-    gone = pod.metadata.name in case.deleted_pods
+def _is_disappearing(snapshot: JobSnapshot, pod: Pod) -> bool:
+    """Return whether an attempt ended and its pod is deleted, or is about to be."""
+    gone = pod.metadata.name in snapshot.deleted_pods
     return gone or (pod.is_terminal and pod.metadata.deletion_timestamp is not None)
 
 
-def _left_out(kept: Record, created: datetime | None) -> bool:
-    """Whether an attempt of that age is one of those that the record had no room for."""
-    oldest = min((attempt.created_at for attempt in kept.attempts if attempt.created_at), default=None)
-    return kept.attempts_left_out > 0 and oldest is not None and created is not None and created < oldest
+def _left_out(earlier: Record, created: datetime | None) -> bool:
+    """Return whether an attempt created then is one of those left out of the record."""
+    oldest = min((attempt.created_at for attempt in earlier.attempts if attempt.created_at), default=None)
+    return earlier.attempts_left_out > 0 and oldest is not None and created is not None and created < oldest
 
 
-def _merge_attempt(seen: Attempt, kept: Attempt) -> Attempt:
+def _merge_attempt(seen: Attempt, earlier: Attempt) -> Attempt:
     if seen.state not in _ENDED:
-        return kept
+        return earlier
     names = ("node", "exit_code", "signal", "reason", "created_at", "bound_at", "started_at", "finished_at", "message")
-    missing = {name: getattr(kept, name) for name in names if getattr(seen, name) is None}
-    return replace(seen, **missing, cause=seen.cause or kept.cause)
+    missing = {name: getattr(earlier, name) for name in names if getattr(seen, name) is None}
+    return replace(seen, **missing, cause=seen.cause or earlier.cause)
 
 
 def _newest(attempts: Iterable[Attempt]) -> AttemptHistory:
-    in_order = sorted(attempts, key=_order)
+    in_order = sorted(attempts, key=lambda attempt: (attempt.created_at or _UNKNOWN, attempt.pod))
     older, newest = in_order[:-MAX_ATTEMPTS], in_order[-MAX_ATTEMPTS:]
     started_at = min((attempt.started_at for attempt in in_order if attempt.started_at), default=None)
     return AttemptHistory(tuple(newest), len(older), disruptions(older), started_at)
 
 
-def _order(attempt: Attempt) -> tuple[bool, float, str]:
-    created = attempt.created_at
-    return created is not None, created.timestamp() if created else 0.0, attempt.pod
-
-
 def _is_valid(record: Record, job: Job) -> bool:
-    """Whether a record that could be read can be true, and does no harm where times are compared."""
-    excerpt = record.excerpt
+    """Return whether the values of a decoded record are possible; all times can be compared."""
+    excerpt, failure = record.excerpt, record.failure
     times = [record.kept_at, record.started_at, record.finished_at, record.usage.sampled_at if record.usage else None]
     for attempt in record.attempts:
         times += [attempt.created_at, attempt.bound_at, attempt.started_at, attempt.finished_at]
@@ -312,30 +299,29 @@ def _is_valid(record: Record, job: Job) -> bool:
         and (record.actual is None or usd(record.actual) is not None)
         and len(record.attempts) <= MAX_ATTEMPTS
         and 0 <= record.disruptions_left_out <= record.attempts_left_out < 1_000_000
-        and all(attempt.state in _ENDED and _is_exit_code(attempt.exit_code) for attempt in record.attempts)
+        and all(attempt.state in _ENDED for attempt in record.attempts)
+        and all(-(2**31) <= (attempt.exit_code or 0) < 2**31 for attempt in record.attempts)
+        and all(attempt.cause is None or attempt.cause in MEANINGS for attempt in record.attempts)
+        and (failure is None or (failure.code in MEANINGS and failure.category in list(Category)))
         and all(time is None or (time.tzinfo is not None and is_possible_year(time.year)) for time in times)
         and (record.usage is None or record.usage.is_possible)
         and (excerpt is None or len(excerpt.text.encode("utf-8", "replace")) <= EXCERPT_BYTES)
     )
 
 
-def _is_exit_code(code: int | None) -> bool:
-    return code is None or -(2**31) <= code < 2**31
-
-
 def _escaped(record: Record) -> Record:
-    """The record with nothing in its texts that hides text or steers a terminal: it can have been changed by hand."""
+    """Escape control characters: anyone with access can edit the annotation."""
     excerpt, failure = record.excerpt, record.failure
     return msgspec.structs.replace(
         record,
         attempts=tuple(_escaped_attempt(attempt) for attempt in record.attempts),
-        excerpt=excerpt and replace(excerpt, pod=visible(excerpt.pod), text=visible(excerpt.text, keep="\n\t")),
+        excerpt=excerpt and replace(excerpt, pod=escape(excerpt.pod), text=escape(excerpt.text, keep="\n\t")),
         failure=failure
         and replace(
             failure,
-            message=visible(failure.message),
-            hint=visible(failure.hint),
-            evidence={visible(name): visible(text, keep="\n\t") for name, text in failure.evidence.items()},
+            message=escape(failure.message),
+            hint=escape(failure.hint),
+            evidence={escape(name): escape(text, keep="\n\t") for name, text in failure.evidence.items()},
         ),
     )
 
@@ -345,12 +331,12 @@ def _escaped_attempt(attempt: Attempt) -> Attempt:
     for name in ("pod", "node", "signal", "reason", "message"):
         text = getattr(attempt, name)
         if text is not None and not text.isprintable():
-            texts[name] = visible(text)
+            texts[name] = escape(text)
     return replace(attempt, **texts) if texts else attempt
 
 
 def _limit_size(record: Record, job: Job) -> Record:
-    """The record without secrets, and small enough: of what is too much, the least telling goes first."""
+    """Redact secrets, then drop the least useful parts until the record is small enough."""
     secrets = secrets_of(job)
     record = msgspec.structs.replace(
         record,
@@ -389,7 +375,7 @@ def _without_secrets(attempt: Attempt, secrets: Sequence[str] | None) -> Attempt
 
 
 def failure_without_secrets(failure: Failure, secrets: Sequence[str] | None) -> Failure:
-    """The failure with `***` for each secret; without the end of the log where the secrets are not known."""
+    """Redact secrets; if they are unknown, drop the end of the log."""
     evidence = {
         name: _redact_and_truncate(value, secrets, 2 * _MAX_TEXT)
         for name, value in failure.evidence.items()
@@ -404,5 +390,5 @@ def _text(record: Record) -> str:
 
 
 def _redact_and_truncate(text: str, secrets: Sequence[str] | None, most: int = _MAX_TEXT) -> str:
-    """The end of a text, without secrets: a message ends with what matters, and a log with what happened last."""
+    """Redact and keep the end: the most useful part of a message or log is its end."""
     return redact(text, secrets or ())[-most:]

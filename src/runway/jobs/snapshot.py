@@ -1,4 +1,4 @@
-"""Everything that is known of one job at one moment: what its view and its diagnosis are worked out from. Pure."""
+"""The snapshot of a job, from which Runway derives its view and its diagnosis."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from runway.kube.objects import Event, Job, Node, Pod
 
 @dataclass(frozen=True, slots=True)
 class FreeCapacity:
-    """What is free on the nodes that a pod's node selector allows: the most on any one of them.
+    """The maximum free capacity of one node that the pod's node selector matches.
 
-    CPU in milli-CPU, memory in bytes. A node that is not ready or takes no new pods is not among them.
+    CPU in milli-CPU, memory in bytes. Unready and cordoned nodes do not count.
     """
 
     nodes: int
@@ -24,11 +24,11 @@ class FreeCapacity:
 
 @dataclass(frozen=True, slots=True)
 class JobSnapshot:
-    """A Job of Runway's and what surrounds it.
+    """A Job with its pods, events and nodes.
 
-    `pods` are the attempts of this very Job, oldest first, those that no longer exist included: `gone` names them.
-    `events` are the warnings on the Job and its pods, oldest first; they fade after an hour. `nodes` are those that the
-    pods were bound to, by name. `room` is known where the last pod has no node.
+    `pods` are the attempts of this Job, oldest first; `deleted_pods` names those that are deleted. `events` are
+    the warnings on the Job and its pods, oldest first; Kubernetes deletes them after an hour. `nodes` are the nodes of
+    the pods, by name. `free_capacity` is known if the last pod has no node.
     """
 
     tenant: str
@@ -37,16 +37,16 @@ class JobSnapshot:
     deleted_pods: frozenset[str] = frozenset()
     events: tuple[Event, ...] = ()
     nodes: Mapping[str, Node] = field(default_factory=dict)
-    room: FreeCapacity | None = None
+    free_capacity: FreeCapacity | None = None
 
     def events_on(self, item: Job | Pod) -> list[Event]:
-        """The events on this very Job or pod, oldest first."""
+        """Return the events on this Job or pod, oldest first."""
         return [event for event in self.events if event.involved_object.uid == item.metadata.uid]
 
     def has_ended(self, pod: Pod) -> bool:
-        """Whether no container of the pod runs or will run, as far as is known."""
+        """Return whether no container of the pod runs or will run."""
         return pod.is_terminal or pod.metadata.name in self.deleted_pods
 
     def node_of(self, pod: Pod) -> Node | None:
-        """The node that the pod was bound to; None where there is none, or it is not known."""
+        """Return the node of the pod; None if it has none, or the node is unknown."""
         return self.nodes.get(pod.spec.node_name or "")

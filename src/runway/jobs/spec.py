@@ -1,20 +1,26 @@
-"""The job specification: what a caller may ask for, read strictly from JSON.
+"""Read a job specification strictly from JSON.
 
-Reading never stops at the first fault: `read_draft` returns what could be understood together with every violation of
-form, so that the gate can check the sound fields against the policy and answer with all violations at once.
+`read_draft` does not stop at the first fault: it returns the valid fields and every fault of form. So validation can
+check the valid fields against the policy, and report all violations at once.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from runway.errors import Violation
-from runway.quantity import format_bytes, format_cpu, parse_bytes, parse_cpu
+from runway.jobs.models import LABEL_GRAMMAR, json_pattern
+from runway.quantity import GRAMMAR, MAX_LENGTH, format_bytes, format_cpu, parse_bytes, parse_cpu
+from runway.text import shorten
 
 MAX_STRINGS: Final = 256
 """Entries in `command` and in `args`."""
@@ -26,9 +32,9 @@ MAX_ENV_BYTES: Final = 32_768
 MAX_UNKNOWN: Final = 20
 """Unknown fields that are named one by one."""
 RESERVED_ENV_PREFIXES: Final = ("RUNWAY_", "KUBERNETES_", "NVIDIA_", "AWS_CONTAINER_")
-"""Names that the platform, Kubernetes, the GPU runtime or AWS give a meaning to."""
+"""Prefixes that Runway, Kubernetes, the GPU runtime or AWS use."""
 
-LABEL: Final = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+LABEL: Final = re.compile(LABEL_GRAMMAR)
 ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 IMAGE: Final = re.compile(
     r"(?P<repository>[a-z0-9]+(?:(?:[._]|__|-+|:(?=[0-9]+/))[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)"
@@ -36,16 +42,10 @@ IMAGE: Final = re.compile(
 )
 MONEY: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?")
 
-_FIELDS: Final = (
-    "name", "image", "command", "args", "env", "resources", "timeout_seconds", "retries", "grace_period_seconds",
-    "max_cost_usd",
-)  # fmt: skip
-_RESOURCE_FIELDS: Final = ("cpu", "memory", "gpu", "gpu_type")
-
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one attempt of the job holds: milli-CPU, bytes of memory, whole GPUs of one type."""
+    """The resources of one attempt: milli-CPU, bytes of memory, whole GPUs of one type."""
 
     cpu: int
     memory: int
@@ -54,8 +54,8 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
-class JobSpec:
-    """An admitted specification: every default filled in, every bound kept. Times are in seconds."""
+class AdmittedSpec:
+    """An admitted specification: every default filled in, every bound met. Times are in seconds."""
 
     image: str
     resources: Resources
@@ -69,7 +69,7 @@ class JobSpec:
     max_cost_usd: Decimal | None = None
 
     def to_json(self) -> dict[str, object]:
-        """The specification as callers write it; `read_draft` reads it back."""
+        """Return the specification as callers write it; `read_draft` reads it back."""
         return {
             "name": self.name,
             "image": self.image,
@@ -91,7 +91,7 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A specification as far as it could be read. None means absent, or faulty if its name is in `faulty`."""
+    """The valid fields of a specification. None means absent, or faulty if the field's name is in `faulty`."""
 
     name: str | None = None
     image: str | None = None
@@ -109,16 +109,16 @@ class Draft:
     faulty: frozenset[str] = frozenset()
     violations: tuple[Violation, ...] = ()
 
-    def sound(self, *names: str) -> bool:
-        """Whether each of these fields was absent or well formed."""
+    def is_valid(self, *names: str) -> bool:
+        """Return whether each of these fields is absent or well formed."""
         return self.faulty.isdisjoint(names)
 
 
 def decode(body: bytes) -> object:
-    """The JSON document in a request's body.
+    """Decode strict JSON in UTF-8.
 
-    Raises ValueError, with a message for the caller, for what is not strict JSON in UTF-8: NaN and Infinity, a key
-    given twice, numbers beyond reason, nesting without end.
+    Raises ValueError with a message for the caller: NaN, Infinity, a duplicate key, a number of more than 20 digits,
+    or deep nesting.
     """
     try:
         return _decoder.decode(body.decode("utf-8"))
@@ -131,213 +131,305 @@ def decode(body: bytes) -> object:
 
 
 def read_draft(document: object) -> Draft:
-    """Read a decoded JSON document; every violation of form is in the draft, none is raised."""
-    if not isinstance(document, Mapping):
-        return Draft(
-            faulty=frozenset({"body"}),
-            violations=(_violation("body", "wrong_type", "must be a JSON object", document),),
-        )
-    reader = _Reader()
-    reader.unknown("", document, _FIELDS)
-    resources = reader.mapping(document, "resources")
-    reader.unknown("resources.", resources, _RESOURCE_FIELDS)
+    """Read a decoded JSON document. The draft holds every fault of form; none is raised."""
+    violations: list[Violation] = []
+    faulty: set[str] = set()
+    try:
+        form = SpecForm.model_validate(document)
+    except ValidationError:
+        if not isinstance(document, dict):
+            violation = Violation("body", "wrong_type", "must be a JSON object", _show(document))
+            return Draft(faulty=frozenset({"body"}), violations=(violation,))
+        form, violations, faulty = _read_valid_fields(document)
+    resources = form.resources or ResourcesForm()
+    for field, value, hint in (
+        ("image", form.image, f"set {_IMAGE_FORM}"),
+        ("resources.cpu", resources.cpu, f"set a quantity such as {_CPU_EXAMPLE}"),
+        ("resources.memory", resources.memory, f"set a quantity such as {_MEMORY_EXAMPLE}"),
+    ):
+        if value is None and field not in faulty:
+            violations.append(Violation(field, "required", "is required", hint=hint))
+            faulty.add(field)
     return Draft(
-        name=reader.text(
-            document, "name", LABEL, "1 to 63 letters, digits, '-', '_' or '.', starting and ending alphanumeric"
-        ),
-        image=reader.text(
-            document, "image", IMAGE, "an image reference such as registry/team/train:1.4", required=True
-        ),
-        command=reader.strings(document, "command"),
-        args=reader.strings(document, "args"),
-        env=reader.env(document),
-        cpu=reader.quantity(resources, "cpu"),
-        memory=reader.quantity(resources, "memory"),
-        gpu=reader.integer(resources, "gpu", "resources.gpu"),
-        gpu_type=reader.text(resources, "gpu_type", LABEL, "the name of a GPU type", path="resources.gpu_type"),
-        timeout_seconds=reader.integer(document, "timeout_seconds"),
-        retries=reader.integer(document, "retries"),
-        grace_period_seconds=reader.integer(document, "grace_period_seconds"),
-        max_cost_usd=reader.money(document, "max_cost_usd"),
-        faulty=frozenset(reader.faulty),
-        violations=tuple(reader.violations),
+        name=form.name,
+        image=form.image,
+        command=tuple(form.command or ()),
+        args=tuple(form.args or ()),
+        env=tuple((form.env or {}).items()),
+        cpu=resources.cpu,
+        memory=resources.memory,
+        gpu=resources.gpu,
+        gpu_type=resources.gpu_type,
+        timeout_seconds=form.timeout_seconds,
+        retries=form.retries,
+        grace_period_seconds=form.grace_period_seconds,
+        max_cost_usd=form.max_cost_usd,
+        faulty=frozenset(faulty),
+        violations=tuple(violations),
     )
 
 
-@dataclass(slots=True)
-class _Reader:
-    """Takes fields out of JSON objects and notes every violation on the way."""
-
-    violations: list[Violation] = field(default_factory=list)
-    faulty: set[str] = field(default_factory=set)
-
-    def fault(self, path: str, code: str, message: str, observed: object = None, **more: str) -> None:
-        self.faulty.add(path.split("[")[0])
-        self.violations.append(_violation(path, code, message, observed, **more))
-
-    def unknown(self, prefix: str, document: Mapping[str, object], known: Sequence[str]) -> None:
-        """Unknown fields are violations, but take nothing from the fields that are known."""
-        strangers = [key for key in document if key not in known]
-        hint = f"fields here: {', '.join(known)}"
-        for key in strangers[:MAX_UNKNOWN]:
-            self.violations.append(
-                Violation(f"{prefix}{_shorten(key)}", "unknown_field", "is not a field of a job", hint=hint)
-            )
-        if len(strangers) > MAX_UNKNOWN:
-            more = f"has {len(strangers) - MAX_UNKNOWN} more unknown fields"
-            self.violations.append(Violation(prefix.rstrip(".") or "body", "unknown_field", more, hint=hint))
-
-    def mapping(self, document: Mapping[str, object], name: str) -> Mapping[str, object]:
-        value = document.get(name)
-        if isinstance(value, Mapping):
-            return value
-        if value is not None:
-            self.fault(name, "wrong_type", "must be an object", value)
-            self.faulty.update({f"{name}.cpu", f"{name}.memory", f"{name}.gpu", f"{name}.gpu_type"})
-        return {} if value is None else {"cpu": _FAULTY, "memory": _FAULTY}
-
-    def text(
-        self, document: Mapping[str, object], name: str, grammar: re.Pattern[str], what: str, *, path: str = "",
-        required: bool = False,
-    ) -> str | None:  # fmt: skip
-        value, path = document.get(name), path or name
-        if value is None:
-            if required:
-                self.fault(path, "required", "is required", hint=f"give {what}")
-        elif not isinstance(value, str):
-            self.fault(path, "wrong_type", "must be a string", value)
-        elif len(value) > 512:
-            self.fault(path, "too_long", "is too long", value, limit="512 characters")
-        elif grammar.fullmatch(value) is None:
-            self.fault(path, "malformed", f"must be {what}", value)
-        else:
-            return value
-        return None
-
-    def integer(self, document: Mapping[str, object], name: str, path: str = "") -> int | None:
-        value = document.get(name)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int):
-            self.fault(path or name, "wrong_type", "must be a whole number", value)
-            return None
-        return value
-
-    def quantity(self, resources: Mapping[str, object], name: str) -> int | None:
-        value, path = resources.get(name), f"resources.{name}"
-        example = '"500m" or "2"' if name == "cpu" else '"512Mi" or "8Gi"'
-        if value is _FAULTY:
-            return None
-        if value is None:
-            self.fault(path, "required", "is required", hint=f"give a quantity such as {example}")
-        elif not isinstance(value, str):
-            self.fault(path, "wrong_type", "must be a quantity in a string", value, hint=f"write it as {example}")
-        else:
-            try:
-                return parse_cpu(value) if name == "cpu" else parse_bytes(value)
-            except ValueError as error:
-                self.fault(path, "malformed", str(error), value, hint=f"write it as {example}")
-        return None
-
-    def money(self, document: Mapping[str, object], name: str) -> Decimal | None:
-        value = document.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, str):
-            self.fault(name, "wrong_type", "must be a decimal in a string", value, hint='write it as "12.50"')
-        elif MONEY.fullmatch(value) is None:
-            self.fault(
-                name, "malformed", "must be an amount in USD with at most 6 decimals", value, hint='such as "12.50"'
-            )
-        else:
-            return Decimal(value)
-        return None
-
-    def strings(self, document: Mapping[str, object], name: str) -> tuple[str, ...]:
-        value = document.get(name)
-        if value is None:
-            return ()
-        if not isinstance(value, list):
-            self.fault(name, "wrong_type", "must be a list of strings", value)
-            return ()
-        if len(value) > MAX_STRINGS:
-            self.fault(name, "too_many", "has too many entries", len(value), limit=str(MAX_STRINGS))
-            return ()
-        for index, item in enumerate(value):
-            if not isinstance(item, str):
-                self.fault(f"{name}[{index}]", "wrong_type", "must be a string", item)
-            else:
-                self.passable(f"{name}[{index}]", item)
-        if name not in self.faulty:
-            self.total(name, value, MAX_STRING_BYTES)
-        return () if name in self.faulty else tuple(value)
-
-    def env(self, document: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
-        value = document.get("env")
-        if value is None:
-            return ()
-        if not isinstance(value, Mapping):
-            self.fault("env", "wrong_type", "must be an object of strings", value)
-            return ()
-        if len(value) > MAX_ENV:
-            self.fault("env", "too_many", "has too many entries", len(value), limit=str(MAX_ENV))
-            return ()
-        for key, item in value.items():
-            path = f"env[{_shorten(key)}]"
-            if ENV_NAME.fullmatch(key) is None:
-                self.fault(
-                    path, "malformed", "the name must be 1 to 128 letters, digits or '_', not starting with a digit"
-                )
-            elif key.startswith(RESERVED_ENV_PREFIXES):
-                self.fault(
-                    path,
-                    "reserved",
-                    "is reserved",
-                    hint=f"not free: names starting with {', '.join(RESERVED_ENV_PREFIXES)}",
-                )
-            if not isinstance(item, str):
-                self.fault(path, "wrong_type", "must be a string", item)
-            else:
-                self.passable(path, item)
-        if "env" not in self.faulty:
-            self.total("env", [part for pair in value.items() for part in pair], MAX_ENV_BYTES)
-        return () if "env" in self.faulty else tuple(value.items())
-
-    def passable(self, path: str, text: str) -> None:
-        """What cannot be handed to a process: a NUL ends a C string, a lone surrogate has no UTF-8."""
-        if "\0" in text:
-            self.fault(path, "malformed", "must not hold a NUL character")
-        elif not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-            self.fault(path, "malformed", "must not hold a lone surrogate")
-
-    def total(self, path: str, parts: Sequence[str], limit: int) -> None:
-        size = sum(len(part.encode()) for part in parts)
-        if size > limit:
-            self.fault(path, "too_large", "is too large", f"{size} bytes", limit=f"{limit} bytes")
-
-
-_FAULTY: Final = object()
-"""Stands for the members of an object that was itself faulty, so that they are not also called missing."""
-
-
 def split_image(image: str) -> tuple[str, str]:
-    """An image reference's repository and the rest: `("docker.io/library/python", ":3.12")`."""
+    """Split an image reference into its repository and the rest: `("docker.io/library/python", ":3.12")`."""
     match = IMAGE.fullmatch(image)
     if match is None:
         raise ValueError(f"not an image reference: {image!r}")
     return match["repository"], (match["tag"] or "") + (match["digest"] or "")
 
 
-def _violation(path: str, code: str, message: str, observed: object = None, **more: str) -> Violation:
-    return Violation(path, code, message, _show(observed), more.get("limit"), more.get("hint"))
+def _fault(code: str, message: str, **details: str) -> PydanticCustomError:
+    return PydanticCustomError(code, message, details)
+
+
+def _match(grammar: re.Pattern[str], expected: str) -> AfterValidator:
+    """Check a string by a grammar; pydantic's own patterns have no message of ours."""
+
+    def check(text: str) -> str:
+        if grammar.fullmatch(text) is None:
+            raise _fault("malformed", f"must be {expected}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _quantity(parse: Callable[[str], int], example: str) -> BeforeValidator:
+    def read(value: object) -> int:
+        if not isinstance(value, str):
+            raise _fault("wrong_type", "must be a quantity in a string", hint=f"write it as {example}")
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise _fault("malformed", str(error), hint=f"write it as {example}") from None
+
+    return BeforeValidator(read)
+
+
+def _read_usd(value: object) -> Decimal:
+    if not isinstance(value, str):
+        raise _fault("wrong_type", "must be a decimal in a string", hint='write it as "12.50"')
+    if MONEY.fullmatch(value) is None:
+        raise _fault("malformed", "must be an amount in USD with at most 6 decimals", hint='such as "12.50"')
+    return Decimal(value)
+
+
+def _check_encodable(text: str) -> str:
+    """Refuse a string that a process cannot receive: NUL ends a C string, and a lone surrogate has no UTF-8."""
+    if "\0" in text:
+        raise _fault("malformed", "must not contain a NUL character")
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise _fault("malformed", "must not contain a lone surrogate")
+    return text
+
+
+def _check_env_name(name: str) -> str:
+    if ENV_NAME.fullmatch(name) is None:
+        raise _fault("malformed", "the name must be 1 to 128 letters, digits or '_', not starting with a digit")
+    if name.startswith(RESERVED_ENV_PREFIXES):
+        raise _fault("reserved", "is reserved", hint=f"reserved prefixes: {', '.join(RESERVED_ENV_PREFIXES)}")
+    return name
+
+
+def _check_env_count(env: object) -> object:
+    """Refuse too many entries before pydantic checks each of them."""
+    if isinstance(env, dict) and len(env) > MAX_ENV:
+        raise _fault("too_many", "has too many entries", observed=str(len(env)), limit=str(MAX_ENV))
+    return env
+
+
+def _check_size(strings: list[str]) -> list[str]:
+    _check_bytes(strings, MAX_STRING_BYTES)
+    return strings
+
+
+def _check_env_size(env: dict[str, str]) -> dict[str, str]:
+    _check_bytes([text for pair in env.items() for text in pair], MAX_ENV_BYTES)
+    return env
+
+
+def _check_bytes(strings: Sequence[str], limit: int) -> None:
+    size = sum(len(text.encode()) for text in strings)
+    if size > limit:
+        raise _fault("too_large", "is too large", observed=f"{size} bytes", limit=f"{limit} bytes")
+
+
+_IMAGE_FORM: Final = "an image reference such as registry/team/train:1.4"
+_CPU_EXAMPLE: Final = '"500m" or "2"'
+_MEMORY_EXAMPLE: Final = '"512Mi" or "8Gi"'
+_QUANTITY_SCHEMA: Final = {"type": "string", "maxLength": MAX_LENGTH, "pattern": json_pattern(GRAMMAR.pattern)}
+
+
+def _at_least(minimum: int) -> Any:
+    """Describe the bounds of an integer; the policy's own bounds are checked in `runway.admission.validation`."""
+    return Field(json_schema_extra={"minimum": minimum, "maximum": 2**31 - 1})
+
+
+def _form(grammar: re.Pattern[str], length: int) -> Any:
+    return Field(max_length=512, json_schema_extra={"maxLength": length, "pattern": json_pattern(grammar.pattern)})
+
+
+_String = Annotated[
+    str,
+    AfterValidator(_check_encodable),
+    Field(json_schema_extra={"maxLength": MAX_STRING_BYTES, "pattern": r"^[^\x00]*$"}),
+]
+_Strings = Annotated[list[_String], Field(max_length=MAX_STRINGS), AfterValidator(_check_size)]
+_ENV_NAME_PATTERN: Final = rf"^(?!{'|'.join(RESERVED_ENV_PREFIXES)})(?:{ENV_NAME.pattern})$"
+_Env = Annotated[
+    dict[Annotated[str, AfterValidator(_check_env_name)], _String],
+    BeforeValidator(_check_env_count),
+    AfterValidator(_check_env_size),
+    Field(json_schema_extra={"maxProperties": MAX_ENV, "propertyNames": {"pattern": _ENV_NAME_PATTERN}}),
+]
+
+
+def _not_null(schema: dict[str, Any]) -> None:
+    """Document a field as required: pydantic may read None, and `read_draft` reports it."""
+    schema.update(schema.pop("anyOf")[0])
+    del schema["default"]
+
+
+_Cpu = Annotated[int, _quantity(parse_cpu, _CPU_EXAMPLE), WithJsonSchema(_QUANTITY_SCHEMA)]
+_Memory = Annotated[int, _quantity(parse_bytes, _MEMORY_EXAMPLE), WithJsonSchema(_QUANTITY_SCHEMA)]
+_Image = Annotated[str, _form(IMAGE, 512), _match(IMAGE, _IMAGE_FORM)]
+_Usd = Annotated[
+    Decimal, BeforeValidator(_read_usd), WithJsonSchema({"type": "string", "pattern": json_pattern(MONEY.pattern)})
+]
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ResourcesForm(_Form):
+    """The requested resources; each limit equals its request."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["cpu", "memory"]})
+
+    cpu: _Cpu | None = Field(default=None, json_schema_extra=_not_null)
+    """A Kubernetes quantity such as `500m` or `2`, no finer than `1m`. Linux throttles a job at this limit."""
+    memory: _Memory | None = Field(default=None, json_schema_extra=_not_null)
+    """A Kubernetes quantity such as `512Mi` or `8Gi`, in whole bytes. Linux kills a job above this limit."""
+    gpu: Annotated[int, _at_least(0)] | None = None
+    """Whole GPUs, all on one node; default 0."""
+    gpu_type: Annotated[str, _form(LABEL, 63), _match(LABEL, "the name of a GPU type")] | None = None
+    """One of the policy's GPU types; optional if the policy has only one. It requires `gpu`."""
+
+
+class SpecForm(_Form):
+    """The request of a caller. Unknown fields are refused; null is the same as an absent field.
+
+    The policy sets further bounds (`GET /v1/policy`): resources, times, allowed images, GPU types.
+    """
+
+    model_config = ConfigDict(title="JobSpec", json_schema_extra={"required": ["image", "resources"]})
+
+    name: (
+        Annotated[
+            str,
+            _form(LABEL, 63),
+            _match(LABEL, "1 to 63 letters, digits, '-', '_' or '.', starting and ending alphanumeric"),
+        ]
+        | None
+    ) = None
+    """A label for people; it need not be unique."""
+    image: _Image | None = Field(default=None, json_schema_extra=_not_null)
+    """An image reference from an allowed repository: `registry/team/train:1.4`, or by digest."""
+    command: _Strings | None = None
+    """The command instead of the image's entry point. The process receives it verbatim. At most 32768 UTF-8 bytes."""
+    args: _Strings | None = None
+    """The arguments of the command or entry point. The process receives them verbatim. At most 32768 UTF-8 bytes."""
+    env: _Env | None = None
+    """Environment variables. The process receives them verbatim. At most 32768 UTF-8 bytes with the names. Reserved
+    prefixes: `RUNWAY_`, `KUBERNETES_`, `NVIDIA_`, `AWS_CONTAINER_`."""
+    resources: ResourcesForm | None = Field(default=None, json_schema_extra=_not_null)
+    """The requests and limits of each attempt."""
+    timeout_seconds: Annotated[int, _at_least(1)] | None = None
+    """The maximum life of the job from acceptance: waiting, image pull and retries included. It bounds the cost and
+    the use of quota. The policy sets the default."""
+    retries: Annotated[int, _at_least(0)] | None = None
+    """The maximum number of attempts after a failed attempt; disruptions do not count. Default 0."""
+    grace_period_seconds: Annotated[int, _at_least(1)] | None = None
+    """Seconds between SIGTERM and SIGKILL at the deadline, a cancel or an eviction. The policy sets the default."""
+    max_cost_usd: _Usd | None = None
+    """Refuse the job if its hourly price times its timeout is more than this amount."""
+
+
+def _split_unknown(
+    prefix: str, document: dict[str, object], model: type[BaseModel]
+) -> tuple[dict[str, Any], list[Violation]]:
+    """Separate the known fields, so that a fault in an unknown name hides no other fault."""
+    known = {name: value for name, value in document.items() if name in model.model_fields}
+    unknown = [name for name in document if name not in known]
+    hint = f"fields here: {', '.join(model.model_fields)}"
+    violations = [
+        Violation(f"{prefix}{shorten(name)}", "unknown_field", "is not a field of a job", hint=hint)
+        for name in unknown[:MAX_UNKNOWN]
+    ]
+    if len(unknown) > MAX_UNKNOWN:
+        more = f"has {len(unknown) - MAX_UNKNOWN} more unknown fields"
+        violations.append(Violation(prefix.rstrip(".") or "body", "unknown_field", more, hint=hint))
+    return known, violations
+
+
+def _read_valid_fields(document: dict[str, Any]) -> tuple[SpecForm, list[Violation], set[str]]:
+    """Read a faulty document: report its faults, and read the other fields without them."""
+    valid, violations = _split_unknown("", document, SpecForm)
+    if isinstance(valid.get("resources"), dict):
+        valid["resources"], unknown = _split_unknown("resources.", valid["resources"], ResourcesForm)
+        violations += unknown
+    try:
+        return SpecForm.model_validate(valid), violations, set()
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+    faulty = {_field(fault["loc"]) for fault in faults}
+    for field in faulty:
+        name, _, member = field.partition(".")
+        del (valid[name] if member else valid)[member or name]
+    if "resources" in faulty:
+        faulty |= {f"resources.{name}" for name in ResourcesForm.model_fields}
+    return SpecForm.model_validate(valid), [*violations, *map(_violation, faults)], faulty
+
+
+def _field(loc: tuple[int | str, ...]) -> str:
+    """Return the name of the faulty field of a form: `command`, `resources.cpu`."""
+    return ".".join(map(str, loc[:2])) if loc[0] == "resources" else str(loc[0])
+
+
+_TYPE_MESSAGES: Final[Mapping[str, str]] = {
+    "string_type": "must be a string",
+    "int_type": "must be a whole number",
+    "list_type": "must be a list of strings",
+    "dict_type": "must be an object of strings",
+    "model_type": "must be an object",
+}
+
+
+def _violation(fault: ErrorDetails) -> Violation:
+    """Translate a fault that pydantic found."""
+    kind, value, details = fault["type"], fault["input"], fault.get("ctx", {})
+    path = _field(fault["loc"])
+    if path in ("command", "args") and len(fault["loc"]) > 1:
+        path += f"[{fault['loc'][1]}]"
+    elif path == "env" and len(fault["loc"]) > 1:
+        path += f"[{shorten(str(value if fault['loc'][-1] == '[key]' else fault['loc'][1]))}]"
+    if kind in _TYPE_MESSAGES:
+        return Violation(path, "wrong_type", _TYPE_MESSAGES[kind], _show(value))
+    if kind == "string_too_long":
+        return Violation(path, "too_long", "is too long", _show(value), f"{details['max_length']} characters")
+    if kind == "too_long":
+        return Violation(path, "too_many", "has too many entries", str(len(value)), str(details["max_length"]))
+    if kind == "string_unicode":
+        return Violation(path, "malformed", "must not contain a lone surrogate", _show(value))
+    observed = details.get("observed") or (None if path.startswith(("env[", "command[", "args[")) else _show(value))
+    return Violation(path, kind, fault["msg"], observed, details.get("limit"), details.get("hint"))
 
 
 def _show(observed: object) -> str | None:
-    """A caller's value as it may stand in a problem document: scalars shortened, containers only named."""
+    """Show a caller's value in a problem document: scalars shortened, containers only named."""
     if observed is None:
         return None
     if isinstance(observed, str):
-        return _shorten(observed)
+        return shorten(observed)
     if isinstance(observed, Mapping):
         return f"an object of {len(observed)} members"
     if isinstance(observed, list):
@@ -345,18 +437,11 @@ def _show(observed: object) -> str | None:
     return json.dumps(observed)
 
 
-def _shorten(text: str, limit: int = 80) -> str:
-    """Text of a caller made fit for a problem document: printable, and not longer than `limit`."""
-    shown = "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text[: limit + 1])
-    return (shown if len(shown) <= limit else shown[:limit] + "…") or '""'
-
-
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     document = dict(pairs)
     if len(document) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {_shorten(twice)!r} stands twice in an object")
+        duplicate, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"duplicate key {shorten(duplicate)!r}")
     return document
 
 
@@ -366,7 +451,7 @@ def _no_constant(name: str) -> object:
 
 def _short_int(digits: str) -> int:
     if len(digits) > 20:
-        raise ValueError("the body is not acceptable JSON: a number has more than 20 digits")
+        raise ValueError("a number in the body has more than 20 digits")
     return int(digits)
 
 

@@ -1,76 +1,30 @@
-"""What a job used of what it was given, and what that tells of it. Pure: from figures that were measured elsewhere.
+"""Compute the resource usage of a job from measured figures. Pure.
 
-None always means unknown, never 0: no source, no sample yet, or a figure that cannot be.
+None means unknown, never 0: no source, no sample yet, or an impossible figure.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from runway.jobs.annotations import SpecView
-from runway.jobs.diagnosis.codes import Failure
+from runway.jobs.models import Failure, SpecView, Usage
 from runway.quantity import parse_bytes, parse_cpu
 
 THROTTLED_RATIO: Final = 0.25
-"""From here on throttling is worth a word: a quarter of the time that the job could have run, it was held back."""
+"""The minimum of a finding: the job was throttled in a quarter of its CPU periods."""
 THROTTLED_PERIODS: Final = 50
-"""So many CPU periods, 5 s of wanting to run, are needed for that word: starting any container is throttled too."""
-MAX_FIGURE: Final = 2.0**63
+"""The minimum CPU periods of that finding (5 s): the start of any container is throttled too."""
 MEMORY_RATIO: Final = 0.9
-"""From here on memory is worth a word: the next input that is a tenth larger can end the job."""
+"""The minimum of a finding: an input that is a tenth larger can end the job."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a job's last attempt used, and the memory peak of all its attempts.
-
-    `cpu_cores` is the mean since the container started. `memory_bytes` is the working set: what the kernel cannot
-    simply drop. `throttled_ratio` is the part of the CPU periods (100 ms each) in which the limit held the job back;
-    periods in which it did not run at all do not count. `gpu_utilisation` is the mean of its GPUs. Ratios are from 0 to
-    1, and `cpu_periods` says of how many periods. `sampled_at` is when CPU was measured last.
-    """
-
-    cpu_seconds: float | None = None
-    cpu_cores: float | None = None
-    cpu_limit_cores: float | None = None
-    memory_bytes: int | None = None
-    memory_peak_bytes: int | None = None
-    memory_limit_bytes: int | None = None
-    throttled_ratio: float | None = None
-    cpu_periods: int | None = None
-    gpu_utilisation: float | None = None
-    sampled_at: datetime | None = None
-
-    @property
-    def measured(self) -> bool:
-        """Whether anything is known beyond the limits."""
-        figures = (self.cpu_seconds, self.memory_bytes, self.memory_peak_bytes, self.throttled_ratio)
-        return any(figure is not None for figure in (*figures, self.gpu_utilisation))
-
-    @property
-    def is_possible(self) -> bool:
-        """Whether the figures, which were read from an annotation, are within what a machine can have."""
-        figures = (
-            self.cpu_seconds, self.cpu_cores, self.cpu_limit_cores, self.memory_bytes, self.memory_peak_bytes,
-            self.memory_limit_bytes, self.throttled_ratio, self.cpu_periods, self.gpu_utilisation,
-        )  # fmt: skip
-        return all(figure is None or 0 <= figure <= MAX_FIGURE for figure in figures)
-
-    @property
-    def memory_ratio(self) -> float | None:
-        """The memory peak as a part of the limit."""
-        if self.memory_peak_bytes is None or not self.memory_limit_bytes:
-            return None
-        return min(self.memory_peak_bytes / self.memory_limit_bytes, 1.0)
-
-
-class Figure(StrEnum):
-    """What is measured of one pod."""
+class PodFigure(StrEnum):
+    """A figure that Prometheus has of one pod."""
 
     CPU_SECONDS = "cpu_seconds"
     CPU_SAMPLED_AT = "cpu_sampled_at"
@@ -81,28 +35,29 @@ class Figure(StrEnum):
     MEMORY_PEAK = "memory_peak"
     """The largest working set of any sample."""
     MEMORY_MOST = "memory_most"
-    """The most that was ever charged to the pod, by the kernel's own count: what lay between two samples, but also the
-    page cache, which the kernel drops when it needs the memory."""
+    """The kernel's own peak: it includes peaks between two samples, and reclaimable page cache."""
     CACHE_PEAK = "cache_peak"
     """The largest page cache of any sample."""
     GPU_PERCENT = "gpu_percent"
 
 
-Figures = Mapping[Figure, float]
+PodFigures = Mapping[PodFigure, float]
 
 
-def usage_of(spec: SpecView | None, last: Figures, started_at: datetime | None, all_pods: Iterable[Figures]) -> Usage:
-    """The usage of a job, from the figures of its last attempt, when that one's container started, and of all."""
-    seconds, sampled_at = _figure(last, Figure.CPU_SECONDS), _moment(_figure(last, Figure.CPU_SAMPLED_AT))
+def usage_of(
+    spec: SpecView | None, last: PodFigures, started_at: datetime | None, all_pods: Iterable[PodFigures]
+) -> Usage:
+    """Combine the figures of the last attempt, the start of its container, and the memory peaks of all attempts."""
+    seconds, sampled_at = _figure(last, PodFigure.CPU_SECONDS), _moment(_figure(last, PodFigure.CPU_SAMPLED_AT))
     peaks = [peak for pod in all_pods if (peak := _memory_peak(pod)) is not None]
-    periods, percent = _figure(last, Figure.CPU_PERIODS), _figure(last, Figure.GPU_PERCENT)
+    periods, percent = _figure(last, PodFigure.CPU_PERIODS), _figure(last, PodFigure.GPU_PERCENT)
     return replace(
         limits_of(spec),
         cpu_seconds=seconds,
         cpu_cores=_mean(seconds, started_at, sampled_at),
-        memory_bytes=_whole(_figure(last, Figure.MEMORY)),
+        memory_bytes=_whole(_figure(last, PodFigure.MEMORY)),
         memory_peak_bytes=_whole(max(peaks, default=None)),
-        throttled_ratio=_ratio(_figure(last, Figure.CPU_PERIODS_THROTTLED), periods),
+        throttled_ratio=_ratio(_figure(last, PodFigure.CPU_PERIODS_THROTTLED), periods),
         cpu_periods=_whole(periods),
         gpu_utilisation=None if percent is None else min(percent / 100, 1.0),
         sampled_at=None if seconds is None else sampled_at,
@@ -110,18 +65,18 @@ def usage_of(spec: SpecView | None, last: Figures, started_at: datetime | None, 
 
 
 def limits_of(spec: SpecView | None) -> Usage:
-    """The usage of a job of which nothing was measured: its limits, as far as they are known."""
+    """Return the usage of an unmeasured job: its limits."""
     if spec is None:
         return Usage()
     try:
         cpu, memory = parse_cpu(spec.resources.cpu) / 1000, parse_bytes(spec.resources.memory)
     except ValueError:
-        return Usage()  # An annotation that was changed by hand.
+        return Usage()  # Somebody edited the annotation.
     return Usage(cpu_limit_cores=cpu, memory_limit_bytes=memory)
 
 
 def findings(usage: Usage) -> tuple[str, ...]:
-    """What the figures say that its owner should hear, in plain words."""
+    """List the findings for the owner in plain words."""
     found = []
     enough = usage.cpu_periods is not None and usage.cpu_periods >= THROTTLED_PERIODS
     if enough and usage.throttled_ratio is not None and usage.throttled_ratio >= THROTTLED_RATIO:
@@ -133,7 +88,7 @@ def findings(usage: Usage) -> tuple[str, ...]:
 
 
 def with_usage(failure: Failure, usage: Usage) -> Failure:
-    """The verdict, with the usage as evidence and a sentence in the hint, where the job was throttled or near OOM."""
+    """Add the usage to the evidence and the hint if the job was throttled or near its memory limit."""
     found = findings(usage)
     if not found:
         return failure
@@ -146,23 +101,22 @@ def with_usage(failure: Failure, usage: Usage) -> Failure:
     return replace(failure, hint="; ".join((failure.hint, *found)), evidence=failure.evidence | known)
 
 
-def _figure(figures: Figures, name: Figure) -> float | None:
-    """A figure, unless there is none or it is not one that can be."""
+def _figure(figures: PodFigures, name: PodFigure) -> float | None:
+    """Return a possible figure, or None."""
     value = figures.get(name)
     return value if value is not None and math.isfinite(value) and value >= 0 else None
 
 
-def _memory_peak(figures: Figures) -> float | None:
-    """The most memory that a pod needed: at least what a sample has seen.
+def _memory_peak(figures: PodFigures) -> float | None:
+    """Return the peak memory need of a pod: at least the largest sample.
 
-    The kernel's own high-water mark knows more than the samples, but counts the page cache too, and a job that writes a
-    large file is not near its limit: so the most cache that was seen is taken off. Cache that came and went between two
-    samples is not seen, and counts as memory.
+    The kernel's high-water mark includes peaks between samples, but also the page cache, which it can reclaim. So this
+    subtracts the largest cache sample. A cache peak between two samples counts as memory.
     """
-    sampled, most = _figure(figures, Figure.MEMORY_PEAK), _figure(figures, Figure.MEMORY_MOST)
-    cache = _figure(figures, Figure.CACHE_PEAK)
+    sampled, most = _figure(figures, PodFigure.MEMORY_PEAK), _figure(figures, PodFigure.MEMORY_MOST)
+    cache = _figure(figures, PodFigure.CACHE_PEAK)
     needed = most - cache if most is not None and cache is not None else None
-    # What ran needed some: 0 was sampled before it began.
+    # A process needs memory: 0 is a sample from before its start.
     return max((value for value in (sampled, needed) if value), default=None)
 
 
@@ -170,7 +124,7 @@ def _mean(seconds: float | None, started_at: datetime | None, sampled_at: dateti
     if seconds is None or started_at is None or sampled_at is None:
         return None
     elapsed = (sampled_at - started_at).total_seconds()
-    # Kubernetes tells the start in whole seconds: over less than one the mean would be anything.
+    # Kubernetes reports the start in whole seconds, so a mean over less than one second is meaningless.
     return seconds / elapsed if elapsed >= 1 else None
 
 

@@ -1,22 +1,19 @@
-"""The job view: what a caller sees of a job, derived anew each time from what Kubernetes says. Pure.
+"""Build the view of a job from its snapshot. Pure.
 
-The record that is kept on the Job (`record`) stands in for what cannot be seen any more.
+The record on the Job (`jobs.record`) replaces the pods and events that Kubernetes has deleted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 
-from runway.jobs.annotations import CostView, SpecView, cost_of, spec_of
-from runway.jobs.diagnosis.attempt_failure import container_started, counts_against_retries
-from runway.jobs.diagnosis.attempts import Attempt
-from runway.jobs.diagnosis.codes import Failure
-from runway.jobs.diagnosis.conditions import Condition, conditions_between_pods, conditions_of_pod
-from runway.jobs.identity import ANNOTATION_CANCELLED_AT, LABEL_NAME
-from runway.jobs.log_excerpt import Excerpt, secrets_of
+from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, LABEL_NAME, cost_of, spec_of
+from runway.jobs.diagnosis.attempts import container_started, counts_against_retries
+from runway.jobs.diagnosis.conditions import conditions_between_pods, conditions_of_pod
+from runway.jobs.log_excerpt import secrets_of
+from runway.jobs.models import ConditionView, CostView, Failure, JobState, JobView, KubernetesRef
 from runway.jobs.record import (
     AttemptHistory,
     Record,
@@ -28,110 +25,56 @@ from runway.jobs.record import (
     record_of,
 )
 from runway.jobs.snapshot import JobSnapshot
-from runway.jobs.usage import Usage
 from runway.kube.objects import Job, Pod
 
 
-class JobState(StrEnum):
-    """Where a job is in its life. The last three are for good, except `cancelling`."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLING = "cancelling"
-    CANCELLED = "cancelled"
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the job will never change state again."""
-        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
-
-
-@dataclass(frozen=True, slots=True)
-class KubernetesRef:
-    """Where `kubectl` finds the job."""
-
-    namespace: str
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """A job as callers see it. `spec` and `cost` are null for a Job that did not come through Runway.
-
-    `attempts` are the newest, oldest first; `attempts_left_out` says how many came before them. `disruptions` is how
-    many attempts the cluster ended, which does not count against the retries. `excerpt` is the end of the log, as far
-    as it is kept; `usage` what the job used, where that was measured.
-    """
-
-    id: str
-    tenant: str
-    name: str | None
-    state: JobState
-    spec: SpecView | None
-    created_at: datetime | None
-    started_at: datetime | None
-    finished_at: datetime | None
-    conditions: list[Condition]
-    attempts: list[Attempt]
-    attempts_left_out: int
-    disruptions: int
-    failure: Failure | None
-    cost: CostView | None
-    kubernetes: KubernetesRef
-    excerpt: Excerpt | None
-    usage: Usage | None
-
-
-def job_view(case: JobSnapshot) -> JobView:
-    """The view of a job as far as it is known."""
-    job, pods, gone = case.job, case.pods, case.deleted_pods
+def job_view(snapshot: JobSnapshot) -> JobView:
+    job, pods, deleted_pods = snapshot.job, snapshot.pods, snapshot.deleted_pods
     spec = spec_of(job)
     retries = spec.retries if spec else 0
-    state = state_of(job, pods, gone, retries)
-    kept = record_of(job)
-    known = merge_attempts(case, kept)
-    final = kept if kept is not None and kept.state is not None else None
+    state = state_of(job, pods, deleted_pods, retries)
+    record = record_of(job)
+    known = merge_attempts(snapshot, record)
+    final = record if record is not None and record.state is not None else None
     attempts = known.attempts
-    verdict = job.condition("Complete") or job.condition("Failed")
+    condition = job.condition("Complete") or job.condition("Failed")
     return JobView(
         id=job.metadata.name,
-        tenant=case.tenant,
+        tenant=snapshot.tenant,
         name=job.metadata.labels.get(LABEL_NAME),
         state=state,
         spec=spec,
         created_at=job.metadata.creation_timestamp,
         started_at=known.started_at,
-        finished_at=verdict.last_transition_time if verdict and state.is_finished else None,
-        conditions=_conditions(case, state, retries),
+        finished_at=condition.last_transition_time if condition and state.is_finished else None,
+        conditions=_conditions(snapshot, state, retries),
         attempts=list(attempts),
         attempts_left_out=known.left_out,
         disruptions=known.disruptions,
-        failure=final.failure if final else _failure(case, known),
+        failure=final.failure if final else _failure(snapshot, known),
         cost=_cost(job, state, known, final),
         kubernetes=KubernetesRef(job.metadata.namespace, job.metadata.name),
-        excerpt=final.excerpt if final else excerpt_from_status(case) or (kept.excerpt if kept else None),
-        usage=kept.usage if kept else None,
+        excerpt=final.excerpt if final else excerpt_from_status(snapshot) or (record.excerpt if record else None),
+        usage=record.usage if record else None,
     )
 
 
 def without_env_values(view: JobView) -> JobView:
-    """The view with the length of each environment value in place of the value: `<hidden: 12 characters>`."""
+    """Replace each environment value by its length: `<hidden: 12 characters>`."""
     if view.spec is None or not view.spec.env:
         return view
     hidden = {name: f"<hidden: {len(value)} characters>" for name, value in view.spec.env.items()}
     return replace(view, spec=replace(view.spec, env=hidden))
 
 
-def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) -> JobState:
-    """The state of a job.
+def state_of(job: Job, pods: Sequence[Pod], deleted_pods: frozenset[str], retries: int) -> JobState:
+    """Return the state of a job.
 
-    It is over only when Kubernetes has given its verdict *and* every pod has ended. Until then it runs once a container
-    has started, and between two attempts it is pending.
+    It is finished when Kubernetes has set the final condition *and* every pod has ended. Before that it is running once
+    a container has started, and pending between two attempts.
     """
-    live = _live(pods, gone)
-    # What Kubernetes has completed has succeeded, cancelled or not.
+    live = _live(pods, deleted_pods)
+    # A Job that Kubernetes completed has succeeded, even after a cancel.
     cancelled = ANNOTATION_CANCELLED_AT in job.metadata.annotations and not job.condition("Complete")
     if job.finished and not live:
         if job.condition("Complete"):
@@ -141,7 +84,7 @@ def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) 
         return JobState.CANCELLING
     if live:
         return JobState.RUNNING if any(map(container_started, live)) else JobState.PENDING
-    # Between the end of the last attempt and Kubernetes' verdict a job is still running, not waiting for anything.
+    # Between the end of the last attempt and the final condition a job waits for nothing: it is still running.
     return (
         JobState.RUNNING
         if any(map(container_started, pods)) and not _will_retry(job, pods, retries)
@@ -150,9 +93,9 @@ def state_of(job: Job, pods: Sequence[Pod], gone: frozenset[str], retries: int) 
 
 
 def pending_since(job: Job, pods: Sequence[Pod]) -> datetime | None:
-    """Since when a pending job waits: its creation, or the end of the last attempt that ran.
+    """Return the start of the wait of a pending job: its creation, or the end of the last attempt that ran.
 
-    A pod that never ran does not begin the wait anew: a node may refuse one after the other.
+    A pod that never ran does not restart the wait: a node may reject several in a row.
     """
     moments = [job.metadata.creation_timestamp]
     for pod in filter(container_started, pods):
@@ -161,13 +104,13 @@ def pending_since(job: Job, pods: Sequence[Pod]) -> datetime | None:
     return max((moment for moment in moments if moment is not None), default=None)
 
 
-def _failure(case: JobSnapshot, known: AttemptHistory) -> Failure | None:
-    failure = failure_from_history(case, known)
-    return None if failure is None else failure_without_secrets(failure, secrets_of(case.job))
+def _failure(snapshot: JobSnapshot, known: AttemptHistory) -> Failure | None:
+    failure = failure_from_history(snapshot, known)
+    return None if failure is None else failure_without_secrets(failure, secrets_of(snapshot.job))
 
 
 def _cost(job: Job, state: JobState, known: AttemptHistory, final: Record | None) -> CostView | None:
-    """The price as admitted, and what the job cost once it is over."""
+    """Return the estimated cost, and the actual cost of a finished job."""
     cost = cost_of(job)
     if cost is None:
         return None
@@ -175,25 +118,25 @@ def _cost(job: Job, state: JobState, known: AttemptHistory, final: Record | None
     return replace(cost, actual=actual)
 
 
-def _conditions(case: JobSnapshot, state: JobState, retries: int) -> list[Condition]:
+def _conditions(snapshot: JobSnapshot, state: JobState, retries: int) -> list[ConditionView]:
     if state.is_finished:
         return []
-    live = _live(case.pods, case.deleted_pods)
-    found = [condition for pod in live for condition in conditions_of_pod(case, pod)]
+    live = _live(snapshot.pods, snapshot.deleted_pods)
+    found = [condition for pod in live for condition in conditions_of_pod(snapshot, pod)]
     if state is JobState.PENDING and not live:
-        retrying = bool(case.pods) and _will_retry(case.job, case.pods, retries)
-        found += conditions_between_pods(case, retrying=retrying)
+        retrying = bool(snapshot.pods) and _will_retry(snapshot.job, snapshot.pods, retries)
+        found += conditions_between_pods(snapshot, retrying=retrying)
     return found
 
 
-def _live(pods: Sequence[Pod], gone: frozenset[str]) -> list[Pod]:
-    return [pod for pod in pods if not pod.is_terminal and pod.metadata.name not in gone]
+def _live(pods: Sequence[Pod], deleted_pods: frozenset[str]) -> list[Pod]:
+    return [pod for pod in pods if not pod.is_terminal and pod.metadata.name not in deleted_pods]
 
 
 def _will_retry(job: Job, pods: Sequence[Pod], retries: int) -> bool:
-    """Whether Kubernetes will start another attempt after these, all of which have ended.
+    """Return whether Kubernetes will start another attempt after these finished ones.
 
-    FailureTarget announces the verdict: https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
+    FailureTarget announces the failure: https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
     """
     if pods[-1].status.phase == "Succeeded" or job.condition("FailureTarget"):
         return False

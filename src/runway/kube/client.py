@@ -1,4 +1,4 @@
-"""Kubernetes as Runway uses it: a handful of typed operations over the transport's two methods."""
+"""Typed Kubernetes operations over the two methods of the transport."""
 
 from __future__ import annotations
 
@@ -12,47 +12,50 @@ from urllib.parse import quote
 import msgspec
 
 from runway.errors import (
+    AlreadyExists,
     AmbiguousOutcome,
     ClusterError,
+    Conflict,
     NotExecuted,
     NotFound,
-    ObjectExists,
     Rejected,
     ResourceExpired,
     ResponseTooLarge,
     TooBusy,
 )
-from runway.kube.api_types import Object, ObjectList, Status, WatchEvent
 from runway.kube.decode import decode_lease, decode_list, decode_object, decode_watch_event
-from runway.kube.interning import intern_object
-from runway.kube.objects import LABEL_JOB_NAME, Event, Job, Lease, Node, Pod
+from runway.kube.objects import (
+    LABEL_JOB_NAME,
+    Event,
+    Job,
+    Lease,
+    MetadataFilter,
+    Node,
+    Object,
+    ObjectList,
+    Pod,
+    WatchEvent,
+)
 from runway.kube.transport import Response, Transport, UnexpectedStatus
 from runway.text import one_line
 
 PAGE_SIZE: Final = 500
-"""Objects in one page of a list: bounds what one answer takes of the API server and of our memory."""
+"""Objects in one page of a list: bounds the work of the API server and our memory."""
 PAGE_STEP: Final = 8
-"""A page that is too large is asked for again with this part of its objects."""
+"""Divides the page size after a page was too large or too slow."""
 WATCH_SECONDS: Final = 300
-"""How long the API server keeps one watch open before it is renewed."""
+"""Duration of one watch, after which it is renewed."""
 IDLE_SECONDS: Final = 90.0
-"""Bookmarks come about once a minute; a watch that is silent for longer is dead, whatever TCP says."""
-MAX_LINE: Final = 16 << 20
-"""Bytes of one watch event: etcd takes objects of at most 1.5 MiB, and JSON can escape a byte as six."""
+"""Bookmarks arrive about once a minute, so a watch that is silent for longer is dead."""
+MAX_EVENT_BYTES: Final = 16 << 20
+"""etcd limits objects to 1.5 MiB, and JSON can escape one byte as six."""
 
-
-VERB_METHODS: Final = {
-    "get": "GET",
-    "list": "GET",
-    "watch": "GET",
-    "create": "POST",
-    "update": "PUT",
-    "patch": "PATCH",
-}
-"""The API's verbs that Runway uses: https://kubernetes.io/docs/reference/access-authn-authz/authorization/"""
+VERB_METHODS: Final = {"get": "GET", "list": "GET", "watch": "GET", "create": "POST", "update": "PUT", "patch": "PATCH"}
+"""The HTTP method by API verb. https://kubernetes.io/docs/reference/access-authn-authz/authorization/"""
 OUTCOMES: Final[Mapping[type[Exception], str]] = {
     NotFound: "missing",
-    ObjectExists: "conflict",
+    AlreadyExists: "conflict",
+    Conflict: "conflict",
     ResourceExpired: "expired",
     Rejected: "refused",
     NotExecuted: "not_done",
@@ -60,27 +63,27 @@ OUTCOMES: Final[Mapping[type[Exception], str]] = {
     ResponseTooLarge: "too_large",
     TooBusy: "too_busy",
 }
-"""What a call is counted as by the error it ends with; `ok` without one."""
+"""The outcome of a call by its error; `ok` without one. Both kinds of 409 are `conflict`."""
 OnCall = Callable[[str, str, str], None]
-"""Is told the verb, the kind and the outcome of each call that has ended."""
+"""Called with verb, kind and outcome after each call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resource(Generic[Object]):
-    """One kind of object that is listed and watched in all namespaces."""
+    """A kind of object that is listed and watched in all namespaces."""
 
     name: str
     path: str
     type: type[Object]
     selector: str | None = None
-    """A field selector: what does not match it is neither listed nor told.
+    """A field selector for lists and watches.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/field-selectors/
     """
 
     @property
     def query(self) -> dict[str, str]:
-        """What each list and watch of this kind asks for."""
+        """The query parameters of each list and watch."""
         return {} if self.selector is None else {"fieldSelector": self.selector}
 
 
@@ -91,29 +94,45 @@ NODES: Final[Resource[Node]] = Resource("nodes", "/api/v1/nodes", Node)
 
 _Decoded = TypeVar("_Decoded")
 
+
+class Status(msgspec.Struct, frozen=True, rename="camel"):
+    """The body of an unsuccessful response."""
+
+    code: int = 0
+    reason: str | None = None
+    message: str | None = None
+
+
 _status = msgspec.json.Decoder(Status)
 
 
 class KubeClient:
-    """Every operation raises only errors of the tree in `runway.errors`; `seconds` bounds each call.
+    """Every operation raises only errors of `runway.errors`; `seconds` bounds each call.
 
-    `told` hears of each call when it has ended, each page of a list apart. A stream that is closed from here has no
-    outcome.
+    `on_call` is called after each call, once per page of a list. A stream that this process closes has no outcome.
+    Without `metadata` all labels and annotations are kept.
     """
 
-    def __init__(self, transport: Transport, seconds: float, on_call: OnCall = lambda *_: None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        seconds: float,
+        on_call: OnCall = lambda *_: None,
+        metadata: MetadataFilter | None = None,
+    ) -> None:
         self._transport = transport
         self._seconds = seconds
-        self._told = on_call
+        self._on_call = on_call
+        self._metadata = metadata
         self._page_limits: dict[str, int] = {}
-        """Objects in the next page, by kind; `PAGE` where there is none."""
+        """Objects in the next page by kind; `PAGE_SIZE` by default."""
 
     async def create_job(self, namespace: str, manifest: Mapping[str, object]) -> Job:
-        """Create a Job. Raises ObjectExists, Refused, NotDone or Ambiguous: only the last leaves it open."""
-        return _object(await self._call("create", "jobs", _jobs(namespace), body=_encode(manifest)))
+        """Create a Job. After any error but AmbiguousOutcome the Job was not created."""
+        return self._job(await self._call("create", "jobs", _jobs(namespace), body=_encode(manifest)))
 
     async def create_job_dry_run(self, namespace: str, manifest: Mapping[str, object]) -> tuple[str, ...]:
-        """Let the API server check a Job without keeping it; returns its warnings. Raises as `create_job` does.
+        """Validate a Job by a server-side dry run; return the warnings. Raises as `create_job` does.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
         """
@@ -121,29 +140,29 @@ class KubeClient:
         return (await self._call("create", "jobs", _jobs(namespace), query=query, body=body)).warnings
 
     async def get_job(self, namespace: str, name: str) -> Job | None:
-        """The Job as Kubernetes has it now, or None where it has none by this name."""
+        """Get a Job; None without one of this name."""
         try:
-            return _object(await self._call("get", "jobs", f"{_jobs(namespace)}/{quote(name)}"))
+            return self._job(await self._call("get", "jobs", f"{_jobs(namespace)}/{quote(name)}"))
         except NotFound:
             return None
 
     async def list_pods_of_job(self, namespace: str, name: str) -> tuple[Pod, ...]:
-        """The pods of whatever Jobs have had this name, as Kubernetes has them now: no more than a page of them."""
+        """List at most one page of pods of all Jobs that have had this name."""
         query = {"labelSelector": f"{LABEL_JOB_NAME}={name}", "limit": str(PAGE_SIZE)}
         answer = await self._call("list", "pods", f"/api/v1/namespaces/{quote(namespace)}/pods", query=query)
-        return _read(answer, lambda body: decode_list(body, Pod)).items
+        return _read(answer, lambda body: decode_list(body, Pod, self._metadata)).items
 
     async def patch_job(self, namespace: str, name: str, patch: Mapping[str, object]) -> Job:
-        """Merge a patch into a Job. Raises ObjectMissing where there is none."""
+        """Apply a merge patch to a Job. Raises NotFound without one."""
         path, content_type = f"{_jobs(namespace)}/{quote(name)}", "application/merge-patch+json"
-        return _object(await self._call("patch", "jobs", path, body=_encode(patch), content_type=content_type))
+        return self._job(await self._call("patch", "jobs", path, body=_encode(patch), content_type=content_type))
 
     async def ping(self, seconds: float) -> None:
-        """Ask whether the API server answers at all within so many seconds."""
+        """Check that the API server responds within `seconds`."""
         await self._call("get", "version", "/version", seconds=seconds)
 
     async def get_lease(self, namespace: str, name: str) -> Lease | None:
-        """The Lease as Kubernetes has it now, or None where it has none by this name."""
+        """Get a Lease; None without one of this name."""
         try:
             answer = await self._call("get", "leases", f"{_leases(namespace)}/{quote(name)}")
             return _read(answer, decode_lease)
@@ -151,19 +170,18 @@ class KubeClient:
             return None
 
     async def create_lease(self, namespace: str, document: Mapping[str, object]) -> None:
-        """Create a Lease. Raises ObjectExists where another process was quicker."""
+        """Create a Lease. Raises AlreadyExists if another process created it first."""
         await self._call("create", "leases", _leases(namespace), body=_encode(document))
 
     async def update_lease(self, namespace: str, name: str, document: Mapping[str, object]) -> None:
-        """Replace the version of a Lease that the document names. Raises ObjectExists where it has changed since."""
+        """Replace the version of a Lease that the document names. Raises Conflict if it has changed."""
         await self._call("update", "leases", f"{_leases(namespace)}/{quote(name)}", body=_encode(document))
 
     async def list(self, kind: Resource[Object]) -> ObjectList[Object]:
-        """Every object in all namespaces, page by page, all of one moment. Raises Expired where that took too long.
+        """List every object of all namespaces, in pages of one resource version. Raises ResourceExpired if too slow.
 
-        Large objects are listed in smaller pages: a page that passes the bound on an answer is asked for again at once,
-        and after one that did not come in time the next try begins with a smaller page. Each page that comes doubles
-        the next one.
+        A page above the size limit is requested again at once, with fewer objects. After a time-out the next list
+        starts with a smaller page. Each page that succeeds doubles the size of the next one.
         """
         query = dict(kind.query)
         items: list[Object] = []
@@ -177,16 +195,16 @@ class KubeClient:
                     raise
                 continue
             self._page_limits[kind.name] = min(PAGE_SIZE, 2 * limit)
-            page = _read(answer, lambda body: decode_list(body, kind.type))
-            items.extend(map(intern_object, page.items))  # Page by page, or a long list would be held twice.
+            page = _read(answer, lambda body: decode_list(body, kind.type, self._metadata))
+            items.extend(page.items)
             if not page.metadata.continue_:
                 return ObjectList(metadata=page.metadata, items=tuple(items))
             query["continue"] = page.metadata.continue_
 
     async def watch(self, kind: Resource[Object], version: str) -> AsyncGenerator[WatchEvent[Object], None]:
-        """Every change after `version`, bookmarks included, until the server closes the watch.
+        """Yield every event after `version`, bookmarks included, until the server closes the watch.
 
-        Raises Expired where `version` is too old, and the errors of a call. A silent watch raises Ambiguous.
+        Raises ResourceExpired if `version` is too old, and the errors of a call. A silent watch is ambiguous.
         https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
         """
         query = {
@@ -200,10 +218,10 @@ class KubeClient:
             async with aclosing(self._lines(kind.path, query)) as lines:
                 async for line in lines:
                     try:
-                        change = decode_watch_event(line, kind.type)
+                        event = decode_watch_event(line, kind.type, self._metadata)
                     except (msgspec.DecodeError, RecursionError):
                         raise _watch_error(line) from None
-                    yield change
+                    yield event
 
     async def read_log(
         self,
@@ -216,11 +234,11 @@ class KubeClient:
         idle: float,
         since: datetime | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """The chunks of a pod's log, an empty one first. With `timestamps` each line begins with its time.
+        """Yield the chunks of a pod's log, an empty one first. With `timestamps` each line starts with its time.
 
-        Raises ObjectMissing where the pod is gone, Refused where it has no log yet, and Ambiguous where the connection
-        breaks or nothing comes for `idle` seconds. A break between API server and kubelet ends the log as if it were
-        whole: https://github.com/kubernetes/apiserver/blob/v0.35.0/pkg/endpoints/handlers/responsewriters/writers.go
+        Raises NotFound if the pod is deleted, and Rejected if it has no log yet. Raises AmbiguousOutcome if the
+        connection breaks or is silent for `idle` seconds. A broken connection between API server and kubelet looks like
+        the end of the log: https://github.com/kubernetes/apiserver/blob/v0.35.0/pkg/endpoints/handlers/responsewriters/writers.go
         (StreamObject).
         """
         query = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
@@ -239,6 +257,9 @@ class KubeClient:
                     raise Rejected("the pod has no node yet, so it has no log") from None
                 raise _error(refusal.answer) from None
 
+    def _job(self, answer: Response) -> Job:
+        return _read(answer, lambda body: decode_object(body, Job, self._metadata))
+
     async def _call(
         self,
         verb: str,
@@ -256,7 +277,7 @@ class KubeClient:
                 VERB_METHODS[verb], path, query=query or {}, body=body, content_type=content_type, seconds=seconds
             )
             if answer.status >= 300:
-                raise _error(answer)
+                raise _error(answer, verb)
             return answer
 
     @contextmanager
@@ -264,9 +285,9 @@ class KubeClient:
         try:
             yield
         except (ClusterError, TooBusy) as error:
-            self._told(verb, kind, OUTCOMES[type(error)])
+            self._on_call(verb, kind, OUTCOMES[type(error)])
             raise
-        self._told(verb, kind, "ok")
+        self._on_call(verb, kind, "ok")
 
     async def _lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         rest = b""
@@ -276,18 +297,14 @@ class KubeClient:
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
                         yield line
-                    if len(rest) > MAX_LINE:
-                        raise AmbiguousOutcome(f"a watch event is larger than {MAX_LINE} bytes")
+                    if len(rest) > MAX_EVENT_BYTES:
+                        raise AmbiguousOutcome(f"a watch event is larger than {MAX_EVENT_BYTES} bytes")
         except UnexpectedStatus as refusal:
             raise _error(refusal.answer) from None
 
 
 def _encode(document: Mapping[str, object]) -> bytes:
     return msgspec.json.encode(document)
-
-
-def _object(answer: Response) -> Job:
-    return _read(answer, lambda body: decode_object(body, Job))
 
 
 def _read(answer: Response, decode: Callable[[bytes], _Decoded]) -> _Decoded:
@@ -305,17 +322,24 @@ def _leases(namespace: str) -> str:
     return f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
 
 
-def _error(answer: Response) -> ClusterError:
-    """What an answer that is not a success means for the call it answers."""
+def _error(answer: Response, verb: str = "get") -> ClusterError:
+    """Map a failed response to an error. A 409 has two meanings, distinguished by `Status.reason`.
+
+    https://github.com/kubernetes/apimachinery/blob/v0.35.0/pkg/apis/meta/v1/types.go (StatusReason)
+    """
     try:
-        message = _status.decode(answer.body).message or ""
+        status = _status.decode(answer.body)
     except msgspec.DecodeError:
-        message = ""
-    detail = f"Kubernetes answered {answer.status}" + (f": {one_line(message, 500)}" if message else "")
+        status = Status()
+    message = one_line(status.message, 500)
+    detail = f"Kubernetes answered {answer.status}" + (f": {message}" if message else "")
     if answer.status == 404:
         return NotFound(detail)
     if answer.status == 409:
-        return ObjectExists(detail)
+        # Without a known reason the verb decides: a create is read back, which is safe for both.
+        # An update or patch names a version of an object that exists, so its 409 can only be a conflict.
+        exists = status.reason == "AlreadyExists" or (status.reason != "Conflict" and verb == "create")
+        return AlreadyExists(detail) if exists else Conflict(detail)
     if answer.status == 410:
         return ResourceExpired(detail)
     if answer.status == 429:
@@ -326,7 +350,7 @@ def _error(answer: Response) -> ClusterError:
 
 
 def _watch_error(line: bytes) -> ClusterError:
-    """An event of type ERROR holds a Status: 410 when the version is too old."""
+    """Map an event of type ERROR, which holds a Status: 410 if the version is too old."""
 
     class Wrapped(msgspec.Struct):
         type: str

@@ -1,78 +1,68 @@
-"""What many objects have in common is kept once: most jobs are of a few sizes, and Kubernetes' words are the same.
+"""Intern equal strings and specs of Jobs and pods.
 
-Decoding makes every text and every part anew. Here equal ones become the same one, which is safe since nothing changes
-them. It halves what a job takes of memory (docs/performance.md).
+Most jobs have one of a few specs, and Kubernetes repeats its own words. Interning halves the memory of a job: 28 MB
+instead of 61 MB for 10,000 finished jobs. Decoded objects are frozen, so sharing their parts is safe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from sys import intern
-from typing import Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
-from runway.kube.api_types import Object
-from runway.kube.objects import Condition, Job, JobSpec, Metadata, Pod, PodSpec
+from runway.kube.objects import Condition, Job, JobSpec, Object, Pod, PodSpec
 
-MAX_INTERNED: Final = 10_000
-"""Different specifications that are remembered: beyond that it is begun anew, and only sharing is lost."""
-MAX_INTERNED_BYTES: Final = 2048
-"""Bytes of a specification that others may have too; a larger one is its own, so that what is remembered is bounded."""
+MAX_SPECS: Final = 10_000
+"""Interned specs. Beyond it the table starts empty again; only sharing is lost."""
+MAX_SPEC_BYTES: Final = 2048
+"""Bytes of a spec that is interned; larger ones are rarely equal."""
 MAX_TEXT_LENGTH: Final = 512
-"""Characters of a text that others may have too; longer ones, such as a job's record, are its own."""
-
-_Spec = TypeVar("_Spec", JobSpec, PodSpec)
+"""Characters of a text that is interned; longer ones, such as records, are unique."""
 
 _specs: dict[tuple[type, bytes], JobSpec | PodSpec] = {}
 _encoder = msgspec.msgpack.Encoder()
 
 
 def intern_object(item: Object) -> Object:
-    """The same Job or pod, of parts that equal ones have too. Other kinds, of which there are few, stay as they are."""
-    if isinstance(item, Job):
-        seen = replace(item.status, conditions=_conditions(item.status.conditions))
-        return replace(item, metadata=_metadata(item.metadata), spec=_spec(item.spec), status=seen)
-    if isinstance(item, Pod):
-        status = replace(item.status, phase=intern(item.status.phase), conditions=_conditions(item.status.conditions))
-        return replace(item, metadata=_metadata(item.metadata), spec=_spec(item.spec), status=status)
-    return item
-
-
-def _metadata(metadata: Metadata) -> Metadata:
-    return replace(
-        metadata,
-        # A Job's name and uid stand on its pods too.
-        name=intern(metadata.name),
-        uid=intern(metadata.uid),
-        namespace=intern(metadata.namespace),
-        labels=_texts(metadata.labels),
-        annotations=_texts(metadata.annotations),
+    """Return an equal Job or pod with interned parts; return other kinds unchanged, because there are few."""
+    if not isinstance(item, Job | Pod):
+        return item
+    metadata = replace(
+        item.metadata,
+        # Pods repeat the name and uid of their Job in labels.
+        name=intern(item.metadata.name),
+        uid=intern(item.metadata.uid),
+        namespace=intern(item.metadata.namespace),
+        labels=_intern_texts(item.metadata.labels),
+        annotations=_intern_texts(item.metadata.annotations),
     )
+    conditions = tuple(map(_intern_condition, item.status.conditions))
+    status: Any = replace(item.status, conditions=conditions)
+    spec: Any = _intern_spec(item.spec)
+    return replace(item, metadata=metadata, spec=spec, status=status)
 
 
-def _texts(texts: Mapping[str, str]) -> dict[str, str]:
+def _intern_texts(texts: Mapping[str, str]) -> dict[str, str]:
     return {intern(name): intern(text) if len(text) <= MAX_TEXT_LENGTH else text for name, text in texts.items()}
 
 
-def _conditions(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
-    return tuple(
-        replace(
-            condition,
-            type=intern(condition.type),
-            status=intern(condition.status),
-            reason=condition.reason and intern(condition.reason),
-            message=condition.message and intern(condition.message),
-        )
-        for condition in conditions
+def _intern_condition(condition: Condition) -> Condition:
+    return replace(
+        condition,
+        type=intern(condition.type),
+        status=intern(condition.status),
+        reason=condition.reason and intern(condition.reason),
+        message=condition.message and intern(condition.message),
     )
 
 
-def _spec(spec: _Spec) -> _Spec:
+def _intern_spec(spec: JobSpec | PodSpec) -> JobSpec | PodSpec:
     encoded = _encoder.encode(spec)
-    if len(encoded) > MAX_INTERNED_BYTES:
+    if len(encoded) > MAX_SPEC_BYTES:
         return spec
-    if len(_specs) >= MAX_INTERNED:
+    if len(_specs) >= MAX_SPECS:
         _specs.clear()
-    return _specs.setdefault((type(spec), encoded), spec)  # type: ignore[return-value]
+    return _specs.setdefault((type(spec), encoded), spec)

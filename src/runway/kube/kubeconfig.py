@@ -1,7 +1,7 @@
-"""How Runway reaches its API server: by `KUBECONFIG`, or by the pod's service account.
+"""Access to the API server, from `KUBECONFIG` or the service account.
 
-A kubeconfig is read within bounds and its form is checked here, so that a fault names the file and the field. The
-official client then makes addresses, certificates and a token of its current context.
+This module checks a kubeconfig's size and structure, so that an error names the file and the field. The official client
+then resolves addresses, certificates and a token of the current context.
 https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
 """
 
@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -31,25 +31,23 @@ from runway.errors import ConfigurationError
 from runway.yaml_loader import UnreadableYaml, parse, read_file, sanitize_message
 
 LOAD_SECONDS: Final = 15.0
-"""How long it may take to get credentials: from an exec plugin, which mostly asks a cloud's API, or by OpenID."""
+"""For all credentials. An exec plugin usually calls a cloud's API, and OpenID needs a call too."""
 KILL_SECONDS: Final = 1.0
-"""How long is waited for an exec plugin that was killed."""
-PLUGIN_BYTES: Final = 1 << 20
-"""Bytes that an exec plugin may print."""
-
-_Json = dict[str, Any]
+"""For the exit of an exec plugin after SIGKILL."""
+MAX_PLUGIN_BYTES: Final = 1 << 20
+"""Output of an exec plugin."""
 
 _UNEXPECTED: Final = (ConfigException, OSError, ValueError, LookupError, TypeError, AttributeError, aiohttp.ClientError)
-"""What the official client raises for a configuration that it cannot use."""
+"""Exceptions of the official client for an invalid configuration."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+ [\x21-\x7e]+")
-"""The value of an Authorization header: a scheme and a credential."""
-_PATHS: Final = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
-"""Fields that hold a path, relative to the folder of the file they are in."""
+"""An Authorization header: a scheme and a credential."""
+_PATH_FIELDS: Final = ("certificate_authority", "client_certificate", "client_key", "token_file")
+"""Paths in a kubeconfig are relative to its folder."""
 
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class _Cluster(msgspec.Struct, rename="kebab"):
+class _Cluster(msgspec.Struct, rename="kebab", omit_defaults=True):
     server: _Text
     certificate_authority: str | None = None
     certificate_authority_data: str | None = None
@@ -70,7 +68,7 @@ class _Plugin(msgspec.Struct, rename="camel"):
     env: list[_Variable] | None = None
 
 
-class _User(msgspec.Struct, rename="kebab"):
+class _User(msgspec.Struct, rename="kebab", omit_defaults=True):
     client_certificate: str | None = None
     client_certificate_data: str | None = None
     client_key: str | None = None
@@ -80,7 +78,7 @@ class _User(msgspec.Struct, rename="kebab"):
     username: str | None = None
     password: str | None = None
     exec: _Plugin | None = None
-    auth_provider: _Json | None = None
+    auth_provider: dict[str, Any] | None = None
 
 
 class _Context(msgspec.Struct):
@@ -88,23 +86,27 @@ class _Context(msgspec.Struct):
     user: str = ""
 
 
-class _NamedCluster(msgspec.Struct):
+class _Named(msgspec.Struct, kw_only=True):
     name: str
+
+
+_Entry = TypeVar("_Entry", bound=_Named)
+
+
+class _NamedCluster(_Named):
     cluster: _Cluster
 
 
-class _NamedUser(msgspec.Struct):
-    name: str
+class _NamedUser(_Named):
     user: _User | None = None
 
 
-class _NamedContext(msgspec.Struct):
-    name: str
+class _NamedContext(_Named):
     context: _Context
 
 
-class _File(msgspec.Struct, rename="kebab"):
-    """The fields of a kubeconfig that are used. Others are ignored, as by kubectl."""
+class _Kubeconfig(msgspec.Struct, rename="kebab"):
+    """The fields that Runway uses. It ignores others, as kubectl does."""
 
     current_context: str | None = None
     clusters: list[_NamedCluster] | None = None
@@ -118,7 +120,7 @@ class _Credential(msgspec.Struct, rename="camel"):
     client_key_data: str | None = None
 
 
-class _PluginAnswer(msgspec.Struct):
+class _ExecCredential(msgspec.Struct):
     """https://kubernetes.io/docs/reference/config-api/client-authentication.v1/"""
 
     status: _Credential
@@ -126,153 +128,147 @@ class _PluginAnswer(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the API server is, and the credentials for it."""
+    """Address of the API server, and credentials for it."""
 
     configuration: Configuration
     tls: ssl.SSLContext
 
 
 def load_access(kubeconfig: str | None, seconds: float = LOAD_SECONDS) -> Access:
-    """Read the configuration. Raises ConfigurationError, which names the file and the fault, after `seconds` at most.
+    """Read the configuration within `seconds`. Raises ConfigurationError, which names the file and the fault.
 
-    `kubeconfig` is a path, or several joined by `:`; None takes the pod's service account. The work is done in another
-    thread, since uvicorn makes the application while its event loop runs.
+    `kubeconfig` is a path, or several joined by `:`. None selects the pod's service account. The work runs in another
+    thread, since uvicorn creates the application while its event loop runs.
     """
+
+    def run() -> Access:
+        # Not uvloop: its child processes need the main thread.
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            return runner.run(_load(kubeconfig, seconds))
+
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_run, kubeconfig, seconds).result()
-
-
-def _run(kubeconfig: str | None, seconds: float) -> Access:
-    # Not uvloop, whose child processes need the main thread.
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        return runner.run(_load(kubeconfig, seconds))
+        return thread.submit(run).result()
 
 
 async def _load(kubeconfig: str | None, seconds: float) -> Access:
-    where = "in-cluster configuration" if kubeconfig is None else f"KUBECONFIG {sanitize_message(kubeconfig)}"
+    source = "in-cluster configuration" if kubeconfig is None else f"KUBECONFIG {sanitize_message(kubeconfig)}"
     configuration = Configuration()
     try:
         async with asyncio.timeout(seconds):
             if kubeconfig is None:
                 load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             else:
-                document = await _current(kubeconfig)
+                document = await _current_context(kubeconfig)
                 await load_kube_config_from_dict(document, client_configuration=configuration)  # type: ignore[no-untyped-call]
         _check(configuration)
         return Access(configuration, _tls(configuration))
     except TimeoutError:
-        raise ConfigurationError(f"{where}: there are no credentials after {seconds:g} s") from None
+        raise ConfigurationError(f"{source}: no credentials after {seconds:g} s") from None
     except (ConfigurationError, *_UNEXPECTED) as error:
-        raise ConfigurationError(f"{where}: {sanitize_message(str(error) or type(error).__name__)}") from error
+        raise ConfigurationError(f"{source}: {sanitize_message(str(error) or type(error).__name__)}") from error
 
 
-async def _current(kubeconfig: str) -> _Json:
-    """A kubeconfig of the current context alone, with absolute paths and with what its exec plugin gave."""
+async def _current_context(kubeconfig: str) -> dict[str, Any]:
+    """Return a kubeconfig of the current context, with the credentials of its exec plugin or token file."""
     files = _read(kubeconfig)
-    name = next((file["current-context"] for file in files if file.get("current-context")), None)
+    name = next((file.current_context for file in files if file.current_context), None)
     if name is None:
         raise ConfigurationError("there is no current-context")
-    context = _named("context", name, files)
-    cluster = _named("cluster", context["cluster"], files)
-    user = _named("user", context["user"], files) if context.get("user") else {}
-    if plugin := user.pop("exec", None):
-        user |= await _ask(plugin)
-    elif user.get("tokenFile") and not user.get("token"):
-        user["token"] = _read_token(Path(user["tokenFile"]))
-    if cluster["server"].startswith("https:") and not user:
+    context = _find("context", name, [named for file in files for named in file.contexts or ()]).context
+    cluster = _find("cluster", context.cluster, [named for file in files for named in file.clusters or ()]).cluster
+    user = _User()
+    if context.user:
+        user = _find("user", context.user, [named for file in files for named in file.users or ()]).user or user
+    if user.exec:
+        await _run_plugin(user.exec, user)
+    elif user.token_file and not user.token:
+        user.token = _read_token(Path(user.token_file))
+    user.exec = None
+    if cluster.server.startswith("https:") and user == _User():
         raise ConfigurationError(f"context {name!r} has no user with credentials")
     return {
         "current-context": "current",
         "contexts": [{"name": "current", "context": {"cluster": "current", "user": "current"}}],
-        "clusters": [{"name": "current", "cluster": cluster}],
-        "users": [{"name": "current", "user": user}],
+        "clusters": [{"name": "current", "cluster": msgspec.to_builtins(cluster)}],
+        "users": [{"name": "current", "user": msgspec.to_builtins(user)}],
     }
 
 
-def _read(kubeconfig: str) -> list[_Json]:
-    """The files, in their order. As with kubectl, of several those that do not exist are left out."""
+def _read(kubeconfig: str) -> list[_Kubeconfig]:
+    """Read the files in order. As with kubectl, several files may include missing ones."""
     paths = [Path(path).expanduser().absolute() for path in kubeconfig.split(":") if path]
-    present = [path for path in paths if path.exists()] or paths[:1]
     files = []
-    for path in present:
+    for path in [path for path in paths if path.exists()] or paths[:1]:
         try:
-            document = cast("_Json", parse(read_file(path)) or {})
-            msgspec.convert(document, _File)
+            file = msgspec.convert(parse(read_file(path)) or {}, _Kubeconfig)
         except (UnreadableYaml, msgspec.ValidationError) as error:
             raise ConfigurationError(str(error) if len(paths) == 1 else f"{path}: {error}") from error
-        files.append(_with_absolute_paths(document, path.parent))
+        for part in (*(named.cluster for named in file.clusters or ()), *(named.user for named in file.users or ())):
+            for field in _PATH_FIELDS:
+                if value := getattr(part, field, None):
+                    setattr(part, field, str(path.parent / value))
+        files.append(file)
     return files
 
 
-def _with_absolute_paths(document: _Json, folder: Path) -> _Json:
-    def item(kind: str, named: _Json) -> _Json:
-        fields = {
-            name: str(folder / value) if name in _PATHS and value else value
-            for name, value in (named.get(kind) or {}).items()
-        }
-        return {"name": named["name"], kind: fields}
-
-    lists = {
-        f"{kind}s": [item(kind, named) for named in document.get(f"{kind}s") or []]
-        for kind in ("cluster", "user", "context")
-    }
-    return document | lists
-
-
-def _named(kind: str, name: str, files: list[_Json]) -> _Json:
-    """The first with this name counts, as with kubectl."""
-    for file in files:
-        for named in file[f"{kind}s"]:
-            if named["name"] == name:
-                return {key: value for key, value in named[kind].items() if value is not None}
+def _find(kind: str, name: str, entries: list[_Entry]) -> _Entry:
+    """Return the first entry of this name, as kubectl does."""
+    for entry in entries:
+        if entry.name == name:
+            return entry
     raise ConfigurationError(f"there is no {kind} {name!r}")
 
 
-async def _ask(plugin: _Json) -> _Json:
-    """Run an exec plugin; the fields of a user that it gives. What it says on stderr is for the operator.
+async def _run_plugin(plugin: _Plugin, user: _User) -> None:
+    """Run an exec plugin, and set its credentials in `user`. Its stderr goes to the operator.
 
     https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
     """
-    request = {"apiVersion": plugin["apiVersion"], "kind": "ExecCredential", "spec": {"interactive": False}}
-    given = {variable["name"]: variable["value"] for variable in plugin.get("env") or ()}
+    request = {"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": {"interactive": False}}
+    variables = {variable.name: variable.value for variable in plugin.env or ()}
     process = await asyncio.create_subprocess_exec(
-        plugin["command"],
-        *(plugin.get("args") or ()),
-        env={**os.environ, **given, "KUBERNETES_EXEC_INFO": json.dumps(request)},
+        plugin.command,
+        *(plugin.args or ()),
+        env={**os.environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(request)},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
+    output = b""
     try:
-        printed = await _read_at_most(process.stdout, PLUGIN_BYTES)
+        while process.stdout and (chunk := await process.stdout.read(1 << 16)):
+            output += chunk
+            if len(output) > MAX_PLUGIN_BYTES:
+                raise ConfigurationError(f"the exec plugin printed more than {MAX_PLUGIN_BYTES} bytes")
         status = await process.wait()
     except BaseException:
         await _kill(process)
         raise
+    subject = f"the exec plugin {plugin.command}"
     if status:
-        raise ConfigurationError(f"the exec plugin {plugin['command']} ended with status {status}")
+        raise ConfigurationError(f"{subject} exited with status {status}")
     try:
-        found = msgspec.json.decode(printed, type=_PluginAnswer).status
+        credential = msgspec.json.decode(output, type=_ExecCredential).status
     except msgspec.DecodeError as error:
-        raise ConfigurationError(f"the exec plugin {plugin['command']} printed no ExecCredential: {error}") from error
-    if found.token:
-        return {"token": found.token}
-    if found.client_certificate_data and found.client_key_data:
-        return {
-            "client-certificate-data": base64.b64encode(found.client_certificate_data.encode()).decode(),
-            "client-key-data": base64.b64encode(found.client_key_data.encode()).decode(),
-        }
-    raise ConfigurationError(f"the exec plugin {plugin['command']} gave neither a token nor a certificate with its key")
+        raise ConfigurationError(f"{subject} printed no ExecCredential: {error}") from error
+    certificate, key = credential.client_certificate_data, credential.client_key_data
+    if credential.token:
+        user.token = credential.token
+    elif certificate and key:
+        user.client_certificate_data = base64.b64encode(certificate.encode()).decode()
+        user.client_key_data = base64.b64encode(key.encode()).decode()
+    else:
+        raise ConfigurationError(f"{subject} returned neither a token nor a certificate with its key")
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:
-    """End the plugin and what it has started. Only what has left its session can outlive it."""
+    """Kill the plugin and its children. Only a child that left the session survives."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(TimeoutError):
         async with asyncio.timeout(KILL_SECONDS):
-            while process.stdout and await process.stdout.read(PLUGIN_BYTES):
-                pass  # The end of the pipe is not seen while its buffer is full.
+            while process.stdout and await process.stdout.read(MAX_PLUGIN_BYTES):
+                pass  # asyncio detects the end of the pipe only after its buffer is read.
             await process.wait()
 
 
@@ -283,17 +279,8 @@ def _read_token(path: Path) -> str:
         raise ConfigurationError(f"tokenFile {path}: {error}") from error
 
 
-async def _read_at_most(stream: asyncio.StreamReader | None, limit: int) -> bytes:
-    content = b""
-    while stream is not None and (chunk := await stream.read(1 << 16)):
-        content += chunk
-        if len(content) > limit:
-            raise ConfigurationError(f"the exec plugin printed more than {limit} bytes")
-    return content
-
-
 def _check(configuration: Configuration) -> None:
-    """Refuse what each request would fail with. A token from a file may end with a newline, which is left out."""
+    """Reject a configuration that fails every request, and strip a token, which may end with a newline."""
     _check_url("server", configuration.host)
     if configuration.proxy:
         _check_url("proxy-url", configuration.proxy)
@@ -306,12 +293,12 @@ def _check(configuration: Configuration) -> None:
 
 
 def _check_url(field: str, url: str) -> None:
-    """Refuse what is no address. The URL is not repeated: it can hold a password."""
+    """Reject an invalid address. The message does not contain the URL, which can contain a password."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
         (parts.hostname or "").encode("idna")
-        _ = parts.port  # Raises ValueError where it is no port, as the line above does where it is no host name.
+        _ = parts.port  # Raises ValueError if it is invalid, as `encode` does for a host name.
     except ValueError:
         usable = False
     if not usable or not url.isprintable() or " " in url:
@@ -321,11 +308,11 @@ def _check_url(field: str, url: str) -> None:
 def _tls(configuration: Configuration) -> ssl.SSLContext:
     try:
         return RESTClientObject(configuration).ssl_context
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError, and names no file.
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError without a file name.
         given = {
             "certificate-authority": configuration.ssl_ca_cert,
             "client-certificate": configuration.cert_file,
             "client-key": configuration.key_file,
         }
         fields = ", ".join(field for field, value in given.items() if value)
-        raise ConfigurationError(f"{fields} cannot be used: {error}") from error
+        raise ConfigurationError(f"{fields}: {error}") from error

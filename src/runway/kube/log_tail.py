@@ -1,4 +1,4 @@
-"""The end of a pod's log, read in bounded time and memory, for the record."""
+"""Read the end of a pod's log in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -9,72 +9,72 @@ from dataclasses import dataclass
 from typing import Final
 
 from runway.errors import ClusterError
-from runway.jobs.log_excerpt import RAW_BYTES
 from runway.kube.client import KubeClient
 
 TAIL_LINES: Final = 100
-MAX_BYTES: Final = 1 << 20
-"""Read at once; lines that are longer are read again, the last one alone. The runtime cuts lines at 16 KiB."""
+MAX_READ_BYTES: Final = 1 << 20
+"""Bytes read of `TAIL_LINES`; beyond it only the last line is read. The container runtime cuts lines at 16 KiB."""
 READ_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class LogTail:
-    """The end of a log. `cut`: there was more before it; `whole`: it was read to where it ends."""
+    """The end of a log. `cut`: it continues before this; `whole`: it was read to its end."""
 
     log: bytes
     cut: bool
     whole: bool
 
 
-async def read_tail(kubernetes: KubeClient, namespace: str, pod: str) -> LogTail:
-    """The end of the log of a container that has ended.
+async def read_tail(kubernetes: KubeClient, namespace: str, pod: str, max_bytes: int) -> LogTail:
+    """Read the last `max_bytes` of the log of a terminated container.
 
-    Raises TimeoutError, ObjectMissing where the pod is gone, Refused where it has no log, or why the read failed.
+    Raises TimeoutError, NotFound if the pod is deleted, Rejected if it has no log, or the error of the read.
     """
     async with asyncio.timeout(READ_SECONDS):
         for lines in (TAIL_LINES, 1):
             chunks = kubernetes.read_log(namespace, pod, follow=False, tail=lines, timestamps=False, idle=READ_SECONDS)
-            end = _TailBuffer()
-            if await end.take(chunks, MAX_BYTES):
+            buffer = _TailBuffer(max_bytes)
+            if await buffer.fill(chunks, MAX_READ_BYTES):
                 break
-    return end.result(whole=True)
+    return buffer.result(whole=True)
 
 
-async def follow_tail(kubernetes: KubeClient, namespace: str, pod: str, seconds: float) -> LogTail:
-    """The end of the log of a container that was told to end, once it has, or as far as it came in so many seconds.
+async def follow_tail(kubernetes: KubeClient, namespace: str, pod: str, max_bytes: int, seconds: float) -> LogTail:
+    """Follow the log of a terminating container for at most `seconds`, and return its last `max_bytes`.
 
-    Raises ObjectMissing, Refused or why the read failed, where there was nothing before.
+    Raises NotFound, Rejected or the error of the read, if nothing was read before.
     """
     chunks = kubernetes.read_log(namespace, pod, follow=True, tail=TAIL_LINES, timestamps=False, idle=seconds)
-    end = _TailBuffer()
+    buffer = _TailBuffer(max_bytes)
     try:
         async with asyncio.timeout(seconds):
-            await end.take(chunks)
+            await buffer.fill(chunks)
     except (ClusterError, TimeoutError) as error:
-        if not end.read and isinstance(error, ClusterError):
+        if not buffer.bytes_read and isinstance(error, ClusterError):
             raise
-        return end.result(whole=False)
-    return end.result(whole=True)
+        return buffer.result(whole=False)
+    return buffer.result(whole=True)
 
 
 class _TailBuffer:
-    """The last bytes of what was read, and how many that was in all."""
+    """The last bytes of a stream, and the number of bytes read."""
 
-    def __init__(self) -> None:
-        self._kept = bytearray()
-        self.read = 0
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._tail = bytearray()
+        self.bytes_read = 0
 
-    async def take(self, chunks: AsyncGenerator[bytes, None], most: int | None = None) -> bool:
-        """Read to the end; False where that is more than `most` bytes."""
+    async def fill(self, chunks: AsyncGenerator[bytes, None], max_read_bytes: int | None = None) -> bool:
+        """Read to the end; stop and return False after more than `max_read_bytes`."""
         async with aclosing(chunks):
             async for chunk in chunks:
-                self.read += len(chunk)
-                self._kept += chunk
-                del self._kept[:-RAW_BYTES]
-                if most is not None and self.read > most:
+                self.bytes_read += len(chunk)
+                self._tail += chunk
+                del self._tail[: -self._max_bytes]
+                if max_read_bytes is not None and self.bytes_read > max_read_bytes:
                     return False
         return True
 
     def result(self, *, whole: bool) -> LogTail:
-        return LogTail(bytes(self._kept), self.read > len(self._kept), whole)
+        return LogTail(bytes(self._tail), self.bytes_read > len(self._tail), whole)

@@ -1,45 +1,73 @@
-"""The parts of Kubernetes objects that Runway reads, and nothing else: decoding is most of the work of a watch.
+"""Kubernetes objects and the messages that wrap them.
 
-Names follow the API: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/
+They have only the fields that Runway reads, because decoding is most of the work of a watch. Names follow the API:
+https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final
+from enum import Enum
+from typing import Annotated, Final, Generic, Literal, TypeVar
 
 import msgspec
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
-"""A time with its zone: one without cannot be compared with others."""
+"""A time with its zone, so that times are comparable."""
+
+
+class Bound(Enum):
+    """The limit of a field in the decoder."""
+
+    WORD = "one printable line"
+    MESSAGE = "printable lines; a long one loses its middle"
+    LOG_TAIL = "unchanged; a long one loses its start"
+    INT32 = "Kubernetes' 32-bit range"
+    SECONDS = "0 to MAX_SECONDS"
+
+
+Word = Annotated[str, Bound.WORD]
+Message = Annotated[str, Bound.MESSAGE]
+Int32 = Annotated[int, Bound.INT32]
+Seconds = Annotated[int, Bound.SECONDS]
+
 FIRST_YEAR: Final = 1970
 LAST_YEAR: Final = 2200
+MAX_SECONDS: Final = 10 * 366 * 24 * 3600
+"""Kubernetes accepts 64-bit durations; ten years count as forever."""
 
 
 def is_possible_year(year: int) -> bool:
-    """Whether a time of this year can be true. Arithmetic with other years can overflow."""
+    """Return whether a time of this year is plausible. Arithmetic with other years can overflow."""
     return FIRST_YEAR <= year <= LAST_YEAR
 
 
 LABEL_CONTROLLER: Final = "batch.kubernetes.io/controller-uid"
-"""Put on every pod of a Job by the Job controller.
+"""The Job controller sets this label on every pod of a Job.
 
 https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-controller-uid
 """
 LABEL_JOB_NAME: Final = "batch.kubernetes.io/job-name"
-"""So is this one: https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-job-name"""
+"""The Job controller sets this label, too.
+
+https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-job-name
+"""
 
 CONTAINER: Final = "job"
 """The name of the container that runs the job."""
 
+GPU_RESOURCE: Final = "nvidia.com/gpu"
+
 _LOG_ALREADY_GONE: Final = "Error on reading termination message from logs"
-"""What the kubelet writes in place of the last lines when it has removed the log of a deleted pod already."""
+"""The kubelet writes this as the termination message if it has already removed the log of a deleted pod."""
 
 
 class _KubeObject(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """Fields that Kubernetes leaves out when they are empty have the empty value as their default.
+    """Fields that Kubernetes omits when they are empty default to the empty value.
 
-    What comes from JSON cannot hold itself, so the garbage collector need not look at it (`gc=False`).
+    Objects from JSON contain no reference cycles, so the garbage collector skips them (`gc=False`).
     """
 
 
@@ -50,18 +78,18 @@ class Metadata(_KubeObject, frozen=True):
     resource_version: str = "0"
     creation_timestamp: Time | None = None
     deletion_timestamp: Time | None = None
-    deletion_grace_period_seconds: int | None = None
+    deletion_grace_period_seconds: Seconds | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     unreadable: tuple[str, ...] = msgspec.field(name="runway.internal/unreadable", default=())
-    """The parts of the object that could not be read. Runway's own note: the API has no such field."""
+    """The fields that could not be decoded. The decoder sets this; the API has no such field."""
 
 
 class Condition(_KubeObject, frozen=True):
-    type: str
-    status: str
-    reason: str | None = None
-    message: str | None = None
+    type: Word
+    status: Word
+    reason: Word | None = None
+    message: Message | None = None
     last_transition_time: Time | None = None
 
 
@@ -87,7 +115,7 @@ class Toleration(_KubeObject, frozen=True):
 class PodSpec(_KubeObject, frozen=True):
     node_name: str | None = None
     resources: ResourceRequirements = ResourceRequirements()
-    """Of the pod as a whole: what they name takes the place of the containers' requests.
+    """Pod-level requests; they replace the requests of the containers.
 
     https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#pod-level-resource-specification
     """
@@ -95,7 +123,7 @@ class PodSpec(_KubeObject, frozen=True):
     init_containers: tuple[Container, ...] | None = None
     node_selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
-    termination_grace_period_seconds: int | None = None
+    termination_grace_period_seconds: Seconds | None = None
 
 
 class PodTemplate(_KubeObject, frozen=True):
@@ -104,20 +132,17 @@ class PodTemplate(_KubeObject, frozen=True):
 
 class JobSpec(_KubeObject, frozen=True):
     template: PodTemplate = PodTemplate()
-    parallelism: int | None = None
-    completions: int | None = None
+    parallelism: Int32 | None = None
+    completions: Int32 | None = None
     suspend: bool | None = None
-    active_deadline_seconds: int | None = None
+    active_deadline_seconds: Seconds | None = None
 
 
 class JobStatus(_KubeObject, frozen=True):
     conditions: tuple[Condition, ...] = ()
     start_time: Time | None = None
-    completion_time: Time | None = None
-    active: int = 0
     failed: int = 0
     succeeded: int = 0
-    terminating: int | None = None
 
 
 class Job(_KubeObject, frozen=True):
@@ -126,7 +151,7 @@ class Job(_KubeObject, frozen=True):
     status: JobStatus = JobStatus()
 
     def condition(self, type_: str) -> Condition | None:
-        """The condition of this type where its status is True."""
+        """Return the condition of this type if its status is True."""
         for item in self.status.conditions:
             if item.type == type_ and item.status == "True":
                 return item
@@ -134,7 +159,7 @@ class Job(_KubeObject, frozen=True):
 
     @property
     def finished(self) -> bool:
-        """Whether Kubernetes has given its verdict: no pod of the Job will be created any more.
+        """Whether the Job is terminal: the Job controller creates no more pods.
 
         https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
         """
@@ -142,8 +167,8 @@ class Job(_KubeObject, frozen=True):
 
 
 class Waiting(_KubeObject, frozen=True):
-    reason: str | None = None
-    message: str | None = None
+    reason: Word | None = None
+    message: Message | None = None
 
 
 class Running(_KubeObject, frozen=True):
@@ -151,16 +176,16 @@ class Running(_KubeObject, frozen=True):
 
 
 class Terminated(_KubeObject, frozen=True):
-    exit_code: int = 0
-    signal: int | None = None
-    reason: str | None = None
-    message: str | None = None
+    exit_code: Int32 = 0
+    signal: Int32 | None = None
+    reason: Word | None = None
+    message: Annotated[str, Bound.LOG_TAIL] | None = None
     started_at: Time | None = None
     finished_at: Time | None = None
 
     @property
     def termination_message(self) -> str | None:
-        """The end of the log as the kubelet kept it; None where it kept none, or only its own failure to read it.
+        """The end of the log as the kubelet recorded it; None without one, or if the kubelet could not read it.
 
         https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
         """
@@ -181,9 +206,9 @@ class ContainerStatus(_KubeObject, frozen=True):
 
 
 class PodStatus(_KubeObject, frozen=True):
-    phase: str = "Pending"
-    reason: str | None = None
-    message: str | None = None
+    phase: Word = "Pending"
+    reason: Word | None = None
+    message: Message | None = None
     start_time: Time | None = None
     conditions: tuple[Condition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
@@ -204,27 +229,27 @@ class Pod(_KubeObject, frozen=True):
 
     @property
     def terminating(self) -> bool:
-        """Whether the pod was told to end and has not yet."""
+        """Whether the pod has a deletion timestamp and is not terminal."""
         return self.metadata.deletion_timestamp is not None and not self.is_terminal
 
     @property
     def controller_uid(self) -> str | None:
-        """The uid of the Job that the pod belongs to; None for a pod of something else."""
+        """The uid of the pod's Job; None for a pod without a Job."""
         return self.metadata.labels.get(LABEL_CONTROLLER)
 
     @property
     def container(self) -> ContainerState:
-        """The state of the container that runs the job; empty before the kubelet has reported it.
+        """The state of the container that runs the job; empty before the kubelet reports it.
 
-        Statuses are sorted by name, so that of an injected container can come first. A pod that was created outside
-        Runway may have none of that name; then it is the first.
+        Statuses are sorted by name, so an injected container can come first. A pod without a container of the expected
+        name uses the first one.
         """
         own = job_container_status(self.status.container_statuses)
         return own.state if own else ContainerState()
 
     @property
     def never_had_a_container(self) -> bool:
-        """Whether the pod has ended, or is ending, and the runtime never created its container.
+        """Whether the pod is terminal or terminating, and the runtime never created its container.
 
         The kubelet reports such a container as terminated with 137, ContainerStatusUnknown, and without an id:
         https://github.com/kubernetes/kubernetes/blob/v1.35.0/pkg/kubelet/status/status_manager.go (TerminatePod)
@@ -237,12 +262,12 @@ class Pod(_KubeObject, frozen=True):
         )
 
     def condition(self, type_: str) -> Condition | None:
-        """The condition of this type, whatever its status."""
+        """Return the condition of this type, with any status."""
         return next((item for item in self.status.conditions if item.type == type_), None)
 
 
 def job_container_status(statuses: tuple[ContainerStatus, ...]) -> ContainerStatus | None:
-    """The status of the container that runs the job, or else the first."""
+    """Return the status of the container that runs the job, otherwise the first."""
     for status in statuses:
         if status.name == CONTAINER:
             return status
@@ -250,19 +275,19 @@ def job_container_status(statuses: tuple[ContainerStatus, ...]) -> ContainerStat
 
 
 def merge_pod_status(pod: Pod, known: Pod) -> Pod:
-    """A newer state of a pod, with what the one before told and the kubelet has written over since."""
+    """Return a newer state of a pod, with the fields of the known state that the kubelet overwrote."""
     return _keep_termination_message(_keep_deletion_timestamp(pod, known), known)
 
 
 def _keep_termination_message(pod: Pod, known: Pod) -> Pod:
-    """The kubelet reads the log anew for each status that it builds, also after it has removed a deleted pod's log."""
+    """Keep the message: the kubelet reads the log for each status, also after it removed the log of a deleted pod."""
     now, before = pod.container.terminated, known.container.terminated
     if now is None or before is None or now.termination_message is not None or before.termination_message is None:
         return pod
-    told = msgspec.structs.replace(now, message=before.message)
+    terminated = msgspec.structs.replace(now, message=before.message)
     own = job_container_status(pod.status.container_statuses)
     statuses = tuple(
-        msgspec.structs.replace(status, state=msgspec.structs.replace(status.state, terminated=told))
+        msgspec.structs.replace(status, state=msgspec.structs.replace(status.state, terminated=terminated))
         if status is own
         else status
         for status in pod.status.container_statuses
@@ -271,20 +296,20 @@ def _keep_termination_message(pod: Pod, known: Pod) -> Pod:
 
 
 def _keep_deletion_timestamp(pod: Pod, known: Pod) -> Pod:
-    """When all has ended the kubelet deletes the pod once more, at once: what was told first is when it had to end."""
+    """Keep the first deletion timestamp: the kubelet deletes a terminal pod again, with a grace period of zero."""
     now, before = pod.metadata, known.metadata
     if not pod.is_terminal or before.deletion_timestamp is None:
         return pod
-    told = msgspec.structs.replace(
+    metadata = msgspec.structs.replace(
         now,
         deletion_timestamp=before.deletion_timestamp,
         deletion_grace_period_seconds=before.deletion_grace_period_seconds,
     )
-    return msgspec.structs.replace(pod, metadata=told)
+    return msgspec.structs.replace(pod, metadata=metadata)
 
 
 def resource_version_number(item: Job | Pod | Event | Node) -> int:
-    """The resource version as a number: comparable within one collection since Kubernetes 1.35.
+    """Return the resource version as a number, comparable within one collection since Kubernetes 1.35.
 
     https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
     """
@@ -292,37 +317,33 @@ def resource_version_number(item: Job | Pod | Event | Node) -> int:
 
 
 class ObjectReference(_KubeObject, frozen=True):
-    kind: str = ""
-    namespace: str = ""
-    name: str = ""
-    uid: str = ""
+    kind: Word = ""
+    namespace: Word = ""
+    name: Word = ""
+    uid: Word = ""
 
 
 class EventSeries(_KubeObject, frozen=True):
-    count: int = 0
     last_observed_time: Time | None = None
 
 
 class Event(_KubeObject, frozen=True):
     """https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 
-    Events are seldom kept for longer than an hour, and repeated ones are counted in one object.
+    Kubernetes usually deletes events after an hour, and counts repeated events in one object.
     """
 
     metadata: Metadata
     involved_object: ObjectReference = ObjectReference()
-    reason: str | None = None
-    message: str | None = None
-    type: str | None = None
-    count: int | None = None
-    first_timestamp: Time | None = None
+    reason: Word | None = None
+    message: Message | None = None
     last_timestamp: Time | None = None
     event_time: Time | None = None
     series: EventSeries | None = None
 
     @property
     def last_seen(self) -> datetime | None:
-        """When it happened last: clients of the two event APIs fill in different fields."""
+        """The time of the last occurrence. Clients of the two event APIs set different fields."""
         return (
             (self.series.last_observed_time if self.series else None)
             or self.last_timestamp
@@ -355,7 +376,7 @@ class Node(_KubeObject, frozen=True):
     status: NodeStatus = NodeStatus()
 
     def condition(self, type_: str) -> Condition | None:
-        """The condition of this type, whatever its status."""
+        """Return the condition of this type, with any status."""
         return next((item for item in self.status.conditions if item.type == type_), None)
 
 
@@ -363,7 +384,6 @@ class LeaseSpec(_KubeObject, frozen=True):
     holder_identity: str | None = None
     lease_duration_seconds: int | None = None
     acquire_time: str | None = None
-    renew_time: str | None = None
     lease_transitions: int | None = None
 
 
@@ -372,3 +392,37 @@ class Lease(_KubeObject, frozen=True):
 
     metadata: Metadata
     spec: LeaseSpec = LeaseSpec()
+
+
+Object = TypeVar("Object", Job, Pod, Event, Node)
+
+
+class ListMeta(msgspec.Struct, frozen=True, rename="camel"):
+    resource_version: str = "0"
+    continue_: str | None = msgspec.field(name="continue", default=None)
+
+
+class ObjectList(msgspec.Struct, Generic[Object], frozen=True, rename="camel"):
+    """One page of a list, or a whole one. The resource version is that of the collection."""
+
+    metadata: ListMeta
+    items: tuple[Object, ...] = ()
+
+
+class WatchEvent(msgspec.Struct, Generic[Object], frozen=True, rename="camel"):
+    """One event of a watch. The object of a bookmark has only a resource version."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    object: Object
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataFilter:
+    """The labels and annotations that the caller reads; the decoder drops the others.
+
+    The decoder always keeps Kubernetes' own labels on pods of Jobs, and all labels of nodes.
+    """
+
+    labels: frozenset[str]
+    annotations: Mapping[str, int]
+    """The maximum number of characters by annotation of a Job. Longer values are cut, and so become invalid."""

@@ -1,11 +1,11 @@
-"""Keep up with one kind of object: three nested generators, each with one concern.
+"""Keep up with one kind of object: three nested generators with one concern each.
 
-- `reflect` goes on for ever: whatever fails, it backs off and lists again.
-- `_list_then_watch` lists once, then watches, renewing the watch until its version has expired.
-- `Kubernetes.watch` is one HTTP call, with bookmarks and an inactivity time-out.
+- `reflect` never ends: after any failure it backs off and lists again.
+- `_list_then_watch` lists once, then watches, and renews the watch until its version expires.
+- `KubeClient.watch` is one HTTP call with bookmarks and an inactivity time-out.
 
-What comes out is a `Snapshot` whenever everything was listed, then `Change`s. A consumer that replaces its state by
-each snapshot and applies each change holds what Kubernetes holds, however often the connection is lost.
+A consumer that replaces its state by each `Relisted` and applies each `WatchEvent` has the state of Kubernetes, however
+often the connection is lost.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Generic
 
+from runway.backoff import Backoff
 from runway.errors import ClusterError, PublicError, ResourceExpired
-from runway.kube.api_types import Object, WatchEvent
-from runway.kube.backoff import Backoff
 from runway.kube.client import KubeClient, Resource
-from runway.kube.objects import Metadata
+from runway.kube.objects import Metadata, Object, WatchEvent
 
+MAX_BACKOFF_SECONDS: Final = 5.0
 NO_VERSION: Final = Metadata().resource_version
-"""Of an object whose metadata cannot be read: the watch continues from the version before it."""
+"""The version of an object with unreadable metadata: the watch continues from the version before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relisted(Generic[Object]):
-    """Everything there is, as of one resource version."""
+    """Every object as of one resource version."""
 
     items: deque[Object]
-    """To be taken out by whoever takes it in, so that it is not kept, and not all freed at once."""
+    """The consumer pops the items, to free memory gradually."""
     version: int
-    asked: float
-    """When it was asked for, in monotonic seconds: it holds all that was written before."""
+    requested_at: float
+    """Monotonic seconds: the list contains everything written before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """Contact was lost: what is known grows old until the next snapshot."""
+    """The connection is lost: the known state ages until the next list."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """The API server has spoken, though nothing changed."""
+    """The API server reported progress without a change."""
 
 
 async def reflect(
@@ -59,15 +59,15 @@ async def reflect(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     jitter: Callable[[], float] = random.random,
     clock: Callable[[], float] = time.monotonic,
-    longest: float = 5.0,
+    max_backoff_seconds: float = MAX_BACKOFF_SECONDS,
 ) -> AsyncGenerator[Relisted[Object] | WatchEvent[Object] | Bookmark | Disconnected, None]:
-    """Snapshots and changes of all objects of a kind, for ever; at most `longest` seconds from one try to the next."""
-    backoff = Backoff(jitter, longest=longest)
+    """Yield lists and events of all objects of a kind, forever."""
+    backoff = Backoff(jitter, longest=max_backoff_seconds)
     while True:
         try:
-            async with aclosing(_list_then_watch(kubernetes, kind, backoff, sleep, clock)) as changes:
-                async for change in changes:
-                    yield change
+            async with aclosing(_list_then_watch(kubernetes, kind, backoff, sleep, clock)) as updates:
+                async for update in updates:
+                    yield update
         except (ClusterError, PublicError) as error:
             yield Disconnected(str(error))
         await sleep(backoff.next())
@@ -80,27 +80,27 @@ async def _list_then_watch(
     sleep: Callable[[float], Awaitable[None]],
     clock: Callable[[], float],
 ) -> AsyncGenerator[Relisted[Object] | WatchEvent[Object] | Bookmark, None]:
-    """One list, then watches from where it ended, until the version has expired or a call fails."""
-    asked = clock()
+    """List once, then watch from there until the version expires or a call fails."""
+    requested_at = clock()
     listing = await kubernetes.list(kind)
     version = listing.metadata.resource_version
     items = deque(listing.items)
     del listing
-    yield Relisted(items, int(version), asked)
+    yield Relisted(items, int(version), requested_at)
     while True:
-        spoke = False
+        received = False
         try:
-            async with aclosing(kubernetes.watch(kind, version)) as changes:
-                async for change in changes:
-                    spoke = True
-                    if change.object.metadata.resource_version != NO_VERSION:
-                        version = change.object.metadata.resource_version
-                    yield Bookmark() if change.type == "BOOKMARK" else change
+            async with aclosing(kubernetes.watch(kind, version)) as events:
+                async for event in events:
+                    received = True
+                    if event.object.metadata.resource_version != NO_VERSION:
+                        version = event.object.metadata.resource_version
+                    yield Bookmark() if event.type == "BOOKMARK" else event
         except ResourceExpired:
             return
-        # The server closed the watch in good order, as it does every few minutes: go on from the last version seen.
-        # One that only ever closes at once is not called again without a pause.
-        if spoke:
+        # The server closes each watch after some minutes: continue from the last version.
+        # Pause after a watch that closed without an event, to avoid a busy loop.
+        if received:
             backoff.reset()
         else:
             await sleep(backoff.next())

@@ -1,8 +1,7 @@
-"""The seam to Kubernetes: two methods, one for a call and one for a stream.
+"""Send requests to the API server: one method for calls, one for streams.
 
-Tests put a fake behind them; here they speak HTTP. Configuration and credentials are the official client's (`access`);
-requests are plain JSON on a session of our own, since the official client's models cost more than everything else in a
-submission (docs/architecture.md).
+Tests replace the transport by a fake. The official client provides configuration and credentials (`kubeconfig`). The
+requests are plain JSON over aiohttp, because the official client's models cost more than the rest of a submission.
 """
 
 from __future__ import annotations
@@ -20,17 +19,16 @@ from runway.kube.kubeconfig import Access
 
 CONNECT_SECONDS = 2.0
 MAX_RESPONSE_BYTES = 16 << 20
-"""Bytes of one answer: a page of 500 Jobs of usual size has 3 MiB, and the largest possible object 10 MiB."""
+"""Bytes of one response. A page of 500 usual Jobs has 3 MiB, the largest possible object 10 MiB."""
 MAX_QUEUED_PER_SLOT = 4
-"""Calls that may wait for each one in progress: more would only time out, so they are refused at once."""
+"""Calls that may wait per call in progress. More would time out, so they are rejected at once."""
 READ_BYTES = 1 << 16
-"""Bytes of a stream that wait to be read; the API server sends no more until half of them are. Up to twice as many for
-a moment."""
+"""Unread bytes of a stream; beyond it the API server pauses. The buffer can briefly hold twice as many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What the API server said: any status, the whole body and its `Warning` headers."""
+    """A response of any status, with the whole body and the `Warning` headers."""
 
     status: int
     body: bytes
@@ -39,23 +37,23 @@ class Response:
 
 
 class Transport(Protocol):
-    """What `Kubernetes` needs of the world."""
+    """The requests that `KubeClient` sends."""
 
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
     ) -> Response:
-        """One call. Raises NotDone where it certainly did not happen, Ambiguous where it may have, TooBusy."""
+        """Send one call. Raises NotExecuted if it had no effect, AmbiguousOutcome if it may have one, or TooBusy."""
 
     def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
-        """The chunks of a GET as they come; an empty one first, as soon as the API server has answered 200.
+        """Yield the chunks of a GET, an empty one first, as soon as the API server has answered 200.
 
-        Raises StreamRefused with the answer for any other status, and NotDone or Ambiguous where the connection fails
-        or where nothing comes for `idle` seconds.
+        Raises UnexpectedStatus for any other status, and NotExecuted or AmbiguousOutcome if the connection fails or is
+        silent for `idle` seconds.
         """
 
 
 class UnexpectedStatus(Exception):
-    """A stream that was answered with something other than 200."""
+    """A stream request got a status other than 200."""
 
     def __init__(self, answer: Response) -> None:
         super().__init__(f"status {answer.status}")
@@ -63,12 +61,12 @@ class UnexpectedStatus(Exception):
 
 
 class AiohttpTransport:
-    """The connection to one API server. Make it where an event loop runs, and `close` it."""
+    """The connections to one API server. Create it inside an event loop, and `close` it."""
 
     def __init__(self, access: Access, max_in_flight: int) -> None:
         self._configuration = access.configuration
         proxy, tls = access.configuration.proxy, access.tls
-        # Streams (watches, logs) stay open for long, so they have a pool of their own and cannot starve calls.
+        # Watches and logs stay open for long, so they have their own pool and cannot starve calls.
         calls = aiohttp.TCPConnector(limit=max_in_flight, ssl=tls)
         self._calls = aiohttp.ClientSession(connector=calls, proxy=proxy)
         streams = aiohttp.TCPConnector(limit=0, ssl=tls)
@@ -77,7 +75,6 @@ class AiohttpTransport:
         self._waiting, self._max_waiting = 0, max_in_flight * MAX_QUEUED_PER_SLOT
 
     async def close(self) -> None:
-        """Close every connection."""
         await self._calls.close()
         await self._streams.close()
 
@@ -92,7 +89,7 @@ class AiohttpTransport:
 
     async def _acquire_slot(self, seconds: float) -> None:
         if not self._slots.locked():
-            await self._slots.acquire()  # At once: a timer for it would cost more than it does.
+            await self._slots.acquire()  # Without a timer, which would cost more than the semaphore.
             return
         if self._waiting >= self._max_waiting:
             raise TooBusy("too many calls to Kubernetes are waiting for their turn")
@@ -152,16 +149,16 @@ class AiohttpTransport:
             raise AmbiguousOutcome(f"the connection to the Kubernetes API broke: {_reason(error)}") from error
 
     async def _authorization(self) -> dict[str, str]:
-        """The bearer token where one is configured, refreshed by the official client; certificates are in the TLS."""
+        """Return the bearer token, which the official client refreshes. Client certificates are in the TLS context."""
         try:
             token = (await self._configuration.auth_settings()).get("BearerToken")
-        except (OSError, ConfigException) as error:  # The service account's token is read again each minute.
+        except (OSError, ConfigException) as error:  # The token of the service account is read again every minute.
             raise NotExecuted(f"the token for the Kubernetes API cannot be read: {_reason(error)}") from error
         return {"Authorization": str(token["value"])} if token else {}
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body. Raises AnswerTooLarge, and breaks the connection off, as soon as it passes `MAX_ANSWER`."""
+    """Read the body. Closes the connection and raises ResponseTooLarge beyond `MAX_RESPONSE_BYTES`."""
     if response.content_length is not None and response.content_length <= MAX_RESPONSE_BYTES:
         return await response.read()
     body = bytearray()

@@ -1,13 +1,11 @@
-"""A job's log, from the pod that wrote it, as long as that pod exists. Read it top to bottom.
+"""The log of a job's attempt, read from its pod while the pod exists.
 
-1. The attempt is found; with `follow`, its container is waited for.
-2. The log is opened. Until then whatever is wrong is a problem; from then on it can only break the answer off.
-3. What the kubelet sends is passed on byte for byte, without the times that it was asked to put before the lines.
-4. When a connection ends, the log need not have: the API server ends an answer in good order even where it has lost the
-   kubelet. So the log is opened again, from a little before, and what was sent is left out, until a connection that was
-   opened after the container had ended brings nothing new. What a container has written that still runs, and is not
-   followed, is read once.
-5. What cannot be had within `GIVE_UP_SECONDS` is given up by raising StreamCut.
+1. Find the attempt. With `follow`, wait for its container to start.
+2. Open the log. An error before this is a problem document; an error after it breaks the connection.
+3. Pass on the bytes from the kubelet without the timestamps that Runway requested.
+4. Open the log again after each connection, until it has ended (docs/decisions/010-complete-logs.md). Without `follow`,
+   the log of a running container is read once.
+5. Raise StreamInterrupted if nothing new arrives within `RECONNECT_TIMEOUT_SECONDS`.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from runway.controllers.sync import Observer
+from runway.backoff import Backoff
 from runway.errors import (
     AmbiguousOutcome,
     ClusterError,
@@ -37,33 +35,33 @@ from runway.errors import (
     StreamInterrupted,
     Violation,
 )
-from runway.kube.backoff import Backoff
 from runway.kube.client import KubeClient
 from runway.kube.objects import Pod
 from runway.log_cursor import LogCursor
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 
 log = structlog.get_logger()
 
 RECONNECT_TIMEOUT_SECONDS: Final = 60.0
-"""How long a log is tried again without anything new of it."""
+"""A log without new data for this long is interrupted."""
 OPEN_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 120.0
-"""A followed log that is silent for so long is opened again: the connection may be dead, whatever TCP says."""
+"""A followed log without data for this long is opened again: the connection may be dead."""
 READ_IDLE_SECONDS: Final = 30.0
 HEALTHY_SECONDS: Final = 30.0
-"""A connection that lasted so long is no failure, even if nothing came of it."""
+"""A connection that lasted this long is no failure, even without data."""
 STATUS_SECONDS: Final = 2.0
-"""The kubelet reports the end of a container about a second after its log has ended."""
+"""The kubelet reports the end of a container about a second after its log ends."""
 LOOK_SECONDS: Final = 15.0
-"""At most so long between two looks at a job that is waited for."""
+"""The longest pause between two checks of a job that has not started."""
 SLICE_BYTES: Final = 1 << 16
-"""Bytes of a log that are worked on before other requests have their turn: 1.5 ms, or 4 ms where lines are empty."""
+"""Bytes of a log processed before other requests run: 1.5 ms, or 4 ms if all lines are empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """What is asked for. `attempt` counts from 1, and is the last where None; `tail` is in lines."""
+    """The parameters of a log. `attempt` counts from 1, None means the last; `tail` is in lines."""
 
     attempt: int | None = None
     follow: bool = False
@@ -72,8 +70,8 @@ class LogQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
-    """An open log: of which attempt it is, and its bytes. Close `chunks`; it raises StreamCut."""
+class OpenLog:
+    """An open log: its attempt and its bytes. Close `chunks`; it raises StreamInterrupted."""
 
     attempt: int
     chunks: AsyncGenerator[bytes, None]
@@ -81,7 +79,7 @@ class Log:
 
 async def open_log(
     kubernetes: KubeClient,
-    observer: Observer,
+    cluster: ClusterState,
     key: JobKey,
     query: LogQuery,
     turn: asyncio.Lock,
@@ -89,69 +87,69 @@ async def open_log(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     jitter: Callable[[], float] = random.random,
-) -> Log:
-    """Open the log of an attempt; with `follow`, as soon as its container has started.
+) -> OpenLog:
+    """Open the log of an attempt; with `follow`, once its container has started.
 
-    All logs of a process share `turn`: one slice of one log is worked on at a time, and between two slices other
-    requests are served, however many logs flow and however fast.
+    All logs of a process share `turn`. It processes one slice of one log at a time, and other requests run between
+    slices.
 
-    Raises JobNotFound, InvalidParameter, LogsNotReady, LogsGone with what was kept, NotReady or KubernetesUnavailable.
+    Raises JobNotFound, InvalidParameter, LogsNotReady, LogsGone with the excerpt, NotReady or KubernetesUnavailable.
     """
-    attempt, pod = await _started(observer, key, query) if query.follow else _find(observer, key, query)
+    attempt, pod = await _started(cluster, key, query) if query.follow else _find(cluster, key, query)
     name = pod.metadata.name
-    if name in observer.deleted_pods(key):
-        raise _log_unavailable(observer, key, name, pod)
-    reader = _LogStream(kubernetes, observer, key, name, query, turn, clock, sleep, jitter)
+    if name in cluster.deleted_pods(key):
+        raise _log_unavailable(cluster, key, name, pod)
+    reader = _LogStream(kubernetes, cluster, key, name, query, turn, clock, sleep, jitter)
     try:
         first = await reader.connect()
     except NotFound as error:
         if pod.is_terminal or pod.terminating:
-            raise _log_unavailable(observer, key, name, pod) from error
-        raise KubernetesUnavailable(f"the node of pod {name} does not know it at the moment: {error}") from error
+            raise _log_unavailable(cluster, key, name, pod) from error
+        raise KubernetesUnavailable(f"the node does not know pod {name} at the moment: {error}") from error
     except Rejected as error:
         raise LogsNotReady(str(error)) from error
     except ClusterError as error:
         raise KubernetesUnavailable(str(error)) from error
-    return Log(attempt, reader.read(first))
+    return OpenLog(attempt, reader.read(first))
 
 
-async def _started(observer: Observer, key: JobKey, query: LogQuery) -> tuple[int, Pod]:
-    """The attempt to follow, once its container has started. The job's deadline bounds how long that can take."""
-    with observer.subscribe(key) as reader:
+async def _started(cluster: ClusterState, key: JobKey, query: LogQuery) -> tuple[int, Pod]:
+    """Wait until the container of the attempt has started. The job's deadline bounds the wait."""
+    with cluster.subscriptions.subscribe(key) as reader:
         while True:
             try:
-                attempt, pod = _find(observer, key, query)
+                attempt, pod = _find(cluster, key, query)
             except _NotYet:
                 pass
             else:
                 if (pod.container.running or pod.container.terminated) and not pod.never_had_a_container:
                     return attempt, pod
-                if query.attempt is not None and (pod.is_terminal or pod.metadata.name in observer.deleted_pods(key)):
+                if query.attempt is not None and (pod.is_terminal or pod.metadata.name in cluster.deleted_pods(key)):
                     raise LogsNotReady(f"attempt {attempt} ended before a container started, so there never was a log")
-            view = observer.view(key)
-            if view is not None and view.state.is_finished:
+            view = cluster.view(key)
+            if view is not None and view.is_finished:
                 raise LogsNotReady(f"the job is {view.state}, and no container of its last attempt has started")
             await reader.wait(LOOK_SECONDS)
-            observer.require_synced()
+            cluster.require_synced()
 
 
 class _NotYet(LogsNotReady):
-    """The pod of the attempt may still come."""
+    """The attempt's pod may still be created."""
 
 
-def _find(observer: Observer, key: JobKey, query: LogQuery) -> tuple[int, Pod]:
-    """The attempt that is asked for, numbered as in the job's view, and its pod."""
-    view = observer.view(key)
+def _find(cluster: ClusterState, key: JobKey, query: LogQuery) -> tuple[int, Pod]:
+    """Find the attempt, numbered as in the job's view, and its pod."""
+    view = cluster.view(key)
     if view is None:
         raise JobNotFound(key.name)
     count = len(view.attempts)
     attempt = query.attempt or max(count, 1)
     if attempt > count:
-        raise _no_such_attempt(attempt, count, over=view.state.is_finished)
+        raise _no_such_attempt(attempt, count, over=view.is_finished)
     name = view.attempts[attempt - 1].pod
-    pod = next((pod for pod in observer.attempts(key) if pod.metadata.name == name), None)
+    pod = next((pod for pod in cluster.attempts(key) if pod.metadata.name == name), None)
     if pod is None:
-        raise _log_unavailable(observer, key, name, None)
+        raise _log_unavailable(cluster, key, name, None)
     return attempt, pod
 
 
@@ -166,9 +164,9 @@ def _no_such_attempt(attempt: int, count: int, *, over: bool) -> PublicError:
     )
 
 
-def _log_unavailable(observer: Observer, key: JobKey, name: str, pod: Pod | None) -> LogsGone | LogsNotReady:
-    """The pod no longer exists; `pod` is what is remembered of it. What was kept is the job's record or its status."""
-    view = observer.view(key)
+def _log_unavailable(cluster: ClusterState, key: JobKey, name: str, pod: Pod | None) -> LogsGone | LogsNotReady:
+    """Explain why there is no log, with the excerpt. `pod` is the last known state of the deleted pod."""
+    view = cluster.view(key)
     attempt = next((attempt for attempt in view.attempts if attempt.pod == name), None) if view else None
     ended = pod.container.terminated if pod else None
     never_started = pod is not None and pod.never_had_a_container
@@ -176,13 +174,13 @@ def _log_unavailable(observer: Observer, key: JobKey, name: str, pod: Pod | None
         return LogsNotReady(f"pod {name} ended before a container started, so there never was a log")
     kept = view.excerpt.text if view and view.excerpt and view.excerpt.pod == name else None
     return LogsGone(
-        f"pod {name} no longer exists; the excerpt is what was kept of the last lines",
+        f"pod {name} no longer exists; the excerpt has the last lines of its log",
         extra={"excerpt": kept or (ended.termination_message if ended else None), "pod": name},
     )
 
 
 async def _slices(connection: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """What a connection brings, in pieces of at most `SLICE_BYTES`. Closes it."""
+    """Split the chunks of a connection into pieces of at most `SLICE_BYTES`. Closes the connection."""
     async with aclosing(connection):
         async for chunk in connection:
             for start in range(0, len(chunk), SLICE_BYTES):
@@ -190,12 +188,12 @@ async def _slices(connection: AsyncGenerator[bytes, None]) -> AsyncGenerator[byt
 
 
 class _LogStream:
-    """One reader's way through the log of one container, over as many connections as that takes."""
+    """The log of one container for one reader, over as many connections as necessary."""
 
     def __init__(
         self,
         kubernetes: KubeClient,
-        observer: Observer,
+        cluster: ClusterState,
         key: JobKey,
         pod: str,
         query: LogQuery,
@@ -205,7 +203,7 @@ class _LogStream:
         jitter: Callable[[], float],
     ) -> None:
         self._kubernetes = kubernetes
-        self._observer = observer
+        self._cluster = cluster
         self._key = key
         self._pod = pod
         self._query = query
@@ -218,12 +216,12 @@ class _LogStream:
         self._failing_since: float | None = None
         self._brought_news = False
         self._final = False
-        """Whether the container had ended before the connection was opened."""
+        """True if the container had ended before the connection was opened."""
         self._whole = False
-        """Whether everything came that there was when the last connection ended, as far as anyone can tell."""
+        """True if the last connection ended without an error, so that it brought everything that existed then."""
 
     async def connect(self) -> AsyncGenerator[bytes, None]:
-        """The next connection, once it is open. Raises the errors of a call to Kubernetes."""
+        """Open the next connection. Raises the errors of a call to Kubernetes."""
         self._cursor.rewind()
         self._brought_news = False
         self._opened, self._final = self._clock(), self._ended()
@@ -244,7 +242,7 @@ class _LogStream:
         return connection
 
     async def read(self, connection: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        """What was not sent before, from this connection and those that follow it. Raises StreamCut."""
+        """Yield the bytes that were not sent before, of this and later connections. Raises StreamInterrupted."""
         while True:
             try:
                 async with aclosing(_slices(connection)) as slices:
@@ -268,13 +266,13 @@ class _LogStream:
             connection = following
 
     def _is_complete(self) -> bool:
-        """Whether the log has ended with a connection that ended in good order."""
+        """Return whether the log ended with this connection, which ended without an error."""
         if self._final:
             return self._cursor.caught_up and not self._brought_news
         return not self._query.follow and self._cursor.caught_up
 
     async def _fresh(self, piece: bytes) -> bytes:
-        """The text in this slice that was not sent before, which may be empty; waits for its turn."""
+        """Wait for the turn, and return the bytes of this slice that were not sent before."""
         async with self._turn:
             pieces = self._cursor.feed(piece)
             await asyncio.sleep(0)
@@ -287,14 +285,14 @@ class _LogStream:
         return b"".join(text for _, text in pieces)
 
     async def _reconnect(self, reason: str) -> AsyncGenerator[bytes, None] | None:
-        """The next connection; None where the log has ended. Raises StreamCut where the rest is not to be had."""
+        """Open the next connection; None if the log has ended. Raises StreamInterrupted if the rest is unavailable."""
         if self._failing_since is None or self._clock() - self._opened > HEALTHY_SECONDS:
             self._failing_since = self._clock()
         while True:
             if self._is_gone():
                 if self._whole:
                     return None
-                raise StreamInterrupted(f"{reason}; since then pod {self._pod} has gone")
+                raise StreamInterrupted(f"{reason}; since then pod {self._pod} was deleted")
             if self._clock() - self._failing_since > RECONNECT_TIMEOUT_SECONDS:
                 raise StreamInterrupted(f"{reason}; nothing new for {RECONNECT_TIMEOUT_SECONDS:g} s")
             try:
@@ -303,7 +301,7 @@ class _LogStream:
                 reason = await self._failed(error)
 
     async def _failed(self, error: ClusterError) -> str:
-        """Pause after a failure. What the kubelet itself says of a log that is no longer there cuts nothing off."""
+        """Pause after a failure. If the kubelet itself says that the log no longer exists, nothing is missing."""
         if not isinstance(error, NotFound | Rejected):
             self._whole = False
         log.info("log broke", job_id=self._key.name, pod=self._pod, reason=str(error))
@@ -311,8 +309,8 @@ class _LogStream:
         return str(error)
 
     async def _until_ended(self, seconds: float) -> None:
-        """Wait until the container is known to have ended, but no longer than so many seconds."""
-        with self._observer.subscribe(self._key) as reader:
+        """Wait until the container has ended, for at most `seconds`."""
+        with self._cluster.subscriptions.subscribe(self._key) as reader:
             deadline = self._clock() + seconds
             while not self._ended() and (left := deadline - self._clock()) > 0:
                 await reader.wait(left)
@@ -322,8 +320,8 @@ class _LogStream:
         return self._is_gone() or pod is None or pod.is_terminal or pod.container.terminated is not None
 
     def _is_gone(self) -> bool:
-        return self._known_pod() is None or self._pod in self._observer.deleted_pods(self._key)
+        return self._known_pod() is None or self._pod in self._cluster.deleted_pods(self._key)
 
     def _known_pod(self) -> Pod | None:
-        pods = self._observer.attempts(self._key)
+        pods = self._cluster.attempts(self._key)
         return next((pod for pod in pods if pod.metadata.name == self._pod), None)

@@ -1,4 +1,4 @@
-"""Pages of jobs, newest first: nobody else is held up, however many jobs there are and however few match."""
+"""Pages of jobs, newest first, in bounded steps that let other requests run."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from datetime import datetime
 from itertools import islice
 from typing import Final
 
-from runway.controllers.sync import Observer
-from runway.jobs.view import JobState
+from runway.jobs.models import JobState
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 
 MAX_JOBS_SCANNED: Final = 5000
-"""Jobs that are looked at in one go; a look takes under a microsecond."""
+"""Jobs that one step scans; a job takes under a microsecond."""
 
 Place = tuple[datetime, JobKey]
-"""Where a job stands in the order of jobs."""
+"""The position of a job in the order of all jobs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The jobs of a page; `after` is where the next one begins, None where there is nothing further to look at.
+    """The jobs of a page; the next page begins after `after`, None on the last page.
 
-    With few matches a page may hold less than was asked for, or nothing, and yet have a next one: `looked_at` jobs were
-    looked at.
+    With few matches a page may hold fewer jobs than requested, or none, and yet have a next one.
     """
 
     places: list[Place]
@@ -34,12 +33,11 @@ class Page:
 
     @property
     def keys(self) -> list[JobKey]:
-        """The jobs themselves."""
         return [key for _, key in self.places]
 
 
 def scan_page(
-    observer: Observer,
+    cluster: ClusterState,
     namespace: str | None,
     states: Collection[JobState],
     after: Place | None,
@@ -47,15 +45,15 @@ def scan_page(
     *,
     look: int = MAX_JOBS_SCANNED,
 ) -> Page:
-    """At most so many jobs after a place, of one namespace or of all, in one of these states or in any, in one go."""
+    """Return at most `most` jobs after a position, of one namespace or all, in these states or any, in one step."""
     places: list[Place] = []
     last, looked_at, full = after, 0, False
-    for place in islice(observer.store.newest_first(after), look + 1):
+    for place in islice(cluster.store.newest_first(after), look + 1):
         if full or looked_at == look:
             return Page(places, last, looked_at)
         key, last, looked_at = place[1], place, looked_at + 1
-        # None where it is not a job of Runway's.
-        state = observer.tallies.state(key) if namespace in (None, key.namespace) else None
+        # The state is None if Runway did not create the job.
+        state = cluster.stats.state(key) if namespace in (None, key.namespace) else None
         if state is not None and (not states or state in states):
             places.append(place)
             full = len(places) == most
@@ -63,7 +61,7 @@ def scan_page(
 
 
 async def full_page(
-    observer: Observer,
+    cluster: ClusterState,
     namespace: str | None,
     states: Collection[JobState],
     after: Place | None,
@@ -71,10 +69,10 @@ async def full_page(
     *,
     look: int = MAX_JOBS_SCANNED,
 ) -> list[Place]:
-    """As `page`, but with as many as there are, up to so many: it looks on, and all others have a turn in between."""
+    """Scan until the page is full or no job is left. Yields to the event loop between steps."""
     found: list[Place] = []
     while True:
-        part = scan_page(observer, namespace, states, after, most - len(found), look=look)
+        part = scan_page(cluster, namespace, states, after, most - len(found), look=look)
         found += part.places
         if part.after is None or len(found) == most:
             return found

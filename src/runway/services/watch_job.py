@@ -1,8 +1,7 @@
-"""A job's views, one for each change, until it is over: what the event stream sends.
+"""The event stream of a job: its view after each change, until it is finished.
 
-It is built on states, not on a history: whoever is slow, or comes back after a break, is given the view as it is now,
-and views between are left out. The last one, which is for good, never is. So a reader needs no queue here, and a new
-process needs no memory of the old one.
+The stream is level-triggered: a slow or reconnecting reader gets the current view, and misses the views between. It
+never misses the final view. So a reader needs no queue, and a new process needs no state of the old one.
 """
 
 from __future__ import annotations
@@ -14,22 +13,22 @@ from typing import Final
 
 import msgspec
 
-from runway.controllers.sync import Observer
-from runway.jobs.view import JobView
+from runway.jobs.models import JobView
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 
 HEARTBEAT_SECONDS: Final = 15.0
-"""After so long without a change a sign of life is sent: proxies close what is silent, and a dead client shows."""
+"""A heartbeat keeps proxies from closing a silent stream, and detects dead clients."""
 
 RECORD_WAIT_SECONDS: Final = 10.0
-"""How long is waited for the record of a job that is over: with it the view gains the end of the log and the cost."""
+"""Maximum wait for the record of a finished job, which adds the log excerpt and the cost to the view."""
 
 _encoder = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
 class JobUpdated:
-    """A view as JSON. The id depends on that alone, so it is the same in every process."""
+    """A view as JSON. The id is its hash, so every process sends the same one."""
 
     id: str
     document: bytes
@@ -37,14 +36,13 @@ class JobUpdated:
 
     @classmethod
     def of(cls, view: JobView) -> JobUpdated:
-        """The view as it is sent."""
         document = _encoder.encode(view)
-        return cls(hashlib.sha256(document).hexdigest()[:32], document, view.state.is_finished)
+        return cls(hashlib.sha256(document).hexdigest()[:32], document, view.is_finished)
 
 
 @dataclass(frozen=True, slots=True)
 class JobDeleted:
-    """The Job was deleted: nothing more is known of it."""
+    """The Job was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +51,19 @@ class Heartbeat:
 
 
 async def watch_job(
-    observer: Observer, key: JobKey, last: str | None, shown: Callable[[JobView], JobView]
+    cluster: ClusterState, key: JobKey, last: str | None, shown: Callable[[JobView], JobView]
 ) -> AsyncGenerator[JobUpdated | Heartbeat | JobDeleted, None]:
-    """The view as it is now, unless its id is `last`; then each change; ends with the view that is for good, or Gone.
+    """Yield the current view, unless its id is `last`, then each change; ends with the final view or JobDeleted.
 
-    A job is finished a moment before its record is written, and only then is its view final. `shown` makes of a view
-    what its reader may see.
+    A job finishes a moment before its record is written, and only then is its view final. `shown` removes from a view
+    what the reader may not see.
 
-    Raises NotReady where Runway no longer knows the state of the cluster.
+    Raises NotReady once Runway no longer knows the state of the cluster.
     """
-    with observer.subscribe(key) as reader:
+    with cluster.subscriptions.subscribe(key) as reader:
         while True:
-            observer.require_synced()
-            view = observer.view(key)
+            cluster.require_synced()
+            view = cluster.view(key)
             if view is None:
                 yield JobDeleted()
                 return
@@ -74,9 +72,9 @@ async def watch_job(
                 last = seen.id
                 yield seen
             if seen.over:
-                if observer.has_final_record(key) or not await reader.wait(RECORD_WAIT_SECONDS):
+                if cluster.has_final_record(key) or not await reader.wait(RECORD_WAIT_SECONDS):
                     return
                 continue
             while not await reader.wait(HEARTBEAT_SECONDS):
-                observer.require_synced()
+                cluster.require_synced()
                 yield Heartbeat()

@@ -1,1 +1,1 @@
-"""What Kubernetes reported, in memory."""
+"""State that Kubernetes reported, in memory. No I/O."""

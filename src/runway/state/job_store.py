@@ -1,42 +1,42 @@
-"""What Kubernetes says, by job: the Job and its pods as last seen. Rebuilt from a list at any time.
+"""Store the Jobs and pods that Kubernetes reported, by job.
 
-The store is fed by one reflector for Jobs and one for pods, and by the answers to Runway's own creates and patches, so
-that a caller sees what it just did. The newer resource version wins, whichever way it came.
+One watch of Jobs, one watch of pods and the responses to Runway's own writes feed the store. The newer resource version
+wins, whatever its source. Every mutator returns the keys of the jobs that it changed.
 
-A list is taken in step by step, an object at each, so that whoever takes it in can let others work in between. Events
-and answers may come between any two steps, but lists of one kind must come one after another.
+`replace_jobs` and `replace_pods` apply a list one object per step, so that the event loop can run in between. Events
+and responses may arrive between two steps; two lists of one kind must not overlap. The reasons for the order of the
+steps are in docs/decisions/006-relist.md.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Hashable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from runway.jobs.identity import ANNOTATION_SPEC
-from runway.kube.interning import intern_object
+from runway.jobs.annotations import ANNOTATION_SPEC
 from runway.kube.objects import LABEL_JOB_NAME, Job, Pod, merge_pod_status, resource_version_number
-from runway.state.byte_budget import ByteBudget
 
 MAX_SPEC_BYTES: Final = 96 << 20
-"""Characters of the specifications that are cached, those of usual size left aside. Beyond that the oldest of the
-namespace with most of them are no longer shown; Kubernetes has them until the Job's time to live ends."""
+"""Characters of all cached specs above the usual size. Beyond it, the oldest specs of the largest namespace are dropped
+from memory; Kubernetes keeps them until the time to live of the Job ends."""
 USUAL_SPEC: Final = 1024
-"""Characters of a specification that is not worth the count."""
+"""Characters of a spec that does not count against `MAX_SPEC_BYTES`."""
 MAX_DELETED_PODS: Final = 16
-"""Deleted pods remembered per job: a deadline or a drain deletes the pod, and with it the only trace of the attempt."""
+"""Deleted pods remembered per job: a deadline or a drain deletes the pod, the only trace of the attempt."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Item = TypeVar("_Item")
+_Owned = TypeVar("_Owned", bound=Hashable)
 
 
 class JobKey(NamedTuple):
-    """A Job's place in the cluster."""
+    """The namespace and name of a Job."""
 
     namespace: str
     name: str
@@ -44,264 +44,253 @@ class JobKey(NamedTuple):
 
 @dataclass(slots=True)
 class JobEntry:
-    """A Job, the pods it has, and those it had. `job` is None for pods whose Job is gone or not yet seen."""
+    """A Job with its pods. `job` is None while only pods of this name are known."""
 
     job: Job | None = None
     pods: dict[str, Pod] = field(default_factory=dict)
     deleted_pods: dict[str, Pod] = field(default_factory=dict)
     deleted_jobs: dict[str, Job] = field(default_factory=dict)
-    """By uid, Jobs that were deleted before they had finished, and whose pods may not all be known yet."""
+    """Jobs by uid that were deleted unfinished, and of which a pod may be unknown."""
 
     def all_pods(self) -> list[Pod]:
-        """Every pod known of, oldest first."""
+        """Return every known pod, oldest first."""
         return sorted(
             [*self.deleted_pods.values(), *self.pods.values()], key=lambda pod: (_created(pod), pod.metadata.name)
         )
 
 
 class JobStore:
-    """Records by key. `changed` is called with the key after each change of a record, the last one included."""
+    """Entries by key."""
 
-    def __init__(self, changed: Callable[[JobKey], None], max_spec_bytes: int = MAX_SPEC_BYTES) -> None:
-        self._changed = changed
-        self._records: dict[JobKey, JobEntry] = {}
+    def __init__(self, max_spec_bytes: int = MAX_SPEC_BYTES) -> None:
+        self._entries: dict[JobKey, JobEntry] = {}
+        self.get = self._entries.get
+        """The entry of a job, or None."""
         self._order: list[tuple[datetime, JobKey]] = []
         self._jobs_through = 0
+        """The resource version of the last deletion or list of Jobs."""
         self._jobs_listed, self._pods_listed = 0, 0
-        """As of which version the newest list was that is in."""
-        self._notes: list[set[str]] = []
-        self._unconfirmed: dict[str, JobKey] = {}
+        """The resource versions of the newest applied lists."""
+        self._trackers: list[set[str]] = []
+        self._awaiting_pod_list: dict[str, JobKey] = {}
         self._specs: ByteBudget[JobKey] = ByteBudget(max_spec_bytes)
 
-    def get(self, key: JobKey) -> JobEntry | None:
-        """The record of a job, or None where nothing of it is known."""
-        return self._records.get(key)
-
     def newest_first(self, before: tuple[datetime, JobKey] | None = None) -> Iterator[tuple[datetime, JobKey]]:
-        """Creation time and key of every Job, newest first, from after `before` on."""
+        """Yield creation time and key of every Job, newest first, starting after `before`."""
         end = len(self._order) if before is None else bisect_left(self._order, before)
         return (self._order[index] for index in range(end - 1, -1, -1))
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def upsert_job(self, job: Job) -> None:
-        """Take in a Job as a watch or an answer shows it, unless something newer is known.
+    def upsert_job(self, job: Job) -> list[JobKey]:
+        """Store a Job from an event or a response, unless a newer version is known.
 
-        An answer can be read after the watch has told of the Job's deletion: what is not known, and is no newer than
-        the last deletion or list, is gone.
+        A response can be read after the watch reported the deletion of the Job. So an unknown Job that is no newer than
+        the last deletion or list is ignored.
         """
+        known = self._job(JobKey(job.metadata.namespace, job.metadata.name))
+        if known is None and resource_version_number(job) <= self._jobs_through:
+            return []
+        return self._store_job(job)
+
+    def _store_job(self, job: Job) -> list[JobKey]:
         key = JobKey(job.metadata.namespace, job.metadata.name)
-        record = self._records.get(key)
-        known = record.job if record else None
-        # A Job that Runway has just written comes a second time with the watch.
-        if resource_version_number(job) > (self._jobs_through if known is None else resource_version_number(known)):
-            self._store_job(key, intern_object(job))
-
-    def _store_job(self, key: JobKey, job: Job) -> bool:
-        record = self._records.setdefault(key, JobEntry())
-        if record.job is not None and resource_version_number(job) <= resource_version_number(record.job):
-            return False
-        if record.job is None:
+        entry = self._entries.setdefault(key, JobEntry())
+        known = entry.job
+        if known is not None and resource_version_number(job) <= resource_version_number(known):
+            return []
+        if known is None:
             insort(self._order, (_created(job), key))
-        elif record.job.metadata.uid != job.metadata.uid:
-            self._end_job(key, record, record.job)
+        elif known.metadata.uid != job.metadata.uid:
+            self._end_job(key, entry, known)
             insort(self._order, (_created(job), key))
-        elif _created(job) != _created(record.job):  # A creation time that could not be read, and was repaired.
-            self._forget_order(key, record.job)
+        elif _created(job) != _created(known):  # An unreadable creation time was repaired.
+            self._remove_from_order(key, known)
             insort(self._order, (_created(job), key))
-        record.job = job
-        self._changed(key)
-        self._bound_specs(key, job)
-        return True
-
-    def _bound_specs(self, key: JobKey, job: Job) -> None:
-        """Count the specification of a job, and drop what exceeds the bound.
-
-        Without it the secrets of a job are not known, so no end of its log is shown or recorded from then on.
-        """
-        size = len(job.metadata.annotations.get(ANNOTATION_SPEC, ""))
-        if size <= USUAL_SPEC:
+        entry.job = job
+        spec_size = len(job.metadata.annotations.get(ANNOTATION_SPEC, ""))
+        if spec_size > USUAL_SPEC:
+            self._specs.put(key.namespace, key, spec_size)
+        else:
             self._specs.discard(key.namespace, key)
-            return
-        self._specs.put(key.namespace, key, size)
-        for _, excess in self._specs.excess():
-            record = self._records.get(excess)
-            if record is not None and record.job is not None:
-                record.job = _without_spec(record.job)
-                self._changed(excess)
+        return [key]
 
-    def delete_job(self, job: Job) -> None:
-        """Take in that a Job was deleted."""
+    def drop_excess_specs(self) -> list[JobKey]:
+        """Drop the specs that exceed the bound on memory.
+
+        Without its spec the secrets of a job are unknown, so no part of its log is shown or recorded from then on.
+        """
+        changed = []
+        for _, key in self._specs.excess():
+            entry = self._entries.get(key)
+            if entry is not None and entry.job is not None:
+                entry.job = _without_spec(entry.job)
+                changed.append(key)
+        return changed
+
+    def delete_job(self, job: Job) -> list[JobKey]:
         self._jobs_through = max(self._jobs_through, resource_version_number(job))
-        self._note_deleted(job)
+        self._track_deletion(job)
         key = JobKey(job.metadata.namespace, job.metadata.name)
-        record = self._records.get(key)
-        if record is None or record.job is None or resource_version_number(job) < resource_version_number(record.job):
-            return
-        self._end_job(key, record, record.job)
-        record.job = None
-        self._drop_if_empty(key, record)
+        entry = self._entries.get(key)
+        if entry is None or entry.job is None or resource_version_number(job) < resource_version_number(entry.job):
+            return []
+        self._end_job(key, entry, entry.job)
+        entry.job = None
+        self._drop_if_empty(key, entry)
+        return [key]
 
     def jobs_awaiting_pod_list(self) -> frozenset[str]:
-        """The uids of Jobs that were deleted before they had finished, and whose pods may not all be known yet.
+        """Return the uids of Jobs that were deleted unfinished, and of which a pod may be unknown.
 
-        Jobs and pods are told of by two watches, and one may be behind the other.
+        Two watches report Jobs and pods, and one can be behind the other.
         """
-        return frozenset(self._unconfirmed)
+        return frozenset(self._awaiting_pod_list)
 
-    def mark_pods_listed(self, uids: Iterable[str]) -> None:
-        """Every pod of these deleted Jobs is known: all pods were listed after the deletion was."""
+    def mark_pods_listed(self, uids: Iterable[str]) -> list[JobKey]:
+        """Forget these deleted Jobs: a list of all pods, requested after their deletion, is applied."""
+        changed = []
         for uid in uids:
-            key = self._unconfirmed.pop(uid)
-            record = self._records[key]
-            del record.deleted_jobs[uid]
-            self._drop_if_empty(key, record)
+            key = self._awaiting_pod_list.pop(uid)
+            entry = self._entries[key]
+            del entry.deleted_jobs[uid]
+            self._drop_if_empty(key, entry)
+            changed.append(key)
+        return changed
 
-    def upsert_pod(self, pod: Pod) -> None:
-        """Take in a pod as seen, unless a newer version of it is known."""
-        self._store_pod(job_key_of(pod), intern_object(pod))
-
-    def upsert_looked_up_pod(self, pod: Pod) -> None:
-        """Take in a pod that was looked up: one that is not known, and is no newer than the last list, is gone."""
+    def upsert_pod(self, pod: Pod) -> list[JobKey]:
+        """Store a pod, unless a newer version is known."""
         key = job_key_of(pod)
-        record = self._records.get(key)
-        if (record is not None and pod.metadata.name in record.pods) or resource_version_number(
-            pod
-        ) > self._pods_listed:
-            self._store_pod(key, intern_object(pod))
-
-    def _store_pod(self, key: JobKey, pod: Pod) -> bool:
-        record = self._records.setdefault(key, JobEntry())
-        known = record.pods.get(pod.metadata.name)
+        entry = self._entries.setdefault(key, JobEntry())
+        known = entry.pods.get(pod.metadata.name)
         if known is not None and resource_version_number(pod) <= resource_version_number(known):
-            return False
-        record.pods[pod.metadata.name] = pod if known is None else merge_pod_status(pod, known)
-        self._changed(key)
-        return True
+            return []
+        entry.pods[pod.metadata.name] = pod if known is None else merge_pod_status(pod, known)
+        return [key]
 
-    def delete_pod(self, pod: Pod) -> None:
-        """Take in that a pod was deleted. Its last status is remembered as long as its Job exists."""
-        self._note_deleted(pod)
+    def upsert_looked_up_pod(self, pod: Pod) -> list[JobKey]:
+        """Store a pod of a lookup; ignore an unknown one that is no newer than the last list, because it is deleted."""
+        entry = self._entries.get(job_key_of(pod))
+        is_known = entry is not None and pod.metadata.name in entry.pods
+        return self.upsert_pod(pod) if is_known or resource_version_number(pod) > self._pods_listed else []
+
+    def delete_pod(self, pod: Pod) -> list[JobKey]:
+        """Remove a pod that was deleted, and remember its last status as long as its Job exists."""
+        self._track_deletion(pod)
         key = job_key_of(pod)
-        record = self._records.get(key)
-        known = record.pods.pop(pod.metadata.name, None) if record else None
-        if record is None or known is None:
-            return
-        if record.job is not None:
-            record.deleted_pods[pod.metadata.name] = intern_object(merge_pod_status(pod, known))
-            if len(record.deleted_pods) > MAX_DELETED_PODS:
-                del record.deleted_pods[next(iter(record.deleted_pods))]
-        self._drop_if_empty(key, record)
+        entry = self._entries.get(key)
+        known = entry.pods.pop(pod.metadata.name, None) if entry else None
+        if entry is None or known is None:
+            return []
+        if entry.job is not None:
+            entry.deleted_pods[pod.metadata.name] = merge_pod_status(pod, known)
+            if len(entry.deleted_pods) > MAX_DELETED_PODS:
+                del entry.deleted_pods[next(iter(entry.deleted_pods))]
+        self._drop_if_empty(key, entry)
+        return [key]
 
     @contextmanager
     def track_deletions(self) -> Iterator[set[str]]:
-        """The uids of what is deleted meanwhile, so that a list which was taken before does not bring it back."""
-        note: set[str] = set()
-        self._notes.append(note)
+        """Collect the uids of deleted objects, so that a list or lookup in flight does not bring them back."""
+        tracker: set[str] = set()
+        self._trackers.append(tracker)
         try:
-            yield note
+            yield tracker
         finally:
-            self._notes = [other for other in self._notes if other is not note]
+            self._trackers = [other for other in self._trackers if other is not tracker]
 
-    def replace_jobs(self, jobs: Iterable[Job], at: int, deleted: Set[str] = frozenset()) -> Iterator[int]:
-        """Take in a list of all Jobs as of version `at`. Each step yields how many records it has corrected.
+    def replace_jobs(
+        self, jobs: Iterable[Job], version: int, deleted: Set[str] = frozenset()
+    ) -> Iterator[list[JobKey]]:
+        """Apply a list of all Jobs as of a resource version; yield the corrected jobs of each step.
 
-        `deleted` is what `noting_deletes` notes, looked at anew at each step: what came between two steps is heeded.
-
-        - A listed Job is taken where it is newer than what is known at its step.
-        - What may hold quota comes before what releases it, so between two steps never less is held than in the list.
-        - Until all are taken, an answer older than the list is welcome: it may be of a Job whose step is to come, and
-          its caller wants to see it. From then on it is turned away where its Job is not known, so that of what is not
-          in the list nothing can come in any more but what is newer.
-        - What is missing from the list is judged last, by what is known of it at its own step.
-        - A list older than one that is in already is left out. It could bring back what is gone, of which nothing would
-          tell again; whatever else it holds is known.
+        `deleted` is the set of `track_deletions`. Each step reads it again, to respect deletions during the relist.
         """
-        if at < self._jobs_listed:
+        if version < self._jobs_listed:
             return
         listed: set[JobKey] = set()
         for job in _active_first(jobs, lambda job: job.finished):
             if job is None or job.metadata.uid in deleted:
-                yield 0
+                yield []
                 continue
-            key = JobKey(job.metadata.namespace, job.metadata.name)
-            listed.add(key)
-            yield self._store_job(key, job)
-        self._jobs_through = max(self._jobs_through, at)
-        for key in tuple(self._records):
-            record = self._records.get(key)
-            known = record.job if record and key not in listed else None
-            # A Job created while the list was under way is newer than the list, and not in it.
-            missing = known is not None and resource_version_number(known) <= at
-            if known is not None and missing:
-                self.delete_job(known)
-            yield missing
-        self._jobs_listed = at
+            listed.add(JobKey(job.metadata.namespace, job.metadata.name))
+            yield self._store_job(job)
+        self._jobs_through = max(self._jobs_through, version)
+        for key in tuple(self._entries):
+            known = None if key in listed else self._job(key)
+            # A Job created during the list call is newer than the list, and not in it.
+            is_missing = known is not None and resource_version_number(known) <= version
+            yield self.delete_job(known) if known is not None and is_missing else []
+        self._jobs_listed = version
 
-    def replace_pods(self, pods: Iterable[Pod], at: int, deleted: Set[str] = frozenset()) -> Iterator[int]:
-        """Take in a list of all pods as of version `at`, as `replace_jobs` does with one of Jobs."""
-        if at < self._pods_listed:
+    def replace_pods(
+        self, pods: Iterable[Pod], version: int, deleted: Set[str] = frozenset()
+    ) -> Iterator[list[JobKey]]:
+        """Apply a list of all pods as of a resource version, as `replace_jobs` does; a key per corrected pod."""
+        if version < self._pods_listed:
             return
         listed: set[tuple[JobKey, str]] = set()
         for pod in _active_first(pods, lambda pod: pod.is_terminal):
             if pod is None or pod.metadata.uid in deleted:
-                yield 0
+                yield []
                 continue
-            key = job_key_of(pod)
-            listed.add((key, pod.metadata.name))
-            yield self._store_pod(key, pod)
-        # From here on a pod that was looked up before the list, and is not in it, is turned away.
-        self._pods_listed = at
-        for key in tuple(self._records):
-            record = self._records.get(key)
-            known = record.pods.items() if record else ()
-            missing = [pod for name, pod in known if (key, name) not in listed and resource_version_number(pod) <= at]
-            for pod in missing:
-                self.delete_pod(pod)
-            yield len(missing)
+            listed.add((job_key_of(pod), pod.metadata.name))
+            yield self.upsert_pod(pod)
+        # From here on `upsert_looked_up_pod` ignores a pod that is older than the list and not in it.
+        self._pods_listed = version
+        for key in tuple(self._entries):
+            entry = self._entries.get(key)
+            known = entry.pods.items() if entry else ()
+            missing = [
+                pod for name, pod in known if (key, name) not in listed and resource_version_number(pod) <= version
+            ]
+            yield [changed for pod in missing for changed in self.delete_pod(pod)]
 
-    def _drop_if_empty(self, key: JobKey, record: JobEntry) -> None:
-        if record.job is None and not record.pods and not record.deleted_jobs:
-            del self._records[key]
-        self._changed(key)
+    def _job(self, key: JobKey) -> Job | None:
+        entry = self._entries.get(key)
+        return entry.job if entry else None
 
-    def _note_deleted(self, item: Job | Pod) -> None:
-        for note in self._notes:
-            note.add(item.metadata.uid)
+    def _drop_if_empty(self, key: JobKey, entry: JobEntry) -> None:
+        if entry.job is None and not entry.pods and not entry.deleted_jobs:
+            del self._entries[key]
 
-    def _end_job(self, key: JobKey, record: JobEntry, job: Job) -> None:
-        """The Job of a record is no more, and with it what was remembered of pods that it had."""
-        self._forget_order(key, job)
+    def _track_deletion(self, item: Job | Pod) -> None:
+        for tracker in self._trackers:
+            tracker.add(item.metadata.uid)
+
+    def _end_job(self, key: JobKey, entry: JobEntry, job: Job) -> None:
+        """Remove what belongs to a Job that no longer exists, its deleted pods included."""
+        self._remove_from_order(key, job)
         self._specs.discard(key.namespace, key)
-        record.deleted_pods.clear()
+        entry.deleted_pods.clear()
         if not job.finished:
-            record.deleted_jobs[job.metadata.uid] = job
-            self._unconfirmed[job.metadata.uid] = key
+            entry.deleted_jobs[job.metadata.uid] = job
+            self._awaiting_pod_list[job.metadata.uid] = key
 
-    def _forget_order(self, key: JobKey, job: Job) -> None:
+    def _remove_from_order(self, key: JobKey, job: Job) -> None:
         del self._order[bisect_left(self._order, (_created(job), key))]
 
 
 def job_key_of(pod: Pod) -> JobKey:
-    """The place of the Job that a pod belongs to; a pod of anything else stands under its own name."""
+    """Return the key of the Job that a pod belongs to; a pod without a Job has a key of its own name."""
     return JobKey(pod.metadata.namespace, pod.metadata.labels.get(LABEL_JOB_NAME, pod.metadata.name))
 
 
-def _active_first(items: Iterable[_Item], over: Callable[[_Item], bool]) -> Iterator[_Item | None]:
-    """What is not over, then what is; None for a step at which something was only put off."""
-    put_off: deque[_Item] = deque()
+def _active_first(items: Iterable[_Item], is_finished: Callable[[_Item], bool]) -> Iterator[_Item | None]:
+    """Yield unfinished items, then finished ones; None for each step that only defers an item."""
+    deferred: deque[_Item] = deque()
     for item in items:
-        if over(item):
-            put_off.append(item)
+        if is_finished(item):
+            deferred.append(item)
             yield None
         else:
             yield item
-    yield from drain(put_off)
+    yield from drain(deferred)
 
 
 def drain(items: deque[_Item]) -> Iterator[_Item]:
-    """Each item in turn, let go of when it is handed over: to free a long list all at once takes long."""
+    """Pop each item: freeing a long list at once blocks the event loop."""
     while items:
         yield items.popleft()
 
@@ -313,3 +302,42 @@ def _without_spec(job: Job) -> Job:
 
 def _created(item: Job | Pod) -> datetime:
     return item.metadata.creation_timestamp or _EPOCH
+
+
+class ByteBudget(Generic[_Owned]):
+    """A bound in bytes on a cache that tenants share: the sizes of its items by owner, oldest first.
+
+    An owner that uses no more than its equal share never loses an item: the largest user always exceeds that share.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self.total = 0
+        """Bytes of all items."""
+        self._used: dict[str, int] = {}
+        self._sizes: dict[str, dict[_Owned, int]] = {}
+
+    def put(self, owner: str, item: _Owned, size: int) -> None:
+        """Add an item, or update its size and make it the newest. O(1)."""
+        self.discard(owner, item)
+        self._sizes.setdefault(owner, {})[item] = size
+        self._used[owner] = self._used.get(owner, 0) + size
+        self.total += size
+
+    def discard(self, owner: str, item: _Owned) -> None:
+        """Remove an item if it is present. O(1)."""
+        size = self._sizes.get(owner, {}).pop(item, None)
+        if size is None:
+            return
+        self.total -= size
+        self._used[owner] -= size
+        if not self._sizes[owner]:
+            del self._sizes[owner], self._used[owner]
+
+    def excess(self) -> Iterator[tuple[str, _Owned]]:
+        """Remove and yield owner and item until the rest fits. O(owners) for each item."""
+        while self.total > self._max_bytes:
+            owner = max(self._used, key=self._used.__getitem__)
+            item = next(iter(self._sizes[owner]))
+            self.discard(owner, item)
+            yield owner, item

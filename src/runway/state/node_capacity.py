@@ -1,7 +1,7 @@
-"""The nodes, what every pod holds on them, and so what is free: advice for whoever waits, never a reason to refuse.
+"""Compute the free capacity of nodes, for diagnosis.
 
-Of a pod only its node and its requests are kept, whatever namespace it is in. What is free on a node is worked out when
-it is asked for, and remembered until the node or a pod on it changes.
+Free capacity explains why a job is pending; it never rejects one. Pods of all namespaces count. The free capacity of a
+node is computed on demand and cached until the node or a pod on it changes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from runway.jobs.resources import Requests, amounts_of, requests_of
+from runway.jobs.resources import ZERO, ResourceVector, amounts_of, requests_of
 from runway.jobs.snapshot import FreeCapacity
 from runway.kube.objects import Node, Pod, Taint, Toleration
 from runway.state.job_store import JobKey
@@ -24,38 +24,39 @@ _SCHEDULING_TAINT_EFFECTS: Final = frozenset({"NoSchedule", "NoExecute"})
 
 class _PodUsage(msgspec.Struct, frozen=True, gc=False):
     node: str
-    amounts: Requests
+    amounts: ResourceVector
     key: JobKey | None
-    """The job that the pod belongs to, where it is in a tenant's namespace."""
+    """The job of the pod, if it is in a tenant's namespace."""
 
 
 class NodeCache:
-    """Nodes by name, and what is held on each. Each change of a node returns the jobs that it is news for."""
+    """Nodes by name, and pods by node. A change of a node returns the keys of the jobs with a pod on it."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}
         self._pods: dict[str, _PodUsage] = {}
-        self._on: dict[str, dict[str, _PodUsage]] = {}
-        """What is held on each node, by the pod's uid."""
-        self._free: dict[str, Requests] = {}
-        self._rooms: dict[tuple[object, ...], FreeCapacity] = {}
+        self._by_node: dict[str, dict[str, _PodUsage]] = {}
+        """Pods by node and uid."""
+        self._free: dict[str, ResourceVector] = {}
+        self._free_capacity: dict[tuple[object, ...], FreeCapacity] = {}
+        """By the constraints of a pod."""
 
     def of(self, pods: Iterable[Pod]) -> Mapping[str, Node]:
-        """The nodes that these pods are bound to, by name, as far as they exist."""
+        """Return the existing nodes that these pods are bound to, by name."""
         names = (pod.spec.node_name for pod in pods)
         return {name: self._nodes[name] for name in names if name is not None and name in self._nodes}
 
     def free_capacity_for(self, pod: Pod) -> FreeCapacity | None:
-        """What is free on the nodes that this pod may go to; None where no node is known at all."""
+        """Return the free capacity of the nodes that this pod can be scheduled on; None if no node is known."""
         if not self._nodes:
             return None
-        like = (*sorted(pod.spec.node_selector.items()), *pod.spec.tolerations)
-        if like not in self._rooms:
-            self._rooms[like] = self._free_capacity(pod)
-        return self._rooms[like]
+        constraints = (*sorted(pod.spec.node_selector.items()), *pod.spec.tolerations)
+        if constraints not in self._free_capacity:
+            self._free_capacity[constraints] = self._compute_free_capacity(pod)
+        return self._free_capacity[constraints]
 
     def upsert_node(self, node: Node) -> set[JobKey]:
-        """Take in a node. A heartbeat is news for nobody."""
+        """Add or update a node. A heartbeat changes no job."""
         name = node.metadata.name
         known = self._nodes.get(name)
         self._nodes[name] = node
@@ -64,36 +65,32 @@ class NodeCache:
         return self._changed(name)
 
     def delete_node(self, node: Node) -> set[JobKey]:
-        """Take in that a node no longer exists."""
         self._nodes.pop(node.metadata.name, None)
         return self._changed(node.metadata.name)
 
     def replace_nodes(self, nodes: Iterable[Node]) -> set[JobKey]:
-        """Take in a list of all nodes."""
         listed = {node.metadata.name: node for node in nodes}
-        gone = [node for name, node in self._nodes.items() if name not in listed]
-        told = [self.delete_node(node) for node in gone] + [self.upsert_node(node) for node in listed.values()]
-        return set[JobKey]().union(*told)
+        deleted = [node for name, node in self._nodes.items() if name not in listed]
+        changed = [self.delete_node(node) for node in deleted] + [self.upsert_node(node) for node in listed.values()]
+        return set[JobKey]().union(*changed)
 
     def upsert_pod(self, pod: Pod, key: JobKey | None) -> None:
-        """Take in a pod of any namespace."""
         node = pod.spec.node_name
-        held = None if node is None or pod.is_terminal else _PodUsage(node, _requests(pod), key)
-        if held == self._pods.get(pod.metadata.uid):
+        usage = None if node is None or pod.is_terminal else _PodUsage(node, _requests(pod), key)
+        if usage == self._pods.get(pod.metadata.uid):
             return
-        self.delete_pod(pod)
-        if held is None or node is None:
+        self._delete_pod(pod.metadata.uid)
+        if usage is None or node is None:
             return
-        self._pods[pod.metadata.uid] = held
-        self._on.setdefault(node, {})[pod.metadata.uid] = held
-        self._forget_free(node)
+        self._pods[pod.metadata.uid] = usage
+        self._by_node.setdefault(node, {})[pod.metadata.uid] = usage
+        self._invalidate(node)
 
     def delete_pod(self, pod: Pod) -> None:
-        """Take in that a pod was deleted."""
-        self._drop(pod.metadata.uid)
+        self._delete_pod(pod.metadata.uid)
 
     def replace_pods(self, pods: Iterable[tuple[Pod, JobKey | None]]) -> Iterator[None]:
-        """Take in a list of all pods, each with its job, a pod at each step."""
+        """Apply a list of all pods, each with its job, one pod per step."""
         listed: set[str] = set()
         for pod, key in pods:
             listed.add(pod.metadata.uid)
@@ -101,19 +98,19 @@ class NodeCache:
             yield
         for uid in tuple(self._pods):
             if uid not in listed:
-                self._drop(uid)
+                self._delete_pod(uid)
             yield
 
-    def _drop(self, uid: str) -> None:
-        held = self._pods.pop(uid, None)
-        if held is None:
+    def _delete_pod(self, uid: str) -> None:
+        usage = self._pods.pop(uid, None)
+        if usage is None:
             return
-        del self._on[held.node][uid]
-        if not self._on[held.node]:
-            del self._on[held.node]
-        self._forget_free(held.node)
+        del self._by_node[usage.node][uid]
+        if not self._by_node[usage.node]:
+            del self._by_node[usage.node]
+        self._invalidate(usage.node)
 
-    def _free_capacity(self, pod: Pod) -> FreeCapacity:
+    def _compute_free_capacity(self, pod: Pod) -> FreeCapacity:
         free = [self._free_on(node) for node in self._nodes.values() if _can_schedule(node, pod)]
         return FreeCapacity(
             nodes=len(free),
@@ -123,24 +120,24 @@ class NodeCache:
             gpu_in_all=sum(amounts.gpu for amounts in free),
         )
 
-    def _free_on(self, node: Node) -> Requests:
+    def _free_on(self, node: Node) -> ResourceVector:
         name = node.metadata.name
         if name not in self._free:
-            held = sum((pod.amounts for pod in self._on.get(name, {}).values()), Requests())
-            self._free[name] = (_allocatable(node) - held).maximum(Requests())
+            used = sum((pod.amounts for pod in self._by_node.get(name, {}).values()), ZERO)
+            self._free[name] = (_allocatable(node) - used).maximum(ZERO)
         return self._free[name]
 
     def _changed(self, name: str) -> set[JobKey]:
-        self._forget_free(name)
-        return {held.key for held in self._on.get(name, {}).values() if held.key is not None}
+        self._invalidate(name)
+        return {usage.key for usage in self._by_node.get(name, {}).values() if usage.key is not None}
 
-    def _forget_free(self, name: str) -> None:
+    def _invalidate(self, name: str) -> None:
         self._free.pop(name, None)
-        self._rooms.clear()
+        self._free_capacity.clear()
 
 
 def _can_schedule(node: Node, pod: Pod) -> bool:
-    """Whether the scheduler would look at this node for this pod at all.
+    """Return whether the scheduler considers this node for this pod.
 
     https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#nodeselector
     """
@@ -168,22 +165,22 @@ def _is_tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:
 
 
 def _same(node: Node, known: Node) -> bool:
-    """Whether nothing that is read of a node has changed: the times of its heartbeats are not."""
+    """Return whether a node is unchanged except for its heartbeats."""
     return (node.spec, node.status, node.metadata.labels) == (known.spec, known.status, known.metadata.labels)
 
 
-def _requests(pod: Pod) -> Requests:
-    """What a pod holds. One that cannot be read counts as nothing: advice must not stop what decides."""
+def _requests(pod: Pod) -> ResourceVector:
+    """Return the requests of a pod; zero if they are invalid, because diagnosis must not stop the sync."""
     try:
         return requests_of(pod.spec)
     except ValueError as error:
         log.warning("requests of a pod not understood", pod=pod.metadata.name, reason=str(error))
-        return Requests()
+        return ZERO
 
 
-def _allocatable(node: Node) -> Requests:
+def _allocatable(node: Node) -> ResourceVector:
     try:
         return amounts_of(node.status.allocatable)
     except ValueError as error:
         log.warning("allocatable of a node not understood", node=node.metadata.name, reason=str(error))
-        return Requests()
+        return ZERO

@@ -1,4 +1,8 @@
-"""Who wants to know when something of a job changes. State-based: a reader is told to look again, not what happened."""
+"""Notify subscribers that a job changed.
+
+Notifications are level-triggered: a subscriber reads the current state, waits, and reads again. Several changes between
+two reads are one notification, so no subscriber needs a queue of events.
+"""
 
 from __future__ import annotations
 
@@ -10,45 +14,54 @@ from runway.state.job_store import JobKey
 
 
 class Subscriptions:
-    """The readers, by job. Nothing is kept of a job that nobody reads."""
+    """The subscribers by job, and those of all jobs. A job without subscribers takes no memory."""
 
     def __init__(self) -> None:
-        self._readers: dict[JobKey, set[Subscription]] = {}
+        self._by_job: dict[JobKey, set[Subscription]] = {}
+        self._all_jobs: list[ChangedJobs] = []
 
     def __len__(self) -> int:
-        return len(self._readers)
+        """Return the number of jobs with a subscriber of their own."""
+        return len(self._by_job)
 
     @contextmanager
     def subscribe(self, key: JobKey) -> Iterator[Subscription]:
-        """Read a job's changes from now on."""
-        reader = Subscription()
-        readers = self._readers.setdefault(key, set())
-        readers.add(reader)
+        subscription = Subscription()
+        subscriptions = self._by_job.setdefault(key, set())
+        subscriptions.add(subscription)
         try:
-            yield reader
+            yield subscription
         finally:
-            readers.discard(reader)
-            if not readers:
-                del self._readers[key]
+            subscriptions.discard(subscription)
+            if not subscriptions:
+                del self._by_job[key]
+
+    def subscribe_all(self) -> ChangedJobs:
+        """Subscribe to the changes of all jobs, as long as the process runs."""
+        changed = ChangedJobs()
+        self._all_jobs.append(changed)
+        return changed
 
     def notify(self, key: JobKey) -> None:
-        """Something of this job has changed."""
-        for reader in self._readers.get(key, ()):
-            reader.notify()
+        """Notify all subscribers that a job changed."""
+        for subscription in self._by_job.get(key, ()):
+            subscription.notify()
+        for changed in self._all_jobs:
+            changed.add(key)
 
 
 class Subscription:
-    """One reader, which looks, then waits, then looks again. However much happens meanwhile, it is told once."""
+    """One subscriber of one job."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
 
     def notify(self) -> None:
-        """There is something to look at."""
+        """Report a change."""
         self._changed.set()
 
     async def wait(self, seconds: float) -> bool:
-        """Wait for a change since the last wait, but no longer than so many seconds; whether there was one."""
+        """Wait for a change since the last wait, at most this long; return whether there was one."""
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
@@ -56,3 +69,24 @@ class Subscription:
             return False
         self._changed.clear()
         return True
+
+
+class ChangedJobs:
+    """The jobs that changed since they were last taken, each once, in the order of their changes."""
+
+    def __init__(self) -> None:
+        self._keys: dict[JobKey, None] = {}
+        self._added = asyncio.Event()
+
+    def add(self, key: JobKey) -> None:
+        self._keys[key] = None
+        self._added.set()
+
+    async def take(self) -> JobKey:
+        """Wait for a changed job, and remove it."""
+        while not self._keys:
+            self._added.clear()
+            await self._added.wait()
+        key = next(iter(self._keys))
+        del self._keys[key]
+        return key

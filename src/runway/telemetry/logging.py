@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, to stdout."""
+"""Write structured logs to stdout, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 
 
 def configure(level: str) -> None:
-    """Set up logging for this process. What libraries log goes the same way, from `warning` up."""
+    """Set up logging for this process, and for libraries from level `warning` up."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -1,7 +1,7 @@
-"""Every metric Runway has: names, types and labels in one place.
+"""Every metric of Runway: names, types and labels.
 
-Labels are bounded by the policy and by enums; a job id is never a label. What can be read from state (quota, jobs,
-watch age) is read at the scrape, at a cost that grows with the tenants and not with the jobs.
+The policy and enums bound the labels; a job id is never a label. Gauges are read from state at each scrape, at a cost
+that depends on the number of tenants, not of jobs.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-_SECOND_BUCKETS = (1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_WHOLE_SECOND_BUCKETS: Final = (1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+_REQUEST_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
-class Sample(NamedTuple):
-    """One value read from state at a scrape."""
+class GaugeSample(NamedTuple):
+    """One value that is read from state at a scrape."""
 
     metric: str
     labels: tuple[str, ...]
@@ -26,118 +26,108 @@ class Sample(NamedTuple):
 
 
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "runway_quota_limit": ("What a tenant may hold", ("tenant", "resource")),
-    "runway_quota_used": ("What a tenant's jobs hold", ("tenant", "resource")),
-    "runway_quota_reserved": ("What creates in flight have reserved", ("tenant", "resource")),
-    "runway_quota_terminating": ("What pods hold that were told to end", ("tenant", "resource")),
-    "runway_jobs": ("Jobs known, by state", ("tenant", "state")),
-    "runway_oldest_pending_seconds": ("For how long the pending job waits that has waited longest", ("tenant",)),
-    "runway_active_cost_ceiling_usd": ("The most that jobs which are not over can cost", ("tenant",)),
-    "runway_watch_age_seconds": ("Seconds since a watch last heard from Kubernetes", ("kind",)),
-    "runway_record_lag_seconds": ("For how long the job has been over that has waited longest for its record", ()),
-    "runway_open_streams": ("Log and event streams that are open", ()),
-    "runway_tasks": ("Tasks of the event loop: without load a number that stays", ()),
-    "runway_synced": ("1 once everything was listed", ()),
-    "runway_is_writer": ("1 where this process may write", ()),
-    "runway_submissions_stopped": ("1 while an operator has stopped all submissions", ()),
-    "runway_undecodable_objects": ("Kubernetes objects of which a part cannot be read", ("kind",)),
+    "runway_quota_limit": ("Quota of a tenant", ("tenant", "resource")),
+    "runway_quota_used": ("Quota in use by a tenant's jobs", ("tenant", "resource")),
+    "runway_quota_reserved": ("Quota reserved for creates in flight", ("tenant", "resource")),
+    "runway_quota_terminating": ("Quota held by terminating pods", ("tenant", "resource")),
+    "runway_jobs": ("Jobs by state", ("tenant", "state")),
+    "runway_oldest_pending_seconds": ("Age of the oldest pending job", ("tenant",)),
+    "runway_active_cost_ceiling_usd": ("Maximum cost of all unfinished jobs", ("tenant",)),
+    "runway_watch_age_seconds": ("Seconds since the last event of a watch", ("kind",)),
+    "runway_record_lag_seconds": ("Age of the oldest finished job without a record", ()),
+    "runway_open_streams": ("Open log and event streams", ()),
+    "runway_tasks": ("Tasks of the event loop; constant without load", ()),
+    "runway_synced": ("1 after Jobs and pods were listed", ()),
+    "runway_is_writer": ("1 on the leader", ()),
+    "runway_submissions_stopped": ("1 during an emergency stop", ()),
+    "runway_undecodable_objects": ("Kubernetes objects with undecodable fields", ("kind",)),
     "runway_tenant_info": ("Always 1: the namespace of each tenant", ("tenant", "namespace")),
 }
-"""Read at the scrape: resources in GPUs, CPUs, bytes and jobs."""
+"""Resources are in GPUs, CPUs, bytes and jobs."""
 STAGES: Final = ("admit", "build", "create", "total")
-"""Of a submission."""
+"""The stages of a submission."""
 
 
 class Metrics:
-    """The metrics of one app, in a registry of their own."""
+    """The metrics of one app, in their own registry."""
 
     def __init__(self) -> None:
-        # When each series began nobody asks, and it would be a series more for each counter and histogram.
+        # Creation times are unused, and would add a series per counter and histogram.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        # CPU, memory, start and open files of this process, under the names that all clients of Prometheus share.
         # https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
         ProcessCollector(registry=self.registry)
-        self.submissions = Counter(
+        self.submissions = self._counter(
             "runway_submissions_total",
-            "Submissions by outcome: created, replayed, or the code of the refusal",
-            ("tenant", "outcome"),
-            registry=self.registry,
+            "Submissions by outcome: created, replayed, or the error code",
+            "tenant",
+            "outcome",
         )
         self.submission_seconds = Histogram(
             "runway_submission_seconds",
-            "Seconds of a submission, by stage: " + ", ".join(STAGES),
+            "Duration of a submission by stage: " + ", ".join(STAGES),
             ("stage",),
-            buckets=_SECONDS,
+            buckets=_REQUEST_BUCKETS,
             registry=self.registry,
         )
-        # From 0 on, or the first would not show as an increase.
+        # From 0 on: the first one shows as an increase.
         self.stage_seconds = {stage: self.submission_seconds.labels(stage) for stage in STAGES}
-        self.rate_limited = Counter(
-            "runway_rate_limited_total", "Submissions refused for their rate", ("tenant",), registry=self.registry
+        self.rate_limited = self._counter(
+            "runway_rate_limited_total", "Submissions rejected by the rate limit", "tenant"
         )
         self.http_seconds = Histogram(
             "runway_http_request_seconds",
-            "Seconds of a request to Runway until its answer began",
+            "Seconds from a request to the start of its response",
             ("route", "method", "status"),
-            buckets=_SECONDS,
+            buckets=_REQUEST_BUCKETS,
             registry=self.registry,
         )
-        self.internal_errors = Counter(
+        self.internal_errors = self._counter(
             "runway_internal_errors_total",
-            "Requests that met a defect of Runway's own: answered 500, or broken off where the answer had begun",
-            registry=self.registry,
+            "Requests that failed with an internal error: status 500, or a response that was cut off",
         )
-        self.corrections = Counter(
-            "runway_resync_corrections_total",
-            "Records that a list found other than the watch had left them",
-            ("kind",),
-            registry=self.registry,
+        self.corrections = self._counter(
+            "runway_resync_corrections_total", "Objects that a list corrected after the watch missed a change", "kind"
         )
-        self.watch_losses = Counter(
-            "runway_watch_losses_total", "Times contact with Kubernetes was lost", ("kind",), registry=self.registry
-        )
-        self.kubernetes_requests = Counter(
+        self.watch_losses = self._counter("runway_watch_losses_total", "Lost watch connections", "kind")
+        self.kubernetes_requests = self._counter(
             "runway_kubernetes_requests_total",
-            "Calls to Kubernetes that have ended by outcome: ok, missing, conflict, expired, refused (another 4xx), "
-            "not_done (no connection, or 429), ambiguous (no answer, or 5xx), "
+            "Finished calls to Kubernetes by outcome: ok, missing, conflict, expired, refused (another 4xx), "
+            "not_done (no connection, or 429), ambiguous (no response, or 5xx), "
             "too_large (listed again in smaller pages), too_busy (never sent)",
-            ("verb", "kind", "outcome"),
-            registry=self.registry,
+            "verb",
+            "kind",
+            "outcome",
         )
         self.quota_release_seconds = Histogram(
             "runway_quota_release_seconds",
-            "Seconds from a job's end as Kubernetes dates it (a successful container's end, else the Job's verdict) to "
-            "the release of its quota. Those times are other clocks' and cut to whole seconds: up to 1 s too long",
-            buckets=_SECOND_BUCKETS,
+            "Seconds from the end of a job, by Kubernetes' timestamps, to the release of its quota. Timestamps have "
+            "whole seconds, so values are up to 1 s too long",
+            buckets=_WHOLE_SECOND_BUCKETS,
             registry=self.registry,
         )
-        self.records = Counter(
+        self.records = self._counter(
             "runway_records_total",
-            "Writes of kept evidence by outcome: kept, conflict, gone, failed; log_lost: kept without the log",
-            ("outcome",),
-            registry=self.registry,
+            "Writes of job records by outcome: kept, conflict, gone, failed; log_lost: kept without the log",
+            "outcome",
         )
-        self.jobs_finished = Counter(
-            "runway_jobs_finished_total", "Jobs that are over, each once", ("tenant", "state"), registry=self.registry
+        self.jobs_finished = self._counter(
+            "runway_jobs_finished_total", "Finished jobs, each counted once", "tenant", "state"
         )
-        self.failures = Counter(
-            "runway_failures_total",
-            "Failed jobs by the verdict, each once",
-            ("tenant", "code", "category"),
-            registry=self.registry,
+        self.failures = self._counter(
+            "runway_failures_total", "Failed jobs by failure code, each counted once", "tenant", "code", "category"
         )
-        self.actual_cost = Counter(
-            "runway_actual_cost_usd_total",
-            "What jobs that are over have cost, each once",
-            ("tenant",),
-            registry=self.registry,
+        self.actual_cost = self._counter(
+            "runway_actual_cost_usd_total", "Actual cost of finished jobs, each counted once", "tenant"
         )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
 
     def initialise_counters(
         self, tenants: Iterable[str], *, states: Sequence[str], failures: Sequence[tuple[str, str]]
     ) -> None:
-        """Show the counters of each tenant's jobs before the first: a series that begins at 1 has not increased.
+        """Create the counters of each tenant at 0: a series that starts at 1 shows no increase.
 
         https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics
         """
@@ -151,13 +141,13 @@ class Metrics:
             for code, category in failures:
                 self.failures.labels(tenant, code, category)
 
-    def register_collector(self, read: Callable[[], Iterable[Sample]]) -> None:
-        """Have `read` called at each scrape for the metrics of `GAUGES`."""
+    def register_collector(self, read: Callable[[], Iterable[GaugeSample]]) -> None:
+        """Call `read` at each scrape for the values of `GAUGES`."""
         self.registry.register(_StateCollector(read))
 
 
 class _StateCollector(Collector):
-    def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
+    def __init__(self, read: Callable[[], Iterable[GaugeSample]]) -> None:
         self._read = read
 
     def collect(self) -> Iterator[Metric]:

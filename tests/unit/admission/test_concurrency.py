@@ -1,10 +1,10 @@
-"""Open streams are counted per tenant, and those of callers without a tenant header apart from all of them."""
+"""Open streams count per tenant, and separately for anonymous callers."""
 
 from __future__ import annotations
 
 import pytest
 
-from runway.admission.concurrency import RequestLimits
+from runway.admission.rate_limit import RequestLimits
 from runway.errors import RateLimited, TooBusy
 from tests.support.builders import policy
 
@@ -16,7 +16,7 @@ def limits(max_streams: int) -> RequestLimits:
 
 
 def opened(limits: RequestLimits, tenant: str | None) -> int:
-    """How many streams can be opened until one is refused for this caller's own sake."""
+    """Return how many streams this caller can open before its own limit."""
     number = 0
     while True:
         try:
@@ -27,13 +27,11 @@ def opened(limits: RequestLimits, tenant: str | None) -> int:
 
 
 @pytest.mark.parametrize(("max_streams", "shared"), [(100, 25), (10, 2), (3, 1), (1, 1)])
-def test_callers_without_a_header_share_a_quarter_of_the_streams_and_at_least_one(
-    max_streams: int, shared: int
-) -> None:
+def test_anonymous_callers_share_a_quarter_of_the_streams_and_at_least_one(max_streams: int, shared: int) -> None:
     assert opened(limits(max_streams), None) == shared
 
 
-def test_their_streams_do_not_count_against_a_tenant_nor_a_tenants_against_them() -> None:
+def test_anonymous_and_tenant_streams_are_counted_separately() -> None:
     found = limits(100)
     allowed = policy().tenants[TENANT].rate.streams
     assert opened(found, None) == 25
@@ -44,7 +42,7 @@ def test_their_streams_do_not_count_against_a_tenant_nor_a_tenants_against_them(
     found.open_stream(TENANT)
 
 
-def test_the_bound_of_the_process_holds_for_all_together() -> None:
+def test_process_limit_bounds_all_streams() -> None:
     found = limits(4)
     found.open_stream(None)
     for _ in range(3):

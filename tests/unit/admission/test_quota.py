@@ -1,4 +1,4 @@
-"""The quota ledger: sums that are always true, limits that are never passed, refusals that say who holds what."""
+"""The quota ledger: sums, limits, and refusals that name the holders."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from runway.admission.quota import ZERO, Amounts, Ledger, ObservedUsage, amounts_of
+from runway.admission.quota import Ledger, ObservedUsage
 from runway.errors import QuotaExceeded
+from runway.jobs.resources import ZERO, ResourceVector, vector_of
 from runway.jobs.spec import Resources
 from runway.policy import Quota
 
 GIB = 1 << 30
 LIMIT = Quota.model_validate({"gpu": 2, "cpu": "16", "memory": "64Gi", "jobs": 5})
-NAMES = list(Amounts.__struct_fields__)
+NAMES = list(ResourceVector.__struct_fields__)
 
 
 def ledger() -> Ledger:
     return Ledger({"vision": LIMIT, "speech": LIMIT})
 
 
-def request(gpu: int = 0, cpu: int = 1000, memory: int = GIB) -> Amounts:
-    return Amounts(gpu, cpu, memory, 1)
+def request(gpu: int = 0, cpu: int = 1000, memory: int = GIB) -> ResourceVector:
+    return ResourceVector(gpu, cpu, memory, 1)
 
 
-def refusal(book: Ledger, asked: Amounts) -> QuotaExceeded:
+def refusal(book: Ledger, asked: ResourceVector) -> QuotaExceeded:
     with pytest.raises(QuotaExceeded) as caught:
         book.reserve("vision", "rw-new", asked)
     return caught.value
 
 
-def test_a_job_holds_its_resources_and_counts_as_one() -> None:
-    assert amounts_of(Resources(500, GIB, 2, "a10g")) == Amounts(gpu=2, cpu=500, memory=GIB, jobs=1)
+def test_vector_of_job_has_its_resources_and_one_job() -> None:
+    assert vector_of(Resources(500, GIB, 2, "a10g")) == ResourceVector(gpu=2, cpu=500, memory=GIB, jobs=1)
 
 
-def test_a_job_that_is_seen_before_its_create_is_answered_is_not_counted_twice() -> None:
+def test_job_observed_before_create_response_counts_once() -> None:
     book = ledger()
     book.reserve("vision", "rw-a", request(gpu=2))
     account = book.accounts["vision"]
@@ -49,7 +50,7 @@ def test_a_job_that_is_seen_before_its_create_is_answered_is_not_counted_twice()
     assert (account.reserved, account.used.gpu) == (ZERO, 2)
 
 
-def test_a_create_under_an_open_reservation_is_refused_where_it_does_not_fit_any_more() -> None:
+def test_second_create_is_refused_if_it_no_longer_fits() -> None:
     """The first create made the Job after all; that was deleted, its pod still ends, and the key is submitted again."""
     book = ledger()
     book.reserve("vision", "rw-new", request(gpu=2))
@@ -58,7 +59,7 @@ def test_a_create_under_an_open_reservation_is_refused_where_it_does_not_fit_any
     assert book.accounts["vision"].reserved == request(gpu=2)
 
 
-def test_pods_of_an_earlier_job_of_the_name_do_not_end_the_reservation_of_a_create_in_flight() -> None:
+def test_pods_of_earlier_job_do_not_reduce_reservation() -> None:
     book = ledger()
     book.reserve("vision", "rw-a", request(gpu=1))
     book.set_observed("vision", "rw-a", ObservedUsage(request(gpu=1)))
@@ -67,8 +68,8 @@ def test_pods_of_an_earlier_job_of_the_name_do_not_end_the_reservation_of_a_crea
     book.reserve("vision", "rw-b", request(gpu=1))
 
 
-def test_a_job_of_the_name_that_comes_and_goes_does_not_end_the_reservation_of_a_create_in_flight() -> None:
-    """A watch that lags can tell of an earlier Job only now."""
+def test_observed_and_deleted_job_does_not_end_reservation() -> None:
+    """A lagging watch can report an earlier Job now."""
     book = ledger()
     book.reserve("vision", "rw-a", request(gpu=2))
     book.set_observed("vision", "rw-a", ObservedUsage(request(gpu=2), own=request(gpu=2)))
@@ -76,7 +77,7 @@ def test_a_job_of_the_name_that_comes_and_goes_does_not_end_the_reservation_of_a
     assert refusal(book, request(gpu=1)).violations[0].message == "2 of 2 are used or reserved, 0 free"
 
 
-def test_one_more_gpu_than_is_free_is_refused_and_nothing_changes() -> None:
+def test_request_over_quota_is_refused_and_changes_nothing() -> None:
     book = ledger()
     book.reserve("vision", "rw-a", request(gpu=1))
     before = book.accounts["vision"].reserved
@@ -85,20 +86,20 @@ def test_one_more_gpu_than_is_free_is_refused_and_nothing_changes() -> None:
     book.reserve("vision", "rw-b", request(gpu=1))
 
 
-def test_tenants_do_not_share() -> None:
+def test_tenants_do_not_share_quota() -> None:
     book = ledger()
     book.reserve("vision", "rw-a", request(gpu=2))
     book.reserve("speech", "rw-a", request(gpu=2))
 
 
-def test_reserving_the_same_job_again_takes_nothing_more() -> None:
+def test_second_reservation_of_a_job_adds_nothing() -> None:
     book = ledger()
     book.reserve("vision", "rw-a", request(gpu=2))
     book.reserve("vision", "rw-a", request(gpu=2))
     assert book.accounts["vision"].reserved == request(gpu=2)
 
 
-def test_reserving_the_same_job_again_for_more_reserves_the_larger_of_each() -> None:
+def test_second_reservation_of_a_job_takes_the_maximum() -> None:
     """Either create may be the one that Kubernetes carries out."""
     book = ledger()
     book.reserve("vision", "rw-a", request(gpu=1, cpu=1000))
@@ -106,7 +107,7 @@ def test_reserving_the_same_job_again_for_more_reserves_the_larger_of_each() -> 
     assert book.accounts["vision"].reserved == request(gpu=1, cpu=3000)
 
 
-def test_reserving_the_same_job_again_for_more_than_is_free_is_refused_and_keeps_what_was_reserved() -> None:
+def test_refused_second_reservation_keeps_the_first() -> None:
     book = ledger()
     book.reserve("vision", "rw-a", request(gpu=0))
     book.reserve("vision", "rw-b", request(gpu=1))
@@ -116,14 +117,14 @@ def test_reserving_the_same_job_again_for_more_than_is_free_is_refused_and_keeps
     assert book.accounts["vision"].reserved == request(gpu=0) + request(gpu=1)
 
 
-def test_what_is_not_asked_for_is_not_refused_even_where_it_is_overdrawn() -> None:
+def test_overdrawn_resource_does_not_refuse_a_job_without_it() -> None:
     book = ledger()
     book.set_observed("vision", "rw-a", ObservedUsage(request(gpu=7)))
     book.reserve("vision", "rw-b", request(gpu=0))
     assert refusal(book, request(gpu=1)).violations[0].message == "7 of 2 are used or reserved, 0 free"
 
 
-def test_holding_nothing_does_not_end_a_create_in_flight_under_the_same_name() -> None:
+def test_zero_usage_does_not_end_reservation() -> None:
     book = ledger()
     book.set_observed("vision", "rw-a", ObservedUsage(request(gpu=1)))
     book.reserve("vision", "rw-a", request(gpu=1))
@@ -132,7 +133,7 @@ def test_holding_nothing_does_not_end_a_create_in_flight_under_the_same_name() -
     assert (account.used, account.reserved) == (ZERO, request(gpu=1))
 
 
-def test_what_terminating_pods_hold_is_told_apart_and_still_used() -> None:
+def test_usage_of_terminating_pods_is_shown_separately_and_still_counts() -> None:
     book = ledger()
     book.set_observed("vision", "rw-a", ObservedUsage(request(gpu=2), request(gpu=2)))
     account = book.accounts["vision"]
@@ -142,7 +143,7 @@ def test_what_terminating_pods_hold_is_told_apart_and_still_used() -> None:
     assert (account.used, account.terminating) == (ZERO, ZERO)
 
 
-def test_a_refusal_has_a_line_for_every_resource_that_does_not_fit() -> None:
+def test_refusal_has_a_violation_per_exceeded_resource() -> None:
     book = ledger()
     for number in range(5):
         book.set_observed("vision", f"rw-{number}", ObservedUsage(request(cpu=3000, memory=10 * GIB)))
@@ -154,25 +155,27 @@ def test_a_refusal_has_a_line_for_every_resource_that_does_not_fit() -> None:
         ("jobs", "1", "5", "5 of 5 are used or reserved, 0 free"),
     ]
     assert all(found.code == "quota_exceeded" for found in error.violations)
-    assert error.detail == "tenant vision would pass its quota of resources.gpu, resources.cpu, resources.memory, jobs"
+    assert (
+        error.detail == "tenant vision would exceed its quota of resources.gpu, resources.cpu, resources.memory, jobs"
+    )
 
 
 @pytest.mark.parametrize(
     ("held", "asked", "hint"),
     [
-        (0, 3, "this tenant's quota can never hold that much; ask a platform operator for more"),
-        (1, 2, "ask for at most 1 now, or wait until one of the jobs that hold it is over"),
-        (2, 1, "wait until one of the jobs that hold it is over, or cancel one"),
+        (0, 3, "this exceeds the tenant's whole quota; ask a platform operator to raise it"),
+        (1, 2, "ask for at most 1 now, or wait until a job that uses it finishes"),
+        (2, 1, "wait until a job that uses it finishes, or cancel one"),
     ],
 )
-def test_the_hint_is_what_can_be_done(held: int, asked: int, hint: str) -> None:
+def test_hint_depends_on_free_quota(held: int, asked: int, hint: str) -> None:
     book = ledger()
     if held:
         book.set_observed("vision", "rw-a", ObservedUsage(request(gpu=held)))
     assert [found.hint for found in refusal(book, request(gpu=asked)).violations] == [hint]
 
 
-def test_a_refusal_says_used_reserved_requested_and_limit() -> None:
+def test_refusal_shows_used_reserved_requested_and_limit() -> None:
     book = ledger()
     book.set_observed("vision", "rw-a", ObservedUsage(request(gpu=1)))
     book.reserve("vision", "rw-b", request(gpu=1, cpu=500))
@@ -185,7 +188,7 @@ def test_a_refusal_says_used_reserved_requested_and_limit() -> None:
     }
 
 
-def test_a_refusal_of_gpus_names_the_jobs_that_hold_gpus() -> None:
+def test_refusal_of_gpus_names_jobs_with_gpus() -> None:
     book = ledger()
     book.set_observed("vision", "rw-cpu", ObservedUsage(request()))
     book.set_observed("vision", "rw-gpu", ObservedUsage(request(gpu=2)))
@@ -193,21 +196,21 @@ def test_a_refusal_of_gpus_names_the_jobs_that_hold_gpus() -> None:
     assert (extra["held_by"], extra["held_by_count"]) == (["rw-gpu"], 1)
 
 
-def test_a_refusal_of_cpu_names_the_jobs_that_hold_cpu_even_to_a_gpu_job() -> None:
+def test_refusal_of_cpu_names_jobs_with_cpu() -> None:
     book = ledger()
     book.set_observed("vision", "rw-cpu", ObservedUsage(request(cpu=16_000)))
     extra = refusal(book, request(gpu=1)).extra
     assert extra["held_by"] == ["rw-cpu"]
 
 
-def test_a_refusal_names_the_jobs_whose_create_is_still_in_flight() -> None:
+def test_refusal_names_jobs_with_a_reservation() -> None:
     book = ledger()
     book.reserve("vision", "rw-in-flight", request(gpu=2))
     extra = refusal(book, request(gpu=1)).extra
     assert extra["held_by"] == ["rw-in-flight"]
 
 
-def test_a_job_that_holds_and_has_reserved_is_named_once() -> None:
+def test_job_with_usage_and_reservation_is_named_once() -> None:
     """Deleted while its pod still ends, and submitted again under the same key."""
     book = ledger()
     book.set_observed("vision", "rw-again", ObservedUsage(request(gpu=1), request(gpu=1)))
@@ -216,7 +219,7 @@ def test_a_job_that_holds_and_has_reserved_is_named_once() -> None:
     assert (extra["held_by"], extra["held_by_count"]) == (["rw-again"], 1)
 
 
-def test_many_holders_are_counted_and_the_first_fifty_named() -> None:
+def test_refusal_counts_all_holders_and_names_fifty() -> None:
     book = Ledger({"vision": Quota.model_validate({"gpu": 60, "cpu": "99", "memory": "99Gi", "jobs": 99})})
     for number in range(60):
         book.set_observed("vision", f"rw-{number}", ObservedUsage(request(gpu=1)))
@@ -225,14 +228,18 @@ def test_many_holders_are_counted_and_the_first_fifty_named() -> None:
 
 
 AMOUNTS = st.builds(
-    Amounts, st.integers(0, 3), st.sampled_from([0, 500, 4000, 17_000]), st.sampled_from([0, GIB, 40 * GIB]), st.just(1)
+    ResourceVector,
+    st.integers(0, 3),
+    st.sampled_from([0, 500, 4000, 17_000]),
+    st.sampled_from([0, GIB, 40 * GIB]),
+    st.just(1),
 )
 IDS = st.sampled_from(["rw-a", "rw-b", "rw-c", "rw-d", "rw-e", "rw-f"])
 TENANTS = st.sampled_from(["vision", "speech"])
 
 
 @given(st.lists(st.tuples(st.booleans(), IDS, AMOUNTS), max_size=40))
-def test_reserving_alone_never_passes_the_limit(steps: list[tuple[bool, str, Amounts]]) -> None:
+def test_reservations_never_exceed_the_limit(steps: list[tuple[bool, str, ResourceVector]]) -> None:
     book = ledger()
     account = book.accounts["vision"]
     for reserving, job_id, amounts in steps:
@@ -246,18 +253,18 @@ def test_reserving_alone_never_passes_the_limit(steps: list[tuple[bool, str, Amo
 
 
 class LedgerLaws(RuleBasedStateMachine):
-    """Any order of reserving, releasing and booking, beside two dictionaries that are added up from the start."""
+    """Any order of reservations, releases and observed usage, compared with two plain dictionaries."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.book_ = ledger()
-        self.reservations: dict[tuple[str, str], Amounts] = {}
-        self.bookings: dict[tuple[str, str], ObservedUsage] = {}
+        self.ledger = ledger()
+        self.reservations: dict[tuple[str, str], ResourceVector] = {}
+        self.observed: dict[tuple[str, str], ObservedUsage] = {}
 
     @rule(tenant=TENANTS, job_id=IDS, asked=AMOUNTS)
-    def reserve(self, tenant: str, job_id: str, asked: Amounts) -> None:
+    def reserve(self, tenant: str, job_id: str, asked: ResourceVector) -> None:
         after = self.reservations.get((tenant, job_id), ZERO).maximum(asked)
-        taken, limit = self._reserved(tenant, but=job_id) + self._used(tenant), self.book_.accounts[tenant].limit
+        taken, limit = self._reserved(tenant, but=job_id) + self._used(tenant), self.ledger.accounts[tenant].limit
         short = {
             name
             for name in NAMES
@@ -265,58 +272,58 @@ class LedgerLaws(RuleBasedStateMachine):
         }
         if short:
             with pytest.raises(QuotaExceeded) as caught:
-                self.book_.reserve(tenant, job_id, asked)
+                self.ledger.reserve(tenant, job_id, asked)
             assert {found.field.removeprefix("resources.") for found in caught.value.violations} == short
         else:
-            self.book_.reserve(tenant, job_id, asked)
+            self.ledger.reserve(tenant, job_id, asked)
             self.reservations[tenant, job_id] = after
 
     @rule(tenant=TENANTS, job_id=IDS)
     def release(self, tenant: str, job_id: str) -> None:
-        self.book_.release(tenant, job_id)
+        self.ledger.release(tenant, job_id)
         self.reservations.pop((tenant, job_id), None)
 
     @rule(tenant=TENANTS, job_id=IDS, own=st.just(ZERO) | AMOUNTS, others=AMOUNTS, ending=st.booleans())
-    def observe(self, tenant: str, job_id: str, own: Amounts, others: Amounts, ending: bool) -> None:
-        booking = ObservedUsage(own + others, others if ending else ZERO, own)
-        self.book_.set_observed(tenant, job_id, booking)
-        self.bookings[tenant, job_id] = booking
+    def observe(self, tenant: str, job_id: str, own: ResourceVector, others: ResourceVector, ending: bool) -> None:
+        usage = ObservedUsage(own + others, others if ending else ZERO, own)
+        self.ledger.set_observed(tenant, job_id, usage)
+        self.observed[tenant, job_id] = usage
 
     @rule(tenant=TENANTS, job_id=IDS)
     def observe_the_end(self, tenant: str, job_id: str) -> None:
-        self.book_.set_observed(tenant, job_id, None)
-        self.bookings.pop((tenant, job_id), None)
+        self.ledger.set_observed(tenant, job_id, None)
+        self.observed.pop((tenant, job_id), None)
 
     @invariant()
     def sums_are_those_of_the_entries(self) -> None:
-        ending = {key: booking.terminating for key, booking in self.bookings.items()}
-        for tenant, account in self.book_.accounts.items():
+        ending = {key: usage.terminating for key, usage in self.observed.items()}
+        for tenant, account in self.ledger.accounts.items():
             assert account.reserved == self._reserved(tenant)
             assert account.used == self._used(tenant)
             assert account.terminating == _sum(ending, tenant)
 
     def teardown(self) -> None:
         for tenant, job_id in self.reservations:
-            self.book_.release(tenant, job_id)
-        for tenant, job_id in self.bookings:
-            self.book_.set_observed(tenant, job_id, None)
-        for account in self.book_.accounts.values():
+            self.ledger.release(tenant, job_id)
+        for tenant, job_id in self.observed:
+            self.ledger.set_observed(tenant, job_id, None)
+        for account in self.ledger.accounts.values():
             assert account.used == account.reserved == account.terminating == ZERO
-            assert not account.bookings
+            assert not account.observed
             assert not account.reservations
 
-    def _used(self, tenant: str) -> Amounts:
-        return _sum({key: booking.amounts for key, booking in self.bookings.items()}, tenant)
+    def _used(self, tenant: str) -> ResourceVector:
+        return _sum({key: usage.amounts for key, usage in self.observed.items()}, tenant)
 
-    def _reserved(self, tenant: str, but: str | None = None) -> Amounts:
-        """What is reserved and not booked for the same Job already."""
+    def _reserved(self, tenant: str, but: str | None = None) -> ResourceVector:
+        """Reservations that are not observed for the same Job."""
         reservations = {key: amounts for key, amounts in self.reservations.items() if key[1] != but}
-        own = {key: booking.own for key, booking in self.bookings.items() if key in reservations}
+        own = {key: usage.own for key, usage in self.observed.items() if key in reservations}
         either = {key: amounts.maximum(own.get(key, ZERO)) for key, amounts in reservations.items()}
         return _sum(either, tenant) - _sum(own, tenant)
 
 
-def _sum(entries: dict[tuple[str, str], Amounts], tenant: str) -> Amounts:
+def _sum(entries: dict[tuple[str, str], ResourceVector], tenant: str) -> ResourceVector:
     return sum((amounts for (owner, _), amounts in entries.items() if owner == tenant), ZERO)
 
 

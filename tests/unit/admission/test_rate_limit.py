@@ -1,4 +1,4 @@
-"""The rate limiter against a token bucket, and the promises it makes with Retry-After."""
+"""The rate limiter against a token bucket, and its Retry-After."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ class TokenBucket:
 
 
 def times(steps: list[int]) -> list[int]:
-    """Moments that are so many nanoseconds apart."""
+    """Times with these nanoseconds between them."""
     return [sum(steps[: i + 1]) for i in range(len(steps))]
 
 
 @given(RATES, STEPS)
-def test_it_lets_in_exactly_what_a_token_bucket_does(rate: Rate, steps: list[int]) -> None:
+def test_limiter_equals_a_token_bucket(rate: Rate, steps: list[int]) -> None:
     limiter, bucket = RateLimiter(rate), TokenBucket(rate, Fraction(rate.burst))
     for now in times(steps):
         assert (limiter.try_acquire(now) == 0) == bucket.take(now)
 
 
 @given(RATES, STEPS)
-def test_no_window_ever_sees_more_than_the_burst_and_what_the_rate_adds(rate: Rate, steps: list[int]) -> None:
+def test_no_window_exceeds_burst_plus_rate(rate: Rate, steps: list[int]) -> None:
     limiter = RateLimiter(rate)
     taken = [now for now in times(steps) if limiter.try_acquire(now) == 0]
     for first, start in enumerate(taken):
@@ -58,7 +58,7 @@ def test_no_window_ever_sees_more_than_the_burst_and_what_the_rate_adds(rate: Ra
 
 
 @given(RATES, STEPS)
-def test_who_waits_exactly_as_long_as_told_is_let_in(rate: Rate, steps: list[int]) -> None:
+def test_request_after_returned_wait_is_accepted(rate: Rate, steps: list[int]) -> None:
     limiter = RateLimiter(rate)
     for now in times(steps):
         wait = limiter.try_acquire(now)
@@ -69,7 +69,7 @@ def test_who_waits_exactly_as_long_as_told_is_let_in(rate: Rate, steps: list[int
 
 
 @given(RATES, STEPS)
-def test_a_refused_try_costs_nothing(rate: Rate, steps: list[int]) -> None:
+def test_rejected_request_does_not_count(rate: Rate, steps: list[int]) -> None:
     impatient, patient = RateLimiter(rate), RateLimiter(rate)
     taken = [now for now in times(steps) if impatient.try_acquire(now) == 0]
     assert [patient.try_acquire(now) for now in taken] == [0] * len(taken)
@@ -78,22 +78,20 @@ def test_a_refused_try_costs_nothing(rate: Rate, steps: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("per_minute", "burst", "wait"), [(6, 5, 10), (60, 20, 1), (600, 100, 1), (1, 1, 60)])
-def test_once_the_burst_is_used_the_wait_is_one_interval_in_whole_seconds(
-    per_minute: int, burst: int, wait: int
-) -> None:
+def test_wait_after_burst_is_one_interval_in_whole_seconds(per_minute: int, burst: int, wait: int) -> None:
     limiter = RateLimiter(Rate(per_minute=per_minute, burst=burst))
     assert [limiter.try_acquire(0) for _ in range(burst)] == [0] * burst
     assert limiter.try_acquire(0) == wait
 
 
-def test_idle_time_never_saves_up_more_than_the_burst() -> None:
+def test_idle_time_accumulates_at_most_the_burst() -> None:
     limiter = RateLimiter(Rate(per_minute=60, burst=3))
     limiter.try_acquire(0)
     day = 86_400 * SECOND
     assert [limiter.try_acquire(day) for _ in range(4)] == [0, 0, 0, 1]
 
 
-def test_a_new_limiter_has_its_whole_burst_whatever_the_clock_says() -> None:
+def test_new_limiter_has_the_full_burst_at_any_clock_value() -> None:
     for start in (0, 10**18):
         limiter = RateLimiter(Rate(per_minute=6, burst=2))
         assert [limiter.try_acquire(start) for _ in range(3)] == [0, 0, 10]

@@ -1,4 +1,4 @@
-"""The gate: which specifications may enter, and every reason at once why one may not."""
+"""Validation of specs against the policy, with all violations at once."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ POLICY = policy()
 
 
 def admit(held_against: Policy = POLICY, **changes: Any) -> ValidatedSpec:
-    """A small valid document with these changes, through the gate."""
+    """Validate a small valid document with changes."""
     return validate(read_draft(document(**changes)), held_against)
 
 
 def refuse(held_against: Policy = POLICY, **changes: Any) -> tuple[Violation, ...]:
-    """Every violation of a small valid document with these changes."""
+    """Return every violation of a small valid document with changes."""
     with pytest.raises(InvalidSpec) as caught:
         admit(held_against, **changes)
     return caught.value.violations
@@ -35,7 +35,7 @@ def codes(violations: tuple[Violation, ...]) -> set[tuple[str, str]]:
     return {(found.field, found.code) for found in violations}
 
 
-def test_what_is_left_out_comes_from_the_policy() -> None:
+def test_missing_fields_get_the_policy_defaults() -> None:
     passed = admit()
     assert passed.pool == "cpu"
     assert passed.spec.timeout_seconds == 3600
@@ -44,7 +44,7 @@ def test_what_is_left_out_comes_from_the_policy() -> None:
     assert passed.spec.resources == Resources(1000, 1 << 30, 0, None)
 
 
-def test_what_is_given_is_kept() -> None:
+def test_given_fields_are_kept() -> None:
     passed = admit(
         name="train", command=["a"], args=["b"], env={"K": "v"}, timeout_seconds=60, retries=2, grace_period_seconds=5,
         max_cost_usd="50", resources={"gpu": 2, "gpu_type": "h100"},
@@ -83,7 +83,7 @@ def test_bounds_are_inclusive_and_named(field: str, low: object, below: object, 
         assert (found.field, found.observed, found.limit) == (field, str(above), str(high))
 
 
-def test_memory_above_the_bound_is_named_even_where_no_node_has_it() -> None:
+def test_memory_above_bound_is_reported_beside_node_size() -> None:
     assert codes(refuse(resources={"memory": "129Gi"})) == {
         ("resources.memory", "too_large"),
         ("resources.memory", "never_fits"),
@@ -105,7 +105,7 @@ def test_memory_above_the_bound_is_named_even_where_no_node_has_it() -> None:
         ("registry:5000/x:1", "registry:5000/x"),
     ],
 )
-def test_an_image_is_known_by_what_a_node_would_pull(image: str, repository: str) -> None:
+def test_canonical_repository_matches_the_pulled_image(image: str, repository: str) -> None:
     assert canonical_repository(image) == repository
 
 
@@ -123,7 +123,7 @@ def test_an_image_is_known_by_what_a_node_would_pull(image: str, repository: str
         f"ghcr.io/acme/train@sha256:{'a' * 64}",
     ],
 )
-def test_an_allowed_image_enters(image: str) -> None:
+def test_allowed_image_is_valid(image: str) -> None:
     assert admit(image=image).spec.image == image
 
 
@@ -146,7 +146,7 @@ def test_an_allowed_image_enters(image: str) -> None:
         "library.io/python",
     ],
 )
-def test_an_image_from_elsewhere_is_refused_with_what_is_allowed(image: str) -> None:
+def test_other_image_is_refused_with_the_allowed_patterns(image: str) -> None:
     (found,) = refuse(image=image)
     assert (found.field, found.code, found.observed) == ("image", "image_not_allowed", image)
     assert found.limit == "runway.local/*, docker.io/library/*, ghcr.io/acme/train"
@@ -174,11 +174,17 @@ ONLY_GPU_POOLS = policy(
         (ONE_GPU_POOL, {"gpu": 1}, "a10g", "a10g"),
     ],
 )
-def test_a_job_goes_to_the_pool_of_its_gpu_type(
+def test_job_goes_to_the_pool_of_its_gpu_type(
     held_against: Policy, asked: dict[str, Any], pool: str, gpu_type: str | None
 ) -> None:
     passed = admit(held_against, resources=asked)
     assert (passed.pool, passed.spec.resources.gpu_type) == (pool, gpu_type)
+
+
+def test_job_without_gpu_goes_to_first_pool_without_gpus() -> None:
+    second = '  tiny: {instance_type: m6i.large, hourly_usd: "0.096", cpu: "2", memory: 8Gi}\n'
+    assert admit(policy(("  a10g:", f"{second}  a10g:"))).pool == "cpu"
+    assert admit(policy(("pools:\n", f"pools:\n{second}"))).pool == "tiny"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +201,7 @@ def test_a_job_goes_to_the_pool_of_its_gpu_type(
         (ONLY_GPU_POOLS, {}, "resources.gpu", "never_fits"),
     ],
 )
-def test_a_job_that_no_pool_is_for_is_refused(
+def test_job_without_a_matching_pool_is_refused(
     held_against: Policy, asked: dict[str, Any], field: str, code: str
 ) -> None:
     (found,) = refuse(held_against, resources=asked)
@@ -203,12 +209,12 @@ def test_a_job_that_no_pool_is_for_is_refused(
     assert found.hint
 
 
-def test_an_unknown_gpu_type_is_told_which_there_are() -> None:
+def test_unknown_gpu_type_lists_the_offered_types() -> None:
     (found,) = refuse(resources={"gpu": 1, "gpu_type": "v100"})
     assert (found.observed, found.limit, found.hint) == ("v100", "a10g, h100", "choose one of: a10g, h100")
 
 
-def test_what_is_larger_than_a_whole_node_never_fits_and_says_so_for_each_resource() -> None:
+def test_resources_above_node_size_never_fit() -> None:
     small = policy(('cpu: "48", memory: 192Gi, gpu: 4', 'cpu: "4", memory: 16Gi, gpu: 1'))
     found = refuse(small, resources={"cpu": "5", "memory": "17Gi", "gpu": 2, "gpu_type": "a10g"})
     assert {(item.field, item.code, item.observed, item.limit) for item in found} == {
@@ -219,7 +225,7 @@ def test_what_is_larger_than_a_whole_node_never_fits_and_says_so_for_each_resour
     assert all("g5.12xlarge" in item.message for item in found)
 
 
-def test_a_job_that_could_cost_more_than_its_cap_is_refused_with_the_price() -> None:
+def test_job_above_its_cost_cap_is_refused_with_the_price() -> None:
     ceiling = admit().price.ceiling
     assert admit(max_cost_usd=str(ceiling)).price.ceiling == ceiling
     (found,) = refuse(max_cost_usd=str(ceiling - Decimal("0.000001")))
@@ -228,7 +234,7 @@ def test_a_job_that_could_cost_more_than_its_cap_is_refused_with_the_price() -> 
 
 
 @given(st.integers(10, 86_400), st.integers(1, 10**7), st.integers(100, 16_000))
-def test_a_timeout_that_the_cost_hint_names_is_let_in(timeout: int, millionths: int, cpu: int) -> None:
+def test_timeout_from_cost_hint_is_valid(timeout: int, millionths: int, cpu: int) -> None:
     cap = f"{Decimal(millionths).scaleb(-6):f}"
     changes: dict[str, Any] = {"timeout_seconds": timeout, "max_cost_usd": cap, "resources": {"cpu": f"{cpu}m"}}
     try:
@@ -240,7 +246,7 @@ def test_a_timeout_that_the_cost_hint_names_is_let_in(timeout: int, millionths: 
             admit(**{**changes, "timeout_seconds": int(named[1])})
 
 
-def test_form_bounds_pool_fit_and_cost_are_all_told_at_once() -> None:
+def test_violations_of_form_bounds_pool_fit_and_cost_come_at_once() -> None:
     found = refuse(
         name="a\nb",
         image="evil.com/x",
@@ -263,7 +269,7 @@ def test_form_bounds_pool_fit_and_cost_are_all_told_at_once() -> None:
     }
 
 
-def test_a_field_that_could_not_be_read_is_not_also_called_out_of_bounds() -> None:
+def test_malformed_field_has_one_violation() -> None:
     assert codes(refuse(image=1, timeout_seconds="x", retries="x", resources={"gpu": "x", "cpu": "x"})) == {
         ("image", "wrong_type"),
         ("timeout_seconds", "wrong_type"),
@@ -274,6 +280,6 @@ def test_a_field_that_could_not_be_read_is_not_also_called_out_of_bounds() -> No
     assert codes(refuse(resources="all")) == {("resources", "wrong_type")}
 
 
-def test_a_flood_of_unknown_resources_does_not_hide_what_else_is_wrong() -> None:
+def test_many_unknown_fields_do_not_hide_other_violations() -> None:
     found = refuse(resources={**{f"x{i}": 1 for i in range(30)}, "gpu": 1, "gpu_type": "v100"})
     assert ("resources.gpu_type", "unknown_gpu_type") in codes(found)

@@ -1,4 +1,4 @@
-"""That the process is told to end reaches the streams before the server waits for them."""
+"""A shutdown signal closes the streams before the server waits for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 from runway.api.streaming import close_streams_on_shutdown
 
 
-async def test_the_signal_is_noticed_and_passed_on_to_the_servers_own_handler() -> None:
+async def test_signal_closes_streams_and_reaches_the_handler_of_the_server() -> None:
     closing = asyncio.Event()
     handled: list[int] = []
 
@@ -29,7 +29,7 @@ async def test_the_signal_is_noticed_and_passed_on_to_the_servers_own_handler() 
         signal.signal(signal.SIGTERM, before)
 
 
-async def test_where_no_server_handles_the_signal_it_is_left_alone() -> None:
+async def test_signal_without_a_handler_stays_unhandled() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     closing = asyncio.Event()
     try:

@@ -1,4 +1,4 @@
-"""Completion in the shell, as bash asks for it, and what `runway` says of itself."""
+"""Completion in bash, and the version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.cli import URL, Answer, FakeRunway, job, problem, reply, runw
 
 
 def completed(line: str, *answers: Answer, fake: FakeRunway | None = None) -> list[str]:
-    """What bash is offered for the last word of a line."""
+    """Return the completions of the last word of a line in bash."""
     fake = fake or FakeRunway(list(answers))
     environment = {
         "_RUNWAY_COMPLETE": "complete_bash",
@@ -38,7 +38,7 @@ def test_job_ids_are_completed(command: str) -> None:
     assert completed(f"runway {command} rw-a", JOBS) == ["rw-abc", "rw-abd"]
 
 
-def test_only_what_is_not_over_is_offered_to_cancel() -> None:
+def test_cancel_completes_only_active_jobs() -> None:
     assert completed("runway cancel rw-", JOBS) == ["rw-abc", "rw-x"]
 
 
@@ -59,23 +59,23 @@ def test_tenants_are_completed_and_scope_the_jobs() -> None:
     ],
     ids=["refused", "slow", "503", "foreign"],
 )
-def test_without_an_answer_nothing_is_offered_and_nothing_said(answer: Answer) -> None:
+def test_completion_without_a_server_is_empty_and_silent(answer: Answer) -> None:
     assert completed("runway status rw-", answer) == []
     assert completed("runway ls --tenant v", answer) == []
 
 
-def test_what_is_no_name_is_not_handed_to_a_shell() -> None:
+def test_completion_passes_only_names_to_the_shell() -> None:
     jobs = [job(id="rw-$(reboot)"), job(id="rw-`id`"), job(id="rw-ok")]
     assert completed("runway status rw-", reply({"jobs": jobs, "next_cursor": None})) == ["rw-ok"]
 
 
-def test_the_server_may_be_named_by_either_flag() -> None:
+def test_url_and_server_flags_are_equal() -> None:
     for flag in ("--url", "--server"):
         fake = FakeRunway([JOBS])
         runway("ls", flag, "http://other.test", answers=fake)
         assert fake.requests[0].url.host == "other.test"
 
 
-def test_the_version() -> None:
+def test_version() -> None:
     assert runway("version").stdout == f"runway {__version__}\n"
     assert json.loads(runway("version", "-o", "json").stdout) == {"version": __version__}

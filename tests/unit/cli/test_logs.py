@@ -1,4 +1,4 @@
-"""`runway logs`: what is shown of a log, and that following it survives what happens to connections."""
+"""`runway logs`: output, and resumption after broken connections."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def log(*chunks: bytes | Exception) -> httpx2.Response:
 BROKEN = httpx2.ReadError("connection reset by peer")
 
 
-def test_a_log_is_passed_on_as_it_is() -> None:
+def test_log_bytes_reach_a_pipe_unchanged() -> None:
     raw = b"2026-01-01T00:00:00Z is the job's own word\n\x1b[32mgreen\x1b[0m \xff\xfe\nno newline at the end"
     fake = FakeRunway([log(raw)])
     result = runway("logs", "rw-4f2a", answers=fake)
@@ -36,14 +36,14 @@ def test_a_log_is_passed_on_as_it_is() -> None:
     assert fake.paths == ["GET /v1/jobs/rw-4f2a/logs"]
 
 
-def test_what_was_asked_for_is_asked_of_the_server() -> None:
+def test_log_options_become_query_parameters() -> None:
     fake = FakeRunway([log(stamped(1, "one"))])
     result = runway("logs", "rw-4f2a", "--tail", "5", "--attempt", "2", "--timestamps", answers=fake)
     assert dict(fake.requests[0].url.params) == {"tail": "5", "attempt": "2", "timestamps": "true"}
     assert result.stdout_bytes == stamped(1, "one")
 
 
-def test_as_json_each_line_is_an_object_with_its_time() -> None:
+def test_json_output_has_one_object_a_line() -> None:
     result = runway("logs", "rw-4f2a", "-o", "json", answers=[log(stamped(1, "one") + stamped(2, "a\x1b[1m"))])
     assert [json.loads(line) for line in result.stdout.splitlines()] == [
         {"timestamp": "2026-11-24T08:00:01.000000000Z", "line": "one"},
@@ -52,14 +52,14 @@ def test_as_json_each_line_is_an_object_with_its_time() -> None:
     assert "\x1b" not in result.stdout
 
 
-def test_without_following_a_log_that_is_not_there_yet_is_a_refusal() -> None:
+def test_log_that_is_not_ready_is_an_error_without_follow() -> None:
     result = runway("logs", "rw-4f2a", answers=[problem(404, "logs_not_ready")])
     assert result.exit_code == 1
     assert "logs_not_ready" in result.stderr
 
 
 @pytest.mark.parametrize("follow", [[], ["-f"]])
-def test_once_the_pod_is_gone_the_kept_excerpt_is_shown(follow: list[str]) -> None:
+def test_deleted_pod_shows_the_stored_excerpt(follow: list[str]) -> None:
     result = runway("logs", "rw-4f2a", *follow, answers=[problem(410, "logs_gone", excerpt="last\nwords")])
     assert result.exit_code == 0
     assert result.stdout == "last\nwords\n"
@@ -67,7 +67,7 @@ def test_once_the_pod_is_gone_the_kept_excerpt_is_shown(follow: list[str]) -> No
 
 
 @pytest.mark.parametrize("follow", [[], ["-f"]])
-def test_where_no_excerpt_was_kept_the_refusal_stands(follow: list[str]) -> None:
+def test_deleted_pod_without_excerpt_is_an_error(follow: list[str]) -> None:
     result = runway("logs", "rw-4f2a", *follow, answers=[problem(410, "logs_gone", excerpt=None)])
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -94,10 +94,10 @@ def test_following_ends_where_the_job_ended_without_a_log() -> None:
     not_ready = problem(404, "logs_not_ready")
     result = runway("logs", "rw-4f2a", "-f", answers=[not_ready, reply(job("failed")), not_ready])
     assert result.exit_code == 1
-    assert "ended before it could write a log" in result.stderr
+    assert "ended before it wrote a log" in result.stderr
 
 
-def test_a_job_that_ran_between_two_looks_is_not_missed() -> None:
+def test_log_of_a_job_that_ran_between_two_reads_is_shown() -> None:
     answers = [problem(404, "logs_not_ready"), reply(job("succeeded")), log(stamped(1, "quick"))]
     assert runway("logs", "rw-4f2a", "-f", answers=answers).stdout == "quick\n"
 
@@ -117,26 +117,26 @@ def test_equal_lines_are_each_shown_once() -> None:
     assert result.stdout == "same\n" * 3
 
 
-def test_a_log_rotated_during_the_break_goes_on_with_what_is_newer() -> None:
+def test_rotated_log_continues_with_newer_lines() -> None:
     answers = [log(stamped(1, "one"), stamped(3, "three"), BROKEN), log(stamped(3, "three") + stamped(4, "four"))]
     assert runway("logs", "rw-4f2a", "-f", answers=answers).stdout == "one\nthree\nfour\n"
 
 
-def test_a_quiet_log_is_asked_for_again_without_a_word() -> None:
+def test_idle_log_reconnects_silently() -> None:
     one, two = stamped(1, "one"), stamped(2, "two")
     result = runway("logs", "rw-4f2a", "-f", answers=[log(one, httpx2.ReadTimeout("timed out")), log(one, two)])
     assert result.stdout == "one\ntwo\n"
     assert result.stderr == ""
 
 
-def test_a_stream_that_only_breaks_is_given_up_after_five_minutes() -> None:
+def test_stream_that_only_breaks_fails_after_five_minutes() -> None:
     clock = Clock()
     result = runway("logs", "rw-4f2a", "-f", answers=[lambda: log(BROKEN)], clock=clock)
     assert result.exit_code == 125
     assert 290 < sum(clock.slept) <= 300
 
 
-def test_a_pod_that_goes_during_a_break_ends_the_log() -> None:
+def test_pod_deleted_during_a_break_ends_the_log() -> None:
     answers = [log(stamped(1, "one"), BROKEN), problem(410, "logs_gone", excerpt="one")]
     result = runway("logs", "rw-4f2a", "-f", answers=answers)
     assert result.exit_code == 0
@@ -144,8 +144,8 @@ def test_a_pod_that_goes_during_a_break_ends_the_log() -> None:
     assert "may be missing" in result.stderr
 
 
-def test_a_connection_that_is_cut_off_is_noticed() -> None:
-    """Over a real socket: a chunked body without its end is a break, not the end of the log."""
+def test_truncated_connection_is_detected() -> None:
+    """A chunked body without its end is a break, not the end of the log."""
     one, two = stamped(1, "one"), stamped(2, "two")
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
     cut, whole = b"%x\r\n%s\r\n" % (len(one), one), b"%x\r\n%s\r\n0\r\n\r\n" % (len(one + two), one + two)
@@ -161,10 +161,10 @@ def test_a_connection_that_is_cut_off_is_noticed() -> None:
     st.lists(st.tuples(st.floats(0, 1), st.integers(1, 60)), max_size=4),
     st.booleans(),
 )
-def test_whatever_breaks_each_line_is_shown_once(
+def test_each_line_is_shown_once_despite_breaks(
     lines: list[tuple[int, bytes]], breaks: list[tuple[float, int]], timestamps: bool
 ) -> None:
-    """Each break: after which part of the log, and in chunks of how many bytes it came."""
+    """Each break has a position in the log and a chunk size."""
     texts = [text.replace(b"\n", b"") + b"\n" for _, text in lines]
     whole = b"".join(stamped(second, "")[:-1] + text for (second, _), text in zip(lines, texts, strict=True))
     answers = [log(*chunks(whole[: int(share * len(whole))], size), BROKEN) for share, size in breaks]
@@ -178,7 +178,7 @@ def chunks(data: bytes, size: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
-def test_after_a_break_it_goes_on_with_the_same_attempt() -> None:
+def test_log_resumes_with_the_same_attempt() -> None:
     first = log(stamped(1, "one"), BROKEN)
     first.headers["Runway-Attempt"] = "2"
     fake = FakeRunway([first, log(stamped(1, "one") + stamped(2, "two"))])
@@ -186,13 +186,13 @@ def test_after_a_break_it_goes_on_with_the_same_attempt() -> None:
     assert [request.url.params.get("attempt") for request in fake.requests] == [None, "2"]
 
 
-def test_a_line_without_end_is_shown_as_it_comes_and_goes_on_after_a_break() -> None:
+def test_line_without_newline_resumes_after_a_break() -> None:
     line = stamped(1, "x" * 200_000)
     answers = [log(line[:90_000], BROKEN), log(line[:150_000], BROKEN), log(line)]
     assert runway("logs", "rw-4f2a", "-f", answers=answers).stdout == "x" * 200_000 + "\n"
 
 
-def test_a_very_long_line_becomes_several_json_objects_with_its_time() -> None:
+def test_long_line_becomes_several_json_objects() -> None:
     line = stamped(1, "x" * (2 * MAX_JSON_LINE_BYTES + 7))
     result = runway("logs", "rw-4f2a", "-f", "-o", "json", answers=[log(*chunks(line, 1000))])
     entries = [json.loads(text) for text in result.stdout.splitlines()]
@@ -200,7 +200,7 @@ def test_a_very_long_line_becomes_several_json_objects_with_its_time() -> None:
     assert {entry["timestamp"] for entry in entries} == {"2026-11-24T08:00:01.000000000Z"}
 
 
-def test_an_answer_without_times_is_not_taken_for_a_followed_log() -> None:
+def test_followed_log_without_timestamps_is_an_error() -> None:
     result = runway("logs", "rw-4f2a", "-f", answers=[log(b"<html>a proxy's page</html>")])
     assert result.exit_code == 125
     assert result.stdout == ""

@@ -1,4 +1,4 @@
-"""What reaches a terminal: colours where they belong, and no foreign text that could steer it."""
+"""Output: colours only on a terminal, and no untrusted text that steers it."""
 
 from __future__ import annotations
 
@@ -6,31 +6,29 @@ import os
 import pty
 import unicodedata
 from contextlib import redirect_stdout
-from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runway.cli.output import Screen, show_state
-from runway.cli.text import safe, show_age, show_duration
 from runway.cli.views.tables import columns
-from tests.support.cli import NOW, attempt, failure, job, problem, reply, runway
+from runway.text import escape
+from tests.support.cli import attempt, failure, job, problem, reply, runway
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\r\n\t\x7f\x9b31m\u202eevil\u2028[bold red]markup[/][link=http://x]:smile:"
 HARMLESS = "\\x1b[2J\\x1b]0;owned\\x07\\r\\n\\t\\x7f\\x9b31m\\u202eevil\\u2028[bold red]markup[/][link=http://x]:smile:"
 
 
 @pytest.mark.parametrize("command", [("status", "rw-4f2a"), ("wait", "rw-4f2a"), ("ls",)])
-def test_hostile_text_is_shown_and_not_obeyed(command: tuple[str, ...]) -> None:
+def test_hostile_text_is_escaped(command: tuple[str, ...]) -> None:
     view = job(
         "failed",
         name=HOSTILE,
         tenant=HOSTILE,
-        conditions=[{"code": HOSTILE, "message": HOSTILE, "since": HOSTILE}],
+        conditions=[{"code": HOSTILE, "message": HOSTILE, "since": None}],
         attempts=[attempt(HOSTILE, pod=HOSTILE, node=HOSTILE, reason=HOSTILE, signal=HOSTILE)],
-        failure=failure(HOSTILE, HOSTILE, message=HOSTILE, hint=HOSTILE, evidence={HOSTILE: HOSTILE, "n": [HOSTILE]}),
-        created_at=HOSTILE if command[0] == "ls" else "2026-11-24T08:00:00Z",
+        failure=failure(HOSTILE, HOSTILE, message=HOSTILE, hint=HOSTILE, evidence={HOSTILE: HOSTILE}),
         finished_at="2026-11-24T08:00:00Z",
     )
     answer = reply({"jobs": [view], "next_cursor": None}) if command[0] == "ls" else reply(view)
@@ -39,7 +37,7 @@ def test_hostile_text_is_shown_and_not_obeyed(command: tuple[str, ...]) -> None:
     assert steering(result.output) == set()
 
 
-def test_a_hostile_problem_is_shown_and_not_obeyed() -> None:
+def test_hostile_problem_is_escaped() -> None:
     violation = {"field": HOSTILE, "message": HOSTILE, "observed": HOSTILE, "limit": HOSTILE, "hint": HOSTILE}
     answer = problem(403, HOSTILE, title=HOSTILE, detail=HOSTILE, violations=[violation], request_id=HOSTILE)
     result = runway("ls", answers=[answer])
@@ -54,24 +52,24 @@ def test_hostile_text_is_escaped_in_data_too(form: str) -> None:
 
 
 def steering(output: str) -> set[str]:
-    """The characters of an output that could steer a terminal or hide something."""
+    """Return the characters that could steer a terminal or hide text."""
     return {letter for letter in output if letter != "\n" and unicodedata.category(letter) in {"Cc", "Cf", "Zl", "Zp"}}
 
 
 @given(st.text())
-def test_safe_text_is_one_harmless_line_that_keeps_what_was_harmless(text: str) -> None:
-    shown = safe(text)
+def test_escaped_text_is_one_printable_line(text: str) -> None:
+    shown = escape(text)
     assert steering(shown) == set()
     assert "\n" not in shown
     shown.encode("utf-8")
-    assert safe(shown) == shown
+    assert escape(shown) == shown
 
 
 @pytest.mark.parametrize(
     ("environment", "coloured"),
     [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
 )
-def test_a_terminal_gets_colours_unless_it_or_its_user_has_none(
+def test_terminal_gets_colours_unless_disabled(
     environment: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in ({"TERM": "xterm-256color"} | environment).items():
@@ -93,29 +91,14 @@ def shown_on_a_terminal() -> str:
         os.close(terminal)
 
 
-def test_a_pipe_gets_no_colours_even_where_they_are_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipe_gets_no_colours_with_force_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     result = runway("status", "rw-4f2a", answers=[reply(job("failed", failure=failure()))])
     assert "\x1b" not in result.output
 
 
-def test_a_record_is_a_line_however_wide_it_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipe_gets_one_untruncated_line_for_each_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     result = runway("ls", answers=[reply({"jobs": [job(name="n" * 300)], "next_cursor": None})])
     assert len(result.stdout.splitlines()) == 2
     assert "n" * 300 in result.stdout
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(0, "0s"), (59, "59s"), (60, "1m"), (200, "3m20s"), (3601, "1h"), (90_000, "1d1h"), (86_460, "1d"), (-5, "0s")],
-)
-def test_durations_show_their_largest_units(seconds: int, shown: str) -> None:
-    assert show_duration(seconds) == shown
-
-
-def test_an_age_that_is_no_time_is_shown_as_it_is() -> None:
-    assert show_age((NOW - timedelta(hours=2)).isoformat(), NOW) == "2h"
-    assert show_age("yesterday", NOW) == "yesterday"
-    assert show_age("2026-11-24T08:00:00", NOW) == "2026-11-24T08:00:00"
-    assert show_age(None, NOW) == ""

@@ -1,4 +1,4 @@
-"""`runway policy check` and `runway tenants render`, and that no command needs more than it says."""
+"""`runway policy check`, `runway tenants render`, and required packages."""
 
 from __future__ import annotations
 
@@ -63,21 +63,21 @@ def faulty(tmp_path: Path) -> Path:
     return path
 
 
-def test_check_shows_what_the_policy_would_allow(policy: Path) -> None:
+def test_check_shows_limits_pools_and_tenants(policy: Path) -> None:
     result = runway("policy", "check", str(policy))
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "Bounds of a job",
-        "  FIELD               MIN   MAX    DEFAULT",
-        "  cpu                 100m  16",
-        "  memory              32Mi  128Gi",
-        "  gpu                 0     4      0",
-        "  timeout             1s    1d     1h",
-        "  grace period              2m     30s",
-        "  retries             0     3      0",
-        "  ephemeral storage         10Gi",
-        "  kept after the end               1d",
-        "Images that may run",
+        "Limits of a job",
+        "  FIELD              MIN   MAX    DEFAULT",
+        "  cpu                100m  16",
+        "  memory             32Mi  128Gi",
+        "  gpu                0     4      0",
+        "  timeout            1s    1d     1h",
+        "  grace period             2m     30s",
+        "  retries            0     3      0",
+        "  ephemeral storage        10Gi",
+        "  retention                       1d",
+        "Allowed images",
         "  runway.local/*",
         "Pools",
         "  POOL  INSTANCE     USD AN HOUR  CPU  MEMORY  GPU  GPU TYPE",
@@ -90,13 +90,13 @@ def test_check_shows_what_the_policy_would_allow(policy: Path) -> None:
     ]
 
 
-def test_check_as_data_gives_a_policy_that_is_the_same_policy(policy: Path) -> None:
+def test_check_as_data_round_trips(policy: Path) -> None:
     document = json.loads(runway("policy", "check", str(policy), "-o", "json").stdout)
     assert document["valid"] is True
     assert parse_policy(yaml.safe_dump(document["policy"])) == parse_policy(policy.read_text())
 
 
-def test_check_says_every_fault_on_a_line_of_its_own(faulty: Path) -> None:
+def test_check_shows_each_fault_on_a_line(faulty: Path) -> None:
     result = runway("policy", "check", str(faulty))
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -112,13 +112,13 @@ def test_check_gives_faults_as_data(faulty: Path) -> None:
     assert [fault["field"] for fault in document["faults"]] == ["images.allow", "surprise"]
 
 
-def test_check_names_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_check_names_a_missing_file(tmp_path: Path) -> None:
     result = runway("policy", "check", str(tmp_path / "absent.yaml"))
     assert result.exit_code == 1
     assert "absent.yaml: cannot be read: No such file" in result.stderr
 
 
-def test_render_gives_a_stream_that_kubectl_can_apply(policy: Path) -> None:
+def test_render_prints_a_yaml_stream_for_kubectl(policy: Path) -> None:
     result = runway("tenants", "render", "--policy", str(policy))
     assert result.exit_code == 0
     objects = list(yaml.safe_load_all(result.stdout))
@@ -136,31 +136,31 @@ def test_render_as_json_is_one_list_of_the_same_objects(policy: Path) -> None:
     assert document["items"] == stream
 
 
-def test_render_of_one_tenant_holds_nothing_of_the_others(policy: Path) -> None:
+def test_render_of_one_tenant_leaves_out_the_others(policy: Path) -> None:
     result = runway("tenants", "render", "--policy", str(policy), "--tenant", "speech")
     objects = list(yaml.safe_load_all(result.stdout))
     assert objects
     assert "vision" not in result.stdout
 
 
-def test_render_ignores_the_tenant_that_other_commands_act_for(policy: Path) -> None:
+def test_render_ignores_tenant_variable(policy: Path) -> None:
     whole = runway("tenants", "render", "--policy", str(policy), tenant=None)
     assert runway("tenants", "render", "--policy", str(policy), tenant="speech").stdout == whole.stdout
 
 
-def test_render_refuses_a_tenant_that_the_policy_does_not_have(policy: Path) -> None:
+def test_render_rejects_an_unknown_tenant(policy: Path) -> None:
     result = runway("tenants", "render", "--policy", str(policy), "--tenant", "nobody")
     assert result.exit_code == 2
     assert "vision, speech" in result.stderr
 
 
-def test_render_without_a_policy_says_how_to_name_one() -> None:
+def test_render_without_policy_is_a_usage_error() -> None:
     result = runway("tenants", "render")
     assert result.exit_code == 2
     assert "--policy" in result.stderr
 
 
-def test_render_of_a_faulty_policy_renders_nothing(faulty: Path) -> None:
+def test_render_of_an_invalid_policy_prints_nothing(faulty: Path) -> None:
     result = runway("tenants", "render", "--policy", str(faulty))
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -168,7 +168,7 @@ def test_render_of_a_faulty_policy_renders_nothing(faulty: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
-def test_serve_refuses_what_is_no_port(port: str) -> None:
+def test_serve_rejects_an_invalid_port(port: str) -> None:
     assert runway("serve", "--port", port).exit_code == 2
 
 

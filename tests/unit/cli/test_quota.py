@@ -14,7 +14,7 @@ from runway.cli.client import Client
 from runway.cli.commands.top import USAGE_REQUESTS, USAGE_REQUESTS_ONCE, Poller
 from runway.cli.context import Environment, Session
 from runway.cli.output import Screen
-from runway.cli.views.quota_bar import ResourceUsage, bar, legend
+from runway.cli.views.tables import ResourceUsage, bar, legend
 from tests.support.cli import URL, FakeRunway, attempt, job, problem, reply, runway
 
 
@@ -40,7 +40,7 @@ QUOTA = {
 }
 
 
-def test_quota_shows_limit_use_and_who_holds_it() -> None:
+def test_quota_shows_limit_usage_and_jobs() -> None:
     result = runway("quota", answers=[reply(QUOTA)])
     assert result.stdout.splitlines() == [
         "vision (namespace runway-vision)",
@@ -49,12 +49,12 @@ def test_quota_shows_limit_use_and_who_holds_it() -> None:
         "  cpu       ██▓▓▒░░░░░░░░░░░░░░░     32     8      500m            4",
         "  memory    ██▓▓▒░░░░░░░░░░░░░░░  128Gi  32Gi      64Mi         16Gi",
         "  jobs      █▓▒░░░░░░░░░░░░░░░░░    100     2         1            1",
-        "  held by",
+        "  used by",
         "  JOB   STATE    GPU  CPU  MEMORY",
         "  rw-1  running    1    4    16Gi",
         "  rw-2  deleted    1    4    16Gi  terminating",
         "",
-        "█ used   ▓ used, ending   ▒ reserved   ░ free",
+        "█ used   ▓ used, terminating   ▒ reserved   ░ free",
     ]
 
 
@@ -64,7 +64,7 @@ def test_quota_as_data_and_names() -> None:
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 100), st.integers(8, 40))
-def test_a_bar_is_as_wide_as_it_should_be_and_tells_no_lie(
+def test_bar_has_its_width_and_a_cell_for_each_part(
     used: int, ending: int, reserved: int, limit: int, width: int
 ) -> None:
     cells = bar(ResourceUsage(used + ending, ending, reserved, limit), width, "utf-8").plain
@@ -73,7 +73,7 @@ def test_a_bar_is_as_wide_as_it_should_be_and_tells_no_lie(
     assert ("░" in cells) is (used + ending + reserved < limit or used + ending + reserved == 0)
 
 
-def test_a_terminal_without_unicode_gets_plain_letters() -> None:
+def test_terminal_without_unicode_gets_ascii_bars() -> None:
     assert bar(ResourceUsage(2, 1, 1, 4), 8, "ascii").plain == "##%%++.."
     assert legend("ascii").plain.isascii()
 
@@ -96,15 +96,15 @@ def page(*views: dict[str, Any]) -> httpx2.Response:
     return reply({"jobs": list(views), "next_cursor": None})
 
 
-def test_top_shows_quota_and_what_jobs_use_of_their_limits() -> None:
+def test_top_shows_quota_and_usage_of_jobs() -> None:
     running = job("running", attempts=[attempt()])
     fake = FakeRunway([reply(QUOTA), page(WAITING, running), reply(BUSY)])
     result = runway("top", "--once", answers=fake)
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         "Runway at http://runway.test, tenant vision, 08:10:00 UTC",
-        "TENANT  GPU           CPU              MEMORY                 JOBS",
-        "vision  ██▓▓▒▒░░ 3/4  █▓▒░░░░░ 8.5/32  █▓▒░░░░░ 32.1Gi/128Gi  █▓▒░░░░░ 3/100",
+        "TENANT  GPU           CPU              MEMORY               JOBS",
+        "vision  ██▓▓▒▒░░ 3/4  █▓▒░░░░░ 8.5/32  █▓▒░░░░░ 32Gi/128Gi  █▓▒░░░░░ 3/100",
         "",
         "JOB      NAME   STATE    AGE       CPU  THROTTLED     MEMORY    GPU       USD  WHY",
         "rw-4f2a  train  running  10m  0.50/0.5        97%  61Mi/64Mi  1 50%  0.224517",
@@ -114,7 +114,7 @@ def test_top_shows_quota_and_what_jobs_use_of_their_limits() -> None:
     assert [path for path in fake.paths if "usage" in path] == ["GET /v1/jobs/rw-4f2a/usage"]
 
 
-def test_top_shows_what_is_unknown_as_unknown() -> None:
+def test_top_shows_unknown_figures_as_unknown() -> None:
     nothing = dict.fromkeys(BUSY)
     views = [job("running", id=f"rw-{number}") for number in range(3)]
     idle = nothing | {"cpu_cores": 0.0}
@@ -124,14 +124,14 @@ def test_top_shows_what_is_unknown_as_unknown() -> None:
     assert "0.00" in lines[2]
 
 
-def test_top_asks_for_the_usage_of_so_many_jobs_at_most() -> None:
+def test_top_limits_its_usage_requests() -> None:
     views = [job("running", id=f"rw-{number}") for number in range(100)]
     fake = FakeRunway([reply(QUOTA), page(*views), reply(BUSY)])
     assert len(runway("top", "--once", answers=fake).stdout.splitlines()) == 105
     assert sum("usage" in path for path in fake.paths) == USAGE_REQUESTS_ONCE
 
 
-def test_top_looks_at_every_job_in_turn() -> None:
+def test_top_rotates_through_all_jobs() -> None:
     views = [job("running", id=f"rw-{number}") for number in range(25)]
     asked = Counter[str]()
 
@@ -144,7 +144,7 @@ def test_top_looks_at_every_job_in_turn() -> None:
     with Client(URL, None, httpx2.MockTransport(answer)) as client:
         source = Poller(Session(client, Screen(), Environment()))
         for look in range(1, 6):
-            frame = source.poll(USAGE_REQUESTS)
+            frame, _ = source.poll(USAGE_REQUESTS)
             assert asked.total() == look * USAGE_REQUESTS
     assert set(asked.values()) == {2}
     assert all(frame.usage.values())
@@ -156,5 +156,5 @@ def test_top_as_data() -> None:
     assert document == {**QUOTA, "jobs": [running], "usage": {"rw-4f2a": BUSY}}
 
 
-def test_top_of_nothing_says_so() -> None:
-    assert runway("top", answers=[reply(QUOTA), page()]).stdout.endswith("Nothing runs or waits.\n")
+def test_top_without_jobs_says_so() -> None:
+    assert runway("top", answers=[reply(QUOTA), page()]).stdout.endswith("No active jobs.\n")

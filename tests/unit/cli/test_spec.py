@@ -1,4 +1,4 @@
-"""The job spec that `submit` makes of a file and flags."""
+"""The job spec that `submit` builds from a file and options."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def submitted(*arguments: str, stdin: str | None = None) -> Any:
 
 
 def refused(*arguments: str, stdin: str | None = None) -> str:
-    """What a user sees of a command line that cannot be used, on one line. Nothing may be sent."""
+    """Return the error of an invalid command line on one line, and check that nothing was sent."""
     fake = FakeRunway([reply(job(), 201)])
     result = runway("submit", *arguments, answers=fake, stdin=stdin)
     assert result.exit_code == 2
@@ -36,7 +36,7 @@ def refused(*arguments: str, stdin: str | None = None) -> str:
     return " ".join(result.stderr.split())
 
 
-def test_a_yaml_file_is_sent_as_it_stands(tmp_path: Path) -> None:
+def test_yaml_file_is_sent_unchanged(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(FILE)
     assert submitted("-f", str(tmp_path / "job.yaml")) == {
         "image": "runway.local/train:1",
@@ -48,12 +48,12 @@ def test_a_yaml_file_is_sent_as_it_stands(tmp_path: Path) -> None:
     }
 
 
-def test_a_json_file_indented_with_tabs_is_read_too(tmp_path: Path) -> None:
+def test_json_file_indented_with_tabs_is_read(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text('{\n\t"image": "a\\tb",\n\t"retries": 1\n}')
     assert submitted("-f", str(tmp_path / "job.json")) == {"image": "a\tb", "retries": 1}
 
 
-def test_a_dash_reads_stdin() -> None:
+def test_dash_reads_stdin() -> None:
     assert submitted("-f", "-", stdin="image: x") == {"image": "x"}
 
 
@@ -67,14 +67,14 @@ def test_flags_override_the_fields_of_the_file(tmp_path: Path) -> None:
     assert spec["command"] == ["python", "train.py"]
 
 
-def test_a_command_replaces_command_and_args_of_the_file(tmp_path: Path) -> None:
+def test_command_replaces_command_and_args_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(FILE)
     spec = submitted("-f", str(tmp_path / "job.yaml"), "--", "sh", "-c", "exit 3")
     assert spec["command"] == ["sh", "-c", "exit 3"]
     assert "args" not in spec
 
 
-def test_what_follows_the_dashes_is_verbatim() -> None:
+def test_command_after_dashes_is_verbatim() -> None:
     command = ["sh", "--image", "y", "-f", "$(HOME)", "", "--"]
     assert submitted("--image", "x", "--", *command)["command"] == command
 
@@ -94,7 +94,7 @@ def test_env_is_cut_at_its_first_equals_sign(assignment: str, name: str, value: 
 
 
 @pytest.mark.parametrize("assignments", [["A"], ["=1"], [""], ["A=1", "A=2"]])
-def test_env_that_is_no_assignment_or_given_twice_is_refused(assignments: list[str]) -> None:
+def test_invalid_or_repeated_env_is_rejected(assignments: list[str]) -> None:
     flags = [part for assignment in assignments for part in ("--env", assignment)]
     assert "--env" in refused("--image", "x", *flags)
 
@@ -108,7 +108,7 @@ def test_durations(duration: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("duration", ["", "soon", "-5", "1.5h", "1 h", "5w", "1h30", "9" * 12, "٣"])
-def test_what_is_no_duration_is_refused(duration: str) -> None:
+def test_invalid_duration_is_rejected(duration: str) -> None:
     assert "is not a duration such as" in refused("--timeout", duration)
 
 
@@ -117,10 +117,10 @@ def test_what_is_no_duration_is_refused(duration: str) -> None:
     [
         ("image: [", "is not a job spec"),
         ("image: x\nimage: y", "'image' is given twice"),
-        ('{"image": "x", "image": "y"}', "stands twice"),
+        ('{"image": "x", "image": "y"}', "duplicate key 'image'"),
         ('{"image": NaN}', "NaN"),
         ("retries: .nan", "is not a job spec"),
-        ("env: &e {A: b}\nresources: *e", "aliases are not used here"),
+        ("env: &e {A: b}\nresources: *e", "aliases are not allowed"),
         ("1: x", "must be a string"),
         ("- image", "it must be one mapping"),
         ("image: x\n---\nimage: y", "is not a job spec"),
@@ -130,7 +130,7 @@ def test_what_is_no_duration_is_refused(duration: str) -> None:
         ("[" * 5000, "is not a job spec"),
     ],
 )
-def test_a_file_that_cannot_be_read_as_one_spec_is_refused(content: str, why: str) -> None:
+def test_invalid_spec_file_is_rejected(content: str, why: str) -> None:
     assert why in refused("-f", "-", stdin=content)
 
 
@@ -138,7 +138,7 @@ def test_dates_stay_text() -> None:
     assert submitted("-f", "-", stdin="env: {DAY: 2026-11-24}") == {"env": {"DAY": "2026-11-24"}}
 
 
-def test_what_only_runway_can_judge_is_left_to_it() -> None:
+def test_values_are_not_validated_by_the_client() -> None:
     assert submitted("-f", "-", stdin="image: 7\nunheard: of\nresources: {cpu: 4}") == {
         "image": 7,
         "unheard": "of",
@@ -146,9 +146,9 @@ def test_what_only_runway_can_judge_is_left_to_it() -> None:
     }
 
 
-def test_a_flag_cannot_add_to_what_is_no_mapping() -> None:
+def test_option_cannot_extend_a_field_that_is_not_a_mapping() -> None:
     assert "env must be a mapping" in refused("-f", "-", "--env", "A=1", stdin="env: [A]")
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     assert "cannot be read: No such file" in refused("-f", str(tmp_path / "absent.yaml"))

@@ -15,7 +15,7 @@ from tests.support.cli import (
 )
 
 
-def test_status_tells_the_whole_story() -> None:
+def test_status_shows_a_failed_job_in_full() -> None:
     view = job(
         "failed",
         started_at="2026-11-24T08:01:00Z",
@@ -36,9 +36,9 @@ def test_status_tells_the_whole_story() -> None:
     result = runway("status", "rw-4f2a", answers=[reply(view)])
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "rw-4f2a train failed (accepted 10m ago, ended 5m ago)",
-        "Why it failed",
-        "  oom_killed (user; will not succeed by being repeated)",
+        "rw-4f2a train failed (accepted 10m ago, finished 5m ago)",
+        "Failure",
+        "  oom_killed (user; not retryable)",
         "  used more than 16Gi",
         "  hint: ask for more",
         "Timeline (UTC, 2026-11-24)",
@@ -50,7 +50,7 @@ def test_status_tells_the_whole_story() -> None:
         "Attempts",
         "  #  STATE   EXIT  SIGNAL   CAUSE       RAN  COUNTED  NODE    POD",
         "  1  failed   137  SIGKILL  oom_killed   4m  yes      node-1  rw-4f2a-x7k2p",
-        "What was asked for",
+        "Spec",
         "  tenant    vision",
         "  image     runway.local/busybox:1",
         "  command   sh -c 'echo $HOME'",
@@ -58,8 +58,8 @@ def test_status_tells_the_whole_story() -> None:
         "  resources 4 CPU, 16Gi memory, 1 GPU a10g",
         "  limits    timeout 1h, retries 1, grace 30s",
         "Cost in USD",
-        "  0.094533 in the end, at most 1.418; 1.418 an hour",
-        "  an hour 0.83 for 1 gpu (a10g/g5.12xlarge@5.672)",
+        "  0.094533 in total, at most 1.418; 1.418 an hour",
+        "  an hour: 0.83 for 1 gpu (a10g/g5.12xlarge@5.672)",
         "Evidence",
         "  limit: 16Gi",
         "Kubernetes",
@@ -67,7 +67,7 @@ def test_status_tells_the_whole_story() -> None:
     ]
 
 
-def test_status_says_why_each_attempt_was_replaced_but_the_verdict_once() -> None:
+def test_status_shows_each_cause_once() -> None:
     lost = attempt(
         "failed",
         counted=False,
@@ -83,35 +83,35 @@ def test_status_says_why_each_attempt_was_replaced_but_the_verdict_once() -> Non
     assert [line[:4] for line in lines if "rw-4f2a-x7k2p" in line] == ["  5 ", "  6 "]
     assert "  5: the pod was evicted" in lines
     assert any(line.endswith("attempt 5 ended after 1m: SIGTERM, exit code 143") for line in lines)
-    assert "  4 earlier ones are not kept" in lines
-    assert "  5 ended by the cluster, which does not count against the retries" in lines
+    assert "  4 earlier attempts are not stored" in lines
+    assert "  the cluster ended 5; they do not count against the retries" in lines
     assert sum("exit code 3" in line for line in lines) == 1
 
 
-def test_status_of_a_waiting_job_says_for_what_and_until_when() -> None:
+def test_status_of_a_pending_job_shows_conditions_and_deadline() -> None:
     condition = {"code": "unschedulable", "message": "insufficient nvidia.com/gpu", "since": "2026-11-24T08:02:00Z"}
     result = runway("status", "rw-4f2a", answers=[reply(job(conditions=[condition]))])
     assert "  unschedulable (for 8m): insufficient nvidia.com/gpu" in result.stdout
-    assert "  08:02:00      +2m  unschedulable" in result.stdout
+    assert "  08:02:00      +2m  condition unschedulable" in result.stdout
     assert "  09:00:00      +1h  deadline in 50m" in result.stdout
 
 
-def test_a_timeline_over_midnight_says_which_day() -> None:
+def test_timeline_over_midnight_shows_the_date() -> None:
     view = job("failed", created_at="2026-11-23T23:59:50Z", finished_at="2026-11-24T00:00:10Z")
     lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
     assert lines[2:4] == ["  23:59:50      +0s  accepted", "  11-24 00:00:10     +20s  failed"]
 
 
-def test_what_a_running_job_has_cost_so_far_is_reckoned_from_its_attempts() -> None:
+def test_cost_so_far_comes_from_the_attempts() -> None:
     ended = attempt("failed", bound_at="2026-11-24T08:00:00Z", finished_at="2026-11-24T08:05:00Z")
     view = job("running", attempts=[ended, attempt(bound_at="2026-11-24T08:05:00Z")])
     lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
     assert "  about 0.236333 so far, at most 1.418; 1.418 an hour" in lines, "600 s of 1.418 USD an hour"
     unknown = job("running", attempts=[attempt()], attempts_left_out=3)
-    assert "  so far unknown, at most" in runway("status", "rw-4f2a", answers=[reply(unknown)]).stdout
+    assert "  actual cost unknown, at most" in runway("status", "rw-4f2a", answers=[reply(unknown)]).stdout
 
 
-def test_status_shows_what_was_used_and_the_kept_end_of_the_log() -> None:
+def test_status_shows_usage_and_log_excerpt() -> None:
     usage = {
         "cpu_cores": 0.0991,
         "cpu_limit_cores": 0.1,
@@ -123,13 +123,13 @@ def test_status_shows_what_was_used_and_the_kept_end_of_the_log() -> None:
     }
     excerpt = {"pod": "rw-4f2a-x7k2p", "text": "epoch 1\nepoch 2\n", "truncated": True}
     lines = runway("status", "rw-4f2a", answers=[reply(job(usage=usage, excerpt=excerpt))]).stdout.splitlines()
-    told = "  CPU 0.10 of 0.1 on average, throttled in 99% of its CPU periods, memory peak 61Mi of 64Mi"
-    assert lines[lines.index("Usage") + 1] == told
-    start = lines.index("The end of the log of rw-4f2a-x7k2p")
+    expected = "  CPU 0.10 of 0.1 on average, throttled in 99% of its CPU periods, memory peak 61Mi of 64Mi"
+    assert lines[lines.index("Usage") + 1] == expected
+    start = lines.index("End of the log of rw-4f2a-x7k2p")
     assert lines[start + 1 : start + 4] == ["  …", "  epoch 1", "  epoch 2"]
 
 
-def test_status_says_nothing_of_usage_that_is_unknown() -> None:
+def test_status_leaves_out_unknown_usage() -> None:
     unknown = dict.fromkeys(
         [
             "cpu_cores",
@@ -143,18 +143,18 @@ def test_status_says_nothing_of_usage_that_is_unknown() -> None:
     assert "Usage" not in runway("status", "rw-4f2a", answers=[reply(job(usage=unknown))]).stdout
 
 
-def test_status_shows_a_job_that_did_not_come_through_runway() -> None:
+def test_status_shows_a_job_created_outside_runway() -> None:
     result = runway("status", "rw-4f2a", answers=[reply(job(spec=None, cost=None, created_at=None, name=None))])
     assert result.exit_code == 0
     assert result.stdout.startswith("rw-4f2a pending\n")
-    assert "Of tenant vision; it did not come through Runway" in result.stdout
+    assert "Tenant vision; created outside Runway" in result.stdout
 
 
-def test_values_of_the_environment_stay_off_the_screen() -> None:
+def test_status_does_not_show_env_values() -> None:
     assert "do-not-show" not in runway("status", "rw-4f2a", answers=[reply(job())]).output
 
 
-def test_status_as_data_passes_on_what_the_server_said() -> None:
+def test_status_as_data_is_the_servers_document() -> None:
     view = job(something_new={"deep": [1, None, "\x1b[31m"]})
     assert json.loads(runway("status", "rw-4f2a", "-o", "json", answers=[reply(view)]).stdout) == view
     assert yaml.safe_load(runway("status", "rw-4f2a", "-o", "yaml", answers=[reply(view)]).stdout) == view

@@ -63,7 +63,7 @@ def test_submit_sends_every_flag_as_its_field() -> None:
     assert fake.requests[0].headers["Idempotency-Key"] == "k-1"
 
 
-def test_submit_says_when_a_key_was_used_before() -> None:
+def test_submit_reports_a_replayed_idempotency_key() -> None:
     result = runway(*SUBMIT, "--idempotency-key", "k", answers=[reply(job("running"), 200, Idempotent_Replay="true")])
     assert result.exit_code == 0
     assert "nothing new was submitted" in result.stdout
@@ -76,8 +76,8 @@ def test_submit_as_data_or_name() -> None:
 
 
 def test_submit_and_wait_exits_like_wait() -> None:
-    over = job("failed", failure=failure(), attempts=[attempt("failed", exit_code=3)])
-    result = runway(*SUBMIT, "--wait", answers=[reply(job(), 201), reply(job("running")), reply(over)])
+    finished = job("failed", failure=failure(), attempts=[attempt("failed", exit_code=3)])
+    result = runway(*SUBMIT, "--wait", answers=[reply(job(), 201), reply(job("running")), reply(finished)])
     assert result.exit_code == 3
     assert [line.split()[:2] for line in result.stdout.splitlines()[:2]] == [
         ["rw-4f2a", "pending"],
@@ -90,7 +90,7 @@ def test_submit_and_wait_as_data_prints_the_last_view_alone() -> None:
     assert json.loads(result.stdout) == job("succeeded")
 
 
-def test_a_submission_is_not_repeated_by_itself() -> None:
+def test_submission_is_never_retried() -> None:
     fake = FakeRunway([httpx2.ReadTimeout("timed out")])
     assert runway(*SUBMIT, answers=fake).exit_code == 125
     assert len(fake.requests) == 1
@@ -131,7 +131,7 @@ PLAN = {
 }
 
 
-def test_a_dry_run_shows_decision_violations_price_and_quota() -> None:
+def test_dry_run_shows_decision_violations_price_and_quota() -> None:
     fake = FakeRunway([reply(PLAN)])
     result = runway(*SUBMIT, "--dry-run", answers=fake)
     assert fake.paths == ["POST /v1/jobs?dry_run=true"]
@@ -150,35 +150,35 @@ def test_a_dry_run_shows_decision_violations_price_and_quota() -> None:
         "  an hour             2.500000",
         "  at most             1.250000",
         "Quota",
-        "  RESOURCE  HELD  THIS JOB  AFTER  LIMIT",
-        "  gpu          3        +2      5      4  over",
-        "  cpu          8      +0.5    8.5     32",
-        "  memory    32Gi             32Gi  128Gi",
-        "  jobs         3        +1      4    100",
+        "  RESOURCE  USAGE  THIS JOB  AFTER  LIMIT",
+        "  gpu           3        +2      5      4  over",
+        "  cpu           8      +0.5    8.5     32",
+        "  memory     32Gi             32Gi  128Gi",
+        "  jobs          3        +1      4    100",
     ]
 
 
-def test_a_dry_run_of_a_spec_that_has_no_price_shows_the_rest() -> None:
+def test_dry_run_without_price_shows_the_other_parts() -> None:
     result = runway(*SUBMIT, "--dry-run", answers=[reply(PLAN | {"cost": None, "manifest": None, "warnings": []})])
-    assert "Price: unknown until the spec is acceptable" in result.stdout
-    assert "  gpu          3                       4" in result.stdout
+    assert "Price: unknown until the spec is valid" in result.stdout
+    assert "  gpu           3                       4" in result.stdout
 
 
-def test_a_dry_run_that_would_be_admitted_succeeds() -> None:
+def test_admitted_dry_run_exits_with_zero() -> None:
     plan = PLAN | {"decision": "admitted", "violations": []}
     result = runway(*SUBMIT, "--dry-run", answers=[reply(plan)])
     assert result.exit_code == 0
     assert result.stdout.startswith("Would be admitted")
 
 
-def test_a_dry_run_as_data_exits_with_its_decision_too() -> None:
+def test_dry_run_as_json_exits_with_its_decision() -> None:
     result = runway(*SUBMIT, "--dry-run", "-o", "json", answers=[reply(PLAN)])
     assert (result.exit_code, json.loads(result.stdout)) == (1, PLAN)
     assert runway(*SUBMIT, "--dry-run", "-o", "name", answers=[reply(PLAN)]).stdout == "refused\n"
 
 
 @pytest.mark.parametrize("flag", [["--wait"], ["--idempotency-key", "k"]])
-def test_a_dry_run_takes_no_flag_that_means_a_job(flag: list[str]) -> None:
+def test_dry_run_rejects_wait_and_idempotency_key(flag: list[str]) -> None:
     assert runway(*SUBMIT, "--dry-run", *flag, answers=[reply(PLAN)]).exit_code == 2
 
 
@@ -186,7 +186,7 @@ def test_a_dry_run_takes_no_flag_that_means_a_job(flag: list[str]) -> None:
 
 
 def test_run_shows_the_log_on_stdout_and_all_else_on_stderr() -> None:
-    over = job("failed", failure=failure(), attempts=[attempt("failed", exit_code=3)])
+    finished = job("failed", failure=failure(), attempts=[attempt("failed", exit_code=3)])
     answers = [
         reply(job(), 201),
         reply(job("pending", attempts=[attempt("waiting", started_at=None)])),
@@ -194,7 +194,7 @@ def test_run_shows_the_log_on_stdout_and_all_else_on_stderr() -> None:
         problem(404, "logs_not_ready"),
         reply(RUNNING),
         log(b"2026-11-24T08:01:00.000000001Z hello\n"),
-        reply(over),
+        reply(finished),
     ]
     result = runway(*RUN, answers=answers)
     assert result.exit_code == 3
@@ -228,15 +228,17 @@ def test_run_shows_every_attempt_in_turn() -> None:
     assert followed == ["1", "2", "2"]
 
 
-def test_run_tells_the_end_of_a_job_that_left_no_log() -> None:
-    over = job("failed", failure=failure("deadline_exceeded"))
+def test_run_shows_the_outcome_without_a_log() -> None:
+    finished = job("failed", failure=failure("deadline_exceeded"))
     not_ready = problem(404, "logs_not_ready")
-    result = runway(*RUN, answers=[reply(job(), 201), reply(over), not_ready, reply(over), not_ready, reply(over)])
+    result = runway(
+        *RUN, answers=[reply(job(), 201), reply(finished), not_ready, reply(finished), not_ready, reply(finished)]
+    )
     assert result.exit_code == 124
     assert result.stdout == ""
 
 
-def test_run_tells_the_end_of_a_job_whose_log_is_gone() -> None:
+def test_run_shows_the_outcome_after_a_deleted_log() -> None:
     gone = problem(410, "logs_gone", excerpt=None)
     answers = [reply(job(), 201), reply(RUNNING), gone, reply(job("succeeded"))]
     assert runway(*RUN, answers=answers).exit_code == 0
@@ -254,19 +256,19 @@ def interrupt() -> httpx2.Response:
     raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_leaves_the_job_and_says_how_to_come_back() -> None:
+def test_interrupted_run_leaves_the_job_running() -> None:
     fake = FakeRunway([reply(job(), 201), reply(RUNNING), interrupt])
     result = runway(*RUN, answers=fake)
     assert result.exit_code == 130
-    assert "Interrupted; rw-4f2a goes on." in result.stderr
+    assert "Interrupted; rw-4f2a continues." in result.stderr
     assert "runway logs -f rw-4f2a" in result.stderr
     assert not any(path.startswith("DELETE") for path in fake.paths)
 
 
 @pytest.mark.parametrize(("answer", "cancelled"), [("y\n", True), ("n\n", False), ("\n", False), ("", False)])
-def test_an_interrupted_run_asks_at_a_terminal_whether_to_cancel(answer: str, cancelled: bool) -> None:
+def test_interrupted_run_at_a_terminal_offers_to_cancel(answer: str, cancelled: bool) -> None:
     fake = FakeRunway([reply(job(), 201), reply(RUNNING), interrupt, reply(job("cancelling"), 202)])
     result = runway(*RUN, answers=fake, at_terminal=True, stdin=answer)
     assert result.exit_code == 130
     assert ("DELETE /v1/jobs/rw-4f2a" in fake.paths) is cancelled
-    assert ("rw-4f2a is cancelling" if cancelled else "rw-4f2a goes on") in result.stderr
+    assert ("rw-4f2a is cancelling" if cancelled else "rw-4f2a continues") in result.stderr

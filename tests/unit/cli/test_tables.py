@@ -1,4 +1,4 @@
-"""Tables and lines that fit the terminal they are shown on."""
+"""Tables and lines that fit the terminal."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def shown(width: int | None) -> list[str]:
     return [line.plain for line in lay_out(HEADS, [ROW], width=width)]
 
 
-def test_with_room_everything_is_shown() -> None:
+def test_wide_terminal_shows_everything() -> None:
     whole = ["ID       NAME                    AGE  GPU", "rw-4f2a  a-name-of-twenty-two-x  10m    1"]
     assert shown(None) == shown(41) == whole
 
 
-def test_in_less_room_what_may_be_cut_is_cut_and_then_columns_go() -> None:
+def test_narrow_terminal_cuts_cells_and_drops_columns() -> None:
     assert shown(36)[1] == "rw-4f2a  a-name-of-twenty…  10m    1"
     assert shown(32)[0].split() == ["ID", "NAME", "AGE"]
     assert shown(25)[0].split() == ["ID", "NAME"]
@@ -37,22 +37,22 @@ def test_in_less_room_what_may_be_cut_is_cut_and_then_columns_go() -> None:
 
 
 @given(st.integers(17, 200))
-def test_no_line_is_wider_than_there_is_room(width: int) -> None:
+def test_no_line_exceeds_the_width(width: int) -> None:
     assert all(len(line) <= width for line in shown(width))
 
 
-def test_letters_of_two_cells_are_counted_as_two() -> None:
+def test_wide_characters_count_as_two_cells() -> None:
     lines = lay_out(columns("NAME", "STATE"), [("日本", "ok"), ("x", None)], width=None)
     assert [line.plain for line in lines] == ["NAME  STATE", "日本  ok", "x"]
 
 
 @given(st.lists(st.text("abc", min_size=1, max_size=9), min_size=1, max_size=30), st.integers(30, 80))
-def test_a_long_line_is_wrapped_between_words_and_loses_none(words: list[str], width: int) -> None:
+def test_long_line_wraps_between_words(words: list[str], width: int) -> None:
     lines = wrapped(Console(), Text("  " + " ".join(words)), 6, width)
     assert " ".join(line.plain for line in lines).split() == words
     assert all(line.cell_len <= width for line in lines)
     assert all(line.plain.startswith(" " * 6) for line in lines[1:])
 
 
-def test_where_there_is_no_room_to_wrap_the_terminal_does_it() -> None:
+def test_very_narrow_text_is_not_wrapped() -> None:
     assert len(wrapped(Console(), Text("word " * 20), 6, 25)) == 1

@@ -1,4 +1,4 @@
-"""What a person sees at a terminal: live progress, lines that fit, and nothing that could drive it."""
+"""Output at a terminal: live progress, lines that fit, and no text that steers it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runway.cli.commands.logs import TerminalSanitizer
 from runway.cli.context import Environment
 from runway.cli.main import app
-from runway.cli.terminal_sanitizer import TerminalSanitizer
 from tests.support.cli import NOW, URL, Chunks, Clock, FakeRunway, attempt, failure, job, problem, reply
 from tests.unit.cli.test_event_stream import event, stream
 from tests.unit.cli.test_output import HARMLESS, HOSTILE, steering
@@ -40,7 +40,7 @@ def seen(
     keys: Sequence[str | type[BaseException] | None] = (),
     clock: Clock | None = None,
 ) -> tuple[int, str]:
-    """The exit code of `runway ARGUMENTS` at a terminal, and all that was written to it."""
+    """Run `runway ARGUMENTS` at a terminal. Return the exit code and the output."""
     clock, left = clock or Clock(), list(keys)
 
     @contextmanager
@@ -86,11 +86,11 @@ def seen(
 
 
 def plain(written: str) -> str:
-    """What was written without colours and movements of the cursor."""
+    """Return the output without colours and cursor movements."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).replace("\r", "")
 
 
-def test_waiting_shows_state_reason_time_and_money_and_clears_it_at_the_end() -> None:
+def test_live_progress_shows_state_condition_time_and_cost() -> None:
     waiting = job("pending", conditions=[UNSCHEDULABLE])
     done = job("succeeded", cost=job()["cost"] | {"actual": "0.25"})
     fake = FakeRunway([reply(done)], events=[stream(event(waiting, "1"))])
@@ -104,7 +104,7 @@ def test_waiting_shows_state_reason_time_and_money_and_clears_it_at_the_end() ->
     assert shown.rstrip().endswith("rw-4f2a succeeded (0.25 USD)")
 
 
-def test_a_running_job_shows_which_attempt_where_and_what_it_has_cost() -> None:
+def test_live_progress_shows_attempt_node_and_cost() -> None:
     running = job("running", attempts=[attempt("failed", finished_at="2026-11-24T08:01:30Z"), attempt(node="node-7")])
     fake = FakeRunway([reply(job("succeeded"))], events=[stream(event(running, "1"))])
     shown = plain(seen("wait", "rw-4f2a", answers=fake)[1])
@@ -112,7 +112,7 @@ def test_a_running_job_shows_which_attempt_where_and_what_it_has_cost() -> None:
     assert "0.24815 of at most 1.418 USD" in shown
 
 
-def test_a_dumb_terminal_gets_a_line_for_each_change(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dumb_terminal_gets_a_line_for_each_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     fake = FakeRunway([reply(job("succeeded"))], events=[stream(event(job("running"), "1"))])
     _, written = seen("wait", "rw-4f2a", answers=fake)
@@ -159,7 +159,7 @@ def test_everything_fits_a_narrow_terminal(
     assert [line for line in lines if len(line) > columns] == []
 
 
-def test_wide_does_not_care_for_the_width() -> None:
+def test_wide_output_ignores_the_width() -> None:
     view = job(name="n" * 100)
     page = reply({"jobs": [view], "next_cursor": None})
     assert "n" * 100 in plain(seen("ls", "-o", "wide", answers=FakeRunway([page]))[1])
@@ -167,12 +167,12 @@ def test_wide_does_not_care_for_the_width() -> None:
 
 
 @pytest.mark.parametrize("command", [("wait", "rw-4f2a"), ("status", "rw-4f2a"), ("ls",), ("top",)])
-def test_hostile_text_does_not_drive_the_terminal(command: tuple[str, ...]) -> None:
+def test_hostile_text_does_not_steer_the_terminal(command: tuple[str, ...]) -> None:
     view = job(
         "running",
         name=HOSTILE,
         tenant=HOSTILE,
-        conditions=[{"code": HOSTILE, "message": HOSTILE, "since": HOSTILE}],
+        conditions=[{"code": HOSTILE, "message": HOSTILE, "since": None}],
         attempts=[attempt(HOSTILE, pod=HOSTILE, node=HOSTILE, cause=HOSTILE)],
     )
     page = reply({"jobs": [view], "next_cursor": None})
@@ -187,13 +187,13 @@ def test_hostile_text_does_not_drive_the_terminal(command: tuple[str, ...]) -> N
     assert "\x1b]" not in written
 
 
-def test_top_looks_again_until_q() -> None:
+def test_top_refreshes_until_q() -> None:
     page = reply({"jobs": [job("pending", conditions=[UNSCHEDULABLE])], "next_cursor": None})
     fake = FakeRunway([reply(QUOTA_PAGE), page] * 3)
     code, written = seen("top", "--every", "2", answers=fake, keys=[None, None, "x", "q"])
     assert code == 0
     assert fake.paths.count("GET /v1/quota") == 3, "x is no reason to look earlier"
-    assert "every 2 s, q ends" in plain(written)
+    assert "every 2 s, q exits" in plain(written)
     assert written.index("\x1b[?1049h") < written.index("\x1b[?1049l"), "the screen from before is put back"
 
 
@@ -202,7 +202,7 @@ def test_top_ends_with_an_interrupt() -> None:
     assert seen("top", answers=FakeRunway([reply(QUOTA_PAGE), page]), keys=[KeyboardInterrupt])[0] == 0
 
 
-def test_top_bears_an_outage_and_says_how_old_its_figures_are() -> None:
+def test_top_shows_the_age_of_figures_in_an_outage() -> None:
     clock = Clock()
     page = reply({"jobs": [job("pending")], "next_cursor": None})
     fake = FakeRunway([reply(QUOTA_PAGE), page, problem(503, "not_ready", retry_after=42)])
@@ -212,12 +212,12 @@ def test_top_bears_an_outage_and_says_how_old_its_figures_are() -> None:
     assert plain(written).count("rw-4f2a") == 2, "the last figures stay"
 
 
-def test_a_submission_at_a_terminal_says_what_to_do_next() -> None:
+def test_submission_at_a_terminal_names_the_next_command() -> None:
     written = seen("submit", "--image", "x", answers=FakeRunway([reply(job(), 201)]))[1]
     assert "next: runway wait rw-4f2a" in plain(written)
 
 
-def test_a_log_keeps_its_colours_and_cannot_drive_the_terminal() -> None:
+def test_log_keeps_colours_and_cannot_steer_the_terminal() -> None:
     text = b"\x1b[32mok\x1b[0m 50%\r100%\n\x1b]0;owned\x07\x1b[2J\x1b[31mred"
     answer = httpx2.Response(200, stream=Chunks(text))
     _, written = seen("logs", "rw-4f2a", answers=FakeRunway([answer]))
@@ -227,7 +227,7 @@ def test_a_log_keeps_its_colours_and_cannot_drive_the_terminal() -> None:
 
 
 @given(st.binary(max_size=60) | st.text("\x1b[0;1mK]\n\té", max_size=60).map(str.encode), st.integers(1, 9))
-def test_it_does_not_matter_where_a_log_is_cut(text: bytes, size: int) -> None:
+def test_sanitizer_output_does_not_depend_on_chunks(text: bytes, size: int) -> None:
     whole, pieces = TerminalSanitizer(), TerminalSanitizer()
     shown = b"".join(pieces.feed(text[at : at + size]) for at in range(0, len(text), size)) + pieces.close()
     assert shown == whole.feed(text) + whole.close()

@@ -1,4 +1,4 @@
-"""`runway wait`: its exit codes, and how it bears with a Runway that does not answer."""
+"""`runway wait`: exit codes, and retries while Runway does not respond."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from runway.cli.wire import OVER
-from runway.jobs.view import JobState
 from tests.support.cli import Answer, Clock, FakeRunway, attempt, failure, job, problem, reply, runway
 
 ENDED_WITH_3 = [attempt("failed", exit_code=3, finished_at="2026-11-24T08:02:00Z")]
@@ -37,11 +35,11 @@ def failed(code: str, category: str, attempts: list[dict[str, Any]]) -> dict[str
         (job("cancelled", failure=failure("cancelled", "user"), attempts=ENDED_WITH_3), 130),
     ],
 )
-def test_the_exit_code_tells_what_became_of_the_job(view: dict[str, Any], exit_code: int) -> None:
+def test_exit_code_follows_the_outcome(view: dict[str, Any], exit_code: int) -> None:
     assert runway("wait", "rw-4f2a", answers=[reply(view)]).exit_code == exit_code
 
 
-def test_it_waits_through_every_other_state_and_tells_each_change_once() -> None:
+def test_wait_shows_each_change_once() -> None:
     waiting = {"code": "unschedulable", "message": "0/1 nodes: insufficient GPU", "since": "2026-11-24T08:00:00Z"}
     views = [
         job("pending", conditions=[waiting]),
@@ -61,19 +59,19 @@ def test_it_waits_through_every_other_state_and_tells_each_change_once() -> None
     assert clock.slept == sorted(set(clock.slept)), "each pause is longer than the one before"
 
 
-def test_the_end_is_told_with_cause_and_hint() -> None:
+def test_wait_shows_cause_and_hint() -> None:
     view = failed("exit_nonzero", "user", ENDED_WITH_3)
     view["cost"]["actual"] = "0.023633"
     result = runway("wait", "rw-4f2a", answers=[reply(view)])
     assert result.stdout.splitlines() == [
         "rw-4f2a failed (0.023633 USD)",
-        "  exit_nonzero (user; will not succeed by being repeated)",
+        "  exit_nonzero (user; not retryable)",
         "  the process ended with exit code 3",
         "  hint: read the log",
     ]
 
 
-def test_as_data_the_last_view_stands_alone_on_stdout() -> None:
+def test_wait_as_data_prints_only_the_last_view() -> None:
     view = job("succeeded", something_new=[1])
     result = runway("wait", "rw-4f2a", "-o", "json", answers=[reply(job("running")), reply(view)])
     assert json.loads(result.stdout) == view
@@ -90,19 +88,19 @@ def test_as_data_the_last_view_stands_alone_on_stdout() -> None:
     ],
     ids=["503", "429", "502", "refused", "timeout"],
 )
-def test_an_outage_is_told_once_and_waited_out(outage: Answer) -> None:
+def test_outage_is_reported_once_and_retried(outage: Answer) -> None:
     fake = FakeRunway([reply(job("running")), outage, outage, outage, reply(job("succeeded"))])
     result = runway("wait", "rw-4f2a", answers=fake)
     assert result.exit_code == 0
-    assert result.stderr.count("trying again for up to 5m") == 1
+    assert result.stderr.count("retrying for up to 5m") == 1
     assert "Runway answers again" in result.stderr
 
 
-def test_an_outage_without_end_ends_the_wait_after_five_minutes() -> None:
+def test_outage_ends_the_wait_after_five_minutes() -> None:
     clock = Clock()
     result = runway("wait", "rw-4f2a", answers=[httpx2.ConnectError("connection refused")], clock=clock)
     assert result.exit_code == 125
-    assert "Error: Runway cannot be reached" in result.stderr
+    assert "Error: Runway is unreachable" in result.stderr
     assert 290 < sum(clock.slept) <= 300
 
 
@@ -113,7 +111,7 @@ def test_retry_after_is_honoured() -> None:
     assert clock.slept == [42]
 
 
-def test_a_retry_after_beyond_its_patience_ends_the_wait_at_once() -> None:
+def test_retry_after_beyond_the_budget_ends_the_wait() -> None:
     clock = Clock()
     result = runway("wait", "rw-4f2a", answers=[problem(503, "not_ready", retry_after=3600)], clock=clock)
     assert result.exit_code == 125
@@ -121,43 +119,39 @@ def test_a_retry_after_beyond_its_patience_ends_the_wait_at_once() -> None:
     assert "Try again in 3600 s." in result.stderr
 
 
-def test_a_job_that_is_not_known_is_not_waited_for() -> None:
+def test_unknown_job_ends_the_wait() -> None:
     fake = FakeRunway([problem(404, "job_not_found")])
     assert runway("wait", "rw-4f2a", answers=fake).exit_code == 1
     assert len(fake.requests) == 1
 
 
-def test_its_own_timeout_has_an_exit_code_of_its_own() -> None:
+def test_expired_timeout_has_its_exit_code() -> None:
     clock = Clock()
     result = runway("wait", "rw-4f2a", "--timeout", "1m30s", answers=[reply(job("running"))], clock=clock)
     assert result.exit_code == 75
     assert sum(clock.slept) == pytest.approx(90)
-    assert "Gave up after 1m30s: rw-4f2a is running and goes on." in result.stderr
+    assert "Timed out after 1m30s: rw-4f2a is still running." in result.stderr
 
 
-def test_its_own_timeout_holds_in_an_outage_too() -> None:
+def test_timeout_expires_in_an_outage() -> None:
     clock = Clock()
     answers = [httpx2.ConnectError("connection refused")]
     assert runway("wait", "rw-4f2a", "--timeout", "10", answers=answers, clock=clock).exit_code == 75
     assert sum(clock.slept) == pytest.approx(10)
 
 
-def test_with_a_timeout_of_0_it_looks_once() -> None:
+def test_zero_timeout_reads_once() -> None:
     fake = FakeRunway([reply(job("running"))])
     assert runway("wait", "rw-4f2a", "--timeout", "0", answers=fake).exit_code == 75
     assert len(fake.requests) == 1
 
 
-def test_an_interrupt_says_that_the_job_goes_on() -> None:
+def test_interrupt_says_that_the_job_continues() -> None:
     def interrupt() -> httpx2.Response:
         raise KeyboardInterrupt
 
     result = runway("wait", "rw-4f2a", answers=[interrupt])
     assert result.exit_code == 130
-    assert "Interrupted; rw-4f2a goes on." in result.stderr
+    assert "Interrupted; rw-4f2a continues." in result.stderr
     assert "runway wait rw-4f2a" in result.stderr
     assert "runway cancel rw-4f2a" in result.stderr
-
-
-def test_what_it_calls_over_is_what_runway_calls_over() -> None:
-    assert {state.value for state in JobState if state.is_finished} == OVER

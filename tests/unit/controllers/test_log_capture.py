@@ -1,4 +1,4 @@
-"""Logs of ending pods are followed fairly: no tenant takes all places or all memory."""
+"""Follow the logs of terminating pods within fair limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.builders import NAMESPACE, pod, running
 
 
 class Logs:
-    """A transport whose logs end when the test says so."""
+    """A transport whose logs end on request of the test."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
@@ -30,33 +30,33 @@ class Logs:
         yield self.text
 
 
-def ending(number: int, namespace: str = NAMESPACE) -> Pod:
+def terminating(number: int, namespace: str = NAMESPACE) -> Pod:
     return pod(f"p{number}-{namespace}", namespace=namespace, state=running(), deleted=100, grace=30)
 
 
-async def test_one_tenants_ending_pods_leave_places_for_another_tenant() -> None:
+async def test_terminating_pods_of_one_tenant_leave_slots_for_another() -> None:
     logs = Logs(b"bye")
-    endings = LogCapture(KubeClient(logs, 5))
-    pods = [ending(number) for number in range(50)]
+    capture = LogCapture(KubeClient(logs, 5))
+    pods = [terminating(number) for number in range(50)]
     for one in pods:
-        endings.follow(one, (), lambda: None)
-    other = ending(1, "runway-speech")
-    endings.follow(other, (), lambda: None)
-    assert sum(map(endings.follows, pods)) == MAX_FOLLOWED_PER_TENANT
-    assert endings.follows(other)
-    await endings.close()
+        capture.follow(one, (), lambda: None)
+    other = terminating(1, "runway-speech")
+    capture.follow(other, (), lambda: None)
+    assert sum(map(capture.follows, pods)) == MAX_FOLLOWED_PER_TENANT
+    assert capture.follows(other)
+    await capture.close()
 
 
-async def test_ends_of_logs_are_bounded_in_bytes_and_a_small_tenant_keeps_its_own() -> None:
+async def test_captured_logs_are_bounded_fairly() -> None:
     logs = Logs(b"x" * 4000)
     logs.end.set()
-    endings = LogCapture(KubeClient(logs, 5))
-    other = ending(1, "runway-speech")
-    pods = [ending(number) for number in range(1 + MAX_BYTES // 4000)]
+    capture = LogCapture(KubeClient(logs, 5))
+    other = terminating(1, "runway-speech")
+    pods = [terminating(number) for number in range(1 + MAX_BYTES // 4000)]
     for one in (other, *pods):
         done = asyncio.Event()
-        endings.follow(one, (), done.set)
+        capture.follow(one, (), done.set)
         await asyncio.wait_for(done.wait(), 5)
-    assert endings.of(other) is not None
-    assert endings.of(pods[0]) is None
-    assert endings.of(pods[-1]) is not None
+    assert capture.of(other) is not None
+    assert capture.of(pods[0]) is None
+    assert capture.of(pods[-1]) is not None

@@ -1,4 +1,4 @@
-"""How long quota stays held after a job has ended, as the metric tells it; the test plays Kubernetes' controllers."""
+"""Measure the time from the end of a job to the release of its quota."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from runway.controllers.sync import Observer
+from runway.controllers.sync import ClusterSync
 from runway.jobs.manifest import Placement, job_manifest
 from runway.kube.client import KubeClient
+from runway.state.cluster_state import ClusterState
 from runway.telemetry.metrics import Metrics
 from tests.support.builders import COST, policy, spec
 from tests.support.fake_cluster import NOW, FakeKubernetes
@@ -19,11 +20,11 @@ from tests.support.virtual_time import VirtualLoop
 
 NAMESPACE = "runway-vision"
 ENDED = datetime.fromisoformat(NOW)
-"""When every container of the fake cluster ends, and every verdict is given."""
+"""The end of every container, and the time of every terminal condition."""
 
 
 class Clock:
-    """The wall clock: so many seconds after `ENDED`."""
+    """A wall clock, `late` seconds after `ENDED`."""
 
     late = 0.0
 
@@ -32,7 +33,7 @@ class Clock:
 
 
 class World:
-    """An API server, and observers of it."""
+    """An API server, and sync loops on it."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         self.loop = loop
@@ -41,31 +42,25 @@ class World:
         self.policy = policy()
         self._tasks: list[asyncio.Task[None]] = []
 
-    def observer(self) -> Metrics:
-        """The metrics of an observer that has just listed everything."""
+    def sync(self) -> Metrics:
+        """Start a synced process, and return its metrics."""
         metrics = Metrics()
-        observer = Observer(
-            KubeClient(self.server, 2.5),
-            self.policy,
-            metrics,
-            resync_seconds=900,
-            clock=self.loop.time,
-            now=self.clock,
-        )
-        self._tasks.append(self.loop.create_task(observer.run()))
+        cluster = ClusterState(self.policy, metrics, clock=self.loop.time, now=self.clock)
+        sync = ClusterSync(KubeClient(self.server, 2.5), cluster, metrics, resync_seconds=900, clock=self.loop.time)
+        self._tasks.append(self.loop.create_task(sync.run()))
         self.loop.wait(1)
-        assert observer.synced
+        assert cluster.synced
         return metrics
 
     def create(self, name: str, retries: int = 0) -> None:
-        """A job of Runway's."""
+        """Create a job."""
         placement = Placement(name, "vision", NAMESPACE, self.policy.pools["cpu"], COST)
         manifest: dict[str, Any] = dict(job_manifest(spec(retries=retries), placement, self.policy.limits))
         self.server.add("jobs", {**manifest, "status": {}})
         self.loop.wait(1)
 
     def close(self) -> None:
-        """No observer goes on."""
+        """Cancel all tasks."""
         for task in self._tasks:
             task.cancel()
         self.loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
@@ -81,13 +76,13 @@ def world() -> Iterator[World]:
 
 
 def released(metrics: Metrics) -> tuple[float, float]:
-    """How many releases were timed, and what they took together."""
-    told = [metrics.registry.get_sample_value(f"runway_quota_release_seconds_{part}") for part in ("count", "sum")]
-    return told[0] or 0.0, told[1] or 0.0
+    """Return the number of timed releases, and their sum."""
+    values = [metrics.registry.get_sample_value(f"runway_quota_release_seconds_{part}") for part in ("count", "sum")]
+    return values[0] or 0.0, values[1] or 0.0
 
 
-def test_a_success_is_timed_once_from_its_containers_end(world: World) -> None:
-    metrics = world.observer()
+def test_success_is_timed_once_from_container_end(world: World) -> None:
+    metrics = world.sync()
     world.create("rw-1")
     pod = world.server.start_pod("rw-1")
     world.clock.late = 0.25
@@ -103,8 +98,8 @@ def test_a_success_is_timed_once_from_its_containers_end(world: World) -> None:
     assert released(metrics) == (1, 0.25)
 
 
-def test_a_failure_is_timed_from_its_verdict_and_not_between_attempts(world: World) -> None:
-    metrics = world.observer()
+def test_failure_is_timed_from_terminal_condition_only(world: World) -> None:
+    metrics = world.sync()
     world.create("rw-1", retries=1)
     for _ in range(2):
         world.server.end_pod(world.server.start_pod("rw-1"), exit_code=1)
@@ -116,19 +111,19 @@ def test_a_failure_is_timed_from_its_verdict_and_not_between_attempts(world: Wor
     assert released(metrics) == (1, 1.5)
 
 
-def test_what_had_ended_before_the_start_is_no_release(world: World) -> None:
-    """A restart lists Jobs first and their ended pods after them: nothing was held by this process."""
+def test_job_that_ended_before_start_is_not_timed(world: World) -> None:
+    """A restart lists Jobs before their terminal pods, so quota is briefly in use."""
     world.create("rw-succeeded")
     world.server.end_pod(world.server.start_pod("rw-succeeded"))
     world.create("rw-failed")
     world.server.end_pod(world.server.start_pod("rw-failed"), exit_code=1)
     world.server.fail("rw-failed")
     world.clock.late = 3600
-    assert released(world.observer()) == (0, 0)
+    assert released(world.sync()) == (0, 0)
 
 
-def test_an_end_that_a_lost_watch_told_late_is_as_late_as_it_was(world: World) -> None:
-    metrics = world.observer()
+def test_end_reported_late_after_disconnect_is_timed_in_full(world: World) -> None:
+    metrics = world.sync()
     world.create("rw-1")
     pod = world.server.start_pod("rw-1")
     world.loop.wait(1)
@@ -141,8 +136,8 @@ def test_an_end_that_a_lost_watch_told_late_is_as_late_as_it_was(world: World) -
     assert released(metrics) == (1, 40)
 
 
-def test_a_clock_that_is_behind_makes_it_nothing_and_never_less(world: World) -> None:
-    metrics = world.observer()
+def test_clock_behind_is_timed_as_zero(world: World) -> None:
+    metrics = world.sync()
     world.create("rw-1")
     world.clock.late = -5
     world.server.end_pod(world.server.start_pod("rw-1"))
@@ -150,8 +145,8 @@ def test_a_clock_that_is_behind_makes_it_nothing_and_never_less(world: World) ->
     assert released(metrics) == (1, 0)
 
 
-def test_a_job_that_is_deleted_has_no_end_that_could_be_told(world: World) -> None:
-    metrics = world.observer()
+def test_deleted_job_is_not_timed(world: World) -> None:
+    metrics = world.sync()
     world.create("rw-1")
     pod = world.server.start_pod("rw-1")
     world.loop.wait(1)

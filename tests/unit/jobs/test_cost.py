@@ -1,4 +1,4 @@
-"""Prices: the parts of a node add up to the node, the lines to the hour, and nothing can cost more than its ceiling."""
+"""Prices: parts add up to the whole, and no job costs more than its ceiling."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MILLIONTH = Decimal("0.000001")
 
 
 def node(cpu: int = 48_000, memory: int = 192 * GIB, gpu: int = 4, usd: str = "5.672") -> Pool:
-    """A pool whose nodes hold so many milli-CPU, bytes and GPUs, and cost so much an hour."""
+    """Return a pool whose nodes have these resources and this hourly price."""
     gpu_type = {"gpu": gpu, "gpu_type": "a10g"} if gpu else {}
     return Pool.model_validate(
         {"instance_type": "g5.12xlarge", "hourly_usd": usd, "cpu": f"{cpu}m", "memory": str(memory), **gpu_type}
@@ -41,7 +41,7 @@ def hour(pool: Pool, resources: Resources) -> CostEstimate:
     return estimate_cost("a10g", pool, resources, 3600)
 
 
-def test_the_price_of_a_job_on_a_known_node() -> None:
+def test_estimate_for_a_known_node() -> None:
     """The node is 48 x 9 + 192 + 4 x 220 = 1504 units for 5.672 USD; the job is 36 + 16 + 220 = 272 of them."""
     found = estimate_cost("a10g", policy().pools["a10g"], Resources(4000, 16 * GIB, 1, "a10g"), 1800)
     assert found.rate_card == "a10g/g5.12xlarge@5.672"
@@ -55,13 +55,13 @@ def test_the_price_of_a_job_on_a_known_node() -> None:
     assert CURRENCY == "USD"
 
 
-def test_a_job_without_gpus_has_no_line_for_them() -> None:
+def test_job_without_gpu_has_no_gpu_line() -> None:
     found = hour(policy().pools["cpu"], Resources(1000, GIB))
     assert [line.resource for line in found.lines] == ["cpu", "memory"]
 
 
 @given(NODES, SHARES)
-def test_however_a_full_node_is_split_its_parts_add_up_to_its_price(pool: Pool, weights: list[tuple[int, ...]]) -> None:
+def test_parts_of_a_full_node_add_up_to_its_price(pool: Pool, weights: list[tuple[int, ...]]) -> None:
     parts = [_cut(total, [row[i] for row in weights]) for i, total in enumerate((pool.cpu, pool.memory, pool.gpu))]
     jobs = [Resources(cpu, memory, gpu) for cpu, memory, gpu in zip(*parts, strict=True)]
     total = sum((hour(pool, job).hourly for job in jobs), Decimal())
@@ -69,7 +69,7 @@ def test_however_a_full_node_is_split_its_parts_add_up_to_its_price(pool: Pool, 
 
 
 @given(NODES, RESOURCES)
-def test_the_lines_add_up_to_the_hourly_price_exactly(pool: Pool, resources: Resources) -> None:
+def test_lines_add_up_to_the_hourly_price_exactly(pool: Pool, resources: Resources) -> None:
     found = hour(pool, resources)
     assert sum((line.hourly for line in found.lines), Decimal()) == found.hourly
     assert {line.resource for line in found.lines} == {"cpu", "memory"} | ({"gpu"} if resources.gpu else set())
@@ -77,14 +77,14 @@ def test_the_lines_add_up_to_the_hourly_price_exactly(pool: Pool, resources: Res
 
 
 @given(NODES, RESOURCES, TIMEOUTS)
-def test_the_ceiling_is_hourly_times_timeout_rounded_up(pool: Pool, resources: Resources, timeout: int) -> None:
+def test_ceiling_is_hourly_times_timeout_rounded_up(pool: Pool, resources: Resources, timeout: int) -> None:
     found = estimate_cost("a10g", pool, resources, timeout)
     exact = Fraction(found.hourly) * timeout / 3600
     assert exact <= Fraction(found.ceiling) < exact + Fraction(MILLIONTH)
 
 
 @given(NODES, RESOURCES, RESOURCES, TIMEOUTS, TIMEOUTS)
-def test_more_never_costs_less(pool: Pool, first: Resources, more: Resources, short: int, longer: int) -> None:
+def test_more_resources_never_cost_less(pool: Pool, first: Resources, more: Resources, short: int, longer: int) -> None:
     both = Resources(first.cpu + more.cpu, first.memory + more.memory, first.gpu + more.gpu)
     small, large = estimate_cost("a10g", pool, first, short), estimate_cost("a10g", pool, both, short + longer)
     assert small.hourly <= large.hourly
@@ -92,20 +92,20 @@ def test_more_never_costs_less(pool: Pool, first: Resources, more: Resources, sh
 
 
 @given(NODES, RESOURCES, TIMEOUTS)
-def test_money_is_written_out_in_millionths(pool: Pool, resources: Resources, timeout: int) -> None:
+def test_money_has_six_decimals(pool: Pool, resources: Resources, timeout: int) -> None:
     found = estimate_cost("a10g", pool, resources, timeout)
     for amount in (found.hourly, found.ceiling, *(line.hourly for line in found.lines)):
         assert amount.as_tuple().exponent == -6
         assert "E" not in str(amount)
 
 
-def test_a_gpu_is_dearer_than_the_cpus_and_memory_beside_it() -> None:
+def test_gpu_costs_more_than_its_share_of_cpu_and_memory() -> None:
     shares = {line.resource: line.hourly for line in hour(node(), Resources(12_000, 48 * GIB, 1)).lines}
     assert shares["gpu"] > shares["cpu"] + shares["memory"]
 
 
 def _cut(total: int, weights: list[int]) -> list[int]:
-    """Cut a whole into parts by weight, with nothing left over."""
+    """Divide a whole into parts by weight, without a remainder."""
     scale = sum(weights)
     if scale == 0:
         return [total, *[0] * (len(weights) - 1)]

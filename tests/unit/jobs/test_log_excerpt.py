@@ -1,4 +1,4 @@
-"""The end of a log as it is kept: short, harmless, and without the secrets that are known."""
+"""Log excerpts: short, escaped and without known secrets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def text_of(log: bytes | str, *hidden: str, cut: bool = False) -> str:
     return found.text
 
 
-def test_it_is_the_end_of_the_log_and_says_whether_there_was_more() -> None:
+def test_excerpt_is_the_end_of_the_log_and_shows_truncation() -> None:
     whole = excerpt_of("pod", b"first\nlast\n", ())
     assert whole is not None
     assert (whole.text, whole.truncated) == ("first\nlast\n", False)
@@ -36,7 +36,7 @@ def test_it_is_the_end_of_the_log_and_says_whether_there_was_more() -> None:
     assert cut.truncated
 
 
-def test_no_log_is_no_excerpt() -> None:
+def test_empty_log_has_no_excerpt() -> None:
     assert excerpt_of("pod", b"", ()) is None
     assert excerpt_of("pod", b"\n \n", ()) is None
 
@@ -52,12 +52,12 @@ def test_no_log_is_no_excerpt() -> None:
         ("gr\u00fc\u00dfe \u2713".encode(), "gr\u00fc\u00dfe \u2713"),
     ],
 )
-def test_what_could_do_harm_is_shown_as_an_escape(log: bytes, shown: str) -> None:
+def test_control_characters_are_escaped(log: bytes, shown: str) -> None:
     assert text_of(log) == shown
 
 
 @given(st.binary(max_size=2 * RAW_BYTES))
-def test_whatever_bytes_a_log_holds_it_stays_small_and_harmless(log: bytes) -> None:
+def test_excerpt_of_any_bytes_is_bounded_and_sanitized(log: bytes) -> None:
     found = excerpt_of("pod", log, ())
     if found is not None:
         assert len(found.text.encode()) <= EXCERPT_BYTES
@@ -67,26 +67,26 @@ def test_whatever_bytes_a_log_holds_it_stays_small_and_harmless(log: bytes) -> N
 @pytest.mark.parametrize(
     "name", ["DB_PASSWORD", "api_token", "AWS_SECRET_ACCESS_KEY", "GIT_CREDENTIALS", "PGPASS", "MY_PWD", "AUTH_HEADER"]
 )
-def test_secrets_are_known_by_the_names_of_variables(name: str) -> None:
+def test_secrets_are_detected_by_variable_names(name: str) -> None:
     assert secrets(**{name: "hunter22", "LR": "0.001"}) == ("hunter22",)
     assert secrets(**{name: "abc"}) == ()
 
 
-def test_other_variables_are_no_secrets_but_a_password_in_an_address_is() -> None:
+def test_passwords_in_urls_are_secrets() -> None:
     assert secrets(AUTHOR="somebody", PASSES="1000000", PWD="/work") == ()
     value = "hunter22"
     assert secrets(DATABASE_URL=f"postgres://me:{value}@db/x") == (value,)
     assert secrets(MIRROR="http://proxy:8080/me@home") == ()
 
 
-def test_a_value_of_several_lines_is_hidden_line_by_line() -> None:
+def test_multi_line_secret_is_redacted_line_by_line() -> None:
     key = "-----BEGIN KEY-----\nAAAABBBBCCCC\nDDDDEEEE\n-----END KEY-----"
     shown = text_of(f"> AAAABBBBCCCC\n> DDDDEEEE\n{key}\n", *secrets(SSH_KEY=key))
     assert "AAAA" not in shown
     assert "DDDD" not in shown
 
 
-def test_a_secret_is_hidden_wherever_it_stands_also_cut_in_two() -> None:
+def test_secret_is_redacted_also_if_cut() -> None:
     assert redact("x hunter22 y hunter22", ["hunter22"]) == f"x {HIDDEN} y {HIDDEN}"
     assert redact("nter22 is the end of it", ["hunter22"]) == f"{HIDDEN} is the end of it"
     assert redact("it begins hunte", ["hunter22"]) == f"it begins {HIDDEN}"
@@ -94,9 +94,7 @@ def test_a_secret_is_hidden_wherever_it_stands_also_cut_in_two() -> None:
 
 
 @given(st.text("ab", max_size=40), st.text("ab", min_size=4, max_size=12), st.integers(0, 60), st.integers(0, 60))
-def test_no_part_of_a_secret_that_is_worth_hiding_is_left_at_a_cut(
-    text: str, secret: str, start: int, end: int
-) -> None:
+def test_no_part_of_a_secret_is_left_at_a_cut(text: str, secret: str, start: int, end: int) -> None:
     whole = text + secret + text
     part = whole[min(start, len(whole)) : max(0, len(whole) - end)]
     shown = redact(part, [secret])
@@ -106,7 +104,7 @@ def test_no_part_of_a_secret_that_is_worth_hiding_is_left_at_a_cut(
 
 
 @given(LONG, st.lists(st.text("abcdefgh", min_size=4, max_size=6000), min_size=1, max_size=3), st.data())
-def test_a_secret_is_cut_out_before_the_log_is_cut_to_size(text: str, hidden: list[str], data: st.DataObject) -> None:
+def test_secret_is_redacted_before_truncation(text: str, hidden: list[str], data: st.DataObject) -> None:
     log = text
     for secret in hidden:
         at = data.draw(st.integers(0, len(log)))

@@ -1,4 +1,4 @@
-"""The manifest: whole against golden files (tests/unit/golden.py says how to renew them), harmless for every spec."""
+"""The manifest: golden files (see tests/unit/golden.py) and safety properties."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runway.jobs.identity import ANNOTATION_SPEC, ANNOTATION_SPEC_HASH, spec_hash
-from runway.jobs.manifest import Placement, escape_expansion, job_manifest
-from runway.jobs.spec import JobSpec
+from runway.jobs.annotations import ANNOTATION_SPEC, ANNOTATION_SPEC_HASH
+from runway.jobs.manifest import Placement, escape_expansion, job_manifest, spec_hash
+from runway.jobs.spec import AdmittedSpec
 from tests.support.builders import COST, JOB, NAMESPACE, policy, spec
 from tests.unit.golden import assert_golden
 from tests.unit.strategies import TEXT, specs
@@ -28,30 +28,30 @@ POLICY = policy(
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 
-def manifest(admitted: JobSpec) -> dict[str, Any]:
-    """The manifest of a specification in the pool of its GPU type."""
+def manifest(admitted: AdmittedSpec) -> dict[str, Any]:
+    """Return the manifest of a spec in the pool of its GPU type."""
     pool = POLICY.pools[admitted.resources.gpu_type or "cpu"]
     return job_manifest(admitted, Placement(JOB, "vision", NAMESPACE, pool, COST), POLICY.limits)
 
 
-def pod_spec(admitted: JobSpec) -> dict[str, Any]:
+def pod_spec(admitted: AdmittedSpec) -> dict[str, Any]:
     found: dict[str, Any] = manifest(admitted)["spec"]["template"]["spec"]
     return found
 
 
-def golden(admitted: JobSpec) -> dict[str, Any]:
-    """The manifest for a golden file, with words in place of the hash: to a secret scanner every digest is a secret."""
+def golden(admitted: AdmittedSpec) -> dict[str, Any]:
+    """Return a manifest for a golden file without digests, which a secret scanner reports."""
     rendered = manifest(admitted)
     assert rendered["metadata"]["annotations"][ANNOTATION_SPEC_HASH] == spec_hash(admitted)
     rendered["metadata"]["annotations"][ANNOTATION_SPEC_HASH] = "the hash of the specification"
     return rendered
 
 
-def test_the_manifest_of_a_small_cpu_job() -> None:
+def test_manifest_of_a_small_cpu_job() -> None:
     assert_golden("job_cpu", golden(spec(command=("true",))))
 
 
-def test_the_manifest_of_a_gpu_job_with_everything_set() -> None:
+def test_manifest_of_a_gpu_job_with_all_fields() -> None:
     everything = spec(
         name="train-resnet", image="runway.local/team/train:1.4", command=("python", "train.py"),
         args=("--cost=$5", "$(HOME)", "é"), env=(("EPOCHS", "3"), ("PROMPT", "a\nb $$")), cpu=4000, memory=16 << 30,
@@ -61,7 +61,7 @@ def test_the_manifest_of_a_gpu_job_with_everything_set() -> None:
 
 
 def restricted_faults(pod: dict[str, Any], labels: dict[str, str]) -> list[str]:
-    """What of Pod Security "restricted", version 1.35, a pod breaks.
+    """Return the rules of Pod Security "restricted", version 1.35, that a pod breaks.
 
     https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
     """
@@ -88,12 +88,12 @@ def restricted_faults(pod: dict[str, Any], labels: dict[str, str]) -> list[str]:
 
 
 @given(specs())
-def test_every_manifest_keeps_pod_security_restricted(admitted: JobSpec) -> None:
+def test_every_manifest_satisfies_pod_security_restricted(admitted: AdmittedSpec) -> None:
     template = manifest(admitted)["spec"]["template"]
     assert restricted_faults(template["spec"], template["metadata"]["annotations"]) == []
 
 
-def test_the_check_of_pod_security_sees_what_is_broken() -> None:
+def test_pod_security_check_detects_violations() -> None:
     """The check itself can fail: a pod with none of the settings breaks most of the rules."""
     bare = {"hostNetwork": True, "containers": [{"name": "job", "securityContext": {"privileged": True}}]}
     found = restricted_faults(bare, {})
@@ -101,7 +101,7 @@ def test_the_check_of_pod_security_sees_what_is_broken() -> None:
 
 
 @given(specs())
-def test_every_manifest_is_bounded_and_trusts_the_job_with_nothing(admitted: JobSpec) -> None:
+def test_every_manifest_is_bounded_and_grants_no_privileges(admitted: AdmittedSpec) -> None:
     job = manifest(admitted)["spec"]
     pod = job["template"]["spec"]
     (container,) = pod["containers"]
@@ -123,7 +123,7 @@ def test_every_manifest_is_bounded_and_trusts_the_job_with_nothing(admitted: Job
 
 
 @given(specs())
-def test_gpus_are_asked_for_exactly_where_the_job_asks(admitted: JobSpec) -> None:
+def test_gpus_are_requested_only_by_gpu_jobs(admitted: AdmittedSpec) -> None:
     pod = pod_spec(admitted)
     asked = pod["containers"][0]["resources"]["limits"].get("nvidia.com/gpu")
     assert asked == (str(admitted.resources.gpu) if admitted.resources.gpu else None)
@@ -132,7 +132,7 @@ def test_gpus_are_asked_for_exactly_where_the_job_asks(admitted: JobSpec) -> Non
 
 
 @given(specs())
-def test_no_autoscaler_takes_the_node_away_under_a_job(admitted: JobSpec) -> None:
+def test_pods_are_protected_from_autoscalers(admitted: AdmittedSpec) -> None:
     assert manifest(admitted)["spec"]["template"]["metadata"]["annotations"] == {
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
         "karpenter.sh/do-not-disrupt": "true",
@@ -140,7 +140,7 @@ def test_no_autoscaler_takes_the_node_away_under_a_job(admitted: JobSpec) -> Non
 
 
 @given(specs())
-def test_labels_are_valid_and_pods_carry_them_too(admitted: JobSpec) -> None:
+def test_labels_are_valid_on_job_and_pod(admitted: AdmittedSpec) -> None:
     job = manifest(admitted)
     labels = job["metadata"]["labels"]
     assert job["spec"]["template"]["metadata"]["labels"] == labels
@@ -152,7 +152,7 @@ def test_labels_are_valid_and_pods_carry_them_too(admitted: JobSpec) -> None:
 
 
 @given(specs())
-def test_a_manifest_carries_all_that_a_restart_needs(admitted: JobSpec) -> None:
+def test_manifest_has_all_that_a_restart_needs(admitted: AdmittedSpec) -> None:
     annotations = manifest(admitted)["metadata"]["annotations"]
     assert json.loads(annotations[ANNOTATION_SPEC]) == admitted.to_json()
     assert annotations[ANNOTATION_SPEC_HASH] == spec_hash(admitted)
@@ -160,9 +160,7 @@ def test_a_manifest_carries_all_that_a_restart_needs(admitted: JobSpec) -> None:
 
 
 @given(specs(), st.dictionaries(st.sampled_from(["HOME", "EPOCHS", "A"]), TEXT))
-def test_the_process_gets_command_arguments_and_environment_as_submitted(
-    admitted: JobSpec, environment: dict[str, str]
-) -> None:
+def test_process_gets_command_args_and_env_unchanged(admitted: AdmittedSpec, environment: dict[str, str]) -> None:
     container = pod_spec(admitted)["containers"][0]
     assert tuple(expand(part, environment) for part in container.get("command", [])) == admitted.command
     assert tuple(expand(part, environment) for part in container.get("args", [])) == admitted.args
@@ -176,7 +174,7 @@ def test_the_process_gets_command_arguments_and_environment_as_submitted(
 @example("$($(A))", {"A": "x"})
 @example("$", {})
 @example("$é", {})
-def test_verbatim_is_the_inverse_of_what_kubernetes_expands(text: str, environment: dict[str, str]) -> None:
+def test_escape_expansion_is_the_inverse_of_kubernetes_expansion(text: str, environment: dict[str, str]) -> None:
     assert expand(escape_expansion(text), environment) == text
 
 
@@ -195,12 +193,12 @@ def test_verbatim_is_the_inverse_of_what_kubernetes_expands(text: str, environme
         ("$$", "$"),
     ],
 )
-def test_the_reference_expansion_is_that_of_kubernetes(text: str, expanded: str) -> None:
+def test_reference_expansion_equals_that_of_kubernetes(text: str, expanded: str) -> None:
     assert expand(text, {"A": "x"}) == expanded
 
 
 def expand(text: str, environment: dict[str, str]) -> str:
-    """What a process is handed for a string in a manifest: `$(A)` is replaced where A is known, `$$` is one `$`.
+    """Expand a manifest string as Kubernetes does: `$(A)` if A is known, `$$` to `$`.
 
     https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#entrypoint
     """

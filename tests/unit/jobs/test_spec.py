@@ -1,4 +1,4 @@
-"""The job specification: strict JSON, read without stopping at the first fault."""
+"""Decode a job spec: strict JSON, all violations at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runway.jobs.spec import (
     MAX_ENV_BYTES,
     MAX_STRING_BYTES,
     MAX_STRINGS,
-    JobSpec,
+    AdmittedSpec,
     decode,
     read_draft,
     split_image,
@@ -27,12 +27,12 @@ from tests.unit.strategies import DOCUMENTS, JSON, specs
 
 
 def faults(**changes: Any) -> set[tuple[str, str]]:
-    """Field and code of every violation of a small valid document with these changes."""
+    """Return field and code of each violation of a small valid document with changes."""
     return {(found.field, found.code) for found in read_draft(document(**changes)).violations}
 
 
 def only(**changes: Any) -> Violation:
-    """The one violation of a small valid document with these changes."""
+    """Return the only violation of a small valid document with changes."""
     (found,) = read_draft(document(**changes)).violations
     return found
 
@@ -57,14 +57,14 @@ def only(**changes: Any) -> Violation:
         (b'{"gpu": 01}', "not JSON"),
         (b'{"gpu": 1_000}', "not JSON"),
         (b'{"gpu": ' + b"9" * 5000 + b"}", "more than 20 digits"),
-        (b'{"image": "a", "image": "b"}', "'image' stands twice"),
-        (b'{"env": {"A": "1", "A": "2"}}', "'A' stands twice"),
-        (b'{"\\u0000": 1, "\\u0000": 1}', "stands twice"),
+        (b'{"image": "a", "image": "b"}', "duplicate key 'image'"),
+        (b'{"env": {"A": "1", "A": "2"}}', "duplicate key 'A'"),
+        (b'{"\\u0000": 1, "\\u0000": 1}', "duplicate key"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
     ],
 )
-def test_what_is_not_strict_json_is_refused_in_words_for_the_caller(body: bytes, message: str) -> None:
+def test_decode_refuses_invalid_json_with_a_message(body: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         decode(body)
     assert type(caught.value) is ValueError
@@ -74,12 +74,12 @@ def test_what_is_not_strict_json_is_refused_in_words_for_the_caller(body: bytes,
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 @example(b'"\\ud800"')
 @example(b"1e999")
-def test_any_body_is_decoded_or_refused_and_never_anything_else(body: bytes) -> None:
+def test_decode_raises_only_value_error(body: bytes) -> None:
     with suppress(ValueError):
         decode(body)
 
 
-def test_a_number_of_twenty_digits_is_still_a_number() -> None:
+def test_decode_accepts_twenty_digits() -> None:
     assert decode(b"12345678901234567890") == 12345678901234567890
 
 
@@ -90,19 +90,19 @@ def test_only_image_cpu_and_memory_are_required() -> None:
     assert (draft.timeout_seconds, draft.retries, draft.gpu, draft.max_cost_usd) == (None, None, None, None)
 
 
-def test_everything_missing_is_said_at_once() -> None:
+def test_all_missing_fields_are_reported_at_once() -> None:
     found = {(item.field, item.code) for item in read_draft({}).violations}
     assert found == {("image", "required"), ("resources.cpu", "required"), ("resources.memory", "required")}
 
 
-def test_a_null_is_the_same_as_a_field_left_out() -> None:
+def test_null_equals_an_absent_field() -> None:
     optional = ["name", "command", "args", "env", "timeout_seconds", "retries", "grace_period_seconds", "max_cost_usd"]
     nulls = document(**dict.fromkeys(optional), resources={"gpu": None, "gpu_type": None})
     assert read_draft(nulls) == read_draft(document())
 
 
 @pytest.mark.parametrize("body", [None, 1, True, "job", [], [{}], 1.5])
-def test_a_body_that_is_not_an_object_is_one_violation(body: object) -> None:
+def test_body_that_is_not_an_object_is_one_violation(body: object) -> None:
     (found,) = read_draft(body).violations
     assert (found.field, found.code) == ("body", "wrong_type")
 
@@ -141,7 +141,7 @@ def test_a_body_that_is_not_an_object_is_one_violation(body: object) -> None:
         ({"max_cost_usd": 12}, "max_cost_usd"),
     ],
 )
-def test_a_wrong_type_is_named_and_nothing_is_converted(changes: dict[str, Any], field: str) -> None:
+def test_wrong_types_are_reported_and_not_converted(changes: dict[str, Any], field: str) -> None:
     found = only(**changes)
     assert (found.field, found.code) == (field, "wrong_type")
 
@@ -150,14 +150,14 @@ def test_a_wrong_type_is_named_and_nothing_is_converted(changes: dict[str, Any],
     "name",
     ["", " ", "a b", "a\n", "a\nb", "\x1b[31m", "a\0", "-a", "a-", ".a", "a/b", "ä", "a\u202eb", "\ud800", "a" * 64],
 )
-def test_a_name_that_cannot_be_a_label_is_refused(name: str) -> None:
+def test_name_that_is_no_label_is_refused(name: str) -> None:
     found = only(name=name)
     assert (found.field, found.code) == ("name", "malformed")
     assert (found.observed or "").isprintable()
 
 
 @pytest.mark.parametrize("name", ["a", "train-resnet", "Train_1.2", "a" * 63])
-def test_a_name_that_can_be_a_label_is_taken(name: str) -> None:
+def test_name_that_is_a_label_is_accepted(name: str) -> None:
     assert read_draft(document(name=name)).name == name
 
 
@@ -166,7 +166,7 @@ def test_a_name_that_can_be_a_label_is_taken(name: str) -> None:
     ["", " python", "python:", "python:3.12\n", "Python", "a//b", "/a", "a/", "a:b:c", "a@sha256:abc", "https://x/y",
      "a b", "a\0b", "$(A)", "-a", "python@sha512:" + "a" * 64, "pythön"],
 )  # fmt: skip
-def test_what_is_not_an_image_reference_is_refused(image: str) -> None:
+def test_invalid_image_reference_is_refused(image: str) -> None:
     assert faults(image=image) == {("image", "malformed")}
 
 
@@ -182,19 +182,19 @@ def test_what_is_not_an_image_reference_is_refused(image: str) -> None:
         (f"r.io/a:1@sha256:{'0' * 64}", "r.io/a", f":1@sha256:{'0' * 64}"),
     ],
 )
-def test_an_image_is_split_into_repository_and_the_rest(image: str, repository: str, rest: str) -> None:
+def test_image_is_split_into_repository_and_tag(image: str, repository: str, rest: str) -> None:
     assert read_draft(document(image=image)).image == image
     assert split_image(image) == (repository, rest)
 
 
-def test_an_image_reference_has_a_greatest_length_and_is_shown_shortened() -> None:
+def test_image_reference_has_a_maximum_length_and_is_shown_shortened() -> None:
     found = only(image="a" * 10_000)
     assert (found.field, found.code, found.limit) == ("image", "too_long", "512 characters")
     assert len(found.observed or "") < 100
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "1_000", "1 Gi", "-1", "", "１", "1" * 33, "1e999"])
-def test_a_quantity_outside_the_grammar_is_refused_with_an_example(text: str) -> None:
+def test_invalid_quantity_is_refused_with_an_example(text: str) -> None:
     assert faults(resources={"cpu": text, "memory": text}) == {
         ("resources.cpu", "malformed"),
         ("resources.memory", "malformed"),
@@ -210,13 +210,13 @@ def test_money_is_a_plain_decimal_of_at_most_six_places(text: str) -> None:
     assert read_draft(document(max_cost_usd="12.50")).max_cost_usd == Decimal("12.50")
 
 
-def test_unknown_fields_are_refused_with_the_known_ones_named() -> None:
+def test_unknown_fields_are_refused_and_known_fields_listed() -> None:
     assert faults(gpus=1, resources={"disk": "1Gi"}) == {("gpus", "unknown_field"), ("resources.disk", "unknown_field")}
     assert "timeout_seconds" in (only(timeout=1).hint or "")
     assert "gpu_type" in (only(resources={"gpus": 1}).hint or "")
 
 
-def test_a_flood_of_unknown_fields_is_counted_not_listed() -> None:
+def test_many_unknown_fields_are_counted() -> None:
     found = read_draft(document(**{f"f{i}": i for i in range(5000)})).violations
     assert len(found) == 21
     assert "4980 more" in found[-1].message
@@ -236,13 +236,13 @@ def test_lists_of_strings_have_bounds_on_entries_and_bytes(field: str) -> None:
     assert faults(**{field: ["é" * (MAX_STRING_BYTES // 2), "x"]}) == {(field, "too_large")}
 
 
-def test_the_environment_has_a_bound_on_bytes_names_included() -> None:
+def test_environment_is_bounded_in_bytes_including_names() -> None:
     assert faults(env={"A": "x" * (MAX_ENV_BYTES - 1)}) == set()
     assert faults(env={"AB": "x" * (MAX_ENV_BYTES - 1)}) == {("env", "too_large")}
 
 
 @pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "A=B", "A.B", "Ä", "A\n", "A\0", "\ud800", "A" * 129])
-def test_a_variable_name_that_no_shell_takes_is_refused(name: str) -> None:
+def test_invalid_variable_name_is_refused(name: str) -> None:
     found = only(env={name: "x"})
     assert (found.field[:4], found.code) == ("env[", "malformed")
     assert found.field.isprintable()
@@ -251,26 +251,26 @@ def test_a_variable_name_that_no_shell_takes_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["RUNWAY_JOB_ID", "RUNWAY_", "KUBERNETES_SERVICE_HOST", "NVIDIA_VISIBLE_DEVICES", "AWS_CONTAINER_TOKEN"]
 )
-def test_reserved_variables_are_refused_with_what_is_reserved(name: str) -> None:
+def test_reserved_variable_is_refused_with_the_reserved_prefixes(name: str) -> None:
     found = only(env={name: "x"})
     assert (found.field, found.code) == (f"env[{name}]", "reserved")
     assert "NVIDIA_" in (found.hint or "")
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800", "ok \udfff"])
-def test_what_no_process_can_be_handed_is_refused(text: str) -> None:
+def test_string_that_a_process_cannot_receive_is_refused(text: str) -> None:
     assert faults(command=[text]) == {("command[0]", "malformed")}
     assert faults(args=["fine", text]) == {("args[1]", "malformed")}
     assert faults(env={"A": text}) == {("env[A]", "malformed")}
 
 
 @pytest.mark.parametrize("text", ["a\nb", "\x1b[0m", "$(A) $$ `id`", "é😀", ""])
-def test_what_a_process_can_be_handed_is_taken_as_it_is(text: str) -> None:
+def test_strings_are_kept_verbatim(text: str) -> None:
     draft = read_draft(document(command=[text], args=[text], env={"A": text}))
     assert (draft.violations, draft.command, draft.args, draft.env) == ((), (text,), (text,), (("A", text),))
 
 
-def test_every_violation_comes_at_once_and_sound_fields_are_still_read() -> None:
+def test_all_violations_are_reported_and_valid_fields_are_read() -> None:
     draft = read_draft(
         document(
             name="a\nb",
@@ -298,22 +298,22 @@ def test_every_violation_comes_at_once_and_sound_fields_are_still_read() -> None
         ("resources.gpus", "unknown_field"),
     }
     assert (draft.memory, draft.timeout_seconds) == (1 << 30, 90)
-    assert draft.sound("resources.memory", "timeout_seconds")
-    assert not draft.sound("resources.cpu")
+    assert draft.is_valid("resources.memory", "timeout_seconds")
+    assert not draft.is_valid("resources.cpu")
 
 
-def test_what_a_caller_sent_is_shown_escaped_and_shortened() -> None:
-    assert only(name="a\nb").observed == "a\\u000ab"
+def test_observed_values_are_escaped_and_shortened() -> None:
+    assert only(name="a\nb").observed == "a\\nb"
     assert only(name="-" * 80).observed == "-" * 80
     assert only(name="-" * 81).observed == "-" * 80 + "…"
-    assert only(name="\x1b" * 500).observed == ("\\u001b" * 80)[:80] + "…"
+    assert only(name="\x1b" * 500).observed == ("\\x1b" * 80)[:80] + "…"
     assert only(name={"a": 1, "b": 2}).observed == "an object of 2 members"
     assert only(name=[1]).observed == "a list of 1 entries"
     assert only(name=True).observed == "true"
 
 
 @given(DOCUMENTS)
-def test_arbitrary_json_only_makes_violations_that_can_be_shown(value: Any) -> None:
+def test_arbitrary_json_causes_only_printable_violations(value: Any) -> None:
     violations = read_draft(value).violations
     assert len(violations) < 1000
     for found in violations:
@@ -331,10 +331,10 @@ def test_arbitrary_json_only_makes_violations_that_can_be_shown(value: Any) -> N
 
 
 @given(specs())
-def test_a_specification_is_written_as_it_is_read(admitted: JobSpec) -> None:
+def test_to_json_round_trips(admitted: AdmittedSpec) -> None:
     draft = read_draft(decode(json.dumps(admitted.to_json()).encode()))
     assert draft.violations == ()
-    assert admitted == JobSpec(
+    assert admitted == AdmittedSpec(
         name=draft.name,
         image=draft.image or "",
         command=draft.command,
@@ -348,7 +348,7 @@ def test_a_specification_is_written_as_it_is_read(admitted: JobSpec) -> None:
     )
 
 
-def test_a_specification_is_written_with_every_field() -> None:
+def test_to_json_has_every_field() -> None:
     assert spec(name="a", cpu=500, memory=1 << 29, max_cost_usd=Decimal("0.000001")).to_json() == {
         "name": "a",
         "image": "runway.local/train:1",

@@ -1,4 +1,4 @@
-"""What figures say of a job: unknown stays unknown, and a word is said only where it is deserved."""
+"""Usage of a job from samples: unknown values and findings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from runway.jobs.annotations import spec_of
-from runway.jobs.diagnosis.codes import Category, Failure, FailureCode
-from runway.jobs.usage import Figure, Figures, Usage, findings, limits_of, usage_of, with_usage
+from runway.jobs.diagnosis.codes import Category, FailureCode
+from runway.jobs.models import Failure, Usage
+from runway.jobs.usage import PodFigure, PodFigures, findings, limits_of, usage_of, with_usage
 from tests.support.builders import START, job, moment, spec
 
 MIB = 1 << 20
@@ -17,31 +18,31 @@ ADMITTED = spec_of(job(admitted=spec(cpu=100, memory=64 * MIB)))
 LIMITS = Usage(cpu_limit_cores=0.1, memory_limit_bytes=64 * MIB)
 
 
-def usage(*pods: Figures) -> Usage:
-    """The usage of a job with these attempts, the last of which started at `START`."""
+def usage(*pods: PodFigures) -> Usage:
+    """Return the usage of a job with these attempts; the last one started at `START`."""
     return usage_of(ADMITTED, pods[-1], START, pods)
 
 
-def test_a_job_without_samples_has_its_limits_and_nothing_else() -> None:
+def test_job_without_samples_has_only_limits() -> None:
     assert usage({}) == LIMITS
     assert not usage({}).measured
 
 
-def test_a_job_that_did_not_come_through_runway_has_no_limits() -> None:
+def test_job_created_outside_runway_has_no_limits() -> None:
     assert limits_of(None) == Usage()
 
 
-def test_cpu_is_the_mean_from_the_start_of_the_container_to_the_sample() -> None:
+def test_cpu_is_the_mean_from_container_start_to_sample() -> None:
     sampled = moment(20)
-    found = usage({Figure.CPU_SECONDS: 2.0, Figure.CPU_SAMPLED_AT: sampled.timestamp()})
+    found = usage({PodFigure.CPU_SECONDS: 2.0, PodFigure.CPU_SAMPLED_AT: sampled.timestamp()})
 
     assert (found.cpu_seconds, found.cpu_cores, found.sampled_at) == (2.0, 0.1, sampled)
     assert found.measured
 
 
 @pytest.mark.parametrize("after", [-5.0, 0.0, 0.5])
-def test_there_is_no_mean_over_less_than_the_second_that_kubernetes_tells_time_in(after: float) -> None:
-    found = usage({Figure.CPU_SECONDS: 0.05, Figure.CPU_SAMPLED_AT: moment(after).timestamp()})
+def test_cpu_mean_is_unknown_within_the_first_second(after: float) -> None:
+    found = usage({PodFigure.CPU_SECONDS: 0.05, PodFigure.CPU_SAMPLED_AT: moment(after).timestamp()})
 
     assert (found.cpu_seconds, found.cpu_cores) == (0.05, None)
 
@@ -50,18 +51,18 @@ def test_there_is_no_mean_over_less_than_the_second_that_kubernetes_tells_time_i
     ("throttled", "periods", "ratio"),
     [(87, 100, 0.87), (0, 100, 0.0), (0, 0, None), (None, 100, None), (5, None, None), (101, 100, 1.0)],
 )
-def test_the_throttled_ratio_is_unknown_where_no_period_was_counted(
+def test_throttled_ratio_is_unknown_without_cpu_periods(
     throttled: float | None, periods: float | None, ratio: float | None
 ) -> None:
-    given = {Figure.CPU_PERIODS_THROTTLED: throttled, Figure.CPU_PERIODS: periods}
+    given = {PodFigure.CPU_PERIODS_THROTTLED: throttled, PodFigure.CPU_PERIODS: periods}
 
     found = usage({name: value for name, value in given.items() if value is not None})
     assert (found.throttled_ratio, found.cpu_periods) == (ratio, periods)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -1.0])
-def test_a_figure_that_cannot_be_is_unknown(value: float) -> None:
-    assert usage(dict.fromkeys(Figure, value)) == LIMITS
+def test_impossible_sample_is_unknown(value: float) -> None:
+    assert usage(dict.fromkeys(PodFigure, value)) == LIMITS
 
 
 @pytest.mark.parametrize(
@@ -77,25 +78,25 @@ def test_a_figure_that_cannot_be_is_unknown(value: float) -> None:
         (0, 5 * MIB, 5 * MIB, None),
     ],
 )
-def test_the_memory_peak_holds_spikes_but_no_page_cache(
+def test_memory_peak_includes_spikes_and_excludes_page_cache(
     sampled: int | None, most: int | None, cache: int | None, peak: int | None
 ) -> None:
-    given = {Figure.MEMORY_PEAK: sampled, Figure.MEMORY_MOST: most, Figure.CACHE_PEAK: cache}
+    given = {PodFigure.MEMORY_PEAK: sampled, PodFigure.MEMORY_MOST: most, PodFigure.CACHE_PEAK: cache}
 
     assert usage({name: value for name, value in given.items() if value is not None}).memory_peak_bytes == peak
 
 
-def test_the_peak_is_of_all_attempts_and_the_rest_of_the_last() -> None:
-    first: Figures = {Figure.MEMORY_PEAK: 60 * MIB, Figure.CPU_SECONDS: 9.0, Figure.MEMORY: 50 * MIB}
-    found = usage(first, {Figure.MEMORY_PEAK: 20 * MIB, Figure.MEMORY: 15 * MIB})
+def test_peak_covers_all_attempts_and_other_values_the_last() -> None:
+    first: PodFigures = {PodFigure.MEMORY_PEAK: 60 * MIB, PodFigure.CPU_SECONDS: 9.0, PodFigure.MEMORY: 50 * MIB}
+    found = usage(first, {PodFigure.MEMORY_PEAK: 20 * MIB, PodFigure.MEMORY: 15 * MIB})
 
     assert found.memory_peak_bytes == 60 * MIB
     assert (found.memory_bytes, found.cpu_seconds) == (15 * MIB, None)
 
 
 def test_gpu_utilisation_is_a_ratio() -> None:
-    assert usage({Figure.GPU_PERCENT: 35.0}).gpu_utilisation == 0.35
-    assert usage({Figure.GPU_PERCENT: 35.0}).measured
+    assert usage({PodFigure.GPU_PERCENT: 35.0}).gpu_utilisation == 0.35
+    assert usage({PodFigure.GPU_PERCENT: 35.0}).measured
 
 
 @pytest.mark.parametrize(
@@ -114,33 +115,31 @@ def test_gpu_utilisation_is_a_ratio() -> None:
         ({"memory_peak_bytes": None}, []),
     ],
 )
-def test_words_are_said_from_a_quarter_throttled_and_nine_tenths_of_the_memory(
-    figures: dict[str, Any], words: list[str]
-) -> None:
+def test_findings_start_at_quarter_throttled_and_90_percent_memory(figures: dict[str, Any], words: list[str]) -> None:
     assert list(findings(replace(LIMITS, **{"cpu_periods": 100, **figures}))) == words
 
 
-VERDICT = Failure(
+FAILURE = Failure(
     FailureCode.EXIT_NONZERO, Category.USER, False, "exit code 1", "look at the log", {"exit_code": "1"}
 )  # fmt: skip
 
 
-def test_a_verdict_says_that_the_job_was_throttled_and_near_its_memory_limit() -> None:
-    told = with_usage(VERDICT, replace(LIMITS, throttled_ratio=0.871, cpu_periods=100, memory_peak_bytes=62 * MIB))
+def test_failure_includes_throttling_and_memory_findings() -> None:
+    found = with_usage(FAILURE, replace(LIMITS, throttled_ratio=0.871, cpu_periods=100, memory_peak_bytes=62 * MIB))
 
-    assert told.hint == (
+    assert found.hint == (
         "look at the log; throttled in 87% of its CPU periods: raise resources.cpu; memory peaked at 97% of its limit"
     )
-    assert told.evidence == {
+    assert found.evidence == {
         "exit_code": "1",
         "throttled_ratio": "0.87",
         "memory_peak_bytes": str(62 * MIB),
         "memory_limit_bytes": str(64 * MIB),
     }
-    assert VERDICT.evidence == {"exit_code": "1"}
-    assert replace(told, hint=VERDICT.hint, evidence=VERDICT.evidence) == VERDICT
+    assert FAILURE.evidence == {"exit_code": "1"}
+    assert replace(found, hint=FAILURE.hint, evidence=FAILURE.evidence) == FAILURE
 
 
 @pytest.mark.parametrize("unremarkable", [Usage(), LIMITS, replace(LIMITS, throttled_ratio=0.1, cpu_periods=99)])
-def test_a_verdict_is_left_as_it_is_where_there_is_nothing_to_say(unremarkable: Usage) -> None:
-    assert with_usage(VERDICT, unremarkable) == VERDICT
+def test_failure_is_unchanged_without_findings(unremarkable: Usage) -> None:
+    assert with_usage(FAILURE, unremarkable) == FAILURE

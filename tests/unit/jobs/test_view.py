@@ -9,9 +9,9 @@ from decimal import Decimal
 import pytest
 
 from runway.jobs import snapshot
-from runway.jobs.diagnosis.attempts import Attempt
-from runway.jobs.identity import ANNOTATION_COST, ANNOTATION_SPEC
-from runway.jobs.view import JobState, JobView, job_view, pending_since, without_env_values
+from runway.jobs.annotations import ANNOTATION_COST, ANNOTATION_SPEC
+from runway.jobs.models import Attempt, JobState, JobView
+from runway.jobs.view import job_view, pending_since, without_env_values
 from runway.kube.objects import Job, Pod
 from tests.support.builders import (
     COST,
@@ -35,7 +35,7 @@ EPOCH = -moment(0).timestamp()
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A job as Kubernetes has it, the state that is shown and the codes of its conditions."""
+    """A Job, its pods, and the expected state and condition codes."""
 
     job: Job
     pods: Sequence[Pod]
@@ -53,9 +53,9 @@ def attempt(found: Pod, *, gone: bool = False) -> Attempt:
     return view(job(), found, gone=[found.metadata.name] if gone else ()).attempts[0]
 
 
-FAILED = job(verdict="Failed", reason="BackoffLimitExceeded")
-DEADLINE = job(verdict="Failed", reason="DeadlineExceeded")
-CANCELLED = job(verdict="Failed", reason="DeadlineExceeded", cancelled=True)
+FAILED = job(outcome="Failed", reason="BackoffLimitExceeded")
+DEADLINE = job(outcome="Failed", reason="DeadlineExceeded")
+CANCELLED = job(outcome="Failed", reason="DeadlineExceeded", cancelled=True)
 RETRYING = job(admitted=RETRIES)
 
 CASES = {
@@ -67,14 +67,14 @@ CASES = {
         job(), [pod(state=waiting("ErrImagePull"))], JobState.PENDING, ["image_pull_failing"]
     ),
     "running": Case(job(), [pod(state=running())], JobState.RUNNING),
-    "ended well, no verdict yet": Case(job(), [pod(state=ended())], JobState.RUNNING),
-    "ended badly without retries, no verdict yet": Case(job(), [pod(state=ended(1))], JobState.RUNNING),
-    "verdict announced": Case(
+    "ended well, no terminal condition yet": Case(job(), [pod(state=ended())], JobState.RUNNING),
+    "ended badly without retries, no terminal condition yet": Case(job(), [pod(state=ended(1))], JobState.RUNNING),
+    "terminal condition announced": Case(
         job(admitted=RETRIES, conditions=[condition("FailureTarget")]), [pod(state=ended(1))], JobState.RUNNING
     ),
-    "succeeded": Case(job(verdict="Complete"), [pod(state=ended())], JobState.SUCCEEDED),
+    "succeeded": Case(job(outcome="Complete"), [pod(state=ended())], JobState.SUCCEEDED),
     "failed": Case(FAILED, [pod(state=ended(1))], JobState.FAILED),
-    "succeeded, pods deleted since": Case(job(verdict="Complete"), [], JobState.SUCCEEDED),
+    "succeeded, pods deleted since": Case(job(outcome="Complete"), [], JobState.SUCCEEDED),
     "between two attempts": Case(RETRYING, [pod(state=ended(1))], JobState.PENDING, ["retrying"]),
     "between two attempts, pod deleted": Case(
         RETRYING, [pod("first", state=running(), deleted=50)], JobState.PENDING, ["retrying"], gone=["first"]
@@ -91,7 +91,7 @@ CASES = {
     "second attempt runs": Case(
         RETRYING, [pod("first", state=ended(1)), pod("second", state=running())], JobState.RUNNING
     ),
-    "last attempt ended, no verdict yet": Case(
+    "last attempt ended, no terminal condition yet": Case(
         RETRYING, [pod(name, state=ended(1)) for name in ("first", "second", "third")], JobState.RUNNING
     ),
     "disruptions do not use up retries": Case(
@@ -122,10 +122,10 @@ CASES = {
     ),
     "cancelled": Case(CANCELLED, [pod(state=ended(143), deleted=50)], JobState.CANCELLED),
     "completed although a cancel came, a pod still terminating": Case(
-        job(verdict="Complete", cancelled=True), [pod(state=running(), deleted=50)], JobState.RUNNING, ("terminating",)
+        job(outcome="Complete", cancelled=True), [pod(state=running(), deleted=50)], JobState.RUNNING, ("terminating",)
     ),
     "ended well before the cancel came": Case(
-        job(verdict="Complete", cancelled=True), [pod(state=ended())], JobState.SUCCEEDED
+        job(outcome="Complete", cancelled=True), [pod(state=ended())], JobState.SUCCEEDED
     ),
 }
 
@@ -139,16 +139,16 @@ def test_state_and_conditions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_only_a_job_that_is_over_has_an_end_and_only_a_failed_one_is_over_with_a_failure(name: str) -> None:
+def test_only_finished_jobs_have_end_times_and_only_failed_jobs_failures(name: str) -> None:
     case = CASES[name]
     found = view(case.job, *case.pods, gone=case.gone)
-    assert (found.finished_at is not None) == found.state.is_finished
-    assert found.state.is_finished == (found.state in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED))
-    if found.state.is_finished:
+    assert (found.finished_at is not None) == found.is_finished
+    assert found.is_finished == (found.state in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED))
+    if found.is_finished:
         assert (found.failure is not None) == (found.state is JobState.FAILED)
 
 
-def test_the_view_says_what_was_admitted_and_where_to_find_it() -> None:
+def test_view_has_admitted_spec_and_kubernetes_names() -> None:
     admitted = spec(name="train", env=(("A", "1"),), gpu=1, gpu_type="a10g", max_cost_usd=Decimal("2.50"))
     found = view(job(admitted=admitted, created=5))
     assert (found.id, found.tenant, found.name, found.created_at) == (JOB, "vision", "train", moment(5))
@@ -161,14 +161,14 @@ def test_the_view_says_what_was_admitted_and_where_to_find_it() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"name": 1}', '{"currency": "USD"}'])
-def test_a_job_changed_by_hand_is_shown_without_what_cannot_be_read(text: str) -> None:
+def test_view_omits_unreadable_annotations(text: str) -> None:
     found = view(job(annotations={ANNOTATION_SPEC: text, ANNOTATION_COST: text}), pod(state=running()))
     assert (found.spec, found.cost, found.state) == (None, None, JobState.RUNNING)
 
 
-def test_times_are_those_of_the_first_start_and_the_verdict() -> None:
+def test_times_are_first_container_start_and_terminal_condition() -> None:
     found = view(
-        job(verdict="Complete", finished=100),
+        job(outcome="Complete", finished=100),
         pod("first", state=ended(1, started=10, finished=20)),
         pod("second", state=ended(0, started=40, finished=90)),
     )
@@ -176,8 +176,8 @@ def test_times_are_those_of_the_first_start_and_the_verdict() -> None:
     assert view(job(), pod(state=waiting("ContainerCreating"))).started_at is None
 
 
-def test_a_failure_comes_with_the_memory_limit_as_the_caller_wrote_it() -> None:
-    found = view(job(verdict="Failed", admitted=spec(memory=256 << 20)), pod(state=ended(137, "OOMKilled")))
+def test_failure_shows_memory_limit_as_submitted() -> None:
+    found = view(job(outcome="Failed", admitted=spec(memory=256 << 20)), pod(state=ended(137, "OOMKilled")))
     assert found.failure is not None
     assert found.failure.evidence["memory_limit"] == "256Mi"
 
@@ -203,7 +203,7 @@ def test_a_failure_comes_with_the_memory_limit_as_the_caller_wrote_it() -> None:
         (attempt(pod(state=ended()), gone=True), "succeeded", 0, None, "Completed", False),
     ],
 )  # fmt: skip
-def test_an_attempt(
+def test_attempt_fields(
     shown: Attempt, state: str, exit_code: int | None, signal: str | None, reason: str | None, counted: bool
 ) -> None:
     assert (shown.state, shown.exit_code, shown.signal, shown.reason, shown.counted) == (
@@ -215,7 +215,7 @@ def test_an_attempt(
     )
 
 
-def test_an_attempt_says_where_and_when_it_ran() -> None:
+def test_attempt_has_pod_node_and_times() -> None:
     shown = attempt(pod("rw-a-xyz", node="node-7", state=ended(0, started=10, finished=20)))
     assert (shown.pod, shown.node, shown.started_at, shown.finished_at) == (
         "rw-a-xyz",
@@ -225,15 +225,15 @@ def test_an_attempt_says_where_and_when_it_ran() -> None:
     )
 
 
-def test_a_container_that_never_started_has_no_start_time() -> None:
-    """For a container that failed to start the kubelet writes 1970: https://github.com/kubernetes/kubernetes/issues/120331"""
+def test_container_that_never_started_has_no_start_time() -> None:
+    """The kubelet writes 1970 for a container that failed to start: https://github.com/kubernetes/kubernetes/issues/120331"""
     never = pod(state=ended(128, "StartError", started=EPOCH, finished=20))
     assert attempt(never).started_at is None
     assert view(FAILED, never).started_at is None
 
 
-def test_a_pod_of_an_earlier_job_of_the_same_name_is_not_an_attempt_of_this_one() -> None:
-    """Deleted with kubectl while its pod still ends, and submitted again under the same idempotency key."""
+def test_pod_of_an_earlier_job_with_same_name_is_no_attempt() -> None:
+    """kubectl deletes a Job with a terminating pod; a submission repeats the idempotency key."""
     found = view(job(uid="uid-of-the-new-job"), pod(state=running(), deleted=50, controller="uid-of-the-old-job"))
     assert found.attempts == []
     assert found.state is JobState.PENDING
@@ -255,13 +255,13 @@ def test_a_pod_of_an_earlier_job_of_the_same_name_is_not_an_attempt_of_this_one(
         ),
         ([pod("a", phase="Failed", state=ended(1, finished=90)), pod("b", created=300, phase="Failed")], 90),
     ],
-    ids=["no pod yet", "unschedulable", "between attempts", "its node is lost", "the later end", "refused by a node"],
+    ids=["no pod yet", "unschedulable", "between attempts", "node is lost", "later end", "rejected by a node"],
 )
-def test_a_job_waits_since_its_creation_or_the_end_of_what_last_ran(pods: list[Pod], since: int) -> None:
+def test_pending_since_creation_or_end_of_last_attempt(pods: list[Pod], since: int) -> None:
     assert pending_since(job(created=5), pods) == moment(since)
 
 
-def test_a_view_without_env_values_has_the_names_the_lengths_and_all_else_as_it_was() -> None:
+def test_hidden_env_values_keep_names_and_lengths() -> None:
     shown = view(job(admitted=spec(env=(("TOKEN", "geheim ☃"), ("EMPTY", "")))))
     hidden = without_env_values(shown)
     assert hidden.spec is not None
@@ -269,6 +269,6 @@ def test_a_view_without_env_values_has_the_names_the_lengths_and_all_else_as_it_
     assert replace(hidden, spec=shown.spec) == shown
 
 
-def test_a_view_without_an_environment_is_not_copied() -> None:
+def test_view_without_environment_is_not_copied() -> None:
     for bare in (view(job(admitted=spec(env=()))), view(job(annotations={ANNOTATION_SPEC: "{}"}))):
         assert without_env_values(bare) is bare

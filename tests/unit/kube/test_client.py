@@ -1,12 +1,21 @@
-"""Each call to Kubernetes is counted once, when it has ended, by what it was and how it went."""
+"""Each finished call to Kubernetes is counted once, by verb, kind and outcome."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 
 import pytest
 
-from runway.errors import AmbiguousOutcome, ClusterError, NotExecuted, ResourceExpired, TooBusy
+from runway.errors import (
+    AlreadyExists,
+    AmbiguousOutcome,
+    ClusterError,
+    Conflict,
+    NotExecuted,
+    ResourceExpired,
+    TooBusy,
+)
 from runway.kube.client import JOBS, OUTCOMES, PODS, KubeClient
 from runway.kube.transport import Response
 from tests.support.scripted import Script, Step, Watched, bookmark, expired, item, line, listed, refused
@@ -15,7 +24,7 @@ Call = tuple[str, str, str]
 
 
 def scripted(*steps: Step) -> tuple[KubeClient, list[Call]]:
-    """Kubernetes that answers so, and what was counted."""
+    """Return a client of a scripted API server, and its counted calls."""
     counted: list[Call] = []
     return KubeClient(Script(list(steps)), 5, lambda *call: counted.append(call)), counted
 
@@ -34,14 +43,14 @@ def scripted(*steps: Step) -> tuple[KubeClient, list[Call]]:
         (TooBusy("no place"), "too_busy"),
     ],
 )
-async def test_a_call_is_counted_by_its_outcome(step: Step, outcome: str) -> None:
+async def test_call_is_counted_by_outcome(step: Step, outcome: str) -> None:
     kubernetes, counted = scripted(step)
     with suppress(ClusterError, TooBusy):
         await kubernetes.get_job("runway-vision", "a")
     assert counted == [("get", "jobs", outcome)]
 
 
-async def test_each_page_of_a_list_is_a_call() -> None:
+async def test_each_page_of_a_list_is_counted() -> None:
     kubernetes, counted = scripted(listed(1, after="x"), refused(410))
     with pytest.raises(ResourceExpired):
         await kubernetes.list(PODS)
@@ -58,7 +67,7 @@ async def test_each_page_of_a_list_is_a_call() -> None:
         (NotExecuted("no connection"), "not_done"),
     ],
 )
-async def test_a_watch_is_counted_when_it_ends(step: Step, outcome: str) -> None:
+async def test_watch_is_counted_when_it_ends(step: Step, outcome: str) -> None:
     kubernetes, counted = scripted(step)
     with suppress(ClusterError):
         async for _ in kubernetes.watch(JOBS, "1"):
@@ -66,13 +75,50 @@ async def test_a_watch_is_counted_when_it_ends(step: Step, outcome: str) -> None
     assert counted == [("watch", "jobs", outcome)]
 
 
-async def test_a_stream_that_is_closed_from_here_has_no_outcome() -> None:
+async def test_stream_closed_by_client_has_no_outcome() -> None:
     kubernetes, counted = scripted(Watched([line("ADDED", item("a", 2)), bookmark(3)]))
     async with aclosing(kubernetes.watch(JOBS, "1")) as changes:
         assert (await anext(changes)).type == "ADDED"
     assert counted == []
 
 
-def test_every_error_of_a_call_has_an_outcome_of_its_own() -> None:
+def test_every_error_has_its_own_outcome() -> None:
     assert set(OUTCOMES) == {*ClusterError.__subclasses__(), *AmbiguousOutcome.__subclasses__(), TooBusy}
-    assert len(set(OUTCOMES.values())) == len(OUTCOMES)
+    assert [error for error, outcome in OUTCOMES.items() if outcome == "conflict"] == [AlreadyExists, Conflict]
+    assert len(set(OUTCOMES.values())) == len(OUTCOMES) - 1
+
+
+class _Rejecting(Script):
+    """Answers every request with 409 and this reason."""
+
+    def __init__(self, reason: str | None) -> None:
+        super().__init__([])
+        self._reason = reason
+
+    async def request(self, *_: object, **__: object) -> Response:
+        return refused(409, reason=self._reason)
+
+
+@pytest.mark.parametrize(
+    ("verb", "reason", "error"),
+    [
+        ("create", "AlreadyExists", AlreadyExists),
+        ("create", "Conflict", Conflict),  # As of a ResourceQuota that changed meanwhile: nothing was created.
+        ("create", None, AlreadyExists),
+        ("patch", "Conflict", Conflict),
+        ("patch", "AlreadyExists", AlreadyExists),
+        ("patch", None, Conflict),
+        ("patch", "Unheard", Conflict),
+        ("update", None, Conflict),
+    ],
+)
+async def test_409_is_mapped_by_reason_then_by_verb(verb: str, reason: str | None, error: type[ClusterError]) -> None:
+    kubernetes = KubeClient(_Rejecting(reason), 5)
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "create": lambda: kubernetes.create_job("runway-vision", {}),
+        "patch": lambda: kubernetes.patch_job("runway-vision", "a", {}),
+        "update": lambda: kubernetes.update_lease("runway-vision", "a", {}),
+    }
+    with pytest.raises(ClusterError) as caught:
+        await calls[verb]()
+    assert type(caught.value) is error

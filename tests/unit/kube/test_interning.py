@@ -1,4 +1,4 @@
-"""What jobs have in common is kept once, and nothing of them changes by that."""
+"""Interning shares equal parts and changes no object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.builders import ended, job, node, pod, unschedulable, waiting
 _Item = TypeVar("_Item", Job, Pod)
 
 JOBS = st.builds(
-    lambda name, cpu, verdict, message: job(f"rw-{name}", requests={"cpu": cpu}, verdict=verdict, message=message),
+    lambda name, cpu, outcome, message: job(f"rw-{name}", requests={"cpu": cpu}, outcome=outcome, message=message),
     st.integers(),
     st.sampled_from(["1", "2"]),
     st.sampled_from([None, "Complete", "Failed"]),
@@ -31,12 +31,12 @@ PODS = st.builds(
 
 
 @given(JOBS, PODS)
-def test_what_is_shared_says_the_same_as_before(one: Job, attempt: Pod) -> None:
+def test_interned_object_is_equal(one: Job, attempt: Pod) -> None:
     assert intern_object(one) == one
     assert intern_object(attempt) == attempt
 
 
-def test_jobs_of_one_size_have_one_specification_and_pods_of_one_node_too() -> None:
+def test_equal_specs_are_shared() -> None:
     first, second, other = (
         intern_object(job(name, requests={"cpu": cpu})) for name, cpu in (("a", "1"), ("b", "1"), ("c", "2"))
     )
@@ -47,24 +47,24 @@ def test_jobs_of_one_size_have_one_specification_and_pods_of_one_node_too() -> N
     assert here.spec != elsewhere.spec
 
 
-def test_a_pod_names_its_job_by_the_very_text_that_the_job_is_named_by() -> None:
+def test_label_of_pod_shares_uid_of_job() -> None:
     owner, attempt = intern_object(_decoded(job())), intern_object(_decoded(pod()))
     assert attempt.controller_uid is owner.metadata.uid
 
 
-def test_other_kinds_stay_as_they_are() -> None:
+def test_other_kinds_are_unchanged() -> None:
     one = node()
     assert intern_object(one) is one
 
 
-def test_however_many_specifications_there_are_not_all_are_remembered() -> None:
-    found = [intern_object(job(f"rw-{cpu}", requests={"cpu": str(cpu)})) for cpu in range(interning.MAX_INTERNED + 100)]
+def test_interned_specs_are_bounded() -> None:
+    found = [intern_object(job(f"rw-{cpu}", requests={"cpu": str(cpu)})) for cpu in range(interning.MAX_SPECS + 100)]
     assert [item.spec.template.spec for item in found] == [
         job(requests={"cpu": str(cpu)}).spec.template.spec for cpu in range(len(found))
     ]
-    assert len(interning._specs) <= interning.MAX_INTERNED
+    assert len(interning._specs) <= interning.MAX_SPECS
 
 
 def _decoded(item: _Item) -> _Item:
-    """As it comes over the wire: every text is made anew."""
+    """Decode again, so that no string is shared."""
     return msgspec.json.decode(msgspec.json.encode(item), type=type(item))

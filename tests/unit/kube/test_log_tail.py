@@ -1,4 +1,4 @@
-"""The end of a log is found in bounded time and memory, however the log is written and the connection behaves."""
+"""Read the end of a log in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from runway.errors import AmbiguousOutcome, NotFound, Rejected
 from runway.jobs.log_excerpt import RAW_BYTES
 from runway.kube.client import KubeClient
-from runway.kube.log_tail import MAX_BYTES, follow_tail, read_tail
+from runway.kube.log_tail import MAX_READ_BYTES, follow_tail, read_tail
 from runway.kube.transport import Response
 from tests.support.builders import JOB, NAMESPACE
 from tests.support.fake_cluster import FakeKubernetes
@@ -17,7 +17,7 @@ POD = f"{JOB}-0"
 
 
 def serving(log: FakeLog | None, *, node: str | None = "node-1") -> KubeClient:
-    """A cluster with one pod, and this as its log."""
+    """Serve one pod with this log."""
     server = FakeKubernetes({NAMESPACE})
     placed = {} if node is None else {"nodeName": node}
     server.add("pods", {"metadata": {"name": POD, "namespace": NAMESPACE}, "spec": placed, "status": {}})
@@ -32,57 +32,59 @@ def written(*lines: bytes, **more: object) -> FakeLog:
     return log
 
 
-async def test_a_short_log_is_read_whole() -> None:
-    end = await read_tail(serving(written(b"one", b"two")), NAMESPACE, POD)
+async def test_short_log_is_read_completely() -> None:
+    end = await read_tail(serving(written(b"one", b"two")), NAMESPACE, POD, RAW_BYTES)
     assert (end.log, end.cut) == (b"one\ntwo\n", False)
 
 
-async def test_of_a_long_one_the_end_is_held() -> None:
+async def test_long_log_is_cut_to_its_end() -> None:
     log = written(*(f"{number:08} {'x' * 2000}".encode() for number in range(90)))
-    end = await read_tail(serving(log), NAMESPACE, POD)
+    end = await read_tail(serving(log), NAMESPACE, POD, RAW_BYTES)
     assert (len(end.log), end.cut) == (RAW_BYTES, True)
     assert b"\n00000089 " in end.log
     assert len(log.queries) == 1
 
 
-async def test_where_lines_are_too_long_the_last_is_read_alone() -> None:
+async def test_only_last_line_is_read_if_lines_are_long() -> None:
     log = FakeLog(ended=True)
     log.write(*[b"y" * 16384] * 99, partial=True)
     log.write(b"the end")
-    assert MAX_BYTES < 99 * 16384
-    end = await read_tail(serving(log), NAMESPACE, POD)
+    assert MAX_READ_BYTES < 99 * 16384
+    end = await read_tail(serving(log), NAMESPACE, POD, RAW_BYTES)
     assert end.log == b"the end\n"
     assert [query["tailLines"] for query in log.queries] == ["100", "1"]
     assert log.open == 0
 
 
-async def test_one_that_cannot_be_read_says_why() -> None:
+async def test_unreadable_log_raises_the_cause() -> None:
     refused = Response(500, b'{"message": "no route to node"}')
     with pytest.raises(AmbiguousOutcome, match="no route"):
-        await read_tail(serving(written(b"x", refusals=[refused])), NAMESPACE, POD)
+        await read_tail(serving(written(b"x", refusals=[refused])), NAMESPACE, POD, RAW_BYTES)
     with pytest.raises(Rejected):
-        await read_tail(serving(None), NAMESPACE, POD)
+        await read_tail(serving(None), NAMESPACE, POD, RAW_BYTES)
     with pytest.raises(Rejected):
-        await read_tail(serving(None, node=None), NAMESPACE, POD)
+        await read_tail(serving(None, node=None), NAMESPACE, POD, RAW_BYTES)
     with pytest.raises(NotFound):
-        await read_tail(serving(None), NAMESPACE, "another")
+        await read_tail(serving(None), NAMESPACE, "another", RAW_BYTES)
 
 
-async def test_a_log_is_followed_until_the_container_has_ended() -> None:
-    end = await follow_tail(serving(written(b"last words")), NAMESPACE, POD, 10.0)
+async def test_log_is_followed_until_container_terminates() -> None:
+    end = await follow_tail(serving(written(b"last words")), NAMESPACE, POD, RAW_BYTES, 10.0)
     assert (end.log, end.whole) == (b"last words\n", True)
 
 
-async def test_one_that_goes_on_is_given_up_with_what_there_was() -> None:
+async def test_follow_times_out_with_partial_log() -> None:
     log = FakeLog()
     log.write(b"so far")
-    end = await follow_tail(serving(log), NAMESPACE, POD, 0.05)
+    end = await follow_tail(serving(log), NAMESPACE, POD, RAW_BYTES, 0.05)
     assert (end.log, end.whole, log.open) == (b"so far\n", False, 0)
 
 
-async def test_a_follow_that_breaks_keeps_what_there_was() -> None:
+async def test_broken_follow_keeps_partial_log() -> None:
     log = written(b"so far", cuts=[Cut(4, AmbiguousOutcome("the connection broke"))])
-    end = await follow_tail(serving(log), NAMESPACE, POD, 10.0)
+    end = await follow_tail(serving(log), NAMESPACE, POD, RAW_BYTES, 10.0)
     assert (end.log, end.whole, log.open) == (b"so f", False, 0)
     with pytest.raises(AmbiguousOutcome):
-        await follow_tail(serving(written(b"x", cuts=[Cut(0, AmbiguousOutcome("it broke"))])), NAMESPACE, POD, 10.0)
+        await follow_tail(
+            serving(written(b"x", cuts=[Cut(0, AmbiguousOutcome("it broke"))])), NAMESPACE, POD, RAW_BYTES, 10.0
+        )

@@ -1,4 +1,4 @@
-"""The Kubernetes objects that Runway reads, decoded from what the API server sends."""
+"""Decode the Kubernetes objects that Runway reads."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from runway.kube.api_types import WatchEvent
-from runway.kube.objects import Job, Pod, merge_pod_status, resource_version_number
+from runway.kube.objects import Job, Pod, WatchEvent, merge_pod_status, resource_version_number
 from tests.support.builders import Json, condition, ended, job, pod, running, waiting
 
 POD = {
@@ -50,7 +49,7 @@ POD = {
 }  # fmt: skip
 
 
-def test_a_pod_is_read_and_what_is_not_needed_is_passed_over() -> None:
+def test_pod_is_decoded_without_unread_fields() -> None:
     found = msgspec.json.decode(json.dumps(POD), type=Pod)
     assert found.metadata.deletion_timestamp == datetime(2026, 11, 24, 8, 1, tzinfo=UTC)
     assert found.spec.node_name == "node-1"
@@ -63,7 +62,7 @@ def test_a_pod_is_read_and_what_is_not_needed_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize("kind", [Job, Pod])
-def test_a_bookmark_with_its_empty_object_is_read(kind: type[Job] | type[Pod]) -> None:
+def test_bookmark_with_empty_object_is_decoded(kind: type[Job] | type[Pod]) -> None:
     body: Json = {
         "type": "BOOKMARK",
         "object": {
@@ -81,7 +80,7 @@ def test_a_bookmark_with_its_empty_object_is_read(kind: type[Job] | type[Pod]) -
     [("Complete", "True", True), ("Failed", "True", True), ("Failed", "False", False), ("FailureTarget", "True", False),
      ("SuccessCriteriaMet", "True", False), ("Suspended", "True", False)],
 )  # fmt: skip
-def test_a_job_is_finished_only_by_a_true_terminal_condition(type_: str, status: str, finished: bool) -> None:
+def test_job_is_finished_by_true_terminal_condition_only(type_: str, status: str, finished: bool) -> None:
     assert job(conditions=[condition(type_, status)]).finished is finished
 
 
@@ -99,25 +98,25 @@ def test_a_job_is_finished_only_by_a_true_terminal_condition(type_: str, status:
         (pod(phase="Failed"), True, False),
     ],
 )
-def test_a_pod_has_ended_by_its_phase_and_terminates_until_then(found: Pod, has_ended: bool, terminating: bool) -> None:
+def test_pod_is_terminal_by_phase_and_terminating_before(found: Pod, has_ended: bool, terminating: bool) -> None:
     assert (found.is_terminal, found.terminating) == (has_ended, terminating)
 
 
 def with_proxy(own: Json) -> Pod:
-    """A pod with an injected container. The kubelet sorts statuses by name, so `istio-proxy` comes before `job`."""
+    """Return a pod with an injected container, which the kubelet sorts before `job`."""
     statuses = [{"name": "istio-proxy", "state": running()}, {"name": "job", "state": own}]
     return msgspec.convert(
         {"metadata": {"name": "p"}, "status": {"phase": "Running", "containerStatuses": statuses}}, Pod
     )
 
 
-def test_an_injected_container_does_not_stand_in_for_the_jobs_own() -> None:
+def test_injected_container_does_not_replace_job_container() -> None:
     found = with_proxy(ended(137, "OOMKilled")).container
     assert found.terminated is not None
     assert found.terminated.reason == "OOMKilled"
 
 
-def test_last_words_beside_an_injected_container_outlive_the_log() -> None:
+def test_termination_message_beside_injected_container_is_kept() -> None:
     kept = merge_pod_status(with_proxy(ended(1)), with_proxy(ended(1, message="last words")))
     assert kept.container.terminated is not None
     assert kept.container.terminated.message == "last words"

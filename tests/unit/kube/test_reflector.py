@@ -1,4 +1,4 @@
-"""The reflector against a scripted API server: what it asks, when it pauses, and what it makes of the answers."""
+"""The reflector against a scripted API server: requests, pauses and updates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runway.errors import AmbiguousOutcome, NotExecuted, ResponseTooLarge, TooBusy
-from runway.kube.client import JOBS, MAX_LINE, PODS, KubeClient
+from runway.kube.client import JOBS, MAX_EVENT_BYTES, PODS, KubeClient
 from runway.kube.reflector import Bookmark, Disconnected, Relisted, reflect
 from runway.kube.transport import Response
 from tests.support.scripted import Script, ScriptEnded, Step, Watched, bookmark, expired, item, line, listed, refused
@@ -21,39 +21,39 @@ BROKEN = AmbiguousOutcome("the connection broke")
 
 
 async def follow(*steps: Step, kind: Any = JOBS) -> tuple[list[str], Script]:
-    """What the reflector yields until the script ends, and the script. Each pause is the longest of its range."""
+    """Run the reflector until the script ends; each pause is the longest of its range."""
     script = Script(list(steps))
-    news: list[str] = []
+    updates: list[str] = []
     changes = reflect(KubeClient(script, 5), kind, sleep=script.sleep, jitter=lambda: 1.0)
     with suppress(ScriptEnded):
         async for change in changes:
-            news.append(told(change))  # noqa: PERF401 (what came before the script ended is to be kept)
-    return news, script
+            updates.append(describe(change))  # noqa: PERF401 (what came before the script ended is to be kept)
+    return updates, script
 
 
-def told(change: Any) -> str:
-    """One piece of news in words."""
+def describe(change: Any) -> str:
+    """Describe one update."""
     if isinstance(change, Relisted):
-        return f"snapshot {change.version}: {' '.join(found.metadata.name for found in change.items)}".rstrip()
+        return f"list {change.version}: {' '.join(found.metadata.name for found in change.items)}".rstrip()
     if isinstance(change, Disconnected):
         return f"lost: {change.reason}"
     if isinstance(change, Bookmark):
-        return "contact"
+        return "bookmark"
     return f"{change.type} {change.object.metadata.name}"
 
 
-async def test_it_lists_then_watches_and_goes_on_from_the_last_version_seen() -> None:
-    news, script = await follow(
+async def test_lists_then_watches_from_last_version() -> None:
+    updates, script = await follow(
         listed(10, item("a", 7)),
         Watched([line("ADDED", item("b", 11)), line("MODIFIED", item("a", 12))]),
         Watched([line("DELETED", item("b", 13))]),
         Watched(),
     )
-    assert news == ["snapshot 10: a", "ADDED b", "MODIFIED a", "DELETED b"]
+    assert updates == ["list 10: a", "ADDED b", "MODIFIED a", "DELETED b"]
     assert script.trace[:4] == ["list", "watch from 10", "watch from 12", "watch from 13"]
 
 
-async def test_it_asks_for_everything_with_bookmarks_and_a_time_limit() -> None:
+async def test_watch_requests_bookmarks_and_timeout() -> None:
     _, script = await follow(listed(10), Watched(), kind=PODS)
     page, watch = script.queries
     assert (page["path"], page["limit"]) == ("/api/v1/pods", "500")
@@ -61,37 +61,37 @@ async def test_it_asks_for_everything_with_bookmarks_and_a_time_limit() -> None:
     assert (watch["watch"], watch["allowWatchBookmarks"], watch["timeoutSeconds"]) == ("true", "true", "300")
 
 
-async def test_a_bookmark_is_contact_and_moves_the_version() -> None:
-    news, script = await follow(listed(10), Watched([bookmark(50)]), Watched([bookmark(60)]), Watched())
-    assert news == ["snapshot 10:", "contact", "contact"]
+async def test_bookmark_advances_version() -> None:
+    updates, script = await follow(listed(10), Watched([bookmark(50)]), Watched([bookmark(60)]), Watched())
+    assert updates == ["list 10:", "bookmark", "bookmark"]
     assert script.trace[:4] == ["list", "watch from 10", "watch from 50", "watch from 60"]
 
 
-async def test_a_version_that_expired_in_the_stream_is_listed_again_after_a_pause() -> None:
-    news, script = await follow(listed(10, item("a", 7)), Watched([expired()]), listed(90, item("b", 80)))
-    assert news == ["snapshot 10: a", "snapshot 90: b"]
+async def test_version_expired_during_watch_relists_after_pause() -> None:
+    updates, script = await follow(listed(10, item("a", 7)), Watched([expired()]), listed(90, item("b", 80)))
+    assert updates == ["list 10: a", "list 90: b"]
     assert script.trace == ["list", "watch from 10", "sleep 0.5", "list"]
 
 
-async def test_a_version_that_expired_before_the_stream_is_listed_again_after_a_pause() -> None:
-    news, script = await follow(listed(10), refused(410, "too old"), listed(90))
-    assert news == ["snapshot 10:", "snapshot 90:"]
+async def test_version_expired_before_watch_relists_after_pause() -> None:
+    updates, script = await follow(listed(10), refused(410, "too old"), listed(90))
+    assert updates == ["list 10:", "list 90:"]
     assert script.trace == ["list", "watch from 10", "sleep 0.5", "list"]
 
 
-async def test_a_list_that_takes_too_long_is_started_over() -> None:
-    news, script = await follow(listed(10, item("a", 1), after="p2"), refused(410, "token expired"), listed(20))
-    assert news == ["lost: Kubernetes answered 410: token expired", "snapshot 20:"]
+async def test_list_with_expired_continue_token_restarts() -> None:
+    updates, script = await follow(listed(10, item("a", 1), after="p2"), refused(410, "token expired"), listed(20))
+    assert updates == ["lost: Kubernetes answered 410: token expired", "list 20:"]
     assert script.trace == ["list", "list from p2", "sleep 0.5", "list"]
 
 
-async def test_pages_are_one_snapshot_of_the_version_of_the_last() -> None:
-    news, script = await follow(
+async def test_pages_form_one_list_of_last_version() -> None:
+    updates, script = await follow(
         listed(10, item("a", 1), item("b", 2), after="p2"),
         listed(10, item("c", 3), after="p3"),
         listed(10, item("d", 4)),
     )
-    assert news == ["snapshot 10: a b c d"]
+    assert updates == ["list 10: a b c d"]
     assert script.trace == ["list", "list from p2", "list from p3"]
 
 
@@ -110,10 +110,10 @@ async def test_pages_are_one_snapshot_of_the_version_of_the_last() -> None:
     ],
     ids=["no connection", "time-out", "too busy", "500", "403", "429", "a proxy's page", "not JSON", "not a list"],
 )
-async def test_a_list_that_fails_is_told_and_tried_again_after_a_pause(failure: Step, reason: str) -> None:
-    news, script = await follow(failure, listed(10))
-    assert news[0].startswith(f"lost: {reason}")
-    assert news[1:] == ["snapshot 10:"]
+async def test_failed_list_is_reported_and_retried_after_pause(failure: Step, reason: str) -> None:
+    updates, script = await follow(failure, listed(10))
+    assert updates[0].startswith(f"lost: {reason}")
+    assert updates[1:] == ["list 10:"]
     assert script.trace == ["list", "sleep 0.5", "list"]
 
 
@@ -130,7 +130,7 @@ async def test_a_list_that_fails_is_told_and_tried_again_after_a_pause(failure: 
         (Watched([b"[]\n"]), "a watch event could not be read"),
         (Watched([line("RENAMED", item("a", 11))]), "watch failed"),
         (Watched([b'{"type": "ADDED"}\n']), "a watch event could not be read"),
-        (Watched([b"x" * (MAX_LINE + 1)]), f"a watch event is larger than {MAX_LINE} bytes"),
+        (Watched([b"x" * (MAX_EVENT_BYTES + 1)]), f"a watch event is larger than {MAX_EVENT_BYTES} bytes"),
     ],
     ids=[
         "broken at once",
@@ -146,31 +146,31 @@ async def test_a_list_that_fails_is_told_and_tried_again_after_a_pause(failure: 
         "a line without end",
     ],
 )
-async def test_a_watch_that_fails_is_told_and_everything_listed_again(failure: Step, reason: str) -> None:
-    news, script = await follow(listed(10), failure, listed(90))
-    assert news[-2:] == [f"lost: {reason}", "snapshot 90:"]
+async def test_failed_watch_is_reported_and_relisted(failure: Step, reason: str) -> None:
+    updates, script = await follow(listed(10), failure, listed(90))
+    assert updates[-2:] == [f"lost: {reason}", "list 90:"]
     assert script.trace == ["list", "watch from 10", "sleep 0.5", "list"]
 
 
-async def test_failures_in_a_row_back_off_to_a_bound_and_contact_starts_anew() -> None:
-    news, script = await follow(
+async def test_back_off_is_bounded_and_reset_by_event() -> None:
+    updates, script = await follow(
         *[NotExecuted("no connection")] * 6, listed(10), Watched([bookmark(11)]), Watched(broken=BROKEN), listed(20)
     )
     assert [step for step in script.trace if step.startswith("sleep")] == [
         *[f"sleep {pause}" for pause in (0.5, 1, 2, 4, 5, 5)],
         "sleep 0.5",
     ]
-    assert news.count("lost: no connection") == 6
+    assert updates.count("lost: no connection") == 6
 
 
-async def test_a_server_that_lists_but_never_watches_is_backed_off_from_too() -> None:
+async def test_server_without_watch_is_backed_off() -> None:
     _, script = await follow(*[listed(10), refused(500)] * 4)
     assert [step for step in script.trace if step.startswith("sleep")] == [f"sleep {pause}" for pause in (0.5, 1, 2, 4)]
 
 
-async def test_a_watch_that_closes_at_once_is_not_called_again_without_a_pause() -> None:
-    news, script = await follow(listed(10), *[Watched()] * 4)
-    assert news == ["snapshot 10:"]
+async def test_watch_that_closes_at_once_is_retried_after_pause() -> None:
+    updates, script = await follow(listed(10), *[Watched()] * 4)
+    assert updates == ["list 10:"]
     assert script.trace == [
         "list",
         *[
@@ -186,7 +186,7 @@ async def test_a_watch_that_closes_at_once_is_not_called_again_without_a_pause()
     ]
 
 
-async def test_only_a_watch_follows_a_list_without_a_pause() -> None:
+async def test_only_first_watch_follows_list_without_pause() -> None:
     _, script = await follow(
         refused(500), listed(1), Watched(), Watched(broken=BROKEN), listed(2), refused(410), refused(503), listed(3)
     )
@@ -194,10 +194,10 @@ async def test_only_a_watch_follows_a_list_without_a_pause() -> None:
     assert without_pause == [("list", "watch from 1"), ("list", "watch from 2")]
 
 
-async def test_an_event_cut_off_by_the_end_of_the_stream_is_not_taken_in() -> None:
+async def test_event_cut_by_end_of_stream_is_ignored() -> None:
     whole = line("ADDED", item("b", 12))
-    news, script = await follow(listed(10), Watched([line("ADDED", item("a", 11)), whole[:-9]]), Watched([whole]))
-    assert news == ["snapshot 10:", "ADDED a", "ADDED b"]
+    updates, script = await follow(listed(10), Watched([line("ADDED", item("a", 11)), whole[:-9]]), Watched([whole]))
+    assert updates == ["list 10:", "ADDED a", "ADDED b"]
     assert script.trace[2] == "watch from 11"
 
 
@@ -207,35 +207,35 @@ EVENTS = b"".join(
 
 
 @given(st.lists(st.integers(0, len(EVENTS)), max_size=12))
-def test_it_makes_no_difference_how_the_stream_is_cut_into_chunks(cuts: list[int]) -> None:
+def test_chunk_boundaries_do_not_matter(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(EVENTS)]
     chunks = [EVENTS[start:end] for start, end in pairwise(places)]
-    news, _ = asyncio.run(follow(listed(10), Watched(chunks)))
-    assert news == ["snapshot 10:", "ADDED a", "contact", "MODIFIED é", "DELETED a"]
+    updates, _ = asyncio.run(follow(listed(10), Watched(chunks)))
+    assert updates == ["list 10:", "ADDED a", "bookmark", "MODIFIED é", "DELETED a"]
 
 
-async def test_a_list_of_large_objects_continues_in_smaller_pages() -> None:
+async def test_list_of_large_objects_uses_smaller_pages() -> None:
     too_large = ResponseTooLarge("an answer of Kubernetes has more than 16 MiB")
-    news, script = await follow(
+    updates, script = await follow(
         listed(10, item("a", 1), after="x"), too_large, too_large, listed(10, item("b", 2), after="y"), listed(10)
     )
-    assert news[0] == "snapshot 10: a b"
+    assert updates[0] == "list 10: a b"
     asked = [(query["limit"], query.get("continue")) for query in script.queries[:5]]
     assert asked == [("500", None), ("500", "x"), ("62", "x"), ("7", "x"), ("14", "y")]
 
 
-async def test_an_object_whose_metadata_cannot_be_read_does_not_end_the_watch() -> None:
+async def test_object_with_undecodable_metadata_does_not_end_watch() -> None:
     broken = {"metadata": {"name": "b", "namespace": "runway-vision", "resourceVersion": "none"}}
-    news, script = await follow(
+    updates, script = await follow(
         listed(10),
         Watched([line("ADDED", item("a", 11)), line("ADDED", broken)]),
         Watched([line("ADDED", item("c", 12))]),
     )
-    assert [words for words in news if "ADDED" in words] == ["ADDED a", "ADDED ", "ADDED c"]
+    assert [words for words in updates if "ADDED" in words] == ["ADDED a", "ADDED ", "ADDED c"]
     assert script.trace[:3] == ["list", "watch from 10", "watch from 11"]
 
 
-async def test_a_list_that_did_not_come_in_time_is_tried_again_with_smaller_pages() -> None:
+async def test_list_after_timeout_uses_smaller_pages() -> None:
     late = AmbiguousOutcome("the Kubernetes API did not answer within 2.5 s")
     _, script = await follow(late, late, listed(10, item("a", 1), after="x"), listed(10, item("b", 2)))
     asked = [(query["limit"], query.get("continue")) for query in script.queries[:4]]

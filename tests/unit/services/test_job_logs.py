@@ -1,4 +1,4 @@
-"""Reading a log through whatever happens to its connections, in virtual time: the pauses are real and take none."""
+"""Logs over broken connections, in virtual time."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from runway.controllers.sync import Observer
+from runway.controllers.sync import ClusterSync
 from runway.errors import AmbiguousOutcome, KubernetesUnavailable, NotExecuted, StreamInterrupted
-from runway.jobs.identity import LABEL_MANAGED_BY, MANAGED_BY
+from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
 from runway.kube.client import KubeClient
 from runway.kube.transport import Response
 from runway.services.job_logs import IDLE_SECONDS, RECONNECT_TIMEOUT_SECONDS, LogQuery, open_log
 from runway.services.watch_job import HEARTBEAT_SECONDS, Heartbeat, JobUpdated, watch_job
+from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 from runway.telemetry.metrics import Metrics
 from tests.support.builders import policy
@@ -35,8 +36,10 @@ class World:
         self.loop = asyncio.get_running_loop()
         self.fake = FakeKubernetes({"runway-vision"})
         self.kubernetes = KubeClient(self.fake, 2.5)
-        self.observer = Observer(
-            self.kubernetes, policy(), Metrics(), resync_seconds=1e6, clock=self.loop.time, jitter=lambda: 0.0
+        metrics = Metrics()
+        self.cluster = ClusterState(policy(), metrics, clock=self.loop.time)
+        self.sync = ClusterSync(
+            self.kubernetes, self.cluster, metrics, resync_seconds=1e6, clock=self.loop.time, jitter=lambda: 0.0
         )
         template = {"metadata": {"labels": {}}, "spec": {"containers": [{"name": "job"}]}}
         metadata = {"name": KEY.name, "namespace": KEY.namespace, "labels": {LABEL_MANAGED_BY: MANAGED_BY}}
@@ -45,20 +48,20 @@ class World:
         self.fake.logs[POD] = self.log = FakeLog()
 
     async def seen(self, condition: Callable[[], object]) -> None:
-        """Return once what was written has been observed."""
+        """Return once the store has observed the change."""
         async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 (in virtual time)
                 await asyncio.sleep(0.01)
 
     async def end(self, exit_code: int = 0) -> None:
-        """The container ends, and Runway knows."""
+        """End the container, and report it to the store."""
         self.fake.end_pod(POD, exit_code)
-        await self.seen(lambda: self.observer.attempts(KEY)[0].is_terminal)
+        await self.seen(lambda: self.cluster.attempts(KEY)[0].is_terminal)
 
     async def read(self, query: LogQuery, got: bytearray) -> None:
-        """Read the log into `got`, to its end. Raises what the reading raises."""
+        """Read the log into `got` to its end, and raise errors of the read."""
         log = await open_log(
-            self.kubernetes, self.observer, KEY, query, asyncio.Lock(), clock=self.loop.time, jitter=lambda: 0.0
+            self.kubernetes, self.cluster, KEY, query, asyncio.Lock(), clock=self.loop.time, jitter=lambda: 0.0
         )
         async with aclosing(log.chunks) as chunks:
             async for chunk in chunks:
@@ -68,9 +71,9 @@ class World:
 @asynccontextmanager
 async def world() -> AsyncIterator[World]:
     made = World()
-    observing = asyncio.create_task(made.observer.run())
+    observing = asyncio.create_task(made.sync.run())
     try:
-        await made.seen(lambda: made.observer.synced and made.observer.attempts(KEY))
+        await made.seen(lambda: made.cluster.synced and made.cluster.attempts(KEY))
         yield made
     finally:
         observing.cancel()
@@ -99,7 +102,7 @@ FOLLOW = LogQuery(follow=True)
 @pytest.mark.parametrize("timestamps", [True, False])
 @pytest.mark.parametrize("error", [RESET, None])
 def test_broken_connections_lose_and_repeat_nothing(error: Exception | None, timestamps: bool) -> None:
-    """A connection of the API server to the kubelet that breaks ends the answer in good order: `error` is None then."""
+    """If the API server loses the kubelet, it ends the response normally: `error` is None then."""
 
     async def scenario(world: World) -> None:
         got = bytearray()
@@ -119,7 +122,7 @@ def test_broken_connections_lose_and_repeat_nothing(error: Exception | None, tim
     virtually(scenario)
 
 
-def test_an_end_that_came_after_a_break_is_not_believed_until_it_is_read_again() -> None:
+def test_end_after_a_break_is_confirmed_by_another_read() -> None:
     async def scenario(world: World) -> None:
         got = bytearray()
         world.log.write(b"one")
@@ -135,7 +138,7 @@ def test_an_end_that_came_after_a_break_is_not_believed_until_it_is_read_again()
 
 
 @pytest.mark.parametrize("query", [LogQuery(), FOLLOW])
-def test_a_log_that_was_cut_short_in_good_order_is_read_on(query: LogQuery) -> None:
+def test_log_that_ends_before_its_container_is_reopened(query: LogQuery) -> None:
     """As where the API server loses the kubelet in the middle of the log of a container that has ended."""
 
     async def scenario(world: World) -> None:
@@ -149,7 +152,7 @@ def test_a_log_that_was_cut_short_in_good_order_is_read_on(query: LogQuery) -> N
     virtually(scenario)
 
 
-def test_a_tail_is_not_joined_by_what_came_before_it_after_a_break() -> None:
+def test_tail_stays_a_tail_after_a_break() -> None:
     async def scenario(world: World) -> None:
         got = bytearray()
         world.log.write(*(b"line %d" % number for number in range(5)))
@@ -164,7 +167,7 @@ def test_a_tail_is_not_joined_by_what_came_before_it_after_a_break() -> None:
     virtually(scenario)
 
 
-def test_megabytes_without_a_newline_come_through() -> None:
+def test_megabytes_without_newline_are_passed_on() -> None:
     async def scenario(world: World) -> None:
         got = bytearray()
         world.log.write(*[b"x" * 16384] * 150, partial=True)
@@ -177,7 +180,7 @@ def test_megabytes_without_a_newline_come_through() -> None:
     virtually(scenario)
 
 
-def test_words_of_the_kubelet_are_not_log() -> None:
+def test_kubelet_error_text_is_not_log() -> None:
     async def scenario(world: World) -> None:
         got = bytearray()
         world.log.write(b"one")
@@ -193,7 +196,7 @@ def test_words_of_the_kubelet_are_not_log() -> None:
     virtually(scenario)
 
 
-def test_a_kubelet_that_starts_again_does_not_know_the_pod_for_a_while() -> None:
+def test_restarted_kubelet_that_does_not_know_the_pod_yet() -> None:
     async def scenario(world: World) -> None:
         got = bytearray()
         world.log.write(b"one")
@@ -213,7 +216,7 @@ def test_a_kubelet_that_starts_again_does_not_know_the_pod_for_a_while() -> None
 
 
 @pytest.mark.parametrize("cut", [Cut(35, RESET), Cut(35, NotExecuted("refused")), Cut(35)])
-def test_a_log_that_is_not_to_be_had_is_given_up_in_bounded_time_and_not_called_whole(cut: Cut) -> None:
+def test_unavailable_log_is_interrupted_after_timeout(cut: Cut) -> None:
     async def scenario(world: World) -> None:
         got = bytearray()
         world.log.write(b"one", b"two")
@@ -228,8 +231,8 @@ def test_a_log_that_is_not_to_be_had_is_given_up_in_bounded_time_and_not_called_
     virtually(scenario)
 
 
-def test_a_silent_log_is_opened_again_for_ever_and_loses_nothing() -> None:
-    """Where nothing comes for long the connection counts as dead; that alone is no failure."""
+def test_silent_log_is_reopened_and_loses_nothing() -> None:
+    """A silent connection counts as dead, but silence alone is no failure."""
 
     async def scenario(world: World) -> None:
         got = bytearray()
@@ -249,7 +252,7 @@ def test_a_silent_log_is_opened_again_for_ever_and_loses_nothing() -> None:
     virtually(scenario)
 
 
-def test_an_api_server_that_does_not_answer_is_a_problem_in_time() -> None:
+def test_unresponsive_api_server_is_a_problem_after_timeout() -> None:
     async def scenario(world: World) -> None:
         world.log.stuck = True
         with pytest.raises(KubernetesUnavailable, match="did not answer within 10 s"):
@@ -259,7 +262,7 @@ def test_an_api_server_that_does_not_answer_is_a_problem_in_time() -> None:
     virtually(scenario)
 
 
-def test_a_failing_api_server_is_a_problem_before_the_log_has_begun() -> None:
+def test_failing_api_server_is_a_problem_before_the_log_starts() -> None:
     async def scenario(world: World) -> None:
         world.log.cuts = [Cut(0, NotExecuted("no connection to the Kubernetes API: refused"))]
         world.log.refusals = [Response(500, b"{}")]
@@ -269,27 +272,27 @@ def test_a_failing_api_server_is_a_problem_before_the_log_has_begun() -> None:
     virtually(scenario)
 
 
-def test_a_job_that_does_not_change_gives_signs_of_life() -> None:
+def test_unchanged_job_sends_heartbeats() -> None:
     async def scenario(world: World) -> None:
         begun = world.loop.time()
-        async with aclosing(watch_job(world.observer, KEY, None, lambda view: view)) as news:
+        async with aclosing(watch_job(world.cluster, KEY, None, lambda view: view)) as news:
             assert isinstance(await anext(news), JobUpdated)
             for number in range(1, 4):
                 assert isinstance(await anext(news), Heartbeat)
                 assert world.loop.time() - begun == pytest.approx(number * HEARTBEAT_SECONDS, abs=0.1)
-            assert world.observer.readers == 1
-        assert world.observer.readers == 0
+            assert len(world.cluster.subscriptions) == 1
+        assert len(world.cluster.subscriptions) == 0
 
     virtually(scenario)
 
 
-def test_however_much_happens_between_two_looks_the_last_view_comes() -> None:
+def test_final_view_is_sent_after_skipped_changes() -> None:
     async def scenario(world: World) -> None:
-        async with aclosing(watch_job(world.observer, KEY, None, lambda view: view)) as news:
+        async with aclosing(watch_job(world.cluster, KEY, None, lambda view: view)) as news:
             first = await anext(news)
             await world.end(exit_code=1)
             world.fake.fail(KEY.name)
-            await world.seen(lambda: world.observer.job(KEY).finished)  # type: ignore[union-attr]
+            await world.seen(lambda: world.cluster.job(KEY).finished)  # type: ignore[union-attr]
             rest = [item async for item in news]
         assert isinstance(first, JobUpdated)
         assert not first.over

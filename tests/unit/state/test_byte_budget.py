@@ -1,14 +1,14 @@
-"""A shared cache is bounded in bytes, and the tenant that uses most of it gives way."""
+"""Bound a shared cache in bytes, and evict from the largest owner."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runway.state.byte_budget import ByteBudget
+from runway.state.job_store import ByteBudget
 
 
-def test_the_oldest_of_the_largest_owner_goes() -> None:
+def test_oldest_item_of_largest_owner_is_evicted() -> None:
     budget: ByteBudget[str] = ByteBudget(100)
     budget.put("small", "s1", 30)
     budget.put("large", "l1", 40)
@@ -17,7 +17,7 @@ def test_the_oldest_of_the_largest_owner_goes() -> None:
     assert budget.total == 70
 
 
-def test_an_item_that_is_put_again_counts_once_and_is_the_newest() -> None:
+def test_updated_item_counts_once_and_becomes_newest() -> None:
     budget: ByteBudget[str] = ByteBudget(10)
     for item in ("a", "b", "a"):
         budget.put("one", item, 5)
@@ -27,7 +27,7 @@ def test_an_item_that_is_put_again_counts_once_and_is_the_newest() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 20), st.integers(0, 50), st.booleans()), max_size=100))
-def test_an_owner_below_the_equal_part_loses_nothing(steps: list[tuple[str, int, int, bool]]) -> None:
+def test_owner_below_equal_share_loses_nothing(steps: list[tuple[str, int, int, bool]]) -> None:
     budget: ByteBudget[int] = ByteBudget(120)
     known: dict[tuple[str, int], int] = {}
     for owner, item, size, put in steps:

@@ -1,4 +1,4 @@
-"""What is free for a pod that waits, and for whom a change of a node is news."""
+"""Free capacity for a pending pod, and the jobs that a node change affects."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def node(name: str = "node-1", *, ready: str = "True", **more: Any) -> Node:
 
 
 def waits(selector: dict[str, str] | None = None, tolerations: list[dict[str, str]] | None = None) -> Pod:
-    """A pod that waits for a node."""
+    """Return a pod without a node."""
     found = pod("waits", node=None, conditions=[unschedulable()])
     asked = msgspec.convert({"nodeSelector": selector or {}, "tolerations": tolerations or []}, type(found.spec))
     spec = msgspec.structs.replace(found.spec, node_selector=asked.node_selector, tolerations=asked.tolerations)
@@ -52,12 +52,12 @@ def cluster(*nodes: Node, pods: tuple[Pod, ...] = ()) -> NodeCache:
     return found
 
 
-def test_free_is_what_no_pod_of_any_namespace_holds() -> None:
+def test_pods_of_all_namespaces_reduce_free_capacity() -> None:
     found = cluster(node(), node("node-2"), pods=(holds("a", gpu=3), holds("b", gpu=1), holds("c", "node-2", gpu=3)))
     assert found.free_capacity_for(waits()) == FreeCapacity(nodes=2, cpu=6000, memory=24 * GIB, gpu=1, gpu_in_all=1)
 
 
-def test_a_pod_that_ended_holds_nothing_and_one_told_to_end_still_does() -> None:
+def test_terminal_pod_frees_capacity_and_terminating_pod_does_not() -> None:
     found = cluster(node(), pods=(holds("a", gpu=3),))
     found.upsert_pod(holds("a", gpu=3, state=ended(1)), None)
     found.upsert_pod(pod("b", deleted=50, state=running(), requests={"nvidia.com/gpu": "1"}), None)
@@ -68,14 +68,14 @@ def test_a_pod_that_ended_holds_nothing_and_one_told_to_end_still_does() -> None
     assert found.free_capacity_for(waits()) == FreeCapacity(nodes=1, cpu=8000, memory=32 * GIB, gpu=4, gpu_in_all=4)
 
 
-def test_more_held_than_there_is_leaves_nothing_rather_than_less() -> None:
+def test_free_capacity_is_never_negative() -> None:
     found = cluster(node(allocatable={"cpu": "1"}), pods=(holds("a"),))
     room = found.free_capacity_for(waits())
     assert room is not None
     assert room.cpu == 0
 
 
-def test_only_nodes_that_would_take_the_pod_count() -> None:
+def test_only_schedulable_nodes_count() -> None:
     tainted = [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]
     preferred = [{"key": "spot", "effect": "PreferNoSchedule"}]
     found = cluster(
@@ -100,12 +100,12 @@ def test_only_nodes_that_would_take_the_pod_count() -> None:
     assert nodes(selector=POOL, tolerations=[{"operator": "Exists"}]) == 2
 
 
-def test_where_no_node_is_known_nothing_is_claimed() -> None:
+def test_free_capacity_is_unknown_without_nodes() -> None:
     assert NodeCache().free_capacity_for(waits()) is None
     assert cluster(node(ready="False")).free_capacity_for(waits()) == FreeCapacity(0, 0, 0, 0, 0)
 
 
-def test_a_heartbeat_is_news_for_nobody_and_a_lost_node_for_those_on_it() -> None:
+def test_heartbeat_changes_no_job_and_lost_node_changes_its_jobs() -> None:
     found = cluster(node(), node("node-2"))
     found.upsert_pod(pod(node="node-1", state=running()), KEY)
     found.upsert_pod(pod("other", node="node-2", state=running()), JobKey(NAMESPACE, "other"))
@@ -117,7 +117,7 @@ def test_a_heartbeat_is_news_for_nobody_and_a_lost_node_for_those_on_it() -> Non
     assert found.replace_nodes([node()]) == {KEY, JobKey(NAMESPACE, "other")}
 
 
-def test_an_amount_that_cannot_be_read_counts_as_nothing() -> None:
+def test_invalid_quantity_counts_as_zero() -> None:
     found = cluster(node(allocatable={"cpu": "many"}), node("node-2"), pods=(holds("a", "node-2"),))
     found.upsert_pod(pod("b", node="node-2", state=running(), requests={"cpu": "1" * 40}), None)
     room = found.free_capacity_for(waits())
@@ -126,7 +126,7 @@ def test_an_amount_that_cannot_be_read_counts_as_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["put", "end", "drop", "move"])), max_size=60))
-def test_what_is_free_never_depends_on_the_way_there(history: list[tuple[int, str]]) -> None:
+def test_free_capacity_is_independent_of_event_order(history: list[tuple[int, str]]) -> None:
     found, alive = cluster(node(), node("node-2")), dict[str, Pod]()
     for number, what in history:
         name = f"p{number}"

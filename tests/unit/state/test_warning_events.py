@@ -1,4 +1,4 @@
-"""The store of warnings: what is kept of them, for whom they are news, and that there is an end to them."""
+"""The cache of warning events: contents, changed jobs, and bounds."""
 
 from __future__ import annotations
 
@@ -22,98 +22,98 @@ def about(kind: str, namespace: str, name: str = JOB, event: str = "e") -> Event
     )
 
 
-def reasons(kept: WarningEventCache) -> list[str | None]:
-    return [event.reason for event in kept.for_job(job(), [pod()])]
+def reasons(cache: WarningEventCache) -> list[str | None]:
+    return [event.reason for event in cache.for_job(job(), [pod()])]
 
 
-def test_a_warning_is_found_by_its_job_and_by_the_jobs_pods_oldest_first() -> None:
-    kept = WarningEventCache([NAMESPACE])
-    assert kept.put(warning(pod(), "Failed", "no such image", at=20)) == KEY
-    assert kept.put(warning(job(), "FailedCreate", "exceeded quota", at=10)) == KEY
-    assert reasons(kept) == ["FailedCreate", "Failed"]
+def test_warnings_of_job_and_pods_are_returned_oldest_first() -> None:
+    cache = WarningEventCache([NAMESPACE])
+    assert cache.upsert(warning(pod(), "Failed", "no such image", at=20)) == [KEY]
+    assert cache.upsert(warning(job(), "FailedCreate", "exceeded quota", at=10)) == [KEY]
+    assert reasons(cache) == ["FailedCreate", "Failed"]
 
 
-def test_one_of_an_earlier_job_or_pod_of_the_same_name_is_not_shown() -> None:
-    kept = WarningEventCache([NAMESPACE])
-    kept.put(warning(job(uid="uid-of-another"), "FailedCreate", "exceeded quota"))
-    assert reasons(kept) == []
+def test_warning_of_earlier_job_of_same_name_is_hidden() -> None:
+    cache = WarningEventCache([NAMESPACE])
+    cache.upsert(warning(job(uid="uid-of-another"), "FailedCreate", "exceeded quota"))
+    assert reasons(cache) == []
 
 
-def test_only_jobs_and_pods_of_tenants_are_kept() -> None:
-    kept = WarningEventCache([NAMESPACE])
+def test_only_warnings_about_tenant_jobs_and_pods_are_cached() -> None:
+    cache = WarningEventCache([NAMESPACE])
     for event in (about("Node", NAMESPACE), about("Pod", "kube-system"), about("Job", "")):
-        assert kept.put(event) is None
-    assert len(kept) == 0
+        assert cache.upsert(event) == []
+    assert len(cache) == 0
 
 
-def test_an_event_in_one_namespace_explains_no_job_of_another() -> None:
-    kept = WarningEventCache([NAMESPACE, "runway-speech"])
+def test_event_about_other_namespace_is_ignored() -> None:
+    cache = WarningEventCache([NAMESPACE, "runway-speech"])
     event = warning(job(), "Failed", "it failed")
     elsewhere = msgspec.structs.replace(event.metadata, namespace="runway-speech")
-    assert kept.put(msgspec.structs.replace(event, metadata=elsewhere)) is None
-    assert reasons(kept) == []
+    assert cache.upsert(msgspec.structs.replace(event, metadata=elsewhere)) == []
+    assert reasons(cache) == []
 
 
-def test_one_told_again_takes_the_place_of_itself_and_one_that_faded_is_gone() -> None:
-    kept = WarningEventCache([NAMESPACE])
+def test_repeated_warning_replaces_itself_and_deleted_one_is_removed() -> None:
+    cache = WarningEventCache([NAMESPACE])
     first = warning(job(), "FailedCreate", "first")
     again = msgspec.structs.replace(first, message="again")
-    kept.put(first)
-    kept.put(again)
-    assert [event.message for event in kept.for_job(job(), [])] == ["again"]
-    assert kept.drop(again) == KEY
-    assert kept.drop(again) is None
-    assert reasons(kept) == []
+    cache.upsert(first)
+    cache.upsert(again)
+    assert [event.message for event in cache.for_job(job(), [])] == ["again"]
+    assert cache.delete(again) == [KEY]
+    assert cache.delete(again) == []
+    assert reasons(cache) == []
 
 
-def test_the_newest_of_a_reason_are_kept_and_do_not_drive_other_reasons_out() -> None:
-    kept = WarningEventCache([NAMESPACE])
-    kept.put(warning(pod(), "Failed", "registry says no", at=1))
+def test_frequent_reason_does_not_evict_other_reasons() -> None:
+    cache = WarningEventCache([NAMESPACE])
+    cache.upsert(warning(pod(), "Failed", "registry says no", at=1))
     for at in range(2, 40):
-        kept.put(warning(pod(), "BackOff", f"try {at}", at=at))
-    assert reasons(kept) == ["Failed", *["BackOff"] * MAX_EVENTS_PER_REASON]
-    assert kept.for_job(job(), [pod()])[-1].message == "try 39"
+        cache.upsert(warning(pod(), "BackOff", f"try {at}", at=at))
+    assert reasons(cache) == ["Failed", *["BackOff"] * MAX_EVENTS_PER_REASON]
+    assert cache.for_job(job(), [pod()])[-1].message == "try 39"
 
 
-def test_a_list_replaces_everything_and_names_only_the_jobs_it_has_news_of() -> None:
-    kept = WarningEventCache([NAMESPACE])
+def test_list_replaces_all_warnings_and_returns_changed_jobs() -> None:
+    cache = WarningEventCache([NAMESPACE])
     other = job("rw-" + "b" * 20, uid="other")
     same, fades, comes = warning(other, "A", "same"), warning(job(), "B", "fades"), warning(job(), "C", "comes")
-    kept.replace([same, fades])
-    assert kept.replace([same, comes]) == {KEY}
-    assert reasons(kept) == ["C"]
-    assert kept.replace([same, comes]) == set()
+    cache.replace([same, fades])
+    assert cache.replace([same, comes]) == {KEY}
+    assert reasons(cache) == ["C"]
+    assert cache.replace([same, comes]) == set()
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30), st.booleans()), max_size=200))
-def test_whatever_comes_there_is_an_end_to_it(history: list[tuple[int, int, bool]]) -> None:
-    most, kept = 20, WarningEventCache([NAMESPACE], max_bytes=20 * BASE_BYTES)
+def test_cache_is_bounded(history: list[tuple[int, int, bool]]) -> None:
+    most, cache = 20, WarningEventCache([NAMESPACE], max_bytes=20 * BASE_BYTES)
     for item, number, drop in history:
         event = about("Pod", NAMESPACE, f"{JOB}-{item}", f"{item}.{number}")
         unnamed = ObjectReference("Pod", NAMESPACE, f"{JOB}-{item}")
         event = msgspec.structs.replace(event, reason=f"reason {number % 7}", involved_object=unnamed)
-        (kept.drop if drop else kept.put)(event)
-        found = [len(kept.for_job(job(), [pod(f"{JOB}-{n}")])) for n in range(6)]
-        assert sum(found) == len(kept) <= most
+        (cache.delete if drop else cache.upsert)(event)
+        found = [len(cache.for_job(job(), [pod(f"{JOB}-{n}")])) for n in range(6)]
+        assert sum(found) == len(cache) <= most
         assert max(found) <= MAX_EVENTS_PER_OBJECT
 
 
-def test_the_oldest_of_all_goes_first() -> None:
-    kept = WarningEventCache([NAMESPACE], max_bytes=3 * BASE_BYTES + 500)
+def test_oldest_warning_is_evicted_first() -> None:
+    cache = WarningEventCache([NAMESPACE], max_bytes=3 * BASE_BYTES + 500)
     for number in range(5):
-        kept.put(about("Pod", NAMESPACE, f"{JOB}-{number}", f"e{number}"))
-    assert len(kept) == 3
-    assert kept.drop(about("Pod", NAMESPACE, f"{JOB}-0", "e0")) is None
-    assert kept.drop(about("Pod", NAMESPACE, f"{JOB}-4", "e4")) == KEY
+        cache.upsert(about("Pod", NAMESPACE, f"{JOB}-{number}", f"e{number}"))
+    assert len(cache) == 3
+    assert cache.delete(about("Pod", NAMESPACE, f"{JOB}-0", "e0")) == []
+    assert cache.delete(about("Pod", NAMESPACE, f"{JOB}-4", "e4")) == [KEY]
 
 
-def test_a_flood_of_long_warnings_takes_nothing_from_another_tenant() -> None:
-    kept = WarningEventCache([NAMESPACE, "runway-speech"], max_bytes=100 * BASE_BYTES)
+def test_flood_of_warnings_evicts_nothing_of_other_tenant() -> None:
+    cache = WarningEventCache([NAMESPACE, "runway-speech"], max_bytes=100 * BASE_BYTES)
     quiet = [about("Job", "runway-speech", f"{JOB}-{n}", f"quiet{n}") for n in range(50)]
     for event in quiet:
-        kept.put(event)
+        cache.upsert(event)
     for number in range(2000):
         loud = about("Pod", NAMESPACE, f"{JOB}-{number}", f"loud{number}")
-        kept.put(msgspec.structs.replace(loud, message="m" * 2000))
-    assert all(kept.drop(event) is not None for event in quiet)
-    assert len(kept) < 50
+        cache.upsert(msgspec.structs.replace(loud, message="m" * 2000))
+    assert all(cache.delete(event) for event in quiet)
+    assert len(cache) < 50

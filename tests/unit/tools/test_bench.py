@@ -1,4 +1,4 @@
-"""The parts of the bench that need no cluster: its stand-in, its tables and its pictures."""
+"""Parts of the bench that need no cluster: fake API server, tables, plots."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from bench.fake_apiserver import RUNNING_EVERY, FakeApiServer, name_of
 from bench.load import Measured
 from bench.process import POLICY
 from bench.submit import Pair, rate
-from runway.jobs.identity import JOB_ID
+from runway.jobs.annotations import JOB_ID
+from runway.jobs.models import JobState
 from runway.jobs.record import record_of
 from runway.jobs.snapshot import JobSnapshot
-from runway.jobs.view import JobState, job_view
+from runway.jobs.view import job_view
 from runway.kube.objects import Job, Pod
 from runway.policy import load_policy
 
@@ -24,7 +25,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def texts(file: Path) -> list[str]:
-    """Every text of a picture, those shown under the pointer included."""
+    """Return every text of an SVG, including titles."""
     found = ET.parse(file).iter()  # noqa: S314 (made by the test)
     return [item.text or "" for item in found if item.tag in (f"{SVG}text", f"{SVG}title")]
 
@@ -32,7 +33,7 @@ def texts(file: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("number", "state"), [(RUNNING_EVERY, JobState.RUNNING), (RUNNING_EVERY + 1, JobState.SUCCEEDED)]
 )
-def test_the_stand_in_has_jobs_as_runway_reads_them(number: int, state: JobState) -> None:
+def test_fake_apiserver_serves_jobs_that_runway_decodes(number: int, state: JobState) -> None:
     server = FakeApiServer(load_policy(POLICY), jobs=100)
     job = msgspec.json.decode(server._item("jobs", number), type=Job)
     pod = msgspec.json.decode(server._item("pods", number), type=Pod)
@@ -42,11 +43,11 @@ def test_the_stand_in_has_jobs_as_runway_reads_them(number: int, state: JobState
     assert pod.controller_uid == job.metadata.uid
     assert view.spec is not None
     assert view.spec.command[-1] == f"{number:010d}"
-    # Or Runway would begin to write the records of all of them.
+    # Without records, Runway would write the records of all jobs.
     assert (record_of(job) is not None) is state.is_finished
 
 
-def test_a_table_is_written_between_its_marks(tmp_path: Path) -> None:
+def test_table_is_written_between_its_markers(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
     document.write_text("before\n<!-- release: begin -->\nold\n<!-- release: end -->\nafter\n")
     report.write({"release": "new"}, "Kubernetes v1", document)
@@ -55,23 +56,23 @@ def test_a_table_is_written_between_its_marks(tmp_path: Path) -> None:
     assert "Kubernetes v1" in text
     assert "old" not in text
     assert (text.startswith("before\n"), text.endswith("after\n")) == (True, True)
-    with pytest.raises(ValueError, match="lost its marks"):
+    with pytest.raises(ValueError, match="lacks the markers"):
         report.write({"submit": "new"}, "Kubernetes v1", document)
 
 
-def test_ratios_are_taken_round_by_round() -> None:
+def test_ratios_are_computed_per_round() -> None:
     pair = Pair(1, [Measured(100, 2, 3), Measured(10, 20, 30)], [Measured(80, 3, 4), Measured(9, 22, 30)])
     assert pair.ratios(lambda one: one.per_second) == [0.8, 0.9]
     assert pair.ratios(lambda one: one.p50) == [1.1, 1.5]
 
 
-def test_throughput_is_that_of_all_rounds_together() -> None:
+def test_throughput_covers_all_rounds() -> None:
     pair = Pair(32, [Measured(100, 2, 3), Measured(50, 2, 3)], [Measured(50, 2, 3), Measured(50, 2, 3)])
     assert rate(pair.raw) == pytest.approx(200 / 3)  # 100 in one second, 100 in two
     assert pair.throughput == pytest.approx(0.75)
 
 
-def test_a_plot_names_its_series_and_its_places(tmp_path: Path) -> None:
+def test_plot_labels_series_and_positions(tmp_path: Path) -> None:
     plot.bars(tmp_path / "bars.svg", "Created", "per second", ["1", "32"], {"raw": [200, 900], "Runway": [150, 600]})
     assert {"Created (per second)", "raw", "Runway", "1", "32", "900", "600"} <= set(texts(tmp_path / "bars.svg"))
     plot.lines(tmp_path / "lines.svg", "Memory", "MB", [1000, 50_000], {"Runway": [96, 365.4]}, "jobs")

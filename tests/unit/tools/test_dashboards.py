@@ -1,4 +1,4 @@
-"""The committed dashboard matches its source, queries existing metrics and links to runbooks."""
+"""The committed dashboard: current, with existing metrics and runbook links."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.panels import Query, dashboard, panels, queries
 ALL = panels()
 ALERTS = {rule["alert"]: rule["expr"] for group in rule_file()["groups"] for rule in group["rules"]}
 WITHOUT_A_PANEL = {"RunwayGpuIdle"}
-"""It needs real GPUs, so no query for it could be run against data."""
+"""It needs real GPUs, so its queries have no test data."""
 OWN_THRESHOLDS = {
     "Undecodable objects",
     "Process memory",

@@ -1,4 +1,4 @@
-"""The report of a demo: true to what was recorded, harmless whatever that was, and in need of nothing else."""
+"""The report of a demo: complete, escaped and self-contained."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Found(HTMLParser):
 
 
 def bars(text: str) -> list[tuple[str, float, float]]:
-    """Each pod's bars: what it did, from where to where."""
+    """Return the bars of all pods: state, left and right edge."""
     found = (rect for svg in pictures(text) for rect in svg.iter("rect") if rect.get("class", "").startswith("pod "))
     return [
         (rect.attrib["class"][4:], float(rect.attrib["x"]), float(rect.attrib["x"]) + float(rect.attrib["width"]))
@@ -75,7 +75,7 @@ def bars(text: str) -> list[tuple[str, float, float]]:
     ]
 
 
-def test_claims_verdicts_evidence_and_facts_are_told() -> None:
+def test_report_shows_claims_outcomes_evidence_and_facts() -> None:
     text = page(recording(played(1), played(2, began=10, ended=20, missing="the job is running")))
     assert "<h1>1 of 2 claims seen</h1>" in text
     assert text.count("NOT SEEN") == 2
@@ -85,7 +85,7 @@ def test_claims_verdicts_evidence_and_facts_are_told() -> None:
     assert "2026-11-24 08:00:00 UTC, for 20 s" in text
 
 
-def test_nothing_that_was_seen_is_read_as_markup() -> None:
+def test_report_escapes_recorded_text() -> None:
     hostile = played(1, job(attempt(state=HOSTILE), name=HOSTILE, verdict=HOSTILE), text=HOSTILE, missing=HOSTILE)
     text = page(recording(hostile, samples=(Sample(1, {HOSTILE: TenantUsage(1, 2, 1, 9)}),)))
     found = Found()
@@ -98,19 +98,19 @@ def test_nothing_that_was_seen_is_read_as_markup() -> None:
     assert all(svg.tag == "svg" for svg in pictures(text))
 
 
-def test_nothing_comes_from_elsewhere() -> None:
+def test_report_loads_no_external_resources() -> None:
     text = page(recording(samples=(Sample(1, {"vision": TenantUsage(2, 4, 1, 9)}),)))
     assert not re.search(r"""(src|href)=["'](?!#)|url\(|@import|<link|https?://""", text)
     assert "default-src 'none'" in text
     assert "prefers-color-scheme: dark" in text
 
 
-def test_every_link_leads_to_a_scenario() -> None:
+def test_report_links_resolve_to_scenarios() -> None:
     text = page(recording(played(1), played(2, began=10, ended=20)))
     assert {f"s{target}" for target in re.findall(r'href="#s(\d+)"', text)} <= set(re.findall(r'id="(s\d+)"', text))
 
 
-def test_a_job_is_drawn_to_scale_waiting_then_running() -> None:
+def test_job_is_drawn_to_scale_as_pending_then_running() -> None:
     (waiting, begin, middle), (failed, since, end) = bars(page(recording(played(1, job(attempt(0, 2, 10))))))
     width = WIDTH - LEFT - RIGHT
     assert (waiting, failed) == ("waiting", "failed")
@@ -119,7 +119,7 @@ def test_a_job_is_drawn_to_scale_waiting_then_running() -> None:
     assert end == pytest.approx(LEFT + width)
 
 
-def test_a_job_that_had_not_ended_is_drawn_to_the_end_and_one_without_a_pod_waits() -> None:
+def test_unfinished_job_is_drawn_to_the_end_and_podless_job_pending() -> None:
     going = job(attempt(1, 5, None, "running"), state="running", verdict=None)
     waiting = job(attempt(1, None, None, "waiting"), state="pending", verdict=None)
     found = bars(page(recording(played(1, going, waiting))))
@@ -129,17 +129,17 @@ def test_a_job_that_had_not_ended_is_drawn_to_the_end_and_one_without_a_pod_wait
     assert [state for state, _, _ in bars(page(recording(played(1, unmade))))] == ["waiting"]
 
 
-def test_what_kubernetes_tells_of_before_the_scenario_is_drawn_at_its_edge() -> None:
+def test_events_before_scenario_are_drawn_at_its_edge() -> None:
     found = bars(page(recording(played(1, job(attempt(-1, -1, 3)), began=0.4))))
     assert all(LEFT <= begin <= end <= WIDTH - RIGHT + 3 for _, begin, end in found)
 
 
-def test_more_jobs_than_there_is_room_for_are_counted() -> None:
+def test_jobs_beyond_drawing_limit_are_counted() -> None:
     text = page(recording(played(1, *(job(name=f"rw-{number}") for number in range(11)))))
     assert "The 8 jobs of this scenario over time; 3 more are not shown" in text
 
 
-def test_quota_is_drawn_where_runway_answered() -> None:
+def test_quota_is_drawn_from_runway_answers() -> None:
     held = [TenantUsage(gpu, 4, 1, 9) for gpu in (0, 2, 4)]
     answered = [Sample(number + 1.0, {"vision": one}) for number, one in enumerate(held)]
     samples = (*answered, Sample(4, None), Sample(5, {"vision": held[0]}), Sample(6, {"vision": held[0]}))
@@ -152,14 +152,14 @@ def test_quota_is_drawn_where_runway_answered() -> None:
     assert any("limit 4" in (text.text or "") for text in chart.iter("text"))
 
 
-def test_without_samples_there_is_no_chart_and_real_gpus_are_not_called_simulated() -> None:
+def test_report_without_samples_has_no_chart_and_labels_real_gpus() -> None:
     text = page(recording(simulated=False))
     assert "Quota over the demo" not in text
     assert "simulated" not in text
     assert "The GPUs are simulated." in page(recording())
 
 
-def test_the_recorder_counts_from_the_beginning_of_the_demo() -> None:
+def test_recorder_times_start_with_the_demo() -> None:
     clock = iter([1000.0, 1002.0, 1003.5, 1009.0, 1010.0]).__next__
     recorder = Recorder(clock)
     recorder.begin()

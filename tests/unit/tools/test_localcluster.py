@@ -1,4 +1,4 @@
-"""The parts of the local cluster that need no cluster: processes, waiting, readiness, image archives, Prometheus."""
+"""Parts of the local cluster that need no cluster: processes, readiness, images."""
 
 import io
 import json
@@ -46,13 +46,13 @@ def node(
         (node(gpus="7"), f"7 of {addresses.GPU_COUNT} nvidia.com/gpu"),
     ],
 )
-def test_a_node_is_ready_only_by_the_word_of_the_running_kubelet(observed: Any, reason: str | None) -> None:
+def test_node_is_ready_only_if_running_kubelet_reported_it(observed: Any, reason: str | None) -> None:
     why = readiness.why_node_not_ready(observed, kubelet_started_at=KUBELET_STARTED.timestamp())
 
     assert (why is None) if reason is None else (why is not None and reason in why)
 
 
-def test_waiting_ends_with_the_last_reason_and_never_sleeps_past_its_bounds() -> None:
+def test_wait_times_out_with_last_reason_within_its_bounds() -> None:
     now = 0.0
     pauses = []
 
@@ -71,7 +71,7 @@ def spawn(tmp_path: Path, *argv: str) -> Process:
     return processes.spawn(argv, log=tmp_path / "log", component="test", checkout=tmp_path)
 
 
-def test_a_frozen_process_is_alive_and_can_be_stopped(tmp_path: Path) -> None:
+def test_frozen_process_is_alive_and_can_be_stopped(tmp_path: Path) -> None:
     process = spawn(tmp_path, "sleep", "600")
     process.send(signal.SIGSTOP)
 
@@ -81,7 +81,7 @@ def test_a_frozen_process_is_alive_and_can_be_stopped(tmp_path: Path) -> None:
     assert not process.alive
 
 
-def test_a_process_that_took_over_a_pid_is_not_signalled(tmp_path: Path) -> None:
+def test_process_with_reused_pid_is_not_signalled(tmp_path: Path) -> None:
     process = spawn(tmp_path, "sleep", "600")
     predecessor = Process(process.pid, process.start_ticks - 1)
 
@@ -92,7 +92,7 @@ def test_a_process_that_took_over_a_pid_is_not_signalled(tmp_path: Path) -> None
     processes.kill([process])
 
 
-def test_what_a_component_starts_is_found_but_not_taken_for_the_component(tmp_path: Path) -> None:
+def test_children_are_found_but_not_mistaken_for_component(tmp_path: Path) -> None:
     parent = spawn(tmp_path, "sh", "-c", "sleep 600 & wait")
 
     def family() -> dict[bool, list[int]]:
@@ -104,12 +104,12 @@ def test_what_a_component_starts_is_found_but_not_taken_for_the_component(tmp_pa
     processes.kill([one.process for one in processes.marked() if one.checkout == str(tmp_path)])
 
 
-def test_a_component_is_not_given_what_its_starter_has_open(tmp_path: Path) -> None:
+def test_component_inherits_no_file_descriptors(tmp_path: Path) -> None:
     with (tmp_path / "lock").open("w") as lock:
         os.set_inheritable(lock.fileno(), True)
         process = spawn(tmp_path, "sleep", "600")
     try:
-        # While a program is being replaced by exec, the kernel shows its new name already and no descriptors.
+        # During exec, the kernel already shows the new name and no descriptors.
         waiting.until(
             lambda: None if is_sleep(process.pid) and descriptors(process.pid) else "still starting",
             what="sleep",
@@ -128,7 +128,7 @@ def is_sleep(pid: int) -> bool:
     return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() == "sleep"
 
 
-def test_an_image_archive_depends_on_its_content_alone() -> None:
+def test_image_archive_is_reproducible() -> None:
     layer = images.image_layer(b"busybox", ["bin/busybox", "bin/sh", "usr/bin/env", "linuxrc"])
     archive = images.image_archive("runway.local/busybox:1", ["/bin/sh"], layer)
 
@@ -143,15 +143,15 @@ def test_an_image_archive_depends_on_its_content_alone() -> None:
         assert json.load(manifest)[0]["RepoTags"] == ["runway.local/busybox:1"]
 
 
-def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # Neither Prometheus nor apt-get is there.
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Neither Prometheus nor apt-get is installed.
     monkeypatch.setenv("PATH", str(tmp_path))
 
     with pytest.raises(LocalClusterError, match=r"missing: .*\bprometheus\b.*; install them"):
         packages.ensure_installed()
 
 
-def test_prometheus_listens_on_loopback_and_keeps_little_in_the_clusters_own_place() -> None:
+def test_prometheus_listens_on_loopback_with_bounded_storage() -> None:
     arguments = monitoring.prometheus().argv
 
     assert "--web.listen-address=127.0.0.1:16290" in arguments
@@ -162,7 +162,7 @@ def test_prometheus_listens_on_loopback_and_keeps_little_in_the_clusters_own_pla
     }
 
 
-def test_prometheus_scrapes_the_kubelet_as_itself_and_runways_by_file() -> None:
+def test_prometheus_scrapes_kubelet_by_certificate_and_runway_by_file() -> None:
     files = monitoring.prometheus().files
     cadvisor, runway = json.loads(files[monitoring.PROMETHEUS_CONFIG])["scrape_configs"]
 
@@ -173,7 +173,7 @@ def test_prometheus_scrapes_the_kubelet_as_itself_and_runways_by_file() -> None:
     assert json.loads(files[monitoring.TARGET_DIR / "runway.json"]) == [{"targets": ["127.0.0.1:8000"]}]
 
 
-def test_the_makefile_knows_where_the_local_prometheus_is() -> None:
+def test_makefile_has_local_prometheus_url() -> None:
     makefile = Path(__file__).parents[3] / "Makefile"
 
     assert f"RUNWAY_PROMETHEUS_URL ?= {LocalCluster.default().prometheus_url}\n" in makefile.read_text()

@@ -1,6 +1,6 @@
-"""The values for kube-prometheus-stack: no secret, no key that the chart does not know, and what Runway needs of it.
+"""The values for kube-prometheus-stack: known keys, no secrets, Runway's needs.
 
-The chart itself could not be had, so nothing here renders it.
+The chart is not available here, so no test renders it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ SYSTEM = {"runway.internal/pool": "system"}
 
 SPEC, KUBELET, ALERTS = "prometheus.prometheusSpec", "kubelet.serviceMonitor", "alertmanager.alertmanagerSpec"
 SELECTORS = ("serviceMonitor", "podMonitor", "rule", "probe", "scrapeConfig")
-# As they stand in the chart's values.yaml at commit 001f3a6d of prometheus-community/helm-charts, and in those of its
-# sub-charts (grafana, kube-state-metrics, prometheus-node-exporter). What is below one of them is not the chart's.
+# The keys of the chart's values.yaml at commit 001f3a6d of prometheus-community/helm-charts and of its sub-charts
+# (grafana, kube-state-metrics, prometheus-node-exporter). The chart does not define the keys below them.
 KNOWN = {
     "fullnameOverride",
     *(f"{name}.enabled" for name in ("kubeControllerManager", "kubeScheduler", "kubeEtcd", "kubeProxy")),
@@ -51,11 +51,11 @@ KNOWN = {
 }
 
 
-def test_every_key_is_one_of_the_chart() -> None:
+def test_every_value_key_exists_in_chart() -> None:
     assert set(keys(VALUES)) == KNOWN
 
 
-def test_what_runway_brings_is_found_without_a_label_of_the_release() -> None:
+def test_runway_monitors_are_selected_without_release_label() -> None:
     spec = VALUES["prometheus"]["prometheusSpec"]
     assert {spec[f"{kind}SelectorNilUsesHelmValues"] for kind in SELECTORS} == {False}
     dashboards = VALUES["grafana"]["sidecar"]["dashboards"]
@@ -64,7 +64,7 @@ def test_what_runway_brings_is_found_without_a_label_of_the_release() -> None:
     assert dashboards["searchNamespace"] == "ALL"
 
 
-def test_no_series_of_a_jobs_usage_is_dropped() -> None:
+def test_series_of_job_usage_are_kept() -> None:
     names = re.findall(r"`(container_\w+)`", sections("operations.md")["prometheus"])
     assert names
     for name, container in itertools.product(names, ("", "job")):
@@ -73,7 +73,7 @@ def test_no_series_of_a_jobs_usage_is_dropped() -> None:
     assert dropped({"__name__": names[0], "id": "/system.slice/sshd.service"})
 
 
-def test_there_is_no_password_and_no_address_of_a_receiver() -> None:
+def test_values_contain_no_password_and_no_receiver_url() -> None:
     assert "adminPassword" not in VALUES["grafana"]
     assert VALUES["grafana"]["admin"]["existingSecret"] == "runway-grafana"  # pragma: allowlist secret
     for receiver in VALUES["alertmanager"]["config"]["receivers"]:
@@ -83,7 +83,7 @@ def test_there_is_no_password_and_no_address_of_a_receiver() -> None:
             assert "url" not in webhook
 
 
-def test_each_severity_of_the_alerts_goes_to_a_receiver() -> None:
+def test_every_alert_severity_has_a_receiver() -> None:
     config = VALUES["alertmanager"]["config"]
     routes = {route["matchers"][0]: route["receiver"] for route in config["route"]["routes"]}
     severities = {rule["labels"]["severity"] for group in rule_file()["groups"] for rule in group["rules"]}
@@ -96,7 +96,7 @@ def test_each_severity_of_the_alerts_goes_to_a_receiver() -> None:
         assert set(re.findall(r"Runway\w+", matchers[0])) < alerts
 
 
-def test_everything_runs_on_the_system_nodes_and_keeps_nothing_on_a_volume() -> None:
+def test_monitoring_runs_on_system_nodes_without_volumes() -> None:
     operator = VALUES["prometheusOperator"]
     for place in (
         VALUES["prometheus"]["prometheusSpec"],
@@ -111,7 +111,7 @@ def test_everything_runs_on_the_system_nodes_and_keeps_nothing_on_a_volume() -> 
     assert VALUES["grafana"]["persistence"]["enabled"] is False
 
 
-def test_runway_asks_the_prometheus_that_these_values_make() -> None:
+def test_runway_queries_installed_prometheus() -> None:
     overlay = yaml.safe_load((CHECKOUT / "deploy/kustomize/overlays/eks/kustomization.yaml").read_text())
     added = [change["value"] for patch in overlay["patches"] for change in yaml.safe_load(patch["patch"])]
     (url,) = [value["value"] for value in added if value.get("name") == "RUNWAY_PROMETHEUS_URL"]
@@ -131,7 +131,7 @@ def test_runway_asks_the_prometheus_that_these_values_make() -> None:
 
 
 def keys(values: dict[str, Any], path: str = "") -> Iterator[str]:
-    """The paths of what is set, not deeper than the chart's own keys go."""
+    """Yield the paths of the set values, down to the depth of the chart's keys."""
     for name, value in values.items():
         here = f"{path}{name}"
         if here in KNOWN or not isinstance(value, dict):
@@ -141,7 +141,7 @@ def keys(values: dict[str, Any], path: str = "") -> Iterator[str]:
 
 
 def dropped(labels: dict[str, str]) -> bool:
-    """Whether the relabelling of cAdvisor's series drops this one.
+    """Return whether the relabelling drops this series of cAdvisor.
 
     https://prometheus.io/docs/prometheus/latest/configuration/configuration/#relabel_config
     """

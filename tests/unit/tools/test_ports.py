@@ -1,4 +1,4 @@
-"""A server that is stopped and started again finds its port as it left it."""
+"""Ports that a server keeps across restarts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from testbed.ports import LAST, ReservedPort
 
 
-def test_a_claimed_port_is_claimed_by_no_other_and_refuses_connections_until_it_is_served() -> None:
+def test_claimed_port_is_exclusive_and_closed_until_served() -> None:
     port = ReservedPort()
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other, pytest.raises(OSError, match="in use"):
@@ -23,6 +23,6 @@ def test_a_claimed_port_is_claimed_by_no_other_and_refuses_connections_until_it_
         port.release()
 
 
-def test_the_kernel_gives_no_connection_a_port_from_the_claimed_range() -> None:
+def test_claimed_ports_are_outside_ephemeral_port_range() -> None:
     first, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()
     assert int(first) > LAST

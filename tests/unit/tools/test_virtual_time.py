@@ -1,4 +1,4 @@
-"""What would never end on the virtual clock is an error, and soon."""
+"""An endless run on the virtual clock fails soon."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.virtual_time import RUN_SECONDS, STILL_TURNS, NeverEnds, Virt
 
 
 async def busy() -> None:
-    while True:  # noqa: ASYNC110 (what must not be)
+    while True:  # noqa: ASYNC110 (the fault under test)
         await asyncio.sleep(0)
 
 
@@ -35,7 +35,7 @@ async def waiting() -> None:
     ],
     ids=["a loop without a sleep", "a loop without an end", "a wait for nothing"],
 )
-def test_what_never_ends_is_an_error_that_says_where(work: Coroutine[None, None, None], reason: str) -> None:
+def test_endless_run_raises_with_task_locations(work: Coroutine[None, None, None], reason: str) -> None:
     with closing(VirtualLoop()) as loop:
         task = loop.create_task(work, name="main")
         with pytest.raises(NeverEnds, match=re.escape(reason)):
@@ -45,7 +45,7 @@ def test_what_never_ends_is_an_error_that_says_where(work: Coroutine[None, None,
         assert task.cancelled()
 
 
-def test_a_long_sleep_takes_no_time_and_its_whole_length() -> None:
+def test_long_sleep_advances_virtual_clock_instantly() -> None:
     with closing(VirtualLoop()) as loop:
         loop.wait(RUN_SECONDS - 1)
         assert loop.time() == pytest.approx(RUN_SECONDS - 1)

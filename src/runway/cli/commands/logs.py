@@ -1,30 +1,34 @@
-"""`runway logs`, and following a log through broken connections with each line shown once."""
+"""`runway logs`: read a log, or follow it through broken connections.
+
+A resumed log repeats no line.
+"""
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Final
 
 import typer
 
+from runway.backoff import Backoff
 from runway.cli.client import ApiError, RequestFailed, StreamIdle
-from runway.cli.context import Session, open_session
-from runway.cli.exits import Exit
+from runway.cli.context import Exit, Session, open_session
 from runway.cli.options import DEFAULT_URL, JobId, Tenant, Url
 from runway.cli.output import Output
-from runway.cli.terminal_sanitizer import TerminalSanitizer
-from runway.cli.wait import Backoff, RetryBudget
-from runway.cli.wire import is_over
+from runway.cli.wait import RetryBudget
 from runway.log_cursor import LogCursor, Piece
+from runway.text import escape_controls
 
 MAX_JSON_LINE_BYTES = 1 << 16
-"""A longer line becomes several JSON objects, so that a log without newlines fills no memory."""
+"""A longer line becomes several JSON objects: a log without newlines must not fill the memory."""
 
 
 class LogOutput(StrEnum):
-    """The forms of `logs -o`: the log as it is, or one JSON object a line."""
+    """The formats of `logs -o`: the log itself, or one JSON object a line."""
 
     TEXT = "text"
     JSON = "json"
@@ -33,28 +37,28 @@ class LogOutput(StrEnum):
 def logs(
     context: typer.Context,
     job_id: JobId,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Stay until the attempt ends.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Follow the log until the attempt ends.")] = False,
     tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="LINES", help="Only the last lines.")] = None,
     attempt: Annotated[
         int | None, typer.Option("--attempt", min=1, metavar="N", help="The Nth attempt instead of the latest.")
     ] = None,
-    timestamps: Annotated[bool, typer.Option("--timestamps", help="Begin each line with its time.")] = False,
-    output: Annotated[LogOutput, typer.Option("-o", "--output", help="Form of the log on stdout.")] = LogOutput.TEXT,
+    timestamps: Annotated[bool, typer.Option("--timestamps", help="Prefix each line with its time.")] = False,
+    output: Annotated[LogOutput, typer.Option("-o", "--output", help="Format of the log on stdout.")] = LogOutput.TEXT,
     url: Url = DEFAULT_URL,
     tenant: Tenant = None,
 ) -> None:
-    """Show what a job wrote to stdout and stderr.
+    """Show the stdout and stderr of a job.
 
-    With -f lines come as they are written, each once through broken connections too, until the attempt ends. Once the
-    pod is gone, the excerpt that Runway kept is shown instead. The log's bytes are passed on as they are; at a terminal
-    colours are, and what else could drive it is shown as an escape.
+    With -f the command follows the log until the attempt ends; it resumes after broken connections without repeating a
+    line. Once the pod is deleted, the command shows the excerpt that Runway stored. A pipe gets the bytes of the log
+    unchanged. A terminal gets its colours, and every other control character as an escape.
     """
     writer = LogWriter(typer.get_binary_stream("stdout"), output, timestamps=timestamps)
-    problem_form = Output.JSON if output is LogOutput.JSON else Output.TABLE
-    with open_session(context, url, tenant, problem_form) as session:
+    problem_format = Output.JSON if output is LogOutput.JSON else Output.TABLE
+    with open_session(context, url, tenant, problem_format) as session:
         if follow:
             if not follow_log(session, job_id, writer, tail=tail, attempt=attempt):
-                session.screen.err(f"{job_id} ended before it could write a log; `runway status {job_id}` says why")
+                session.screen.err(f"{job_id} ended before it wrote a log; `runway status {job_id}` shows why")
                 raise typer.Exit(Exit.REJECTED)
             return
         stamps = writer.needs_stamps
@@ -73,44 +77,45 @@ def logs(
 def follow_log(
     session: Session, job_id: str, writer: LogWriter, *, tail: int | None = None, attempt: int | None = None
 ) -> bool:
-    """Write a job's log until the server ends it, waiting for its start and through broken connections.
+    """Write a job's log until the server ends it. Wait for its start, and resume after broken connections.
 
-    False where the job ended before it wrote a log. Raises RequestFailed where Runway refuses or stays away too long.
+    Return False where the job ended before it wrote a log. Raises RequestFailed where Runway rejects the call or stays
+    unreachable.
     """
     cursor = LogCursor(from_start=tail is None)
-    patience, backoff = RetryBudget(session), Backoff(session.edges.random)
-    over = False
+    budget, backoff = RetryBudget(session), Backoff(session.environment.random)
+    finished = False
     while True:
         try:
             with session.client.logs(
                 job_id, follow=True, attempt=attempt, timestamps=True, tail=tail if cursor.at_start else None
             ) as log:
-                # From now on of this attempt: the last one may be another after a break.
+                # Stay with this attempt: after a break another one may be the latest.
                 attempt = attempt if log.attempt is None else log.attempt
                 cursor.rewind()
-                _write_new(log.chunks, cursor, writer, patience.answered)
+                _write_new(log.chunks, cursor, writer, budget.answered)
             writer.close()
             return True
         except StreamIdle:
             continue
         except RequestFailed as error:
             if error.code == "logs_gone":
-                return _is_gone(session, error, writer, cursor)
+                return _write_end_of_deleted(session, error, writer, cursor)
             if error.code != "logs_not_ready":
-                session.edges.sleep(patience.pause_after(error))
+                session.environment.sleep(budget.pause_after(error))
                 continue
-        if over:
+        if finished:
             return not cursor.at_start
-        over = _is_over(session, job_id, patience)
-        # A job that is over gets one more look at once: it may have run and ended since the last one.
-        if not over:
-            session.edges.sleep(backoff.next())
+        finished = _is_finished(session, job_id, budget)
+        # A finished job is read once more at once: it may have run since the last read.
+        if not finished:
+            session.environment.sleep(backoff.next())
 
 
 class LogWriter:
-    """Writes the lines of a log in the form that was asked for. Each line is flushed: someone may be watching.
+    """Writes the lines of a log in the requested format, and flushes each of them.
 
-    Bytes are passed on as they are, but not to a terminal, which they could drive.
+    A terminal gets sanitized text, every other stream the bytes of the log.
     """
 
     def __init__(self, stream: BinaryIO, output: LogOutput = LogOutput.TEXT, *, timestamps: bool = False) -> None:
@@ -119,17 +124,19 @@ class LogWriter:
         self._timestamps = timestamps
         self._line = b""
         self._stamp = b""
-        self._harmless = TerminalSanitizer() if output is LogOutput.TEXT and stream.isatty() else None
+        self._sanitizer = TerminalSanitizer() if output is LogOutput.TEXT and stream.isatty() else None
 
     @property
     def needs_stamps(self) -> bool:
-        """Whether lines must come with their times."""
+        """Whether lines need their times."""
         return self._timestamps or self._output is LogOutput.JSON
 
     def write(self, piece: Piece) -> None:
-        """Write some of a line; text at once, JSON when the line has ended or is too long."""
+        """Write a part of a line: text at once, JSON when the line has ended or is too long."""
         if self._output is LogOutput.TEXT:
-            self._write_text(piece.stamp + b" " + piece.text if self._timestamps and piece.stamp else piece.text)
+            text = piece.stamp + b" " + piece.text if self._timestamps and piece.stamp else piece.text
+            self._stream.write(text if self._sanitizer is None else self._sanitizer.feed(text))
+            self._stream.flush()
             return
         self._stamp = piece.stamp or self._stamp
         self._line += piece.text
@@ -140,17 +147,13 @@ class LogWriter:
             self.close()
 
     def close(self) -> None:
-        """Write what is left of a line that did not end."""
+        """Write the rest of a line that did not end."""
         if self._line:
             self._write_json(self._line)
         self._line, self._stamp = b"", b""
-        if self._harmless is not None:
-            self._stream.write(self._harmless.close())
+        if self._sanitizer is not None:
+            self._stream.write(self._sanitizer.close())
             self._stream.flush()
-
-    def _write_text(self, text: bytes) -> None:
-        self._stream.write(text if self._harmless is None else self._harmless.feed(text))
-        self._stream.flush()
 
     def _write_json(self, line: bytes) -> None:
         entry = {
@@ -170,21 +173,21 @@ def _write_new(
             writer.write(piece)
     if cursor.unexpected_text:
         problem = {
-            "title": "The answer is not Runway's",
-            "detail": f"a line of the log has no time: {cursor.unexpected_text[:80]!r}",
+            "title": "Unexpected answer",
+            "detail": f"a line of the log has no timestamp: {cursor.unexpected_text[:80]!r}",
             "code": "unexpected_answer",
         }
         raise ApiError(200, problem)
 
 
-def _is_gone(session: Session, error: RequestFailed, writer: LogWriter, cursor: LogCursor) -> bool:
-    """The pod is gone: before anything was read, what was kept of its log is shown in its place."""
+def _write_end_of_deleted(session: Session, error: RequestFailed, writer: LogWriter, cursor: LogCursor) -> bool:
+    """End the log of a deleted pod: show the stored excerpt where nothing was read yet."""
     if cursor.at_start:
         _show_excerpt(session, error, writer)
     else:
         writer.close()
         session.screen.err(
-            "The pod went before its log was read to the end; what it wrote last may be missing.", style="yellow"
+            "The pod was deleted before its log was fully read; the last lines may be missing.", style="yellow"
         )
     return True
 
@@ -193,16 +196,51 @@ def _show_excerpt(session: Session, error: RequestFailed, writer: LogWriter) -> 
     excerpt = error.problem.get("excerpt")
     if error.code != "logs_gone" or not isinstance(excerpt, str) or not excerpt:
         raise error
-    session.screen.err("The pod is gone; this is the excerpt that Runway kept:", style="yellow")
+    session.screen.err("The pod is deleted; this is the excerpt that Runway stored:", style="yellow")
     for line in excerpt.splitlines():
         writer.write(Piece(b"", line.encode("utf-8", "replace") + b"\n"))
 
 
-def _is_over(session: Session, job_id: str, patience: RetryBudget) -> bool:
+def _is_finished(session: Session, job_id: str, budget: RetryBudget) -> bool:
     try:
-        view = session.client.job(job_id)
+        view = session.client.job(job_id).value
     except RequestFailed as error:
-        session.edges.sleep(patience.pause_after(error))
+        session.environment.sleep(budget.pause_after(error))
         return False
-    patience.answered()
-    return is_over(view)
+    budget.answered()
+    return view.is_finished
+
+
+RESET: Final = b"\x1b[0m"
+
+# Colours (SGR) alone: the other sequences of ECMA-48 move the cursor, erase, rename the window or query the terminal.
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;:]{0,40}m")
+_UNFINISHED: Final = re.compile(r"\x1b(?:\[[0-9;:]{0,40})?\Z")
+_KEPT: Final = re.compile(rf"({_COLOUR.pattern}|[\n\r\t])")
+
+
+class TerminalSanitizer:
+    """Sanitizes a log that arrives in pieces, cut anywhere. Bytes that are not UTF-8 become U+FFFD."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
+        self._coloured = False
+
+    def feed(self, piece: bytes) -> bytes:
+        """Return the sanitized piece. Hold back the beginning of a sequence at its end."""
+        text = self._held + self._decoder.decode(piece)
+        unfinished = _UNFINISHED.search(text)
+        self._held = unfinished[0] if unfinished else ""
+        return self._sanitized(text.removesuffix(self._held) if self._held else text)
+
+    def close(self) -> bytes:
+        """Return the text held back, and reset the colours that the log began."""
+        text, self._held = self._held + self._decoder.decode(b"", final=True), ""
+        return self._sanitized(text) + (RESET if self._coloured else b"")
+
+    def _sanitized(self, text: str) -> bytes:
+        self._coloured = self._coloured or _COLOUR.search(text) is not None
+        parts = _KEPT.split(text)
+        # Every other part is one that is kept.
+        return "".join(part if at % 2 else escape_controls(part) for at, part in enumerate(parts)).encode()

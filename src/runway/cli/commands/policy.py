@@ -1,6 +1,6 @@
-"""`runway policy check` and `runway tenants render`: the policy file seen without a server.
+"""`runway policy check` and `runway tenants render`: read the policy file.
 
-The policy's own modules are imported by the commands that need them, so that the others start faster.
+These commands import the policy's modules when they run, so that the other commands start faster.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from runway.cli.exits import Exit
+from runway.cli.context import Exit
 from runway.cli.output import Output, Screen, emit, emit_data, to_yaml
-from runway.cli.text import show_duration
 from runway.cli.views.tables import columns
 from runway.errors import PolicyError
 from runway.quantity import format_bytes, format_cpu
+from runway.text import show_duration
 
 if TYPE_CHECKING:
     from runway.policy import Policy
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy file.")],
-    output: Annotated[Output, typer.Option("-o", "--output", help="Form of the result on stdout.")] = Output.TABLE,
+    output: Annotated[Output, typer.Option("-o", "--output", help="Format of the result on stdout.")] = Output.TABLE,
 ) -> None:
-    """Say what is wrong with a policy file, a line per fault, or what it would allow."""
+    """Validate a policy file: show each fault on a line, or the limits, pools and tenants of a valid file."""
     screen = Screen()
     policy = _load(file, screen, output)
-    document = describe(policy)
+    document = policy.model_dump(mode="json")
     emit({"valid": True, "policy": document}, output, names=[str(file)], table=lambda: _show(screen, policy))
 
 
@@ -39,9 +39,11 @@ def render(
         Literal["yaml", "json"], typer.Option("-o", "--output", help="A YAML stream, or one JSON List.")
     ] = "yaml",
 ) -> None:
-    """Print the Kubernetes objects of the tenants: namespace, quota, limits, network policy, Runway's role.
+    """Print the Kubernetes objects of the tenants.
 
-    `runway tenants render | kubectl apply -f -` puts them in place, and may be repeated.
+    Each tenant has a namespace, quota, limits, a network policy, and a role for Runway.
+
+    `runway tenants render | kubectl apply -f -` creates or updates them.
     """
     from runway.tenant_manifests import render as render_tenants
 
@@ -59,40 +61,8 @@ def render(
         emit_data({"apiVersion": "v1", "kind": "List", "items": manifests}, Output.JSON)
 
 
-def describe(policy: Policy) -> dict[str, object]:
-    """The policy in the terms of its file, every default filled in."""
-    limits = policy.limits
-    return {
-        "version": policy.version,
-        "limits": {
-            "cpu": {"min": format_cpu(limits.cpu.min), "max": format_cpu(limits.cpu.max)},
-            "memory": {"min": format_bytes(limits.memory.min), "max": format_bytes(limits.memory.max)},
-            "gpu": {"max": limits.gpu.max},
-            "timeout_seconds": limits.timeout_seconds.model_dump(),
-            "grace_period_seconds": limits.grace_period_seconds.model_dump(),
-            "retries": {"max": limits.retries.max},
-            "ephemeral_storage": {"per_job": format_bytes(limits.ephemeral_storage.per_job)},
-            "retention_seconds": limits.retention_seconds,
-        },
-        "images": {"allow": list(policy.images.allow)},
-        "pools": {
-            name: pool.model_dump(mode="json") | {"cpu": format_cpu(pool.cpu), "memory": format_bytes(pool.memory)}
-            for name, pool in policy.pools.items()
-        },
-        "tenants": {
-            name: {
-                "namespace": tenant.namespace,
-                "quota": tenant.quota.model_dump()
-                | {"cpu": format_cpu(tenant.quota.cpu), "memory": format_bytes(tenant.quota.memory)},
-                "rate": tenant.rate.model_dump(),
-            }
-            for name, tenant in policy.tenants.items()
-        },
-    }
-
-
 def _load(file: Path, screen: Screen, output: Output) -> Policy:
-    """The policy at `file`; where it is faulty every fault is shown and the command ends."""
+    """Load the policy at `file`. Show every fault of an invalid one, and end the command."""
     from runway.policy import load_policy
 
     try:
@@ -109,7 +79,7 @@ def _load(file: Path, screen: Screen, output: Output) -> Policy:
 def _show(screen: Screen, policy: Policy) -> None:
     limits = policy.limits
     timeout, grace = limits.timeout_seconds, limits.grace_period_seconds
-    screen.out("Bounds of a job", style="bold")
+    screen.out("Limits of a job", style="bold")
     bounds = (
         ("cpu", format_cpu(limits.cpu.min), format_cpu(limits.cpu.max), ""),
         ("memory", format_bytes(limits.memory.min), format_bytes(limits.memory.max), ""),
@@ -118,24 +88,16 @@ def _show(screen: Screen, policy: Policy) -> None:
         ("grace period", "", show_duration(grace.max), show_duration(grace.default)),
         ("retries", 0, limits.retries.max, 0),
         ("ephemeral storage", "", format_bytes(limits.ephemeral_storage.per_job), ""),
-        ("kept after the end", "", "", show_duration(limits.retention_seconds)),
+        ("retention", "", "", show_duration(limits.retention_seconds)),
     )
     screen.table(columns("FIELD", "MIN", "MAX", "DEFAULT"), bounds, indent=2)
-    screen.out("Images that may run", style="bold")
+    screen.out("Allowed images", style="bold")
     for pattern in policy.images.allow:
         screen.out(f"  {pattern}")
     screen.out("Pools", style="bold")
     pools = (
-        (
-            name,
-            pool.instance_type,
-            pool.hourly_usd,
-            format_cpu(pool.cpu),
-            format_bytes(pool.memory),
-            pool.gpu,
-            pool.gpu_type,
-        )
-        for name, pool in policy.pools.items()
+        (name, p.instance_type, p.hourly_usd, format_cpu(p.cpu), format_bytes(p.memory), p.gpu, p.gpu_type)
+        for name, p in policy.pools.items()
     )
     screen.table(columns("POOL", "INSTANCE", "USD AN HOUR", "CPU", "MEMORY", "GPU", "GPU TYPE"), pools, indent=2)
     screen.out("Tenants", style="bold")

@@ -1,4 +1,4 @@
-"""`runway quota`: what a tenant may hold, what it holds, and which jobs hold it."""
+"""`runway quota`: the quota of a tenant, and the jobs that use it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from typing import Final
 
 import typer
 
+from runway.api.models import HolderView, TenantQuotaView
 from runway.cli.context import open_session
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
 from runway.cli.output import Output, Screen, emit, show_state
-from runway.cli.views.quota_bar import RESOURCES, bar, legend, resource_usage
-from runway.cli.views.tables import Column, columns
-from runway.cli.wire import QuotaHolder, TenantQuota
+from runway.cli.views.tables import RESOURCES, Column, bar, columns, legend, resource_usage
 
 BAR_WIDTH: Final = 20
 
-_AMOUNTS: Final = ("limit", "used", "reserved", "held_by_terminating")
 _COLUMNS: Final = [
     Column(title="RESOURCE"),
     Column(title="", drop_priority=1),
@@ -29,36 +27,38 @@ _HOLDERS: Final = [
 
 
 def quota(context: typer.Context, output: As = Output.TABLE, url: Url = DEFAULT_URL, tenant: Tenant = None) -> None:
-    """Show what a tenant may hold, what it holds, and by which jobs.
+    """Show a tenant's quota, its usage, and the jobs that use it.
 
-    RESERVED is held by submissions in flight; TERMINATING, a part of USED, by pods that were told to end and have not.
+    RESERVED belongs to submissions in flight. TERMINATING is the part of USED that terminating pods use.
     """
     with open_session(context, url, tenant, output) as session:
         page = session.client.quota()
-        names = [entry["tenant"] for entry in page["tenants"]]
-        emit(page, output, names=names, table=lambda: _show(session.screen, page["tenants"]))
+        tenants = page.value.tenants
+        names = [entry.tenant for entry in tenants]
+        emit(page.document, output, names=names, table=lambda: _show(session.screen, tenants))
 
 
-def _show(screen: Screen, tenants: list[TenantQuota]) -> None:
+def _show(screen: Screen, tenants: list[TenantQuotaView]) -> None:
     encoding = screen.stdout.encoding
     for entry in tenants:
-        screen.out(f"{entry['tenant']} (namespace {entry['namespace']})", style="bold")
+        screen.out(f"{entry.tenant} (namespace {entry.namespace})", style="bold")
+        amounts = (entry.limit, entry.used, entry.reserved, entry.held_by_terminating)
         rows = [
             (
                 resource,
                 bar(resource_usage(entry, resource), BAR_WIDTH, encoding),
-                *(dict(amounts)[resource] for amounts in map(dict(entry).get, _AMOUNTS) if isinstance(amounts, dict)),
+                *(getattr(amount, resource) for amount in amounts),
             )
             for resource in RESOURCES
         ]
         screen.table(_COLUMNS, rows, indent=2)
-        if entry["jobs"]:
-            screen.out("  held by")
-            screen.table(_HOLDERS, map(_holder, entry["jobs"]), indent=2)
+        if entry.jobs:
+            screen.out("  used by")
+            screen.table(_HOLDERS, map(_holder, entry.jobs), indent=2)
         screen.out()
     screen.out(legend(encoding))
 
 
-def _holder(job: QuotaHolder) -> tuple[object, ...]:
-    ending = "terminating" if job["terminating"] else ""
-    return job["id"], show_state(job["state"] or "deleted"), job["gpu"], job["cpu"], job["memory"], ending
+def _holder(job: HolderView) -> tuple[object, ...]:
+    terminating = "terminating" if job.terminating else ""
+    return job.id, show_state(job.state or "deleted"), job.gpu, job.cpu, job.memory, terminating

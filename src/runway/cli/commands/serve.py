@@ -6,22 +6,22 @@ from typing import Annotated
 
 import typer
 
-from runway.cli.exits import Exit
+from runway.cli.context import Exit
 from runway.cli.output import Screen
 
 HTTP_PROTOCOL = "runway.http_server.protocol:BoundedHttpProtocol"
-"""The protocol that bounds what a client may send, by name: the command line imports nothing of the server."""
+"""The protocol that limits requests, by name: the command line imports nothing of the server."""
 SHUTDOWN_SECONDS = 10
-"""How long open requests, followed logs among them, may take to end after SIGTERM."""
+"""Open requests, including followed logs, may take this long to end after SIGTERM."""
 
 
 def serve(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65_535, help="TCP port to listen on.")] = 8000,
 ) -> None:
-    """Serve Runway's HTTP API. It is set up by RUNWAY_* variables and finds the cluster by KUBECONFIG or in-cluster."""
-    # Imported here so that the other commands do not pay for it; the app is named, not imported, so that the command
-    # line stays apart from the server.
+    """Serve the HTTP API. RUNWAY_* variables configure it; KUBECONFIG or the service account names the cluster."""
+    # The other commands start faster without uvicorn. The app is named, not imported: contract "the command line
+    # talks HTTP".
     try:
         import uvicorn
     except ModuleNotFoundError as error:

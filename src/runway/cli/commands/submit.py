@@ -1,152 +1,109 @@
-"""`runway submit` and `runway run`."""
+"""`runway submit`, its dry run, and `runway run`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+from rich.text import Text
 
-from runway.cli.client import ApiError
+from runway.api.models import DryRun
+from runway.cli.client import Answer, ApiError
 from runway.cli.commands.logs import LogWriter, follow_log
-from runway.cli.context import Session, open_session
-from runway.cli.exits import Exit
-from runway.cli.interrupts import finish, interruptible
-from runway.cli.options import (
-    DEFAULT_URL,
-    As,
-    Command,
-    Cpu,
-    Env,
-    Gpu,
-    GpuType,
-    Grace,
-    IdempotencyKey,
-    Image,
-    JobTimeout,
-    MaxCost,
-    Memory,
-    Name,
-    Retries,
-    SpecFile,
-    Tenant,
-    Url,
-)
-from runway.cli.output import Output, emit
-from runway.cli.spec import SpecFlags, build_spec
-from runway.cli.views.dry_run_view import show_plan
+from runway.cli.context import Exit, Session, open_session
+from runway.cli.options import DEFAULT_URL, As, Tenant, Url
+from runway.cli.output import Output, Screen, emit
+from runway.cli.spec import SpecOptions, build_spec, with_spec_options
 from runway.cli.views.job_views import show_submitted
+from runway.cli.views.problems import show_violations
 from runway.cli.views.progress import progress
-from runway.cli.wait import wait_until
-from runway.cli.wire import JobView, attempts_begun, is_over
+from runway.cli.views.tables import RESOURCES, Column, resource_usage, show_amount, to_milli
+from runway.cli.wait import finish, interruptible, wait_until
+from runway.jobs.models import CostView, JobView
+from runway.text import escape
+
+_PRICE: Final = [Column(title="RESOURCE"), Column(title="QUANTITY", right=True), Column(title="USD", right=True)]
+_QUOTA: Final = [
+    Column(title="RESOURCE"),
+    *(Column(title=title, right=True) for title in ("USAGE", "THIS JOB", "AFTER", "LIMIT")),
+    Column(title=""),
+]
 
 
+@with_spec_options
 def submit(
     context: typer.Context,
-    command: Command = None,
-    file: SpecFile = None,
-    image: Image = None,
-    cpu: Cpu = None,
-    memory: Memory = None,
-    gpu: Gpu = None,
-    gpu_type: GpuType = None,
-    env: Env = None,
-    timeout: JobTimeout = None,
-    retries: Retries = None,
-    grace: Grace = None,
-    max_cost: MaxCost = None,
-    name: Name = None,
-    idempotency_key: IdempotencyKey = None,
+    options: SpecOptions,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be decided, the price and the quota; submit nothing.")
+        bool, typer.Option("--dry-run", help="Show the decision, the price and the quota; submit nothing.")
     ] = False,
-    wait_for_end: Annotated[bool, typer.Option("--wait", help="Wait for the end and exit like `runway wait`.")] = False,
+    wait_for_end: Annotated[
+        bool, typer.Option("--wait", help="Wait until the job is finished and exit like `runway wait`.")
+    ] = False,
     output: As = Output.TABLE,
     url: Url = DEFAULT_URL,
     tenant: Tenant = None,
 ) -> None:
     """Submit a job and print its id, state and price.
 
-    The spec comes from flags, from a file, or from a file with flags over it. What follows -- is the command; it
-    replaces the file's command and args.
+    The spec comes from options, from a file, or from both: options override the file. Arguments after -- are the
+    command; it replaces the file's command and args.
     """
-    if dry_run and (wait_for_end or idempotency_key):
-        raise typer.BadParameter("a dry run submits nothing, so there is no --wait and no --idempotency-key for it")
-    spec = build_spec(
-        SpecFlags(
-            file=file, name=name, image=image, cpu=cpu, memory=memory, gpu=gpu, gpu_type=gpu_type, env=env,
-            timeout=timeout, retries=retries, grace=grace, max_cost=max_cost, command=command,
-        )
-    )  # fmt: skip
+    if dry_run and (wait_for_end or options.idempotency_key):
+        raise typer.BadParameter("--dry-run submits nothing: remove --wait and --idempotency-key")
+    spec = build_spec(options)
     with open_session(context, url, tenant, output) as session:
-        if dry_run:
-            _plan(session, spec, output)
-        view, replayed = session.client.submit(spec, idempotency_key)
         screen = session.screen
+        if dry_run:
+            plan = session.client.dry_run(spec)
+            decision = plan.value.decision
+            emit(plan.document, output, names=[decision], table=lambda: _show_dry_run(screen, plan.value))
+            raise typer.Exit(Exit.OK if decision == "admitted" else Exit.REJECTED)
+        job, replayed = session.client.submit(spec, options.idempotency_key)
+        view = job.value
         if wait_for_end:
             if output.for_people:
                 show_submitted(screen.out, view, replayed=replayed)
-            with interruptible(session, view["id"]), progress(session) as tell:
-                tell(view)
-                view = wait_until(session, view["id"], is_over, tell=tell)
-            finish(view, output, screen.out)
-        emit(view, output, names=[view["id"]], table=lambda: show_submitted(screen.out, view, replayed=replayed))
+            with interruptible(session, view.id), progress(session) as show:
+                show(view)
+                job = wait_until(session, view.id, lambda view: view.is_finished, show=show)
+            finish(job, output, screen.out)
+        emit(job.document, output, names=[view.id], table=lambda: show_submitted(screen.out, view, replayed=replayed))
         if screen.stderr.is_terminal:
-            screen.err(f"next: runway wait {view['id']}, or its log: runway logs -f {view['id']}", style="dim")
+            screen.err(f"next: runway wait {view.id}, or its log: runway logs -f {view.id}", style="dim")
 
 
+@with_spec_options
 def run(
     context: typer.Context,
-    command: Command = None,
-    file: SpecFile = None,
-    image: Image = None,
-    cpu: Cpu = None,
-    memory: Memory = None,
-    gpu: Gpu = None,
-    gpu_type: GpuType = None,
-    env: Env = None,
-    timeout: JobTimeout = None,
-    retries: Retries = None,
-    grace: Grace = None,
-    max_cost: MaxCost = None,
-    name: Name = None,
-    idempotency_key: IdempotencyKey = None,
+    options: SpecOptions,
     output: As = Output.TABLE,
     url: Url = DEFAULT_URL,
     tenant: Tenant = None,
 ) -> None:
-    """Submit a job, follow its log, and exit with what became of it.
+    """Submit a job, follow its log, and exit with its outcome.
 
-    The log goes to stdout, everything else to stderr; with -o json, yaml or name stdout carries the result alone and
-    the log goes to stderr. Interrupting the command leaves the job running; on a terminal it asks whether to cancel it.
+    The log is on stdout, everything else on stderr. With -o json, yaml or name the result is on stdout and the log on
+    stderr. Ctrl-C leaves the job running; on a terminal the command asks whether to cancel it.
     """
-    spec = build_spec(
-        SpecFlags(
-            file=file, name=name, image=image, cpu=cpu, memory=memory, gpu=gpu, gpu_type=gpu_type, env=env,
-            timeout=timeout, retries=retries, grace=grace, max_cost=max_cost, command=command,
-        )
-    )  # fmt: skip
+    spec = build_spec(options)
     with open_session(context, url, tenant, output) as session:
-        view, replayed = session.client.submit(spec, idempotency_key)
-        say = session.screen.err
-        show_submitted(say, view, replayed=replayed)
+        job, replayed = session.client.submit(spec, options.idempotency_key)
+        job_id = job.value.id
+        show_submitted(session.screen.err, job.value, replayed=replayed)
         writer = LogWriter(typer.get_binary_stream("stdout" if output.for_people else "stderr"))
-        with interruptible(session, view["id"], offer_cancel=True):
-            view = _follow_attempts(session, view["id"], writer)
-        finish(view, output, say)
+        with interruptible(session, job_id, offer_cancel=True):
+            job = _follow_attempts(session, job_id, writer)
+        finish(job, output, session.screen.err)
 
 
-def _plan(session: Session, spec: dict[str, object], output: Output) -> None:
-    plan = session.client.dry_run(spec)
-    emit(plan, output, names=[plan["decision"]], table=lambda: show_plan(session.screen, plan))
-    raise typer.Exit(Exit.OK if plan["decision"] == "admitted" else Exit.REJECTED)
+def _follow_attempts(session: Session, job_id: str, writer: LogWriter) -> Answer[JobView]:
+    """Show the log of every attempt, one after the other, and return the finished job.
 
-
-def _follow_attempts(session: Session, job_id: str, writer: LogWriter) -> JobView:
-    """Show the log of every attempt, one after the other, and return the view of the job when it is over.
-
-    Until an attempt has started its progress is shown instead; never both, since they share the terminal.
+    Until an attempt has started show its progress instead: log and progress share the terminal.
     """
     attempt = 1
     while True:
@@ -154,26 +111,68 @@ def _follow_attempts(session: Session, job_id: str, writer: LogWriter) -> JobVie
         try:
             follow_log(session, job_id, writer, attempt=attempt)
         except ApiError as error:
-            # The log is a convenience of `run`; how the job ended is not.
+            # A missing log does not hide the outcome of the job.
             if error.code != "logs_gone":
                 raise
-            session.screen.err("The pod is gone, and its log with it.", style="yellow")
-        view = _wait(session, job_id, partial(_is_past, attempt))
-        if attempts_begun(view) <= attempt:
-            return view
+            session.screen.err("The pod and its log are deleted.", style="yellow")
+        job = _wait(session, job_id, partial(_is_past, attempt))
+        if job.value.attempt_count <= attempt:
+            return job
         attempt += 1
 
 
-def _wait(session: Session, job_id: str, done: Callable[[JobView], bool]) -> JobView:
-    with progress(session) as tell:
-        return wait_until(session, job_id, done, tell=tell)
+def _wait(session: Session, job_id: str, done: Callable[[JobView], bool]) -> Answer[JobView]:
+    with progress(session) as show:
+        return wait_until(session, job_id, done, show=show)
 
 
 def _has_started(attempt: int, view: JobView) -> bool:
-    if is_over(view) or attempts_begun(view) > attempt:
+    if _is_past(attempt, view):
         return True
-    return attempts_begun(view) == attempt and view["attempts"][-1]["started_at"] is not None
+    return view.attempt_count == attempt and view.attempts[-1].started_at is not None
 
 
 def _is_past(attempt: int, view: JobView) -> bool:
-    return is_over(view) or attempts_begun(view) > attempt
+    return view.is_finished or view.attempt_count > attempt
+
+
+def _show_dry_run(screen: Screen, plan: DryRun) -> None:
+    count = len(plan.violations)
+    if plan.decision == "admitted":
+        decision, reason = Text("Would be admitted", "bold green"), ""
+    else:
+        decision, reason = Text("Would be refused", "bold red"), f"for {count} violation{'s' if count != 1 else ''}"
+    screen.out(decision, reason, "(dry run: nothing was submitted)", hang=2)
+    show_violations(screen.out, map(asdict, plan.violations))
+    for warning in plan.warnings:
+        screen.out(f"  warning of Kubernetes: {warning}", style="yellow", hang=4)
+    if plan.cost is None:
+        screen.out("Price: unknown until the spec is valid", style="dim")
+    else:
+        _show_price(screen, plan.cost)
+    _show_quota(screen, plan)
+
+
+def _show_price(screen: Screen, cost: CostView) -> None:
+    screen.out(f"Price in {cost.currency} ({cost.rate_card})", style="bold")
+    rows: list[tuple[object, ...]] = [(line.resource, line.quantity, line.hourly) for line in cost.lines]
+    rows.append(("an hour", "", Text(escape(cost.hourly), "bold")))
+    rows.append(("at most", "", Text(escape(cost.ceiling), "bold")))
+    screen.table(_PRICE, rows, indent=2)
+
+
+def _show_quota(screen: Screen, plan: DryRun) -> None:
+    """Show the tenant's usage with its reservations, now and with this job."""
+    requested = {"jobs": "1"} | {line.resource: line.quantity for line in (plan.cost.lines if plan.cost else ())}
+    rows: list[tuple[object, ...]] = []
+    for resource in RESOURCES:
+        amounts = resource_usage(plan.quota, resource)
+        now, more = amounts.used + amounts.reserved, to_milli(requested.get(resource, "0"))
+        shown = [show_amount(resource, amount) for amount in (now, more, now + more, amounts.limit)]
+        if plan.cost is None:
+            rows.append((resource, shown[0], "", "", shown[3], ""))
+        else:
+            over = Text("over", "bold red") if now + more > amounts.limit else ""
+            rows.append((resource, shown[0], f"+{shown[1]}" if more else "", *shown[2:], over))
+    screen.out("Quota", style="bold")
+    screen.table(_QUOTA, rows, indent=2)

@@ -1,1 +1,1 @@
-"""What commands print. Pure."""
+"""Views of the command line: text for people. Pure."""

@@ -1,4 +1,8 @@
-"""Tables that fit a terminal: cells are cut and columns left out where it is narrow. Pure."""
+"""Tables that fit a terminal, and quota bars. Pure.
+
+Narrow tables drop columns and cut cells. rich's `Table` cannot drop columns, and it pads each line, which a pipe would
+see.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,18 @@ from typing import Final
 
 from rich.text import Text
 
-from runway.cli.text import safe
+from runway.api.models import AmountsView, QuotaSummary, TenantQuotaView
+from runway.quantity import ceil_units
+from runway.text import escape, show_bytes
 
-GAP: Final = 2
-"""Spaces between two columns."""
-SHORTEST: Final = 8
-"""To so many letters a cell may be cut."""
+GAP: Final = "  "
+MIN_WIDTH: Final = 8
+"""A cell that may shrink keeps this many characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column. Where a table is too wide, cells of those that may `shrink` are cut, and then columns left out.
-
-    The ones with the highest `spare` go first; 0 always stays. Numbers stand at the `right`.
-    """
+    """One column. A narrow table cuts cells that may `shrink` and drops the highest `drop_priority`; 0 stays."""
 
     title: str
     shrink: bool = False
@@ -30,59 +32,133 @@ class Column:
 
 
 def columns(*titles: str) -> list[Column]:
-    """Columns that always stay as they are."""
+    """Return columns that never shrink and always stay."""
     return [Column(title=title) for title in titles]
 
 
 def lay_out(
     heads: Sequence[Column], rows: Iterable[Sequence[object]], *, width: int | None, indent: int = 0
 ) -> list[Text]:
-    """The lines of a table, its head first; None is an empty cell, `Text` keeps its style. No bound without `width`."""
-    lines = [[Text(head.title, "bold") for head in heads], *([_cell(cell) for cell in row] for row in rows)]
-    widths = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
-    shown = list(range(len(heads)))
-    if width is not None:
-        shown = _fit(heads, widths, width - indent)
-    return [_line([(heads[at], line[at], widths[at]) for at in shown], indent) for line in lines]
+    """Return the lines of a table, its head first. None is an empty cell, `Text` keeps its style.
+
+    Without `width` nothing is cut or dropped.
+    """
+    table = [[Text(head.title, "bold") for head in heads], *([_cell(cell) for cell in row] for row in rows)]
+    natural = [max(cell.cell_len for cell in column) for column in zip(*table, strict=True)]
+    widths = dict(enumerate(natural)) if width is None else _fit(heads, natural, width - indent)
+    return [_line(row, heads, widths, indent) for row in table]
 
 
-def _fit(heads: Sequence[Column], widths: list[int], width: int) -> list[int]:
-    """The places of the columns that are shown; `widths` is changed to what they get."""
-    shown = list(range(len(heads)))
+def _fit(heads: Sequence[Column], natural: Sequence[int], room: int) -> dict[int, int]:
+    """Return the width of each column that is shown, by its place."""
+    widths = dict(enumerate(natural))
 
-    def excess() -> int:
-        return sum(widths[at] for at in shown) + GAP * (len(shown) - 1) - width
+    def excess(shortest: int | None = None) -> int:
+        cells = (min(n, shortest) if shortest and heads[at].shrink else n for at, n in widths.items())
+        return sum(cells) + len(GAP) * (len(widths) - 1) - room
 
-    def cut(shortest: int) -> None:
-        while excess() > 0:
-            widest = max((at for at in shown if heads[at].shrink), key=lambda at: widths[at], default=None)
-            if widest is None or widths[widest] <= shortest:
-                return
-            widths[widest] -= 1
-
-    cut(2 * SHORTEST)
-    for at in sorted(shown, key=lambda at: -heads[at].drop_priority):
-        if excess() > 0 and heads[at].drop_priority:
-            shown.remove(at)
-    cut(SHORTEST)
-    return shown
+    for at in sorted(widths, key=lambda at: -heads[at].drop_priority):
+        if heads[at].drop_priority and excess(2 * MIN_WIDTH) > 0:
+            del widths[at]
+    while excess() > 0:
+        at = max((at for at in widths if heads[at].shrink), key=lambda at: widths[at], default=-1)
+        if at < 0 or widths[at] <= MIN_WIDTH:
+            break
+        widths[at] -= 1
+    return widths
 
 
-def _line(cells: Sequence[tuple[Column, Text, int]], indent: int) -> Text:
-    text = Text(" " * indent)
-    for head, cell, width in cells:
-        fitting = cell
-        if cell.cell_len > width:
-            fitting = cell.copy()
-            fitting.truncate(width, overflow="ellipsis")
-        blank = " " * (width - fitting.cell_len)
-        parts = (blank, fitting) if head.right else (fitting, blank)
-        for part in parts:
-            text.append(part)
-        text.append(" " * GAP)
-    text.rstrip()
-    return text
+def _line(row: Sequence[Text], heads: Sequence[Column], widths: dict[int, int], indent: int) -> Text:
+    cells = []
+    for at, width in widths.items():
+        cell = row[at].copy()
+        cell.truncate(width, overflow="ellipsis")
+        blank = " " * (width - cell.cell_len)
+        cells.append(Text.assemble(blank, cell) if heads[at].right else Text.assemble(cell, blank))
+    line = Text(" " * indent).append_text(Text(GAP).join(cells))
+    line.rstrip()
+    return line
 
 
 def _cell(cell: object) -> Text:
-    return cell if isinstance(cell, Text) else Text("" if cell is None else safe(cell))
+    return cell if isinstance(cell, Text) else Text("" if cell is None else escape(cell))
+
+
+RESOURCES: Final = ("gpu", "cpu", "memory", "jobs")
+
+_STYLES: Final = ("cyan", "yellow", "magenta", "dim")
+_BLOCKS: Final = "█▓▒░"
+_ASCII: Final = "#%+."
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceUsage:
+    """The usage of one resource in thousandths of a unit, of memory in thousandths of a byte.
+
+    `terminating` is the part of `used` that terminating pods use.
+    """
+
+    used: int
+    terminating: int
+    reserved: int
+    limit: int
+
+
+def resource_usage(quota: TenantQuotaView | QuotaSummary, resource: str) -> ResourceUsage:
+    """Return the usage of one resource; an amount that cannot be read counts as 0."""
+    terminating = quota.held_by_terminating if isinstance(quota, TenantQuotaView) else None
+    return ResourceUsage(
+        _milli_of(quota.used, resource),
+        _milli_of(terminating, resource) if terminating else 0,
+        _milli_of(quota.reserved, resource),
+        _milli_of(quota.limit, resource),
+    )
+
+
+def to_milli(quantity: str) -> int:
+    """Return an amount in thousandths; 0 where it cannot be read."""
+    try:
+        return ceil_units(quantity, 1000)
+    except ValueError:
+        return 0
+
+
+def show_amount(resource: str, milli: int) -> str:
+    """Show thousandths of a resource: memory as `1.5Gi`, the others as a number."""
+    return show_bytes(milli / 1000) if resource == "memory" else f"{milli / 1000:g}"
+
+
+def bar(amounts: ResourceUsage, width: int, encoding: str) -> Text:
+    """Return a bar of `width` cells, 4 or more. Any usage has a cell, and only a full quota looks full."""
+    letters = _BLOCKS if encoding.lower().startswith("utf") else _ASCII
+    cells = _cells((amounts.used - amounts.terminating, amounts.terminating, amounts.reserved), amounts.limit, width)
+    text = Text()
+    for letter, count, style in zip(letters, (*cells, width - sum(cells)), _STYLES, strict=True):
+        text.append(letter * count, style)
+    return text
+
+
+def legend(encoding: str) -> Text:
+    """Return the meaning of the parts of a bar."""
+    letters = _BLOCKS if encoding.lower().startswith("utf") else _ASCII
+    names = ("used", "used, terminating", "reserved", "free")
+    parts = (
+        Text.assemble((letter, style), f" {name}") for letter, style, name in zip(letters, _STYLES, names, strict=True)
+    )
+    return Text("   ").join(parts)
+
+
+def _cells(parts: Sequence[int], limit: int, width: int) -> list[int]:
+    taken = sum(parts)
+    total = max(limit, taken)
+    cells = [max(1, round(part * width / total)) if part > 0 else 0 for part in parts]
+    most = width if taken >= limit else width - 1
+    while sum(cells) > most:
+        cells[cells.index(max(cells))] -= 1
+    while taken and taken >= limit and sum(cells) < width:
+        cells[cells.index(max(cells))] += 1
+    return cells
+
+
+def _milli_of(amounts: AmountsView, resource: str) -> int:
+    return to_milli(str(getattr(amounts, resource)))

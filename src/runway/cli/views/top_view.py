@@ -1,4 +1,4 @@
-"""What `runway top` shows of one look at Runway. Pure."""
+"""The tables of `runway top`. Pure."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from typing import Final
 
 from rich.text import Text
 
+from runway.api.models import TenantQuotaView
 from runway.cli.output import show_state
-from runway.cli.text import show_age, show_bytes
-from runway.cli.views.job_metrics import cost_so_far
-from runway.cli.views.quota_bar import RESOURCES, bar, resource_usage, show_amount
-from runway.cli.views.tables import Column, lay_out
-from runway.cli.wire import JobView, TenantQuota, Usage
+from runway.cli.views.job_views import cost_so_far
+from runway.cli.views.tables import RESOURCES, Column, bar, lay_out, resource_usage, show_amount
+from runway.jobs.models import JobView, Usage
+from runway.jobs.usage import MEMORY_RATIO, THROTTLED_RATIO
+from runway.text import show_between, show_bytes, show_ratio
 
 BAR_WIDTH: Final = 8
 NARROW: Final = 100
-"""In fewer columns than these there is no room for bars."""
-THROTTLED: Final = 0.25
-"""From here on throttling is worth a colour, as it is worth a word to Runway."""
-MEMORY_TIGHT: Final = 0.9
+"""In fewer columns there are no bars."""
 
 UNKNOWN: Final = Text("unknown", "dim")
 
@@ -42,97 +40,87 @@ _TENANT: Final = Column(title="TENANT", drop_priority=2)
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One look. `usage` has an entry for each job that runs, None where it is not known."""
+    """The state at one time. `usage` has an entry for each running job, None where it is unknown."""
 
     at: datetime
-    tenants: list[TenantQuota]
+    tenants: list[TenantQuotaView]
     jobs: list[JobView]
     more: bool
     usage: dict[str, Usage | None]
 
 
 def quota_lines(frame: Frame, width: int | None, encoding: str) -> list[Text]:
-    """A line a tenant: of each resource what is used or reserved, of the limit."""
+    """Return a line for each tenant: the used and reserved part of each limit."""
     bars = width is None or width >= NARROW
     heads = [Column(title="TENANT"), *(Column(title=resource.upper()) for resource in RESOURCES)]
     rows = [
-        [entry["tenant"], *(_quota(entry, resource, encoding, bars=bars) for resource in RESOURCES)]
-        for entry in frame.tenants
+        [quota.tenant, *(_quota(quota, resource, encoding, bars=bars) for resource in RESOURCES)]
+        for quota in frame.tenants
     ]
     return lay_out(heads, rows, width=width)
 
 
-def job_lines(frame: Frame, width: int | None, height: int | None, *, several: bool) -> list[Text]:
-    """A line a job, at most `height` lines; with the tenant where jobs are of several."""
+def job_lines(frame: Frame, width: int | None, height: int | None, *, tenants: bool) -> list[Text]:
+    """Return a line for each job, at most `height` lines; with `tenants` each line names the tenant."""
     if not frame.jobs:
-        return [Text("Nothing runs or waits.", "dim")]
+        return [Text("No active jobs.", "dim")]
     heads, rows = list(_JOBS), [_job(view, frame) for view in frame.jobs]
-    if several:
+    if tenants:
         heads.insert(1, _TENANT)
         for row, view in zip(rows, frame.jobs, strict=True):
-            row.insert(1, view["tenant"])
+            row.insert(1, view.tenant)
     lines = lay_out(heads, rows, width=width)
     left_out = 0 if height is None else max(0, len(lines) - max(height - 1, 2))
     if not left_out and not frame.more:
         return lines
-    return [
-        *lines[: len(lines) - left_out],
-        Text(f"… {left_out or ''} more; `runway ls` lists them".replace("  ", " ")),
-    ]
+    more = f"{left_out} more" if left_out else "more"
+    return [*lines[: len(lines) - left_out], Text(f"… {more}; `runway ls` lists them")]
 
 
-def _quota(entry: TenantQuota, resource: str, encoding: str, *, bars: bool) -> Text:
-    amounts = resource_usage(entry, resource)
-    taken, limit = (show_amount(resource, part) for part in (amounts.used + amounts.reserved, amounts.limit))
-    style = "" if amounts.used + amounts.reserved < amounts.limit else "red" if amounts.limit else "dim"
-    figures = Text(f"{taken}/{limit}", style)
+def _quota(quota: TenantQuotaView, resource: str, encoding: str, *, bars: bool) -> Text:
+    amounts = resource_usage(quota, resource)
+    taken = amounts.used + amounts.reserved
+    style = "" if taken < amounts.limit else "red" if amounts.limit else "dim"
+    figures = Text(f"{show_amount(resource, taken)}/{show_amount(resource, amounts.limit)}", style)
     return bar(amounts, BAR_WIDTH, encoding).append(" ").append_text(figures) if bars else figures
 
 
 def _job(view: JobView, frame: Frame) -> list[object]:
     spent = cost_so_far(view, frame.at)
     figures: Sequence[object] = ("", "", "", "")
-    if view["id"] in frame.usage:
-        gpus = view["spec"]["resources"]["gpu"] if view["spec"] else 0
-        figures = _usage(frame.usage[view["id"]], gpus)
+    if view.id in frame.usage:
+        figures = _usage(frame.usage[view.id] or Usage(), view.spec.resources.gpu if view.spec else 0)
     return [
-        view["id"],
-        view["name"],
-        show_state(view["state"]),
-        show_age(view["created_at"], frame.at),
+        view.id,
+        view.name,
+        show_state(view.state),
+        show_between(view.created_at, frame.at),
         *figures,
         None if spent is None else f"{spent:f}",
-        ", ".join(condition["code"] for condition in view["conditions"]),
+        ", ".join(condition.code for condition in view.conditions),
     ]
 
 
-def _usage(usage: Usage | None, gpus: int) -> Sequence[object]:
-    """CPU, throttling, memory and GPU of a job that runs."""
-    if usage is None:
-        return UNKNOWN, UNKNOWN, UNKNOWN, _gpu(None, gpus)
-    cores, limit = usage["cpu_cores"], usage["cpu_limit_cores"]
+def _usage(usage: Usage, gpus: int) -> Sequence[object]:
+    """Return CPU, throttling, memory and GPU of a running job."""
+    cores, limit, throttled = usage.cpu_cores, usage.cpu_limit_cores, usage.throttled_ratio
     return (
         UNKNOWN if cores is None else f"{cores:.2f}{'' if limit is None else f'/{limit:g}'}",
-        _ratio(usage["throttled_ratio"], THROTTLED),
-        _memory(usage),
-        _gpu(usage["gpu_utilisation"], gpus),
+        UNKNOWN if throttled is None else Text(f"{throttled:.0%}", "red" if throttled >= THROTTLED_RATIO else ""),
+        _memory(usage.memory_bytes, usage.memory_limit_bytes),
+        _gpu(usage.gpu_utilisation, gpus),
     )
 
 
-def _memory(usage: Usage) -> Text:
-    amount, limit = usage["memory_bytes"], usage["memory_limit_bytes"]
+def _memory(amount: int | None, limit: int | None) -> Text:
     if amount is None:
         return UNKNOWN
-    style = "red" if limit and amount >= MEMORY_TIGHT * limit else ""
+    style = "red" if limit and amount >= MEMORY_RATIO * limit else ""
     return Text(show_bytes(amount) + (f"/{show_bytes(limit)}" if limit else ""), style)
 
 
-def _ratio(ratio: float | None, bad: float) -> Text:
-    return UNKNOWN if ratio is None else Text(f"{ratio:.0%}", "red" if ratio >= bad else "")
-
-
-def _gpu(ratio: float | None, gpus: int) -> Text:
-    """How many GPUs, and how busy they are."""
+def _gpu(utilisation: float | None, gpus: int) -> Text:
+    """Return the number of GPUs and their utilisation."""
     if not gpus:
         return Text("-", "dim")
-    return Text(f"{gpus} ").append_text(UNKNOWN if ratio is None else Text(f"{ratio:.0%}"))
+    return Text(f"{gpus} ").append_text(UNKNOWN if utilisation is None else Text(show_ratio(utilisation)))

@@ -1,13 +1,13 @@
-// Makes a page that is whole without it live: parts that changed are fetched and put in place, the log is followed.
-// The server renders everything; nothing here makes markup of data. Streams are given back while the page is hidden.
+// Updates a page that is complete without this script: it fetches the parts that changed and follows the log.
+// The server renders everything; nothing here turns data into markup. A hidden page closes its streams.
 "use strict";
 
 const main = document.getElementById("main");
 const live = document.getElementById("live");
-const said = document.getElementById("said");
-const LONGEST_LOG = 200000; // Characters of a followed log that are kept on the page.
-const LONGEST_PAUSE = 60000;
-const HIDDEN = /[\p{C}\p{Zl}\p{Zp}]/gu; // Controls, bidi, zero width: shown as escapes, but for newline and tab.
+const announcement = document.getElementById("announcement");
+const MAX_LOG_LENGTH = 200000; // Characters of a followed log that are kept on the page.
+const MAX_PAUSE = 60000;
+const HIDDEN = /[\p{C}\p{Zl}\p{Zp}]/gu; // Controls, bidi, zero width: shown as escapes, except newline and tab.
 
 const escaped = (letter) => "\n\t".includes(letter) ? letter : "\\u{" + letter.codePointAt(0).toString(16) + "}";
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -17,7 +17,7 @@ function show(how, words) {
   live.textContent = words + new Date().toISOString().slice(11, 19) + " UTC";
 }
 
-// Replace the parts of the page that differ from the server's, unless someone is selecting text in them.
+// Replace the parts of the page that differ from the server's, unless the reader selects text in them.
 function put(text) {
   const next = new DOMParser().parseFromString(text, "text/html");
   for (const part of document.querySelectorAll("[data-live]")) {
@@ -33,9 +33,9 @@ function put(text) {
   }
   document.title = next.title;
   const now = next.getElementById("main").dataset;
-  if (now.state !== main.dataset.state) said.textContent = "The job is now " + now.state;
+  if (now.state !== main.dataset.state) announcement.textContent = "The job is now " + now.state;
   Object.assign(main.dataset, now);
-  return !("over" in now);
+  return !("finished" in now);
 }
 
 function path(element, root) {
@@ -45,19 +45,19 @@ function path(element, root) {
   return ":scope > " + steps.join(" > ");
 }
 
-let asked = 0, failures = 0;
-async function refresh() { // Whether what is shown goes on; null where that could not be fetched.
-  const address = new URL(location.href), number = ++asked;
+let requested = 0, failures = 0;
+async function refresh() { // Whether the page changes later; null where it could not be fetched.
+  const address = new URL(location.href), number = ++requested;
   if (main.dataset.job) address.searchParams.set("log", "false");
   try {
     const answer = await fetch(address, { headers: { Accept: "text/html" }, cache: "no-store" });
     if (!answer.ok) throw new Error("status " + answer.status);
     const text = await answer.text();
     failures = 0;
-    if (number !== asked) return true;
-    const goesOn = put(text);
-    show(goesOn ? "on" : "over", goesOn ? "Live, as of " : "Over, as of ");
-    return goesOn;
+    if (number !== requested) return true;
+    const changes = put(text);
+    show(changes ? "on" : "finished", changes ? "Live, as of " : "Finished, as of ");
+    return changes;
   } catch (error) {
     failures += 1;
     show("off", "Not live (" + error.message + ") since ");
@@ -68,7 +68,7 @@ async function refresh() { // Whether what is shown goes on; null where that cou
 const visible = () => document.visibilityState === "visible"
   ? Promise.resolve()
   : new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true })).then(visible);
-const backoff = (first) => Math.min(first * 2 ** failures, LONGEST_PAUSE) * (0.8 + 0.4 * Math.random());
+const backoff = (first) => Math.min(first * 2 ** failures, MAX_PAUSE) * (0.8 + 0.4 * Math.random());
 
 async function poll(seconds, on = () => true) {
   for (;;) {
@@ -78,22 +78,22 @@ async function poll(seconds, on = () => true) {
   }
 }
 
-// A job's events say when to look; what there is to see is rendered by the server. Once it is over its record still
-// comes, with cost and the end of the log; the server ends the stream after that.
+// A job's events trigger a refresh; the server renders the page. The record of a finished job, with its cost and the
+// end of its log, comes last; then the server ends the stream.
 function listen(id) {
-  let stream = null, over = false;
+  let stream = null, finished = false;
   const open = () => {
-    if (over || stream || document.visibilityState !== "visible") return;
+    if (finished || stream || document.visibilityState !== "visible") return;
     stream = new EventSource("/v1/jobs/" + id + "/events");
-    stream.onmessage = async () => { over = (await refresh()) === false || over; };
-    stream.addEventListener("gone", () => { over = true; refresh(); });
-    stream.onerror = () => { if (over || stream?.readyState === EventSource.CLOSED) close(); };
+    stream.onmessage = async () => { finished = (await refresh()) === false || finished; };
+    stream.addEventListener("gone", () => { finished = true; refresh(); });
+    stream.onerror = () => { if (finished || stream?.readyState === EventSource.CLOSED) close(); };
   };
   const close = () => { stream?.close(); stream = null; };
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" ? open() : close());
   open();
-  // Between events time goes on, and usage with it; this also opens again a stream that was refused.
-  poll(10, () => { open(); return !over; });
+  // Age and usage change between events; this also reopens a rejected stream.
+  poll(10, () => { open(); return !finished; });
 }
 
 async function follow(id, log) {
@@ -113,20 +113,20 @@ async function follow(id, log) {
         note.textContent = "Following attempt " + attempt + ", from its last 200 lines.";
         await copy(answer.body, log);
         note.textContent = "The log of attempt " + attempt + " has ended.";
-        while (Number(main.dataset.attempts) <= attempt && !("over" in main.dataset)) await pause(1000);
+        while (Number(main.dataset.attempts) <= attempt && !("finished" in main.dataset)) await pause(1000);
         if (Number(main.dataset.attempts) <= attempt) return;
         attempt += 1;
         tries = 0;
         continue;
       }
       if (answer.status !== 429 && answer.status !== 503) return;
-      note.textContent = "The log is not followed, since Runway is too busy or the tenant has too many streams open; trying again.";
+      note.textContent = "Runway is too busy, or the tenant has too many open streams; retrying.";
     } catch (error) {
-      if (!hidden.signal.aborted) note.textContent = "The log broke off; trying again.";
+      if (!hidden.signal.aborted) note.textContent = "The connection to the log broke; retrying.";
     } finally {
       document.removeEventListener("visibilitychange", leave);
     }
-    if (!hidden.signal.aborted) await pause(Math.min(2000 * 2 ** tries++, LONGEST_PAUSE));
+    if (!hidden.signal.aborted) await pause(Math.min(2000 * 2 ** tries++, MAX_PAUSE));
   }
 }
 
@@ -140,9 +140,9 @@ async function copy(body, log) {
     const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
     log.append(value.replace(/\r\n?/g, "\n").replace(HIDDEN, escaped));
     kept += value.length;
-    if (kept > LONGEST_LOG) {
-      log.textContent = log.textContent.slice(-LONGEST_LOG / 2);
-      kept = LONGEST_LOG / 2;
+    if (kept > MAX_LOG_LENGTH) {
+      log.textContent = log.textContent.slice(-MAX_LOG_LENGTH / 2);
+      kept = MAX_LOG_LENGTH / 2;
     }
     if (atEnd) log.scrollTop = log.scrollHeight;
   }
@@ -151,7 +151,7 @@ async function copy(body, log) {
 const log = document.getElementById("log");
 if (log) log.scrollTop = log.scrollHeight;
 if (main.dataset.refresh) poll(Number(main.dataset.refresh));
-if (main.dataset.job && !("over" in main.dataset)) {
+if (main.dataset.job && !("finished" in main.dataset)) {
   listen(main.dataset.job);
   if (log) follow(main.dataset.job, log);
 }

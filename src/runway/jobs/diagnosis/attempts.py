@@ -1,61 +1,236 @@
-"""The attempts of a job: each pod with where and when it ran, how it ended, and why it did not succeed. Pure."""
+"""Attempts of a job: each pod with its times, exit and cause. Pure.
+
+The cause of an attempt that did not succeed, first match wins:
+
+1. The pod has not ended, or it succeeded: no cause.
+2. A cancellation or the job's deadline terminated the pod. The deadline takes precedence over the exit code that it
+   causes. For a pod that never started, the cause is the reason that it did not start.
+3. The cluster disrupted the pod (condition DisruptionTarget): by the reason of the condition.
+4. The kubelet evicted the pod without a disruption (local disk limit).
+5. The node rejected the pod.
+6. The pod was deleted outside Runway.
+7. The container exited: by the precedence of `container_exit`.
+8. The container did not start: by the precedence of `container_start`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
-from runway.jobs.annotations import spec_of
-from runway.jobs.diagnosis.attempt_failure import attempt_failure, counts_against_retries
-from runway.jobs.diagnosis.codes import FailureCode
-from runway.jobs.diagnosis.container_exit import diagnose_exit, signal_of, started_at
-from runway.jobs.diagnosis.disruption import disruption, rejection_of
+from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, spec_of
+from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
+from runway.jobs.diagnosis.container_exit import diagnose_exit, memory_limit, signal_of, started_at
+from runway.jobs.diagnosis.container_start import diagnose_container_start
+from runway.jobs.diagnosis.disruption import disruption, disruption_of, eviction_of, rejection_of
+from runway.jobs.models import Attempt
 from runway.jobs.snapshot import JobSnapshot
-from runway.kube.objects import Pod
+from runway.kube.objects import Job, Pod
 from runway.text import one_line
 
-MAX_ATTEMPTS: Final = 20
-"""Attempts that a view shows; disruptions are not counted, so there may be any number of them."""
+_CLOCK_SKEW: Final = timedelta(seconds=2)
+"""Difference allowed between the clocks of two machines, which write whole seconds."""
+NEVER_STARTED: Final = Diagnosis(
+    FailureCode.DEADLINE_EXCEEDED,
+    "the job reached its timeout before it could start; Kubernetes does not report the reason",
+)
+_UNEXPLAINED: Final = Diagnosis(FailureCode.UNKNOWN, "the pod failed; Kubernetes does not report the reason")
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One pod of the job: where it ran, how it ended, whether that counted against the retries, and why.
+class AttemptFailure:
+    """Why an attempt did not succeed. `finding` is None if that is no failure, as after a cancellation."""
 
-    `bound_at` is when the scheduler gave it its node; `cause` and `message` say why it did not succeed.
+    message: str
+    finding: Diagnosis | None
+
+
+def attempt_failure(snapshot: JobSnapshot, pod: Pod) -> AttemptFailure | None:
+    """Diagnose why this attempt did not succeed; None if it did or still can."""
+    if not snapshot.has_ended(pod):
+        return None
+    reason = termination_reason(snapshot, pod)
+    if reason == "cancel":
+        return AttemptFailure(f"the job was cancelled{_describe_termination(snapshot.job, pod)}", None)
+    if reason == "deadline":
+        started = container_started(pod)
+        finding = deadline_of(snapshot, pod) if started else diagnose_container_start(snapshot, pod) or NEVER_STARTED
+    elif pod.status.phase == "Succeeded":
+        return None
+    else:
+        finding = _diagnose(snapshot, pod) or _UNEXPLAINED
+    return AttemptFailure(finding.message, finding)
+
+
+def container_started(pod: Pod) -> bool:
+    ended = pod.container.terminated
+    return pod.container.running is not None or (ended is not None and started_at(ended) is not None)
+
+
+def counts_against_retries(pod: Pod) -> bool:
+    """Return whether the pod, once ended, counts against the retries: it failed, but not by a disruption.
+
+    https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy
     """
-
-    pod: str
-    node: str | None
-    state: str
-    exit_code: int | None
-    signal: str | None
-    reason: str | None
-    created_at: datetime | None
-    bound_at: datetime | None
-    started_at: datetime | None
-    finished_at: datetime | None
-    counted: bool
-    cause: FailureCode | None
-    message: str | None
+    return pod.status.phase != "Succeeded" and disruption(pod) is None
 
 
-def attempts_of(case: JobSnapshot) -> list[Attempt]:
-    """Every attempt that is known of, oldest first."""
-    return [_attempt(case, pod) for pod in case.pods]
+def termination_reason(snapshot: JobSnapshot, pod: Pod) -> str | None:
+    """Return `"cancel"` or `"deadline"` if the Job controller deleted the pod for it, otherwise None."""
+    job, requested = snapshot.job, termination_requested_at(pod, snapshot.job)
+    if not _failed_at_deadline(job) or _ended_before_deletion(pod):
+        return None
+    if requested is None and not _deletion_was_missed(snapshot, pod):
+        return None
+    if ANNOTATION_CANCELLED_AT in job.metadata.annotations:
+        reason, since = "cancel", _parse_time(job.metadata.annotations[ANNOTATION_CANCELLED_AT])
+    else:
+        reason, since = "deadline", deadline_at(job)
+    if requested is None or since is None or requested >= since - _CLOCK_SKEW:
+        return reason
+    return None
+
+
+def termination_requested_at(pod: Pod, job: Job) -> datetime | None:
+    """Return when the pod's deletion was requested: its deletion timestamp is the end of its grace period.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/
+    """
+    until = pod.metadata.deletion_timestamp
+    if until is None:
+        return None
+    grace, spec = pod.metadata.deletion_grace_period_seconds, spec_of(job)
+    if grace is None:
+        grace = spec.grace_period_seconds if spec else 0
+    return until - timedelta(seconds=grace)
+
+
+def deadline_at(job: Job) -> datetime | None:
+    """Return when the job's timeout passes; None before Kubernetes has started the Job."""
+    start, seconds = job.status.start_time, job.spec.active_deadline_seconds
+    return start + timedelta(seconds=seconds) if start is not None and seconds is not None else None
+
+
+def describe_timeout(job: Job) -> str:
+    """Return the start of a message about the job's deadline, with its timeout if known."""
+    spec = spec_of(job)
+    return "the job reached its timeout" + (f" of {spec.timeout_seconds} s" if spec else "")
+
+
+def deadline_of(snapshot: JobSnapshot, pod: Pod) -> Diagnosis:
+    """Diagnose a pod that ran until the deadline, with its reaction to SIGTERM."""
+    job, spec = snapshot.job, spec_of(snapshot.job)
+    ended, evidence, hint = pod.container.terminated, dict[str, str](), None
+    if ended is not None:
+        found = diagnose_exit(ended, memory_limit(job))
+        evidence |= found.evidence if found else {"exit_code": str(ended.exit_code)}
+    if spec is not None:
+        timeout, grace = str(spec.timeout_seconds), str(spec.grace_period_seconds)
+        evidence |= {"timeout_seconds": timeout, "grace_period_seconds": grace}
+        hint = f"raise timeout_seconds above {timeout}, which includes waiting and retries, or shorten the job"
+        if _exceeded_grace_period(job, pod):
+            evidence["grace_period"] = "overrun"
+            hint = (
+                f"raise timeout_seconds above {timeout}, shorten the job, or handle SIGTERM to save its work within "
+                f"grace_period_seconds ({grace})"
+            )
+    message = f"{describe_timeout(job)} and was terminated{_describe_termination(job, pod)}"
+    return Diagnosis(FailureCode.DEADLINE_EXCEEDED, message, evidence, hint)
+
+
+def _diagnose(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
+    finding = disruption_of(pod, snapshot.node_of(pod)) or eviction_of(pod) or rejection_of(pod)
+    if finding is not None:
+        return finding
+    deleted = pod.metadata.deletion_timestamp
+    if deleted is not None and not _ended_before_deletion(pod):
+        how = _describe_termination(snapshot.job, pod) if container_started(pod) else " before it started"
+        message = f"the pod was deleted outside Runway{how}"
+        return Diagnosis(FailureCode.POD_DELETED, message, {"deleted": deleted.isoformat()})
+    if (ended := pod.container.terminated) is not None:
+        return diagnose_exit(ended, memory_limit(snapshot.job))
+    if pod.metadata.name in snapshot.deleted_pods:
+        return Diagnosis(FailureCode.POD_DELETED, "the pod was deleted; Runway did not see how it ended")
+    return diagnose_container_start(snapshot, pod)
+
+
+def _failed_at_deadline(job: Job) -> bool:
+    """Return whether the Job controller failed the Job at its deadline; a cancellation moves the deadline to now."""
+    target = job.condition("FailureTarget") or job.condition("Failed")
+    return target is not None and target.reason == "DeadlineExceeded"
+
+
+def _deletion_was_missed(snapshot: JobSnapshot, pod: Pod) -> bool:
+    """Return whether the job's last pod is gone and the watch did not report its termination."""
+    return pod.metadata.name in snapshot.deleted_pods and not pod.is_terminal and pod is snapshot.pods[-1]
+
+
+def _ended_before_deletion(pod: Pod) -> bool:
+    """Return whether the container exited before the pod's deletion was requested."""
+    ended, until = pod.container.terminated, pod.metadata.deletion_timestamp
+    if ended is None or ended.finished_at is None:
+        return False
+    if until is None:
+        return True
+    grace = pod.metadata.deletion_grace_period_seconds
+    skew = _CLOCK_SKEW if signal_of(ended) in ("SIGTERM", "SIGKILL") else timedelta()
+    return grace is not None and ended.finished_at < until - timedelta(seconds=grace) - skew
+
+
+def _exceeded_grace_period(job: Job, pod: Pod) -> bool:
+    """Return whether the kubelet killed the process at the end of its grace period."""
+    ended, requested, spec = pod.container.terminated, termination_requested_at(pod, job), spec_of(job)
+    if ended is None or requested is None or spec is None:
+        return False
+    if signal_of(ended) != "SIGKILL" or ended.reason == "OOMKilled":
+        return False
+    until = requested + timedelta(seconds=spec.grace_period_seconds)
+    return ended.finished_at is None or ended.finished_at >= until - _CLOCK_SKEW
+
+
+def _describe_termination(job: Job, pod: Pod) -> str:
+    """Return how the process reacted to its termination, as the end of a sentence."""
+    ended, spec = pod.container.terminated, spec_of(job)
+    if ended is None or not container_started(pod):
+        return ""
+    if spec is not None and _exceeded_grace_period(job, pod):
+        grace = spec.grace_period_seconds
+        return f"; the process did not exit on SIGTERM and was killed after its grace period of {grace} s"
+    if ended.reason == "OOMKilled":
+        return "; the kernel killed the process during termination because it exceeded its memory limit"
+    if name := signal_of(ended):
+        return f"; the process was killed by {name}"
+    return f"; the process exited with code {ended.exit_code} within its grace period"
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    """Parse an RFC 3339 time with its zone; return None for anything else."""
+    try:
+        moment = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return moment if moment is not None and moment.tzinfo is not None else None
+
+
+MAX_ATTEMPTS: Final = 20
+"""Attempts in a view. Disruptions do not count against the retries, so a job can have any number of attempts."""
+
+
+def attempts_of(snapshot: JobSnapshot) -> list[Attempt]:
+    return [_attempt(snapshot, pod) for pod in snapshot.pods]
 
 
 def disruptions(attempts: Sequence[Attempt]) -> int:
-    """How many attempts the cluster ended; they do not count against the retries."""
+    """Return the number of disrupted attempts, which do not count against the retries."""
     return sum(attempt.state == "failed" and not attempt.counted for attempt in attempts)
 
 
-def _attempt(case: JobSnapshot, pod: Pod) -> Attempt:
+def _attempt(snapshot: JobSnapshot, pod: Pod) -> Attempt:
     ended, running = pod.container.terminated, pod.container.running
-    target, cause = disruption(pod), attempt_failure(case, pod)
-    state = _state(case, pod)
+    target, cause = disruption(pod), attempt_failure(snapshot, pod)
+    state = _state(snapshot, pod)
     started = started_at(ended) if ended else running.started_at if running else None
     return Attempt(
         pod=pod.metadata.name,
@@ -67,17 +242,17 @@ def _attempt(case: JobSnapshot, pod: Pod) -> Attempt:
         created_at=pod.metadata.creation_timestamp,
         bound_at=_bound_at(pod),
         started_at=started,
-        finished_at=_finished_at(case, pod),
+        finished_at=_finished_at(snapshot, pod),
         counted=state == "failed" and counts_against_retries(pod),
         cause=cause.finding.code if cause and cause.finding else None,
-        message=cause.message if cause else _suspicious_success(case, pod) if state == "succeeded" else None,
+        message=cause.message if cause else _suspicious_success(snapshot, pod) if state == "succeeded" else None,
     )
 
 
-def _state(case: JobSnapshot, pod: Pod) -> str:
+def _state(snapshot: JobSnapshot, pod: Pod) -> str:
     if pod.status.phase == "Succeeded":
         return "succeeded"
-    if case.has_ended(pod):
+    if snapshot.has_ended(pod):
         return "failed"
     if pod.terminating:
         return "terminating"
@@ -90,29 +265,29 @@ def _bound_at(pod: Pod) -> datetime | None:
     return scheduled.last_transition_time if scheduled is not None and scheduled.status == "True" else None
 
 
-def _finished_at(case: JobSnapshot, pod: Pod) -> datetime | None:
-    """When the container ended; where no end was seen, the next best that Kubernetes wrote."""
+def _finished_at(snapshot: JobSnapshot, pod: Pod) -> datetime | None:
+    """Return when the container exited, or the best time that Kubernetes reports instead."""
     ended, target = pod.container.terminated, disruption(pod)
     if ended is not None and ended.finished_at is not None and ended.finished_at.year > 1970:
         return ended.finished_at
-    if not case.has_ended(pod):
+    if not snapshot.has_ended(pod):
         return None
     if pod.metadata.deletion_timestamp is not None:
         return pod.metadata.deletion_timestamp
     if target is not None:
         return target.last_transition_time
-    # A node refuses a pod as soon as it hears of it, and writes no time.
+    # A node rejects a pod as soon as it is bound and writes no time.
     return _bound_at(pod) if rejection_of(pod) else None
 
 
-def _suspicious_success(case: JobSnapshot, pod: Pod) -> str | None:
-    """What speaks against an exit code of 0, by which Kubernetes calls the attempt a success."""
+def _suspicious_success(snapshot: JobSnapshot, pod: Pod) -> str | None:
+    """Explain why an attempt with exit code 0, a success to Kubernetes, may be incomplete."""
     ended, target = pod.container.terminated, disruption(pod)
     if ended is not None and ended.reason == "OOMKilled":
-        spec = spec_of(case.job)
+        spec = spec_of(snapshot.job)
         found = diagnose_exit(ended, spec.resources.memory if spec else None)
         return found.message if found else None
     if target is not None:
         words = one_line(target.message or target.reason, 120)
-        return f"it was told to end ({words}) and ended with exit code 0: its work may not be done"
+        return f"the pod was terminated ({words}) but exited with code 0; its work may be incomplete"
     return None

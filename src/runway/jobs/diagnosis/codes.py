@@ -1,6 +1,6 @@
-"""Why a job failed: the stable codes, and the one table of what each of them means.
+"""The stable codes of failures and conditions, with the meaning and hint of each.
 
-The table of docs/features.md is made from this one: `python -m runway.jobs.diagnosis.failure_table docs/features.md`.
+`scripts/generate_failure_tables.py` writes the tables of docs/features.md from `MEANINGS` and `CONDITIONS`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 
 class Category(StrEnum):
-    """Who has to act: the job's owner, the platform's operators, whoever sets the policy, or Runway's makers."""
+    """The party that has to act: the job's owner, the operators, the policy's owner, or Runway's developers."""
 
     USER = "user"
     INFRA = "infra"
@@ -21,7 +21,7 @@ class Category(StrEnum):
 
 
 class FailureCode(StrEnum):
-    """Stable codes of why a job, or one attempt of it, did not succeed. In the order of `MEANINGS`."""
+    """Stable codes of the reasons why a job or an attempt did not succeed, in the order of `MEANINGS`."""
 
     EXIT_NONZERO = "exit_nonzero"
     COMMAND_NOT_FOUND = "command_not_found"
@@ -67,9 +67,25 @@ class FailureCode(StrEnum):
     UNKNOWN = "unknown"
 
 
+class ConditionCode(StrEnum):
+    """Stable codes of the reasons why a job waits, in the order of `CONDITIONS`."""
+
+    POD_NOT_CREATED = "pod_not_created"
+    QUOTA_BACKSTOP = "quota_backstop"
+    POD_SECURITY_REFUSED = "pod_security_refused"
+    POD_CREATION_REFUSED = "pod_creation_refused"
+    SUSPENDED = "suspended"
+    UNSCHEDULABLE = "unschedulable"
+    IMAGE_PULL_FAILING = "image_pull_failing"
+    CONTAINER_NOT_STARTING = "container_not_starting"
+    NODE_UNREACHABLE = "node_unreachable"
+    TERMINATING = "terminating"
+    RETRYING = "retrying"
+
+
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What holds for every failure of a code. `retryable`: the same specification may succeed if submitted again."""
+    """The facts of a code. `retryable`: the same specification may succeed if the caller submits it again."""
 
     category: Category
     retryable: bool
@@ -78,38 +94,13 @@ class Meaning:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """The verdict on a failed job, in plain words, with the exact fields that it was read from."""
-
-    code: FailureCode
-    category: Category
-    retryable: bool
-    message: str
-    hint: str
-    evidence: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What one look at a pod, or at the events, came to. `hint` where more is known than the table's advice."""
+    """The diagnosis of a pod or of events. `hint` replaces the advice of the table if it is more specific."""
 
     code: FailureCode
     message: str
     evidence: Mapping[str, str] = field(default_factory=dict)
     hint: str | None = None
-
-
-def failure_of(finding: Diagnosis, evidence: Mapping[str, str]) -> Failure:
-    """The verdict from a finding, with what else was looked at."""
-    meaning = MEANINGS[finding.code]
-    return Failure(
-        finding.code,
-        meaning.category,
-        meaning.retryable,
-        finding.message,
-        finding.hint or meaning.advice,
-        {**evidence, **finding.evidence},
-    )
 
 
 def _user(meaning: str, advice: str) -> Meaning:
@@ -120,150 +111,163 @@ def _infra(meaning: str, advice: str) -> Meaning:
     return Meaning(Category.INFRA, retryable=True, meaning=meaning, advice=advice)
 
 
-_READ_THE_LOG: Final = "look at the last lines of the log"
-_SUBMIT_AGAIN: Final = "submit the job again; it was not at fault"
+_READ_LOG: Final = "read the last lines of the log"
+_RESUBMIT: Final = "resubmit the job; the failure was not caused by it"
+_RESUBMIT_OR_CONTACT: Final = "resubmit the job, and contact the platform operators if it fails again"
 
 MEANINGS: Final[Mapping[FailureCode, Meaning]] = {
-    FailureCode.EXIT_NONZERO: _user("the process ended with another exit code than 0", _READ_THE_LOG),
+    FailureCode.EXIT_NONZERO: _user("the process exited with a non-zero code", _READ_LOG),
     FailureCode.COMMAND_NOT_FOUND: _user(
-        "there is no such program in the image, or a shell found none (exit code 127)",
-        "check command and args, and that the program is in the image and on its PATH",
+        "the image has no such program, or the shell did not find it (exit code 127)",
+        "check command and args, and check that the program is in the image and on its PATH",
     ),
     FailureCode.COMMAND_NOT_EXECUTABLE: _user(
-        "the program is there but cannot be run: no permission, wrong format or architecture (126 from a shell)",
+        "the program is not executable: missing permission, wrong format or wrong architecture (126 from a shell)",
         "make the file executable, give a script its #! line, or build the image for the nodes' architecture",
     ),
     FailureCode.START_FAILED: _user(
-        "the container could not be started for another reason", "check command, args and the image's settings"
+        "the container failed to start for another reason", "check command, args and the image's settings"
     ),
     FailureCode.OOM_KILLED: _user(
-        "the kernel killed the process: it needed more than its memory limit",
-        "raise resources.memory, or make the job use less",
+        "the kernel killed the process because it exceeded its memory limit",
+        "raise resources.memory, or reduce the job's memory use",
     ),
     FailureCode.OOM_CHILD_SUSPECTED: _user(
-        "the kernel killed a process of the container for memory, and the main process ended with a code of its own",
+        "the kernel killed a process of the container for memory, and the main process exited with its own code",
         "raise resources.memory, or run fewer worker processes",
     ),
     FailureCode.SIGKILL_UNEXPLAINED: _user(
-        "SIGKILL (137) that the kernel did not report as out of memory, and no deadline, cancel or eviction",
-        "look for what sends SIGKILL in the job itself, such as a parent that gives up on a worker; a node that was "
-        "out of memory as a whole looks like this too",
+        "SIGKILL (137) without an out-of-memory report, deadline, cancellation or eviction; "
+        "a node that is out of memory can also cause it",
+        "check which process of the job sends SIGKILL, for example a parent that stops a worker",
     ),
     FailureCode.TERMINATED: _user(
-        "SIGTERM (143) that came neither from a deadline nor from a cancel or an eviction",
-        "look for what sends SIGTERM in the job itself, such as a supervisor or a timeout command",
+        "SIGTERM (143) without a deadline, cancellation or eviction",
+        "check which process of the job sends SIGTERM, for example a supervisor or a timeout command",
     ),
     FailureCode.SEGMENTATION_FAULT: _user(
-        "SIGSEGV (139): the process used memory that it may not",
-        "look at the last lines of the log; native extensions built for another library version are a usual cause",
+        "SIGSEGV (139): the process accessed memory outside its own; "
+        "native extensions built for another library version are a common cause",
+        "read the last lines of the log, and check the versions of native extensions",
     ),
     FailureCode.ABORTED: _user(
-        "SIGABRT (134): the process gave itself up",
-        "look at the last lines of the log: a failed assertion or an uncaught C++ exception stands there",
+        "SIGABRT (134): the process aborted",
+        "read the last lines of the log for a failed assertion or an uncaught C++ exception",
     ),
     FailureCode.ILLEGAL_INSTRUCTION: _user(
-        "SIGILL (132): the processor does not know an instruction",
-        "build for an older processor: the program uses instructions that the node does not have",
+        "SIGILL (132): the program uses an instruction that the node's processor does not support",
+        "build the program for an older processor",
     ),
     FailureCode.FLOATING_POINT_EXCEPTION: _user(
-        "SIGFPE (136): an arithmetic error, mostly a whole number divided by 0", _READ_THE_LOG
+        "SIGFPE (136): an arithmetic error, usually an integer division by zero", _READ_LOG
     ),
     FailureCode.BUS_ERROR: _user(
-        "SIGBUS (135): memory that could not be provided",
-        "a full /dev/shm (64Mi in every container) is the usual cause: use fewer loader workers, or files for shared "
-        "memory",
+        "SIGBUS (135): the system could not provide memory; a full /dev/shm (64Mi per container) is the usual cause",
+        "use fewer data loader workers, or use files for shared memory",
     ),
-    FailureCode.KILLED_BY_SIGNAL: _user("another signal ended the process; it is named", _READ_THE_LOG),
+    FailureCode.KILLED_BY_SIGNAL: _user("another signal killed the process; the message names it", _READ_LOG),
     FailureCode.DEADLINE_EXCEEDED: _user(
-        "the timeout passed while the job ran, or between its attempts; beats the 143 or 137 that it causes",
-        "raise timeout_seconds (it counts from acceptance: waiting and retries included), or make the job shorter",
+        "the timeout passed while the job ran or between its attempts; takes precedence over the resulting 143 or 137",
+        "raise timeout_seconds, which includes waiting and retries, or shorten the job",
     ),
     FailureCode.EPHEMERAL_STORAGE_EXCEEDED: _user(
-        "the job wrote more to its container's disk, logs included, than every job may",
-        "write less to local disk: send results to object storage, and log less",
+        "the job exceeded the limit of local disk, which includes its log",
+        "write results to object storage instead of local disk, and write less to the log",
     ),
     FailureCode.IMAGE_NOT_FOUND: _user(
-        "the registry has no such image or tag", "check the image's name and tag, and that it was pushed"
+        "the registry has no such image or tag", "check the image's name and tag, and check that the image was pushed"
     ),
     FailureCode.IMAGE_ACCESS_DENIED: _user(
-        "the registry does not let the node pull the image, or has no such repository",
-        "check the image's name; for a private registry ask the platform's operators for access",
+        "the registry denies access to the image or has no such repository",
+        "check the image's name, and ask the platform operators for access to a private registry",
     ),
-    FailureCode.IMAGE_NAME_INVALID: _user("the kubelet cannot read the image's name", "correct the image's name"),
+    FailureCode.IMAGE_NAME_INVALID: _user("the image name is invalid", "correct the image's name"),
     FailureCode.IMAGE_RUNS_AS_ROOT: _user(
-        "the image must run as root, and no job may", "give the image a user other than root (USER, by number)"
+        "the image runs as root, which no job may do", "set a numeric USER other than 0 in the image"
     ),
     FailureCode.REGISTRY_UNAVAILABLE: _infra(
-        "the registry could not be reached, was failing, or limits the rate of pulls",
-        "submit the job again later; if the registry's name is right, tell the platform's operators",
+        "the registry is unreachable, failing or rate limiting",
+        "check the registry's name, resubmit the job later, and contact the platform operators if it fails again",
     ),
     FailureCode.IMAGE_PULL_FAILED: _infra(
-        "the node could not pull or unpack the image for another reason",
-        "read the runtime's message; where it is not about the image, tell the platform's operators",
+        "the node failed to pull or unpack the image for another reason",
+        "read the runtime's message, and contact the platform operators if the image is not the cause",
     ),
     FailureCode.CONTAINER_CONFIG_ERROR: _infra(
-        "the kubelet could not work out the container's settings",
-        "submit the job again; if it happens again, tell the platform's operators",
+        "the kubelet could not resolve the container's configuration", _RESUBMIT_OR_CONTACT
     ),
     FailureCode.SANDBOX_FAILED: _infra(
-        "the node could not set up the pod's network or sandbox",
-        "submit the job again; if it happens again, tell the platform's operators",
+        "the node failed to set up the pod's network, volumes or sandbox", _RESUBMIT_OR_CONTACT
     ),
     FailureCode.RUNTIME_FAILED: _infra(
-        "the node's container runtime or GPU driver failed to set the container up",
-        "submit the job again; if it happens again, tell the platform's operators which node it was",
+        "the node's container runtime or GPU driver failed to set up the container",
+        "resubmit the job, and report the node to the platform operators if it fails again",
     ),
     FailureCode.ADMISSION_REJECTED: _infra(
-        "the node that the pod was bound to refused it: room or devices were gone by then. Counts against the retries",
-        "submit the job again, with a retry or two; if it happens again, tell the platform's operators",
+        "the node rejected the pod, usually because resources or devices were in use; counts against the retries",
+        "resubmit the job with one or two retries, and contact the platform operators if it fails again",
     ),
     FailureCode.UNSCHEDULABLE: _infra(
-        "no node could take the pod before the deadline; says for want of what",
-        "submit the job again with a longer timeout_seconds, which counts the wait, or ask for less",
+        "the scheduler found no node for the pod before the deadline; the message names the missing resource",
+        "resubmit the job with a longer timeout_seconds, which includes waiting, or request less",
     ),
     FailureCode.QUOTA_BACKSTOP: Meaning(
         Category.POLICY, True,
-        "the namespace's ResourceQuota refused the pod until the deadline",
-        "submit the job again when less of the namespace is in use; pods made past Runway count there too",
+        "the namespace's ResourceQuota rejected the pod until the deadline; pods created outside Runway also count",
+        "resubmit the job when the namespace uses less",
     ),
     FailureCode.POD_SECURITY_REFUSED: Meaning(
         Category.RUNWAY, False,
-        "the namespace's Pod Security level refused the pod, though every manifest keeps level restricted",
-        "tell the platform's operators: nothing in the job can change this",
+        "the namespace's Pod Security level rejected the pod, although every manifest meets level restricted",
+        "contact the platform operators; no change to the job can fix this",
     ),
     FailureCode.POD_CREATION_REFUSED: Meaning(
         Category.POLICY, False,
-        "the API server refused the pod for another reason: a webhook, a LimitRange, a missing service account",
-        "read the refusal; it is the cluster's policy, so ask the platform's operators",
+        "the API server rejected the pod for another reason: a webhook, a LimitRange or a missing service account",
+        "read the rejection, and ask the platform operators about the cluster's policy",
     ),
-    FailureCode.EVICTED_MEMORY: _infra("the node ran out of memory and the kubelet evicted the pod", _SUBMIT_AGAIN),
+    FailureCode.EVICTED_MEMORY: _infra("the node ran out of memory, and the kubelet evicted the pod", _RESUBMIT),
     FailureCode.EVICTED_DISK: _infra(
-        "the node ran out of disk or inodes and the kubelet evicted the pod",
-        "submit the job again; if it writes much to local disk, write less",
+        "the node ran out of disk or inodes, and the kubelet evicted the pod",
+        "resubmit the job, with less local output if it writes much to local disk",
     ),
     FailureCode.EVICTED_PIDS: _infra(
-        "the node ran out of process ids and the kubelet evicted the pod",
-        "submit the job again; if it starts very many processes, start fewer",
+        "the node ran out of process ids, and the kubelet evicted the pod",
+        "resubmit the job, with fewer processes if it starts many",
     ),
-    FailureCode.EVICTED: _infra("the pod was evicted for another reason", _SUBMIT_AGAIN),
+    FailureCode.EVICTED: _infra("the pod was evicted for another reason", _RESUBMIT),
     FailureCode.DRAINED: _infra(
-        "the pod was evicted through the API: a drain, an upgrade, a consolidation of nodes", _SUBMIT_AGAIN
+        "the pod was evicted through the API: a drain, an upgrade or a consolidation of nodes", _RESUBMIT
     ),
-    FailureCode.PREEMPTED: _infra("the pod made room for one of higher priority", _SUBMIT_AGAIN),
-    FailureCode.NODE_TAINTED: _infra("its node was tainted NoExecute while it answered", _SUBMIT_AGAIN),
-    FailureCode.NODE_LOST: _infra("its node stopped answering, or was removed", _SUBMIT_AGAIN),
-    FailureCode.NODE_SHUTDOWN: _infra("its node was shut down", _SUBMIT_AGAIN),
+    FailureCode.PREEMPTED: _infra("the pod was preempted for a pod of higher priority", _RESUBMIT),
+    FailureCode.NODE_TAINTED: _infra("the pod's node was tainted NoExecute while it was ready", _RESUBMIT),
+    FailureCode.NODE_LOST: _infra("the pod's node stopped responding or was removed", _RESUBMIT),
+    FailureCode.NODE_SHUTDOWN: _infra("the pod's node was shut down", _RESUBMIT),
     FailureCode.CONTAINER_LOST: _infra(
-        "the node lost track of the container, such as over a restart of its runtime; how it ended is not known",
-        _SUBMIT_AGAIN,
+        "the node lost track of the container, for example in a restart of its runtime; the exit code is unknown",
+        _RESUBMIT,
     ),
     FailureCode.POD_DELETED: _infra(
-        "somebody deleted the pod, past Runway. Counts against the retries",
-        "submit the job again; ask who deletes pods in the namespace",
+        "the pod was deleted outside Runway; counts against the retries",
+        "resubmit the job, and ask who deletes pods in the namespace",
     ),
     FailureCode.UNKNOWN: Meaning(
         Category.INFRA, False,
-        "anything else, with Kubernetes' own words as evidence",
-        "look at the Job itself: kubectl describe job, in the namespace named in this view",
+        "any other failure, with Kubernetes' message as evidence",
+        "run kubectl describe job in the namespace that this view names",
     ),
 }  # fmt: skip
+
+CONDITIONS: Final[Mapping[ConditionCode, str]] = {
+    ConditionCode.POD_NOT_CREATED: "Kubernetes has not created the pod yet",
+    ConditionCode.QUOTA_BACKSTOP: "the namespace's ResourceQuota rejects the pod; Kubernetes keeps retrying",
+    ConditionCode.POD_SECURITY_REFUSED: "the namespace's Pod Security level rejects the pod",
+    ConditionCode.POD_CREATION_REFUSED: "the API server rejects the pod for another reason",
+    ConditionCode.SUSPENDED: "the Job was suspended outside Runway",
+    ConditionCode.UNSCHEDULABLE: "no node fits the pod; the message gives the reasons, requests and free capacity",
+    ConditionCode.IMAGE_PULL_FAILING: "the node cannot pull the image; the message quotes the registry",
+    ConditionCode.CONTAINER_NOT_STARTING: "the node cannot set up the sandbox or container; the message quotes it",
+    ConditionCode.NODE_UNREACHABLE: "the pod's node does not respond or is not ready; the job's state does not change",
+    ConditionCode.TERMINATING: "the pod is terminating: it has a deletion timestamp and has not ended",
+    ConditionCode.RETRYING: "the last attempt failed; the next one starts after Kubernetes' back-off",
+}

@@ -1,13 +1,13 @@
-"""How a container ended: what its exit code, its reason and the runtime's message mean. Pure.
+"""Diagnosis of a container's exit, from its exit code, reason and message. Pure.
 
 Precedence, first match wins:
 
-1. The kubelet or the runtime lost track of it (ContainerStatusUnknown, Unknown): the exit code says nothing.
-2. The kernel killed for memory (OOMKilled): the main process where it ended with SIGKILL, otherwise a child.
-3. It never started (StartError and its like): by the runtime's message.
-4. Exit code 0: nothing is wrong.
+1. The kubelet or the runtime lost track of the container (ContainerStatusUnknown, Unknown): the exit code is unknown.
+2. OOMKilled: the main process if SIGKILL ended it, otherwise a child.
+3. The container never started (StartError and similar): by the runtime's message.
+4. Exit code 0: no failure.
 5. A signal, by the shell's 128 + n.
-6. The shell's 127 and 126; a program that the kernel cannot run.
+6. The shell's 127 and 126, and a program that the kernel cannot execute.
 7. Any other exit code.
 
 https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
@@ -21,13 +21,14 @@ import signal
 from datetime import datetime
 from typing import Final
 
+from runway.jobs.annotations import spec_of
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
-from runway.kube.objects import Terminated
+from runway.kube.objects import Job, Terminated
 from runway.text import bounded, last_lines, one_line, twice
 
-# StartError is containerd's, ContainerCannotRun is Docker's: both write exit code 128, 127 or 126 of their own.
+# StartError is containerd's, ContainerCannotRun is Docker's. Both set an exit code of their own: 128, 127 or 126.
 _NEVER_STARTED: Final = frozenset({"StartError", "ContainerCannotRun", "CreateContainerError", "RunContainerError"})
-# The kubelet writes 137 and containerd 255 for a container that it cannot find: no signal was seen.
+# For a container that does not exist the kubelet writes 137 and containerd writes 255; neither is a signal.
 _LOST: Final = frozenset({"ContainerStatusUnknown", "Unknown"})
 
 _SIGNALS: Final = {
@@ -40,7 +41,12 @@ _SIGNALS: Final = {
     "SIGBUS": FailureCode.BUS_ERROR,
 }
 
-# runc and crun say what they could not run after `exec`; a missing working directory is not a missing program.
+_SHELL_CODES: Final = {
+    127: (FailureCode.COMMAND_NOT_FOUND, "the shell did not find the program (exit code 127)"),
+    126: (FailureCode.COMMAND_NOT_EXECUTABLE, "the shell could not execute the program (exit code 126)"),
+}
+
+# runc and crun name the program after `exec`; a missing working directory is not a missing program.
 _NOT_FOUND: Final = re.compile(
     r"executable file (?:`[^`]*` )?not found|exec: \"[^\"]*\": (?:stat \S+: )?no such file or directory"
 )
@@ -53,13 +59,24 @@ _NODE_AT_FAULT: Final = re.compile(
     r"|resource temporarily unavailable|too many open files|unable to apply cgroup configuration",
     re.IGNORECASE,
 )
+_START_ERRORS: Final = (
+    (_NOT_FOUND, FailureCode.COMMAND_NOT_FOUND, "the image has no such program"),
+    (_NOT_EXECUTABLE, FailureCode.COMMAND_NOT_EXECUTABLE, "the program is not executable"),
+    (_NODE_AT_FAULT, FailureCode.RUNTIME_FAILED, "the node failed to set up the container"),
+)
 _BEFORE: Final = "unable to start container process: "
-# What runc writes into the container's own log where the kernel refuses the program only after the container started.
+# runc writes this into the container's own log if the kernel rejects the program after the container started.
 _EXEC_FORMAT: Final = re.compile(r"^(?:standard_init_linux\.go:\d+: )?exec\b.*\bexec format error\"?$", re.MULTILINE)
 
 
+def memory_limit(job: Job) -> str | None:
+    """Return the memory limit of the job's container; None if the specification is unreadable."""
+    spec = spec_of(job)
+    return spec.resources.memory if spec else None
+
+
 def signal_of(ended: Terminated) -> str | None:
-    """The name of the signal that ended a container, where its exit code follows the shell's 128 + n."""
+    """Return the name of the signal that killed the container, if its exit code follows the shell's 128 + n."""
     number = ended.signal or (ended.exit_code - 128 if 128 < ended.exit_code <= 192 else 0)
     if ended.reason in _NEVER_STARTED | _LOST or number not in set(signal.Signals):
         return None
@@ -67,109 +84,94 @@ def signal_of(ended: Terminated) -> str | None:
 
 
 def started_at(ended: Terminated) -> datetime | None:
-    """When the container started; None where it never did.
+    """Return when the container started; None if it never did.
 
-    For a container that never started the kubelet writes 1970: https://github.com/kubernetes/kubernetes/issues/120331
+    The kubelet writes 1970 for a container that never started: https://github.com/kubernetes/kubernetes/issues/120331
     """
     started = ended.started_at
     return started if started is not None and started.year > 1970 and ended.reason not in _NEVER_STARTED else None
 
 
-def never_seen(ended: Terminated) -> bool:
-    """Whether this is the end that the kubelet makes up for a container that did not exist when its pod was deleted."""
+def was_never_created(ended: Terminated) -> bool:
+    """Return whether the kubelet invented this exit because the pod was deleted before its container existed."""
     return ended.reason in _LOST and started_at(ended) is None
 
 
 def diagnose_exit(ended: Terminated, limit: str | None) -> Diagnosis | None:
-    """What the end of a container means, without its pod; None for a good one. `limit` is its memory limit."""
+    """Diagnose the exit of a container without its pod; None for a success. `limit` is its memory limit."""
+    evidence = _evidence(ended)
     if ended.reason in _LOST:
-        return Diagnosis(
-            FailureCode.CONTAINER_LOST,
-            f"the node lost track of the container: {one_line(ended.message) or 'its runtime no longer knew it'}",
-            _evidence(ended),
-        )
+        words = one_line(ended.message) or "the container runtime does not know it"
+        return Diagnosis(FailureCode.CONTAINER_LOST, f"the node lost track of the container: {words}", evidence)
     if ended.reason == "OOMKilled":
-        return _out_of_memory(ended, limit)
+        return _diagnose_out_of_memory(ended, limit)
     if ended.reason in _NEVER_STARTED:
-        return not_started(ended.message or ended.reason or "", _evidence(ended), limit)
+        return diagnose_start_error(ended.message or ended.reason or "", evidence, limit)
     if ended.exit_code == 0:
         return None
     name = signal_of(ended)
-    return _exit(ended) if name is None else _signal(name, ended)
+    if name is None:
+        return _diagnose_exit_code(ended)
+    message = f"the process was killed by {name} (exit code {ended.exit_code})"
+    if name == "SIGKILL":
+        message += "; the kernel did not report an exceeded memory limit"
+    return Diagnosis(_SIGNALS.get(name, FailureCode.KILLED_BY_SIGNAL), message, {**evidence, "signal": name})
 
 
-def not_started(message: str, evidence: dict[str, str], limit: str | None) -> Diagnosis:
-    """What the runtime's refusal to start a container means. `limit` is its memory limit."""
+def diagnose_start_error(message: str, evidence: dict[str, str], limit: str | None) -> Diagnosis:
+    """Diagnose the runtime's message about a container that it did not start. `limit` is its memory limit."""
     message = bounded(message)
     words = one_line(message.split(_BEFORE, 1)[-1].removesuffix(": unknown"))
     if _TOO_LITTLE_MEMORY.search(message):
-        return _of_memory(
-            FailureCode.OOM_KILLED, f"the memory limit is too low to even start: {words}", evidence, limit
-        )
-    if _NOT_FOUND.search(message):
-        return Diagnosis(FailureCode.COMMAND_NOT_FOUND, f"there is no such program in the image: {words}", evidence)
-    if _NOT_EXECUTABLE.search(message):
-        return Diagnosis(FailureCode.COMMAND_NOT_EXECUTABLE, f"the program cannot be run: {words}", evidence)
-    if _NODE_AT_FAULT.search(message):
-        return Diagnosis(FailureCode.RUNTIME_FAILED, f"the node could not set the container up: {words}", evidence)
-    return Diagnosis(FailureCode.START_FAILED, f"the container could not be started: {words}", evidence)
+        too_low = f"the {_name_limit(limit)} is too low to start the container: {words}"
+        return _with_memory_hint(FailureCode.OOM_KILLED, too_low, evidence, limit)
+    for pattern, code, meaning in _START_ERRORS:
+        if pattern.search(message):
+            return Diagnosis(code, f"{meaning}: {words}", evidence)
+    return Diagnosis(FailureCode.START_FAILED, f"the container failed to start: {words}", evidence)
 
 
-def _out_of_memory(ended: Terminated, limit: str | None) -> Diagnosis:
-    """The runtime says OOMKilled once any process of the container was killed, whatever the main process did later.
+def _diagnose_out_of_memory(ended: Terminated, limit: str | None) -> Diagnosis:
+    """Distinguish the main process from a child: runtimes report OOMKilled once the kernel killed either.
 
     https://github.com/kubernetes/kubernetes/issues/104454
     """
-    of_what = f"the memory limit of {limit}" if limit else "the memory limit"
-    if signal_of(ended) == "SIGKILL":
-        message = f"the kernel killed the process: it needed more than {of_what}"
-        return _of_memory(FailureCode.OOM_KILLED, message, _evidence(ended), limit)
-    message = (
-        f"the main process ended with exit code {ended.exit_code}; before that the kernel had killed a process of the "
-        f"container, which needed more than {of_what}"
-    )
-    return _of_memory(FailureCode.OOM_CHILD_SUSPECTED, message, _evidence(ended), limit)
+    code, killed, then = FailureCode.OOM_KILLED, "the process", ""
+    if signal_of(ended) != "SIGKILL":
+        code, killed = FailureCode.OOM_CHILD_SUSPECTED, "a process of the container"
+        then = f"; the main process then exited with code {ended.exit_code}"
+    message = f"the kernel killed {killed} because it exceeded the {_name_limit(limit)}{then}"
+    return _with_memory_hint(code, message, _evidence(ended), limit)
 
 
-def _of_memory(code: FailureCode, message: str, evidence: dict[str, str], limit: str | None) -> Diagnosis:
-    """With twice the limit as what to try next."""
+def _name_limit(limit: str | None) -> str:
+    return f"memory limit of {limit}" if limit else "memory limit"
+
+
+def _with_memory_hint(code: FailureCode, message: str, evidence: dict[str, str], limit: str | None) -> Diagnosis:
     if limit is None:
         return Diagnosis(code, message, evidence)
-    hint = f"raise resources.memory, for instance to {twice(limit)}, or make the job use less"
+    hint = f"raise resources.memory, for example to {twice(limit)}, or reduce the job's memory use"
     return Diagnosis(code, message, evidence | {"memory_limit": limit}, hint)
 
 
-def _signal(name: str, ended: Terminated) -> Diagnosis:
-    code = _SIGNALS.get(name, FailureCode.KILLED_BY_SIGNAL)
-    message = f"the process was ended by {name} (exit code {ended.exit_code})"
-    if code is FailureCode.SIGKILL_UNEXPLAINED:
-        message += "; the kernel did not report its memory limit as the cause"
-    return Diagnosis(code, message, {**_evidence(ended), "signal": name})
-
-
-def _exit(ended: Terminated) -> Diagnosis:
+def _diagnose_exit_code(ended: Terminated) -> Diagnosis:
     code, evidence = ended.exit_code, _evidence(ended)
-    if code == 127:
-        message = "exit code 127: a shell did not find the program"
-        return Diagnosis(FailureCode.COMMAND_NOT_FOUND, message, evidence)
-    if code == 126:
-        message = "exit code 126: a shell found the program but could not run it"
+    if code in _SHELL_CODES:
+        return Diagnosis(*_SHELL_CODES[code], evidence)
+    if code in (1, 255) and (found := _EXEC_FORMAT.search(bounded(ended.termination_message or ""))):
+        message = f"the program is not executable: {one_line(found.group())}"
         return Diagnosis(FailureCode.COMMAND_NOT_EXECUTABLE, message, evidence)
-    if code in (1, 255) and (told := _EXEC_FORMAT.search(bounded(ended.termination_message or ""))):
-        message = f"the program cannot be run: {one_line(told.group())}"
-        return Diagnosis(FailureCode.COMMAND_NOT_EXECUTABLE, message, evidence)
-    message = f"the process ended with exit code {code}"
-    passed_on = 256 - code
-    if passed_on in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
-        # Python's subprocess gives -9 for a child that SIGKILL ended, and sys.exit(-9) makes 247 of it.
-        name = signal.Signals(passed_on).name
-        hint = f"exit code {code} is how -{passed_on} looks: {name} may have ended a child process; read the log"
-        return Diagnosis(FailureCode.EXIT_NONZERO, message, evidence, hint)
-    return Diagnosis(FailureCode.EXIT_NONZERO, message, evidence)
+    hint, number = None, 256 - code
+    if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
+        # Python's subprocess returns -9 for a child killed by SIGKILL, and sys.exit(-9) exits with 247.
+        name = signal.Signals(number).name
+        hint = f"read the log for a child process killed by {name}, because exit code {code} is -{number} modulo 256"
+    return Diagnosis(FailureCode.EXIT_NONZERO, f"the process exited with code {code}", evidence, hint)
 
 
 def _evidence(ended: Terminated) -> dict[str, str]:
-    """The fields of the container's end; the message is the end of the log, unless a runtime wrote it."""
+    """Return the fields of the exit; the message is the end of the log, unless a runtime wrote it."""
     seen = {"exit_code": str(ended.exit_code), "container_reason": one_line(ended.reason)}
     if ended.reason in _NEVER_STARTED | _LOST:
         return seen | {"container_message": one_line(ended.message)}

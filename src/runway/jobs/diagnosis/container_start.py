@@ -1,13 +1,13 @@
-"""Why a pod does not run yet, or was never created. Pure.
+"""Diagnosis of a pod that does not start or was never created. Pure.
 
 Precedence, first match wins:
 
-1. No node takes the pod (condition PodScheduled is False).
-2. The container waits for its image (ErrImagePull and its like): by what the registry says.
-3. The container's settings cannot be worked out (CreateContainerConfigError).
+1. The scheduler finds no node for the pod (condition PodScheduled is False).
+2. The container waits for its image (ErrImagePull and similar): by the registry's message.
+3. The kubelet cannot resolve the container's configuration (CreateContainerConfigError).
 4. The runtime does not create or start the container (CreateContainerError, RunContainerError, a failed hook).
-5. The node's newest warning on the pod, where the state alone does not say: the sandbox or a volume cannot be set up;
-   and once a pod was told to end, the kubelet writes ContainerCreating over what its container waited for.
+5. The newest warning on the pod, if the state does not explain it: a sandbox or a volume that cannot be set up.
+   In a terminating pod the kubelet overwrites the waiting reason with ContainerCreating, so the warnings decide.
 
 The reasons are those of `pkg/kubelet/images/types.go` and `pkg/kubelet/kuberuntime` of Kubernetes 1.35.
 https://kubernetes.io/docs/concepts/containers/images/#imagepullbackoff
@@ -19,12 +19,11 @@ import re
 from datetime import datetime
 from typing import Final
 
-from runway.jobs.annotations import spec_of
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
-from runway.jobs.diagnosis.container_exit import never_seen, not_started
+from runway.jobs.diagnosis.container_exit import diagnose_start_error, memory_limit, was_never_created
 from runway.jobs.diagnosis.scheduling import unschedulable
 from runway.jobs.snapshot import JobSnapshot
-from runway.kube.objects import Event, Pod, Waiting
+from runway.kube.objects import Event, Pod
 from runway.text import bounded, one_line
 
 _PULL: Final = frozenset(
@@ -39,7 +38,7 @@ _SANDBOX_EVENTS: Final = frozenset({"FailedCreatePodSandBox", "FailedMount", "Fa
 _IMAGE_EVENTS: Final = frozenset({"InspectFailed", "ErrImageNeverPull"})
 _FROM_RUNTIME: Final = re.compile(r"OCI runtime|containerd|failed to start container|deadline exceeded|container name")
 
-# The order matters: Docker Hub says "pull access denied, repository does not exist" for what it will not tell.
+# Order matters: for a private repository Docker Hub answers "pull access denied, repository does not exist".
 _REGISTRY: Final = (
     (
         re.compile(
@@ -48,7 +47,7 @@ _REGISTRY: Final = (
             re.IGNORECASE,
         ),
         FailureCode.IMAGE_ACCESS_DENIED,
-        "the registry does not let the node pull the image, or has no such repository",
+        "the registry denies access to the image or has no such repository",
     ),
     (
         re.compile(
@@ -58,7 +57,7 @@ _REGISTRY: Final = (
             re.IGNORECASE,
         ),
         FailureCode.REGISTRY_UNAVAILABLE,
-        "the registry could not be reached or refused for now",
+        "the registry is unreachable, failing or rate limiting",
     ),
     (
         re.compile(
@@ -72,95 +71,91 @@ _REGISTRY: Final = (
 _QUOTED: Final = re.compile(r'"[^"]*"')
 
 
-def diagnose_container_start(case: JobSnapshot, pod: Pod) -> Diagnosis | None:
-    """Why this pod does not run; None where it runs, has run, or is on its way."""
-    if (finding := unschedulable(case, pod)) is not None:
+def diagnose_container_start(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
+    """Diagnose why this pod does not start; None if it starts, runs or ran."""
+    if (finding := unschedulable(snapshot, pod)) is not None:
         return finding
-    waiting = pod.container.waiting
+    waiting, ended = pod.container.waiting, pod.container.terminated
     if waiting is not None and waiting.reason not in _IN_PROGRESS:
-        return _waiting(case, waiting)
-    ended = pod.container.terminated
-    if pod.container.running is not None or (ended is not None and not never_seen(ended)):
+        reason, message = waiting.reason or "", bounded(waiting.message or "")
+        evidence = {"waiting_reason": one_line(reason), "waiting_message": one_line(message)}
+        if reason in _PULL or reason == "InvalidImageName":
+            return _diagnose_image(reason, message, evidence)
+        return _diagnose_container(snapshot, reason, message, evidence)
+    if pod.container.running is not None or (ended is not None and not was_never_created(ended)):
         return None
-    for event in reversed(case.events_on(pod)):
-        if (finding := _from_event(case, pod, event)) is not None:
-            return finding
-    return None
+    findings = (_diagnose_event(snapshot, pod, event) for event in reversed(snapshot.events_on(pod)))
+    return next((finding for finding in findings if finding is not None), None)
 
 
-def diagnose_pod_creation(case: JobSnapshot, after: datetime | None = None) -> Diagnosis | None:
-    """Why Kubernetes does not create a pod for the Job, told by its newest warning since `after`; None where it does.
+def diagnose_pod_creation(snapshot: JobSnapshot, after: datetime | None = None) -> Diagnosis | None:
+    """Diagnose why Kubernetes creates no pod for the Job, from its newest warning since `after`; None without one.
 
     https://kubernetes.io/docs/concepts/policy/resource-quotas/
     https://kubernetes.io/docs/concepts/security/pod-security-admission/
     """
-    event = next((event for event in reversed(case.events_on(case.job)) if event.reason == "FailedCreate"), None)
+    events = reversed(snapshot.events_on(snapshot.job))
+    event = next((event for event in events if event.reason == "FailedCreate"), None)
     if event is None or (after is not None and (event.last_seen or after) < after):
         return None
-    said = event.message or ""
-    words = one_line(said.split("is forbidden: ", 1)[-1].removeprefix("Error creating: "))
-    if "exceeded quota" in said or "failed quota" in said:
-        message = f"the namespace's ResourceQuota refuses the pod: {words}"
-        return Diagnosis(FailureCode.QUOTA_BACKSTOP, message, _evidence(event))
-    if "violates PodSecurity" in said:
-        message = f"the namespace's Pod Security level refuses the pod: {words}"
-        return Diagnosis(FailureCode.POD_SECURITY_REFUSED, message, _evidence(event))
-    return Diagnosis(FailureCode.POD_CREATION_REFUSED, f"Kubernetes refuses the pod: {words}", _evidence(event))
+    message = event.message or ""
+    code, rejecter = FailureCode.POD_CREATION_REFUSED, "Kubernetes"
+    if "exceeded quota" in message or "failed quota" in message:
+        code, rejecter = FailureCode.QUOTA_BACKSTOP, "the namespace's ResourceQuota"
+    elif "violates PodSecurity" in message:
+        code, rejecter = FailureCode.POD_SECURITY_REFUSED, "the namespace's Pod Security level"
+    words = one_line(message.split("is forbidden: ", 1)[-1].removeprefix("Error creating: "))
+    return Diagnosis(code, f"{rejecter} rejects the pod: {words}", _evidence(event))
 
 
-def _from_event(case: JobSnapshot, pod: Pod, event: Event) -> Diagnosis | None:
-    """What a warning of the kubelet's says of a pod that does not run; None where that is over, or nothing new."""
-    said, evidence = bounded(event.message or ""), _evidence(event)
+def _diagnose_event(snapshot: JobSnapshot, pod: Pod, event: Event) -> Diagnosis | None:
+    """Diagnose a kubelet warning on a pod that does not run; None if it no longer applies or explains nothing."""
+    message, evidence = bounded(event.message or ""), _evidence(event)
     if event.reason in _SANDBOX_EVENTS:
         ready = pod.condition("PodReadyToStartContainers")
         if ready is not None and ready.status == "True":
             return None
-        words = f"node {pod.spec.node_name} cannot set the pod up: {one_line(said)}"
+        words = f"node {pod.spec.node_name} cannot set up the pod: {one_line(message)}"
         return Diagnosis(FailureCode.SANDBOX_FAILED, words, evidence)
-    if pod.metadata.deletion_timestamp is None and not case.has_ended(pod):
-        return None  # Its own state says what it waits for.
+    if pod.metadata.deletion_timestamp is None and not snapshot.has_ended(pod):
+        return None  # The container's waiting state is the better source.
     if event.reason in _IMAGE_EVENTS:
-        return _image("InvalidImageName" if "image tag" in said else event.reason or "", said, evidence)
+        return _diagnose_image("InvalidImageName" if "image tag" in message else event.reason or "", message, evidence)
     if event.reason != "Failed":
         return None
-    if said.startswith("Failed to pull image"):
-        return _image("ErrImagePull", said, evidence)
-    words = said.removeprefix("Error: ")
-    if words in _PULL or words == "InvalidImageName":
-        return None  # The warning before it says why.
-    reason = "CreateContainerError" if _FROM_RUNTIME.search(words) else "CreateContainerConfigError"
-    return _container(case, reason, words, evidence)
+    if message.startswith("Failed to pull image"):
+        return _diagnose_image("ErrImagePull", message, evidence)
+    message = message.removeprefix("Error: ")
+    if message in _PULL or message == "InvalidImageName":
+        return None  # An earlier warning has the details.
+    reason = "CreateContainerError" if _FROM_RUNTIME.search(message) else "CreateContainerConfigError"
+    return _diagnose_container(snapshot, reason, message, evidence)
 
 
-def _waiting(case: JobSnapshot, waiting: Waiting) -> Diagnosis:
-    reason, said = waiting.reason or "", bounded(waiting.message or "")
-    evidence = {"waiting_reason": one_line(reason), "waiting_message": one_line(said)}
-    if reason in _PULL or reason == "InvalidImageName":
-        return _image(reason, said, evidence)
-    return _container(case, reason, said, evidence)
-
-
-def _container(case: JobSnapshot, reason: str, said: str, evidence: dict[str, str]) -> Diagnosis:
+def _diagnose_container(snapshot: JobSnapshot, reason: str, message: str, evidence: dict[str, str]) -> Diagnosis:
     if reason in _NOT_CREATED:
-        spec = spec_of(case.job)
-        return not_started(said or reason, evidence, spec.resources.memory if spec else None)
-    words = f"{one_line(reason, 80)}: {one_line(said)}" if said else one_line(reason, 80)
-    if "runAsNonRoot" in said:
-        return Diagnosis(FailureCode.IMAGE_RUNS_AS_ROOT, f"the image would run as root: {words}", evidence)
-    return Diagnosis(FailureCode.CONTAINER_CONFIG_ERROR, f"the container cannot be created: {words}", evidence)
+        return diagnose_start_error(message or reason, evidence, memory_limit(snapshot.job))
+    code, meaning = FailureCode.CONTAINER_CONFIG_ERROR, "the kubelet cannot create the container"
+    if "runAsNonRoot" in message:
+        code, meaning = FailureCode.IMAGE_RUNS_AS_ROOT, "the image would run as root"
+    return Diagnosis(code, f"{meaning}: {_join(reason, message)}", evidence)
 
 
-def _image(reason: str, said: str, evidence: dict[str, str]) -> Diagnosis:
-    words = f"{one_line(reason, 80)}: {one_line(said)}" if said else one_line(reason, 80)
+def _diagnose_image(reason: str, message: str, evidence: dict[str, str]) -> Diagnosis:
+    code, meaning = FailureCode.IMAGE_PULL_FAILED, "the node cannot pull the image"
     if reason == "InvalidImageName":
-        return Diagnosis(FailureCode.IMAGE_NAME_INVALID, f"the image's name cannot be read: {words}", evidence)
-    if reason == "ErrImageNeverPull":
-        return Diagnosis(FailureCode.IMAGE_PULL_FAILED, f"the node may not pull the image: {words}", evidence)
-    unquoted = _QUOTED.sub('""', said)  # An image may be called what it likes.
-    for pattern, code, meaning in _REGISTRY:
-        if pattern.search(unquoted):
-            return Diagnosis(code, f"{meaning}: {words}", evidence)
-    return Diagnosis(FailureCode.IMAGE_PULL_FAILED, f"the image cannot be pulled: {words}", evidence)
+        code, meaning = FailureCode.IMAGE_NAME_INVALID, "the image name is invalid"
+    elif reason == "ErrImageNeverPull":
+        meaning = "the pull policy forbids pulling the image"
+    else:
+        unquoted = _QUOTED.sub('""', message)  # An image name may contain any of the phrases.
+        matches = ((code, meaning) for pattern, code, meaning in _REGISTRY if pattern.search(unquoted))
+        code, meaning = next(matches, (code, meaning))
+    return Diagnosis(code, f"{meaning}: {_join(reason, message)}", evidence)
+
+
+def _join(reason: str, message: str) -> str:
+    return f"{one_line(reason, 80)}: {one_line(message)}" if message else one_line(reason, 80)
 
 
 def _evidence(event: Event) -> dict[str, str]:

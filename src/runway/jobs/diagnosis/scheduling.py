@@ -1,7 +1,7 @@
-"""The scheduler's "0/3 nodes are available: ..." in plain words. Pure.
+"""Translate the scheduler's "0/3 nodes are available: ..." to plain words. Pure.
 
-The text is `FitError.Error` of `pkg/scheduler/framework/types.go`: a count and a reason for each kind of refusal, then
-what preemption could do. Older versions name the taint; a node can be counted under several reasons.
+`FitError.Error` of `pkg/scheduler/framework/types.go` writes a count and a reason for each kind of rejection, then the
+result of preemption. Older versions name the taint. A node can count under several reasons.
 https://kubernetes.io/docs/tasks/debug/debug-application/debug-pods/#my-pod-stays-pending
 """
 
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
-from runway.jobs.manifest import GPU_RESOURCE
 from runway.jobs.snapshot import FreeCapacity, JobSnapshot
-from runway.kube.objects import Job, Pod
+from runway.kube.objects import GPU_RESOURCE, Job, Pod
 from runway.quantity import ceil_units
 from runway.text import amounts_in_words, bounded, one_line
 
@@ -26,82 +25,80 @@ _END: Final = re.compile(r"\. (?=preemption: |no new claims|[A-Z0-9])|\.$")
 _REASON: Final = re.compile(r"(?P<count>\d{1,6}) (?P<reason>.+)", re.DOTALL)
 _BETWEEN: Final = re.compile(r", (?=\d{1,6} )")
 
-_SHORT_OF: Final = {
+_EXHAUSTED: Final = {
     f"Insufficient {GPU_RESOURCE}": ("GPU", "too few free GPUs"),
     "Insufficient cpu": ("CPU", "too little free CPU"),
     "Insufficient memory": ("memory", "too little free memory"),
     "Insufficient ephemeral-storage": ("disk", "too little free disk"),
-    "Too many pods": ("pods", "as many pods as fit"),
+    "Too many pods": ("pods", "the maximum number of pods"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class UnschedulableReason:
-    """How many nodes refused the pod, for want of what, in the scheduler's words and in plain ones."""
+    """Why the scheduler rejected some nodes. `kind` is the exhausted resource or the kind of rejection."""
 
-    nodes: int
-    what: str
-    words: str
+    kind: str
+    text: str
 
 
 def parse_fit_error(message: str) -> tuple[int | None, tuple[UnschedulableReason, ...]]:
-    """The number of nodes that were looked at and what each kind of refusal was; nothing where it cannot be read."""
+    """Return the number of nodes considered and the reasons for rejection; None and () for any other message."""
     text = bounded(message)
     head = _NODES.match(text)
     if head is None:
         return None, ()
     sentence = _END.split(text[head.end() :], maxsplit=1)[0]
     parts = [_REASON.fullmatch(part) for part in _BETWEEN.split(sentence)[:_MAX_REASONS]]
-    wants = tuple(_parse_reason(int(part["count"]), part["reason"]) for part in parts if part is not None)
-    return int(head["nodes"]), wants
+    reasons = tuple(_parse_reason(int(part["count"]), part["reason"]) for part in parts if part is not None)
+    return int(head["nodes"]), reasons
 
 
-def unschedulable(case: JobSnapshot, pod: Pod) -> Diagnosis | None:
-    """Why no node takes the pod, what it asks for and what is free; None where the scheduler does not say so."""
+def unschedulable(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
+    """Diagnose a pod without a node, with its requests and the free capacity; None if the scheduler reports nothing."""
     scheduled = pod.condition("PodScheduled")
     if scheduled is None or scheduled.status != "False":
         return None
-    said = scheduled.message or scheduled.reason or ""
-    nodes, wants = parse_fit_error(said)
-    evidence = {"scheduler_reason": one_line(scheduled.reason), "scheduler_message": one_line(said)}
-    message = f"no node can take the pod: {_summary(nodes, wants) or one_line(said) or 'no reason given'}"
-    asked = _requested(case.job, pod)
-    if asked is not None:
-        message += f"; it asks for {amounts_in_words(asked[0] or None, *asked[1:])}"
-    if case.room is not None:
-        evidence["room"] = _free(case.room, gpus=asked is None or asked[0] > 0)
+    text = scheduled.message or scheduled.reason or ""
+    nodes, reasons = parse_fit_error(text)
+    evidence = {"scheduler_reason": one_line(scheduled.reason), "scheduler_message": one_line(text)}
+    message = f"no node fits the pod: {_summary(nodes, reasons) or one_line(text) or 'no reason given'}"
+    requests = _requests(snapshot.job, pod)
+    if requests is not None:
+        message += f"; the pod requests {amounts_in_words(requests[0] or None, *requests[1:])}"
+    if snapshot.free_capacity is not None:
+        evidence["room"] = _free(snapshot.free_capacity, gpus=requests is None or requests[0] > 0)
         message += f"; {evidence['room']}"
-    return Diagnosis(FailureCode.UNSCHEDULABLE, message, evidence, _hint(wants))
+    return Diagnosis(FailureCode.UNSCHEDULABLE, message, evidence, _hint(reasons))
 
 
 def _parse_reason(count: int, reason: str) -> UnschedulableReason:
-    has = "has" if count == 1 else "have"
-    if known := _SHORT_OF.get(reason):
-        return UnschedulableReason(count, known[0], f"{count} {has} {known[1]}")
+    one = count == 1
+    has = f"{count} {'has' if one else 'have'}"
+    if known := _EXHAUSTED.get(reason):
+        return UnschedulableReason(known[0], f"{has} {known[1]}")
     if reason.startswith("Insufficient "):
         resource = one_line(reason.removeprefix("Insufficient "), 80)
-        return UnschedulableReason(count, resource, f"{count} {has} too little free {resource}")
+        return UnschedulableReason(resource, f"{has} too little free {resource}")
     if "affinity/selector" in reason:
-        return UnschedulableReason(
-            count, "node selector", f"{count} {'does' if count == 1 else 'do'} not match the node selector"
-        )
+        return UnschedulableReason("node selector", f"{count} {'does' if one else 'do'} not match the node selector")
     if "taint" in reason:
         taint = re.search(r"\{[^}]{1,120}\}", reason)
         named = f" {one_line(taint.group(), 120)}" if taint else ""
-        return UnschedulableReason(count, "taint", f"{count} {has} a taint{named} that the pod does not tolerate")
+        return UnschedulableReason("taint", f"{has} a taint{named} that the pod does not tolerate")
     if reason == "node(s) were unschedulable":
-        return UnschedulableReason(count, "cordon", f"{count} {'is' if count == 1 else 'are'} cordoned")
-    return UnschedulableReason(count, "other", f"{count}: {one_line(reason, 120)}")
+        return UnschedulableReason("cordon", f"{count} {'is' if one else 'are'} cordoned")
+    return UnschedulableReason("other", f"{count}: {one_line(reason, 120)}")
 
 
-def _summary(nodes: int | None, wants: Sequence[UnschedulableReason]) -> str:
-    if nodes is None or not wants:
+def _summary(nodes: int | None, reasons: Sequence[UnschedulableReason]) -> str:
+    if nodes is None or not reasons:
         return ""
-    return f"of {nodes} {'node' if nodes == 1 else 'nodes'}, {', '.join(want.words for want in wants)}"
+    return f"of {nodes} {'node' if nodes == 1 else 'nodes'}, {', '.join(reason.text for reason in reasons)}"
 
 
-def _requested(job: Job, pod: Pod) -> tuple[int, int, int] | None:
-    """GPUs, milli-CPU and bytes that the pod asks for."""
+def _requests(job: Job, pod: Pod) -> tuple[int, int, int] | None:
+    """Return the pod's requests: GPUs, milli-CPU and bytes of memory."""
     containers = pod.spec.containers or job.spec.template.spec.containers or ()
     requests = containers[0].resources.requests if containers else {}
     try:
@@ -114,19 +111,19 @@ def _requested(job: Job, pod: Pod) -> tuple[int, int, int] | None:
         return None
 
 
-def _free(room: FreeCapacity, *, gpus: bool) -> str:
-    if room.nodes == 0:
-        return "no node of the pool is ready and takes new pods"
-    free = amounts_in_words(room.gpu if gpus else None, room.cpu, room.memory)
-    in_all = f" ({room.gpu_in_all} GPU on {room.nodes} nodes together)" if gpus and room.nodes > 1 else ""
-    return f"the most that is free on one node is {free}{in_all}"
+def _free(capacity: FreeCapacity, *, gpus: bool) -> str:
+    if capacity.nodes == 0:
+        return "no node of the pool is ready and schedulable"
+    free = amounts_in_words(capacity.gpu if gpus else None, capacity.cpu, capacity.memory)
+    total = f" ({capacity.gpu_in_all} GPU on {capacity.nodes} nodes in total)" if gpus and capacity.nodes > 1 else ""
+    return f"the most free on one node is {free}{total}"
 
 
-def _hint(wants: Sequence[UnschedulableReason]) -> str | None:
-    short = [want.what for want in wants if want.what in ("GPU", "CPU", "memory", "disk", "pods")]
-    if short:
-        named = " and ".join(dict.fromkeys(short))
-        return f"submit the job again with a longer timeout_seconds, which counts the wait, or ask for less {named}"
-    if wants:
-        return "tell the platform's operators: no node of the pool takes the pod, however little it asks for"
+def _hint(reasons: Sequence[UnschedulableReason]) -> str | None:
+    kinds = list(dict.fromkeys(reason.kind for reason in reasons))
+    if short := [kind for kind in kinds if kind in ("GPU", "CPU", "memory", "disk")]:
+        less = " and ".join(short)
+        return f"resubmit the job with a longer timeout_seconds, which includes waiting, or request less {less}"
+    if kinds and "pods" not in kinds:
+        return "contact the platform operators, because no node of the pool accepts the pod whatever it requests"
     return None

@@ -1,19 +1,19 @@
-"""The attempts of a job: where and when each ran, how it ended, whether it counted, and why it did not succeed."""
+"""The attempts of a job: node, times, exit, counting and cause."""
 
 from __future__ import annotations
 
 import pytest
 
-from runway.jobs.diagnosis.attempts import Attempt
+from runway.jobs.models import Attempt, JobView
 from runway.jobs.snapshot import JobSnapshot
-from runway.jobs.view import JobView, job_view
+from runway.jobs.view import job_view
 from runway.kube.objects import Job, Pod
 from tests.support.builders import Json, condition, disrupted, ended, job, moment, pod, running, unschedulable
 from tests.support.diagnosis_case import DEADLINE, evicted, overdue, rejected
 
 BOUND: list[Json] = [condition("PodScheduled", since=3)]
 NEVER_SCHEDULED = overdue(node=None, conditions=[unschedulable()], phase="Failed")
-CANCELLED = job(verdict="Failed", reason="DeadlineExceeded", cancelled=True, finished=70)
+CANCELLED = job(outcome="Failed", reason="DeadlineExceeded", cancelled=True, finished=70)
 
 
 def view(*pods: Pod, of: Job | None = None, gone: frozenset[str] = frozenset()) -> JobView:
@@ -24,7 +24,7 @@ def attempt(found: Pod, of: Job | None = None, *, gone: bool = False) -> Attempt
     return view(found, of=of, gone=frozenset([found.metadata.name] if gone else [])).attempts[0]
 
 
-def test_an_attempt_says_where_and_when_it_ran() -> None:
+def test_attempt_has_node_and_times() -> None:
     shown = attempt(
         pod("rw-a-xyz", node="node-7", created=1, state=ended(0, started=10, finished=20), conditions=BOUND)
     )
@@ -34,7 +34,7 @@ def test_an_attempt_says_where_and_when_it_ran() -> None:
     assert (shown.cause, shown.message) == (None, None)
 
 
-def test_a_pod_without_a_node_is_not_bound() -> None:
+def test_unscheduled_attempt_has_no_times() -> None:
     waiting = attempt(pod(node=None, conditions=[unschedulable()]))
     assert (waiting.bound_at, waiting.started_at, waiting.finished_at) == (None, None, None)
 
@@ -50,40 +50,38 @@ def test_a_pod_without_a_node_is_not_bound() -> None:
         (attempt(pod(state=running())), None),
         (attempt(pod(phase="Failed")), None),
     ],
-    ids=["deleted", "disrupted", "refused by its node", "lost", "terminating", "running", "nothing known"],
+    ids=["deleted", "disrupted", "rejected by its node", "lost", "terminating", "running", "no time known"],
 )
-def test_an_attempt_without_an_end_of_its_container_ends_with_the_next_best(
-    shown: Attempt, finished: float | None
-) -> None:
+def test_attempt_without_container_exit_takes_finish_time_from_pod(shown: Attempt, finished: float | None) -> None:
     assert shown.finished_at == (None if finished is None else moment(finished))
 
 
 @pytest.mark.parametrize(
     ("shown", "counted", "cause", "words"),
     [
-        (attempt(pod(state=ended(3))), True, "exit_nonzero", "the process ended with exit code 3"),
+        (attempt(pod(state=ended(3))), True, "exit_nonzero", "the process exited with code 3"),
         (attempt(pod(state=ended(137, "OOMKilled"))), True, "oom_killed", "memory limit of 1Gi"),
         (attempt(pod(state=ended(143), conditions=[disrupted()])), False, "drained", "evicted from node node-1"),
         (attempt(evicted("The node was low on resource: memory. ")), False, "evicted_memory", "ran out of memory"),
-        (attempt(rejected("OutOfcpu", "no room")), True, "admission_rejected", "refused the pod"),
-        (attempt(pod(state=running(), deleted=50), gone=True), True, "pod_deleted", "somebody deleted the pod"),
-        (attempt(pod(state=running()), gone=True), True, "pod_deleted", "was not seen"),
-        (attempt(overdue(ended(143, finished=71)), DEADLINE), True, "deadline_exceeded", "ended on SIGTERM"),
-        (attempt(pod(state=ended(3, finished=20)), DEADLINE), True, "exit_nonzero", "exit code 3"),
+        (attempt(rejected("OutOfcpu", "no room")), True, "admission_rejected", "rejected the pod"),
+        (attempt(pod(state=running(), deleted=50), gone=True), True, "pod_deleted", "deleted outside Runway"),
+        (attempt(pod(state=running()), gone=True), True, "pod_deleted", "did not see"),
+        (attempt(overdue(ended(143, finished=71)), DEADLINE), True, "deadline_exceeded", "killed by SIGTERM"),
+        (attempt(pod(state=ended(3, finished=20)), DEADLINE), True, "exit_nonzero", "exited with code 3"),
         (attempt(NEVER_SCHEDULED, DEADLINE), True, "unschedulable", "too few free GPUs"),
-        (attempt(pod(phase="Failed")), True, "unknown", "does not say why"),
-        (attempt(pod(phase="Failed"), DEADLINE), True, "unknown", "does not say why"),
-        (attempt(overdue(phase="Failed"), DEADLINE), True, "deadline_exceeded", "does not say what kept it"),
+        (attempt(pod(phase="Failed")), True, "unknown", "does not report the reason"),
+        (attempt(pod(phase="Failed"), DEADLINE), True, "unknown", "does not report the reason"),
+        (attempt(overdue(phase="Failed"), DEADLINE), True, "deadline_exceeded", "does not report the reason"),
     ],
 )  # fmt: skip
-def test_an_attempt_says_why_it_did_not_succeed(shown: Attempt, counted: bool, cause: str, words: str) -> None:
+def test_failed_attempt_has_cause_and_message(shown: Attempt, counted: bool, cause: str, words: str) -> None:
     assert (shown.state, shown.counted, shown.cause) == ("failed", counted, cause)
     assert shown.message is not None
     assert words in shown.message
 
 
 @pytest.mark.parametrize("found", [pod(), pod(state=running()), pod(state=running(), deleted=90), pod(state=ended())])
-def test_an_attempt_that_may_still_succeed_or_did_has_no_cause(found: Pod) -> None:
+def test_active_or_succeeded_attempt_has_no_cause(found: Pod) -> None:
     shown = attempt(found)
     assert (shown.cause, shown.message) == (None, None)
 
@@ -91,24 +89,27 @@ def test_an_attempt_that_may_still_succeed_or_did_has_no_cause(found: Pod) -> No
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (pod(state=ended(143, finished=72), deleted=100, grace=30), "the job was cancelled; it ended on SIGTERM"),
+        (
+            pod(state=ended(143, finished=72), deleted=100, grace=30),
+            "cancelled; the process was killed by SIGTERM",
+        ),
         (pod(state=ended(137, finished=100), deleted=100, grace=30), "killed after its grace period of 30 s"),
         (pod(node=None, phase="Failed", deleted=70, grace=0), "the job was cancelled"),
     ],
 )
-def test_a_cancelled_attempt_has_a_message_and_no_cause(found: Pod, words: str) -> None:
+def test_cancelled_attempt_has_message_but_no_cause(found: Pod, words: str) -> None:
     shown = attempt(found, CANCELLED)
     assert shown.cause is None
     assert shown.message is not None
     assert words in shown.message
 
 
-def test_an_attempt_that_failed_before_the_cancel_keeps_its_cause() -> None:
+def test_attempt_failed_before_cancellation_keeps_its_cause() -> None:
     assert attempt(pod(state=ended(3, finished=20)), CANCELLED).cause == "exit_nonzero"
 
 
 # https://github.com/kubernetes/kubernetes/issues/131530
-def test_a_success_says_what_speaks_against_it() -> None:
+def test_suspicious_success_has_message_but_no_cause() -> None:
     out_of_memory = attempt(pod(state=ended(0, "OOMKilled")))
     assert (out_of_memory.state, out_of_memory.cause) == ("succeeded", None)
     assert out_of_memory.message is not None
@@ -116,18 +117,18 @@ def test_a_success_says_what_speaks_against_it() -> None:
     drained = attempt(pod(state=ended(0), conditions=[disrupted(message="Eviction API: evicting")]))
     assert (
         drained.message
-        == "it was told to end (Eviction API: evicting) and ended with exit code 0: its work may not be done"
+        == "the pod was terminated (Eviction API: evicting) but exited with code 0; its work may be incomplete"
     )
 
 
-def test_the_newest_attempts_are_shown_and_the_others_counted() -> None:
+def test_view_has_newest_attempts_and_count_of_others() -> None:
     pods = [pod(f"p{number:02}", state=ended(143), conditions=[disrupted()]) for number in range(25)]
     shown = view(*pods, pod("p25", state=running()))
     assert [item.pod for item in shown.attempts] == [f"p{number:02}" for number in range(6, 26)]
     assert (shown.attempts_left_out, shown.disruptions) == (6, 25)
 
 
-def test_what_counted_is_no_disruption() -> None:
+def test_counted_attempt_is_no_disruption() -> None:
     shown = view(
         pod("a", state=ended(1)), pod("b", state=ended(143), conditions=[disrupted()]), pod("c", state=running())
     )

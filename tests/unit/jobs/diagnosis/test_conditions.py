@@ -1,11 +1,12 @@
-"""Why a job waits: the conditions of a job that is not over."""
+"""The conditions of an unfinished job."""
 
 from __future__ import annotations
 
 import pytest
 
-from runway.jobs.diagnosis.conditions import CONDITIONS, Condition, ConditionCode
+from runway.jobs.diagnosis.codes import CONDITIONS, ConditionCode
 from runway.jobs.diagnosis.scheduling import parse_fit_error
+from runway.jobs.models import ConditionView
 from runway.jobs.snapshot import FreeCapacity, JobSnapshot
 from runway.jobs.view import job_view
 from runway.kube.objects import Event, Job, Node, Pod
@@ -36,18 +37,18 @@ def conditions(
     nodes: tuple[Node, ...] = (),
     room: FreeCapacity | None = None,
     gone: frozenset[str] = frozenset(),
-) -> list[Condition]:
+) -> list[ConditionView]:
     by_name = {item.metadata.name: item for item in nodes}
     return job_view(JobSnapshot("vision", of or job(), pods, gone, events, by_name, room)).conditions
 
 
-def only(found: list[Condition]) -> Condition:
+def only(found: list[ConditionView]) -> ConditionView:
     assert len(found) == 1, found
     return found[0]
 
 
 @pytest.mark.parametrize(
-    ("found", "code", "message"),
+    ("waits", "code", "message"),
     [
         (pod(state=waiting("ErrImagePull", "x: not found")), "image_pull_failing", "ErrImagePull: x: not found"),
         (pod(state=waiting("ImagePullBackOff")), "image_pull_failing", "ImagePullBackOff"),
@@ -56,14 +57,14 @@ def only(found: list[Condition]) -> Condition:
         (pod(state=waiting("RunContainerError", "no shim")), "container_not_starting", "no shim"),
     ],
 )
-def test_why_a_pod_waits(found: Pod, code: str, message: str) -> None:
-    told = only(conditions(found))
-    assert told.code == code
-    assert message in told.message
-    assert told.since is not None
+def test_waiting_container_has_condition(waits: Pod, code: str, message: str) -> None:
+    found = only(conditions(waits))
+    assert found.code == code
+    assert message in found.message
+    assert found.since is not None
 
 
-def test_a_pod_waits_since_it_was_found_unschedulable() -> None:
+def test_unschedulable_since_is_transition_time() -> None:
     assert only(conditions(pod(created=1, conditions=[unschedulable()]))).since == moment(2)
 
 
@@ -78,7 +79,7 @@ def test_a_pod_waits_since_it_was_found_unschedulable() -> None:
         pod(state=ended()),
     ],
 )
-def test_a_pod_on_its_way_has_nothing_to_wait_for(found: Pod) -> None:
+def test_progressing_pod_has_no_condition(found: Pod) -> None:
     assert conditions(found) == []
 
 
@@ -102,7 +103,7 @@ SCHEDULER: dict[str, tuple[int | None, list[str]]] = {
         3,
         ["1 has a taint {node.kubernetes.io/unreachable: } that the pod does not tolerate", "2 are cordoned"],
     ),
-    "0/2 nodes are available: 2 Too many pods.": (2, ["2 have as many pods as fit"]),
+    "0/2 nodes are available: 2 Too many pods.": (2, ["2 have the maximum number of pods"]),
     "0/2 nodes are available: 2 Insufficient vendor.example/fpga.": (2, ["2 have too little free vendor.example/fpga"]),
     "0/1 nodes are available: 1 Insufficient ephemeral-storage.": (1, ["1 has too little free disk"]),
     "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.": (
@@ -118,48 +119,48 @@ SCHEDULER: dict[str, tuple[int | None, list[str]]] = {
 
 
 @pytest.mark.parametrize("message", SCHEDULER)
-def test_the_schedulers_message_in_plain_words(message: str) -> None:
-    nodes, wants = parse_fit_error(message)
-    assert (nodes, [want.words for want in wants]) == SCHEDULER[message]
+def test_scheduler_message_is_translated(message: str) -> None:
+    nodes, reasons = parse_fit_error(message)
+    assert (nodes, [reason.text for reason in reasons]) == SCHEDULER[message]
 
 
-def test_an_unschedulable_pod_says_what_it_wants_and_what_is_free() -> None:
+def test_unschedulable_message_has_requests_and_free_capacity() -> None:
     room = FreeCapacity(nodes=2, cpu=3500, memory=10 * GI + 12345, gpu=1, gpu_in_all=2)
     starved = pod(node=None, conditions=[unschedulable("0/2 nodes are available: 2 Insufficient nvidia.com/gpu.")],
                   requests=GPU_JOB)  # fmt: skip
     assert only(conditions(starved, room=room)).message == (
-        "no node can take the pod: of 2 nodes, 2 have too few free GPUs; it asks for 4 GPU, 2 CPU and 8Gi of memory; "
-        "the most that is free on one node is 1 GPU, 3.5 CPU and 10Gi of memory (2 GPU on 2 nodes together)"
+        "no node fits the pod: of 2 nodes, 2 have too few free GPUs; the pod requests 4 GPU, 2 CPU and 8Gi of memory; "
+        "the most free on one node is 1 GPU, 3.5 CPU and 10Gi of memory (2 GPU on 2 nodes in total)"
     )
 
 
-def test_a_job_without_gpus_hears_nothing_of_gpus() -> None:
+def test_free_capacity_omits_gpus_for_job_without_gpus() -> None:
     room = FreeCapacity(nodes=2, cpu=100, memory=GI // 2, gpu=8, gpu_in_all=8)
     starved = pod(node=None, conditions=[unschedulable("0/1 nodes are available: 1 Insufficient cpu.")])
     assert "GPU" not in only(conditions(starved, room=room)).message
 
 
-def test_a_pool_without_a_node_says_so() -> None:
+def test_message_for_pool_without_ready_node() -> None:
     starved = pod(node=None, conditions=[unschedulable()])
-    told = only(conditions(starved, room=FreeCapacity(nodes=0, cpu=0, memory=0, gpu=0, gpu_in_all=0)))
-    assert "no node of the pool is ready and takes new pods" in told.message
+    found = only(conditions(starved, room=FreeCapacity(nodes=0, cpu=0, memory=0, gpu=0, gpu_in_all=0)))
+    assert "no node of the pool is ready and schedulable" in found.message
 
 
-@pytest.mark.parametrize(("ready", "words"), [("Unknown", "does not answer"), ("False", "is not ready")])
+@pytest.mark.parametrize(("ready", "words"), [("Unknown", "does not respond"), ("False", "is not ready")])
 @pytest.mark.parametrize("deleted", [None, 90])
-def test_a_lost_node_is_a_condition_and_never_a_failure(ready: str, words: str, deleted: float | None) -> None:
+def test_lost_node_is_condition_not_failure(ready: str, words: str, deleted: float | None) -> None:
     lost = node(ready=ready, since=40, message="Kubelet stopped posting node status.")
     view = job_view(JobSnapshot("vision", job(), (pod(state=running(), deleted=deleted),), nodes={"node-1": lost}))
     assert (view.state, view.failure) == ("running", None)
-    told = view.conditions[0]
-    assert (told.code, told.since) == ("node_unreachable", moment(40))
-    assert words in told.message
-    assert "Kubelet stopped posting" in told.message
+    found = view.conditions[0]
+    assert (found.code, found.since) == ("node_unreachable", moment(40))
+    assert words in found.message
+    assert "Kubelet stopped posting" in found.message
     assert [item.code for item in view.conditions[1:]] == ([] if deleted is None else ["terminating"])
 
 
 @pytest.mark.parametrize("nodes", [(), (node(),), (node("node-2", "Unknown"),)])
-def test_a_node_that_answers_or_is_not_known_is_no_condition(nodes: tuple[Node, ...]) -> None:
+def test_ready_or_unknown_node_is_no_condition(nodes: tuple[Node, ...]) -> None:
     assert conditions(pod(state=running()), nodes=nodes) == []
 
 
@@ -172,14 +173,14 @@ def test_a_node_that_answers_or_is_not_known_is_no_condition(nodes: tuple[Node, 
         ("minimum cpu usage per Container is 100m, but request is 50m", "pod_creation_refused"),
     ],
 )
-def test_a_job_whose_pod_is_refused_says_by_whom(refusal: str, code: str) -> None:
+def test_rejected_pod_creation_names_the_rejecter(refusal: str, code: str) -> None:
     said = f'Error creating: pods "rw-a-x7k2p" is forbidden: {refusal}'
-    told = only(conditions(events=(warning(job(), "FailedCreate", said),)))
-    assert told.code == code
-    assert told.message.endswith(f": {refusal}")
+    found = only(conditions(events=(warning(job(), "FailedCreate", said),)))
+    assert found.code == code
+    assert found.message.endswith(f": {refusal}")
 
 
-def test_a_refusal_between_attempts_stands_beside_the_retry() -> None:
+def test_rejected_pod_creation_is_reported_beside_retry() -> None:
     retried = job(admitted=spec(retries=1))
     refused = warning(retried, "FailedCreate", "Error creating: exceeded quota: runway", at=95)
     old = warning(retried, "FailedCreate", "Error creating: exceeded quota: runway", at=0)
@@ -189,40 +190,40 @@ def test_a_refusal_between_attempts_stands_beside_the_retry() -> None:
     assert [item.code for item in conditions(failed, pod("b"), of=retried, events=(refused,))] == []
 
 
-def test_events_of_other_objects_are_nobodys_reason() -> None:
+def test_events_of_other_objects_are_ignored() -> None:
     other = replace_uid(warning(job(), "FailedCreate", "Error creating: exceeded quota: runway"))
     assert only(conditions(events=(other,))).code == "pod_not_created"
 
 
-def test_a_sandbox_that_failed_once_is_forgotten_when_it_stands() -> None:
+def test_sandbox_warning_is_ignored_once_sandbox_is_ready() -> None:
     failing = pod(state=waiting("ContainerCreating"), conditions=[condition("PodReadyToStartContainers", "False")])
     event = warning(failing, "FailedCreatePodSandBox", "no address")
-    told = only(conditions(failing, events=(event,)))
-    assert (told.code, told.message) == ("container_not_starting", "node node-1 cannot set the pod up: no address")
-    stands = pod(state=waiting("ContainerCreating"), conditions=[condition("PodReadyToStartContainers")])
-    assert conditions(stands, events=(event,)) == []
+    found = only(conditions(failing, events=(event,)))
+    assert (found.code, found.message) == ("container_not_starting", "node node-1 cannot set up the pod: no address")
+    ready = pod(state=waiting("ContainerCreating"), conditions=[condition("PodReadyToStartContainers")])
+    assert conditions(ready, events=(event,)) == []
 
 
-def test_an_image_that_is_pulled_at_last_is_not_said_to_fail() -> None:
+def test_old_pull_warning_is_ignored_once_image_is_pulled() -> None:
     pulled = pod(state=waiting("ContainerCreating"))
     assert conditions(pulled, events=(warning(pulled, "Failed", "Failed to pull image: not found"),)) == []
 
 
-def test_a_retry_says_why_the_last_attempt_failed() -> None:
-    told = only(conditions(pod(state=ended(3, finished=50)), of=job(admitted=spec(retries=1))))
-    assert (told.code, told.since) == ("retrying", moment(50))
-    assert told.message == "attempt 1 did not succeed: the process ended with exit code 3; another follows"
+def test_retrying_message_has_cause_of_last_attempt() -> None:
+    found = only(conditions(pod(state=ended(3, finished=50)), of=job(admitted=spec(retries=1))))
+    assert (found.code, found.since) == ("retrying", moment(50))
+    assert found.message == "attempt 1 failed: the process exited with code 3; the next attempt follows"
     drained = only(conditions(pod(state=ended(143), conditions=[disrupted()])))
     assert "evicted from node node-1 through the eviction API" in drained.message
 
 
-def test_a_suspended_job_says_so() -> None:
-    held = job(suspend=True, conditions=[condition("Suspended", since=7)])
-    told = only(conditions(of=held))
-    assert (told.code, told.since) == ("suspended", moment(7))
+def test_suspended_job_has_condition() -> None:
+    suspended = job(suspend=True, conditions=[condition("Suspended", since=7)])
+    found = only(conditions(of=suspended))
+    assert (found.code, found.since) == ("suspended", moment(7))
 
 
-def test_hostile_text_is_bounded_and_its_control_characters_are_made_visible() -> None:
+def test_hostile_text_is_bounded_and_escaped() -> None:
     bad = "\x1b[2J\u202e\r\n" * 50_000
     for found in (
         conditions(pod(state=waiting("ErrImagePull", bad))),

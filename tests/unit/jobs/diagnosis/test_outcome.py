@@ -1,14 +1,14 @@
-"""The verdict on a failed job: which code, who has to act, and only claims that what was seen supports."""
+"""Diagnosis of failed jobs: code, category, message, hint and evidence."""
 
 from __future__ import annotations
 
 import pytest
 
-from runway.jobs.annotations import spec_of
-from runway.jobs.diagnosis.codes import MEANINGS, Category, Failure, FailureCode
+from runway.jobs.annotations import ANNOTATION_SPEC, spec_of
+from runway.jobs.diagnosis.codes import MEANINGS, Category, FailureCode
 from runway.jobs.diagnosis.container_exit import signal_of
 from runway.jobs.diagnosis.outcome import diagnose
-from runway.jobs.identity import ANNOTATION_SPEC
+from runway.jobs.models import Failure
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job, Pod
 from tests.support.builders import Json, condition, ended, job, pod, waiting
@@ -20,29 +20,29 @@ from tests.unit.jobs.diagnosis.cases.process import PROCESS
 CASES = PROCESS | NODE | DEADLINES
 
 
-def verdict(failed: Job, *pods: Pod) -> Failure:
+def failure(failed: Job, *pods: Pod) -> Failure:
     found = diagnose(JobSnapshot("vision", failed, pods))
     assert found is not None
     return found
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_verdict(name: str) -> None:
-    told = CASES[name]
-    found = diagnose(told.case)
+def test_diagnosis_of_failed_job(name: str) -> None:
+    case = CASES[name]
+    found = diagnose(case.snapshot)
     assert found is not None
-    assert (found.code, found.category, found.retryable) == (told.code, told.category, told.retryable), found.message
-    assert told.message in found.message
-    assert told.hint in found.hint
-    assert told.evidence.items() <= found.evidence.items()
+    assert (found.code, found.category, found.retryable) == (case.code, case.category, case.retryable), found.message
+    assert case.message in found.message
+    assert case.hint in found.hint
+    assert case.evidence.items() <= found.evidence.items()
 
 
-def test_every_code_is_told_of_some_real_status() -> None:
+def test_every_code_has_a_case() -> None:
     assert len(CASES) == len(PROCESS) + len(NODE) + len(DEADLINES)
-    assert {told.code for told in CASES.values()} == set(FailureCode)
+    assert {case.code for case in CASES.values()} == set(FailureCode)
 
 
-def test_every_code_has_a_meaning_and_something_to_do() -> None:
+def test_every_code_has_meaning_and_advice() -> None:
     assert list(MEANINGS) == list(FailureCode)
     assert all(item.meaning and item.advice for item in MEANINGS.values())
     assert all(not item.retryable for item in MEANINGS.values() if item.category in (Category.USER, Category.RUNWAY))
@@ -52,30 +52,30 @@ def test_every_code_has_a_meaning_and_something_to_do() -> None:
     "found",
     [
         job(),
-        job(verdict="Complete"),
+        job(outcome="Complete"),
         job(conditions=[condition("FailureTarget", reason="BackoffLimitExceeded")]),
         job(conditions=[condition("Failed", "False")]),
-        job(verdict="Failed", reason="DeadlineExceeded", cancelled=True),
+        job(outcome="Failed", reason="DeadlineExceeded", cancelled=True),
     ],
-    ids=["unfinished", "complete", "only announced", "not true", "cancelled"],
+    ids=["unfinished", "complete", "only FailureTarget", "Failed is False", "cancelled"],
 )
-def test_there_is_no_failure_without_kubernetes_verdict(found: Job) -> None:
+def test_no_failure_before_kubernetes_fails_the_job(found: Job) -> None:
     assert diagnose(JobSnapshot("vision", found, (pod(state=ended(1)),))) is None
 
 
 @pytest.mark.parametrize(
     "attempt", [ended(137, "OOMKilled", finished=20), ended(137, finished=20)], ids=["OOM", "kill -9"]
 )
-def test_a_deadline_between_attempts_does_not_claim_that_the_grace_period_ran_out(attempt: Json) -> None:
-    """The last attempt had ended long before; the deadline came while the job waited for the next."""
-    found = verdict(DEADLINE, pod(state=attempt))
+def test_deadline_between_attempts_does_not_mention_grace_period(attempt: Json) -> None:
+    """The last attempt ended long before; the deadline passed while the job waited for the next."""
+    found = failure(DEADLINE, pod(state=attempt))
     assert found.code is FailureCode.DEADLINE_EXCEEDED
     assert "grace period" not in found.message
     assert "grace_period" not in found.evidence
 
 
-def test_evidence_is_what_kubernetes_and_the_process_said() -> None:
-    found = verdict(BACKOFF, pod(state=ended(139, message="last line of the log")))
+def test_evidence_has_kubernetes_fields_and_end_of_log() -> None:
+    found = failure(BACKOFF, pod(state=ended(139, message="last line of the log")))
     assert found.evidence == {
         "job_reason": "BackoffLimitExceeded",
         "job_message": "Job has reached the specified backoff limit",
@@ -87,15 +87,15 @@ def test_evidence_is_what_kubernetes_and_the_process_said() -> None:
     }
 
 
-def test_the_kubelets_failure_to_read_the_log_is_no_evidence() -> None:
+def test_kubelet_error_reading_log_is_no_evidence() -> None:
     lost = "Error on reading termination message from logs: failed to try resolving symlinks in path"
-    found = verdict(BACKOFF, pod(state=ended(1, message=lost)))
+    found = failure(BACKOFF, pod(state=ended(1, message=lost)))
     assert "last_words" not in found.evidence
     assert lost not in found.message
 
 
-def test_last_words_are_bounded_and_keep_the_end() -> None:
-    found = verdict(BACKOFF, pod(state=ended(1, message="x" * 5000 + "the end")))
+def test_termination_message_keeps_bounded_end_of_log() -> None:
+    found = failure(BACKOFF, pod(state=ended(1, message="x" * 5000 + "the end")))
     assert len(found.evidence["last_words"]) == 2048
     assert found.evidence["last_words"].endswith("the end")
 
@@ -111,31 +111,31 @@ def test_last_words_are_bounded_and_keep_the_end() -> None:
         pod(state=waiting("ErrImagePull", "failed to resolve: " * 100_000 + "\x1b]0;pwned\x07"), phase="Failed"),
     ],
 )
-def test_hostile_text_is_bounded_and_its_control_characters_are_made_visible(hostile: Pod) -> None:
-    found = verdict(BACKOFF, hostile)
+def test_hostile_text_is_bounded_and_escaped(hostile: Pod) -> None:
+    found = failure(BACKOFF, hostile)
     texts = [found.message, found.hint, *found.evidence.values()]
     assert all(letter.isprintable() or letter in "\n\t" for text in texts for letter in text)
     assert len(found.message) <= 1000
     assert sum(map(len, texts)) <= 6000
 
 
-def test_a_specification_changed_by_hand_hides_no_verdict() -> None:
+def test_edited_spec_annotation_does_not_hide_failure() -> None:
     text = BACKOFF.metadata.annotations[ANNOTATION_SPEC].replace('"memory":"1Gi"', '"memory":"much"')
-    changed = job(verdict="Failed", annotations={ANNOTATION_SPEC: text})
+    changed = job(outcome="Failed", annotations={ANNOTATION_SPEC: text})
     spec = spec_of(changed)
     assert spec is not None
     assert spec.resources.memory == "much"
-    assert verdict(changed, pod(state=ended(137, "OOMKilled"))).hint.startswith("raise resources.memory")
-    unread = verdict(job(verdict="Failed", annotations={ANNOTATION_SPEC: "{"}), pod(state=ended(137, "OOMKilled")))
+    assert failure(changed, pod(state=ended(137, "OOMKilled"))).hint.startswith("raise resources.memory")
+    unread = failure(job(outcome="Failed", annotations={ANNOTATION_SPEC: "{"}), pod(state=ended(137, "OOMKilled")))
     assert (unread.code, "memory_limit" in unread.evidence) == (FailureCode.OOM_KILLED, False)
 
 
-def test_a_deadline_without_a_grace_period_in_the_pod_goes_by_that_of_the_specification() -> None:
-    """A pod as an older Kubernetes deletes it, without FailureTarget or the time of the deadline."""
-    old = job(verdict="Failed", reason="DeadlineExceeded")
-    found = verdict(old, pod(state=ended(137, finished=90), deleted=90))
+def test_grace_period_falls_back_to_specification() -> None:
+    """A pod deleted by an older Kubernetes, without FailureTarget or the time of the deadline."""
+    old = job(outcome="Failed", reason="DeadlineExceeded")
+    found = failure(old, pod(state=ended(137, finished=90), deleted=90))
     assert "killed after its grace period of 30 s" in found.message
-    assert verdict(DEADLINE, overdue(ended(137, finished=99))).evidence["grace_period"] == "overrun"
+    assert failure(DEADLINE, overdue(ended(137, finished=99))).evidence["grace_period"] == "overrun"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_deadline_without_a_grace_period_in_the_pod_goes_by_that_of_the_specif
         (ended(139), "SIGSEGV"),
         (ended(141), "SIGPIPE"),
         (ended(143), "SIGTERM"),
-        (ended(160), None),  # 32 belongs to the threads library and has no name
+        (ended(160), None),  # the threads library uses 32, which has no name
         (ended(200), None),
         (ended(255), None),
         (ended(0, signal=9), "SIGKILL"),
@@ -163,7 +163,7 @@ def test_a_deadline_without_a_grace_period_in_the_pod_goes_by_that_of_the_specif
         (ended(137, "ContainerStatusUnknown"), None),
     ],
 )
-def test_signals_are_told_by_name(state: Json, name: str | None) -> None:
+def test_signal_of_exit_code(state: Json, name: str | None) -> None:
     terminated = pod(state=state).container.terminated
     assert terminated is not None
     assert signal_of(terminated) == name

@@ -1,0 +1,51 @@
+"""`/v1/policy`: the policy in force."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from runway.api.dependencies import NO_PARAMETERS, app_state, json_response
+from runway.api.models import PolicyView
+from runway.api.problems import operation_id, responses
+from runway.errors import InvalidParameter
+from runway.jobs.cost import estimate_cost
+from runway.jobs.spec import Resources
+from runway.policy import Policy, Pool
+from runway.quantity import format_bytes, format_cpu
+
+router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
+
+
+@router.get(
+    "/v1/policy",
+    response_model=PolicyView,
+    summary="Read the policy",
+    response_description="The policy in force",
+    dependencies=NO_PARAMETERS,
+    responses=responses(InvalidParameter),
+)
+async def read_policy(request: Request) -> Response:
+    """Read the bounds, allowed images, pools, prices and tenants that Runway validates specifications against."""
+    return json_response(policy_view(app_state(request).policy))
+
+
+def policy_view(policy: Policy) -> dict[str, Any]:
+    """Return the policy with the prices of each pool's resources, as `api.models.PolicyView` describes it."""
+    document = policy.model_dump(mode="json", include={"limits", "images", "tenants"})
+    return document | {"pools": {name: _pool_view(name, pool) for name, pool in policy.pools.items()}}
+
+
+def _pool_view(name: str, pool: Pool) -> dict[str, Any]:
+    parts = {"cpu": Resources(1000, 0), "memory_gib": Resources(0, 1024**3), "gpu": Resources(0, 0, 1)}
+    if not pool.gpu:
+        del parts["gpu"]
+    return {
+        "instance_type": pool.instance_type,
+        "gpu_type": pool.gpu_type,
+        "node": {"cpu": format_cpu(pool.cpu), "memory": format_bytes(pool.memory), "gpu": pool.gpu},
+        "hourly_usd": f"{pool.hourly_usd:f}",
+        "hourly_usd_per": {part: f"{estimate_cost(name, pool, one, 0).hourly:f}" for part, one in parts.items()},
+    }

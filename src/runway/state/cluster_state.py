@@ -1,0 +1,264 @@
+"""The cluster as Kubernetes reported it: the read model of the whole process.
+
+`ClusterSync`, `DiagnosticsSync` and the responses to Runway's own writes feed it; everything else only reads it. All
+reads are synchronous and without I/O. Monotonic times are in seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Final
+
+import structlog
+
+from runway.admission.observed_usage import finished_at, observed_usage
+from runway.admission.quota import Ledger
+from runway.errors import NotReady
+from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
+from runway.jobs.models import JobView
+from runway.jobs.record import Record, record_of
+from runway.jobs.resources import ZERO
+from runway.jobs.snapshot import FreeCapacity, JobSnapshot
+from runway.jobs.view import job_view
+from runway.kube.client import JOBS, NODES, PODS, WARNINGS
+from runway.kube.objects import Event, Job, Node, Pod
+from runway.policy import Policy
+from runway.state.job_stats import JobStats, job_stat
+from runway.state.job_store import JobEntry, JobKey, JobStore
+from runway.state.node_capacity import NodeCache
+from runway.state.subscriptions import Subscriptions
+from runway.state.warning_events import WarningEventCache
+from runway.telemetry.metrics import Metrics
+from runway.text import one_line
+
+log = structlog.get_logger()
+
+NODES_NAMESPACE: Final = ""
+MAX_UNDECODABLE: Final = 1000
+"""Undecodable objects of a kind that are remembered; more are not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class UndecodableObject:
+    """An object with fields that cannot be decoded."""
+
+    kind: str
+    namespace: str
+    name: str
+    fields: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class WatchStatus:
+    """The health of one watch, and the objects of its kind that cannot be decoded in full."""
+
+    kind: str
+    namespaces: Collection[str]
+    """The namespaces whose undecodable objects count. Anyone may create objects in the others."""
+    last_event_at: float
+    synced: bool = False
+    listed_at: float = float("-inf")
+    """When the newest applied list was requested."""
+    disconnect_reason: str | None = None
+    """None while connected."""
+    disconnected_at: float | None = None
+    undecodable: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Fields by namespace and name."""
+
+    def mark_disconnected(self, reason: str, now: float) -> None:
+        """Record that the connection is lost: the newest reason, and the time of the first."""
+        self.disconnect_reason = reason
+        if self.disconnected_at is None:
+            self.disconnected_at = now
+
+    def mark_connected(self) -> None:
+        """Record that the connection works."""
+        self.disconnect_reason = self.disconnected_at = None
+
+    def replace_undecodable(self, items: Iterable[Job | Pod | Event | Node]) -> None:
+        """Find the undecodable objects of a list."""
+        before, self.undecodable = self.undecodable, {}
+        for item in items:
+            if item.metadata.unreadable:
+                self._add_undecodable(item, before)
+
+    def update_undecodable(self, item: Job | Pod | Event | Node, *, deleted: bool) -> None:
+        """Add or remove the object of an event. O(1)."""
+        if item.metadata.unreadable and not deleted:
+            self._add_undecodable(item, self.undecodable)
+        elif self.undecodable:
+            self.undecodable.pop((item.metadata.namespace, item.metadata.name), None)
+
+    def _add_undecodable(self, item: Job | Pod | Event | Node, before: dict[tuple[str, str], tuple[str, ...]]) -> None:
+        namespace, name, fields = item.metadata.namespace, item.metadata.name, item.metadata.unreadable
+        if namespace not in self.namespaces:
+            return
+        if before.get((namespace, name)) != fields:
+            log.warning("object not readable", kind=self.kind, namespace=namespace, name=one_line(name), fields=fields)
+        if (namespace, name) in self.undecodable or len(self.undecodable) < MAX_UNDECODABLE:
+            self.undecodable[namespace, name] = fields
+
+
+class ClusterState:
+    """Jobs, observed usage, statistics, diagnostics and watch health."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.tenants = {tenant.namespace: name for name, tenant in policy.tenants.items()}
+        """The tenants by namespace. A label can be copied; only the namespace proves the tenant."""
+        self._metrics = metrics
+        self._clock = clock
+        self._now = now
+        self.store = JobStore()
+        self.ledger = Ledger({name: tenant.quota for name, tenant in policy.tenants.items()})
+        self.stats = JobStats(policy.tenants)
+        self.warnings = WarningEventCache(self.tenants)
+        self.nodes = NodeCache()
+        self.subscriptions = Subscriptions()
+        namespaces = frozenset({NODES_NAMESPACE, *self.tenants})
+        self.watches = {kind.name: WatchStatus(kind.name, namespaces, clock()) for kind in (JOBS, PODS)}
+        self.diagnostic_watches = {kind.name: WatchStatus(kind.name, namespaces, clock()) for kind in (WARNINGS, NODES)}
+        """No quota, state or readiness depends on these."""
+        self.pod_list_needed = asyncio.Event()
+        """Set while an unfinished Job was deleted, of which a pod may be unknown."""
+        self.failure: str | None = None
+        """The defect that ended the sync loop; None while it runs."""
+
+    def apply_job(self, job: Job) -> None:
+        """Apply the Job of a response to one of Runway's own calls."""
+        self.refresh(self.store.upsert_job(job))
+
+    def refresh(self, changed: Iterable[JobKey]) -> None:
+        """Update usage, then statistics, then subscribers of the jobs that the store changed."""
+        for key in dict.fromkeys([*changed, *self.store.drop_excess_specs()]):
+            self._update_usage(key, self.store.get(key) or JobEntry())
+            job = self.job(key)
+            stat = job_stat(job, self.attempts(key), self.deleted_pods(key)) if job else None
+            self.stats.put(self.tenant_of(key), key, stat)
+            self.subscriptions.notify(key)
+
+    def notify(self, changed: Iterable[JobKey]) -> None:
+        """Notify subscribers of the jobs whose diagnostics changed."""
+        for key in changed:
+            self.subscriptions.notify(key)
+
+    def _update_usage(self, key: JobKey, entry: JobEntry) -> None:
+        tenant = self.tenant_of(key)
+        before = self.ledger.observed(tenant, key.name)
+        usage = observed_usage(entry.job, entry.pods.values(), entry.deleted_jobs.values())
+        self.ledger.set_observed(tenant, key.name, usage)
+        if before != ZERO and self.ledger.observed(tenant, key.name) == ZERO:
+            self._observe_release(key)
+        if entry.deleted_jobs:
+            self.pod_list_needed.set()
+
+    def _observe_release(self, key: JobKey) -> None:
+        """Observe how long the quota release took, except in the first lists: those jobs may have ended long ago."""
+        job = self.job(key)
+        if not self.synced or job is None or (ended := finished_at(job, self.attempts(key))) is None:
+            return
+        # Clocks differ, so the end can lie slightly ahead of this process's clock.
+        self._metrics.quota_release_seconds.observe(max(0.0, (self._now() - ended).total_seconds()))
+
+    @property
+    def all_watches(self) -> dict[str, WatchStatus]:
+        """The watches of all kinds, by kind."""
+        return self.watches | self.diagnostic_watches
+
+    @property
+    def synced(self) -> bool:
+        """Whether Jobs and pods were listed, so that usage is known."""
+        return all(watch.synced for watch in self.watches.values())
+
+    def require_synced(self) -> None:
+        """Raise NotReady before the first lists are applied, and after the sync loop failed."""
+        if self.failure:
+            raise NotReady(self.failure, retry_after=30)
+        if not self.synced:
+            raise NotReady("the jobs in the cluster are still being listed")
+
+    def age(self, watch: WatchStatus) -> float:
+        """Return seconds since the last event of a watch."""
+        return max(0.0, self._clock() - watch.last_event_at)
+
+    def undecodable_objects(self, limit: int) -> list[UndecodableObject]:
+        found = (
+            UndecodableObject(kind, namespace, name, fields)
+            for kind, watch in self.all_watches.items()
+            for (namespace, name), fields in watch.undecodable.items()
+        )
+        return list(islice(found, limit))
+
+    def tenant_of(self, key: JobKey) -> str:
+        return self.tenants[key.namespace]
+
+    def job(self, key: JobKey) -> Job | None:
+        """Return the Job of this name if Runway created it. Other Jobs count for quota only."""
+        entry = self.store.get(key)
+        job = entry.job if entry else None
+        return job if job and job.metadata.labels.get(LABEL_MANAGED_BY) == MANAGED_BY else None
+
+    def attempts(self, key: JobKey) -> list[Pod]:
+        """Return the pods of the Job of this name, deleted ones included, oldest first."""
+        entry = self.store.get(key)
+        if entry is None or entry.job is None:
+            return []
+        return [pod for pod in entry.all_pods() if pod.controller_uid == entry.job.metadata.uid]
+
+    def deleted_pods(self, key: JobKey) -> frozenset[str]:
+        """Return the names of the job's pods that Kubernetes deleted."""
+        entry = self.store.get(key)
+        return frozenset(entry.deleted_pods) if entry else frozenset()
+
+    def snapshot(self, key: JobKey) -> JobSnapshot | None:
+        """Return the Job with its pods, events and nodes; None without a Job of this name that Runway created."""
+        job = self.job(key)
+        if job is None:
+            return None
+        pods = tuple(self.attempts(key))
+        events, nodes = self.warnings.for_job(job, pods), self.nodes.of(pods)
+        return JobSnapshot(
+            self.tenant_of(key), job, pods, self.deleted_pods(key), events, nodes, self._free_capacity(pods)
+        )
+
+    def _free_capacity(self, pods: tuple[Pod, ...]) -> FreeCapacity | None:
+        """Return the free capacity for the last pod, if it is not bound to a node; None if it is, or no node is known.
+
+        The pod may be deleted: the diagnosis of a job that never got a node still names the missing capacity.
+        """
+        last = pods[-1] if pods else None
+        return None if last is None or last.spec.node_name or last.is_terminal else self.nodes.free_capacity_for(last)
+
+    def view(self, key: JobKey) -> JobView | None:
+        """Return the view of a job; None without a Job of this name that Runway created."""
+        snapshot = self.snapshot(key)
+        return None if snapshot is None else job_view(snapshot)
+
+    def record(self, key: JobKey) -> Record | None:
+        job = self.job(key)
+        return record_of(job) if job else None
+
+    def has_final_record(self, key: JobKey) -> bool:
+        record = self.record(key)
+        return record is not None and record.state is not None
+
+    def created_since(self, tenant: str, moment: datetime) -> list[datetime]:
+        """Return the creation times of a tenant's jobs since `moment`, oldest first."""
+        found = []
+        for created, key in self.store.newest_first():
+            if created < moment:
+                break
+            if self.tenant_of(key) == tenant and self.job(key) is not None:
+                found.append(created)
+        return found[::-1]
