@@ -110,6 +110,8 @@ async def refuse_repeated_parameters(request: Request) -> None:
     InvalidParameter.
     """
     counts = Counter(name for name, _ in request.query_params.multi_items())
+    if not counts:
+        return
     known = known_parameters(request)
     violations = [unknown_parameter(name, known) for name in counts if name not in known]
     violations += [
@@ -212,12 +214,15 @@ def json_response(document: Any, *, status: int = 200, headers: dict[str, str] |
 
 async def _read_body(request: Request, limit: int) -> bytes:
     declared = request.headers.get("content-length", "")
-    too_large = BodyTooLarge(f"a request body may have at most {limit} bytes")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
-        raise too_large
+        raise _too_large(limit)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise too_large
+            raise _too_large(limit)
     return bytes(body)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"a request body may have at most {limit} bytes")
