@@ -55,8 +55,8 @@ def test_docs_page_is_at_the_documented_path(server: Server) -> None:
 def test_commands_of_the_api_page_work(context: Context, server: Server) -> None:
     """Run them in their order, with jobs and an image of this cluster instead of the example's, and with new keys."""
     finished = context.until_finished(context.submit("vision", shell("echo hello"))["id"])["id"]
-    calls = reference_of(httpx2.get(f"{server.url}/openapi.json", trust_env=False).json())["calls"]
-    commands = [Block("/docs", call["summary"], (command,)) for call in calls for _, command in call["commands"]]
+    calls = reference_of(httpx2.get(f"{server.url}/openapi.json", trust_env=False).json()).calls
+    commands = [Block("/docs", call.summary, (one.text,)) for call in calls for one in call.commands]
     new, submitted = uuid4().hex, finished
     for block in commands:
         method = (re.findall(r" -X (\w+)", block.script) or ["GET"])[0]

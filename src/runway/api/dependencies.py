@@ -95,6 +95,8 @@ async def check_parameter_names(request: Request) -> None:
     Raises InvalidParameter. It comes first, so that such a request counts against no rate limit.
     """
     counts = Counter(name for name, _ in request.query_params.multi_items())
+    if not counts:
+        return
     models = [field.field_info.annotation for field in request.scope["route"].dependant.query_params]
     known = [name for model in models for name in model.model_fields]
     hint = f"parameters here: {', '.join(known)}" if known else "this path has no parameters"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from runway.api.openapi import codes, operations
@@ -20,62 +22,126 @@ _FIRST_CALLS: Final = {"submit_job": "Submit a job", "read_job": "Read it", "rea
 _BOUND_UNITS: Final = {"maxLength": "characters", "maxItems": "entries", "maxProperties": "entries"}
 
 
-def reference_of(document: Json) -> dict[str, Any]:
-    """Return the values of the page of an OpenAPI document. The last cell of a row is its description."""
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A command or a document, under a title."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operation. The last cell of a row is its description."""
+
+    method: str
+    path: str
+    summary: str
+    anchor: str
+    description: str
+    commands: tuple[Example, ...]
+    parameters: tuple[Row, ...]
+    body: tuple[Row, ...]
+    answers: tuple[Row, ...]
+    examples: tuple[Example, ...]
+    errors: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReference:
+    """One error code with its hint."""
+
+    code: str
+    status: int
+    title: str
+    hint: str
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class TypeReference:
+    """One schema: its fields, or its values."""
+
+    name: str
+    anchor: str
+    description: str
+    values: tuple[str, ...]
+    fields: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The whole page."""
+
+    about: str
+    request_id: str
+    first: tuple[Example, ...]
+    calls: tuple[Call, ...]
+    problem: tuple[Row, ...]
+    problems: tuple[ErrorReference, ...]
+    types: tuple[TypeReference, ...]
+
+
+def reference_of(document: Json) -> Reference:
+    """Build the page of an OpenAPI document."""
     calls = {
         operation["operationId"]: _call(document, path, method, operation)
         for path, method, operation in operations(document)
     }
-    problems: dict[str, Json] = {}
-    for _, _, operation in operations(document):
-        for response in operation["responses"].values():
-            problems |= _problem_examples(response)
-    return {
-        "document": document,
-        "first": [(title, calls[name]["commands"][0][1]) for name, title in _FIRST_CALLS.items()],
-        "calls": list(calls.values()),
-        "problems": dict(sorted(problems.items())),
-        "field_rows": _field_rows,
-        "text": _text,
-    }
+    return Reference(
+        about=document["info"]["description"],
+        request_id=document["components"]["parameters"]["X-Request-ID"]["description"],
+        first=tuple(Example(title, calls[name].commands[0].text) for name, title in _FIRST_CALLS.items()),
+        calls=tuple(calls.values()),
+        problem=_field_rows(document["components"]["schemas"]["Problem"]),
+        problems=tuple(_errors(document)),
+        types=tuple(
+            TypeReference(
+                name, name.lower(), schema["description"], tuple(map(str, schema.get("enum", ()))), _field_rows(schema)
+            )
+            for name, schema in document["components"]["schemas"].items()
+            if name not in ("Problem", "JobSpec")
+        ),
+    )
 
 
-def _call(document: Json, path: str, method: str, operation: Json) -> Json:
+def _call(document: Json, path: str, method: str, operation: Json) -> Call:
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
     bodies = [(one["summary"], one["value"]) for one in body["examples"].values()] if body else [("", None)]
     answers = {status: response for status, response in operation["responses"].items() if int(status) < 400}
-    return {
-        "method": method.upper(),
-        "path": path,
-        "summary": operation["summary"],
-        "anchor": operation["operationId"].replace("_", "-"),
-        "description": operation["description"],
-        "commands": tuple((title, _curl(path, method, operation, value)) for title, value in bodies),
-        "parameters": tuple(
-            (f"`{one['name']}`", one["in"], _form(one["schema"], one["required"]), one["description"])
-            for one in operation["parameters"]
-            if "$ref" not in one
-        ),
-        "body": _field_rows(document["components"]["schemas"]["JobSpec"]) if body else (),
-        "answers": tuple(_answer_row(status, response) for status, response in answers.items()),
-        "examples": tuple(
-            (f"{status}: {example['summary']}", _text(example["value"]))
+    return Call(
+        method=method.upper(),
+        path=path,
+        summary=operation["summary"],
+        anchor=operation["operationId"].replace("_", "-"),
+        description=operation["description"],
+        commands=tuple(Example(title, _curl(path, method, operation, value)) for title, value in bodies),
+        parameters=tuple(_parameter_row(one) for one in operation["parameters"] if "$ref" not in one),
+        body=_field_rows(_target(document, body["schema"])) if body else (),
+        answers=tuple(_answer_row(status, response) for status, response in answers.items()),
+        examples=tuple(
+            Example(f"{status}: {example['summary']}", _text(example["value"]))
             for status, response in answers.items()
             for media in response.get("content", {}).values()
             for example in media.get("examples", {}).values()
         ),
-        "errors": tuple(
+        errors=tuple(
             (status, f"[`{code}`](#{code})", example["summary"], example["description"])
             for status, response in operation["responses"].items()
             for code, example in _problem_examples(response).items()
         ),
-    }
+    )
+
+
+def _parameter_row(parameter: Json) -> Row:
+    form = _form(parameter["schema"]) + (", required" if parameter["required"] else "")
+    return f"`{parameter['name']}`", parameter["in"], form, parameter["description"]
 
 
 def _field_rows(schema: Json) -> tuple[Row, ...]:
     required = schema.get("required", [])
     return tuple(
-        (f"`{name}`", _form(member, name in required), member["description"])
+        (f"`{name}`", _form(member) + (", required" if name in required else ""), member["description"])
         for name, member in schema.get("properties", {}).items()
     )
 
@@ -84,6 +150,16 @@ def _answer_row(status: str, response: Json) -> Row:
     bodies = [f"`{media}`: {_form(content['schema'])}" for media, content in response.get("content", {}).items()]
     headers = [f"`{name}`" for name in response["headers"] if name != "X-Request-ID"]
     return status, " ".join(response["description"].split()), "; ".join(bodies) or "none", ", ".join(headers)
+
+
+def _errors(document: Json) -> Iterator[ErrorReference]:
+    examples: dict[str, Json] = {}
+    for _, _, operation in operations(document):
+        for response in operation["responses"].values():
+            examples |= _problem_examples(response)
+    for code, example in sorted(examples.items()):
+        status = example["value"]["status"]
+        yield ErrorReference(code, status, example["summary"], example["description"], _text(example["value"]))
 
 
 def _problem_examples(response: Json) -> dict[str, Json]:
@@ -95,10 +171,13 @@ def _text(example: object) -> str:
     return (example if isinstance(example, str) else json.dumps(example, indent=1)).rstrip()
 
 
-def _form(schema: Json, required: bool = False) -> str:
+def _target(document: Json, schema: Json) -> Json:
+    name = schema["$ref"].rsplit("/", 1)[1]
+    return dict(document["components"]["schemas"][name])
+
+
+def _form(schema: Json) -> str:
     """Describe a schema in a few words: its type and its bounds."""
-    if required:
-        return f"{_form(schema)}, required"
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[1]
         return "[the job](#submit-job)" if name == "JobSpec" else f"[{name}](#{name.lower()})"

@@ -12,10 +12,10 @@ that does not answer delays the page by two seconds, and the page names it. The 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final, Literal
 
 from runway.api.dependencies import AppState
 from runway.errors import ClusterError, NotFound, PublicError, Rejected
@@ -30,16 +30,14 @@ from runway.text import show_bytes, show_ratio
 
 LOG_SECONDS: Final = 2.0
 
-Amount = TypeVar("Amount", int, float)
-
 
 @dataclass(frozen=True, slots=True)
 class LogEnd:
     """The end of the last attempt's log. `note` names its source, or why there is none; `cut`: there is more."""
 
+    text: str
+    cut: bool
     note: str
-    text: str = ""
-    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +52,34 @@ class FigureView:
 
 @dataclass(frozen=True, slots=True)
 class UsageSection:
+    """The usage of a job: figures, their source, and their meaning."""
+
     figures: tuple[FigureView, ...]
     source: str
     findings: tuple[str, ...]
 
 
 async def log_end(use: AppState, key: JobKey, view: JobView, scope: str | None) -> LogEnd:
-    """Read the last lines of a log, as one of the streams of the scope. It never raises: the page has other parts."""
+    """Read the last lines of a job's log. It never raises: a failure must not hide the rest of the page.
+
+    The read uses one of the streams of the caller's scope, as a log stream of the API does.
+    """
     attempt = view.attempts[-1] if view.attempts else None
     if attempt is None or (attempt.started_at is None and attempt.exit_code is None):
-        return LogEnd("No container has started, so there is no log.")
+        return LogEnd("", False, "No container has started, so there is no log.")
     if attempt.pod in use.cluster.deleted_pods(key):
         return _stored_excerpt(view, "its pod is deleted")
     try:
         use.limits.open_stream(scope)
     except PublicError as error:
-        return LogEnd(f"Not read: {error.detail}. Reload the page to retry.")
+        return LogEnd("", False, f"Not read: {error.detail}. Reload the page to retry.")
     try:
         async with asyncio.timeout(LOG_SECONDS):
             end = await read_tail(use.kubernetes, key.namespace, attempt.pod, RAW_BYTES)
     except NotFound:
         return _stored_excerpt(view, "its pod is deleted")
     except Rejected as error:
-        return LogEnd(f"Unavailable: {error}.")
+        return LogEnd("", False, f"Unavailable: {error}.")
     except TimeoutError:
         return _stored_excerpt(view, f"the node did not answer within {LOG_SECONDS:g} s")
     except (ClusterError, PublicError) as error:
@@ -85,11 +88,12 @@ async def log_end(use: AppState, key: JobKey, view: JobView, scope: str | None) 
         use.limits.close_stream(scope)
     text = end.log.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
     if not text:
-        return LogEnd("The log is empty." if view.is_finished else "The log is empty so far.")
-    return LogEnd(f"The last lines of pod {attempt.pod}.", text, end.cut)
+        return LogEnd("", False, "The log is empty." if view.is_finished else "The log is empty so far.")
+    return LogEnd(text, end.cut, f"The last lines of pod {attempt.pod}.")
 
 
 async def usage_shown(use: AppState, key: JobKey, view: JobView) -> UsageSection:
+    """Return the usage of a job. Raises JobNotFound."""
     record = use.cluster.record(key)
     report = await report_usage(use.cluster, use.prometheus, key, record.usage if record else None, now=use.now)
     gpus = view.spec.resources.gpu if view.spec else 0
@@ -98,31 +102,35 @@ async def usage_shown(use: AppState, key: JobKey, view: JobView) -> UsageSection
 
 def figures_of(usage: Usage, gpus: int) -> tuple[FigureView, ...]:
     """Return the figures with their limits. Only a job with GPUs has a GPU utilisation."""
-    throttled, utilisation = usage.throttled_ratio, usage.gpu_utilisation
+    cpu, cpu_limit = usage.cpu_cores, usage.cpu_limit_cores
+    peak, memory_limit = usage.memory_peak_bytes, usage.memory_limit_bytes
     figures = [
-        _figure("CPU, mean", usage.cpu_cores, usage.cpu_limit_cores, "{:.3g}".format, "{:g} CPU".format),
+        FigureView(
+            "CPU, mean",
+            None if cpu is None else f"{cpu:.3g}",
+            None if cpu_limit is None else f"{cpu_limit:g} CPU",
+            None if cpu is None or not cpu_limit else min(cpu / cpu_limit, 1.0),
+        ),
         FigureView(
             "CPU periods throttled",
-            None if throttled is None else show_ratio(throttled),
+            None if usage.throttled_ratio is None else show_ratio(usage.throttled_ratio),
             None if usage.cpu_periods is None else f"{usage.cpu_periods} periods",
-            throttled,
+            usage.throttled_ratio,
         ),
-        _figure("Memory, last", usage.memory_bytes, usage.memory_limit_bytes, show_bytes, show_bytes),
-        _figure("Memory, peak", usage.memory_peak_bytes, usage.memory_limit_bytes, show_bytes, show_bytes),
+        FigureView("Memory, last", *_memory(usage.memory_bytes, memory_limit)),
+        FigureView("Memory, peak", *_memory(peak, memory_limit)),
     ]
     if gpus:
+        utilisation = usage.gpu_utilisation
         shown = None if utilisation is None else show_ratio(utilisation)
         figures.append(FigureView("GPU, mean", shown, f"{gpus} GPU", utilisation))
     return tuple(figures)
 
 
-def _figure(
-    name: str, amount: Amount | None, limit: Amount | None, show: Callable[[Amount], str], of: Callable[[Amount], str]
-) -> FigureView:
-    return FigureView(
-        name,
-        None if amount is None else show(amount),
-        None if limit is None else of(limit),
+def _memory(amount: int | None, limit: int | None) -> tuple[str | None, str | None, float | None]:
+    return (
+        None if amount is None else show_bytes(amount),
+        None if limit is None else show_bytes(limit),
         None if amount is None or not limit else min(amount / limit, 1.0),
     )
 
@@ -140,10 +148,13 @@ def _source(report: UsageReport) -> str:
 
 
 def _stored_excerpt(view: JobView, why: str) -> LogEnd:
+    """Return the stored excerpt of a log that cannot be read."""
     if view.excerpt is None:
-        return LogEnd(f"Unavailable: {why}, and there is no stored excerpt.")
-    return LogEnd(f"The stored excerpt: {why}.", view.excerpt.text, view.excerpt.truncated)
+        return LogEnd("", False, f"Unavailable: {why}, and there is no stored excerpt.")
+    return LogEnd(view.excerpt.text, view.excerpt.truncated, f"The stored excerpt: {why}.")
 
+
+Kind = Literal["waiting", "starting", "running"]
 
 NEAR_DEADLINE: Final = 1.6
 """A deadline within this multiple of the job's time so far is drawn to scale."""
@@ -156,11 +167,12 @@ MIN_DURATION: Final = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of an attempt. `kind` is waiting, starting or running; `left` and `width` are percent of the width."""
+    """A part of an attempt. `left` and `width` are in percent of the picture's width."""
 
-    kind: str
+    kind: Kind
     left: float
     width: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +216,7 @@ def timeline_of(view: JobView, now: datetime) -> Timeline | None:
     if view.created_at is None:
         return None
     start, finished = view.created_at, view.is_finished
-    # The outcome of a finished job may be later than the end of its attempts.
-    known = [view.finished_at, *(attempt.finished_at for attempt in view.attempts)]
-    last = max((moment for moment in known if moment is not None), default=start)
-    end = max(start + MIN_DURATION, last if finished else now)
+    end = max(start + MIN_DURATION, _last_time(view, start) if finished else now)
     deadline = deadline_of(view)
     near = deadline is not None and deadline - start <= (end - start) * NEAR_DEADLINE
     if deadline is not None and near:
@@ -228,6 +237,12 @@ def timeline_of(view: JobView, now: datetime) -> Timeline | None:
     )
 
 
+def _last_time(view: JobView, start: datetime) -> datetime:
+    """Return the last known time of a finished job: its outcome may be later than the end of its attempts."""
+    known = [view.finished_at, *(attempt.finished_at for attempt in view.attempts)]
+    return max((moment for moment in known if moment is not None), default=start)
+
+
 def _row(number: int, attempt: Attempt, scale: _Scale, now: datetime) -> Row:
     """Return an attempt. One without a known end continues to the edge only where it may still run."""
     ended = attempt.state in ("succeeded", "failed")
@@ -236,17 +251,21 @@ def _row(number: int, attempt: Attempt, scale: _Scale, now: datetime) -> Row:
     return Row(number, attempt.state, spans, None if attempt.finished_at is None else scale.at(attempt.finished_at))
 
 
-def _parts(attempt: Attempt, until: datetime | None) -> Iterator[tuple[str, datetime, datetime]]:
+def _parts(attempt: Attempt, until: datetime | None) -> Iterator[tuple[Kind, datetime, datetime]]:
     """Yield each part from its start to the start of the next one. The times come from different clocks."""
-    starts = {"waiting": attempt.created_at, "starting": attempt.bound_at, "running": attempt.started_at}
-    known = [(kind, start) for kind, start in starts.items() if start is not None]
-    ends = [start for _, start in known[1:]] + [until]
-    for (kind, start), end in zip(known, ends, strict=False):
+    starts: list[tuple[Kind, datetime | None]] = [
+        ("waiting", attempt.created_at),
+        ("starting", attempt.bound_at),
+        ("running", attempt.started_at),
+    ]
+    known = [(kind, start) for kind, start in starts if start is not None]
+    for index, (kind, start) in enumerate(known):
+        end = known[index + 1][1] if index + 1 < len(known) else until
         if end is not None:
             yield kind, start, max(start, end)
 
 
-def _span(kind: str, start: datetime, end: datetime, scale: _Scale) -> Span:
+def _span(kind: Kind, start: datetime, end: datetime, scale: _Scale) -> Span:
     left = min(scale.at(start), scale.width - MIN_WIDTH_PERCENT)
     width = max(scale.at(end) - left, MIN_WIDTH_PERCENT)
-    return Span(kind, round(left, 2), round(width, 2))
+    return Span(kind, round(left, 2), round(width, 2), (end - start).total_seconds())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 from heapq import nlargest
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
 from runway.admission.quota import TenantQuota
 from runway.api.dependencies import AppState
@@ -17,6 +20,7 @@ from runway.state.job_store import JobKey
 from runway.text import show_bytes
 
 NAMES: Final = {"gpu": "GPU", "cpu": "CPU", "memory": "Memory", "jobs": "Jobs"}
+_SHOW: Final[dict[str, Callable[[int], str]]] = {"cpu": show_cores, "memory": show_bytes}
 MAX_TENANTS: Final = 100
 """Tenants on the overview; each adds 1.6 kB to the page."""
 MAX_HOLDERS: Final = 50
@@ -25,7 +29,8 @@ MAX_JOBS_SCANNED: Final = 2000
 """Jobs that the page compares for that, which bounds its cost."""
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Part:
     """A part of a bar, in percent of the limit. `kind` is running, terminating or reserved."""
 
     kind: str
@@ -49,7 +54,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A job that uses quota. `state` is None for pods of a deleted Job or of other owners."""
+    """A job that uses quota. `state` is None for the remaining pods of a deleted Job, and for pods of other owners."""
 
     id: str
     state: JobState | None
@@ -57,15 +62,89 @@ class Holder:
     terminating: bool
 
 
+@dataclass(frozen=True, slots=True)
+class TenantSummary:
+    """A tenant at a glance. `ceiling` is the maximum cost of its active jobs, in USD."""
+
+    name: str
+    namespace: str
+    bars: tuple[Bar, ...]
+    states: dict[JobState, int]
+    waiting_since: datetime | None
+    ceiling: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class WatchHealth:
+    """One watch; `age` is the time since its last event, in seconds."""
+
+    kind: str
+    synced: bool
+    disconnect_reason: str | None
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The state of this process.
+
+    `rejects_writes` is the reason why it is not leader, `stopped` the reason of an emergency stop, `broken` a failure.
+    """
+
+    leader: bool
+    rejects_writes: str | None
+    stopped: str | None
+    broken: str | None
+    watches: tuple[WatchHealth, ...]
+    jobs: int
+    streams: int
+    max_streams: int
+    instance: str | None
+
+
 def busiest(use: AppState, tenants: list[str]) -> list[str]:
     """Return the tenants of the overview in the order of the policy: of many, those with the highest usage."""
-
-    def size(tenant: str) -> tuple[int, int, int, int]:
-        used = use.cluster.ledger.accounts[tenant].used
-        return used.gpu, used.jobs, used.cpu, used.memory
-
-    most = set(nlargest(MAX_TENANTS, tenants, key=size))
+    if len(tenants) <= MAX_TENANTS:
+        return tenants
+    accounts = use.cluster.ledger.accounts
+    most = set(nlargest(MAX_TENANTS, tenants, key=lambda tenant: _size(accounts[tenant].used)))
     return [tenant for tenant in tenants if tenant in most]
+
+
+def _size(used: ResourceVector) -> tuple[int, int, int, int]:
+    return used.gpu, used.jobs, used.cpu, used.memory
+
+
+def tenant_summary(use: AppState, tenant: str) -> TenantSummary:
+    """Return a tenant's quota, its jobs by state, its longest wait, and the maximum cost of its active jobs."""
+    cluster = use.cluster
+    return TenantSummary(
+        tenant,
+        use.policy.tenants[tenant].namespace,
+        bars_of(cluster.ledger.accounts[tenant]),
+        {state: cluster.stats.states[tenant, state] for state in JobState},
+        cluster.stats.longest_pending(tenant),
+        cluster.stats.active_ceiling[tenant],
+    )
+
+
+def health_of(use: AppState) -> Health:
+    """Return the health of this process. It never raises: people read it when something is wrong."""
+    cluster = use.cluster
+    return Health(
+        leader=use.leadership.is_leader,
+        rejects_writes=_rejects_writes(use),
+        stopped=use.leadership.stop_reason,
+        broken=cluster.failure,
+        watches=tuple(
+            WatchHealth(kind, watch.synced, watch.disconnect_reason, cluster.age(watch))
+            for kind, watch in cluster.all_watches.items()
+        ),
+        jobs=len(cluster.store),
+        streams=use.limits.streams.total(),
+        max_streams=use.settings.max_streams,
+        instance=use.settings.instance,
+    )
 
 
 def holders_of(use: AppState, tenant: str) -> tuple[list[Holder], int]:
@@ -83,8 +162,7 @@ def holders_of(use: AppState, tenant: str) -> tuple[list[Holder], int]:
 
 
 def bars_of(account: TenantQuota) -> tuple[Bar, ...]:
-    """Return the bars of GPUs, CPU, memory and jobs."""
-    return tuple(_bar(account, resource) for resource in NAMES)
+    return tuple(_bar(account, name) for name in ResourceVector.__struct_fields__)
 
 
 def _bar(account: TenantQuota, resource: str) -> Bar:
@@ -92,7 +170,7 @@ def _bar(account: TenantQuota, resource: str) -> Bar:
         int(getattr(amounts, resource))
         for amounts in (account.limit, account.used, account.reserved, account.terminating)
     )
-    show = {"cpu": show_cores, "memory": show_bytes}.get(resource, str)
+    show = _SHOW.get(resource, str)
     return Bar(
         name=NAMES[resource],
         used=show(used),
@@ -116,8 +194,7 @@ def _parts(limit: int, amounts: dict[str, int]) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def rejects_writes(use: AppState) -> str | None:
-    """Return the reason why this process rejects writes; None on the leader."""
+def _rejects_writes(use: AppState) -> str | None:
     try:
         use.leadership.require_leader()
     except PublicError as error:

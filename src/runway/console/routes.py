@@ -20,13 +20,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from runway.api.dependencies import AppState, ReadScope, app_state, find_job, job_view
+from runway.api.dependencies import AppState, ReadScope, app_state, find_job
 from runway.api.jobs import read_cursor, write_cursor
 from runway.console.docs_page import reference_of
 from runway.console.job_page import log_end, timeline_of, usage_shown
-from runway.console.overview_page import bars_of, busiest, holders_of, rejects_writes
-from runway.console.templating import STATIC_FILES, html_response, render
-from runway.errors import InvalidParameter, PublicError, RouteNotFound, Violation
+from runway.console.overview_page import busiest, health_of, holders_of, tenant_summary
+from runway.console.templating import STATIC_FILES, html_response, render, render_page
+from runway.errors import InvalidParameter, JobNotFound, PublicError, RouteNotFound, Violation
 from runway.jobs.annotations import usd
 from runway.jobs.models import JobState, JobView
 from runway.jobs.view import without_env_values
@@ -63,9 +63,10 @@ async def overview(request: Request, scope: ReadScope) -> Response:
     """Show the cluster at a glance. Before the first synchronization the page says that its figures are incomplete."""
     use = app_state(request)
     known = _tenants(use, scope)
-    tenants = busiest(use, known)
-    values = {"newest": _newest(use, scope), "rejects_writes": rejects_writes(use)}
-    return _page(use, "overview.html", tenants=tenants, left_out=len(known) - len(tenants), **values)
+    tenants = [tenant_summary(use, tenant) for tenant in busiest(use, known)]
+    newest = _views(use, scan_page(use.cluster, _namespace(use, scope), (), None, NEWEST_JOBS).keys)
+    left_out = len(known) - len(tenants)
+    return _page(use, "overview.html", tenants=tenants, left_out=left_out, newest=newest, health=health_of(use))
 
 
 @router.api_route("/jobs", methods=_READ)
@@ -104,9 +105,12 @@ async def job(
     """Show one job in full."""
     use = app_state(request)
     key = find_job(use, job_id, scope)
-    view = job_view(use, key)
-    reading = log_end(use, key, view, scope) if log else asyncio.sleep(0)
-    shown_log, usage = await asyncio.gather(reading, usage_shown(use, key, view))
+    view = use.cluster.view(key)
+    if view is None:
+        raise JobNotFound(job_id)
+    shown_log, usage = await asyncio.gather(
+        log_end(use, key, view, scope) if log else _nothing(), usage_shown(use, key, view)
+    )
     return _page(
         use,
         "job.html",
@@ -128,8 +132,17 @@ async def tenant(request: Request, tenant: str, scope: ReadScope) -> Response:
         raise RouteNotFound(f"the policy has no tenant {tenant[:63]!r}")
     use.cluster.require_synced()
     holders, count = holders_of(use, tenant)
-    newest = _newest(use, tenant)
-    return _page(use, "tenant.html", tenant=tenant, holders=holders, holders_count=count, newest=newest)
+    newest = _views(use, scan_page(use.cluster, _namespace(use, tenant), (), None, NEWEST_JOBS).keys)
+    return _page(
+        use,
+        "tenant.html",
+        tenant=tenant_summary(use, tenant),
+        rate=use.policy.tenants[tenant].rate,
+        streams=use.limits.streams[tenant],
+        holders=holders,
+        holders_count=count,
+        newest=newest,
+    )
 
 
 @router.api_route("/docs", methods=_READ)
@@ -137,7 +150,7 @@ async def docs(request: Request) -> Response:
     """Show the HTTP API from the OpenAPI document. It never changes: rendered once, it does not count as a read."""
     state = request.app.state
     if not hasattr(state, "docs_page"):
-        state.docs_page = render("docs.html", reference_of(request.app.openapi()))
+        state.docs_page = render("docs.html", {"api": reference_of(request.app.openapi())})
     return html_response(state.docs_page)
 
 
@@ -161,7 +174,7 @@ def _as_page(plain: Callable[..., Any]) -> Handler:
         document = msgspec.json.decode(bytes(problem.body))
         kept = {name: value for name, value in problem.headers.items() if name in ("retry-after", "allow")}
         values = {"problem": document, "path": request.url.path[:200]}
-        return html_response(render("error.html", values), status=problem.status_code, headers=kept)
+        return render_page("error.html", values, status=problem.status_code, headers=kept)
 
     return answer
 
@@ -173,8 +186,8 @@ def _wants_page(request: Request) -> bool:
 
 
 def _page(use: AppState, template: str, **values: object) -> Response:
-    common = {"use": use, "now": use.now(), "all_states": list(JobState), "bars_of": bars_of}
-    return html_response(render(template, common | values))
+    common = {"now": use.now(), "all_states": [str(state) for state in JobState], "synced": use.cluster.synced}
+    return render_page(template, common | values)
 
 
 def _tenants(use: AppState, scope: str | None) -> list[str]:
@@ -186,11 +199,7 @@ def _namespace(use: AppState, tenant: str | None) -> str | None:
 
 
 def _views(use: AppState, keys: list[JobKey]) -> list[JobView]:
-    return [view for view in map(use.cluster.view, keys) if view is not None]
-
-
-def _newest(use: AppState, tenant: str | None) -> list[JobView]:
-    return _views(use, scan_page(use.cluster, _namespace(use, tenant), (), None, NEWEST_JOBS).keys)
+    return [view for key in keys if (view := use.cluster.view(key)) is not None]
 
 
 def _chosen_tenant(use: AppState, scope: str | None, tenant: str) -> str | None:
@@ -237,3 +246,7 @@ def _spent(view: JobView) -> float:
     actual = usd(view.cost.actual) if view.cost and view.cost.actual else None
     ceiling = usd(view.cost.ceiling) if view.cost else None
     return round(float(min(100 * actual / ceiling, Decimal(100))), 2) if actual and ceiling else 0.0
+
+
+async def _nothing() -> None:
+    return None

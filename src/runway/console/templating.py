@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.resources import files
 from typing import Any, Final
 
@@ -19,11 +20,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from runway import __version__
 from runway.text import escape, show_between, show_bytes, show_duration, show_ratio, show_usd
 
-CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'"
+CONTENT_SECURITY_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
 )
-"""The policy of a page. `api.middleware` adds the other security headers to every answer."""
+"""The policy of a page. `http_server` adds the other security headers to every answer."""
 
 _MEDIA_TYPES: Final = {
     "console.css": "text/css; charset=utf-8",
@@ -41,28 +50,51 @@ class StaticFile:
     media_type: str
 
 
-def _load(name: str) -> StaticFile:
+def _load(name: str, media_type: str) -> StaticFile:
     content = files("runway.console").joinpath("static", name).read_bytes()
     stem, _, extension = name.rpartition(".")
-    path = f"/static/{stem}.{hashlib.sha256(content).hexdigest()[:12]}.{extension}"
-    return StaticFile(path, content, _MEDIA_TYPES[name])
+    return StaticFile(f"/static/{stem}.{hashlib.sha256(content).hexdigest()[:12]}.{extension}", content, media_type)
 
 
-_static_files: Final = {name: _load(name) for name in _MEDIA_TYPES}
+_static_files: Final = {name: _load(name, media_type) for name, media_type in _MEDIA_TYPES.items()}
 STATIC_FILES: Final = {file.path: file for file in _static_files.values()}
 """The static files by path."""
 
 
+def render_page(
+    template: str, values: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return the page of this template and these values."""
+    return html_response(render(template, values), status=status, headers=headers)
+
+
 def render(template: str, values: Mapping[str, object]) -> str:
+    """Return the HTML of this template and these values."""
     return _environment.get_template(template).render(values)
 
 
 def html_response(html: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    common = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"}
-    return Response(html, status_code=status, media_type="text/html", headers=common | dict(headers or {}))
+    """Return a page of this HTML, under the policy of all pages."""
+    return Response(
+        html,
+        status_code=status,
+        media_type="text/html",
+        headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def show_time(time: datetime) -> str:
+    """Show a time in UTC for people: `2026-11-24 08:00:00`."""
+    return f"{time:%Y-%m-%d %H:%M:%S}"
+
+
+def rfc3339(time: datetime) -> str:
+    """Return a time in RFC 3339, for the attribute of a `time` element."""
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def show_cores(milli: int) -> str:
+    """Show milli-CPU as CPUs: `0.5`, `32`."""
     return f"{milli / 1000:g}"
 
 
@@ -137,8 +169,8 @@ def _make_environment() -> Environment:
         "duration": show_duration,
         "pieces": pieces,
         "ratio": show_ratio,
-        "rfc3339": lambda time: time.isoformat().replace("+00:00", "Z"),
-        "time": "{:%Y-%m-%d %H:%M:%S}".format,
+        "rfc3339": rfc3339,
+        "time": show_time,
         "usd": show_usd,
     }
     return environment
