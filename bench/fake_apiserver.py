@@ -176,7 +176,7 @@ def _job(policy: Policy, *, finished: bool) -> tuple[Json, Json]:
     }
     passed = validate(read_draft(document), policy)
     tenant = next(iter(policy.tenants))
-    placement = Placement(_NAME, tenant, NAMESPACE, policy.pools[passed.pool], passed.price.to_json())
+    placement = Placement(_NAME, tenant, NAMESPACE, policy.pools[passed.pool], passed.price)
     job: Json = msgspec.json.decode(msgspec.json.encode(job_manifest(passed.spec, placement, policy.limits)))
     job["metadata"] |= _added(_UID)
     labels = {"batch.kubernetes.io/controller-uid": _UID, "batch.kubernetes.io/job-name": _NAME}

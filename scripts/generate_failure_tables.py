@@ -9,16 +9,16 @@ import re
 import sys
 from pathlib import Path
 
-from runway.jobs.diagnosis.codes import CONDITIONS, MEANINGS
+from runway.jobs.diagnosis.codes import ConditionCode, FailureCode
 
 
 def with_tables(document: str) -> str:
     """Replace the tables between their marks. Raises ValueError unless each mark occurs once."""
     failures = [
-        f"| `{code}` | {item.category} | {'yes' if item.retryable else 'no'} | {item.meaning} | {item.advice} |"
-        for code, item in MEANINGS.items()
+        f"| `{code}` | {code.category} | {'yes' if code.retryable else 'no'} | {code.meaning} | {code.advice} |"
+        for code in FailureCode
     ]
-    conditions = [f"| `{code}` | {meaning} |" for code, meaning in CONDITIONS.items()]
+    conditions = [f"| `{code}` | {code.meaning} |" for code in ConditionCode]
     header = ["| `failure.code` | category | retryable | meaning | advice |", "| --- | --- | --- | --- | --- |"]
     document = _replace(document, "failures", header + failures)
     return _replace(document, "conditions", ["| condition | meaning |", "| --- | --- |", *conditions])

@@ -11,7 +11,7 @@ from typing import Self
 
 import httpx2
 
-from runway.cli.commands.serve import HTTP_PROTOCOL
+from runway.cli.main import HTTP_PROTOCOL
 from testbed.ports import ReservedPort
 from testbed.waiting import TimedOut, wait_for
 

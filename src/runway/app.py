@@ -17,16 +17,15 @@ from fastapi import FastAPI
 
 from runway import __version__
 from runway.admission.rate_limit import RequestLimits
-from runway.api import events, health, jobs, logs, policy, problems, quota
+from runway.api import health, jobs, policy, problems, quota, streaming
 from runway.api.dependencies import AppState
-from runway.api.middleware import RequestContext, SecurityHeaders
+from runway.api.middleware import RequestContext
 from runway.api.openapi import DESCRIPTION, TAGS, DocumentedApp
-from runway.api.streaming import close_streams_on_shutdown
+from runway.backoff import Timing
 from runway.console import routes as console
-from runway.controllers.diagnostics_sync import DiagnosticsSync
 from runway.controllers.job_recorder import JobRecorder
 from runway.controllers.leadership import Leadership
-from runway.controllers.sync import ClusterSync
+from runway.controllers.sync import ClusterSync, DiagnosticsSync
 from runway.errors import ConfigurationError
 from runway.http_server.bounds import Bounds, raise_limit
 from runway.jobs.annotations import METADATA
@@ -41,12 +40,9 @@ from runway.services.job_usage import query_usage
 from runway.services.submit import Submitter
 from runway.settings import Settings, load_settings
 from runway.state.cluster_state import ClusterState
-from runway.telemetry.logging import configure
-from runway.telemetry.metrics import GaugeSample, Metrics
+from runway.telemetry import GaugeSample, Metrics, configure_logging
 
-_ROUTERS = (
-    jobs.router, logs.router, events.router, quota.router, policy.router, health.router
-)  # fmt: skip
+_ROUTERS = tuple(module.router for module in (jobs, streaming, quota, policy, health))
 
 
 def create() -> FastAPI:
@@ -58,7 +54,7 @@ def create() -> FastAPI:
         access = load_access(settings.kubeconfig)
     except ConfigurationError as error:
         sys.exit(f"runway: cannot start\n{error}")
-    configure(settings.log_level)
+    configure_logging(settings.log_level)
     app = create_app(settings, policy, access)
     # A full collection of the modules takes 60 ms, and a list of jobs creates many long-lived objects. So collections
     # skip the modules and are rarer (docs/performance.md).
@@ -78,7 +74,7 @@ def create_app(
 
     `clock` returns monotonic seconds.
     """
-    metrics = Metrics()
+    metrics, timing = Metrics(), Timing(clock)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -90,16 +86,14 @@ def create_app(
             METADATA,
         )
         state = ClusterState(policy, metrics, clock=clock)
-        sync = ClusterSync(kubernetes, state, metrics, resync_seconds=settings.resync_seconds, clock=clock)
-        diagnostics = DiagnosticsSync(kubernetes, state, metrics, clock=clock)
+        sync = ClusterSync(kubernetes, state, metrics, timing, resync_seconds=settings.resync_seconds)
+        diagnostics = DiagnosticsSync(kubernetes, state, metrics, timing)
         identity = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
-        election = LeaderElector(
-            kubernetes, LeaseLock(settings.lease_namespace, "runway-writer", identity), clock=clock
-        )
-        leadership = Leadership(election, state, sync, settings.kubernetes_seconds, clock=clock)
+        election = LeaderElector(kubernetes, LeaseLock(settings.lease_namespace, "runway-writer", identity), timing)
+        leadership = Leadership(election, state, sync, settings.kubernetes_seconds, timing)
         prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
         usage = None if prometheus is None else partial(query_usage, state, prometheus, now=_now)
-        recorder = JobRecorder(kubernetes, state, leadership, metrics, usage=usage, clock=clock)
+        recorder = JobRecorder(kubernetes, state, leadership, metrics, timing, usage)
         submitter = Submitter(policy, kubernetes, state, sync, leadership, metrics)
         limits = RequestLimits(policy, settings.max_streams, settings.max_in_flight, clock=lambda: int(clock() * 1e9))
         metrics.register_collector(lambda: _samples(policy, state, leadership, recorder, limits))
@@ -111,7 +105,7 @@ def create_app(
         loops = (election.run, sync.run, diagnostics.run, leadership.run, recorder.run)
         tasks = [asyncio.create_task(run()) for run in loops]
         try:
-            with close_streams_on_shutdown(use.closing):
+            with streaming.close_streams_on_shutdown(use.closing):
                 yield
         finally:
             await submitter.close()
@@ -145,7 +139,6 @@ def create_app(
     problems.install_error_handlers(app)
     console.install(app)
     app.add_middleware(RequestContext, metrics=metrics)
-    app.add_middleware(SecurityHeaders)
     return app
 
 
@@ -157,7 +150,6 @@ def _samples(
     policy: Policy, cluster: ClusterState, leadership: Leadership, recorder: JobRecorder, limits: RequestLimits
 ) -> Iterator[GaugeSample]:
     """Yield the metrics that are read from state, in O(tenants)."""
-    now = _now()
     for tenant, account in cluster.ledger.accounts.items():
         for name, amounts in (
             ("runway_quota_limit", account.limit),
@@ -171,7 +163,7 @@ def _samples(
             yield GaugeSample(name, (tenant, "jobs"), amounts.jobs)
         yield GaugeSample("runway_active_cost_ceiling_usd", (tenant,), float(cluster.stats.active_ceiling[tenant]))
         since = cluster.stats.longest_pending(tenant)
-        waited = (now - since).total_seconds() if since else 0.0
+        waited = (_now() - since).total_seconds() if since else 0.0
         yield GaugeSample("runway_oldest_pending_seconds", (tenant,), max(0.0, waited))
         yield GaugeSample("runway_tenant_info", (tenant, policy.tenants[tenant].namespace), 1.0)
         for state in JobState:

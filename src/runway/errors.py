@@ -1,46 +1,7 @@
 """Every error of Runway, and the stable codes that callers see.
 
-    RunwayError
-    ├── ConfigurationError           an invalid policy file or setting: the process does not start
-    │   └── PolicyError
-    ├── ClusterError                 a failed call to Kubernetes; the services map it to a public error
-    │   ├── AlreadyExists            409 AlreadyExists: an object of this name exists
-    │   ├── Conflict                 409 Conflict: the object has changed since it was read
-    │   ├── NotFound                 404
-    │   ├── ResourceExpired          410: the resource version or continue token is too old; list again
-    │   ├── Rejected                 any other 4xx: nothing happened, and a retry does not help
-    │   ├── NotExecuted              no connection, or 429: nothing happened
-    │   └── AmbiguousOutcome         a timeout, a broken connection or a 5xx: it may have happened
-    │       └── ResponseTooLarge     the response exceeds the size that Runway reads
-    ├── PrometheusUnavailable        Prometheus returned no usable answer; the usage of jobs stays unknown
-    ├── StreamInterrupted            an incomplete stream; the server closes its connection
-    └── PublicError                  answered as a problem document (RFC 9457): code, status, title, detail, hint
-        ├── InvalidSpec          422 invalid_spec            with all violations
-        ├── InvalidParameter     422 invalid_parameter       an invalid query parameter, path or header
-        ├── MalformedRequest     400 malformed_request       bytes that are not valid HTTP/1.1
-        ├── TenantRequired       400 tenant_required
-        ├── UnknownTenant        403 unknown_tenant
-        ├── QuotaExceeded        403 quota_exceeded
-        ├── RouteNotFound        404 not_found
-        ├── JobNotFound          404 job_not_found
-        ├── LogsNotReady         404 logs_not_ready          no container of the job has started yet
-        ├── MethodNotAllowed     405 method_not_allowed
-        ├── BodyTooSlow          408 body_too_slow
-        ├── IdempotencyConflict  409 idempotency_conflict
-        ├── LogsGone             410 logs_gone               the pod is deleted; with the stored excerpt
-        ├── BodyTooLarge         413 body_too_large
-        ├── UnsupportedMediaType 415 unsupported_media_type
-        ├── RateLimited          429 rate_limited            with Retry-After
-        ├── InternalError        500 internal_error          a defect of Runway
-        └── Unavailable          503                         with Retry-After
-            ├── NotReady             not_ready
-            ├── NotLeader            not_leader              another process is the leader
-            ├── SubmissionsStopped   submissions_stopped     an emergency stop; the detail is the operator's reason
-            ├── KubernetesUnavailable kubernetes_unavailable
-            ├── OutcomeUnknown       outcome_unknown         with the id; a retry with the same key resolves it
-            └── TooBusy              too_busy                a bound on work in progress is reached
-
-No exception of a library leaves the package that uses it: `kube` turns those of its client into a ClusterError.
+No exception of a library leaves the package that uses it: `kube` turns those of its client into a ClusterError. The
+services turn a ClusterError into a PublicError, which is answered as a problem document (RFC 9457).
 """
 
 from __future__ import annotations
@@ -73,11 +34,11 @@ class Violation:
 
 
 class RunwayError(Exception):
-    """The root of the tree."""
+    pass
 
 
 class ConfigurationError(RunwayError):
-    """An invalid setting; the message names it."""
+    """An invalid setting, which the message names: the process does not start."""
 
 
 class PolicyError(ConfigurationError):
@@ -89,10 +50,7 @@ class PolicyError(ConfigurationError):
 
 
 class ClusterError(RunwayError):
-    """A failed call to Kubernetes; the message may be shown.
-
-    `retry_after` is in seconds, if the API server sent it.
-    """
+    """A failed call to Kubernetes; the message may be shown. `retry_after` is in seconds, if the API server sent it."""
 
     def __init__(self, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -100,35 +58,35 @@ class ClusterError(RunwayError):
 
 
 class AlreadyExists(ClusterError):
-    pass
+    """409 AlreadyExists: an object of this name exists."""
 
 
 class Conflict(ClusterError):
-    pass
+    """409 Conflict: the object has changed since it was read."""
 
 
 class NotFound(ClusterError):
-    pass
+    """404."""
 
 
 class ResourceExpired(ClusterError):
-    pass
+    """410: the resource version or continue token is too old; list again."""
 
 
 class Rejected(ClusterError):
-    pass
+    """Any other 4xx: nothing happened, and a retry does not help."""
 
 
 class NotExecuted(ClusterError):
-    pass
+    """No connection, or 429: nothing happened."""
 
 
 class AmbiguousOutcome(ClusterError):
-    pass
+    """A timeout, a broken connection or a 5xx: the call may have had its effect."""
 
 
 class ResponseTooLarge(AmbiguousOutcome):
-    pass
+    """The response exceeds the size that Runway reads."""
 
 
 class PrometheusUnavailable(RunwayError):
@@ -136,7 +94,7 @@ class PrometheusUnavailable(RunwayError):
 
 
 class StreamInterrupted(RunwayError):
-    """The rest of a response is unavailable; the message is for Runway's own log."""
+    """The rest of a response is unavailable, so the server closes its connection; the message is for Runway's log."""
 
 
 class PublicError(RunwayError):

@@ -12,12 +12,10 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-REMEMBERED_LINES: Final = 64
-"""Lines whose times the cursor keeps. A line may be out of order by this many lines."""
+REMEMBERED_LINES: Final = 64  # A line may be out of order by this many lines.
 MAX_TIMESTAMP_LENGTH: Final = 36
 MAX_UNEXPECTED_BYTES: Final = 200
-LAST_SECOND: Final = 253_402_300_799
-"""9999-12-31T23:59:59Z in seconds since 1970."""
+LAST_SECOND: Final = 253_402_300_799  # 9999-12-31T23:59:59Z
 
 _STAMP: Final = re.compile(
     rb"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?(Z|[+-][0-9]{2}:[0-9]{2}) "
@@ -34,14 +32,11 @@ class Piece(NamedTuple):
 class _Mode(Enum):
     """The treatment of the current line."""
 
-    NONE = auto()
-    """There is no current line: the next bytes are a time."""
+    NONE = auto()  # There is no current line: the next bytes are a time.
     RETURN = auto()
     DROP = auto()
-    FRAGMENT = auto()
-    """The rest of a line whose time is before `since`: the kubelet leaves out only its first part."""
-    UNEXPECTED = auto()
-    """Text of the kubelet. The cursor returns nothing after it."""
+    FRAGMENT = auto()  # The rest of a line whose time is before `since`: the kubelet leaves out only its first part.
+    UNEXPECTED = auto()  # Text of the kubelet. The cursor returns nothing after it.
 
 
 class LogCursor:
@@ -71,7 +66,6 @@ class LogCursor:
 
     @property
     def at_start(self) -> bool:
-        """Return whether the cursor has returned no line yet."""
         return not self._recent
 
     @property
@@ -81,13 +75,10 @@ class LogCursor:
 
     @property
     def since(self) -> datetime | None:
-        """Return the time, in whole seconds, from which to read again after a break. None means all of the log.
-
-        One second before the oldest recent line, to include lines out of order. A time zone can move a line's time out
-        of the calendar, so the result is limited to the years 1970 to 9999.
-        """
+        """Return the time, in whole seconds, from which to read again after a break. None means all of the log."""
         if not self._recent:
             return None
+        # One second earlier includes lines out of order. A time zone can move a time out of the calendar.
         second = min(self._recent) // 1_000_000_000 - 1
         return datetime.fromtimestamp(min(max(second, 0), LAST_SECOND), UTC)
 
@@ -149,7 +140,7 @@ class LogCursor:
         return match.end()
 
     def _is_repetition(self, time: int) -> bool:
-        """Return whether an earlier connection had this line. The last such line ends the repetition."""
+        """Return whether an earlier connection had this line."""
         if not self._behind:
             return False
         if self._repeats[time] > 0:
@@ -172,7 +163,6 @@ class LogCursor:
         self._open, self._open_bytes = True, 0
 
     def _continue_line(self, text: bytes, pieces: list[Piece]) -> None:
-        """Return or drop text of the current line."""
         if self._mode is _Mode.FRAGMENT:
             self._keep_unexpected(text)
         if self._mode is not _Mode.RETURN:
@@ -194,7 +184,6 @@ class LogCursor:
 
 
 def _nanoseconds(match: re.Match[bytes]) -> int | None:
-    """Return the time of a line since 1970, or None if there is no such time."""
     moment, fraction, zone = match.groups()
     try:
         seconds = int(datetime.fromisoformat((moment + zone).decode()).timestamp())

@@ -29,14 +29,10 @@ from runway.errors import PolicyError
 from runway.quantity import format_bytes, format_cpu, parse_bytes, parse_cpu
 from runway.yaml_loader import StrictLoader, UnreadableYaml, parse, read_file, sanitize_message
 
-MAX_FAULTS: Final = 20
-"""Faults in an error message, one a line, so that they fit on one screen."""
+MAX_FAULTS: Final = 20  # Faults in an error message, one a line, so that they fit on one screen.
 MAX_NODE_TERMS: Final = 50
 """Node selector labels of a pool, and its tolerations. Runway copies each into every Job of the pool."""
-
-_PLAIN_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
-RUNWAY_NAMESPACE: Final = "runway"
-"""Namespace of Runway itself (deploy/kustomize/base)."""
+RUNWAY_NAMESPACE: Final = "runway"  # Namespace of Runway itself (deploy/kustomize/base).
 
 _DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 TENANT_NAME: Final = re.compile(_DNS_LABEL)
@@ -86,29 +82,21 @@ class _Range(_Frozen):
 
 
 class CpuRange(_Range):
-    """Milli-CPU of a job."""
-
     min: MilliCpu
     max: MilliCpu
 
 
 class MemoryRange(_Range):
-    """Bytes of memory of a job."""
-
     min: Bytes
     max: Bytes
 
 
 class GpuLimit(_Frozen):
-    """Whole GPUs of a job."""
-
     max: int = Field(ge=0, le=64)
 
 
 class TimeoutRange(_Frozen):
-    """Seconds from acceptance to the end of a job."""
-
-    min: int = Field(ge=1)
+    min: int = Field(ge=1)  # Seconds from acceptance to the end of a job.
     max: int = Field(le=31_536_000)
     default: int
 
@@ -120,9 +108,7 @@ class TimeoutRange(_Frozen):
 
 
 class GraceLimit(_Frozen):
-    """Seconds between SIGTERM and SIGKILL."""
-
-    max: int = Field(ge=1, le=3600)
+    max: int = Field(ge=1, le=3600)  # Seconds between SIGTERM and SIGKILL.
     default: int = Field(ge=1)
 
     @model_validator(mode="after")
@@ -133,23 +119,15 @@ class GraceLimit(_Frozen):
 
 
 class RetryLimit(_Frozen):
-    """Retries after a failed attempt."""
-
     max: int = Field(ge=0, le=10)
 
 
 class StorageLimit(_Frozen):
-    """Bytes of node disk for a job's writable layer and logs.
-
-    https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
-    """
-
+    # https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
     per_job: Bytes
 
 
 class Limits(_Frozen):
-    """Bounds on every job spec."""
-
     cpu: CpuRange
     memory: MemoryRange
     gpu: GpuLimit
@@ -157,8 +135,7 @@ class Limits(_Frozen):
     grace_period_seconds: GraceLimit
     retries: RetryLimit
     ephemeral_storage: StorageLimit = StorageLimit.model_construct(per_job=10 * 1024**3)
-    retention_seconds: int = Field(default=86_400, ge=60, le=2_592_000)
-    """The `ttlSecondsAfterFinished` of a Job."""
+    retention_seconds: int = Field(default=86_400, ge=60, le=2_592_000)  # The `ttlSecondsAfterFinished` of a Job.
 
 
 class Images(_Frozen):
@@ -171,17 +148,15 @@ class Images(_Frozen):
     @field_validator("allow")
     @classmethod
     def _has_registry(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
-        """Reject a pattern without a registry: it never matches the full name that a node pulls."""
         for pattern in allow:
             first, slash, _ = pattern.partition("/")
+            # A pattern without a registry never matches the full name that a node pulls.
             if not slash or not ("." in first or ":" in first or first == "localhost"):
                 raise ValueError(f"{pattern} must start with a registry, such as docker.io/library/{pattern}")
         return allow
 
 
 class PoolToleration(_Frozen):
-    """https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"""
-
     key: str | None = Field(default=None, pattern=_LABEL_KEY)
     operator: Literal["Equal", "Exists"] = "Equal"
     value: str | None = Field(default=None, pattern=rf"{_LABEL_VALUE}|^$")
@@ -189,8 +164,6 @@ class PoolToleration(_Frozen):
 
 
 class Pool(_Frozen):
-    """Nodes of one type: the resources and hourly cost of a node, and how to select it."""
-
     instance_type: str = Field(min_length=1, max_length=63)
     hourly_usd: Usd
     cpu: MilliCpu = Field(gt=0)
@@ -226,15 +199,11 @@ class Rate(_Frozen):
 
 
 class TenantRate(Rate):
-    """Separate limits on a tenant's submissions, reads and open streams."""
-
     reads: Rate = Rate.model_construct(per_minute=6000, burst=600)
     streams: int = Field(default=20, ge=1, le=10_000)
 
 
 class Tenant(_Frozen):
-    """A team with its namespace, quota and rate limits."""
-
     namespace: str = Field(pattern=_DNS_LABEL)
     quota: Quota
     rate: TenantRate
@@ -242,10 +211,8 @@ class Tenant(_Frozen):
     @field_validator("namespace")
     @classmethod
     def _is_for_tenants(cls, namespace: str) -> str:
-        """Reject namespaces of the cluster and of Runway: a tenant's NetworkPolicies would cut them off.
-
-        https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/#initial-namespaces
-        """
+        # https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/#initial-namespaces
+        # A tenant's NetworkPolicies would cut off the cluster or Runway.
         if namespace in ("default", RUNWAY_NAMESPACE) or namespace.startswith("kube-"):
             raise ValueError(f"{namespace} is not for tenants: Kubernetes or Runway uses it")
         return namespace
@@ -295,15 +262,14 @@ def parse_policy(content: bytes | str) -> Policy:
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
         listed = [
-            (
-                sanitize_message(".".join(map(str, fault["loc"]))) or "file",
-                sanitize_message(fault["msg"].removeprefix("Value error, ")),
-            )
+            (".".join(map(str, fault["loc"])) or "file", fault["msg"].removeprefix("Value error, "))
             for fault in faults[:MAX_FAULTS]
         ]
         if len(faults) > MAX_FAULTS:
             listed.append(("file", f"{len(faults) - MAX_FAULTS} more faults are not shown"))
-        raise PolicyError(listed) from error
+        raise PolicyError(
+            [(sanitize_message(field), sanitize_message(message)) for field, message in listed]
+        ) from error
 
 
 def _reject_duplicates(field: str, values: list[str]) -> None:
@@ -316,8 +282,8 @@ class _PolicyLoader(StrictLoader):
     """Reads only plain decimal integers: YAML 1.1 reads `0100` as 64 and `1:30` as 90."""
 
     def construct_plain_int(self, node: yaml.ScalarNode) -> object:
-        """Return a plain integer, or a value that no field accepts, so that the error names the field."""
-        return int(node.value) if _PLAIN_INTEGER.fullmatch(node.value) else object()
+        # No field accepts `object()`, so the error names the field.
+        return int(node.value) if re.fullmatch(r"-?(?:0|[1-9][0-9]{0,18})", node.value) else object()
 
 
 _PolicyLoader.add_constructor("tag:yaml.org,2002:int", _PolicyLoader.construct_plain_int)

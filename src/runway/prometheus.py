@@ -30,24 +30,18 @@ MAX_RESPONSE_BYTES: Final = 1 << 20
 MAX_REASON_LENGTH: Final = 200
 """Characters of a reason that Prometheus or the decoder gives."""
 
+# The characters that Go's regexp.QuoteMeta escapes: https://pkg.go.dev/regexp#QuoteMeta
 _REGEX_META: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
-"""The characters that Go's regexp.QuoteMeta escapes: https://pkg.go.dev/regexp#QuoteMeta"""
-_ESCAPED: Final = r"\\\g<0>"
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesValue:
-    """The finite value of one series."""
-
     labels: Mapping[str, str]
     value: float
 
 
 class Prometheus:
-    """A client of the Prometheus at `url`. Needs a running event loop; call `close` at the end.
-
-    The URL may have a path, and credentials for basic authentication. No message shows them.
-    """
+    """A client of the Prometheus at `url`, which may have a path and credentials. Needs a running event loop."""
 
     def __init__(self, url: str, *, seconds: float = QUERY_TIMEOUT_SECONDS) -> None:
         self._url = url.rstrip("/") + "/api/v1/query"
@@ -102,14 +96,12 @@ def matching(label: str, value: str) -> str:
 
 def matching_any(label: str, values: Iterable[str]) -> str:
     """Return a matcher for exactly these values, at least one."""
-    return f"{label}=~{_string('|'.join(_REGEX_META.sub(_ESCAPED, value) for value in values))}"
+    escaped = [_REGEX_META.sub(r"\\\g<0>", value) for value in values]
+    return f"{label}=~{_string('|'.join(escaped))}"
 
 
 def _string(text: str) -> str:
-    """Return a PromQL string literal. Go accepts every escape of JSON but `\\/`, which Python does not write.
-
-    https://prometheus.io/docs/prometheus/latest/querying/basics/#string-literals
-    """
+    """Return a PromQL string literal. Go accepts every escape of JSON but `\\/`, which Python does not write."""
     return json.dumps(text, ensure_ascii=False)
 
 

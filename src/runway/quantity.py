@@ -13,36 +13,24 @@ from fractions import Fraction
 from functools import lru_cache
 
 MAX_LENGTH = 32
+# Most jobs have one of a few sizes, and each event of a job parses its quantities.
 _cached = lru_cache(maxsize=1024)
-"""Most jobs have one of a few sizes, and each event of a job parses its quantities. Errors are not cached."""
 
 # ASCII digits only: `\d` also matches digits of other scripts, which Kubernetes rejects.
 GRAMMAR = re.compile(
     r"(?P<number>[0-9]{1,20}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?"
 )
 
-_DECIMAL: dict[str, Fraction] = {
-    "": Fraction(1),
-    "n": Fraction(1, 10**9),
-    "u": Fraction(1, 10**6),
-    "m": Fraction(1, 10**3),
-    "k": Fraction(10**3),
-    "M": Fraction(10**6),
-    "G": Fraction(10**9),
-    "T": Fraction(10**12),
-    "P": Fraction(10**15),
-    "E": Fraction(10**18),
-}
-_BINARY: dict[str, int] = {
-    suffix: 1024**power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)
-}
+_SMALL = {"n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 10**3)}
+_DECIMAL = {suffix: 1000**power for power, suffix in enumerate(("", "k", "M", "G", "T", "P", "E"))}
+_BINARY = {suffix: 1024**power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)}
+_FACTORS: dict[str, Fraction | int] = {**_SMALL, **_DECIMAL, **_BINARY}
 
 
 @_cached
 def parse_cpu(text: str) -> int:
-    """Parse CPU to milli-CPU: `"500m"` is 500, `"2"` is 2000.
+    """Parse CPU to milli-CPU: `"500m"` is 500, `"2"` is 2000. Raises ValueError.
 
-    Raises ValueError where the text is not a quantity, or is finer than 1m, which Kubernetes does not allow:
     https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#meaning-of-cpu
     """
     milli = _parse(text) * 1000
@@ -53,10 +41,8 @@ def parse_cpu(text: str) -> int:
 
 @_cached
 def parse_bytes(text: str) -> int:
-    """Parse memory to bytes: `"64Mi"` is 67108864.
+    """Parse memory to bytes: `"64Mi"` is 67108864. Raises ValueError.
 
-    Raises ValueError where the text is not a quantity or not a whole number of bytes; `"400m"`, four tenths of a byte,
-    is the usual mistake for `"400Mi"`.
     https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#meaning-of-memory
     """
     amount = _parse(text)
@@ -67,10 +53,7 @@ def parse_bytes(text: str) -> int:
 
 @_cached
 def ceil_units(text: str, per_unit: int = 1) -> int:
-    """Parse a quantity of a Kubernetes object to units of 1/`per_unit`, rounded up as the scheduler does.
-
-    It may be finer than the unit: Runway must count what Kubernetes accepted.
-    """
+    """Parse a quantity of a Kubernetes object to units of 1/`per_unit`, rounded up as the scheduler does."""
     return math.ceil(_parse(text) * per_unit)
 
 
@@ -94,9 +77,6 @@ def _parse(text: str) -> Fraction:
     if match is None:
         raise ValueError('not a Kubernetes quantity such as "500m", "2" or "8Gi"')
     suffix = match["suffix"] or ""
-    number = Fraction(match["number"].rstrip("."))
-    if suffix in _DECIMAL:
-        return number * _DECIMAL[suffix]
-    if suffix in _BINARY:
-        return number * _BINARY[suffix]
-    return number * Fraction(f"1{suffix}")  # Fraction reads the exponent form itself
+    # Fraction reads an exponent, such as 1e3.
+    factor = _FACTORS[suffix] if suffix in _FACTORS else Fraction(f"1{suffix}")
+    return Fraction(match["number"].rstrip(".")) * factor

@@ -18,10 +18,6 @@ from runway.kube.objects import GPU_RESOURCE
 from runway.policy import RUNWAY_NAMESPACE, Limits, Policy, Quota
 from runway.quantity import format_bytes, format_cpu
 
-LINK_LOCAL: Final = "169.254.0.0/16"
-"""Contains the instance metadata service (169.254.169.254) and the pod identity agent (169.254.170.23) of EKS nodes."""
-RUNWAY_ACCOUNT: Final = "runway"
-"""Runway's service account (deploy/kustomize/base). It need not exist if Runway runs outside the cluster."""
 RBAC: Final = "rbac.authorization.k8s.io"
 
 Manifest = dict[str, object]
@@ -33,11 +29,8 @@ def render(policy: Policy) -> list[Manifest]:
     for name, tenant in policy.tenants.items():
         labels = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_TENANT: name}
         namespaced: Manifest = {"namespace": tenant.namespace, "labels": labels}
-        objects.append(_namespace(tenant.namespace, labels))
-        objects.append(_resource_quota(namespaced, tenant.quota))
-        objects.append(_limit_range(namespaced, policy.limits))
-        objects.extend(_network_policies(namespaced))
-        objects.extend(_permissions(namespaced))
+        objects += [_namespace(tenant.namespace, labels), _resource_quota(namespaced, tenant.quota)]
+        objects += [_limit_range(namespaced, policy.limits), *_network_policies(namespaced), *_permissions(namespaced)]
     return objects
 
 
@@ -52,16 +45,14 @@ def _namespace(name: str, labels: dict[str, str]) -> Manifest:
 
 
 def _resource_quota(namespaced: Manifest, quota: Quota) -> Manifest:
-    """Count unfinished pods, not Jobs: finished Jobs exist until their time to live.
-
-    https://kubernetes.io/docs/concepts/policy/resource-quotas/
-    """
+    """https://kubernetes.io/docs/concepts/policy/resource-quotas/"""
     hard = {
         f"requests.{GPU_RESOURCE}": str(quota.gpu),
         "requests.cpu": format_cpu(quota.cpu),
         "limits.cpu": format_cpu(quota.cpu),
         "requests.memory": format_bytes(quota.memory),
         "limits.memory": format_bytes(quota.memory),
+        # Unfinished pods, not Jobs: finished Jobs exist until their time to live.
         "pods": str(quota.jobs),
     }
     return _manifest("v1", "ResourceQuota", "runway-quota", namespaced, spec={"hard": hard})
@@ -76,11 +67,9 @@ def _limit_range(namespaced: Manifest, limits: Limits) -> Manifest:
 
 
 def _network_policies(namespaced: Manifest) -> list[Manifest]:
-    """Deny all traffic, then allow egress except to link-local addresses.
-
-    https://kubernetes.io/docs/concepts/services-networking/network-policies/#default-policies
-    """
-    outside = {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL]}}]}
+    """https://kubernetes.io/docs/concepts/services-networking/network-policies/#default-policies"""
+    # EKS nodes have their metadata service and pod identity agent at link-local addresses.
+    outside = {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]}
     specs: dict[str, Manifest] = {
         "default-deny": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
         "allow-egress-but-metadata": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [outside]},
@@ -93,7 +82,7 @@ def _network_policies(namespaced: Manifest) -> list[Manifest]:
 def _permissions(namespaced: Manifest) -> list[Manifest]:
     """Allow only the verbs that Runway uses. It never deletes a Job: the time to live does.
 
-    A Role in each namespace, not one ClusterRole: a wrong binding of a ClusterRole would grant too much.
+    A Role in each namespace, since a wrong binding of a ClusterRole would grant too much.
     https://kubernetes.io/docs/concepts/security/rbac-good-practices/#least-privilege
     """
     rules = [
@@ -101,7 +90,8 @@ def _permissions(namespaced: Manifest) -> list[Manifest]:
         {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
     ]
     role = {"apiGroup": RBAC, "kind": "Role", "name": "runway"}
-    account = {"kind": "ServiceAccount", "name": RUNWAY_ACCOUNT, "namespace": RUNWAY_NAMESPACE}
+    # The account of deploy/kustomize/base. It need not exist if Runway runs outside the cluster.
+    account = {"kind": "ServiceAccount", "name": "runway", "namespace": RUNWAY_NAMESPACE}
     return [
         _manifest(f"{RBAC}/v1", "Role", "runway", namespaced, rules=rules),
         _manifest(f"{RBAC}/v1", "RoleBinding", "runway", namespaced, roleRef=role, subjects=[account]),

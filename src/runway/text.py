@@ -14,10 +14,8 @@ from typing import Final
 
 from runway.quantity import format_bytes, parse_bytes
 
-MESSAGE: Final = 400
-"""Characters of an untrusted message that are quoted."""
-LAST_WORDS: Final = 2048
-"""Characters of the end of a log that are kept as evidence: the kubelet keeps at most as many."""
+MESSAGE: Final = 400  # Characters of an untrusted message that are quoted.
+LAST_WORDS: Final = 2048  # Characters of the end of a log that are kept as evidence: the kubelet keeps at most as many.
 
 _MAX_MATCHED: Final = 4000
 _CUT: Final = " ... "

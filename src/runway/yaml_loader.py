@@ -13,16 +13,11 @@ from typing import Any, Final
 
 import yaml
 
-MAX_FILE_BYTES: Final = 4 << 20
-"""A policy of 10,000 tenants has 1.2 MB with a line each, and 2.5 MB in block style."""
-MAX_DEPTH: Final = 50
-"""Nested mappings and lists. A policy has 5; PyYAML recurses once for each."""
+MAX_FILE_BYTES: Final = 4 << 20  # A policy of 10,000 tenants has 1.2 MB with a line each, and 2.5 MB in block style.
+MAX_DEPTH: Final = 50  # Nested mappings and lists. A policy has 5; PyYAML recurses once for each.
 MAX_VALUES: Final = 300_000
 """Keys, values and collections. 10,000 tenants have 230,000; the maximum takes 1 s and 150 MB to build."""
-MAX_MESSAGE: Final = 300
-"""Characters of an error message, which can quote a tag or key as long as the file."""
-
-_SOURCE_NAME: Final = re.compile(r'"<(byte|unicode) string>", ')
+MAX_MESSAGE: Final = 300  # Characters of an error message, which can quote a tag or key as long as the file.
 
 
 class UnreadableYaml(ValueError):
@@ -51,10 +46,7 @@ class StrictLoader(yaml.CSafeLoader):
 
 
 def read_file(path: Path) -> bytes:
-    """Read a regular file of at most `MAX_FILE_BYTES`. Raises UnreadableYaml.
-
-    A read from a pipe or device can block, or never end.
-    """
+    """Read a regular file of at most `MAX_FILE_BYTES`, as a pipe can block for ever. Raises UnreadableYaml."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise UnreadableYaml("is not a regular file")
@@ -73,7 +65,9 @@ def parse(content: bytes | str, loader: type[StrictLoader] = StrictLoader) -> ob
         _check_structure(content)
         return yaml.load(content, Loader=loader)  # noqa: S506 (a stricter SafeLoader)
     except yaml.YAMLError as error:
-        raise UnreadableYaml(sanitize_message(_SOURCE_NAME.sub("", " ".join(str(error).split())))) from error
+        raise UnreadableYaml(
+            sanitize_message(re.sub(r'"<(byte|unicode) string>", ', "", " ".join(str(error).split())))
+        ) from error
 
 
 def sanitize_message(text: str) -> str:
@@ -83,10 +77,7 @@ def sanitize_message(text: str) -> str:
 
 
 def _check_structure(content: bytes | str) -> None:
-    """Reject aliases, tags, deep nesting and too many values. Raises yaml.YAMLError.
-
-    A few lines of nested aliases expand to billions of values.
-    """
+    """Reject tags, deep nesting, too many values, and aliases: a few lines of them expand to billions of values."""
     depth = values = 0
     for event in yaml.parse(content, Loader=yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent):
@@ -98,13 +89,12 @@ def _check_structure(content: bytes | str) -> None:
         if event.tag is not None:
             raise _fault("tags are not allowed", event.start_mark)
         depth += isinstance(event, yaml.CollectionStartEvent)
+        values += 1
         if depth > MAX_DEPTH:
             raise _fault(f"nested deeper than {MAX_DEPTH} levels", event.start_mark)
-        values += 1
         if values > MAX_VALUES:
             raise _fault(f"more than {MAX_VALUES} values", event.start_mark)
 
 
 def _fault(problem: str, mark: Any) -> yaml.MarkedYAMLError:
-    """Return an error at a mark, which is PyYAML's or libyaml's."""
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)

@@ -227,10 +227,10 @@ async def test_list_scan_is_bounded_and_returns_a_cursor(runway: Runway) -> None
         runway.kubernetes.now = lambda number=number: f"2026-11-24T08:00:{number:02}Z"  # type: ignore[misc]
         await runway.submit(tenant)
     cluster = _services(runway).cluster
-    found = scan_page(cluster, "runway-research", (), None, 10, look=4)
+    found = scan_page(cluster, "runway-research", (), None, 10, max_scanned=4)
     assert (found.keys, found.looked_at) == ([], 4)
     assert found.after is not None
-    rest = scan_page(cluster, "runway-research", (), found.after, 10, look=4)
+    rest = scan_page(cluster, "runway-research", (), found.after, 10, max_scanned=4)
     assert (len(rest.keys), rest.after, rest.looked_at) == (1, None, 2)
 
 

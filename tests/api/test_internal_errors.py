@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from runway.api import problems
 from runway.api.middleware import RequestContext
 from runway.errors import NotReady
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.api.conftest import Runway, job
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from runway import errors
 from runway.api.openapi import codes, operations
 from runway.api.problems import MEDIA_TYPE
 from runway.app import create_app
@@ -166,12 +164,6 @@ def test_headers_are_documented() -> None:
     assert {"Location", "Idempotent-Replay"} <= OPERATIONS["submit_job"]["responses"]["200"]["headers"].keys()
     sent = {parameter.get("name") for parameter in OPERATIONS["submit_job"]["parameters"]}
     assert {"X-Tenant-ID", "Idempotency-Key"} <= sent
-
-
-def test_error_tree_of_the_docstring_has_every_code() -> None:
-    drawn = set(re.findall(r"\d{3} ([a-z_]+)|[├└]── \w+ +([a-z]+_[a-z_]+)", errors.__doc__ or ""))
-    names = {first or second for first, second in drawn}
-    assert {error.code for error in _public(PublicError)} <= names
 
 
 async def test_responses_validate_against_the_document(runway: Runway) -> None:

@@ -13,7 +13,7 @@ import uvicorn
 from playwright.sync_api import Browser
 
 from runway.app import create_app
-from runway.cli.commands.serve import HTTP_PROTOCOL
+from runway.cli.main import HTTP_PROTOCOL
 from runway.policy import load_policy
 from runway.settings import Settings
 from tests.api.conftest import POLICY, Runway

@@ -21,7 +21,7 @@ from runway.http_server.protocol import BoundedHttpProtocol
 from runway.jobs.annotations import ANNOTATION_CANCELLED_AT
 from runway.policy import Policy, Quota, TenantRate, load_policy
 from runway.settings import Settings
-from runway.telemetry.logging import configure
+from runway.telemetry import configure_logging
 from tests.support.fake_cluster import FakeKubernetes, Json
 
 POLICY = Path(__file__).parents[2] / "config" / "policy.local.yaml"
@@ -95,7 +95,7 @@ async def main(port: int, changes: dict[str, Any]) -> None:
     class Protocol(BoundedHttpProtocol):
         bounds = replace(BOUNDS, **changes)
 
-    configure("INFO")
+    configure_logging("INFO")
     kubernetes = FakeKubernetes({tenant.namespace for tenant in load_policy(POLICY).tenants.values()})
     app = create_app(Settings(policy=POLICY), permissive_policy(), kubernetes)
     config = uvicorn.Config(

@@ -15,7 +15,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runway.admission.observed_usage import finished_at, observed_usage
+from runway.admission.quota import finished_at, observed_usage
 from runway.console.job_page import timeline_of
 from runway.jobs.record import encode, final_record, merge_attempts, needs_interim_record, record_of
 from runway.jobs.snapshot import JobSnapshot

@@ -10,9 +10,9 @@ from contextvars import Context, ContextVar, copy_context
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from runway.controllers.diagnostics_sync import DiagnosticsSync
+from runway.backoff import Timing
 from runway.controllers.leadership import Leadership
-from runway.controllers.sync import ClusterSync
+from runway.controllers.sync import ClusterSync, DiagnosticsSync
 from runway.errors import Unavailable
 from runway.jobs.models import JobView
 from runway.kube.client import KubeClient
@@ -22,7 +22,7 @@ from runway.services.cancel import cancel
 from runway.services.submit import Submitter
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.model.apiserver import ApiServer
 from tests.model.wire import Wire
 
@@ -59,36 +59,13 @@ class Process:
         self._requests: list[asyncio.Task[None]] = []
         self.kubernetes = KubeClient(self.wire, CALL_SECONDS)
         self.cluster = ClusterState(policy, METRICS, clock=self.clock)
+        timing = Timing(self.clock, api.now, self.wire.sleep, rng.random)
         self.sync = ClusterSync(
-            self.kubernetes,
-            self.cluster,
-            METRICS,
-            resync_seconds=RESYNC_SECONDS,
-            slice_steps=1 + seed % 2,
-            clock=self.clock,
-            sleep=self.wire.sleep,
-            jitter=rng.random,
+            self.kubernetes, self.cluster, METRICS, timing, resync_seconds=RESYNC_SECONDS, slice_steps=1 + seed % 2
         )
-        self.diagnostics = DiagnosticsSync(
-            self.kubernetes, self.cluster, METRICS, clock=self.clock, sleep=self.wire.sleep, jitter=rng.random
-        )
-        self.election = LeaderElector(
-            self.kubernetes,
-            LeaseLock("default", "runway-writer", identity),
-            clock=self.clock,
-            wall=api.now,
-            sleep=self.wire.sleep,
-            jitter=rng.random,
-        )
-        self.writer = Leadership(
-            self.election,
-            self.cluster,
-            self.sync,
-            CALL_SECONDS,
-            clock=self.clock,
-            sleep=self.wire.sleep,
-            jitter=rng.random,
-        )
+        self.diagnostics = DiagnosticsSync(self.kubernetes, self.cluster, METRICS, timing)
+        self.election = LeaderElector(self.kubernetes, LeaseLock("default", "runway-writer", identity), timing)
+        self.writer = Leadership(self.election, self.cluster, self.sync, CALL_SECONDS, timing)
         self.submitter = Submitter(
             policy,
             self.kubernetes,

@@ -19,6 +19,7 @@ from runway.jobs.annotations import (
     LABEL_NAME,
 )
 from runway.jobs.manifest import canonical_json
+from runway.jobs.models import CostLineView, CostView
 from runway.jobs.spec import AdmittedSpec, Resources
 from runway.kube.objects import Event, Job, Node, Pod
 from runway.policy import Policy, parse_policy
@@ -284,17 +285,14 @@ def node(
     )
 
 
-COST: Final[Json] = {
-    "currency": "USD",
-    "rate_card": "cpu/m6i.4xlarge@0.768",
-    "hourly": "0.036706",
-    "ceiling": "0.036706",
-    "actual": None,
-    "lines": [
-        {"resource": "cpu", "quantity": "1", "hourly": "0.033035"},
-        {"resource": "memory", "quantity": "1Gi", "hourly": "0.003671"},
-    ],
-}
+COST: Final = CostView(
+    currency="USD",
+    rate_card="cpu/m6i.4xlarge@0.768",
+    hourly="0.036706",
+    ceiling="0.036706",
+    actual=None,
+    lines=[CostLineView("cpu", "1", "0.033035"), CostLineView("memory", "1Gi", "0.003671")],
+)
 
 
 def _container(requests: Json | None) -> Json:

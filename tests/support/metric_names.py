@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from runway.telemetry.metrics import GAUGES, Metrics
+from runway.telemetry import GAUGES, Metrics
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCRAPED = {"job", "instance", "pod", "namespace"}

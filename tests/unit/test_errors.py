@@ -1,4 +1,4 @@
-"""The error tree: public attributes, and the tree in the docstring."""
+"""The error tree: public attributes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,6 @@ def test_every_public_error_has_unique_code_title_hint_and_status() -> None:
         assert error.title
         assert re.fullmatch(r"[a-z].*[^.]", error.hint)
         assert HTTPStatus(error.status) >= HTTPStatus.BAD_REQUEST
-
-
-def test_docstring_tree_lists_every_public_error() -> None:
-    lines = (errors.__doc__ or "").splitlines()
-    for error in _public():
-        line = next((line for line in lines if re.search(rf"── {error.__name__}\s", line)), "")
-        shown = f"{error.status} {error.code}" if not issubclass(error, Unavailable) else error.code
-        assert shown in line, f"{error.__name__} is not listed as {shown}"
 
 
 @pytest.mark.parametrize("error", [error for error in _public() if issubclass(error, Unavailable)], ids=str)

@@ -20,8 +20,7 @@ from typing import Final
 from runway.errors import RateLimited, TooBusy
 from runway.policy import Policy, Rate
 
-ANONYMOUS: Final = Rate(per_minute=6000, burst=600)
-"""The rate of all reads without a tenant header together."""
+ANONYMOUS: Final = Rate(per_minute=6000, burst=600)  # The rate of all reads without a tenant header together.
 ANONYMOUS_STREAM_SHARE: Final = 0.25
 """The share of the process's streams for all callers without a tenant header; the rest is for tenants."""
 STREAM_RETRY_SECONDS: Final = 10
@@ -46,10 +45,7 @@ class RateLimiter:
         self._interval = -(-60 * _NS // self.rate.per_minute)
 
     def try_acquire(self, now: int) -> int:
-        """Return 0 and count a request at `now`, or return the whole seconds until the next one is allowed.
-
-        A rejected request does not count, so retries do not prolong the wait.
-        """
+        """Count a request at `now` and return 0, or return the whole seconds until the next one is allowed."""
         tat = now if self._tat is None else max(self._tat, now)
         early = tat - (self.rate.burst - 1) * self._interval
         if now < early:
@@ -104,10 +100,7 @@ class RequestLimits:
         self.streams[tenant] -= 1
 
     def submission_slot(self, tenant: str) -> AbstractContextManager[None]:
-        """Count a submission while it is in progress. Raises TooBusy at once if too many are.
-
-        Without a bound every caller waits for all earlier ones, and under overload all of them wait in vain.
-        """
+        """Count a submission while it is in progress. Raises TooBusy at once if too many are."""
         return _slot(self.submissions, tenant, self._max_submissions, "submissions are in progress")
 
     def body_slot(self, tenant: str) -> AbstractContextManager[None]:
@@ -122,9 +115,8 @@ def _slot(counts: Counter[str], tenant: str, limit: int, activity: str) -> Itera
     if counts.total() >= limit:
         raise TooBusy(f"{limit} {activity} already", retry_after=SUBMISSION_RETRY_SECONDS)
     if counts[tenant] >= share:
-        raise TooBusy(
-            f"{share} {activity} for tenant {tenant}, the limit of one tenant", retry_after=SUBMISSION_RETRY_SECONDS
-        )
+        detail = f"{share} {activity} for tenant {tenant}, the limit of one tenant"
+        raise TooBusy(detail, retry_after=SUBMISSION_RETRY_SECONDS)
     counts[tenant] += 1
     try:
         yield

@@ -5,13 +5,15 @@ Pure. Every violation is reported at once. Quota and rate depend on other jobs a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from runway.errors import InvalidSpec, Violation
-from runway.jobs.cost import CostEstimate, estimate_cost
+from runway.jobs.cost import estimate_cost
+from runway.jobs.models import CostView
 from runway.jobs.spec import AdmittedSpec, Draft, Resources, split_image
-from runway.policy import Limits, Policy, Pool
+from runway.policy import Policy, Pool
 from runway.quantity import format_bytes, format_cpu
 
 
@@ -21,90 +23,77 @@ class ValidatedSpec:
 
     spec: AdmittedSpec
     pool: str
-    price: CostEstimate
+    price: CostView
 
 
 def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
     """Validate a draft against the policy. Raises InvalidSpec with all violations, including those of form."""
-    limits = policy.limits
-    timeout = limits.timeout_seconds.default if draft.timeout_seconds is None else draft.timeout_seconds
-    grace = limits.grace_period_seconds.default if draft.grace_period_seconds is None else draft.grace_period_seconds
-    retries = draft.retries or 0
-    violations = [
-        *draft.violations,
-        *_check_bounds(draft, limits, timeout, grace, retries),
-        *_check_image(draft, policy),
-    ]
+    limits, form, wanted = policy.limits, draft.form, draft.resources
+    timeout = limits.timeout_seconds.default if form.timeout_seconds is None else form.timeout_seconds
+    grace = limits.grace_period_seconds.default if form.grace_period_seconds is None else form.grace_period_seconds
+    retries, gpu = form.retries or 0, wanted.gpu or 0
+    violations = [*draft.violations]
+    if wanted.cpu is not None:
+        violations += _check_range("resources.cpu", wanted.cpu, limits.cpu.min, limits.cpu.max, format_cpu)
+    if wanted.memory is not None:
+        memory = limits.memory
+        violations += _check_range("resources.memory", wanted.memory, memory.min, memory.max, format_bytes)
+    for field, value, low, high in (
+        ("resources.gpu", gpu, 0, limits.gpu.max),
+        ("timeout_seconds", timeout, limits.timeout_seconds.min, limits.timeout_seconds.max),
+        ("retries", retries, 0, limits.retries.max),
+        ("grace_period_seconds", grace, 1, limits.grace_period_seconds.max),
+    ):
+        violations += _check_range(field, value, low, high, str)
+    if form.image is not None:
+        violations += _check_image(form.image, policy.images.allow)
 
     pool_name = None
     if draft.is_valid("resources.gpu", "resources.gpu_type", "resources"):
-        pool_name, faults = _select_pool(draft, policy)
+        pool_name, faults = _select_pool(gpu, wanted.gpu_type, policy)
         violations += faults
     found = None
-    if pool_name is not None and draft.cpu is not None and draft.memory is not None:
+    if pool_name is not None and wanted.cpu is not None and wanted.memory is not None:
         pool = policy.pools[pool_name]
-        resources = Resources(draft.cpu, draft.memory, max(draft.gpu or 0, 0), pool.gpu_type if draft.gpu else None)
+        resources = Resources(wanted.cpu, wanted.memory, max(gpu, 0), pool.gpu_type if gpu else None)
         violations += _check_fits_node(resources, pool_name, pool)
         found = estimate_cost(pool_name, pool, resources, max(timeout, 0))
-        if draft.is_valid("timeout_seconds", "max_cost_usd"):
-            violations += _check_cost(draft, found, timeout, limits.timeout_seconds.min)
-    if violations or draft.image is None or pool_name is None or found is None:
+        if form.max_cost_usd is not None and draft.is_valid("timeout_seconds"):
+            violations += _check_cost(form.max_cost_usd, found, timeout, limits.timeout_seconds.min)
+    if violations or form.image is None or pool_name is None or found is None:
         raise InvalidSpec(tuple(violations))
 
     spec = AdmittedSpec(
-        name=draft.name,
-        image=draft.image,
-        command=draft.command,
-        args=draft.args,
-        env=draft.env,
+        name=form.name,
+        image=form.image,
+        command=tuple(form.command or ()),
+        args=tuple(form.args or ()),
+        env=tuple((form.env or {}).items()),
         resources=resources,
         timeout_seconds=timeout,
         retries=retries,
         grace_period_seconds=grace,
-        max_cost_usd=draft.max_cost_usd,
+        max_cost_usd=form.max_cost_usd,
     )
     return ValidatedSpec(spec, pool_name, found)
 
 
-def _check_bounds(draft: Draft, limits: Limits, timeout: int, grace: int, retries: int) -> list[Violation]:
-    faults = []
-    if draft.cpu is not None:
-        faults += _check_range("resources.cpu", draft.cpu, limits.cpu.min, limits.cpu.max, format_cpu)
-    if draft.memory is not None:
-        faults += _check_range("resources.memory", draft.memory, limits.memory.min, limits.memory.max, format_bytes)
-    faults += _check_range("resources.gpu", draft.gpu or 0, 0, limits.gpu.max, str)
-    faults += _check_range("timeout_seconds", timeout, limits.timeout_seconds.min, limits.timeout_seconds.max, str)
-    faults += _check_range("retries", retries, 0, limits.retries.max, str)
-    faults += _check_range("grace_period_seconds", grace, 1, limits.grace_period_seconds.max, str)
-    return faults
-
-
 def _check_range(field: str, value: int, low: int, high: int, show: Callable[[int], str]) -> list[Violation]:
-    if value < low:
-        return [
-            Violation(
-                field, "too_small", "is below the minimum", show(value), show(low), f"ask for at least {show(low)}"
-            )
-        ]
-    if value > high:
-        return [
-            Violation(
-                field, "too_large", "is above the maximum", show(value), show(high), f"ask for at most {show(high)}"
-            )
-        ]
-    return []
-
-
-def _check_image(draft: Draft, policy: Policy) -> list[Violation]:
-    if draft.image is None:
+    if low <= value <= high:
         return []
-    repository = canonical_repository(draft.image)
-    for pattern in policy.images.allow:
-        if repository == pattern or (pattern.endswith("/*") and repository.startswith(pattern[:-1])):
-            return []
-    allowed = ", ".join(policy.images.allow)
+    limit = show(low if value < low else high)
+    if value < low:
+        return [Violation(field, "too_small", "is below the minimum", show(value), limit, f"ask for at least {limit}")]
+    return [Violation(field, "too_large", "is above the maximum", show(value), limit, f"ask for at most {limit}")]
+
+
+def _check_image(image: str, allow: Sequence[str]) -> list[Violation]:
+    repository = canonical_repository(image)
+    if any(repository == item or (item.endswith("/*") and repository.startswith(item[:-1])) for item in allow):
+        return []
     hint = "push the image to an allowed repository"
-    return [Violation("image", "image_not_allowed", "is not from an allowed repository", draft.image, allowed, hint)]
+    message = "is not from an allowed repository"
+    return [Violation("image", "image_not_allowed", message, image, ", ".join(allow), hint)]
 
 
 def canonical_repository(image: str) -> str:
@@ -122,23 +111,22 @@ def canonical_repository(image: str) -> str:
     return f"docker.io/{repository}"
 
 
-def _select_pool(draft: Draft, policy: Policy) -> tuple[str | None, list[Violation]]:
+def _select_pool(gpu: int, gpu_type: str | None, policy: Policy) -> tuple[str | None, list[Violation]]:
     """Select the pool of the job's GPU type, the only GPU pool if it has no type, or the first pool without GPUs."""
-    gpu, gpu_type = max(draft.gpu or 0, 0), draft.gpu_type
     types = [pool.gpu_type for pool in policy.pools.values() if pool.gpu_type is not None]
     offered = ", ".join(types) or "none"
     if gpu_type is not None and gpu_type not in types:
         hint = f"choose one of: {offered}"
         return None, [Violation("resources.gpu_type", "unknown_gpu_type", "is not offered", gpu_type, offered, hint)]
-    if gpu_type is not None and gpu == 0:
+    if gpu_type is not None and gpu <= 0:
         hint = "ask for resources.gpu of at least 1, or leave gpu_type out"
         return None, [Violation("resources.gpu_type", "gpu_type_without_gpu", "is given without a GPU", hint=hint)]
-    if gpu == 0:
+    if gpu <= 0:
         name = next((name for name, pool in policy.pools.items() if pool.gpu == 0), None)
         if name is not None:
             return name, []
-        observed, hint = str(draft.gpu or 0), f"GPU types: {offered}"
-        return None, [Violation("resources.gpu", "never_fits", "no pool runs jobs without a GPU", observed, hint=hint)]
+        hint = f"GPU types: {offered}"
+        return None, [Violation("resources.gpu", "never_fits", "no pool runs jobs without a GPU", str(gpu), hint=hint)]
     pools = [name for name, pool in policy.pools.items() if pool.gpu > 0 and gpu_type in (None, pool.gpu_type)]
     if len(pools) == 1:
         return pools[0], []
@@ -150,31 +138,24 @@ def _select_pool(draft: Draft, policy: Policy) -> tuple[str | None, list[Violati
 
 def _check_fits_node(resources: Resources, pool_name: str, pool: Pool) -> list[Violation]:
     """Reject more than a whole node of the pool, because a pod runs on one node."""
-    wanted = (
+    faults = []
+    for name, asked, capacity, show in (
         ("cpu", resources.cpu, pool.cpu, format_cpu),
         ("memory", resources.memory, pool.memory, format_bytes),
         ("gpu", resources.gpu, pool.gpu, str),
-    )
-    return [
-        Violation(
-            f"resources.{name}",
-            "never_fits",
-            f"no node of pool {pool_name} ({pool.instance_type}) is that large",
-            show(asked),
-            show(capacity),
-            f"ask for at most {show(capacity)}, minus what the node itself uses",
-        )
-        for name, asked, capacity, show in wanted
-        if asked > capacity
-    ]
+    ):
+        if asked > capacity:
+            message = f"no node of pool {pool_name} ({pool.instance_type}) is that large"
+            hint = f"ask for at most {show(capacity)}, minus what the node itself uses"
+            faults.append(Violation(f"resources.{name}", "never_fits", message, show(asked), show(capacity), hint))
+    return faults
 
 
-def _check_cost(draft: Draft, found: CostEstimate, timeout: int, shortest: int) -> list[Violation]:
-    cap = draft.max_cost_usd
-    if cap is None or found.ceiling <= cap:
+def _check_cost(cap: Decimal, found: CostView, timeout: int, shortest: int) -> list[Violation]:
+    if Decimal(found.ceiling) <= cap:
         return []
-    affordable = int(cap * 3600 / found.hourly)
+    affordable = int(cap * 3600 / Decimal(found.hourly))
     shorter = f"lower timeout_seconds to at most {affordable}, " if affordable >= shortest else ""
-    message = f"the job could cost more: {found.hourly:f} USD an hour for up to {timeout} s"
+    message = f"the job could cost more: {found.hourly} USD an hour for up to {timeout} s"
     hint = f"{shorter}ask for less, or raise max_cost_usd"
-    return [Violation("max_cost_usd", "over_max_cost", message, f"{found.ceiling:f}", f"{cap:f}", hint)]
+    return [Violation("max_cost_usd", "over_max_cost", message, found.ceiling, f"{cap:f}", hint)]

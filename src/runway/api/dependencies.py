@@ -13,27 +13,14 @@ from datetime import datetime
 from typing import Annotated, Any, Final, cast
 
 import msgspec
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Path, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
+from runway import errors
 from runway.admission.rate_limit import RequestLimits
-from runway.api.problems import MAX_VIOLATIONS, known_parameters, unknown_parameter
+from runway.api.problems import MAX_VIOLATIONS
 from runway.controllers.leadership import Leadership
-from runway.errors import (
-    BodyTooLarge,
-    BodyTooSlow,
-    InvalidParameter,
-    InvalidSpec,
-    JobNotFound,
-    NotReady,
-    RateLimited,
-    RouteNotFound,
-    TenantRequired,
-    UnknownTenant,
-    UnsupportedMediaType,
-    Violation,
-)
 from runway.jobs.annotations import JOB_ID
 from runway.jobs.models import TENANT_PATTERN, JobView
 from runway.jobs.spec import decode
@@ -45,7 +32,8 @@ from runway.services.submit import Submitter
 from runway.settings import Settings
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
+from runway.text import shorten
 
 TENANT_HEADER: Final = "X-Tenant-ID"
 TENANT_PARAMETER: Final[dict[str, Any]] = {
@@ -57,20 +45,23 @@ TENANT_PARAMETER: Final[dict[str, Any]] = {
 }
 """For `openapi_extra`: the dependencies read the raw headers, since FastAPI hides a header that is sent twice."""
 SCOPED: Final[dict[str, Any]] = {"parameters": [TENANT_PARAMETER]}
-READ_ERRORS: Final = (TenantRequired, UnknownTenant, InvalidParameter, RateLimited, NotReady)
+READ_ERRORS: Final = (
+    errors.TenantRequired,
+    errors.UnknownTenant,
+    errors.InvalidParameter,
+    errors.RateLimited,
+    errors.NotReady,
+)
 """The errors of every read with a scope."""
-JOB_ERRORS: Final = (JobNotFound, RouteNotFound, *READ_ERRORS)
+JOB_ERRORS: Final = (errors.JobNotFound, errors.RouteNotFound, *READ_ERRORS)
 """The errors of every call for one job."""
 BODY_SECONDS: Final = 20.0
 """The maximum time until a body arrives: 13 kB/s for the largest body."""
-REPEATABLE_PARAMETERS: Final = frozenset({"state"})
-
-_encoder: Final = msgspec.json.Encoder()
 
 
 @dataclass(slots=True)
 class AppState:
-    """Everything that a request may use."""
+    """The parts of the app that a request may use."""
 
     settings: Settings
     policy: Policy
@@ -89,41 +80,42 @@ class AppState:
 
 
 def app_state(request: Request) -> AppState:
-    """Return the state of the app that serves this request."""
     return cast("AppState", request.app.state.services)
 
 
 class QueryParameters(BaseModel):
-    """The query parameters of a route. The framework refuses all others."""
+    """The query parameters of a route; `check_parameter_names` refuses all others."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-async def no_parameters(_: Annotated[QueryParameters, Query()]) -> None:
-    """Refuse every query parameter."""
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
-async def refuse_repeated_parameters(request: Request) -> None:
+async def check_parameter_names(request: Request) -> None:
     """Refuse unknown and repeated parameters: `?dryrun=true` or `?dry_run=true&dry_run=false` must not submit.
 
-    This dependency comes first, so that such a request gets all violations and counts against no rate limit. Raises
-    InvalidParameter.
+    Raises InvalidParameter. It comes first, so that such a request counts against no rate limit.
     """
     counts = Counter(name for name, _ in request.query_params.multi_items())
     if not counts:
         return
-    known = known_parameters(request)
-    violations = [unknown_parameter(name, known) for name in counts if name not in known]
+    models = [field.field_info.annotation for field in request.scope["route"].dependant.query_params]
+    known = [name for model in models for name in model.model_fields]
+    hint = f"parameters here: {', '.join(known)}" if known else "this path has no parameters"
+    violations = [
+        errors.Violation(shorten(name), "unknown_parameter", "is unknown here", hint=hint)
+        for name in counts
+        if name not in known
+    ]
     violations += [
-        Violation(name, "repeated_parameter", f"is sent {counts[name]} times", hint="send it once")
+        errors.Violation(name, "repeated_parameter", f"is sent {counts[name]} times", hint="send it once")
         for name in known
-        if counts[name] > 1 and name not in REPEATABLE_PARAMETERS
+        if counts[name] > 1 and name != "state"
     ]
     if violations:
-        raise InvalidParameter("a query parameter is invalid", violations=tuple(violations[:MAX_VIOLATIONS]))
+        raise errors.InvalidParameter("a query parameter is invalid", violations=tuple(violations[:MAX_VIOLATIONS]))
 
 
-NO_PARAMETERS: Final = [Depends(refuse_repeated_parameters), Depends(no_parameters)]
+CHECKED_PARAMETERS: Final = [Depends(check_parameter_names)]
+"""The dependencies of every router under `/v1`."""
 
 
 # The dependencies are coroutines, since FastAPI runs plain functions in a thread.
@@ -131,7 +123,7 @@ async def required_tenant(request: Request) -> str:
     """Return the tenant of a write. Raises TenantRequired or UnknownTenant."""
     tenant = _claimed_tenant(request)
     if tenant is None:
-        raise TenantRequired(f"the header {TENANT_HEADER} is missing")
+        raise errors.TenantRequired(f"the header {TENANT_HEADER} is missing")
     return tenant
 
 
@@ -142,10 +134,7 @@ async def rate_limited_tenant(request: Request, tenant: Annotated[str, Depends(r
 
 
 async def rate_limited_scope(request: Request) -> str | None:
-    """Return the tenant that a read is scoped to, after counting one of its reads; None without a header.
-
-    Raises TenantRequired, UnknownTenant or RateLimited.
-    """
+    """Count a read, and return its tenant or None. Raises TenantRequired, UnknownTenant or RateLimited."""
     scope = _claimed_tenant(request)
     app_state(request).limits.check_read_rate(scope)
     return scope
@@ -164,11 +153,11 @@ def _claimed_tenant(request: Request) -> str | None:
     if not values:
         return None
     if len(values) > 1:
-        raise TenantRequired(f"the header {TENANT_HEADER} is sent {len(values)} times; send it once")
+        raise errors.TenantRequired(f"the header {TENANT_HEADER} is sent {len(values)} times; send it once")
     if TENANT_NAME.fullmatch(values[0]) is None:
-        raise TenantRequired(f"the header {TENANT_HEADER} must be 1 to 63 lower-case letters, digits or '-'")
+        raise errors.TenantRequired(f"the header {TENANT_HEADER} must be 1 to 63 lower-case letters, digits or '-'")
     if values[0] not in app_state(request).policy.tenants:
-        raise UnknownTenant(f"the policy has no tenant {values[0]}")
+        raise errors.UnknownTenant(f"the policy has no tenant {values[0]}")
     return values[0]
 
 
@@ -186,7 +175,15 @@ def find_job(use: AppState, job_id: str, scope: str | None) -> JobKey:
             key = JobKey(tenant.namespace, job_id)
             if use.cluster.job(key) is not None:
                 return key
-    raise JobNotFound(job_id[:80])
+    raise errors.JobNotFound(job_id[:80])
+
+
+def job_view(use: AppState, key: JobKey) -> JobView:
+    """Return the view of a job. Raises JobNotFound."""
+    view = use.cluster.view(key)
+    if view is None:
+        raise errors.JobNotFound(key.name)
+    return view
 
 
 async def read_json(request: Request, limit: int, seconds: float = BODY_SECONDS) -> object:
@@ -194,35 +191,36 @@ async def read_json(request: Request, limit: int, seconds: float = BODY_SECONDS)
     media_type, _, parameters = ", ".join(request.headers.getlist("content-type")).partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
     if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8"):
-        raise UnsupportedMediaType("the body must be application/json in UTF-8")
+        raise errors.UnsupportedMediaType("the body must be application/json in UTF-8")
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise UnsupportedMediaType("the body must not be compressed")
+        raise errors.UnsupportedMediaType("the body must not be compressed")
     try:
         async with asyncio.timeout(seconds):
             body = await _read_body(request, limit)
     except TimeoutError:
-        raise BodyTooSlow(f"the request body did not arrive within {seconds:g} s") from None
+        raise errors.BodyTooSlow(f"the request body did not arrive within {seconds:g} s") from None
     try:
         return decode(body)
     except ValueError as error:
-        raise InvalidSpec((Violation("body", "malformed_json", str(error), hint="send one JSON object"),)) from error
+        malformed = errors.Violation("body", "malformed_json", str(error), hint="send one JSON object")
+        raise errors.InvalidSpec((malformed,)) from error
 
 
 def json_response(document: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(_encoder.encode(document), status_code=status, media_type="application/json", headers=headers)
+    return Response(msgspec.json.encode(document), status_code=status, media_type="application/json", headers=headers)
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
-        raise _too_large(limit)
+        raise _body_too_large(limit)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise _too_large(limit)
+            raise _body_too_large(limit)
     return bytes(body)
 
 
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"a request body may have at most {limit} bytes")
+def _body_too_large(limit: int) -> errors.BodyTooLarge:
+    return errors.BodyTooLarge(f"a request body may have at most {limit} bytes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from itertools import islice
 from typing import Final
 
 from fastapi import APIRouter, Request
@@ -18,8 +18,6 @@ router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
 
 FRESH_SECONDS: Final = 3.0
 """A watch event of this age shows that Kubernetes is in contact."""
-MAX_UNDECODABLE_NAMED: Final = 20
-"""Undecodable objects that `/readyz` names; `runway_undecodable_objects` counts all."""
 PING_SECONDS: Final = 0.8
 """Less than the second that a kubelet waits for a probe."""
 
@@ -59,6 +57,11 @@ async def readyz(request: Request) -> Response:
             await use.kubernetes.ping(PING_SECONDS)
         except (ClusterError, TooBusy) as error:
             raise KubernetesUnavailable(f"contact is lost: {error}") from error
+    undecodable = (
+        UndecodableView(kind=kind, namespace=namespace, name=name, fields=list(fields))
+        for kind, watch in cluster.all_watches.items()
+        for (namespace, name), fields in watch.undecodable.items()
+    )
     reason = use.leadership.stop_reason
     return json_response(
         ReadyView(
@@ -69,7 +72,7 @@ async def readyz(request: Request) -> Response:
             watch_age_seconds={kind: round(cluster.age(watch), 1) for kind, watch in cluster.watches.items()},
             jobs=len(cluster.store),
             undecodable_objects=sum(len(watch.undecodable) for watch in cluster.all_watches.values()),
-            undecodable=[UndecodableView(**asdict(one)) for one in cluster.undecodable_objects(MAX_UNDECODABLE_NAMED)],
+            undecodable=list(islice(undecodable, 20)),
         )
     )
 

@@ -5,58 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from runway.api.dependencies import (
-    JOB_ERRORS,
-    READ_ERRORS,
-    SCOPED,
-    TENANT_PARAMETER,
-    AppState,
-    CancelTenant,
-    JobIdPath,
-    QueryParameters,
-    ReadScope,
-    SubmitTenant,
-    app_state,
-    find_job,
-    json_response,
-    no_parameters,
-    read_json,
-    refuse_repeated_parameters,
-    view_for_scope,
-)
+from runway import errors
+from runway.api import dependencies as deps
 from runway.api.models import DryRun, JobList, UsageView
 from runway.api.openapi import SPEC_SCHEMA
 from runway.api.problems import operation_id, responses
-from runway.errors import (
-    BodyTooLarge,
-    BodyTooSlow,
-    IdempotencyConflict,
-    InvalidParameter,
-    InvalidSpec,
-    JobNotFound,
-    KubernetesUnavailable,
-    NotLeader,
-    NotReady,
-    OutcomeUnknown,
-    QuotaExceeded,
-    RateLimited,
-    SubmissionsStopped,
-    TenantRequired,
-    TooBusy,
-    UnknownTenant,
-    UnsupportedMediaType,
-    Violation,
-)
 from runway.jobs.models import TENANT_PATTERN, JobState, JobView, text
 from runway.jobs.usage import findings
 from runway.services.cancel import cancel
@@ -65,11 +27,7 @@ from runway.services.job_usage import report_usage
 from runway.services.list_jobs import Place, full_page
 from runway.state.job_store import JobKey
 
-router = APIRouter(
-    tags=["jobs"], dependencies=[Depends(refuse_repeated_parameters)], generate_unique_id_function=operation_id
-)
-
-_encoder = msgspec.json.Encoder()
+router = APIRouter(tags=["jobs"], dependencies=deps.CHECKED_PARAMETERS, generate_unique_id_function=operation_id)
 
 PAGE_BYTES: Final = 1 << 20
 """The maximum size of a page with more than one job. A specification may have 256 KiB, so 500 jobs have 125 MiB."""
@@ -98,24 +56,23 @@ _NEXT_PAGE: Final[dict[str, Any]] = {
     "description": "The next page, unless `next_cursor` is null",
 }
 _LOCATION: Final[dict[str, Any]] = {
-    "Location": {"description": "The path of the job", "schema": {"type": "string", "format": "uri-reference"}}
+    "description": "The path of the job",
+    "schema": {"type": "string", "format": "uri-reference"},
 }
 _REPLAY: Final[dict[str, Any]] = {
-    "Idempotent-Replay": {
-        "description": "Sent if the job existed before the request",
-        "schema": {"type": "string", "enum": ["true"]},
-    }
+    "description": "Sent if the job existed before the request",
+    "schema": {"type": "string", "enum": ["true"]},
 }
 
 
-class SubmitQuery(QueryParameters):
+class SubmitQuery(deps.QueryParameters):
     """The parameters of a submission."""
 
     dry_run: bool = False
     """Validate, price and let Kubernetes check the job, but create nothing."""
 
 
-class ListQuery(QueryParameters):
+class ListQuery(deps.QueryParameters):
     """The filters and the position of a page of jobs."""
 
     tenant: Annotated[str, Field(max_length=63), text(maxLength=63, pattern=TENANT_PATTERN)] | None = None
@@ -135,154 +92,142 @@ class ListQuery(QueryParameters):
     summary="Submit a job",
     response_description="The job is admitted, and Kubernetes has created it",
     openapi_extra={
-        "parameters": [TENANT_PARAMETER | {"required": True}, _KEY_PARAMETER],
+        "parameters": [deps.TENANT_PARAMETER | {"required": True}, _KEY_PARAMETER],
         "requestBody": {"required": True, "content": {"application/json": {"schema": SPEC_SCHEMA}}},
     },
     responses={
-        201: {"headers": _LOCATION, "links": _LINKS},
+        201: {"headers": {"Location": _LOCATION}, "links": _LINKS},
         200: {
             "model": JobView | DryRun,
             "description": "The existing job, with `Idempotent-Replay: true`; or the decision of a dry run",
-            "headers": _LOCATION | _REPLAY,
+            "headers": {"Location": _LOCATION, "Idempotent-Replay": _REPLAY},
         },
         **responses(
-            TenantRequired, UnknownTenant, QuotaExceeded, BodyTooSlow, IdempotencyConflict, BodyTooLarge,
-            UnsupportedMediaType, InvalidSpec, InvalidParameter, RateLimited, SubmissionsStopped, NotReady, NotLeader,
-            KubernetesUnavailable, OutcomeUnknown, TooBusy,
+            errors.TenantRequired, errors.UnknownTenant, errors.QuotaExceeded, errors.BodyTooSlow,
+            errors.IdempotencyConflict, errors.BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidSpec,
+            errors.InvalidParameter, errors.RateLimited, errors.SubmissionsStopped, errors.NotReady, errors.NotLeader,
+            errors.KubernetesUnavailable, errors.OutcomeUnknown, errors.TooBusy,
         ),
     },
 )  # fmt: skip
-async def submit_job(request: Request, tenant: SubmitTenant, query: Annotated[SubmitQuery, Query()]) -> Response:
+async def submit_job(request: Request, tenant: deps.SubmitTenant, query: Annotated[SubmitQuery, Query()]) -> Response:
     """Submit a job: Runway admits or refuses it now, with all reasons at once. There is no queue.
 
     The body is the specification of the job. With an `Idempotency-Key` a retry is safe at any time: the same request
     returns the existing job. With `dry_run` the same checks decide, Kubernetes checks the manifest, and Runway creates
     nothing.
     """
-    use = app_state(request)
+    use = deps.app_state(request)
     key = _idempotency_key(request)
     with use.limits.body_slot(tenant):
-        document = await read_json(request, use.settings.max_body_bytes)
+        document = await deps.read_json(request, use.settings.max_body_bytes)
     # The submission counts after its body is complete, so that slow clients cannot occupy all slots.
     with use.limits.submission_slot(tenant):
         if query.dry_run:
-            return json_response(await dry_run_job(use.submitter, tenant, document))
+            return deps.json_response(await dry_run_job(use.submitter, tenant, document))
         submission = await use.submitter.submit(tenant, document, key)
     headers = {"Location": f"/v1/jobs/{submission.view.id}"}
     if submission.replayed:
-        return json_response(submission.view, headers=headers | {"Idempotent-Replay": "true"})
-    return json_response(submission.view, status=201, headers=headers)
+        return deps.json_response(submission.view, headers=headers | {"Idempotent-Replay": "true"})
+    return deps.json_response(submission.view, status=201, headers=headers)
 
 
 @router.get(
     "/v1/jobs",
     response_model=JobList,
-    openapi_extra=SCOPED,
+    openapi_extra=deps.SCOPED,
     summary="List jobs",
     response_description="One page of jobs",
-    responses={200: {"links": {"list_jobs": _NEXT_PAGE}}, **responses(*READ_ERRORS)},
+    responses={200: {"links": {"list_jobs": _NEXT_PAGE}}, **responses(*deps.READ_ERRORS)},
 )
-async def list_jobs(request: Request, scope: ReadScope, query: Annotated[ListQuery, Query()]) -> Response:
+async def list_jobs(request: Request, scope: deps.ReadScope, query: Annotated[ListQuery, Query()]) -> Response:
     """List jobs, newest first, in pages. `X-Tenant-ID` scopes the list; `tenant` is the same as a filter.
 
     Only callers whose `X-Tenant-ID` names the job's tenant see values of `spec.env`; others see their lengths.
     """
-    use = app_state(request)
+    use = deps.app_state(request)
     use.cluster.require_synced()
     if scope is not None and query.tenant not in (None, scope):
-        raise InvalidParameter("`tenant` differs from the X-Tenant-ID header")
+        raise errors.InvalidParameter("`tenant` differs from the X-Tenant-ID header")
     wanted = _namespace(use, scope or query.tenant)
     after = read_cursor(query.cursor) if query.cursor else None
     found = await full_page(use.cluster, wanted, query.state or (), after, query.limit + 1)
-    encoded = ((place, _encoded(use, place[1], scope)) for place in found[: query.limit])
-    jobs, last = fit_page(encoded, PAGE_BYTES)
+    jobs, last = _encode_page(use, found[: query.limit], scope)
     following = write_cursor(last) if last is not None and last != found[-1] else None
-    return json_response({"jobs": jobs, "next_cursor": following})
+    return deps.json_response({"jobs": jobs, "next_cursor": following})
 
 
 @router.get(
     "/v1/jobs/{job_id}",
     response_model=JobView,
-    dependencies=[Depends(no_parameters)],
-    openapi_extra=SCOPED,
+    openapi_extra=deps.SCOPED,
     summary="Read a job",
     response_description="The job as Kubernetes reports it now",
-    responses=responses(*JOB_ERRORS),
+    responses=responses(*deps.JOB_ERRORS),
 )
-async def read_job(request: Request, job_id: JobIdPath, scope: ReadScope) -> Response:
+async def read_job(request: Request, job_id: deps.JobIdPath, scope: deps.ReadScope) -> Response:
     """Read state, conditions, attempts, failure and cost, as Kubernetes reports them now.
 
     Only callers whose `X-Tenant-ID` names the job's tenant see values of `spec.env`; others see their lengths.
     """
-    use = app_state(request)
-    view = use.cluster.view(find_job(use, job_id, scope))
-    if view is None:
-        raise JobNotFound(job_id)
-    return json_response(view_for_scope(view, scope))
+    use = deps.app_state(request)
+    view = deps.job_view(use, deps.find_job(use, job_id, scope))
+    return deps.json_response(deps.view_for_scope(view, scope))
 
 
 @router.delete(
     "/v1/jobs/{job_id}",
     status_code=202,
     response_model=JobView,
-    dependencies=[Depends(no_parameters)],
-    openapi_extra={"parameters": [TENANT_PARAMETER | {"required": True}]},
+    openapi_extra={"parameters": [deps.TENANT_PARAMETER | {"required": True}]},
     summary="Cancel a job",
     response_description="The job is terminating or finished",
-    responses=responses(*JOB_ERRORS, NotLeader, KubernetesUnavailable, OutcomeUnknown, TooBusy),
+    responses=responses(
+        *deps.JOB_ERRORS, errors.NotLeader, errors.KubernetesUnavailable, errors.OutcomeUnknown, errors.TooBusy
+    ),
 )
-async def cancel_job(request: Request, job_id: JobIdPath, tenant: CancelTenant) -> Response:
+async def cancel_job(request: Request, job_id: deps.JobIdPath, tenant: deps.CancelTenant) -> Response:
     """Send SIGTERM, and SIGKILL after the grace period. The record stays until its time to live. Idempotent.
 
     Only the job's own tenant can cancel it, so `X-Tenant-ID` is required.
     """
-    use = app_state(request)
-    key = find_job(use, job_id, tenant)
-    return json_response(await cancel(use.kubernetes, use.cluster, use.leadership, key, use.now), status=202)
+    use = deps.app_state(request)
+    key = deps.find_job(use, job_id, tenant)
+    return deps.json_response(await cancel(use.kubernetes, use.cluster, use.leadership, key, use.now), status=202)
 
 
 @router.get(
     "/v1/jobs/{job_id}/usage",
     response_model=UsageView,
-    dependencies=[Depends(no_parameters)],
-    openapi_extra=SCOPED,
+    openapi_extra=deps.SCOPED,
     summary="Read a job's usage",
     response_description="The known figures",
-    responses=responses(*JOB_ERRORS),
+    responses=responses(*deps.JOB_ERRORS),
 )
-async def read_usage(request: Request, job_id: JobIdPath, scope: ReadScope) -> Response:
+async def read_usage(request: Request, job_id: deps.JobIdPath, scope: deps.ReadScope) -> Response:
     """Read CPU, throttling, memory and GPU figures. An unknown figure is null: `source` and `problem` say why."""
-    use = app_state(request)
-    key = find_job(use, job_id, scope)
+    use = deps.app_state(request)
+    key = deps.find_job(use, job_id, scope)
     record = use.cluster.record(key)
     report = await report_usage(use.cluster, use.prometheus, key, record.usage if record else None, now=use.now)
-    words, figures = list(findings(report.usage)), asdict(report.usage)
-    return json_response(
-        UsageView(id=key.name, source=report.source, problem=report.problem, findings=words, **figures)
-    )
+    known = {"id": key.name, "source": report.source, "problem": report.problem, "findings": findings(report.usage)}
+    return deps.json_response(known | asdict(report.usage))
 
 
-def fit_page(encoded: Iterable[tuple[Place, bytes | None]], most: int) -> tuple[list[msgspec.Raw], Place | None]:
-    """Return the first jobs that together have at most `most` bytes, but at least one; and the last position.
-
-    A job that was deleted during the scan has no bytes, and the page leaves it out.
-    """
+def _encode_page(use: deps.AppState, places: list[Place], scope: str | None) -> tuple[list[msgspec.Raw], Place | None]:
+    """Encode the first jobs that together have at most `PAGE_BYTES`, but at least one; and return the last position."""
     jobs: list[msgspec.Raw] = []
     last, size = None, 0
-    for place, document in encoded:
-        size += len(document or b"")
-        if jobs and size > most:
-            break
-        if document is not None:
+    for place in places:
+        view = use.cluster.view(place[1])
+        if view is not None:  # The job may have been deleted during the scan.
+            document = msgspec.json.encode(deps.view_for_scope(view, scope))
+            size += len(document)
+            if jobs and size > PAGE_BYTES:
+                break
             jobs.append(msgspec.Raw(document))
         last = place
     return jobs, last
-
-
-def _encoded(use: AppState, key: JobKey, scope: str | None) -> bytes | None:
-    """Encode a job's view for this caller; None if the job was deleted in the meantime."""
-    view = use.cluster.view(key)
-    return None if view is None else _encoder.encode(view_for_scope(view, scope))
 
 
 def _idempotency_key(request: Request) -> str | None:
@@ -291,32 +236,31 @@ def _idempotency_key(request: Request) -> str | None:
         return None
     if len(values) > 1 or _IDEMPOTENCY_KEY.fullmatch(values[0]) is None:
         message = "must be sent once, with 1 to 255 printable ASCII characters"
-        raise InvalidParameter(
-            f"the {_KEY_HEADER} header {message}", violations=(Violation(_KEY_HEADER, "malformed", message),)
-        )
+        violation = errors.Violation(_KEY_HEADER, "malformed", message)
+        raise errors.InvalidParameter(f"the {_KEY_HEADER} header {message}", violations=(violation,))
     return values[0]
 
 
-def _namespace(use: AppState, tenant: str | None) -> str | None:
+def _namespace(use: deps.AppState, tenant: str | None) -> str | None:
     if tenant is None:
         return None
     known = use.policy.tenants.get(tenant)
     if known is None:
-        raise UnknownTenant(f"the policy has no tenant {tenant[:63]!r}")
+        raise errors.UnknownTenant(f"the policy has no tenant {tenant[:63]!r}")
     return known.namespace
 
 
-def write_cursor(place: tuple[datetime, JobKey]) -> str:
+def write_cursor(place: Place) -> str:
     created, key = place
     return base64.urlsafe_b64encode(f"{created.isoformat()}|{key.namespace}|{key.name}".encode()).decode()
 
 
-def read_cursor(cursor: str) -> tuple[datetime, JobKey]:
+def read_cursor(cursor: str) -> Place:
     try:
         created, namespace, name = base64.urlsafe_b64decode(cursor.encode("ascii")).decode().split("|")
         moment = datetime.fromisoformat(created)
         if moment.tzinfo is None:
             raise ValueError("no time zone")
     except (ValueError, binascii.Error) as error:
-        raise InvalidParameter("the cursor is not a `next_cursor` of a list") from error
+        raise errors.InvalidParameter("the cursor is not a `next_cursor` of a list") from error
     return moment, JobKey(namespace, name)

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runway.api.problems import problem
 from runway.errors import InternalError
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 
 log = structlog.get_logger()
 
@@ -35,7 +35,7 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestContext:
-    """Give each request an id, echo it as `X-Request-ID`, log the request, and answer unexpected exceptions."""
+    """Give each request an id, log it, answer unexpected exceptions, and add `X-Request-ID` and security headers."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -56,8 +56,11 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-                self._count(scope, status, time.perf_counter() - started)
+                headers = with_security_headers(message["headers"])
+                message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
+                route = getattr(scope.get("route"), "path", "none")
+                seconds = self.metrics.http_seconds.labels(route, scope["method"], str(status))
+                seconds.observe(time.perf_counter() - started)
             await send(message)
 
         try:
@@ -80,25 +83,6 @@ class RequestContext:
                 status=status,
                 milliseconds=round((time.perf_counter() - started) * 1000, 2),
             )
-
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "none")
-        self.metrics.http_seconds.labels(route, scope["method"], str(status)).observe(seconds)
-
-
-class SecurityHeaders:
-    """Add the security headers to every answer. An answer keeps its own header of the same name."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = with_security_headers(message.get("headers", ()))
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)
 
 
 def with_security_headers(headers: Collection[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
 from runway.errors import Violation
 from runway.jobs.models import (
@@ -30,6 +30,9 @@ from runway.jobs.models import (
 )
 
 RequestId = Annotated[str, text(pattern="^[A-Za-z0-9._-]{1,128}$")]
+Gpu = Annotated[Count, Field(description="Whole GPUs.")]
+Cpu = Annotated[Quantity, Field(description="CPU, as a Kubernetes quantity.")]
+Memory = Annotated[Quantity, Field(description="Memory, as a Kubernetes quantity.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +49,16 @@ class JobList(Model):
 class AmountsView(Model):
     """Resources in Kubernetes quantities, and a number of jobs."""
 
-    gpu: Count
-    """Whole GPUs."""
-    cpu: Quantity
-    """CPU, as a Kubernetes quantity."""
-    memory: Quantity
-    """Memory, as a Kubernetes quantity."""
+    gpu: Gpu
+    cpu: Cpu
+    memory: Memory
     jobs: Count
     """Unfinished jobs."""
+
+
+Limit = Annotated[AmountsView, Field(description="The quota limit.")]
+Used = Annotated[AmountsView, Field(description="The usage of the tenant's jobs and pods in the cluster.")]
+Reserved = Annotated[AmountsView, Field(description="The reservations for creates in flight.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,9 @@ class HolderView(Model):
     """The job, or the pod that was created outside Runway."""
     state: Annotated[str, OneOf(JobState)] | None
     """The state of the job; null if only pods of a deleted Job are left."""
-    gpu: Count
-    """Whole GPUs."""
-    cpu: Quantity
-    """CPU, as a Kubernetes quantity."""
-    memory: Quantity
-    """Memory, as a Kubernetes quantity."""
+    gpu: Gpu
+    cpu: Cpu
+    memory: Memory
     terminating: bool
     """Whether a pod of the job is terminating."""
 
@@ -82,12 +84,9 @@ class TenantQuotaView(Model):
     """The tenant."""
     namespace: str
     """The Kubernetes namespace of the tenant."""
-    limit: AmountsView
-    """The quota limit."""
-    used: AmountsView
-    """The usage of the tenant's jobs and pods in the cluster."""
-    reserved: AmountsView
-    """The reservations for creates in flight."""
+    limit: Limit
+    used: Used
+    reserved: Reserved
     held_by_terminating: AmountsView
     """The part of `used` that only terminating pods use."""
     jobs: list[HolderView]
@@ -143,12 +142,9 @@ class UsageView(Model):
 class QuotaSummary(Model):
     """A tenant's quota at the moment of a decision."""
 
-    limit: AmountsView
-    """The quota limit."""
-    used: AmountsView
-    """The usage of the tenant's jobs and pods in the cluster."""
-    reserved: AmountsView
-    """The reservations for creates in flight."""
+    limit: Limit
+    used: Used
+    reserved: Reserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +247,9 @@ class ImagesView(Model):
 class NodeView(Model):
     """The capacity of one node of a pool."""
 
-    cpu: Quantity
-    """CPU, as a Kubernetes quantity."""
-    memory: Quantity
-    """Memory, as a Kubernetes quantity."""
-    gpu: Count
-    """Whole GPUs."""
+    cpu: Cpu
+    memory: Memory
+    gpu: Gpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,12 +366,9 @@ class ReadyView(Model):
 class RefusedQuota(Model):
     """A tenant's quota at the moment of a refusal."""
 
-    limit: AmountsView
-    """The quota limit."""
-    used: AmountsView
-    """The usage of the tenant's jobs and pods in the cluster."""
-    reserved: AmountsView
-    """The reservations for creates in flight."""
+    limit: Limit
+    used: Used
+    reserved: Reserved
     requested: AmountsView
     """The request of the refused job."""
 

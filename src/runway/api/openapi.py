@@ -18,7 +18,6 @@ from runway.jobs.spec import SpecForm
 
 Json = dict[str, Any]
 
-METHODS: Final = ("post", "get", "put", "patch", "delete")
 DESCRIPTION: Final = """Teams submit batch jobs, GPU training included. Runway decides whether to admit a job, creates a
 Kubernetes Job for it, and reports what Kubernetes and Linux do with it.
 
@@ -56,7 +55,6 @@ _HEADERS: Final[dict[str, Json]] = {
         "schema": {"type": "integer", "minimum": 1},
     },
 }
-_RETRY_STATUSES: Final = ("429", "503")
 
 
 class DocumentedApp(FastAPI):
@@ -72,7 +70,7 @@ class DocumentedApp(FastAPI):
 def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
     """Iterate over path, method and operation, in the order of the document."""
     for path, item in document["paths"].items():
-        for method in METHODS:
+        for method in ("post", "get", "put", "patch", "delete"):
             if method in item:
                 yield path, method, item[method]
 
@@ -88,7 +86,8 @@ def _complete(document: Json) -> Json:
     components["headers"] = _HEADERS
     components["parameters"] = {"X-Request-ID": _REQUEST_ID_PARAMETER}
     for model, name in ((Problem, "Problem"), (SpecForm, "JobSpec")):
-        components["schemas"] |= _components(name, TypeAdapter(model))
+        schema = TypeAdapter(model).json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
+        components["schemas"] |= schema.pop("$defs", {}) | {name: schema}
     components["schemas"] = _without_titles(dict(sorted(components["schemas"].items())))
     examples = json.loads(Path(__file__).with_name("examples.json").read_text(encoding="utf-8"))
     problems = {
@@ -103,7 +102,7 @@ def _complete(document: Json) -> Json:
         parameters.append({"$ref": "#/components/parameters/X-Request-ID"})
         answers = examples["answers"].get(operation["operationId"], {})
         for status, response in operation["responses"].items():
-            sent = ["X-Request-ID", *(["Retry-After"] if status in _RETRY_STATUSES else [])]
+            sent = ["X-Request-ID", *(["Retry-After"] if status in ("429", "503") else [])]
             response.setdefault("headers", {}).update({name: {"$ref": f"#/components/headers/{name}"} for name in sent})
             for media_type, media in response.get("content", {}).items():
                 media["schema"].pop("title", None)
@@ -117,12 +116,6 @@ def _complete(document: Json) -> Json:
     return document
 
 
-def _components(name: str, adapter: TypeAdapter[Any]) -> dict[str, Json]:
-    """Return the schema of a model that no route declares, and of the models that it refers to."""
-    schema = adapter.json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
-    return {**schema.pop("$defs", {}), name: schema}
-
-
 def public_errors(root: type[PublicError]) -> Iterator[type[PublicError]]:
     """Iterate over the classes of all error codes."""
     for error in root.__subclasses__():
@@ -132,7 +125,6 @@ def public_errors(root: type[PublicError]) -> Iterator[type[PublicError]]:
 
 
 def _problem_example(error: type[PublicError], members: Json) -> Json:
-    """Build an example from the class and the members that differ from one answer to the next."""
     instance = PublicError.__new__(error)
     PublicError.__init__(instance, members["detail"], extra={"violations": [], **members})
     return {"summary": error.title, "description": error.hint, "value": problem_document(instance, _REQUEST_ID)}

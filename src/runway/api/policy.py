@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from runway.api.dependencies import NO_PARAMETERS, app_state, json_response
+from runway.api.dependencies import CHECKED_PARAMETERS, app_state, json_response
 from runway.api.models import PolicyView
 from runway.api.problems import operation_id, responses
 from runway.errors import InvalidParameter
@@ -24,7 +24,7 @@ router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
     response_model=PolicyView,
     summary="Read the policy",
     response_description="The policy in force",
-    dependencies=NO_PARAMETERS,
+    dependencies=CHECKED_PARAMETERS,
     responses=responses(InvalidParameter),
 )
 async def read_policy(request: Request) -> Response:
@@ -47,5 +47,5 @@ def _pool_view(name: str, pool: Pool) -> dict[str, Any]:
         "gpu_type": pool.gpu_type,
         "node": {"cpu": format_cpu(pool.cpu), "memory": format_bytes(pool.memory), "gpu": pool.gpu},
         "hourly_usd": f"{pool.hourly_usd:f}",
-        "hourly_usd_per": {part: f"{estimate_cost(name, pool, one, 0).hourly:f}" for part, one in parts.items()},
+        "hourly_usd_per": {part: estimate_cost(name, pool, one, 0).hourly for part, one in parts.items()},
     }

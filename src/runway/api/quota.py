@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from runway.api.dependencies import NO_PARAMETERS, READ_ERRORS, SCOPED, AppState, ReadScope, app_state, json_response
+from runway.api import dependencies as deps
 from runway.api.models import AmountsView, HolderView, QuotaView, TenantQuotaView
 from runway.api.problems import operation_id, responses
 from runway.jobs.resources import ResourceVector
@@ -18,21 +18,21 @@ router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
 @router.get(
     "/v1/quota",
     response_model=QuotaView,
-    openapi_extra=SCOPED,
+    openapi_extra=deps.SCOPED,
     summary="Read quotas",
     response_description="The limits, the usage and the jobs that use the quota",
-    dependencies=NO_PARAMETERS,
-    responses=responses(*READ_ERRORS),
+    dependencies=deps.CHECKED_PARAMETERS,
+    responses=responses(*deps.READ_ERRORS),
 )
-async def read_quota(request: Request, scope: ReadScope) -> Response:
+async def read_quota(request: Request, scope: deps.ReadScope) -> Response:
     """Read the quota limit and usage of each tenant, and the jobs that use it. `X-Tenant-ID` selects one tenant."""
-    use = app_state(request)
+    use = deps.app_state(request)
     use.cluster.require_synced()
     tenants = list(use.policy.tenants) if scope is None else [scope]
-    return json_response(QuotaView([_tenant_quota(use, tenant) for tenant in tenants]))
+    return deps.json_response(QuotaView([_tenant_quota(use, tenant) for tenant in tenants]))
 
 
-def _tenant_quota(use: AppState, tenant: str) -> TenantQuotaView:
+def _tenant_quota(use: deps.AppState, tenant: str) -> TenantQuotaView:
     account, namespace = use.cluster.ledger.accounts[tenant], use.policy.tenants[tenant].namespace
     return TenantQuotaView(
         tenant=tenant,

@@ -1,7 +1,8 @@
-"""Streaming answers. They end when the client disconnects or Runway shuts down.
+"""`/v1/jobs/{id}/logs` as text and `/v1/jobs/{id}/events` as server-sent events.
 
-A client recognizes an incomplete answer by its missing last chunk: curl exits with 18.
-https://www.rfc-editor.org/rfc/rfc9112#section-7.1
+An answer ends when the client disconnects or Runway shuts down. A client recognizes an incomplete answer by its missing
+last chunk: curl exits with 18. https://www.rfc-editor.org/rfc/rfc9112#section-7.1
+https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 from __future__ import annotations
@@ -12,16 +13,155 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
+from typing import Annotated, Any, Final
 
+import msgspec
 import structlog
-from starlette.responses import Response
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response
+from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
-from runway.api.dependencies import AppState
-from runway.errors import NotReady, PublicError, StreamInterrupted
+from runway import errors
+from runway.api import dependencies as deps
+from runway.api.problems import operation_id, responses
+from runway.jobs.models import JobView
+from runway.services.job_logs import LogQuery, open_log
+from runway.services.watch_job import Heartbeat, JobDeleted, JobUpdated, watch_job
+from runway.state.cluster_state import ClusterState
+from runway.state.job_store import JobKey
 
 log = structlog.get_logger()
+router = APIRouter(tags=["jobs"], dependencies=deps.CHECKED_PARAMETERS, generate_unique_id_function=operation_id)
+
+ATTEMPT_HEADER: Final = "Runway-Attempt"
+RETRY_MILLISECONDS: Final = 2000
+"""The delay before a browser reconnects after the end of a stream."""
+
+
+class LogParameters(deps.QueryParameters):
+    """The selection of an attempt and of the lines of its log."""
+
+    follow: bool = False
+    """Wait until the container starts, and send its log until it ends; with `attempt`, wait for that attempt too."""
+    tail: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Only the last lines. A line of more than 16 KiB counts as several, as in the container runtime."""
+    attempt: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """The number of the attempt: 1 is the first, as in the view. Default: the last attempt."""
+    timestamps: bool = False
+    """Start each line with its time, in nanoseconds."""
+
+
+_LOG: Final[dict[str, Any]] = {
+    "description": "The log, byte for byte. It is complete if the answer ends regularly; otherwise Runway breaks the "
+    "connection off",
+    "content": {"text/plain": {"schema": {"type": "string"}}},
+    "headers": {
+        ATTEMPT_HEADER: {
+            "description": "The number of the attempt: use it as `attempt` to continue after a break",
+            "schema": {"type": "integer"},
+        }
+    },
+}
+
+
+@router.get(
+    "/v1/jobs/{job_id}/logs",
+    response_class=Response,
+    openapi_extra=deps.SCOPED,
+    summary="Read a job's log",
+    responses={
+        200: _LOG,
+        **responses(
+            *deps.JOB_ERRORS, errors.LogsNotReady, errors.LogsGone, errors.KubernetesUnavailable, errors.TooBusy
+        ),
+    },
+)
+async def read_logs(
+    request: Request, job_id: deps.JobIdPath, scope: deps.ReadScope, query: Annotated[LogParameters, Query()]
+) -> Response:
+    """Read the log of one attempt from its pod. After the pod is deleted: 410 with the stored excerpt."""
+    use = deps.app_state(request)
+    key = deps.find_job(use, job_id, scope)
+    selection = LogQuery(query.attempt, query.follow, query.tail, query.timestamps)
+
+    async def opened() -> Body:
+        opened = await open_log(use.kubernetes, use.cluster, key, selection, use.log_turn)
+        return Body(opened.chunks, {ATTEMPT_HEADER: str(opened.attempt)})
+
+    return StreamingResponse(use, scope, opened, "text/plain; charset=utf-8")
+
+
+_EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "One event",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string", "description": "A hash of the view; send it as `Last-Event-ID` after a break"},
+        "event": {"type": "string", "enum": ["message", "gone"], "description": "`gone` if the Job is deleted"},
+        "data": {"type": "string", "contentMediaType": "application/json", "description": "The job view, on one line"},
+    },
+}
+_EVENTS: Final[dict[str, Any]] = {
+    "description": """One event for each change. Its data is the job view on one line, its id a hash of that view.
+
+The stream ends after the view of a finished job, or after an event `gone` if the Job is deleted. Reconnect after any
+other end with `Last-Event-ID`: Runway sends the current view first, unless it has that id. Runway may skip views, but
+never the last one. It sends a comment after 15 s without a change.""",
+    "content": {"text/event-stream": {"schema": _EVENT}},
+}
+
+
+@router.get(
+    "/v1/jobs/{job_id}/events",
+    response_class=Response,
+    openapi_extra=deps.SCOPED,
+    summary="Follow a job",
+    responses={
+        200: _EVENTS,
+        204: {"description": "The job is finished, and `Last-Event-ID` is its last view: do not reconnect"},
+        **responses(*deps.JOB_ERRORS, errors.TooBusy),
+    },
+)
+async def read_events(
+    request: Request,
+    job_id: deps.JobIdPath,
+    scope: deps.ReadScope,
+    last: Annotated[str | None, Header(alias="Last-Event-ID", description="The id of the last received event")] = None,
+) -> Response:
+    """Send the job view now and at each change, as server-sent events, until the job is finished."""
+    use = deps.app_state(request)
+    key = deps.find_job(use, job_id, scope)
+    view = deps.job_view(use, key)
+    show = partial(deps.view_for_scope, scope=scope)
+    if view.is_finished and JobUpdated.of(show(view)).id == last:
+        # A browser reconnects after every end; 204 stops it.
+        return Response(status_code=204, headers={"Cache-Control": "no-store"})
+
+    async def opened() -> Body:
+        return Body(_events(use.cluster, key, last, show))
+
+    return StreamingResponse(use, scope, opened, "text/event-stream")
+
+
+async def _events(
+    cluster: ClusterState, key: JobKey, last: str | None, show: Callable[[JobView], JobView]
+) -> AsyncGenerator[bytes, None]:
+    yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
+    async with aclosing(watch_job(cluster, key, last, show)) as news:
+        async for item in news:
+            yield _event(item, key.name)
+
+
+def _event(item: JobUpdated | Heartbeat | JobDeleted, job_id: str) -> bytes:
+    if isinstance(item, Heartbeat):
+        return b": no change\n\n"
+    if isinstance(item, JobDeleted):
+        # Browsers do not dispatch an event without data.
+        return b"event: gone\ndata: " + msgspec.json.encode({"id": job_id}) + b"\n\n"
+    return b"id: " + item.id.encode() + b"\ndata: " + item.document + b"\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +175,15 @@ class Body:
 class StreamingResponse(Response):
     """An answer that starts when `opened` returns, and ends with its chunks.
 
-    Before that, RateLimited, TooBusy and a PublicError of `opened` are answered as problems. The source is closed when
-    the client disconnects or the process shuts down.
-
-    The stream counts against the tenant of the caller's header, or against all callers without a header.
+    Before that, RateLimited, TooBusy and a PublicError of `opened` are answered as problems.
     """
 
     def __init__(
-        self, use: AppState, scope: str | None, opened: Callable[[], Awaitable[Body]], media_type: str
+        self, use: deps.AppState, scope: str | None, opened: Callable[[], Awaitable[Body]], media_type: str
     ) -> None:
         super().__init__(media_type=media_type, headers={"Cache-Control": "no-store"})
         del self.headers["content-length"]
-        self._use = use
-        self._scope = scope
-        self._opened = opened
+        self._use, self._scope, self._opened = use, scope, opened
         self._begun = False
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +203,7 @@ class StreamingResponse(Response):
             if sending.done():
                 await sending
             elif closing.done() and not self._begun:
-                raise NotReady("this process is shutting down")
+                raise errors.NotReady("this process is shutting down")
         finally:
             for task in tasks:
                 task.cancel()
@@ -83,7 +218,7 @@ class StreamingResponse(Response):
             try:
                 async for chunk in body.chunks:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            except (StreamInterrupted, PublicError) as error:
+            except (errors.StreamInterrupted, errors.PublicError) as error:
                 # Without the last message the server breaks the connection off.
                 log.warning("stream interrupted", tenant=self._scope, reason=str(error))
             else:
@@ -97,11 +232,7 @@ async def _client_gone(receive: Receive) -> None:
 
 @contextmanager
 def close_streams_on_shutdown(closing: asyncio.Event) -> Iterator[None]:
-    """Set `closing` at SIGINT or SIGTERM.
-
-    The server ends the lifespan only after every answer has ended, and streams do not end. So this wraps the server's
-    signal handlers.
-    """
+    """Set `closing` at SIGINT or SIGTERM: the server ends the lifespan only after every answer has ended."""
     loop = asyncio.get_running_loop()
     wrapped: dict[signal.Signals, Callable[[int, FrameType | None], object]] = {}
 

@@ -1,10 +1,4 @@
-"""The HTTP client: the API's calls as methods, with one tree of errors.
-
-RequestFailed        `problem` has the members of RFC 9457
-├── ApiError         the server answered with a problem document, or with something that is not Runway's
-└── Unreachable      no whole answer arrived: refused connection, timeout, broken stream
-    └── StreamIdle   a stream sent nothing for too long: the connection is dead, or the job is quiet
-"""
+"""The HTTP client: the API's calls as methods, with one tree of errors."""
 
 from __future__ import annotations
 
@@ -13,7 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from functools import cache
+from typing import Any, Generic, TypeVar
 
 import httpx2
 from pydantic import TypeAdapter, ValidationError
@@ -24,19 +19,17 @@ from runway.jobs.models import JobView, Usage
 TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
 IDLE_SECONDS = 300.0
 PAGE_SIZE = 100
-MAX_EVENT_BYTES = 4 << 20
-"""A job view has at most a few hundred thousand bytes: a longer event is not Runway's."""
+MAX_EVENT_BYTES = 4 << 20  # A job view has at most a few hundred thousand bytes: a longer event is not Runway's.
 
 _FOLLOW_TIMEOUT = httpx2.Timeout(30.0, connect=5.0, read=IDLE_SECONDS)
 
-_adapters: dict[type, TypeAdapter[Any]] = {}
-"""Built once for each model, at its first use: building takes milliseconds."""
-
 T = TypeVar("T")
+
+_adapter: Callable[[type], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 class RequestFailed(Exception):
-    """A call that failed. `retry_after` is in seconds, None where the server named none."""
+    """A failed call. `problem` has the members of RFC 9457; `retry_after` is in seconds, if the server named it."""
 
     def __init__(self, problem: Mapping[str, Any], *, retry_after: int | None = None) -> None:
         super().__init__(f"{problem.get('title')}: {problem.get('detail')}")
@@ -45,17 +38,15 @@ class RequestFailed(Exception):
 
     @property
     def code(self) -> str:
-        """The stable code of the problem."""
         return str(self.problem.get("code"))
 
     @property
     def transient(self) -> bool:
-        """Whether the same call may succeed later, unchanged."""
         return True
 
 
 class ApiError(RequestFailed):
-    """The server answered with a status that is not success; `status` is that status."""
+    """The server answered with a problem document, or with something that is not Runway's."""
 
     def __init__(self, status: int, problem: Mapping[str, Any], *, retry_after: int | None = None) -> None:
         super().__init__(problem, retry_after=retry_after)
@@ -67,18 +58,11 @@ class ApiError(RequestFailed):
 
 
 class Unreachable(RequestFailed):
-    """No whole answer arrived."""
+    """No whole answer arrived: refused connection, timeout, broken stream."""
 
 
 class StreamIdle(Unreachable):
-    """A stream sent nothing for too long."""
-
-
-class Log(NamedTuple):
-    """An open log. `attempt` is None where the server does not name it."""
-
-    attempt: int | None
-    chunks: Iterator[bytes]
+    """A stream sent nothing for too long: the connection is dead, or the job is quiet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +73,8 @@ class Answer(Generic[T]):
     document: Mapping[str, Any]
 
 
-class JobEvent(NamedTuple):
-    """A view from an event stream, and the id to resume from."""
-
-    id: str
-    job: Answer[JobView]
-
-
 class Client:
-    """Calls to one Runway on behalf of one tenant (None sends no `X-Tenant-ID`). A context manager.
-
-    Every method raises RequestFailed. Raises ValueError where `url` is not an HTTP address.
-    """
+    """Calls to one Runway for one tenant, or None. Every method raises RequestFailed; an invalid URL a ValueError."""
 
     def __init__(
         self,
@@ -140,17 +114,13 @@ class Client:
         return _answer(JobView, response), response.headers.get("Idempotent-Replay") == "true"
 
     def dry_run(self, spec: Mapping[str, object]) -> Answer[DryRun]:
-        """Return the decision on this spec, by the checks of a submission; nothing is stored."""
         return _answer(DryRun, self._send("POST", "/v1/jobs", json=spec, params={"dry_run": "true"}))
 
     def job(self, job_id: str) -> Answer[JobView]:
         return _answer(JobView, self._send("GET", f"/v1/jobs/{job_id}"))
 
     def jobs(self, states: Sequence[str] = (), limit: int | None = None) -> Answer[JobList]:
-        """Return the newest jobs in any of these states, or in every one, page by page.
-
-        At most `limit`, or all; `next_cursor` is set where there are more.
-        """
+        """Return the newest jobs in these states, at most `limit`; `next_cursor` is set where there are more."""
         found, documents = list[JobView](), list[Any]()
         cursor: str | None = None
         while True:
@@ -164,16 +134,10 @@ class Client:
                 return Answer(JobList(found, cursor), {"jobs": documents, "next_cursor": cursor})
 
     def cancel(self, job_id: str) -> Answer[JobView]:
-        """Request the cancellation of one of the tenant's jobs. Return its view."""
         return _answer(JobView, self._send("DELETE", f"/v1/jobs/{job_id}"))
 
     def quota(self) -> Answer[QuotaView]:
-        """Return the quota of the tenant, or of every tenant where none was given."""
         return _answer(QuotaView, self._send("GET", "/v1/quota"))
-
-    def usage(self, job_id: str) -> Answer[Usage]:
-        """Return the usage of a job, as far as it is known."""
-        return _answer(Usage, self._send("GET", f"/v1/jobs/{job_id}/usage"))
 
     def tenants(self) -> list[str]:
         """Return the tenants of the policy in force."""
@@ -183,11 +147,14 @@ class Client:
             raise _unexpected(response, "no policy")
         return list(tenants)
 
+    def usage(self, job_id: str) -> Answer[Usage]:
+        return _answer(Usage, self._send("GET", f"/v1/jobs/{job_id}/usage"))
+
     @contextmanager
     def events(
         self, job_id: str, last: str | None, idle_seconds: float, expired: Callable[[], bool]
-    ) -> Iterator[Iterator[JobEvent]]:
-        """Yield a job's views as they change, from the event after `last`, until the job is finished or deleted.
+    ) -> Iterator[Iterator[tuple[str, Answer[JobView]]]]:
+        """Yield event ids and views of a job, from the event after `last`, until the job is finished or deleted.
 
         End at the first chunk after `expired` returns True, which may be a heartbeat. A stream that breaks raises
         Unreachable at the next event; StreamIdle where nothing came for `idle_seconds`.
@@ -200,34 +167,27 @@ class Client:
     @contextmanager
     def logs(
         self, job_id: str, *, follow: bool, tail: int | None, attempt: int | None, timestamps: bool
-    ) -> Iterator[Log]:
-        """Open a job's log in chunks as they arrive. A connection that breaks raises Unreachable at the next chunk.
-
-        Runway breaks the connection where it cannot send the rest of the log.
-        """
+    ) -> Iterator[tuple[int | None, Iterator[bytes]]]:
+        """Open a log: its attempt, if named, and its chunks. A connection that breaks raises Unreachable at a chunk."""
         query = {"follow": follow or None, "tail": tail, "attempt": attempt, "timestamps": timestamps or None}
         timeout = _FOLLOW_TIMEOUT if follow else TIMEOUT
         with self._opened(f"/v1/jobs/{job_id}/logs", without_none(query), {}, timeout) as response:
             number = response.headers.get("Runway-Attempt", "")
-            yield Log(int(number) if re.fullmatch(r"[0-9]{1,9}", number) else None, response.iter_bytes())
+            yield int(number) if re.fullmatch(r"[0-9]{1,9}", number) else None, response.iter_bytes()
 
     @contextmanager
     def _opened(
         self, path: str, query: Mapping[str, Any], headers: Mapping[str, str], timeout: httpx2.Timeout
     ) -> Iterator[httpx2.Response]:
-        """Open an answer whose body is read as it arrives."""
-        request = self._http.build_request(
-            "GET", path, params=query, headers={"Accept-Encoding": "identity", **headers}, timeout=timeout
-        )
-        with self._translated(streaming=True):
-            response = self._http.send(request, stream=True)
-            try:
-                if not response.is_success:
-                    response.read()
-                    raise _api_error(response)
-                yield response
-            finally:
-                response.close()
+        headers = {"Accept-Encoding": "identity", **headers}
+        with (
+            self._translated(),
+            self._http.stream("GET", path, params=query, headers=headers, timeout=timeout) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                raise _api_error(response)
+            yield response
 
     def _send(self, method: str, path: str, **request: Any) -> httpx2.Response:
         with self._translated():
@@ -237,11 +197,11 @@ class Client:
         return response
 
     @contextmanager
-    def _translated(self, *, streaming: bool = False) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
         try:
             yield
         except httpx2.RequestError as error:
-            kind = StreamIdle if streaming and isinstance(error, httpx2.ReadTimeout) else Unreachable
+            kind = StreamIdle if isinstance(error, httpx2.ReadTimeout) else Unreachable
             detail = f"{self.url}: {str(error) or type(error).__name__}"
             raise kind({"title": "Runway is unreachable", "detail": detail, "code": "unreachable"}) from error
 
@@ -273,13 +233,13 @@ def _api_error(response: httpx2.Response) -> ApiError:
     return _unexpected(response, "no problem document", retry_after=wait)
 
 
-def _job_events(response: httpx2.Response, expired: Callable[[], bool]) -> Iterator[JobEvent]:
+def _job_events(response: httpx2.Response, expired: Callable[[], bool]) -> Iterator[tuple[str, Answer[JobView]]]:
     response.stream = _ExpiringBody(response.stream, expired)
     try:
         for event in httpx2.EventSource(response, max_event_size=MAX_EVENT_BYTES):
             # The event `gone` has no view: the job was deleted, and the stream ends.
             if event.event == "message" and event.data:
-                yield JobEvent(event.id, _decoded(JobView, event.json(), response))
+                yield event.id, _decoded(JobView, event.json(), response)
     except (httpx2.SSEError, ValueError, RecursionError) as error:
         raise _unexpected(response, str(error)) from error
 
@@ -290,8 +250,7 @@ def _answer(model: type[T], response: httpx2.Response) -> Answer[T]:
 
 def _decoded(model: type[T], document: Any, response: httpx2.Response) -> Answer[T]:
     try:
-        adapter = _adapters.get(model) or _adapters.setdefault(model, TypeAdapter(model))
-        return Answer(adapter.validate_python(document), document)
+        return Answer(_adapter(model).validate_python(document), document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "document"
@@ -319,7 +278,6 @@ def _unexpected(response: httpx2.Response, what: str, *, retry_after: int | None
 
 
 def without_none(query: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries that have a value."""
     return {name: value for name, value in query.items() if value is not None}
 
 

@@ -49,7 +49,6 @@ class Exit(IntEnum):
 
 
 def exit_code(view: JobView) -> int:
-    """Return the exit code for a finished job: its own where the job itself failed, else one of `Exit`."""
     if view.state == "succeeded":
         return Exit.OK
     if view.state == "cancelled":
@@ -60,11 +59,6 @@ def exit_code(view: JobView) -> int:
         return Exit.DEADLINE
     own = view.attempts[-1].exit_code if view.attempts else None
     return own if view.failure.category == "user" and own else Exit.FAILED
-
-
-def exit_code_help() -> str:
-    """Return the table of exit codes for help texts, one line each."""
-    return "\n".join(f"{code.value:>4}  {code.doc}" for code in Exit)
 
 
 ReadKey = Callable[[float], str | None]
@@ -103,8 +97,6 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One command's session with one server."""
-
     client: Client
     screen: Screen
     environment: Environment
@@ -131,6 +123,5 @@ def open_session(context: typer.Context, url: str, tenant: str | None, output: O
 
 
 def exit_for(error: RequestFailed) -> Exit:
-    """Return the exit code of a failed request: rejected by Runway, or anything else."""
     rejected = isinstance(error, ApiError) and 400 <= error.status < 500 and error.code != "unexpected_answer"
     return Exit.REJECTED if rejected else Exit.FAILED

@@ -1,18 +1,24 @@
-"""The command tree of `runway`."""
+"""The command tree of `runway`, with `runway serve` and `runway version`."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
 from runway import __version__
-from runway.cli.commands import jobs, logs, policy, quota, serve, submit, top
-from runway.cli.context import Environment, exit_code_help
+from runway.cli.commands import jobs, logs, policy, quota, submit, top
+from runway.cli.context import Environment, Exit
 from runway.cli.options import As
 from runway.cli.output import Output, Screen, emit
 
+HTTP_PROTOCOL = "runway.http_server.protocol:BoundedHttpProtocol"
+"""The protocol that limits requests, by name: the command line imports nothing of the server."""
+SHUTDOWN_SECONDS = 10  # Open requests, including followed logs, may take this long to end after SIGTERM.
+
 _OWN_CODE = "`wait`, `run` and `submit --wait` exit with the job's own code where the job itself failed."
 # \b keeps the lines apart where help is wrapped.
-_EXIT_CODES = f"\b\nExit codes:\n{exit_code_help()}\n{_OWN_CODE}"
+_EXIT_CODES = "\n".join(["\b", "Exit codes:", *(f"{code.value:>4}  {code.doc}" for code in Exit), _OWN_CODE])
 
 # Help is plain text: rich would read brackets in it as markup. Tracebacks never show local values, which may be secret.
 app = typer.Typer(
@@ -26,6 +32,30 @@ app = typer.Typer(
 )
 policy_app = typer.Typer(help="Validate the policy file.", no_args_is_help=True, rich_markup_mode=None)
 tenants_app = typer.Typer(help="Render the tenants of the policy.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="TCP port to listen on.")] = 8000,
+) -> None:
+    """Serve the HTTP API. RUNWAY_* variables configure it; KUBECONFIG or the service account names the cluster."""
+    # The other commands start faster without uvicorn. The app is named, not imported: contract "the command line
+    # talks HTTP".
+    try:
+        import uvicorn
+    except ModuleNotFoundError as error:
+        Screen().err("Error: `runway serve` needs the server's packages: pip install '.[server]'", style="bold red")
+        raise typer.Exit(Exit.USAGE) from error
+
+    uvicorn.run(
+        "runway.app:create",
+        factory=True,
+        host=host,
+        port=port,
+        http=HTTP_PROTOCOL,
+        ws="none",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
 
 
 def version(output: As = Output.TABLE) -> None:
@@ -46,7 +76,7 @@ app.add_typer(policy_app, name="policy")
 policy_app.command()(policy.check)
 app.add_typer(tenants_app, name="tenants")
 tenants_app.command()(policy.render)
-app.command()(serve.serve)
+app.command()(serve)
 app.command()(version)
 
 

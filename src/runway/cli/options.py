@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import httpx2
 import typer
@@ -18,21 +18,18 @@ DEFAULT_URL: Final = "http://127.0.0.1:8000"
 COMPLETION_TIMEOUT: Final = httpx2.Timeout(1.0)
 COMPLETION_JOBS: Final = 100
 
-_SECONDS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_SECONDS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1, "": 1}
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names
 _NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 
-Words = list[tuple[str, str]]
-"""Completions, each with a description that a shell may show beside it."""
+Words = list[tuple[str, str]]  # Completions, each with a description that a shell may show beside it.
 
 
 def parse_duration(text: str) -> int:
     """Return the whole seconds of `90`, `90s`, `30m`, `1h30m` or `2d`. Raises typer.BadParameter for anything else."""
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        return int(text)
-    if not re.fullmatch(r"(?:[0-9]{1,9}[dhms])+", text):
+    if not re.fullmatch(r"[0-9]{1,9}|(?:[0-9]{1,9}[dhms])+", text):
         raise typer.BadParameter(f"{text!r} is not a duration such as 90, 90s, 30m, 1h30m or 2d")
-    return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9]+)([dhms])", text))
+    return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9]+)([dhms]?)", text))
 
 
 def header_text(text: str | None) -> str | None:
@@ -52,18 +49,15 @@ def _job_ids(texts: list[str]) -> list[str]:
     return list(dict.fromkeys(_job_id(text) for text in texts))
 
 
-def complete_job_ids(context: typer.Context, incomplete: str) -> Words:
-    """Complete the ids of the newest jobs."""
+def _complete_job_ids(context: typer.Context, incomplete: str) -> Words:
     return _words(_newest_jobs(context), incomplete)
 
 
-def complete_active_job_ids(context: typer.Context, incomplete: str) -> Words:
-    """Complete the ids of the newest jobs that are not finished."""
+def _complete_active_job_ids(context: typer.Context, incomplete: str) -> Words:
     return _words([view for view in _newest_jobs(context) if not view.is_finished], incomplete)
 
 
-def complete_tenants(context: typer.Context, incomplete: str) -> Words:
-    """Complete the tenants of the policy."""
+def _complete_tenants(context: typer.Context, incomplete: str) -> Words:
     try:
         with _client(context, None) as client:
             return [(name, "") for name in client.tenants() if _NAME.fullmatch(name) and name.startswith(incomplete)]
@@ -80,6 +74,11 @@ def _newest_jobs(context: typer.Context) -> list[JobView]:
         return []
 
 
+def _client(context: typer.Context, tenant: str | None) -> Client:
+    transport = context.ensure_object(Environment).transport
+    return Client(context.params.get("url") or "", tenant, transport, COMPLETION_TIMEOUT)
+
+
 def _words(views: list[JobView], incomplete: str) -> Words:
     return [
         (view.id, escape(f"{view.state} {view.name or ''}".rstrip()))
@@ -89,20 +88,19 @@ def _words(views: list[JobView], incomplete: str) -> Words:
     ]
 
 
-def _client(context: typer.Context, tenant: str | None) -> Client:
-    transport = context.ensure_object(Environment).transport
-    return Client(context.params.get("url") or "", tenant, transport, COMPLETION_TIMEOUT)
+def duration_option(help_text: str) -> Any:
+    """Return an option whose value is a duration in seconds."""
+    return typer.Option(metavar="DURATION", parser=parse_duration, help=help_text)
 
 
 Url = Annotated[str, typer.Option("--url", "--server", envvar="RUNWAY_URL", metavar="URL", help="Address of Runway.")]
 Tenant = Annotated[
     str | None,
     typer.Option(
-        "--tenant",
         envvar="RUNWAY_TENANT",
         metavar="NAME",
         callback=header_text,
-        autocompletion=complete_tenants,
+        autocompletion=_complete_tenants,
         help="Act as this tenant.",
     ),
 ]
@@ -112,16 +110,10 @@ As = Annotated[
 JobId = Annotated[
     str,
     typer.Argument(
-        metavar="ID", callback=_job_id, autocompletion=complete_job_ids, help="Job id, as `runway ls` shows it."
+        metavar="ID", callback=_job_id, autocompletion=_complete_job_ids, help="Job id, as `runway ls` shows it."
     ),
 ]
 JobIds = Annotated[
     list[str],
-    typer.Argument(metavar="ID...", callback=_job_ids, autocompletion=complete_active_job_ids, help="Job ids."),
-]
-WaitTimeout = Annotated[
-    int | None,
-    typer.Option(
-        "--timeout", metavar="DURATION", parser=parse_duration, help="Stop waiting after this time; the job continues."
-    ),
+    typer.Argument(metavar="ID...", callback=_job_ids, autocompletion=_complete_active_job_ids, help="Job ids."),
 ]

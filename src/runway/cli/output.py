@@ -22,27 +22,14 @@ from rich.text import Text
 from runway.cli.views.tables import Column, lay_out
 from runway.text import escape
 
-STATE_STYLES = {
-    "pending": "yellow",
-    "running": "cyan",
-    "succeeded": "green",
-    "failed": "red",
-    "cancelling": "yellow",
-    "cancelled": "dim",
-    "waiting": "yellow",
-    "terminating": "yellow",
-}
-
-MIN_WRAP_WIDTH = 20
-"""Text with fewer columns than this is not wrapped."""
-
-Say = Callable[..., None]
-"""`Screen.out` or `Screen.err`."""
+STATE_STYLES = {"running": "cyan", "succeeded": "green", "failed": "red", "cancelled": "dim"} | dict.fromkeys(
+    ("pending", "cancelling", "waiting", "terminating"), "yellow"
+)
+MIN_WRAP_WIDTH = 20  # Text with fewer columns than this is not wrapped.
+Say = Callable[..., None]  # `Screen.out` or `Screen.err`.
 
 
 class Output(StrEnum):
-    """The formats of `-o`."""
-
     TABLE = "table"
     WIDE = "wide"
     JSON = "json"
@@ -51,7 +38,6 @@ class Output(StrEnum):
 
     @property
     def for_people(self) -> bool:
-        """Whether people read the result, not a program."""
         return self in (Output.TABLE, Output.WIDE)
 
 
@@ -76,17 +62,14 @@ class Screen:
         _print(self.stdout, parts, style, hang, self.width)
 
     def err(self, *parts: object, style: str = "", hang: int | None = None) -> None:
-        """Print one line on stderr: progress, warnings, errors. Like `out`."""
         _print(self.stderr, parts, style, hang, _width(self.stderr))
 
     def table(self, heads: Sequence[Column], rows: Iterable[Sequence[object]], *, indent: int = 0) -> None:
-        """Print a table on stdout. None is an empty cell, `Text` keeps its style."""
         for line in lay_out(heads, rows, width=self.width, indent=indent):
             _print(self.stdout, [line], "", None, None)
 
 
 def show_state(state: str) -> Text:
-    """Return a job's state in its colour."""
     return Text(escape(state), STATE_STYLES.get(state, ""))
 
 
@@ -111,7 +94,8 @@ def emit_data(document: object, output: Output) -> None:
 
 def to_yaml(documents: Sequence[object]) -> str:
     """Return a YAML stream of these documents, keys in their own order, without anchors."""
-    return yaml.dump_all(documents, Dumper=_PlainDumper, sort_keys=False, explicit_start=len(documents) > 1)
+    plain = json.loads(json.dumps(documents))  # Copies shared parts, which YAML would anchor.
+    return yaml.safe_dump_all(plain, sort_keys=False, explicit_start=len(plain) > 1)
 
 
 def compact(value: object) -> str:
@@ -126,14 +110,8 @@ def wrapped(console: Console, text: Text, hang: int, width: int) -> list[Text]:
     first, *_ = text.wrap(console, width)
     rest = text[len(first) :]
     first.rstrip()
-    plain = rest.plain
-    rest = rest[len(plain) - len(plain.lstrip()) :]
+    rest = rest[len(rest.plain) - len(rest.plain.lstrip()) :]
     return [first, *(Text(" " * hang).append_text(line) for line in rest.wrap(console, width - hang))]
-
-
-class _PlainDumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 (the base class names the parameter)
-        return True
 
 
 def _console(stream: TextIO) -> Console:

@@ -15,14 +15,14 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from typer import Argument, Option
 
 from runway.cli.client import without_none
-from runway.cli.options import header_text, parse_duration
+from runway.cli.options import duration_option, header_text
 from runway.jobs.spec import decode
 from runway.yaml_loader import StrictLoader, parse
 
-MAX_FILE_BYTES = 1 << 20
-"""Runway accepts a body of at most this many bytes (`RUNWAY_MAX_BODY_BYTES`)."""
+MAX_FILE_BYTES = 1 << 20  # Runway accepts a body of at most this many bytes (`RUNWAY_MAX_BODY_BYTES`).
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,59 +31,30 @@ class SpecOptions:
 
     command: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="COMMAND",
-            help="After --: the command of the container, instead of the image's own.",
-            show_default=False,
-        ),
+        Argument(metavar="COMMAND", help="After --: the command of the container, instead of the image's own."),
     ] = None
     file: Annotated[
         str | None,
-        typer.Option("-f", "--file", metavar="FILE", help="YAML or JSON job spec, - for stdin; options override it."),
+        Option("-f", "--file", metavar="FILE", help="YAML or JSON job spec, - for stdin; options override it."),
     ] = None
-    image: Annotated[str | None, typer.Option("--image", metavar="REF", help="Container image.")] = None
-    cpu: Annotated[str | None, typer.Option("--cpu", metavar="QUANTITY", help="CPU, such as 500m or 4.")] = None
-    memory: Annotated[
-        str | None, typer.Option("--memory", metavar="QUANTITY", help="Memory, such as 512Mi or 16Gi.")
-    ] = None
-    gpu: Annotated[int | None, typer.Option("--gpu", metavar="COUNT", help="Number of whole GPUs.")] = None
-    gpu_type: Annotated[
-        str | None, typer.Option("--gpu-type", metavar="TYPE", help="Type of the GPUs, such as a10g.")
-    ] = None
-    env: Annotated[
-        list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="Environment variable; may be repeated.")
-    ] = None
+    image: Annotated[str | None, Option(metavar="REF", help="Container image.")] = None
+    cpu: Annotated[str | None, Option(metavar="QUANTITY", help="CPU, such as 500m or 4.")] = None
+    memory: Annotated[str | None, Option(metavar="QUANTITY", help="Memory, such as 512Mi or 16Gi.")] = None
+    gpu: Annotated[int | None, Option(metavar="COUNT", help="Number of whole GPUs.")] = None
+    gpu_type: Annotated[str | None, Option(metavar="TYPE", help="Type of the GPUs, such as a10g.")] = None
+    env: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="Environment variable; may be repeated.")] = None
     timeout: Annotated[
-        int | None,
-        typer.Option(
-            "--timeout",
-            metavar="DURATION",
-            parser=parse_duration,
-            help="Lifetime of the job, including waiting and retries: 90, 30m, 1h.",
-        ),
+        int | None, duration_option("Lifetime of the job, including waiting and retries: 90, 30m, 1h.")
     ] = None
-    retries: Annotated[
-        int | None, typer.Option("--retries", metavar="COUNT", help="Number of retries of a failed attempt.")
-    ] = None
-    grace: Annotated[
-        int | None,
-        typer.Option("--grace", metavar="DURATION", parser=parse_duration, help="Time between SIGTERM and SIGKILL."),
-    ] = None
+    retries: Annotated[int | None, Option(metavar="COUNT", help="Number of retries of a failed attempt.")] = None
+    grace: Annotated[int | None, duration_option("Time between SIGTERM and SIGKILL.")] = None
     max_cost: Annotated[
-        str | None,
-        typer.Option("--max-cost", metavar="USD", help="Reject the job if it could cost more, such as 12.50."),
+        str | None, Option(metavar="USD", help="Reject the job if it could cost more, such as 12.50.")
     ] = None
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="LABEL", help="A label for people; need not be unique.")
-    ] = None
+    name: Annotated[str | None, Option(metavar="LABEL", help="A label for people; need not be unique.")] = None
     idempotency_key: Annotated[
         str | None,
-        typer.Option(
-            "--idempotency-key",
-            metavar="KEY",
-            callback=header_text,
-            help="Repeating the same key and spec returns the first job.",
-        ),
+        Option(metavar="KEY", callback=header_text, help="Repeating the same key and spec returns the first job."),
     ] = None
 
 
@@ -105,10 +76,9 @@ def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def build_spec(options: SpecOptions) -> dict[str, object]:
-    """Return the spec of the file, if one was named, overridden by the options.
+    """Return the spec of the file, if one was named, overridden by the options. Raises typer.BadParameter.
 
     `--env` adds to the file's variables; a command replaces both `command` and `args` of the file.
-    Raises typer.BadParameter where the file or an option cannot be read.
     """
     spec = _read_file(options.file) if options.file is not None else {}
     values = {
@@ -167,20 +137,14 @@ def _read_file(name: str) -> dict[str, object]:
     if len(content) > MAX_FILE_BYTES:
         raise typer.BadParameter(f"{name} is larger than {MAX_FILE_BYTES} bytes", param_hint="--file")
     try:
-        document = _parse(content)
+        is_json = content.lstrip().startswith(b"{")
+        document = decode(content) if is_json else parse(content.decode("utf-8"), _SpecLoader)
+        _check_json(document)
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise typer.BadParameter(f"{name} is not a job spec: {reason}", param_hint="--file") from error
     if not isinstance(document, dict):
         raise typer.BadParameter(f"{name} is not a job spec: it must be one mapping", param_hint="--file")
-    return document
-
-
-def _parse(content: bytes) -> object:
-    """Parse a spec file: JSON where it starts with a brace, YAML otherwise. Raises ValueError."""
-    is_json = content.lstrip().startswith(b"{")
-    document = decode(content) if is_json else parse(content.decode("utf-8"), _SpecLoader)
-    _check_json(document)
     return document
 
 

@@ -1,7 +1,4 @@
-"""Wait for a job by its event stream, or by polling.
-
-An unreachable Runway is retried.
-"""
+"""Wait for a job by its event stream, or by polling. Retry an unreachable Runway."""
 
 from __future__ import annotations
 
@@ -21,14 +18,10 @@ from runway.jobs.models import JobView
 from runway.text import show_duration
 
 RETRY_BUDGET_SECONDS = 300.0
-"""An outage of Runway is retried for this long."""
-
 HEARTBEAT_SECONDS = 16.0
 """The server sends a heartbeat more often than this, so a deadline is at most this late while a stream is read."""
-IDLE_SECONDS = 40.0
-"""A stream that sends nothing for this long is dead: two heartbeats are missing."""
-STABLE_SECONDS = 5.0
-"""A stream that lasts longer than this resets the back-off."""
+IDLE_SECONDS = 40.0  # A stream that sends nothing for this long is dead: two heartbeats are missing.
+STABLE_SECONDS = 5.0  # A stream that lasts longer than this resets the back-off.
 STREAM_PAUSE_SECONDS = 30.0
 """The job is polled for this long after a stream was rejected, for instance because none was free."""
 
@@ -51,7 +44,7 @@ class RetryBudget:
         self._since: float | None = None
 
     def pause_after(self, error: RequestFailed) -> float:
-        """Return the seconds before the next try, at least Retry-After. Raise `error` where a retry cannot help."""
+        """Return the seconds before the next try. Raise `error` where a retry cannot help."""
         now = self._monotonic()
         if not error.transient:
             raise error
@@ -64,7 +57,6 @@ class RetryBudget:
         return pause
 
     def answered(self) -> None:
-        """Record an answer: the next failure begins a new outage."""
         if self._since is not None:
             self._say("Runway answers again")
         self._since = None
@@ -81,8 +73,7 @@ def wait_until(
 ) -> Answer[JobView]:
     """Follow a job until `done` returns True; `show` each view before that.
 
-    `timeout` is in seconds. Raises WaitTimedOut once it expires, RequestFailed where Runway rejects the call or stays
-    unreachable.
+    Raises WaitTimedOut after `timeout` seconds, RequestFailed where Runway rejects the call or stays unreachable.
     """
     deadline = math.inf if timeout is None else session.environment.monotonic() + timeout
     with closing(JobWatcher(session, job_id, deadline).views()) as views:
@@ -94,10 +85,9 @@ def wait_until(
 
 
 class JobWatcher:
-    """The views of one job, as they change, from its event stream.
+    """The views of one job from its event stream. Without one the watcher reads the job, pauses, and tries again.
 
-    Where there is no stream, or it ends before the job, the watcher reads the job, pauses, and resumes the stream. The
-    first views of a finished job may lack its record, so the watcher waits for the last view of the stream.
+    The first views of a finished job may lack its record, so the watcher waits for the last view of the stream.
     """
 
     def __init__(self, session: Session, job_id: str, deadline: float) -> None:
@@ -109,7 +99,6 @@ class JobWatcher:
         self._streams_from = -math.inf
 
     def views(self) -> Generator[Answer[JobView], None, None]:
-        """Yield every view; the last one is of a finished job."""
         job: Answer[JobView] | None = None
         while True:
             for job in self._streamed():
@@ -126,19 +115,22 @@ class JobWatcher:
                 if job.value.is_finished:
                     return
                 pause = self._backoff.next()
-            self._environment.sleep(self._until_deadline(pause, job))
+            left = self._deadline - self._environment.monotonic()
+            if left <= 0:
+                raise WaitTimedOut(job.value if job else None)
+            self._environment.sleep(min(pause, left))
 
     def _streamed(self) -> Iterator[Answer[JobView]]:
         opened_at = self._environment.monotonic()
-        if opened_at < self._streams_from or self._deadline - opened_at <= HEARTBEAT_SECONDS:
+        if opened_at < self._streams_from or self._expires():
             return
         last: Answer[JobView] | None = None
         try:
             idle = min(IDLE_SECONDS, self._deadline - opened_at)
             with self._client.events(self._job_id, self._last_event_id, idle, self._expires) as events:
                 self._budget.answered()
-                for event in events:
-                    self._last_event_id, last = event.id, event.job
+                for event_id, last in events:
+                    self._last_event_id = event_id
                     if not last.value.is_finished:
                         yield last
         except ApiError as error:
@@ -151,7 +143,6 @@ class JobWatcher:
             yield last
 
     def _expires(self) -> bool:
-        """Return whether the deadline may pass before the next heartbeat."""
         return self._deadline - self._environment.monotonic() <= HEARTBEAT_SECONDS
 
     def _rejected(self, error: ApiError) -> None:
@@ -164,15 +155,8 @@ class JobWatcher:
         else:
             raise error
 
-    def _until_deadline(self, pause: float, job: Answer[JobView] | None) -> float:
-        left = self._deadline - self._environment.monotonic()
-        if left <= 0:
-            raise WaitTimedOut(job.value if job else None)
-        return min(pause, left)
-
 
 def finish(job: Answer[JobView], output: Output, say: Say) -> NoReturn:
-    """Show the outcome of a job, and exit with its exit code."""
     emit(job.document, output, names=[job.value.id], table=lambda: show_outcome(say, job.value))
     raise typer.Exit(exit_code(job.value))
 

@@ -23,7 +23,7 @@ from runway.jobs.log_excerpt import RAW_BYTES
 from runway.jobs.models import Attempt, JobView, Usage
 from runway.jobs.timeline import Moment, deadline_of, moments_of
 from runway.jobs.usage import findings
-from runway.kube.log_tail import read_tail
+from runway.kube.client import read_tail
 from runway.services.job_usage import UsageReport, report_usage
 from runway.state.job_store import JobKey
 from runway.text import show_bytes, show_ratio

@@ -15,62 +15,35 @@ record changes no job state; it only makes the explanation less precise.
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
 import structlog
 
-from runway.backoff import Backoff
+from runway import errors
+from runway.backoff import Backoff, Timing
 from runway.controllers.leadership import Leadership
 from runway.controllers.log_capture import LogCapture
-from runway.errors import (
-    AmbiguousOutcome,
-    ClusterError,
-    Conflict,
-    NotExecuted,
-    NotFound,
-    PublicError,
-    Rejected,
-    RunwayError,
-)
+from runway.jobs import record as records
 from runway.jobs.annotations import ANNOTATION_RECORD
-from runway.jobs.diagnosis.codes import MEANINGS
+from runway.jobs.diagnosis.codes import FailureCode
 from runway.jobs.log_excerpt import RAW_BYTES, excerpt_of, secrets_of
 from runway.jobs.models import Excerpt, JobState, Usage
-from runway.jobs.record import (
-    Record,
-    encode,
-    excerpt_from_status,
-    final_record,
-    had_final_record,
-    interim_record,
-    last_started_pod,
-    merge_attempts,
-    missing_attempts,
-    needs_interim_record,
-    record_of,
-    written_by_newer_version,
-)
+from runway.jobs.record import Record
 from runway.jobs.snapshot import JobSnapshot
-from runway.kube.client import KubeClient
-from runway.kube.log_tail import READ_SECONDS, read_tail
+from runway.kube.client import TAIL_SECONDS, KubeClient, read_tail
 from runway.kube.objects import Job
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 
 log = structlog.get_logger()
 
 WORKERS: Final = 8
-"""Records in progress at once."""
 SETTLE_SECONDS: Final = 2.0
-"""Delay of an interim record. A write while the Job controller counts the attempt delays the controller by a second
-(DefaultJobApiBackOff). Most jobs finish in that time, and need one record only."""
+"""Delay of an interim record: an earlier write delays the Job controller, and most jobs finish in that time."""
 MISSING_POD_TIMEOUT_SECONDS: Final = 10.0
 """Maximum wait for pods that the Job counts and the watch has not reported."""
 SWEEP_SECONDS: Final = 1.0
@@ -117,31 +90,24 @@ class JobRecorder:
         cluster: ClusterState,
         leadership: Leadership,
         metrics: Metrics,
-        *,
+        timing: Timing,
         usage: Callable[[JobKey], Awaitable[Usage | None]] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._kubernetes = kubernetes
         self._cluster = cluster
         self._leadership = leadership
         self._metrics = metrics
         self._usage = usage
-        self._clock = clock
-        self._now = now
-        self._sleep = sleep
-        self._jitter = jitter
+        self._timing = timing
         self._changed = cluster.subscriptions.subscribe_all()
         self._pending: dict[JobKey, _PendingRecord] = {}
         self._ready: asyncio.Queue[JobKey] = asyncio.Queue()
         """Each job at most once, so the number of jobs bounds the queue."""
-        self._log_capture = LogCapture(kubernetes, sleep=sleep, jitter=jitter)
+        self._log_capture = LogCapture(kubernetes, timing)
         metrics.initialise_counters(
             cluster.ledger.accounts,
             states=[state for state in JobState if state.is_finished],
-            failures=[(code, meaning.category) for code, meaning in MEANINGS.items()],
+            failures=[(code, code.category) for code in FailureCode],
         )
 
     async def run(self) -> None:
@@ -156,8 +122,7 @@ class JobRecorder:
 
     @property
     def lag(self) -> float:
-        """Seconds since the oldest pending final record became pending."""
-        now = self._clock()
+        now = self._timing.clock()
         return max((now - due.since for due in self._pending.values() if due.kind is RecordKind.FINAL), default=0.0)
 
     async def _process_changes(self) -> None:
@@ -177,10 +142,10 @@ class JobRecorder:
         if kind is None:
             self._pending.pop(key, None)
             return
-        now = self._clock()
+        now = self._timing.clock()
         if due is None:
             delay = 0.0 if kind is RecordKind.FINAL else SETTLE_SECONDS
-            backoff = Backoff(self._jitter, first=1.0, longest=MAX_BACKOFF_SECONDS)
+            backoff = Backoff(self._timing.jitter, first=1.0, longest=MAX_BACKOFF_SECONDS)
             due = self._pending[key] = _PendingRecord(kind, now, now + delay, backoff)
         elif due.kind is not kind:
             due.kind, due.since, due.not_before = kind, now, now
@@ -188,7 +153,6 @@ class JobRecorder:
         self._enqueue(key, due)
 
     def _capture_logs(self, key: JobKey) -> None:
-        """Follow the logs of this job's terminating pods."""
         job, deleted = self._cluster.job(key), self._cluster.deleted_pods(key)
         if job is None or not self._leadership.is_leader:
             return
@@ -200,8 +164,8 @@ class JobRecorder:
         job, state = self._cluster.job(key), self._cluster.stats.state(key)
         if job is None or state is None:
             return None
-        record = record_of(job)
-        if record is None and written_by_newer_version(job):
+        record = records.record_of(job)
+        if record is None and records.written_by_newer_version(job):
             return None
         if state.is_finished:
             return None if record is not None and record.state is not None else RecordKind.FINAL
@@ -209,17 +173,17 @@ class JobRecorder:
         if not has_terminating and not self._cluster.deleted_pods(key):
             return None
         snapshot = self._cluster.snapshot(key)
-        return RecordKind.INTERIM if snapshot is not None and needs_interim_record(snapshot, record) else None
+        return RecordKind.INTERIM if snapshot is not None and records.needs_interim_record(snapshot, record) else None
 
     def _enqueue(self, key: JobKey, due: _PendingRecord) -> None:
-        if not due.queued and due.not_before <= self._clock() and self._leadership.is_leader:
+        if not due.queued and due.not_before <= self._timing.clock() and self._leadership.is_leader:
             due.queued = True
             self._ready.put_nowait(key)
 
     async def _requeue_delayed(self) -> None:
         """Enqueue records whose delay is over, and all of them after this process became the leader."""
         while True:
-            await self._sleep(SWEEP_SECONDS)
+            await self._timing.sleep(SWEEP_SECONDS)
             for key, due in self._pending.items():
                 self._enqueue(key, due)
 
@@ -231,11 +195,11 @@ class JobRecorder:
                 continue
             try:
                 await self._record(key, due)
-            except Conflict:
+            except errors.Conflict:
                 self._failed(due, "conflict")
-            except NotFound:
+            except errors.NotFound:
                 self._failed(due, "gone")  # The watch reports the deletion, and ends the pending record.
-            except (ClusterError, PublicError) as error:
+            except (errors.ClusterError, errors.PublicError) as error:
                 self._failed(due, "failed")
                 log.warning("record not kept", job_id=key.name, need=due.kind, reason=str(error))
             except Exception:
@@ -246,10 +210,9 @@ class JobRecorder:
 
     def _failed(self, due: _PendingRecord, outcome: str) -> None:
         self._metrics.records.labels(outcome).inc()
-        due.not_before = self._clock() + due.backoff.next()
+        due.not_before = self._timing.clock() + due.backoff.next()
 
     async def _record(self, key: JobKey, due: _PendingRecord) -> None:
-        """Write the pending record of one job, unless it is too early. Raises the errors of a call to Kubernetes."""
         kind, snapshot = due.kind, self._cluster.snapshot(key)
         if snapshot is None or self._is_too_early(snapshot, due):
             return
@@ -259,46 +222,45 @@ class JobRecorder:
         snapshot = self._cluster.snapshot(key)
         if snapshot is None or self._record_kind(key) is not kind or not self._leadership.is_leader:
             return
-        earlier, now = record_of(snapshot.job), self._now()
+        earlier, now = records.record_of(snapshot.job), self._timing.now()
         if kind is RecordKind.FINAL:
-            record = final_record(snapshot, earlier, excerpt, usage, now)
+            record = records.final_record(snapshot, earlier, excerpt, usage, now)
         else:
-            record = interim_record(snapshot, earlier, excerpt, now)
+            record = records.interim_record(snapshot, earlier, excerpt, now)
         await self._write(key, due, snapshot.job, record)
 
     def _is_too_early(self, snapshot: JobSnapshot, due: _PendingRecord) -> bool:
         """Return whether more evidence is expected soon; `_requeue_delayed` retries then."""
-        now, ended = self._clock(), [pod for pod in snapshot.pods if snapshot.has_ended(pod)]
+        now, ended = self._timing.clock(), [pod for pod in snapshot.pods if snapshot.has_ended(pod)]
         is_disconnected = any(watch.disconnect_reason for watch in self._cluster.watches.values())
         if is_disconnected or any(map(self._log_capture.follows, ended)):
             due.not_before = now + SWEEP_SECONDS
         elif due.kind is RecordKind.FINAL:
-            known = merge_attempts(snapshot, record_of(snapshot.job))
-            if missing_attempts(snapshot.job, known):
+            known = records.merge_attempts(snapshot, records.record_of(snapshot.job))
+            if records.missing_attempts(snapshot.job, known):
                 due.not_before = max(due.not_before, due.since + MISSING_POD_TIMEOUT_SECONDS)
         return due.not_before > now
 
     async def _excerpt(self, snapshot: JobSnapshot, due: _PendingRecord) -> Excerpt | None:
-        """Return the end of the log of the last started attempt, if it is available."""
-        pod = last_started_pod(snapshot)
+        pod = records.last_started_pod(snapshot)
         if pod is None:
             return None
         job_id, pod_name = snapshot.job.metadata.name, pod.metadata.name
         captured = self._log_capture.of(pod)
         followed = captured.excerpt if captured else None
-        known = followed if captured and captured.whole else excerpt_from_status(snapshot)
+        known = followed if captured and captured.whole else records.excerpt_from_status(snapshot)
         if known is not None or pod_name in snapshot.deleted_pods:
             return known or followed
         try:
             tail = await read_tail(self._kubernetes, pod.metadata.namespace, pod_name, RAW_BYTES)
-        except (NotFound, Rejected) as error:
+        except (errors.NotFound, errors.Rejected) as error:
             log.info("no log to read", job_id=job_id, pod=pod_name, reason=str(error))
             return followed
-        except (ClusterError, PublicError, TimeoutError) as error:
-            reason = str(error) or f"it took longer than {READ_SECONDS:g} s"
+        except (errors.ClusterError, errors.PublicError, TimeoutError) as error:
+            reason = str(error) or f"it took longer than {TAIL_SECONDS:g} s"
             due.log_failures += 1
             if due.log_failures < MAX_LOG_ATTEMPTS:
-                raise NotExecuted(f"the log could not be read: {reason}") from error
+                raise errors.NotExecuted(f"the log could not be read: {reason}") from error
             log.warning("log not kept", job_id=job_id, pod=pod_name, reason=reason)
             self._metrics.records.labels("log_lost").inc()
             return followed
@@ -310,19 +272,16 @@ class JobRecorder:
         try:
             async with asyncio.timeout(USAGE_SECONDS):
                 usage = await self._usage(key)
-        except (RunwayError, TimeoutError) as error:
+        except (errors.RunwayError, TimeoutError) as error:
             log.warning("usage not kept", job_id=key.name, reason=str(error) or "it took too long")
             return None
         return usage if usage is not None and usage.measured else None
 
     async def _write(self, key: JobKey, due: _PendingRecord, job: Job, record: Record) -> None:
-        """Patch the record onto the version of the Job that it was computed from.
-
-        Raises Conflict if the Job has changed, after reading it again, and NotFound if it is deleted.
-        """
-        text = encode(record, job)
+        """Patch the record onto the version of the Job that it was computed from; after a conflict read the Job."""
+        text = records.encode(record, job)
         due.sent[text] = record
-        due.is_counted = had_final_record(job)
+        due.is_counted = records.had_final_record(job)
         metadata = {
             "uid": job.metadata.uid,
             "resourceVersion": job.metadata.resource_version,
@@ -330,13 +289,13 @@ class JobRecorder:
         }
         try:
             written = await self._kubernetes.patch_job(key.namespace, key.name, {"metadata": metadata})
-        except AmbiguousOutcome:
+        except errors.AmbiguousOutcome:
             if len(due.sent) > MAX_WRITE_ATTEMPTS:
                 del due.sent[next(iter(due.sent))]
             raise
-        except (ClusterError, PublicError) as error:
+        except (errors.ClusterError, errors.PublicError) as error:
             del due.sent[text]
-            if isinstance(error, Conflict):
+            if isinstance(error, errors.Conflict):
                 found = await self._kubernetes.get_job(key.namespace, key.name)
                 if found is not None:
                     self._cluster.apply_job(found)
@@ -344,11 +303,7 @@ class JobRecorder:
         self._cluster.apply_job(written)
 
     def _confirm(self, key: JobKey, due: _PendingRecord, job: Job) -> None:
-        """Count a record that appeared on the Job, and with a final one the job, once.
-
-        The record is the transaction. Its text is unique, because it contains the time of the write. If this process
-        ends before this point, the counters miss the job; they never count it twice.
-        """
+        """Count a record that appeared on the Job, and with a final one the job, at most once: its text is unique."""
         record = due.sent.get(job.metadata.annotations.get(ANNOTATION_RECORD, ""))
         if record is None:
             return

@@ -10,15 +10,11 @@ cancels continue.
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 
-from runway.backoff import Backoff
+from runway.backoff import Backoff, Timing
 from runway.controllers.sync import ClusterSync
 from runway.errors import ClusterError, KubernetesUnavailable, NotLeader, NotReady, PublicError, SubmissionsStopped
 from runway.kube.leader_election import LeaderElector
@@ -41,23 +37,13 @@ class Leadership:
     """The leadership of this process. `run` is the only task that makes it the leader."""
 
     def __init__(
-        self,
-        election: LeaderElector,
-        cluster: ClusterState,
-        sync: ClusterSync,
-        call_seconds: float,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        jitter: Callable[[], float] = random.random,
+        self, election: LeaderElector, cluster: ClusterState, sync: ClusterSync, call_seconds: float, timing: Timing
     ) -> None:
         self._election = election
         self._cluster = cluster
         self._sync = sync
         self._required_seconds = call_seconds + MARGIN_SECONDS
-        self._clock = clock
-        self._sleep = sleep
-        self._jitter = jitter
+        self._timing = timing
         self._synced_term = 0
 
     @property
@@ -67,14 +53,10 @@ class Leadership:
 
     @property
     def _holds_lease(self) -> bool:
-        """Whether this process certainly holds the Lease for longer than a call takes."""
-        return self._clock() + self._required_seconds < self._election.valid_until
+        return self._timing.clock() + self._required_seconds < self._election.valid_until
 
     def require_leader(self) -> None:
-        """Raise the reason why this process may not start a write now.
-
-        NotLeader, NotReady at the start of a term, or KubernetesUnavailable if the Lease could not be renewed in time.
-        """
+        """Raise NotLeader, NotReady or KubernetesUnavailable if this process may not start a write now."""
         if self.is_leader and self._cluster.failure is None:
             return  # A leader has listed everything in its term, so it is synced.
         self._cluster.require_synced()
@@ -99,18 +81,15 @@ class Leadership:
         for kind, watch in self._cluster.watches.items():
             if watch.disconnected_at is None:
                 continue
-            if (seconds := self._clock() - watch.disconnected_at) > DISCONNECT_GRACE_SECONDS:
-                found.append(
-                    KubernetesUnavailable(
-                        f"contact with Kubernetes has been lost for {seconds:.0f} s, so usage is unknown and no job is "
-                        f"admitted ({kind}: {watch.disconnect_reason})",
-                        retry_after=DISCONNECT_RETRY_SECONDS,
-                    )
+            if (seconds := self._timing.clock() - watch.disconnected_at) > DISCONNECT_GRACE_SECONDS:
+                detail = (
+                    f"contact with Kubernetes has been lost for {seconds:.0f} s, so usage is unknown and no job is "
+                    f"admitted ({kind}: {watch.disconnect_reason})"
                 )
+                found.append(KubernetesUnavailable(detail, retry_after=DISCONNECT_RETRY_SECONDS))
         return tuple(found)
 
     def require_submissions_open(self) -> None:
-        """Raise the first reason to reject submissions now."""
         for refusal in self.refusals:
             raise refusal
 
@@ -122,17 +101,14 @@ class Leadership:
             await self._relist_for_term(self._election.term)
 
     async def _relist_for_term(self, term: int) -> None:
-        """Relist until it succeeds or another term begins.
-
-        An expired Lease does not end the attempts: if this process renews it first, the term continues.
-        """
-        backoff = Backoff(self._jitter)
+        """Relist until it succeeds or another term begins. An expired Lease may still be renewed in the same term."""
+        backoff = Backoff(self._timing.jitter)
         while self._election.term == term:
             try:
                 await self._sync.ensure_listed_since(self._election.acquired_at)
             except (ClusterError, PublicError) as error:
                 log.warning("cannot list yet", reason=str(error))
-                await self._sleep(backoff.next())
+                await self._timing.sleep(backoff.next())
             else:
                 self._synced_term = term
                 log.info("leading", term=term)

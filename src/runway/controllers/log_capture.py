@@ -1,31 +1,26 @@
-"""Follow the logs of terminating pods.
-
-The kubelet deletes a log together with its pod.
-"""
+"""Follow the logs of terminating pods: the kubelet deletes a log with its pod."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
+from runway.backoff import Timing
 from runway.errors import ClusterError, PublicError
 from runway.jobs.log_excerpt import RAW_BYTES, excerpt_of
 from runway.jobs.models import Excerpt
-from runway.kube.client import KubeClient
-from runway.kube.log_tail import follow_tail
+from runway.kube.client import KubeClient, follow_tail
 from runway.kube.objects import Pod
 from runway.state.job_store import ByteBudget
 
 log = structlog.get_logger()
 
 MAX_FOLLOWED: Final = 16
-"""Concurrently followed logs."""
 MAX_FOLLOWED_PER_TENANT: Final = 8
 MAX_BYTES: Final = 2 << 20
 """Captured logs without a record. Beyond it the oldest of the largest tenant are dropped."""
@@ -48,16 +43,9 @@ class CapturedLog:
 class LogCapture:
     """Follows logs in one task each. The owner must call `close`."""
 
-    def __init__(
-        self,
-        kubernetes: KubeClient,
-        *,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
+    def __init__(self, kubernetes: KubeClient, timing: Timing) -> None:
         self._kubernetes = kubernetes
-        self._sleep = sleep
-        self._jitter = jitter
+        self._timing = timing
         self._following: dict[str, asyncio.Task[None]] = {}
         self._captured: dict[str, CapturedLog] = {}
         """Both by the uid of the pod."""
@@ -96,7 +84,7 @@ class LogCapture:
         try:
             await self._capture(pod, secrets)
             if uid not in self._captured:
-                await self._sleep(PAUSE_SECONDS * (0.5 + 0.5 * self._jitter()))
+                await self._timing.sleep(PAUSE_SECONDS * (0.5 + 0.5 * self._timing.jitter()))
         finally:
             self._followed[pod.metadata.namespace] -= 1
             self._following.pop(uid, None)

@@ -1,4 +1,4 @@
-"""The sync path: list and watch Jobs and pods, and keep the cluster state current.
+"""The sync path: list and watch the cluster, and keep the cluster state current.
 
 1. `_sync_jobs` and `_sync_pods` list, then watch, every Job and pod in the tenants' namespaces.
 2. Each list replaces, and each event updates, the store. A list is applied in slices (docs/decisions/006-relist.md).
@@ -12,23 +12,21 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Set
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Set
 from itertools import islice
 from typing import Final
 
 import structlog
 
-from runway.backoff import Backoff
+from runway.backoff import Backoff, Timing
 from runway.errors import ClusterError, PublicError
-from runway.kube.client import JOBS, PODS, KubeClient, Resource
+from runway.kube.client import JOBS, NODES, PODS, WARNINGS, KubeClient, Resource
 from runway.kube.objects import Event, Job, Node, Object, Pod, WatchEvent
 from runway.kube.reflector import MAX_BACKOFF_SECONDS, Bookmark, Disconnected, Relisted, reflect
 from runway.state.cluster_state import ClusterState, WatchStatus
 from runway.state.job_store import JobKey, drain, job_key_of
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 
 log = structlog.get_logger()
 
@@ -36,6 +34,8 @@ DRIFT_GRACE_SECONDS: Final = 5.0
 """The lag of a watch behind a list beyond which a difference is drift."""
 OBJECTS_PER_SLICE: Final = 100
 """Steps of a list that are applied between two turns of the event loop: about 4 ms of work."""
+MAX_DIAGNOSTIC_BACKOFF_SECONDS: Final = 60.0
+"""Longer than for Jobs and pods, because quota does not depend on events and nodes."""
 
 
 class ClusterSync:
@@ -46,21 +46,17 @@ class ClusterSync:
         kubernetes: KubeClient,
         cluster: ClusterState,
         metrics: Metrics,
+        timing: Timing,
         *,
         resync_seconds: float,
         slice_steps: int = OBJECTS_PER_SLICE,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._kubernetes = kubernetes
         self._cluster = cluster
         self._metrics = metrics
         self._resync_seconds = resync_seconds
         self._slice_steps = slice_steps
-        self._clock = clock
-        self._sleep = sleep
-        self._jitter = jitter
+        self._timing = timing
         self._relist_locks = {kind.name: asyncio.Lock() for kind in (JOBS, PODS)}
         """Lists of a kind never overlap: neither of two mixed lists could prove an object missing."""
         self._jobs_listed = asyncio.Event()
@@ -106,7 +102,7 @@ class ClusterSync:
             pod = update.object
             is_deleted, is_tenants = update.type == "DELETED", self._is_in_tenant_namespace(pod)
             if is_deleted:
-                nodes.delete_pod(pod)
+                nodes.delete_pod(pod.metadata.uid)
             else:
                 nodes.upsert_pod(pod, job_key_of(pod) if is_tenants else None)
             if is_tenants:
@@ -119,15 +115,7 @@ class ClusterSync:
         yield from self._cluster.store.replace_pods(self._in_tenant_namespaces(pods), version)
 
     def _follow(self, kind: Resource[Object]) -> AsyncGenerator[Relisted[Object] | WatchEvent[Object], None]:
-        return follow(
-            self._kubernetes,
-            kind,
-            self._cluster.watches[kind.name],
-            self._metrics,
-            clock=self._clock,
-            sleep=self._sleep,
-            jitter=self._jitter,
-        )
+        return _follow(self._kubernetes, kind, self._cluster.watches[kind.name], self._metrics, self._timing)
 
     async def _apply_relist(
         self, kind: Resource[Object], update: Relisted[Object], steps: Iterator[list[JobKey]]
@@ -144,7 +132,7 @@ class ClusterSync:
                 changed = [key for keys in applied for key in keys]
                 self._cluster.refresh(changed)
                 corrected += len(changed)
-                await self._sleep(0)
+                await self._timing.sleep(0)
         watch = self._cluster.watches[kind.name]
         watch.listed_at = max(watch.listed_at, requested_at)
         return corrected
@@ -160,7 +148,7 @@ class ClusterSync:
         await self._pods_listed.wait()
         if self._cluster.watches[JOBS.name].listed_at < moment:
             await self._relist(JOBS, self._cluster.store.replace_jobs)
-            moment = self._clock()
+            moment = self._timing.clock()
         if self._cluster.watches[PODS.name].listed_at < moment:
             await self._relist(PODS, self._cluster.store.replace_pods)
 
@@ -182,11 +170,11 @@ class ClusterSync:
 
     async def _relist_pods_of_deleted_jobs(self) -> None:
         """List all pods after an unfinished Job was deleted: only then the usage of its pods is known."""
-        backoff = Backoff(self._jitter)
+        backoff = Backoff(self._timing.jitter)
         while True:
             await self._cluster.pod_list_needed.wait()
             self._cluster.pod_list_needed.clear()
-            await self._sleep(backoff.next())  # One list covers all Jobs that are deleted together.
+            await self._timing.sleep(backoff.next())  # One list covers all Jobs that are deleted together.
             deleted = self._cluster.store.jobs_awaiting_pod_list()
             if not deleted:
                 continue
@@ -201,7 +189,7 @@ class ClusterSync:
 
     async def _resync(self) -> None:
         while True:
-            await self._sleep(self._resync_seconds * (0.9 + 0.2 * self._jitter()))
+            await self._timing.sleep(self._resync_seconds * (0.9 + 0.2 * self._timing.jitter()))
             if not self._cluster.synced or any(watch.disconnect_reason for watch in self._cluster.watches.values()):
                 continue  # The reflectors list again anyway.
             try:
@@ -217,11 +205,11 @@ class ClusterSync:
         grace_seconds: float = 0.0,
     ) -> None:
         """List beside the watch. The watch has `grace_seconds` to report the same before a difference is drift."""
-        requested_at = self._clock()
+        requested_at = self._timing.clock()
         with self._cluster.store.track_deletions() as deleted:
             found = await self._kubernetes.list(kind)
             if grace_seconds:
-                await self._sleep(grace_seconds)
+                await self._timing.sleep(grace_seconds)
             items, version = deque(found.items), int(found.metadata.resource_version)
             del found
             steps = replace(self._in_tenant_namespaces(items), version, deleted)
@@ -237,32 +225,70 @@ class ClusterSync:
         return item.metadata.namespace in self._cluster.tenants
 
 
-async def follow(
+class DiagnosticsSync:
+    """Feeds the warnings and nodes of the cluster state. `run` is its only task.
+
+    Quota, readiness and job states never depend on these watches. A failure, such as missing RBAC, is retried with
+    back-off, and only makes explanations less precise.
+    """
+
+    def __init__(self, kubernetes: KubeClient, cluster: ClusterState, metrics: Metrics, timing: Timing) -> None:
+        self._kubernetes = kubernetes
+        self._cluster = cluster
+        self._metrics = metrics
+        self._timing = timing
+        for kind in cluster.diagnostic_watches:
+            metrics.watch_losses.labels(kind)  # From 0 on: the first loss shows as an increase.
+
+    async def run(self) -> None:
+        """Watch until cancelled. A defect is logged, and does not end the process."""
+        while True:
+            try:
+                warnings, nodes = self._cluster.warnings, self._cluster.nodes
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._sync(WARNINGS, warnings.replace, warnings.upsert, warnings.delete))
+                    tasks.create_task(self._sync(NODES, nodes.replace_nodes, nodes.upsert_node, nodes.delete_node))
+            except Exception:
+                log.exception("watching events and nodes failed")
+            await self._timing.sleep(MAX_DIAGNOSTIC_BACKOFF_SECONDS)
+
+    async def _sync(
+        self,
+        kind: Resource[Object],
+        replace: Callable[[Iterable[Object]], Collection[JobKey]],
+        upsert: Callable[[Object], Collection[JobKey]],
+        delete: Callable[[Object], Collection[JobKey]],
+    ) -> None:
+        watch = self._cluster.diagnostic_watches[kind.name]
+        longest = MAX_DIAGNOSTIC_BACKOFF_SECONDS
+        async for update in _follow(self._kubernetes, kind, watch, self._metrics, self._timing, longest):
+            if isinstance(update, Relisted):
+                changed = replace(update.items)
+            else:
+                changed = delete(update.object) if update.type == "DELETED" else upsert(update.object)
+            self._cluster.notify(changed)
+
+
+async def _follow(
     kubernetes: KubeClient,
     kind: Resource[Object],
     watch: WatchStatus,
     metrics: Metrics,
-    *,
-    clock: Callable[[], float],
-    sleep: Callable[[float], Awaitable[None]],
-    jitter: Callable[[], float],
+    timing: Timing,
     max_backoff_seconds: float = MAX_BACKOFF_SECONDS,
 ) -> AsyncGenerator[Relisted[Object] | WatchEvent[Object], None]:
     """Yield every list and every event of a kind, forever.
 
     `watch` counts as synced and connected only after the consumer has applied the list.
     """
-    updates = reflect(
-        kubernetes, kind, sleep=sleep, jitter=jitter, clock=clock, max_backoff_seconds=max_backoff_seconds
-    )
-    async for update in updates:
+    async for update in reflect(kubernetes, kind, timing, max_backoff_seconds):
         if isinstance(update, Disconnected):
             if watch.disconnect_reason != update.reason:
                 log.warning("watch lost", kind=kind.name, reason=update.reason)
-            watch.mark_disconnected(update.reason, clock())
+            watch.mark_disconnected(update.reason, timing.clock())
             metrics.watch_losses.labels(kind.name).inc()
             continue
-        watch.last_event_at = clock()
+        watch.last_event_at = timing.clock()
         if isinstance(update, Relisted):
             watch.replace_undecodable(update.items)
             yield update

@@ -14,10 +14,7 @@ from runway.errors import ConfigurationError
 from runway.settings import Settings
 
 MAX_HEAD_BYTES: Final = 64 << 10
-"""Bytes of a request line with its header fields, of a trailer section, and of chunk framing beyond the body.
-
-As with an AWS load balancer. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html
-"""
+"""Bytes of a request line with its header fields, of a trailer section, and of chunk framing beyond the body."""
 MAX_HEAD_FIELDS: Final = 128
 """Header fields of a request, and fields of a trailer section. Each field costs memory, however short it is."""
 TARGET_COPIES: Final = 5
@@ -31,10 +28,7 @@ MAX_BODY_BUFFER_BYTES: Final = 8 << 10
 MAX_DISCARDED_BYTES: Final = 32 << 20
 """Bytes that Runway drops of a body it does not need, so that the client can read a 413 after it."""
 MAX_LINGER_BYTES: Final = 1 << 20
-"""Bytes that Runway reads and drops after it refused a request: an immediate close resets the connection.
-
-https://www.rfc-editor.org/rfc/rfc9112#section-9.6
-"""
+"""Bytes read and dropped after a refusal, since a close resets the connection: rfc9112, section 9.6."""
 MAX_WRITE_BUFFER_BYTES: Final = 32 << 10
 """Response bytes that wait for the client. Above this bound asyncio pauses writing."""
 RECEIVE_BUFFER_BYTES: Final = 64 << 10
@@ -46,10 +40,7 @@ TCP_OPTIONS: Final = (
     ("TCP_USER_TIMEOUT", 60_000),
     ("TCP_NOTSENT_LOWAT", 32 << 10),
 )
-"""Seconds, except TCP_USER_TIMEOUT in milliseconds, TCP_KEEPCNT in probes and TCP_NOTSENT_LOWAT in unsent bytes.
-
-They detect a lost peer within 2 minutes. https://man7.org/linux/man-pages/man7/tcp.7.html
-"""
+"""They detect a lost peer within 2 minutes. https://man7.org/linux/man-pages/man7/tcp.7.html"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +50,7 @@ class Bounds:
     head_seconds: float = 20.0
     """From the start of the connection, or the first byte after a response, until a head is complete."""
     request_seconds: float = 25.0
-    """From a complete head until the rest of the request. Above `body.BODY_SECONDS`, whose end gets a response."""
+    """From a complete head until the rest of the request. Above `BODY_SECONDS` of the API, which is answered."""
     linger_seconds: float = 2.0
     """For reading after a refusal."""
     discard_seconds: float = 20.0
@@ -79,8 +70,6 @@ class Bounds:
 
 
 class Abortable(Protocol):
-    """A connection that the table can close."""
-
     def abort(self, reason: str) -> None:
         """Close at once."""
 
@@ -88,8 +77,7 @@ class Abortable(Protocol):
 class ConnectionTable:
     """The connections of one server, and the one buffer that all of them read into. Every operation is O(1).
 
-    A connection is `busy` while Runway owes a response, `idle` while it owes none, and `leaving` while it lingers after
-    the last response.
+    `busy`: Runway owes a response. `idle`: it owes none. `leaving`: the connection lingers after its last response.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -142,7 +130,6 @@ class ConnectionTable:
         self._stalled_bytes -= self._stalled.pop(connection, 0)
 
     def remove(self, connection: Abortable) -> None:
-        """Remove a connection in any state."""
         self._open.discard(connection)
         self._idle.pop(connection, None)
         self._leaving.pop(connection, None)
@@ -153,19 +140,15 @@ class ConnectionTable:
         connection.abort(reason)
 
 
-SPARE_DESCRIPTORS: Final = 64
-"""Descriptors for watches, logs of terminating pods, Prometheus, listening sockets, files and the event loop."""
-
-
 def raise_limit(settings: Settings, connections: int) -> None:
     """Raise the limit of open files to the hard limit. Raises ConfigurationError if the hard limit is too low.
 
-    At the limit Runway could not even renew its Lease. A stream takes one descriptor to its client and one to
-    Kubernetes.
     https://man7.org/linux/man-pages/man2/getrlimit.2.html
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    required = connections + min(settings.max_streams, connections) + settings.max_in_flight + SPARE_DESCRIPTORS
+    spare = 64  # For watches, logs of terminating pods, Prometheus, listening sockets, files and the event loop.
+    # A stream takes one descriptor to its client and one to Kubernetes.
+    required = connections + min(settings.max_streams, connections) + settings.max_in_flight + spare
     if hard != resource.RLIM_INFINITY and hard < required:
         raise ConfigurationError(
             f"the limit of open files (ulimit -Hn) is {hard}, below the required {required}: raise it, or lower "

@@ -38,14 +38,11 @@ from runway.http_server.request_head import head_fault, origin_form
 log = structlog.get_logger()
 
 _METHODS_WITH_BODY: Final = (b"POST", b"PUT", b"PATCH")
-_BUSY_RETRY_SECONDS: Final = 1
 _TOO_LARGE: Final = f"the request line and headers, or the trailers, exceed {limit.MAX_HEAD_BYTES} bytes"
 _TOO_MANY_FIELDS: Final = f"the request has more than {limit.MAX_HEAD_FIELDS} header or trailer fields"
 
 
 class _Awaited(Enum):
-    """The part that the client must send next."""
-
     NEXT_REQUEST = auto()
     HEAD = auto()
     REST_OF_REQUEST = auto()
@@ -72,11 +69,7 @@ class _Outlet:
 
 
 class HttpConnection(HttpToolsProtocol):
-    """One connection.
-
-    `_reading` turns False when Runway parses no more bytes, `_lingering` turns True when it writes no more bytes.
-    `_allowance` bounds the bytes that the client then still sends.
-    """
+    """One connection. `_reading`: it parses bytes. `_lingering`: it writes no more, and drops `_allowance` bytes."""
 
     def __init__(
         self,
@@ -115,7 +108,7 @@ class HttpConnection(HttpToolsProtocol):
             self._await(_Awaited.HEAD, self._bounds.head_seconds)
         else:
             detail = f"all {self._bounds.max_connections} connections are in use"
-            self._refuse_and_linger(TooBusy(detail, retry_after=_BUSY_RETRY_SECONDS))
+            self._refuse_and_linger(TooBusy(detail, retry_after=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._table.remove(self)
@@ -189,9 +182,9 @@ class HttpConnection(HttpToolsProtocol):
         unanswered = self._unanswered()
         self._is_queued = bool(unanswered)
         for cycle in unanswered:
-            scope = cycle.scope
-            headers = list(scope["headers"])
-            self._held += _held_bytes(len(scope["raw_path"] or b"") + len(scope["query_string"]), headers)
+            headers = list(cycle.scope["headers"])
+            target_bytes = len(cycle.scope["raw_path"] or b"") + len(cycle.scope["query_string"])
+            self._held += _held_bytes(target_bytes, headers)
             self._fields += len(headers)
         self._excess = self._held
 
@@ -214,8 +207,7 @@ class HttpConnection(HttpToolsProtocol):
             raise self._over_bound(_TOO_LARGE)
         if len(self.pipeline) >= limit.MAX_PIPELINED:
             raise _Refused(None)
-        method = self.parser.get_method()
-        version = self.parser.get_http_version()
+        method, version = self.parser.get_method(), self.parser.get_http_version()
         fault = head_fault(method, version, self.headers)
         if fault is not None:
             raise _Refused(MalformedRequest(fault))
@@ -280,11 +272,9 @@ class HttpConnection(HttpToolsProtocol):
     # --- Parts -----------------------------------------------------------------------------------------------------
 
     def _unanswered(self) -> list[RequestResponseCycle]:
-        """Return the requests whose response is incomplete, in no order."""
         cycles = [cycle for cycle, _ in self.pipeline]
-        active = self._active
-        if active is not None and not active.response_complete and not active.disconnected:
-            cycles.append(active)
+        if self._active and not self._active.response_complete and not self._active.disconnected:
+            cycles.append(self._active)
         return cycles
 
     def _over_bound(self, detail: str) -> _Refused:
@@ -385,18 +375,15 @@ class HttpConnection(HttpToolsProtocol):
 
 
 def _held_bytes(target_bytes: int, fields: list[tuple[bytes, bytes]]) -> int:
-    """Return the memory that the text of a head takes."""
     return limit.TARGET_COPIES * target_bytes + sum(map(len, chain.from_iterable(fields)))
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:
-    """Report to the application that its client is gone."""
     cycle.disconnected = True
     cycle.message_event.set()
 
 
 def _response(error: PublicError, request_id: str) -> bytes:
-    """Return a problem as the bytes of the last response on a connection."""
     body = msgspec.json.encode(problem_document(error, request_id))
     head = [
         f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}",
@@ -423,15 +410,12 @@ def _set_socket_options(connection: socket.socket | None) -> None:
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+# One server in a process, except in tests.
 _tables: WeakKeyDictionary[ServerState, ConnectionTable] = WeakKeyDictionary()
-"""The connections of each server in this process: one, except in tests."""
 
 
 class BoundedHttpProtocol(asyncio.BufferedProtocol):
-    """Read at most `READ_BYTES` at once, and pass them to an `HttpConnection`.
-
-    uvicorn's own class cannot be a BufferedProtocol, and uvloop gives it up to 256 KiB at once.
-    """
+    """Pass at most `READ_BYTES` at once to uvicorn's class, which is no BufferedProtocol: uvloop gives it 256 KiB."""
 
     bounds: ClassVar[Bounds] = Bounds()
 

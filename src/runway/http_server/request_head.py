@@ -12,14 +12,8 @@ from typing import Final
 import httptools
 
 _HOST: Final = re.compile(rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|(?:[-\w.~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
-_MAX_PORT: Final = 65_535
 _MAX_HOST_BYTES: Final = 255 + len(":65535")
 """DNS names have at most 255 bytes."""
-_IGNORED_UPGRADES: Final = (b"h2c", b"tls")
-"""Java's HttpClient and `curl --http2` offer h2c, Apache HttpClient offers TLS, each with ordinary requests.
-
-A server may ignore the offer: https://www.rfc-editor.org/rfc/rfc9110#section-7.8
-"""
 
 
 def head_fault(method: bytes, version: str, fields: list[tuple[bytes, bytes]]) -> str | None:
@@ -41,14 +35,18 @@ def head_fault(method: bytes, version: str, fields: list[tuple[bytes, bytes]]) -
 
 
 def is_ignored_upgrade(value: bytes) -> bool:
-    """Return whether an Upgrade header offers only protocols that Runway ignores."""
-    return all(offer.strip().lower().partition(b"/")[0] in _IGNORED_UPGRADES for offer in value.split(b","))
+    """Return whether an Upgrade header offers only protocols that Runway ignores.
+
+    Java's HttpClient and `curl --http2` offer h2c, Apache HttpClient offers TLS, each with ordinary requests.
+    https://www.rfc-editor.org/rfc/rfc9110#section-7.8
+    """
+    return all(offer.strip().lower().partition(b"/")[0] in (b"h2c", b"tls") for offer in value.split(b","))
 
 
 def is_valid_host(value: bytes) -> bool:
     """Return whether a Host header is `uri-host[:port]` (RFC 9112, section 3.2)."""
     found = _HOST.fullmatch(value) if len(value) <= _MAX_HOST_BYTES else None
-    if found is None or int(found[2] or 0) > _MAX_PORT:
+    if found is None or int(found[2] or 0) > 65_535:
         return False
     if found[1] is not None:
         try:
@@ -59,10 +57,7 @@ def is_valid_host(value: bytes) -> bool:
 
 
 def origin_form(target: bytes) -> bytes:
-    """Return path and query of a request target, which may be an absolute URL (RFC 9112, section 3.2.2).
-
-    Raises httptools.HttpParserInvalidURLError.
-    """
+    """Return path and query of a target, which may be an absolute URL. Raises httptools.HttpParserInvalidURLError."""
     if target.startswith(b"/") or target == b"*":
         return target
     url = httptools.parse_url(target)

@@ -29,7 +29,6 @@ ANNOTATION_SPEC_HASH: Final = PREFIX + "spec-hash"
 MANAGED_BY: Final = "runway"
 JOB_ID: Final = re.compile(JOB_ID_GRAMMAR)
 
-
 METADATA: Final = MetadataFilter(
     labels=frozenset({LABEL_MANAGED_BY, LABEL_JOB, LABEL_NAME, LABEL_TENANT}),
     annotations={
@@ -45,8 +44,7 @@ MAX_RETRIES: Final = 10_000
 MAX_GPUS: Final = 10_000
 MAX_PRICE_TEXT: Final = 512
 """Characters of all names and quantities in a price: a pool and an instance type have 63 each."""
-MAX_PRICE_LINES: Final = 3
-"""CPU, memory and GPUs."""
+MAX_PRICE_LINES: Final = 3  # CPU, memory and GPUs.
 
 _Decoded = TypeVar("_Decoded")
 
@@ -59,7 +57,11 @@ _cost_decoder = msgspec.json.Decoder(CostView)
 def spec_of(job: Job) -> SpecView | None:
     """Return the admitted specification; None for a Job that was created outside Runway."""
     spec = read_annotation(_spec_decoder, job.metadata.annotations.get(ANNOTATION_SPEC))
-    return spec if spec is not None and _is_possible(spec) else None
+    if spec is None:
+        return None
+    seconds = (spec.timeout_seconds, spec.grace_period_seconds)
+    possible = all(0 <= value <= MAX_SECONDS for value in seconds) and 0 <= spec.retries <= MAX_RETRIES
+    return spec if possible and 0 <= spec.resources.gpu <= MAX_GPUS else None
 
 
 def cost_of(job: Job) -> CostView | None:
@@ -81,25 +83,13 @@ def read_annotation(decoder: msgspec.json.Decoder[_Decoded], text: str | None) -
         return None
 
 
-def _is_possible(spec: SpecView) -> bool:
-    """Return whether a policy could have admitted this: anyone with access can edit an annotation."""
-    return (
-        0 <= spec.timeout_seconds <= MAX_SECONDS
-        and 0 <= spec.grace_period_seconds <= MAX_SECONDS
-        and 0 <= spec.retries <= MAX_RETRIES
-        and 0 <= spec.resources.gpu <= MAX_GPUS
-    )
-
-
 @lru_cache(maxsize=256)
 def _price_of(text: str) -> CostView | None:
-    """Decode the price in an annotation. Many jobs have the same price."""
     cost = read_annotation(_cost_decoder, text)
     return cost if cost is not None and _is_price(cost) else None
 
 
 def _is_price(cost: CostView) -> bool:
-    """Return whether Runway could have written this price."""
     lines = cost.lines[:MAX_PRICE_LINES]
     text = "".join([cost.currency, cost.rate_card, *[line.resource + line.quantity for line in lines]])
     return (

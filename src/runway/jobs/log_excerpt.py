@@ -15,8 +15,7 @@ from runway.jobs.models import Excerpt
 from runway.kube.objects import Job
 from runway.text import last_lines
 
-EXCERPT_BYTES: Final = 4096
-"""UTF-8 bytes of the excerpt."""
+EXCERPT_BYTES: Final = 4096  # UTF-8 bytes of the excerpt.
 RAW_BYTES: Final = EXCERPT_BYTES + 32 * 1024
 """Bytes of a log that an excerpt is made from: secrets are redacted before the text is truncated, and one secret can be
 as long as a whole environment."""
@@ -26,17 +25,14 @@ _SECRET_NAME: Final = re.compile(
     r"PASSW|PASSPHRASE|PASS$|_PWD$|TOKEN|SECRET|KEY|CREDENTIAL|AUTH(?!OR)|COOKIE|DSN$|CONNECTION_STRING", re.IGNORECASE
 )
 _PASSWORD_IN_ADDRESS: Final = re.compile(r"://[^/@:\s]*:([^/@\s]+)@")
-_MIN_SECRET_LENGTH: Final = 4
-"""Shorter values occur everywhere, and are no secrets."""
-_MIN_LINE_LENGTH: Final = 8
-"""The same for one line of a value with several lines, such as a private key."""
+_MIN_SECRET_LENGTH: Final = 4  # Shorter values occur everywhere, and are no secrets.
+_MIN_LINE_LENGTH: Final = 8  # The same for one line of a value with several lines, such as a private key.
 
 
 def excerpt_of(pod: str, log: bytes | str, secrets: Sequence[str] | None, *, cut: bool = False) -> Excerpt | None:
     """Make the excerpt of the end of a log; `cut` if `log` is not the whole log.
 
-    Returns None if it is empty, or if the secrets to redact are unknown. Invalid UTF-8 and control characters become
-    escapes.
+    Returns None if it is empty, or if the secrets to redact are unknown.
     """
     if secrets is None:
         return None
@@ -50,10 +46,7 @@ def excerpt_of(pod: str, log: bytes | str, secrets: Sequence[str] | None, *, cut
 
 
 def secrets_of(job: Job) -> tuple[str, ...] | None:
-    """Return the values in a job's environment to redact, longest first.
-
-    Returns None if they are unknown: Runway created the job, but its specification annotation cannot be read.
-    """
+    """Return the values in a job's environment to redact, longest first; None if its specification is unreadable."""
     spec = spec_of(job)
     if spec is None:
         return None if ANNOTATION_SPEC_HASH in job.metadata.annotations else ()

@@ -23,6 +23,7 @@ from runway.jobs.annotations import (
     LABEL_TENANT,
     MANAGED_BY,
 )
+from runway.jobs.models import CostView
 from runway.jobs.spec import AdmittedSpec
 from runway.kube.objects import CONTAINER, GPU_RESOURCE
 from runway.policy import Limits, Pool
@@ -38,8 +39,7 @@ protection. `kubectl drain` and spot interruptions ignore it.
 https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md#what-types-of-pods-can-prevent-ca-from-removing-a-node
 https://karpenter.sh/docs/concepts/disruption/#pod-level-controls
 """
-USER_ID: Final = 1000
-"""The user and group of every job: not root, which is the default of images that set none."""
+USER_ID: Final = 1000  # The user and group of every job: not root, which is the default of images that set none.
 
 
 _canonical = msgspec.json.Encoder(order="sorted")
@@ -75,7 +75,7 @@ class Placement:
     tenant: str
     namespace: str
     pool: Pool
-    cost: dict[str, object]
+    cost: CostView
     """The price at admission, stored on the Job because the policy may change."""
 
 

@@ -17,7 +17,7 @@ import msgspec
 from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, ANNOTATION_RECORD, cost_of, read_annotation, usd
 from runway.jobs.cost import actual_cost
 from runway.jobs.diagnosis.attempts import MAX_ATTEMPTS, attempts_of, container_started, disruptions
-from runway.jobs.diagnosis.codes import MEANINGS, Category, Diagnosis, FailureCode
+from runway.jobs.diagnosis.codes import Category, Diagnosis, FailureCode
 from runway.jobs.diagnosis.outcome import diagnose, failure_of
 from runway.jobs.log_excerpt import EXCERPT_BYTES, excerpt_of, redact, secrets_of
 from runway.jobs.models import Attempt, Excerpt, Failure, Usage
@@ -32,10 +32,9 @@ MAX_BYTES: Final = 16 * 1024
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
 """
-_MAX_TEXT: Final = 1024
-"""Characters of one text of a record, other than the excerpt and the termination message."""
-_UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
-"""Sorts attempts without a creation time first."""
+_MAX_TEXT: Final = 1024  # Characters of one text of a record, other than the excerpt and the termination message.
+_UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)  # Sorts attempts without a creation time first.
+_CODES: Final = {str(code): code for code in FailureCode}
 _ENDED: Final = frozenset({"succeeded", "failed"})
 
 FinalState = Literal["succeeded", "failed", "cancelled"]
@@ -64,8 +63,6 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """The part that every version of a record has."""
-
     version: int = 0
 
 
@@ -77,11 +74,6 @@ class AttemptHistory(msgspec.Struct, frozen=True):
     disruptions_left_out: int
     started_at: datetime | None
     """The start of the first of all attempts."""
-
-    @property
-    def total(self) -> int:
-        """The number of known attempts."""
-        return len(self.attempts) + self.left_out
 
     @property
     def disruptions(self) -> int:
@@ -165,7 +157,7 @@ def needs_interim_record(snapshot: JobSnapshot, earlier: Record | None) -> bool:
 
 def missing_attempts(job: Job, known: AttemptHistory) -> int:
     """Return the number of attempts that Kubernetes has counted, but Runway does not know."""
-    return max(0, job.status.failed + job.status.succeeded - known.total)
+    return max(0, job.status.failed + job.status.succeeded - len(known.attempts) - known.left_out)
 
 
 def interim_record(snapshot: JobSnapshot, earlier: Record | None, excerpt: Excerpt | None, now: datetime) -> Record:
@@ -224,7 +216,7 @@ def failure_from_history(snapshot: JobSnapshot, known: AttemptHistory) -> Failur
     evidence = {name: value for name, value in failure.evidence.items() if name in ("job_reason", "job_message")}
     if blamed.exit_code is not None:
         evidence["exit_code"] = str(blamed.exit_code)
-    return failure_of(Diagnosis(FailureCode(blamed.cause), blamed.message or "", evidence), {})
+    return failure_of(Diagnosis(_CODES[blamed.cause], blamed.message or "", evidence), {})
 
 
 def actual_cost_of(job: Job, known: AttemptHistory) -> str | None:
@@ -261,13 +253,11 @@ def encode(record: Record, job: Job) -> str:
 
 
 def _is_disappearing(snapshot: JobSnapshot, pod: Pod) -> bool:
-    """Return whether an attempt ended and its pod is deleted, or is about to be."""
     gone = pod.metadata.name in snapshot.deleted_pods
     return gone or (pod.is_terminal and pod.metadata.deletion_timestamp is not None)
 
 
 def _left_out(earlier: Record, created: datetime | None) -> bool:
-    """Return whether an attempt created then is one of those left out of the record."""
     oldest = min((attempt.created_at for attempt in earlier.attempts if attempt.created_at), default=None)
     return earlier.attempts_left_out > 0 and oldest is not None and created is not None and created < oldest
 
@@ -288,7 +278,6 @@ def _newest(attempts: Iterable[Attempt]) -> AttemptHistory:
 
 
 def _is_valid(record: Record, job: Job) -> bool:
-    """Return whether the values of a decoded record are possible; all times can be compared."""
     excerpt, failure = record.excerpt, record.failure
     times = [record.kept_at, record.started_at, record.finished_at, record.usage.sampled_at if record.usage else None]
     for attempt in record.attempts:
@@ -301,8 +290,8 @@ def _is_valid(record: Record, job: Job) -> bool:
         and 0 <= record.disruptions_left_out <= record.attempts_left_out < 1_000_000
         and all(attempt.state in _ENDED for attempt in record.attempts)
         and all(-(2**31) <= (attempt.exit_code or 0) < 2**31 for attempt in record.attempts)
-        and all(attempt.cause is None or attempt.cause in MEANINGS for attempt in record.attempts)
-        and (failure is None or (failure.code in MEANINGS and failure.category in list(Category)))
+        and all(attempt.cause is None or attempt.cause in _CODES for attempt in record.attempts)
+        and (failure is None or (failure.code in _CODES and failure.category in list(Category)))
         and all(time is None or (time.tzinfo is not None and is_possible_year(time.year)) for time in times)
         and (record.usage is None or record.usage.is_possible)
         and (excerpt is None or len(excerpt.text.encode("utf-8", "replace")) <= EXCERPT_BYTES)

@@ -10,10 +10,7 @@ from runway.kube.objects import Event, Job, Node, Pod
 
 @dataclass(frozen=True, slots=True)
 class FreeCapacity:
-    """The maximum free capacity of one node that the pod's node selector matches.
-
-    CPU in milli-CPU, memory in bytes. Unready and cordoned nodes do not count.
-    """
+    """The maximum free milli-CPU, bytes and GPUs of one ready node that the pod's node selector matches."""
 
     nodes: int
     cpu: int
@@ -27,8 +24,7 @@ class JobSnapshot:
     """A Job with its pods, events and nodes.
 
     `pods` are the attempts of this Job, oldest first; `deleted_pods` names those that are deleted. `events` are
-    the warnings on the Job and its pods, oldest first; Kubernetes deletes them after an hour. `nodes` are the nodes of
-    the pods, by name. `free_capacity` is known if the last pod has no node.
+    warnings, oldest first; Kubernetes deletes them after an hour. `free_capacity` is known if the last pod has no node.
     """
 
     tenant: str

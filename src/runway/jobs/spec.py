@@ -22,15 +22,11 @@ from runway.jobs.models import LABEL_GRAMMAR, json_pattern
 from runway.quantity import GRAMMAR, MAX_LENGTH, format_bytes, format_cpu, parse_bytes, parse_cpu
 from runway.text import shorten
 
-MAX_STRINGS: Final = 256
-"""Entries in `command` and in `args`."""
-MAX_STRING_BYTES: Final = 32_768
-"""UTF-8 bytes of all of `command`, or all of `args`."""
+MAX_STRINGS: Final = 256  # Entries in `command` and in `args`.
+MAX_STRING_BYTES: Final = 32_768  # UTF-8 bytes of all of `command`, or all of `args`.
 MAX_ENV: Final = 128
-MAX_ENV_BYTES: Final = 32_768
-"""UTF-8 bytes of all environment names and values."""
-MAX_UNKNOWN: Final = 20
-"""Unknown fields that are named one by one."""
+MAX_ENV_BYTES: Final = 32_768  # UTF-8 bytes of all environment names and values.
+MAX_UNKNOWN: Final = 20  # Unknown fields that are named one by one.
 RESERVED_ENV_PREFIXES: Final = ("RUNWAY_", "KUBERNETES_", "NVIDIA_", "AWS_CONTAINER_")
 """Prefixes that Runway, Kubernetes, the GPU runtime or AWS use."""
 
@@ -91,23 +87,15 @@ class AdmittedSpec:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The valid fields of a specification. None means absent, or faulty if the field's name is in `faulty`."""
+    """The valid fields of a specification. A field without a value is absent, or faulty if it is in `faulty`."""
 
-    name: str | None = None
-    image: str | None = None
-    command: tuple[str, ...] = ()
-    args: tuple[str, ...] = ()
-    env: tuple[tuple[str, str], ...] = ()
-    cpu: int | None = None
-    memory: int | None = None
-    gpu: int | None = None
-    gpu_type: str | None = None
-    timeout_seconds: int | None = None
-    retries: int | None = None
-    grace_period_seconds: int | None = None
-    max_cost_usd: Decimal | None = None
+    form: SpecForm
     faulty: frozenset[str] = frozenset()
     violations: tuple[Violation, ...] = ()
+
+    @property
+    def resources(self) -> ResourcesForm:
+        return self.form.resources or ResourcesForm()
 
     def is_valid(self, *names: str) -> bool:
         """Return whether each of these fields is absent or well formed."""
@@ -115,11 +103,7 @@ class Draft:
 
 
 def decode(body: bytes) -> object:
-    """Decode strict JSON in UTF-8.
-
-    Raises ValueError with a message for the caller: NaN, Infinity, a duplicate key, a number of more than 20 digits,
-    or deep nesting.
-    """
+    """Decode strict JSON in UTF-8. Raises ValueError with a message for the caller."""
     try:
         return _decoder.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -139,7 +123,7 @@ def read_draft(document: object) -> Draft:
     except ValidationError:
         if not isinstance(document, dict):
             violation = Violation("body", "wrong_type", "must be a JSON object", _show(document))
-            return Draft(faulty=frozenset({"body"}), violations=(violation,))
+            return Draft(SpecForm(), frozenset({"body"}), (violation,))
         form, violations, faulty = _read_valid_fields(document)
     resources = form.resources or ResourcesForm()
     for field, value, hint in (
@@ -150,23 +134,7 @@ def read_draft(document: object) -> Draft:
         if value is None and field not in faulty:
             violations.append(Violation(field, "required", "is required", hint=hint))
             faulty.add(field)
-    return Draft(
-        name=form.name,
-        image=form.image,
-        command=tuple(form.command or ()),
-        args=tuple(form.args or ()),
-        env=tuple((form.env or {}).items()),
-        cpu=resources.cpu,
-        memory=resources.memory,
-        gpu=resources.gpu,
-        gpu_type=resources.gpu_type,
-        timeout_seconds=form.timeout_seconds,
-        retries=form.retries,
-        grace_period_seconds=form.grace_period_seconds,
-        max_cost_usd=form.max_cost_usd,
-        faulty=frozenset(faulty),
-        violations=tuple(violations),
-    )
+    return Draft(form, frozenset(faulty), tuple(violations))
 
 
 def split_image(image: str) -> tuple[str, str]:
@@ -182,8 +150,6 @@ def _fault(code: str, message: str, **details: str) -> PydanticCustomError:
 
 
 def _match(grammar: re.Pattern[str], expected: str) -> AfterValidator:
-    """Check a string by a grammar; pydantic's own patterns have no message of ours."""
-
     def check(text: str) -> str:
         if grammar.fullmatch(text) is None:
             raise _fault("malformed", f"must be {expected}")
@@ -253,6 +219,7 @@ def _check_bytes(strings: Sequence[str], limit: int) -> None:
 
 
 _IMAGE_FORM: Final = "an image reference such as registry/team/train:1.4"
+_LABEL_FORM: Final = "1 to 63 letters, digits, '-', '_' or '.', starting and ending alphanumeric"
 _CPU_EXAMPLE: Final = '"500m" or "2"'
 _MEMORY_EXAMPLE: Final = '"512Mi" or "8Gi"'
 _QUANTITY_SCHEMA: Final = {"type": "string", "maxLength": MAX_LENGTH, "pattern": json_pattern(GRAMMAR.pattern)}
@@ -323,14 +290,7 @@ class SpecForm(_Form):
 
     model_config = ConfigDict(title="JobSpec", json_schema_extra={"required": ["image", "resources"]})
 
-    name: (
-        Annotated[
-            str,
-            _form(LABEL, 63),
-            _match(LABEL, "1 to 63 letters, digits, '-', '_' or '.', starting and ending alphanumeric"),
-        ]
-        | None
-    ) = None
+    name: Annotated[str, _form(LABEL, 63), _match(LABEL, _LABEL_FORM)] | None = None
     """A label for people; it need not be unique."""
     image: _Image | None = Field(default=None, json_schema_extra=_not_null)
     """An image reference from an allowed repository: `registry/team/train:1.4`, or by digest."""
@@ -391,7 +351,6 @@ def _read_valid_fields(document: dict[str, Any]) -> tuple[SpecForm, list[Violati
 
 
 def _field(loc: tuple[int | str, ...]) -> str:
-    """Return the name of the faulty field of a form: `command`, `resources.cpu`."""
     return ".".join(map(str, loc[:2])) if loc[0] == "resources" else str(loc[0])
 
 
@@ -405,7 +364,6 @@ _TYPE_MESSAGES: Final[Mapping[str, str]] = {
 
 
 def _violation(fault: ErrorDetails) -> Violation:
-    """Translate a fault that pydantic found."""
     kind, value, details = fault["type"], fault["input"], fault.get("ctx", {})
     path = _field(fault["loc"])
     if path in ("command", "args") and len(fault["loc"]) > 1:

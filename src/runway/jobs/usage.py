@@ -15,12 +15,10 @@ from typing import Final
 from runway.jobs.models import Failure, SpecView, Usage
 from runway.quantity import parse_bytes, parse_cpu
 
-THROTTLED_RATIO: Final = 0.25
-"""The minimum of a finding: the job was throttled in a quarter of its CPU periods."""
+THROTTLED_RATIO: Final = 0.25  # The minimum of a finding: the job was throttled in a quarter of its CPU periods.
 THROTTLED_PERIODS: Final = 50
 """The minimum CPU periods of that finding (5 s): the start of any container is throttled too."""
-MEMORY_RATIO: Final = 0.9
-"""The minimum of a finding: an input that is a tenth larger can end the job."""
+MEMORY_RATIO: Final = 0.9  # The minimum of a finding: an input that is a tenth larger can end the job.
 
 
 class PodFigure(StrEnum):
@@ -50,14 +48,15 @@ def usage_of(
     """Combine the figures of the last attempt, the start of its container, and the memory peaks of all attempts."""
     seconds, sampled_at = _figure(last, PodFigure.CPU_SECONDS), _moment(_figure(last, PodFigure.CPU_SAMPLED_AT))
     peaks = [peak for pod in all_pods if (peak := _memory_peak(pod)) is not None]
-    periods, percent = _figure(last, PodFigure.CPU_PERIODS), _figure(last, PodFigure.GPU_PERCENT)
+    periods, throttled = _figure(last, PodFigure.CPU_PERIODS), _figure(last, PodFigure.CPU_PERIODS_THROTTLED)
+    percent = _figure(last, PodFigure.GPU_PERCENT)
     return replace(
         limits_of(spec),
         cpu_seconds=seconds,
         cpu_cores=_mean(seconds, started_at, sampled_at),
         memory_bytes=_whole(_figure(last, PodFigure.MEMORY)),
         memory_peak_bytes=_whole(max(peaks, default=None)),
-        throttled_ratio=_ratio(_figure(last, PodFigure.CPU_PERIODS_THROTTLED), periods),
+        throttled_ratio=min(throttled / periods, 1.0) if periods and throttled is not None else None,
         cpu_periods=_whole(periods),
         gpu_utilisation=None if percent is None else min(percent / 100, 1.0),
         sampled_at=None if seconds is None else sampled_at,
@@ -102,7 +101,6 @@ def with_usage(failure: Failure, usage: Usage) -> Failure:
 
 
 def _figure(figures: PodFigures, name: PodFigure) -> float | None:
-    """Return a possible figure, or None."""
     value = figures.get(name)
     return value if value is not None and math.isfinite(value) and value >= 0 else None
 
@@ -110,8 +108,7 @@ def _figure(figures: PodFigures, name: PodFigure) -> float | None:
 def _memory_peak(figures: PodFigures) -> float | None:
     """Return the peak memory need of a pod: at least the largest sample.
 
-    The kernel's high-water mark includes peaks between samples, but also the page cache, which it can reclaim. So this
-    subtracts the largest cache sample. A cache peak between two samples counts as memory.
+    The kernel's peak includes peaks between samples, but also the page cache, so this subtracts the largest cache.
     """
     sampled, most = _figure(figures, PodFigure.MEMORY_PEAK), _figure(figures, PodFigure.MEMORY_MOST)
     cache = _figure(figures, PodFigure.CACHE_PEAK)
@@ -126,10 +123,6 @@ def _mean(seconds: float | None, started_at: datetime | None, sampled_at: dateti
     elapsed = (sampled_at - started_at).total_seconds()
     # Kubernetes reports the start in whole seconds, so a mean over less than one second is meaningless.
     return seconds / elapsed if elapsed >= 1 else None
-
-
-def _ratio(part: float | None, whole: float | None) -> float | None:
-    return None if part is None or not whole else min(part / whole, 1.0)
 
 
 def _whole(value: float | None) -> int | None:

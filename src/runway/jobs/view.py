@@ -1,17 +1,26 @@
-"""Build the view of a job from its snapshot. Pure.
+"""Build the view of a job from its snapshot: state, conditions and all else. Pure.
+
+Conditions are independent; several can hold at once. A lost node is a condition, never a failure.
 
 The record on the Job (`jobs.record`) replaces the pods and events that Kubernetes has deleted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, LABEL_NAME, cost_of, spec_of
-from runway.jobs.diagnosis.attempts import container_started, counts_against_retries
-from runway.jobs.diagnosis.conditions import conditions_between_pods, conditions_of_pod
+from runway.jobs.diagnosis.attempts import (
+    attempt_failure,
+    container_started,
+    counts_against_retries,
+    termination_requested_at,
+)
+from runway.jobs.diagnosis.codes import ConditionCode, Diagnosis, FailureCode
+from runway.jobs.diagnosis.container_start import diagnose_container_start, diagnose_pod_creation
 from runway.jobs.log_excerpt import secrets_of
 from runway.jobs.models import ConditionView, CostView, Failure, JobState, JobView, KubernetesRef
 from runway.jobs.record import (
@@ -26,17 +35,27 @@ from runway.jobs.record import (
 )
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job, Pod
+from runway.text import one_line
+
+_OF_FINDING: Final = {
+    FailureCode.QUOTA_BACKSTOP: ConditionCode.QUOTA_BACKSTOP,
+    FailureCode.POD_SECURITY_REFUSED: ConditionCode.POD_SECURITY_REFUSED,
+    FailureCode.POD_CREATION_REFUSED: ConditionCode.POD_CREATION_REFUSED,
+    FailureCode.UNSCHEDULABLE: ConditionCode.UNSCHEDULABLE,
+    FailureCode.IMAGE_NOT_FOUND: ConditionCode.IMAGE_PULL_FAILING,
+    FailureCode.IMAGE_ACCESS_DENIED: ConditionCode.IMAGE_PULL_FAILING,
+    FailureCode.IMAGE_NAME_INVALID: ConditionCode.IMAGE_PULL_FAILING,
+    FailureCode.REGISTRY_UNAVAILABLE: ConditionCode.IMAGE_PULL_FAILING,
+    FailureCode.IMAGE_PULL_FAILED: ConditionCode.IMAGE_PULL_FAILING,
+}
 
 
 def job_view(snapshot: JobSnapshot) -> JobView:
-    job, pods, deleted_pods = snapshot.job, snapshot.pods, snapshot.deleted_pods
-    spec = spec_of(job)
+    job, spec, record = snapshot.job, spec_of(snapshot.job), record_of(snapshot.job)
     retries = spec.retries if spec else 0
-    state = state_of(job, pods, deleted_pods, retries)
-    record = record_of(job)
+    state = state_of(job, snapshot.pods, snapshot.deleted_pods, retries)
     known = merge_attempts(snapshot, record)
     final = record if record is not None and record.state is not None else None
-    attempts = known.attempts
     condition = job.condition("Complete") or job.condition("Failed")
     return JobView(
         id=job.metadata.name,
@@ -48,7 +67,7 @@ def job_view(snapshot: JobSnapshot) -> JobView:
         started_at=known.started_at,
         finished_at=condition.last_transition_time if condition and state.is_finished else None,
         conditions=_conditions(snapshot, state, retries),
-        attempts=list(attempts),
+        attempts=list(known.attempts),
         attempts_left_out=known.left_out,
         disruptions=known.disruptions,
         failure=final.failure if final else _failure(snapshot, known),
@@ -70,8 +89,7 @@ def without_env_values(view: JobView) -> JobView:
 def state_of(job: Job, pods: Sequence[Pod], deleted_pods: frozenset[str], retries: int) -> JobState:
     """Return the state of a job.
 
-    It is finished when Kubernetes has set the final condition *and* every pod has ended. Before that it is running once
-    a container has started, and pending between two attempts.
+    It is finished when Kubernetes has set the final condition *and* every pod has ended.
     """
     live = _live(pods, deleted_pods)
     # A Job that Kubernetes completed has succeeded, even after a cancel.
@@ -85,18 +103,12 @@ def state_of(job: Job, pods: Sequence[Pod], deleted_pods: frozenset[str], retrie
     if live:
         return JobState.RUNNING if any(map(container_started, live)) else JobState.PENDING
     # Between the end of the last attempt and the final condition a job waits for nothing: it is still running.
-    return (
-        JobState.RUNNING
-        if any(map(container_started, pods)) and not _will_retry(job, pods, retries)
-        else JobState.PENDING
-    )
+    has_run = any(map(container_started, pods)) and not _will_retry(job, pods, retries)
+    return JobState.RUNNING if has_run else JobState.PENDING
 
 
 def pending_since(job: Job, pods: Sequence[Pod]) -> datetime | None:
-    """Return the start of the wait of a pending job: its creation, or the end of the last attempt that ran.
-
-    A pod that never ran does not restart the wait: a node may reject several in a row.
-    """
+    """Return the start of the wait of a pending job: its creation, or the end of the last attempt that ran."""
     moments = [job.metadata.creation_timestamp]
     for pod in filter(container_started, pods):
         ended = pod.container.terminated
@@ -110,7 +122,6 @@ def _failure(snapshot: JobSnapshot, known: AttemptHistory) -> Failure | None:
 
 
 def _cost(job: Job, state: JobState, known: AttemptHistory, final: Record | None) -> CostView | None:
-    """Return the estimated cost, and the actual cost of a finished job."""
     cost = cost_of(job)
     if cost is None:
         return None
@@ -122,10 +133,10 @@ def _conditions(snapshot: JobSnapshot, state: JobState, retries: int) -> list[Co
     if state.is_finished:
         return []
     live = _live(snapshot.pods, snapshot.deleted_pods)
-    found = [condition for pod in live for condition in conditions_of_pod(snapshot, pod)]
+    found = [condition for pod in live for condition in _conditions_of_pod(snapshot, pod)]
     if state is JobState.PENDING and not live:
         retrying = bool(snapshot.pods) and _will_retry(snapshot.job, snapshot.pods, retries)
-        found += conditions_between_pods(snapshot, retrying=retrying)
+        found += _conditions_between_pods(snapshot, retrying=retrying)
     return found
 
 
@@ -141,3 +152,72 @@ def _will_retry(job: Job, pods: Sequence[Pod], retries: int) -> bool:
     if pods[-1].status.phase == "Succeeded" or job.condition("FailureTarget"):
         return False
     return sum(counts_against_retries(pod) for pod in pods) <= retries
+
+
+def _conditions_of_pod(snapshot: JobSnapshot, pod: Pod) -> Iterator[ConditionView]:
+    """Yield why this pod, which has not ended, does not run or does not end."""
+    if (finding := diagnose_container_start(snapshot, pod)) is not None:
+        yield ConditionView(_code(finding), finding.message, _waiting_since(pod, finding))
+    if (unreachable := _unreachable(snapshot, pod)) is not None:
+        yield unreachable
+    if pod.terminating:
+        requested = termination_requested_at(pod, snapshot.job)
+        message = f"pod {pod.metadata.name} is terminating"
+        if pod.metadata.deletion_timestamp is not None:
+            message += f"; its grace period ends at {pod.metadata.deletion_timestamp:%H:%M:%S} UTC"
+        yield ConditionView(ConditionCode.TERMINATING, message, requested)
+
+
+def _conditions_between_pods(snapshot: JobSnapshot, *, retrying: bool) -> Iterator[ConditionView]:
+    """Yield why a job has no live pod. `retrying` says whether another attempt will follow."""
+    last = snapshot.pods[-1] if snapshot.pods else None
+    if last is not None and not retrying:
+        return
+    if last is not None:
+        cause, ended = attempt_failure(snapshot, last), last.container.terminated
+        why = f": {cause.message}" if cause else ""
+        message = f"attempt {len(snapshot.pods)} failed{why}; the next attempt follows"
+        yield ConditionView(
+            ConditionCode.RETRYING, message, ended.finished_at if ended else last.metadata.deletion_timestamp
+        )
+    if snapshot.job.spec.suspend:
+        suspended = snapshot.job.condition("Suspended")
+        yield ConditionView(
+            ConditionCode.SUSPENDED,
+            "the Job is suspended; Kubernetes creates no pod until someone resumes it",
+            suspended.last_transition_time if suspended else None,
+        )
+        return
+    refused = diagnose_pod_creation(snapshot, last.metadata.creation_timestamp if last else None)
+    if refused is not None:
+        yield ConditionView(_code(refused), refused.message, snapshot.job.metadata.creation_timestamp)
+    elif last is None:
+        message = "Kubernetes has not created the pod yet"
+        yield ConditionView(ConditionCode.POD_NOT_CREATED, message, snapshot.job.metadata.creation_timestamp)
+
+
+def _code(finding: Diagnosis) -> ConditionCode:
+    return _OF_FINDING.get(finding.code, ConditionCode.CONTAINER_NOT_STARTING)
+
+
+def _waiting_since(pod: Pod, finding: Diagnosis) -> datetime | None:
+    scheduled = pod.condition("PodScheduled")
+    if finding.code is FailureCode.UNSCHEDULABLE and scheduled is not None:
+        return scheduled.last_transition_time
+    return pod.status.start_time
+
+
+def _unreachable(snapshot: JobSnapshot, pod: Pod) -> ConditionView | None:
+    """https://kubernetes.io/docs/concepts/architecture/nodes/#condition"""
+    node = snapshot.node_of(pod)
+    ready = node.condition("Ready") if node is not None else None
+    if node is None or ready is None or ready.status == "True":
+        return None
+    name = node.metadata.name
+    reason = one_line(ready.message or ready.reason)
+    quoted = f" ({reason})" if reason else ""
+    if ready.status == "Unknown":
+        message = f"node {name} does not respond{quoted}; the job may still run there and keeps its quota"
+    else:
+        message = f"node {name} is not ready{quoted}"
+    return ConditionView(ConditionCode.NODE_UNREACHABLE, message, ready.last_transition_time)

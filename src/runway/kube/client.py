@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -11,18 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from runway.errors import (
-    AlreadyExists,
-    AmbiguousOutcome,
-    ClusterError,
-    Conflict,
-    NotExecuted,
-    NotFound,
-    Rejected,
-    ResourceExpired,
-    ResponseTooLarge,
-    TooBusy,
-)
+from runway import errors
 from runway.kube.decode import decode_lease, decode_list, decode_object, decode_watch_event
 from runway.kube.objects import (
     LABEL_JOB_NAME,
@@ -49,19 +39,23 @@ IDLE_SECONDS: Final = 90.0
 """Bookmarks arrive about once a minute, so a watch that is silent for longer is dead."""
 MAX_EVENT_BYTES: Final = 16 << 20
 """etcd limits objects to 1.5 MiB, and JSON can escape one byte as six."""
+TAIL_LINES: Final = 100
+MAX_TAIL_READ_BYTES: Final = 1 << 20
+"""Bytes read of `TAIL_LINES`; beyond it only the last line is read. The container runtime cuts lines at 16 KiB."""
+TAIL_SECONDS: Final = 5.0
 
 VERB_METHODS: Final = {"get": "GET", "list": "GET", "watch": "GET", "create": "POST", "update": "PUT", "patch": "PATCH"}
 """The HTTP method by API verb. https://kubernetes.io/docs/reference/access-authn-authz/authorization/"""
 OUTCOMES: Final[Mapping[type[Exception], str]] = {
-    NotFound: "missing",
-    AlreadyExists: "conflict",
-    Conflict: "conflict",
-    ResourceExpired: "expired",
-    Rejected: "refused",
-    NotExecuted: "not_done",
-    AmbiguousOutcome: "ambiguous",
-    ResponseTooLarge: "too_large",
-    TooBusy: "too_busy",
+    errors.NotFound: "missing",
+    errors.AlreadyExists: "conflict",
+    errors.Conflict: "conflict",
+    errors.ResourceExpired: "expired",
+    errors.Rejected: "refused",
+    errors.NotExecuted: "not_done",
+    errors.AmbiguousOutcome: "ambiguous",
+    errors.ResponseTooLarge: "too_large",
+    errors.TooBusy: "too_busy",
 }
 """The outcome of a call by its error; `ok` without one. Both kinds of 409 are `conflict`."""
 OnCall = Callable[[str, str, str], None]
@@ -76,14 +70,10 @@ class Resource(Generic[Object]):
     path: str
     type: type[Object]
     selector: str | None = None
-    """A field selector for lists and watches.
-
-    https://kubernetes.io/docs/concepts/overview/working-with-objects/field-selectors/
-    """
+    """https://kubernetes.io/docs/concepts/overview/working-with-objects/field-selectors/"""
 
     @property
     def query(self) -> dict[str, str]:
-        """The query parameters of each list and watch."""
         return {} if self.selector is None else {"fieldSelector": self.selector}
 
 
@@ -96,14 +86,18 @@ _Decoded = TypeVar("_Decoded")
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel"):
-    """The body of an unsuccessful response."""
-
     code: int = 0
     reason: str | None = None
     message: str | None = None
 
 
+class _ErrorEvent(msgspec.Struct):
+    type: str
+    object: Status
+
+
 _status = msgspec.json.Decoder(Status)
+_error_event = msgspec.json.Decoder(_ErrorEvent)
 
 
 class KubeClient:
@@ -129,21 +123,21 @@ class KubeClient:
 
     async def create_job(self, namespace: str, manifest: Mapping[str, object]) -> Job:
         """Create a Job. After any error but AmbiguousOutcome the Job was not created."""
-        return self._job(await self._call("create", "jobs", _jobs(namespace), body=_encode(manifest)))
+        return self._job(await self._call("create", "jobs", _jobs(namespace), body=manifest))
 
     async def create_job_dry_run(self, namespace: str, manifest: Mapping[str, object]) -> tuple[str, ...]:
         """Validate a Job by a server-side dry run; return the warnings. Raises as `create_job` does.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
         """
-        query, body = {"dryRun": "All"}, _encode(manifest)
-        return (await self._call("create", "jobs", _jobs(namespace), query=query, body=body)).warnings
+        answer = await self._call("create", "jobs", _jobs(namespace), query={"dryRun": "All"}, body=manifest)
+        return answer.warnings
 
     async def get_job(self, namespace: str, name: str) -> Job | None:
         """Get a Job; None without one of this name."""
         try:
             return self._job(await self._call("get", "jobs", f"{_jobs(namespace)}/{quote(name)}"))
-        except NotFound:
+        except errors.NotFound:
             return None
 
     async def list_pods_of_job(self, namespace: str, name: str) -> tuple[Pod, ...]:
@@ -155,7 +149,7 @@ class KubeClient:
     async def patch_job(self, namespace: str, name: str, patch: Mapping[str, object]) -> Job:
         """Apply a merge patch to a Job. Raises NotFound without one."""
         path, content_type = f"{_jobs(namespace)}/{quote(name)}", "application/merge-patch+json"
-        return self._job(await self._call("patch", "jobs", path, body=_encode(patch), content_type=content_type))
+        return self._job(await self._call("patch", "jobs", path, body=patch, content_type=content_type))
 
     async def ping(self, seconds: float) -> None:
         """Check that the API server responds within `seconds`."""
@@ -166,16 +160,16 @@ class KubeClient:
         try:
             answer = await self._call("get", "leases", f"{_leases(namespace)}/{quote(name)}")
             return _read(answer, decode_lease)
-        except NotFound:
+        except errors.NotFound:
             return None
 
     async def create_lease(self, namespace: str, document: Mapping[str, object]) -> None:
         """Create a Lease. Raises AlreadyExists if another process created it first."""
-        await self._call("create", "leases", _leases(namespace), body=_encode(document))
+        await self._call("create", "leases", _leases(namespace), body=document)
 
     async def update_lease(self, namespace: str, name: str, document: Mapping[str, object]) -> None:
         """Replace the version of a Lease that the document names. Raises Conflict if it has changed."""
-        await self._call("update", "leases", f"{_leases(namespace)}/{quote(name)}", body=_encode(document))
+        await self._call("update", "leases", f"{_leases(namespace)}/{quote(name)}", body=document)
 
     async def list(self, kind: Resource[Object]) -> ObjectList[Object]:
         """List every object of all namespaces, in pages of one resource version. Raises ResourceExpired if too slow.
@@ -189,9 +183,9 @@ class KubeClient:
             limit = self._page_limits.get(kind.name, PAGE_SIZE)
             try:
                 answer = await self._call("list", kind.name, kind.path, query={**query, "limit": str(limit)})
-            except AmbiguousOutcome as error:
+            except errors.AmbiguousOutcome as error:
                 self._page_limits[kind.name] = max(1, limit // PAGE_STEP)
-                if limit == 1 or not isinstance(error, ResponseTooLarge):
+                if limit == 1 or not isinstance(error, errors.ResponseTooLarge):
                     raise
                 continue
             self._page_limits[kind.name] = min(PAGE_SIZE, 2 * limit)
@@ -207,13 +201,8 @@ class KubeClient:
         Raises ResourceExpired if `version` is too old, and the errors of a call. A silent watch is ambiguous.
         https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
         """
-        query = {
-            "watch": "true",
-            "allowWatchBookmarks": "true",
-            "resourceVersion": version,
-            "timeoutSeconds": str(WATCH_SECONDS),
-            **kind.query,
-        }
+        query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_SECONDS), **kind.query}
+        query["resourceVersion"] = version
         with self._record_outcome("watch", kind.name):
             async with aclosing(self._lines(kind.path, query)) as lines:
                 async for line in lines:
@@ -236,10 +225,9 @@ class KubeClient:
     ) -> AsyncGenerator[bytes, None]:
         """Yield the chunks of a pod's log, an empty one first. With `timestamps` each line starts with its time.
 
-        Raises NotFound if the pod is deleted, and Rejected if it has no log yet. Raises AmbiguousOutcome if the
-        connection breaks or is silent for `idle` seconds. A broken connection between API server and kubelet looks like
-        the end of the log: https://github.com/kubernetes/apiserver/blob/v0.35.0/pkg/endpoints/handlers/responsewriters/writers.go
-        (StreamObject).
+        Raises NotFound if the pod is deleted, Rejected if it has no log yet, and AmbiguousOutcome if the connection
+        breaks or is silent for `idle` seconds. A broken connection to the kubelet looks like the end of the log
+        (StreamObject): https://github.com/kubernetes/apiserver/blob/v0.35.0/pkg/endpoints/handlers/responsewriters/writers.go
         """
         query = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
         if tail is not None:
@@ -254,7 +242,7 @@ class KubeClient:
                         yield chunk
             except UnexpectedStatus as refusal:
                 if refusal.answer.status == 204:
-                    raise Rejected("the pod has no node yet, so it has no log") from None
+                    raise errors.Rejected("the pod has no node yet, so it has no log") from None
                 raise _error(refusal.answer) from None
 
     def _job(self, answer: Response) -> Job:
@@ -267,14 +255,18 @@ class KubeClient:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        body: Mapping[str, object] | None = None,
         content_type: str = "application/json",
         seconds: float | None = None,
     ) -> Response:
-        seconds = seconds or self._seconds
         with self._record_outcome(verb, kind):
             answer = await self._transport.request(
-                VERB_METHODS[verb], path, query=query or {}, body=body, content_type=content_type, seconds=seconds
+                VERB_METHODS[verb],
+                path,
+                query=query or {},
+                body=None if body is None else msgspec.json.encode(body),
+                content_type=content_type,
+                seconds=seconds or self._seconds,
             )
             if answer.status >= 300:
                 raise _error(answer, verb)
@@ -284,7 +276,7 @@ class KubeClient:
     def _record_outcome(self, verb: str, kind: str) -> Iterator[None]:
         try:
             yield
-        except (ClusterError, TooBusy) as error:
+        except (errors.ClusterError, errors.TooBusy) as error:
             self._on_call(verb, kind, OUTCOMES[type(error)])
             raise
         self._on_call(verb, kind, "ok")
@@ -298,20 +290,16 @@ class KubeClient:
                     for line in lines:
                         yield line
                     if len(rest) > MAX_EVENT_BYTES:
-                        raise AmbiguousOutcome(f"a watch event is larger than {MAX_EVENT_BYTES} bytes")
+                        raise errors.AmbiguousOutcome(f"a watch event is larger than {MAX_EVENT_BYTES} bytes")
         except UnexpectedStatus as refusal:
             raise _error(refusal.answer) from None
-
-
-def _encode(document: Mapping[str, object]) -> bytes:
-    return msgspec.json.encode(document)
 
 
 def _read(answer: Response, decode: Callable[[bytes], _Decoded]) -> _Decoded:
     try:
         return decode(answer.body)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise AmbiguousOutcome(f"the answer of Kubernetes could not be read: {error}") from error
+        raise errors.AmbiguousOutcome(f"the answer of Kubernetes could not be read: {error}") from error
 
 
 def _jobs(namespace: str) -> str:
@@ -322,7 +310,7 @@ def _leases(namespace: str) -> str:
     return f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
 
 
-def _error(answer: Response, verb: str = "get") -> ClusterError:
+def _error(answer: Response, verb: str = "get") -> errors.ClusterError:
     """Map a failed response to an error. A 409 has two meanings, distinguished by `Status.reason`.
 
     https://github.com/kubernetes/apimachinery/blob/v0.35.0/pkg/apis/meta/v1/types.go (StatusReason)
@@ -334,34 +322,88 @@ def _error(answer: Response, verb: str = "get") -> ClusterError:
     message = one_line(status.message, 500)
     detail = f"Kubernetes answered {answer.status}" + (f": {message}" if message else "")
     if answer.status == 404:
-        return NotFound(detail)
+        return errors.NotFound(detail)
     if answer.status == 409:
         # Without a known reason the verb decides: a create is read back, which is safe for both.
         # An update or patch names a version of an object that exists, so its 409 can only be a conflict.
         exists = status.reason == "AlreadyExists" or (status.reason != "Conflict" and verb == "create")
-        return AlreadyExists(detail) if exists else Conflict(detail)
+        return errors.AlreadyExists(detail) if exists else errors.Conflict(detail)
     if answer.status == 410:
-        return ResourceExpired(detail)
+        return errors.ResourceExpired(detail)
     if answer.status == 429:
-        return NotExecuted(detail, answer.retry_after)
+        return errors.NotExecuted(detail, answer.retry_after)
     if 400 <= answer.status < 500:
-        return Rejected(detail)
-    return AmbiguousOutcome(detail)
+        return errors.Rejected(detail)
+    return errors.AmbiguousOutcome(detail)
 
 
-def _watch_error(line: bytes) -> ClusterError:
+def _watch_error(line: bytes) -> errors.ClusterError:
     """Map an event of type ERROR, which holds a Status: 410 if the version is too old."""
-
-    class Wrapped(msgspec.Struct):
-        type: str
-        object: Status
-
     try:
-        status = msgspec.json.decode(line, type=Wrapped).object
+        status = _error_event.decode(line).object
     except msgspec.DecodeError:
-        return AmbiguousOutcome("a watch event could not be read")
-    return (
-        ResourceExpired(status.message or "expired")
-        if status.code == 410
-        else AmbiguousOutcome(status.message or "watch failed")
-    )
+        return errors.AmbiguousOutcome("a watch event could not be read")
+    if status.code == 410:
+        return errors.ResourceExpired(status.message or "expired")
+    return errors.AmbiguousOutcome(status.message or "watch failed")
+
+
+@dataclass(frozen=True, slots=True)
+class LogTail:
+    """The end of a log. `cut`: it continues before this; `whole`: it was read to its end."""
+
+    log: bytes
+    cut: bool
+    whole: bool
+
+
+async def read_tail(client: KubeClient, namespace: str, pod: str, max_bytes: int) -> LogTail:
+    """Read the last `max_bytes` of the log of a terminated container.
+
+    Raises TimeoutError, NotFound if the pod is deleted, Rejected if it has no log, or the error of the read.
+    """
+    async with asyncio.timeout(TAIL_SECONDS):
+        for lines in (TAIL_LINES, 1):
+            chunks = client.read_log(namespace, pod, follow=False, tail=lines, timestamps=False, idle=TAIL_SECONDS)
+            buffer = _TailBuffer(max_bytes)
+            if await buffer.fill(chunks, MAX_TAIL_READ_BYTES):
+                break
+    return buffer.result(whole=True)
+
+
+async def follow_tail(client: KubeClient, namespace: str, pod: str, max_bytes: int, seconds: float) -> LogTail:
+    """Follow the log of a terminating container for at most `seconds`, and return its last `max_bytes`.
+
+    Raises NotFound, Rejected or the error of the read, if nothing was read before.
+    """
+    chunks = client.read_log(namespace, pod, follow=True, tail=TAIL_LINES, timestamps=False, idle=seconds)
+    buffer = _TailBuffer(max_bytes)
+    try:
+        async with asyncio.timeout(seconds):
+            await buffer.fill(chunks)
+    except (errors.ClusterError, TimeoutError) as error:
+        if not buffer.bytes_read and isinstance(error, errors.ClusterError):
+            raise
+        return buffer.result(whole=False)
+    return buffer.result(whole=True)
+
+
+class _TailBuffer:
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._tail = bytearray()
+        self.bytes_read = 0
+
+    async def fill(self, chunks: AsyncGenerator[bytes, None], max_read_bytes: int | None = None) -> bool:
+        """Read to the end; stop and return False after more than `max_read_bytes`."""
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                self.bytes_read += len(chunk)
+                self._tail += chunk
+                del self._tail[: -self._max_bytes]
+                if max_read_bytes is not None and self.bytes_read > max_read_bytes:
+                    return False
+        return True
+
+    def result(self, *, whole: bool) -> LogTail:
+        return LogTail(bytes(self._tail), self.bytes_read > len(self._tail), whole)

@@ -3,7 +3,8 @@
 1. msgspec decodes the object strictly into its type of `runway.kube.objects`.
 2. If that fails, the object is decoded field by field, without the invalid fields.
 3. Texts, times, durations and quantities are limited to the bounds below, so no other module has to.
-4. Equal parts are interned.
+4. Equal strings and specs of Jobs and pods are interned, which halves the memory of a job. Decoded objects are frozen,
+   so sharing their parts is safe.
 
 `metadata.unreadable` names the fields that were left out. Such an object is called undecodable: it counts for quota by
 its valid fields, and an invalid quantity counts as more than any quota.
@@ -16,63 +17,39 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache, lru_cache
 from operator import is_not
+from sys import intern
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec.structs import replace
 
-from runway.kube.interning import intern_object
-from runway.kube.objects import (
-    CONTAINER,
-    GPU_RESOURCE,
-    LABEL_CONTROLLER,
-    LABEL_JOB_NAME,
-    MAX_SECONDS,
-    Bound,
-    Condition,
-    Container,
-    ContainerStatus,
-    Event,
-    Job,
-    Lease,
-    ListMeta,
-    Metadata,
-    MetadataFilter,
-    Node,
-    Object,
-    ObjectList,
-    Pod,
-    ResourceRequirements,
-    WatchEvent,
-    is_possible_year,
-)
+from runway.kube import objects as k8s
 from runway.quantity import MAX_LENGTH, ceil_units
 from runway.text import escape, one_line
 
 MAX_WORD: Final = 256
 """Characters of a type, status, reason or name; those of Kubernetes are far shorter."""
 MAX_MESSAGE: Final = 4096
-"""Characters of a message; a longer one loses its middle. The kubelet's log tail has at most 4096 bytes.
-
-https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
-"""
+"""Characters of a message; a longer one loses its middle. The kubelet's log tail has at most 4096 bytes."""
 MAX_PARTS: Final = 32
 """Conditions and container statuses of one object, and tolerations and taints."""
 MAX_INT32: Final = 2**31 - 1
-"""The maximum of Kubernetes' 32-bit fields."""
 MAX_SALVAGED: Final = 256
 """Elements of an invalid list that are decoded one by one; each takes about 30 us."""
 MAX_DEPTH: Final = 100
-"""Nesting depth. The fields that are read are at most 12 deep. The API server allows 10,000 levels, for example in
-`managedFields`; msgspec fails at about 900, depending on the Python stack."""
+"""Nesting depth. The API server allows 10,000 levels; msgspec fails at about 900, depending on the Python stack."""
 MAX_FAULTS: Final = 8
 """Undecodable fields of one object that are named."""
 MORE_THAN_ANY_QUOTA: Final = "1E"
 """Replaces an invalid quantity: no job of the tenant is admitted until the object is repaired."""
-
 UNREADABLE_CONTAINER: Final = "unreadable"
 """The name of the container that replaces undecodable requests."""
+MAX_INTERNED_SPECS: Final = 10_000
+"""Beyond it the table starts empty again; only sharing is lost."""
+MAX_INTERNED_SPEC_BYTES: Final = 2048
+MAX_INTERNED_TEXT: Final = 512
+"""Characters of an interned text; longer ones, such as records, are unique."""
 
 READ_CONDITIONS: Final = frozenset(
     {
@@ -85,19 +62,18 @@ READ_CONDITIONS: Final = frozenset(
 _WITHOUT_REQUESTS: Final = frozenset(
     {"activeDeadlineSeconds", "completions", "nodeName", "nodeSelector", "terminationGracePeriodSeconds", "tolerations"}
 )
-_RESOURCES: Final = ("cpu", "memory", GPU_RESOURCE)
-_KUBERNETES_LABELS: Final = frozenset({LABEL_CONTROLLER, LABEL_JOB_NAME})
+_RESOURCES: Final = ("cpu", "memory", k8s.GPU_RESOURCE)
+_KUBERNETES_LABELS: Final = frozenset({k8s.LABEL_CONTROLLER, k8s.LABEL_JOB_NAME})
 _CUT: Final = " ... "
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{}]', re.DOTALL)
 """A JSON string, or a bracket outside of one."""
 _UNREADABLE: Final = msgspec.UNSET
 _Part = TypeVar("_Part", bound=msgspec.Struct)
-_ObjectOrLease = TypeVar("_ObjectOrLease", Job, Pod, Event, Node, Lease)
-_Decoded = TypeVar("_Decoded")
+_ObjectOrLease = TypeVar("_ObjectOrLease", k8s.Job, k8s.Pod, k8s.Event, k8s.Node, k8s.Lease)
 
 
 class _RawList(msgspec.Struct, frozen=True):
-    metadata: ListMeta
+    metadata: k8s.ListMeta
     items: tuple[msgspec.Raw, ...] | None = None
 
 
@@ -106,38 +82,38 @@ class _RawWatchEvent(msgspec.Struct, frozen=True):
     object: msgspec.Raw
 
 
-_list_decoder = msgspec.json.Decoder(_RawList)
-_event_decoder = msgspec.json.Decoder(_RawWatchEvent)
-_any_decoder = msgspec.json.Decoder()
-_DECODERS: Final[Mapping[type, msgspec.json.Decoder[Any]]] = {
-    type_: msgspec.json.Decoder(type_) for type_ in (Job, Pod, Event, Node, Lease)
-}
+_decoder = cache(msgspec.json.Decoder)
+"""The decoder of a type."""
 
 
-def decode_list(body: bytes, type_: type[Object], metadata: MetadataFilter | None = None) -> ObjectList[Object]:
+def decode_list(
+    body: bytes, type_: type[k8s.Object], metadata: k8s.MetadataFilter | None = None
+) -> k8s.ObjectList[k8s.Object]:
     """Decode one page of a list. Raises msgspec.DecodeError for an invalid list, but not for an invalid object."""
-    listing = _decode(_list_decoder, body)
+    listing: _RawList = _decode(body, _RawList)
     if not is_version(listing.metadata.resource_version):
         raise msgspec.DecodeError("the list has no resource version")
     items = tuple(decode_object(bytes(raw), type_, metadata) for raw in listing.items or ())
-    return ObjectList(metadata=listing.metadata, items=items)
+    return k8s.ObjectList(metadata=listing.metadata, items=items)
 
 
-def decode_watch_event(line: bytes, type_: type[Object], metadata: MetadataFilter | None = None) -> WatchEvent[Object]:
+def decode_watch_event(
+    line: bytes, type_: type[k8s.Object], metadata: k8s.MetadataFilter | None = None
+) -> k8s.WatchEvent[k8s.Object]:
     """Decode one event of a watch. Raises msgspec.DecodeError for an invalid event, but not for an invalid object."""
-    event = _decode(_event_decoder, line)
-    return WatchEvent(type=event.type, object=decode_object(bytes(event.object), type_, metadata))
+    event: _RawWatchEvent = _decode(line, _RawWatchEvent)
+    return k8s.WatchEvent(type=event.type, object=decode_object(bytes(event.object), type_, metadata))
 
 
-def decode_object(raw: bytes, type_: type[Object], metadata: MetadataFilter | None = None) -> Object:
+def decode_object(raw: bytes, type_: type[k8s.Object], metadata: k8s.MetadataFilter | None = None) -> k8s.Object:
     """Decode and sanitize one object. An object with invalid metadata has no name."""
     item, faults = _decode_leniently(raw, type_)
     return intern_object(_sanitize(item, faults, metadata))
 
 
-def decode_lease(raw: bytes) -> Lease:
+def decode_lease(raw: bytes) -> k8s.Lease:
     """Decode the Lease, with all labels and annotations, because they are written back."""
-    return _decode_leniently(raw, Lease)[0]
+    return _decode_leniently(raw, k8s.Lease)[0]
 
 
 def is_version(text: str) -> bool:
@@ -145,12 +121,12 @@ def is_version(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 20
 
 
-def _decode(decoder: msgspec.json.Decoder[_Decoded], raw: bytes) -> _Decoded:
+def _decode(raw: bytes, type_: Any) -> Any:
     """Decode JSON of any nesting depth. Raises msgspec.DecodeError."""
     try:
-        return decoder.decode(raw)
+        return _decoder(type_).decode(raw)
     except RecursionError:
-        return decoder.decode(shallow(raw))
+        return _decoder(type_).decode(shallow(raw))
 
 
 def shallow(raw: bytes) -> bytes:
@@ -174,16 +150,16 @@ def shallow(raw: bytes) -> bytes:
 def _decode_leniently(raw: bytes, type_: type[_ObjectOrLease]) -> tuple[_ObjectOrLease, list[str]]:
     """Decode the valid fields of an object; return the paths of the others, too."""
     try:
-        return _decode(_DECODERS[type_], raw), []
+        return _decode(raw, type_), []
     except (msgspec.DecodeError, RecursionError):
         pass
     faults: list[str] = []
     try:
-        value = _decode(_any_decoder, raw)
+        value = _decode(raw, Any)
     except (msgspec.DecodeError, RecursionError):
         value = None
     item = _salvage(value, type_, "", faults)
-    return (type_(metadata=Metadata()), ["object"]) if item is _UNREADABLE else (item, faults)
+    return (type_(metadata=k8s.Metadata()), ["object"]) if item is _UNREADABLE else (item, faults)
 
 
 def _salvage(value: Any, type_: Any, path: str, faults: list[str]) -> Any:
@@ -212,7 +188,8 @@ def _salvage(value: Any, type_: Any, path: str, faults: list[str]) -> Any:
 
 def _salvage_struct(value: dict[str, Any], type_: type[_Part], path: str, faults: list[str]) -> Any:
     """Convert field by field. An invalid required field makes the whole invalid; null counts as absent."""
-    known, hints = dict[str, Any](), _hints(type_)
+    hints = _hints(type_)
+    known = {}
     for field in msgspec.structs.fields(type_):
         sent = value.get(field.encode_name)
         if sent is None:
@@ -238,13 +215,13 @@ def _without_none(type_: Any) -> Any:
     return type_
 
 
-def _sanitize(item: Object, faults: list[str], keep: MetadataFilter | None) -> Object:
-    """Limit all fields of an object to their bounds; add the paths of invalid fields to `faults`."""
+def _sanitize(item: k8s.Object, faults: list[str], keep: k8s.MetadataFilter | None) -> k8s.Object:
+    """Limit all fields; add the paths of invalid ones to `faults`."""
     requests_lost = any(map(_may_hide_requests, faults))
     clean = _limit(item, "", faults)
-    if requests_lost and isinstance(clean, Job | Pod):
+    if requests_lost and isinstance(clean, k8s.Job | k8s.Pod):
         clean = _with_unlimited_requests(clean)  # type: ignore[assignment]
-    if isinstance(clean, Node):
+    if isinstance(clean, k8s.Node):
         clean = _limit_allocatable(clean, faults)  # type: ignore[assignment]
     metadata = _filter_metadata(clean.metadata, faults, type(item), keep)
     if faults:
@@ -254,40 +231,42 @@ def _sanitize(item: Object, faults: list[str], keep: MetadataFilter | None) -> O
 
 
 def _may_hide_requests(fault: str) -> bool:
-    """Return whether this undecodable field may contain requests of a Job or pod."""
     return fault.startswith("spec") and fault.rpartition(".")[2].partition("[")[0] not in _WITHOUT_REQUESTS
 
 
-def _with_unlimited_requests(item: Job | Pod) -> Job | Pod:
+def _with_unlimited_requests(item: k8s.Job | k8s.Pod) -> k8s.Job | k8s.Pod:
     """Add a container that requests more than any quota, because the real requests are unknown."""
-    container = Container(UNREADABLE_CONTAINER, ResourceRequirements(dict.fromkeys(_RESOURCES, MORE_THAN_ANY_QUOTA)))
-    if isinstance(item, Pod):
+    container = k8s.Container(
+        UNREADABLE_CONTAINER, k8s.ResourceRequirements(dict.fromkeys(_RESOURCES, MORE_THAN_ANY_QUOTA))
+    )
+    if isinstance(item, k8s.Pod):
         return replace(item, spec=replace(item.spec, containers=(*(item.spec.containers or ()), container)))
     spec = item.spec.template.spec
     template = replace(item.spec.template, spec=replace(spec, containers=(*(spec.containers or ()), container)))
     return replace(item, spec=replace(item.spec, template=template, parallelism=1, suspend=False))
 
 
-def _filter_metadata(metadata: Metadata, faults: list[str], type_: type, keep: MetadataFilter | None) -> Metadata:
+def _filter_metadata(
+    metadata: k8s.Metadata, faults: list[str], type_: type, keep: k8s.MetadataFilter | None
+) -> k8s.Metadata:
     """Drop the annotations and labels that nobody reads; without a valid version drop all metadata."""
     if not is_version(metadata.resource_version):
         faults.append("metadata.resourceVersion")
-        return Metadata(unreadable=("metadata.resourceVersion",))
+        return k8s.Metadata(unreadable=("metadata.resourceVersion",))
     changes: dict[str, Any] = {}
     annotations = metadata.annotations
-    if annotations and type_ is not Job:
+    if annotations and type_ is not k8s.Job:
         changes["annotations"] = {}
     elif annotations and keep is not None:
         limits = keep.annotations.items()
         changes["annotations"] = {name: annotations[name][:limit] for name, limit in limits if name in annotations}
-    if metadata.labels and type_ is not Node:
+    if metadata.labels and type_ is not k8s.Node:
         kept = metadata.labels.keys() if keep is None else keep.labels | _KUBERNETES_LABELS
         changes["labels"] = {name: _word(text) for name, text in metadata.labels.items() if name in kept}
     return replace(metadata, **changes) if changes else metadata
 
 
 def _limit(part: _Part, path: str, faults: list[str]) -> _Part:
-    """Limit the fields of a struct to their bounds. Most structs are returned unchanged."""
     changes: dict[str, Any] = {}
     for field, encoded, limit in _rules(type(part)):
         value = getattr(part, field)
@@ -300,7 +279,7 @@ def _limit(part: _Part, path: str, faults: list[str]) -> _Part:
                 clean = None
         elif isinstance(value, tuple):
             clean = _limit_list(value, f"{path}.{encoded}", faults)
-        elif isinstance(value, ResourceRequirements):
+        elif isinstance(value, k8s.ResourceRequirements):
             clean = _limit_requests(value, f"{path}.{encoded}.requests".lstrip("."), faults)
         else:
             clean = _limit(value, f"{path}.{encoded}", faults)
@@ -325,27 +304,27 @@ def _rules(type_: type[msgspec.Struct]) -> tuple[tuple[str, str, Callable[[Any],
 
 
 def _limit_list(parts: tuple[Any, ...], path: str, faults: list[str]) -> tuple[Any, ...]:
-    if len(parts) <= MAX_PARTS and isinstance(parts[0], Condition) and all(map(_is_plain, parts)):
+    if len(parts) <= MAX_PARTS and isinstance(parts[0], k8s.Condition) and all(map(_is_plain, parts)):
         return parts
     kept = parts if len(parts) <= MAX_PARTS else _most_important(parts)
     clean = tuple(_limit(part, f"{path}[{at}]", faults) for at, part in enumerate(kept))
     return clean if len(clean) != len(parts) or any(map(is_not, clean, parts)) else parts
 
 
-def _is_plain(condition: Condition) -> bool:
+def _is_plain(condition: k8s.Condition) -> bool:
     """Return whether a condition needs no change. This saves a third of the time of a pod."""
     time, message = condition.last_transition_time, condition.message or ""
     text = condition.type + condition.status + (condition.reason or "") + message
-    return len(text) <= MAX_WORD and text.isprintable() and (time is None or is_possible_year(time.year))
+    return len(text) <= MAX_WORD and text.isprintable() and (time is None or k8s.is_possible_year(time.year))
 
 
 def _most_important(parts: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Select at most `MAX_PARTS`. All containers stay, because their requests count for quota."""
-    if isinstance(parts[0], Container):
+    """Select at most `MAX_PARTS`. All containers stay: their requests count for quota."""
+    if isinstance(parts[0], k8s.Container):
         return parts
-    if isinstance(parts[0], ContainerStatus):
-        return tuple(sorted(parts, key=lambda status: status.name != CONTAINER)[:MAX_PARTS])
-    if isinstance(parts[0], Condition):
+    if isinstance(parts[0], k8s.ContainerStatus):
+        return tuple(sorted(parts, key=lambda status: status.name != k8s.CONTAINER)[:MAX_PARTS])
+    if isinstance(parts[0], k8s.Condition):
         # One of each type: of several the first that is True, as in `Job.condition`.
         in_order = sorted(parts, key=lambda condition: condition.status != "True")
         by_type = {condition.type: condition for condition in reversed(in_order)}
@@ -353,7 +332,7 @@ def _most_important(parts: tuple[Any, ...]) -> tuple[Any, ...]:
     return parts[:MAX_PARTS]
 
 
-def _limit_requests(resources: ResourceRequirements, path: str, faults: list[str]) -> ResourceRequirements:
+def _limit_requests(resources: k8s.ResourceRequirements, path: str, faults: list[str]) -> k8s.ResourceRequirements:
     """Keep the requests that are read; replace an invalid one by more than any quota."""
     requests = resources.requests
     if all(name in _RESOURCES and _is_quantity(text) for name, text in requests.items()):
@@ -364,8 +343,7 @@ def _limit_requests(resources: ResourceRequirements, path: str, faults: list[str
     return replace(resources, requests=known | dict.fromkeys(invalid, MORE_THAN_ANY_QUOTA))
 
 
-def _limit_allocatable(node: Node, faults: list[str]) -> Node:
-    """Keep the allocatable resources that are read, without invalid ones."""
+def _limit_allocatable(node: k8s.Node, faults: list[str]) -> k8s.Node:
     known = {name: text for name, text in node.status.allocatable.items() if name in _RESOURCES}
     valid = {name: text for name, text in known.items() if _is_quantity(text)}
     faults.extend(f"status.allocatable.{name}" for name in known if name not in valid)
@@ -386,7 +364,7 @@ def _parses(text: str) -> bool:
 
 
 def _time(time: datetime) -> Any:
-    return time if is_possible_year(time.year) else _UNREADABLE
+    return time if k8s.is_possible_year(time.year) else _UNREADABLE
 
 
 def _word(text: str) -> str:
@@ -409,10 +387,55 @@ def _log_tail(text: str) -> str:
     return text if len(text) <= MAX_MESSAGE else text[-MAX_MESSAGE:]
 
 
-_LIMITS: Final[Mapping[Bound, Callable[[Any], Any]]] = {
-    Bound.WORD: _word,
-    Bound.MESSAGE: _message,
-    Bound.LOG_TAIL: _log_tail,
-    Bound.INT32: lambda number: max(-MAX_INT32, min(number, MAX_INT32)),
-    Bound.SECONDS: lambda seconds: max(0, min(seconds, MAX_SECONDS)),
+_LIMITS: Final[Mapping[k8s.Bound, Callable[[Any], Any]]] = {
+    k8s.Bound.WORD: _word,
+    k8s.Bound.MESSAGE: _message,
+    k8s.Bound.LOG_TAIL: _log_tail,
+    k8s.Bound.INT32: lambda number: max(-MAX_INT32, min(number, MAX_INT32)),
+    k8s.Bound.SECONDS: lambda seconds: max(0, min(seconds, k8s.MAX_SECONDS)),
 }
+
+
+_interned_specs: dict[tuple[type, bytes], k8s.JobSpec | k8s.PodSpec] = {}
+
+
+def intern_object(item: k8s.Object) -> k8s.Object:
+    """Return an equal Job or pod with interned parts; return other kinds unchanged, because there are few."""
+    if not isinstance(item, k8s.Job | k8s.Pod):
+        return item
+    metadata = replace(
+        item.metadata,
+        # Pods repeat the name and uid of their Job in labels.
+        name=intern(item.metadata.name),
+        uid=intern(item.metadata.uid),
+        namespace=intern(item.metadata.namespace),
+        labels=_intern_texts(item.metadata.labels),
+        annotations=_intern_texts(item.metadata.annotations),
+    )
+    conditions = tuple(map(_intern_condition, item.status.conditions))
+    status: Any = replace(item.status, conditions=conditions)
+    spec: Any = _intern_spec(item.spec)
+    return replace(item, metadata=metadata, spec=spec, status=status)
+
+
+def _intern_texts(texts: Mapping[str, str]) -> dict[str, str]:
+    return {intern(name): intern(text) if len(text) <= MAX_INTERNED_TEXT else text for name, text in texts.items()}
+
+
+def _intern_condition(condition: k8s.Condition) -> k8s.Condition:
+    return replace(
+        condition,
+        type=intern(condition.type),
+        status=intern(condition.status),
+        reason=condition.reason and intern(condition.reason),
+        message=condition.message and intern(condition.message),
+    )
+
+
+def _intern_spec(spec: k8s.JobSpec | k8s.PodSpec) -> k8s.JobSpec | k8s.PodSpec:
+    encoded = msgspec.msgpack.encode(spec)
+    if len(encoded) > MAX_INTERNED_SPEC_BYTES:
+        return spec
+    if len(_interned_specs) >= MAX_INTERNED_SPECS:
+        _interned_specs.clear()
+    return _interned_specs.setdefault((type(spec), encoded), spec)

@@ -33,14 +33,10 @@ from runway.yaml_loader import UnreadableYaml, parse, read_file, sanitize_messag
 LOAD_SECONDS: Final = 15.0
 """For all credentials. An exec plugin usually calls a cloud's API, and OpenID needs a call too."""
 KILL_SECONDS: Final = 1.0
-"""For the exit of an exec plugin after SIGKILL."""
 MAX_PLUGIN_BYTES: Final = 1 << 20
-"""Output of an exec plugin."""
 
 _UNEXPECTED: Final = (ConfigException, OSError, ValueError, LookupError, TypeError, AttributeError, aiohttp.ClientError)
-"""Exceptions of the official client for an invalid configuration."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+ [\x21-\x7e]+")
-"""An Authorization header: a scheme and a credential."""
 _PATH_FIELDS: Final = ("certificate_authority", "client_certificate", "client_key", "token_file")
 """Paths in a kubeconfig are relative to its folder."""
 
@@ -86,23 +82,22 @@ class _Context(msgspec.Struct):
     user: str = ""
 
 
-class _Named(msgspec.Struct, kw_only=True):
+class _NamedCluster(msgspec.Struct):
     name: str
-
-
-_Entry = TypeVar("_Entry", bound=_Named)
-
-
-class _NamedCluster(_Named):
     cluster: _Cluster
 
 
-class _NamedUser(_Named):
+class _NamedUser(msgspec.Struct):
+    name: str
     user: _User | None = None
 
 
-class _NamedContext(_Named):
+class _NamedContext(msgspec.Struct):
+    name: str
     context: _Context
+
+
+_Entry = TypeVar("_Entry", _NamedCluster, _NamedUser, _NamedContext)
 
 
 class _Kubeconfig(msgspec.Struct, rename="kebab"):
@@ -121,8 +116,6 @@ class _Credential(msgspec.Struct, rename="camel"):
 
 
 class _ExecCredential(msgspec.Struct):
-    """https://kubernetes.io/docs/reference/config-api/client-authentication.v1/"""
-
     status: _Credential
 
 
@@ -220,10 +213,7 @@ def _find(kind: str, name: str, entries: list[_Entry]) -> _Entry:
 
 
 async def _run_plugin(plugin: _Plugin, user: _User) -> None:
-    """Run an exec plugin, and set its credentials in `user`. Its stderr goes to the operator.
-
-    https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
-    """
+    """https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins"""
     request = {"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": {"interactive": False}}
     variables = {variable.name: variable.value for variable in plugin.env or ()}
     process = await asyncio.create_subprocess_exec(
@@ -280,7 +270,6 @@ def _read_token(path: Path) -> str:
 
 
 def _check(configuration: Configuration) -> None:
-    """Reject a configuration that fails every request, and strip a token, which may end with a newline."""
     _check_url("server", configuration.host)
     if configuration.proxy:
         _check_url("proxy-url", configuration.proxy)

@@ -6,15 +6,13 @@ docs/decisions/009-leader-lease.md proves that two processes never write at the 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
+from runway.backoff import Timing
 from runway.errors import AlreadyExists, ClusterError, Conflict, NotFound, PublicError
 from runway.kube.client import KubeClient
 from runway.kube.objects import Lease
@@ -37,39 +35,21 @@ class LeaseLock:
 class LeaderElector:
     """Holds, or waits for, one Lease. `run` is the only task that renews it. Times are monotonic seconds."""
 
-    def __init__(
-        self,
-        kubernetes: KubeClient,
-        lock: LeaseLock,
-        *,
-        duration: int = DURATION_SECONDS,
-        renew_every: float = RENEW_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
+    def __init__(self, kubernetes: KubeClient, lock: LeaseLock, timing: Timing) -> None:
         self._kubernetes = kubernetes
         self._lock = lock
-        self._duration = duration
-        self._renew_every = renew_every
-        self._clock = clock
-        self._wall = wall
-        self._sleep = sleep
-        self._jitter = jitter
+        self._timing = timing
         self.valid_until = float("-inf")
         """This process certainly holds the Lease until then."""
         self._seen: tuple[str, float] | None = None
         self.holder: str | None = None
         self.annotations: Mapping[str, str] = {}
-        """The annotations of the Lease at the last successful read."""
         self.problem: str | None = None
         """Why the last attempt failed; None if it did not."""
         self._transitions: int | None = None
         self.term = 0
         """The number of times that this process became the leader. Each term starts with a relist."""
         self.acquired_at = float("inf")
-        """The start of the term."""
         self.acquired = asyncio.Event()
         """Set at the start of each term; the waiting task clears it."""
 
@@ -77,11 +57,11 @@ class LeaderElector:
         """Renew, or try to acquire, the Lease until cancelled."""
         while True:
             await self.try_acquire_or_renew()
-            await self._sleep(self._renew_every * (0.75 + 0.25 * self._jitter()))
+            await self._timing.sleep(RENEW_SECONDS * (0.75 + 0.25 * self._timing.jitter()))
 
     async def try_acquire_or_renew(self) -> None:
         """Acquire or renew the Lease if possible. Raises nothing: only time ends a term."""
-        requested_at = self._clock()
+        requested_at = self._timing.clock()
         try:
             lease = await self._kubernetes.get_lease(self._lock.namespace, self._lock.name)
             self.annotations = lease.metadata.annotations if lease else {}
@@ -103,15 +83,15 @@ class LeaderElector:
         if lease is None or not self._is_same_term(lease):
             self.term += 1
             self._transitions = 0 if lease is None else _transitions(lease, self._lock.identity)
-            self.acquired_at = self._clock()
+            self.acquired_at = self._timing.clock()
             self.acquired.set()
             log.info("lease acquired", identity=self._lock.identity, term=self.term, before=self.holder)
         self.holder, self.problem = self._lock.identity, None
-        self.valid_until = requested_at + self._duration
+        self.valid_until = requested_at + DURATION_SECONDS
 
     async def release(self) -> None:
         """Release the Lease, so that a successor does not wait until it expires."""
-        if self._clock() >= self.valid_until:
+        if self._timing.clock() >= self.valid_until:
             return
         self.valid_until = float("-inf")
         try:
@@ -134,29 +114,30 @@ class LeaderElector:
         holder = lease.spec.holder_identity
         if not holder or holder == self._lock.identity:
             return True
-        now = self._clock()
+        now = self._timing.clock()
         if self._seen is None or self._seen[0] != lease.metadata.resource_version:
             self._seen = (lease.metadata.resource_version, now)
-        return now - self._seen[1] > (lease.spec.lease_duration_seconds or self._duration)
+        return now - self._seen[1] > (lease.spec.lease_duration_seconds or DURATION_SECONDS)
 
     def _document(self, lease: Lease | None, holder: str | None = None) -> dict[str, object]:
         """Return the new Lease, or the one that was read with its version, so that a race is a conflict."""
-        now = self._wall().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = self._timing.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = lease.spec if lease else None
         renewed = spec is not None and spec.holder_identity == self._lock.identity
         transitions = 0 if lease is None else _transitions(lease, self._lock.identity)
         metadata: dict[str, object] = {"name": self._lock.name, "namespace": self._lock.namespace}
         if lease is not None:
-            metadata["resourceVersion"] = lease.metadata.resource_version
-            metadata["labels"] = lease.metadata.labels
-            metadata["annotations"] = lease.metadata.annotations
+            read = lease.metadata
+            metadata |= {
+                "resourceVersion": read.resource_version, "labels": read.labels, "annotations": read.annotations
+            }  # fmt: skip
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": metadata,
             "spec": {
                 "holderIdentity": self._lock.identity if holder is None else holder,
-                "leaseDurationSeconds": self._duration,
+                "leaseDurationSeconds": DURATION_SECONDS,
                 "acquireTime": spec.acquire_time if spec and renewed else now,
                 "renewTime": now,
                 "leaseTransitions": transitions,

@@ -1,7 +1,7 @@
 """Kubernetes objects and the messages that wrap them.
 
 They have only the fields that Runway reads, because decoding is most of the work of a watch. Names follow the API:
-https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/
+https://kubernetes.io/docs/reference/kubernetes-api/
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from enum import Enum
 from typing import Annotated, Final, Generic, Literal, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
-"""A time with its zone, so that times are comparable."""
 
 
 class Bound(Enum):
@@ -33,42 +33,28 @@ Message = Annotated[str, Bound.MESSAGE]
 Int32 = Annotated[int, Bound.INT32]
 Seconds = Annotated[int, Bound.SECONDS]
 
-FIRST_YEAR: Final = 1970
-LAST_YEAR: Final = 2200
 MAX_SECONDS: Final = 10 * 366 * 24 * 3600
 """Kubernetes accepts 64-bit durations; ten years count as forever."""
 
 
 def is_possible_year(year: int) -> bool:
     """Return whether a time of this year is plausible. Arithmetic with other years can overflow."""
-    return FIRST_YEAR <= year <= LAST_YEAR
+    return 1970 <= year <= 2200
 
 
 LABEL_CONTROLLER: Final = "batch.kubernetes.io/controller-uid"
-"""The Job controller sets this label on every pod of a Job.
-
-https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-controller-uid
-"""
+"""https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-controller-uid"""
 LABEL_JOB_NAME: Final = "batch.kubernetes.io/job-name"
-"""The Job controller sets this label, too.
-
-https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-job-name
-"""
-
+"""https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-job-name"""
 CONTAINER: Final = "job"
 """The name of the container that runs the job."""
-
 GPU_RESOURCE: Final = "nvidia.com/gpu"
-
 _LOG_ALREADY_GONE: Final = "Error on reading termination message from logs"
 """The kubelet writes this as the termination message if it has already removed the log of a deleted pod."""
 
 
 class _KubeObject(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """Fields that Kubernetes omits when they are empty default to the empty value.
-
-    Objects from JSON contain no reference cycles, so the garbage collector skips them (`gc=False`).
-    """
+    """Absent fields default to the empty value. Without cycles the garbage collector can skip objects (`gc=False`)."""
 
 
 class Metadata(_KubeObject, frozen=True):
@@ -104,8 +90,6 @@ class Container(_KubeObject, frozen=True):
 
 
 class Toleration(_KubeObject, frozen=True):
-    """https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"""
-
     key: str | None = None
     operator: str | None = None
     value: str | None = None
@@ -152,10 +136,7 @@ class Job(_KubeObject, frozen=True):
 
     def condition(self, type_: str) -> Condition | None:
         """Return the condition of this type if its status is True."""
-        for item in self.status.conditions:
-            if item.type == type_ and item.status == "True":
-                return item
-        return None
+        return next((item for item in self.status.conditions if item.type == type_ and item.status == "True"), None)
 
     @property
     def finished(self) -> bool:
@@ -239,11 +220,7 @@ class Pod(_KubeObject, frozen=True):
 
     @property
     def container(self) -> ContainerState:
-        """The state of the container that runs the job; empty before the kubelet reports it.
-
-        Statuses are sorted by name, so an injected container can come first. A pod without a container of the expected
-        name uses the first one.
-        """
+        """The state of the container that runs the job; empty before the kubelet reports it."""
         own = job_container_status(self.status.container_statuses)
         return own.state if own else ContainerState()
 
@@ -267,45 +244,32 @@ class Pod(_KubeObject, frozen=True):
 
 
 def job_container_status(statuses: tuple[ContainerStatus, ...]) -> ContainerStatus | None:
-    """Return the status of the container that runs the job, otherwise the first."""
-    for status in statuses:
-        if status.name == CONTAINER:
-            return status
-    return statuses[0] if statuses else None
+    """Return the status of the container that runs the job, otherwise the first. They are sorted by name."""
+    first = statuses[0] if statuses else None
+    return next((status for status in statuses if status.name == CONTAINER), first)
 
 
 def merge_pod_status(pod: Pod, known: Pod) -> Pod:
-    """Return a newer state of a pod, with the fields of the known state that the kubelet overwrote."""
-    return _keep_termination_message(_keep_deletion_timestamp(pod, known), known)
+    """Return a newer state of a pod, with the fields of the known state that the kubelet overwrote.
 
-
-def _keep_termination_message(pod: Pod, known: Pod) -> Pod:
-    """Keep the message: the kubelet reads the log for each status, also after it removed the log of a deleted pod."""
-    now, before = pod.container.terminated, known.container.terminated
-    if now is None or before is None or now.termination_message is not None or before.termination_message is None:
-        return pod
-    terminated = msgspec.structs.replace(now, message=before.message)
+    The kubelet deletes a terminal pod again, with a grace period of zero. It reads the log for each status, also after
+    it removed the log of a deleted pod.
+    """
+    deletion = known.metadata
+    if pod.is_terminal and deletion.deletion_timestamp is not None:
+        metadata = replace(
+            pod.metadata,
+            deletion_timestamp=deletion.deletion_timestamp,
+            deletion_grace_period_seconds=deletion.deletion_grace_period_seconds,
+        )
+        pod = replace(pod, metadata=metadata)
     own = job_container_status(pod.status.container_statuses)
-    statuses = tuple(
-        msgspec.structs.replace(status, state=msgspec.structs.replace(status.state, terminated=terminated))
-        if status is own
-        else status
-        for status in pod.status.container_statuses
-    )
-    return msgspec.structs.replace(pod, status=msgspec.structs.replace(pod.status, container_statuses=statuses))
-
-
-def _keep_deletion_timestamp(pod: Pod, known: Pod) -> Pod:
-    """Keep the first deletion timestamp: the kubelet deletes a terminal pod again, with a grace period of zero."""
-    now, before = pod.metadata, known.metadata
-    if not pod.is_terminal or before.deletion_timestamp is None:
+    now, before = pod.container.terminated, known.container.terminated
+    if not own or not now or not before or now.termination_message is not None or before.termination_message is None:
         return pod
-    metadata = msgspec.structs.replace(
-        now,
-        deletion_timestamp=before.deletion_timestamp,
-        deletion_grace_period_seconds=before.deletion_grace_period_seconds,
-    )
-    return msgspec.structs.replace(pod, metadata=metadata)
+    merged = replace(own, state=replace(own.state, terminated=replace(now, message=before.message)))
+    statuses = tuple(merged if status is own else status for status in pod.status.container_statuses)
+    return replace(pod, status=replace(pod.status, container_statuses=statuses))
 
 
 def resource_version_number(item: Job | Pod | Event | Node) -> int:
@@ -328,10 +292,7 @@ class EventSeries(_KubeObject, frozen=True):
 
 
 class Event(_KubeObject, frozen=True):
-    """https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
-
-    Kubernetes usually deletes events after an hour, and counts repeated events in one object.
-    """
+    """Kubernetes usually deletes events after an hour, and counts repeated events in one object."""
 
     metadata: Metadata
     involved_object: ObjectReference = ObjectReference()
@@ -344,12 +305,8 @@ class Event(_KubeObject, frozen=True):
     @property
     def last_seen(self) -> datetime | None:
         """The time of the last occurrence. Clients of the two event APIs set different fields."""
-        return (
-            (self.series.last_observed_time if self.series else None)
-            or self.last_timestamp
-            or self.event_time
-            or self.metadata.creation_timestamp
-        )
+        in_series = self.series.last_observed_time if self.series else None
+        return in_series or self.last_timestamp or self.event_time or self.metadata.creation_timestamp
 
 
 class Taint(_KubeObject, frozen=True):
@@ -369,8 +326,6 @@ class NodeStatus(_KubeObject, frozen=True):
 
 
 class Node(_KubeObject, frozen=True):
-    """https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/node-v1/"""
-
     metadata: Metadata
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
@@ -388,8 +343,6 @@ class LeaseSpec(_KubeObject, frozen=True):
 
 
 class Lease(_KubeObject, frozen=True):
-    """https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/lease-v1/"""
-
     metadata: Metadata
     spec: LeaseSpec = LeaseSpec()
 
@@ -418,10 +371,7 @@ class WatchEvent(msgspec.Struct, Generic[Object], frozen=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class MetadataFilter:
-    """The labels and annotations that the caller reads; the decoder drops the others.
-
-    The decoder always keeps Kubernetes' own labels on pods of Jobs, and all labels of nodes.
-    """
+    """The labels and annotations to keep, besides Kubernetes' own labels of a Job's pods, and all labels of nodes."""
 
     labels: frozenset[str]
     annotations: Mapping[str, int]

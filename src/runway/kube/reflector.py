@@ -4,22 +4,18 @@
 - `_list_then_watch` lists once, then watches, and renews the watch until its version expires.
 - `KubeClient.watch` is one HTTP call with bookmarks and an inactivity time-out.
 
-A consumer that replaces its state by each `Relisted` and applies each `WatchEvent` has the state of Kubernetes, however
-often the connection is lost.
+A consumer that replaces its state by each `Relisted` and applies each `WatchEvent` has the state of Kubernetes.
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Generic
 
-from runway.backoff import Backoff
+from runway.backoff import Backoff, Timing
 from runway.errors import ClusterError, PublicError, ResourceExpired
 from runway.kube.client import KubeClient, Resource
 from runway.kube.objects import Metadata, Object, WatchEvent
@@ -55,33 +51,25 @@ class Bookmark:
 async def reflect(
     kubernetes: KubeClient,
     kind: Resource[Object],
-    *,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    jitter: Callable[[], float] = random.random,
-    clock: Callable[[], float] = time.monotonic,
+    timing: Timing,
     max_backoff_seconds: float = MAX_BACKOFF_SECONDS,
 ) -> AsyncGenerator[Relisted[Object] | WatchEvent[Object] | Bookmark | Disconnected, None]:
     """Yield lists and events of all objects of a kind, forever."""
-    backoff = Backoff(jitter, longest=max_backoff_seconds)
+    backoff = Backoff(timing.jitter, longest=max_backoff_seconds)
     while True:
         try:
-            async with aclosing(_list_then_watch(kubernetes, kind, backoff, sleep, clock)) as updates:
+            async with aclosing(_list_then_watch(kubernetes, kind, backoff, timing)) as updates:
                 async for update in updates:
                     yield update
         except (ClusterError, PublicError) as error:
             yield Disconnected(str(error))
-        await sleep(backoff.next())
+        await timing.sleep(backoff.next())
 
 
 async def _list_then_watch(
-    kubernetes: KubeClient,
-    kind: Resource[Object],
-    backoff: Backoff,
-    sleep: Callable[[float], Awaitable[None]],
-    clock: Callable[[], float],
+    kubernetes: KubeClient, kind: Resource[Object], backoff: Backoff, timing: Timing
 ) -> AsyncGenerator[Relisted[Object] | WatchEvent[Object] | Bookmark, None]:
-    """List once, then watch from there until the version expires or a call fails."""
-    requested_at = clock()
+    requested_at = timing.clock()
     listing = await kubernetes.list(kind)
     version = listing.metadata.resource_version
     items = deque(listing.items)
@@ -98,9 +86,8 @@ async def _list_then_watch(
                     yield Bookmark() if event.type == "BOOKMARK" else event
         except ResourceExpired:
             return
-        # The server closes each watch after some minutes: continue from the last version.
-        # Pause after a watch that closed without an event, to avoid a busy loop.
+        # The server closes each watch after some minutes. Pause after one without an event, to avoid a busy loop.
         if received:
             backoff.reset()
         else:
-            await sleep(backoff.next())
+            await timing.sleep(backoff.next())

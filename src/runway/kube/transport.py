@@ -28,8 +28,6 @@ READ_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response of any status, with the whole body and the `Warning` headers."""
-
     status: int
     body: bytes
     warnings: tuple[str, ...] = ()
@@ -45,10 +43,9 @@ class Transport(Protocol):
         """Send one call. Raises NotExecuted if it had no effect, AmbiguousOutcome if it may have one, or TooBusy."""
 
     def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
-        """Yield the chunks of a GET, an empty one first, as soon as the API server has answered 200.
+        """Yield the chunks of a GET, an empty one first. Raises UnexpectedStatus for any status but 200.
 
-        Raises UnexpectedStatus for any other status, and NotExecuted or AmbiguousOutcome if the connection fails or is
-        silent for `idle` seconds.
+        Raises NotExecuted or AmbiguousOutcome if the connection fails or is silent for `idle` seconds.
         """
 
 
@@ -65,6 +62,7 @@ class AiohttpTransport:
 
     def __init__(self, access: Access, max_in_flight: int) -> None:
         self._configuration = access.configuration
+        self._tls_name = access.configuration.tls_server_name
         proxy, tls = access.configuration.proxy, access.tls
         # Watches and logs stay open for long, so they have their own pool and cannot starve calls.
         calls = aiohttp.TCPConnector(limit=max_in_flight, ssl=tls)
@@ -105,17 +103,12 @@ class AiohttpTransport:
     async def _call(
         self, method: str, path: str, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
     ) -> Response:
+        url = self._configuration.host + path
         headers = {"Content-Type": content_type, "Accept": "application/json", **await self._authorization()}
         limit = aiohttp.ClientTimeout(total=seconds, sock_connect=min(CONNECT_SECONDS, seconds))
         try:
             async with self._calls.request(
-                method,
-                self._configuration.host + path,
-                params=query,
-                data=body,
-                headers=headers,
-                timeout=limit,
-                server_hostname=self._configuration.tls_server_name,
+                method, url, params=query, data=body, headers=headers, timeout=limit, server_hostname=self._tls_name
             ) as response:
                 return _answer(response, await _body(response))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -126,15 +119,12 @@ class AiohttpTransport:
             raise AmbiguousOutcome(f"the connection to the Kubernetes API broke: {_reason(error)}") from error
 
     async def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
+        url = self._configuration.host + path
         headers = {"Accept": "*/*", **await self._authorization()}
         limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=idle)
         try:
             async with self._streams.get(
-                self._configuration.host + path,
-                params=query,
-                headers=headers,
-                timeout=limit,
-                server_hostname=self._configuration.tls_server_name,
+                url, params=query, headers=headers, timeout=limit, server_hostname=self._tls_name
             ) as response:
                 if response.status != 200:
                     raise UnexpectedStatus(_answer(response, await _body(response)))

@@ -6,22 +6,15 @@ The Job stays until its time to live. docs/decisions/007-cancel-by-deadline.md h
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
 import structlog
 
-from runway.admission.observed_usage import pod_succeeded
+from runway import errors
+from runway.admission.quota import pod_succeeded
 from runway.controllers.leadership import Leadership
-from runway.errors import (
-    AmbiguousOutcome,
-    ClusterError,
-    Conflict,
-    JobNotFound,
-    KubernetesUnavailable,
-    NotFound,
-    OutcomeUnknown,
-)
 from runway.jobs.annotations import ANNOTATION_CANCELLED_AT
 from runway.jobs.models import JobView
 from runway.kube.client import KubeClient
@@ -31,8 +24,7 @@ from runway.state.job_store import JobKey
 
 log = structlog.get_logger()
 
-MAX_ATTEMPTS: Final = 5
-"""Attempts to patch a Job whose status its controller changes at the same time."""
+MAX_ATTEMPTS: Final = 5  # Attempts to patch a Job whose status its controller changes at the same time.
 
 
 async def cancel(
@@ -46,23 +38,25 @@ async def cancel(
         leadership.require_leader()
         job = cluster.job(key)
         if job is None:
-            raise JobNotFound(key.name)
+            raise errors.JobNotFound(key.name)
         if _is_decided(job, cluster, key):
             return _view(cluster, key)
         try:
             cluster.apply_job(await kubernetes.patch_job(key.namespace, key.name, _patch(job, now())))
-        except NotFound as error:
-            raise JobNotFound(key.name) from error
-        except Conflict:
+        except errors.NotFound as error:
+            raise errors.JobNotFound(key.name) from error
+        except errors.Conflict:
             await _refresh(kubernetes, cluster, key)
             continue
-        except AmbiguousOutcome as error:
+        except errors.AmbiguousOutcome as error:
             return await _read_back(kubernetes, cluster, key, error)
-        except ClusterError as error:
-            raise KubernetesUnavailable(f"{error}; cancelling is idempotent, so try again") from error
+        except errors.ClusterError as error:
+            raise errors.KubernetesUnavailable(f"{error}; cancelling is idempotent, so try again") from error
         log.info("cancel requested", tenant=cluster.tenant_of(key), job_id=key.name)
         return _view(cluster, key)
-    raise KubernetesUnavailable(f"the job changed during each of {MAX_ATTEMPTS} attempts to cancel it; try again")
+    raise errors.KubernetesUnavailable(
+        f"the job changed during each of {MAX_ATTEMPTS} attempts to cancel it; try again"
+    )
 
 
 def _is_decided(job: Job, cluster: ClusterState, key: JobKey) -> bool:
@@ -83,36 +77,32 @@ def _patch(job: Job, now: datetime) -> dict[str, object]:
     return {"metadata": metadata, "spec": {"activeDeadlineSeconds": 0, **resume}}
 
 
-async def _refresh(kubernetes: KubeClient, cluster: ClusterState, key: JobKey) -> None:
+async def _refresh(kubernetes: KubeClient, cluster: ClusterState, key: JobKey) -> Job:
     """Read the Job from Kubernetes into the store. Raises JobNotFound or KubernetesUnavailable."""
     try:
         job = await kubernetes.get_job(key.namespace, key.name)
-    except ClusterError as error:
-        raise KubernetesUnavailable(f"{error}; cancelling is idempotent, so try again") from error
+    except errors.ClusterError as error:
+        raise errors.KubernetesUnavailable(f"{error}; cancelling is idempotent, so try again") from error
     if job is None:
-        raise JobNotFound(key.name)
+        raise errors.JobNotFound(key.name)
     cluster.apply_job(job)
+    return job
 
 
-async def _read_back(kubernetes: KubeClient, cluster: ClusterState, key: JobKey, error: AmbiguousOutcome) -> JobView:
+async def _read_back(
+    kubernetes: KubeClient, cluster: ClusterState, key: JobKey, error: errors.AmbiguousOutcome
+) -> JobView:
     """Read the Job after an ambiguous patch. A late patch does no harm, because it names a version."""
-    unknown = OutcomeUnknown(
+    with suppress(errors.KubernetesUnavailable):
+        if _is_decided(await _refresh(kubernetes, cluster, key), cluster, key):
+            return _view(cluster, key)
+    raise errors.OutcomeUnknown(
         f"{error}; the job may be cancelled. Cancelling is idempotent, so try again", extra={"id": key.name}
-    )
-    try:
-        job = await kubernetes.get_job(key.namespace, key.name)
-    except ClusterError:
-        raise unknown from error
-    if job is None:
-        raise JobNotFound(key.name) from error
-    cluster.apply_job(job)
-    if not _is_decided(job, cluster, key):
-        raise unknown from error
-    return _view(cluster, key)
+    ) from error
 
 
 def _view(cluster: ClusterState, key: JobKey) -> JobView:
     view = cluster.view(key)
     if view is None:
-        raise JobNotFound(key.name)
+        raise errors.JobNotFound(key.name)
     return view

@@ -20,21 +20,8 @@ from typing import Final
 
 import structlog
 
+from runway import errors
 from runway.backoff import Backoff
-from runway.errors import (
-    AmbiguousOutcome,
-    ClusterError,
-    InvalidParameter,
-    JobNotFound,
-    KubernetesUnavailable,
-    LogsGone,
-    LogsNotReady,
-    NotFound,
-    PublicError,
-    Rejected,
-    StreamInterrupted,
-    Violation,
-)
 from runway.kube.client import KubeClient
 from runway.kube.objects import Pod
 from runway.log_cursor import LogCursor
@@ -43,18 +30,13 @@ from runway.state.job_store import JobKey
 
 log = structlog.get_logger()
 
-RECONNECT_TIMEOUT_SECONDS: Final = 60.0
-"""A log without new data for this long is interrupted."""
+RECONNECT_TIMEOUT_SECONDS: Final = 60.0  # A log without new data for this long is interrupted.
 OPEN_SECONDS: Final = 10.0
-IDLE_SECONDS: Final = 120.0
-"""A followed log without data for this long is opened again: the connection may be dead."""
+IDLE_SECONDS: Final = 120.0  # A followed log without data for this long is opened again: the connection may be dead.
 READ_IDLE_SECONDS: Final = 30.0
-HEALTHY_SECONDS: Final = 30.0
-"""A connection that lasted this long is no failure, even without data."""
-STATUS_SECONDS: Final = 2.0
-"""The kubelet reports the end of a container about a second after its log ends."""
-LOOK_SECONDS: Final = 15.0
-"""The longest pause between two checks of a job that has not started."""
+HEALTHY_SECONDS: Final = 30.0  # A connection that lasted this long is no failure, even without data.
+STATUS_SECONDS: Final = 2.0  # The kubelet reports the end of a container about a second after its log ends.
+LOOK_SECONDS: Final = 15.0  # The longest pause between two checks of a job that has not started.
 SLICE_BYTES: Final = 1 << 16
 """Bytes of a log processed before other requests run: 1.5 ms, or 4 ms if all lines are empty."""
 
@@ -90,26 +72,25 @@ async def open_log(
 ) -> OpenLog:
     """Open the log of an attempt; with `follow`, once its container has started.
 
-    All logs of a process share `turn`. It processes one slice of one log at a time, and other requests run between
-    slices.
-
+    All logs of a process share `turn`: one slice of one log is processed at a time, and other requests run between.
     Raises JobNotFound, InvalidParameter, LogsNotReady, LogsGone with the excerpt, NotReady or KubernetesUnavailable.
     """
     attempt, pod = await _started(cluster, key, query) if query.follow else _find(cluster, key, query)
     name = pod.metadata.name
     if name in cluster.deleted_pods(key):
         raise _log_unavailable(cluster, key, name, pod)
-    reader = _LogStream(kubernetes, cluster, key, name, query, turn, clock, sleep, jitter)
+    cursor = LogCursor(from_start=query.tail is None)
+    reader = _LogStream(kubernetes, cluster, key, name, query, turn, clock, sleep, Backoff(jitter), cursor)
     try:
         first = await reader.connect()
-    except NotFound as error:
+    except errors.NotFound as error:
         if pod.is_terminal or pod.terminating:
             raise _log_unavailable(cluster, key, name, pod) from error
-        raise KubernetesUnavailable(f"the node does not know pod {name} at the moment: {error}") from error
-    except Rejected as error:
-        raise LogsNotReady(str(error)) from error
-    except ClusterError as error:
-        raise KubernetesUnavailable(str(error)) from error
+        raise errors.KubernetesUnavailable(f"the node does not know pod {name} at the moment: {error}") from error
+    except errors.Rejected as error:
+        raise errors.LogsNotReady(str(error)) from error
+    except errors.ClusterError as error:
+        raise errors.KubernetesUnavailable(str(error)) from error
     return OpenLog(attempt, reader.read(first))
 
 
@@ -125,15 +106,17 @@ async def _started(cluster: ClusterState, key: JobKey, query: LogQuery) -> tuple
                 if (pod.container.running or pod.container.terminated) and not pod.never_had_a_container:
                     return attempt, pod
                 if query.attempt is not None and (pod.is_terminal or pod.metadata.name in cluster.deleted_pods(key)):
-                    raise LogsNotReady(f"attempt {attempt} ended before a container started, so there never was a log")
+                    raise errors.LogsNotReady(
+                        f"attempt {attempt} ended before a container started, so there never was a log"
+                    )
             view = cluster.view(key)
             if view is not None and view.is_finished:
-                raise LogsNotReady(f"the job is {view.state}, and no container of its last attempt has started")
+                raise errors.LogsNotReady(f"the job is {view.state}, and no container of its last attempt has started")
             await reader.wait(LOOK_SECONDS)
             cluster.require_synced()
 
 
-class _NotYet(LogsNotReady):
+class _NotYet(errors.LogsNotReady):
     """The attempt's pod may still be created."""
 
 
@@ -141,11 +124,16 @@ def _find(cluster: ClusterState, key: JobKey, query: LogQuery) -> tuple[int, Pod
     """Find the attempt, numbered as in the job's view, and its pod."""
     view = cluster.view(key)
     if view is None:
-        raise JobNotFound(key.name)
+        raise errors.JobNotFound(key.name)
     count = len(view.attempts)
     attempt = query.attempt or max(count, 1)
+    if attempt == count + 1 and not view.is_finished:
+        raise _NotYet(f"attempt {attempt} has no pod yet")
+    if count == 0:
+        raise errors.LogsNotReady("the job has no pod, so there is no log")
     if attempt > count:
-        raise _no_such_attempt(attempt, count, over=view.is_finished)
+        fault = errors.Violation("attempt", "too_large", "there is no such attempt", str(attempt), str(count))
+        raise errors.InvalidParameter(f"the job has {count} attempts so far", violations=(fault,))
     name = view.attempts[attempt - 1].pod
     pod = next((pod for pod in cluster.attempts(key) if pod.metadata.name == name), None)
     if pod is None:
@@ -153,72 +141,51 @@ def _find(cluster: ClusterState, key: JobKey, query: LogQuery) -> tuple[int, Pod
     return attempt, pod
 
 
-def _no_such_attempt(attempt: int, count: int, *, over: bool) -> PublicError:
-    if attempt == count + 1 and not over:
-        return _NotYet(f"attempt {attempt} has no pod yet")
-    if count == 0:
-        return LogsNotReady("the job has no pod, so there is no log")
-    return InvalidParameter(
-        f"the job has {count} attempts so far",
-        violations=(Violation("attempt", "too_large", "there is no such attempt", str(attempt), str(count)),),
-    )
-
-
-def _log_unavailable(cluster: ClusterState, key: JobKey, name: str, pod: Pod | None) -> LogsGone | LogsNotReady:
+def _log_unavailable(
+    cluster: ClusterState, key: JobKey, name: str, pod: Pod | None
+) -> errors.LogsGone | errors.LogsNotReady:
     """Explain why there is no log, with the excerpt. `pod` is the last known state of the deleted pod."""
     view = cluster.view(key)
     attempt = next((attempt for attempt in view.attempts if attempt.pod == name), None) if view else None
     ended = pod.container.terminated if pod else None
     never_started = pod is not None and pod.never_had_a_container
     if never_started or (attempt is not None and attempt.started_at is None and attempt.exit_code is None):
-        return LogsNotReady(f"pod {name} ended before a container started, so there never was a log")
+        return errors.LogsNotReady(f"pod {name} ended before a container started, so there never was a log")
     kept = view.excerpt.text if view and view.excerpt and view.excerpt.pod == name else None
-    return LogsGone(
+    return errors.LogsGone(
         f"pod {name} no longer exists; the excerpt has the last lines of its log",
         extra={"excerpt": kept or (ended.termination_message if ended else None), "pod": name},
     )
 
 
 async def _slices(connection: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Split the chunks of a connection into pieces of at most `SLICE_BYTES`. Closes the connection."""
     async with aclosing(connection):
         async for chunk in connection:
             for start in range(0, len(chunk), SLICE_BYTES):
                 yield chunk[start : start + SLICE_BYTES]
 
 
+@dataclass(slots=True)
 class _LogStream:
     """The log of one container for one reader, over as many connections as necessary."""
 
-    def __init__(
-        self,
-        kubernetes: KubeClient,
-        cluster: ClusterState,
-        key: JobKey,
-        pod: str,
-        query: LogQuery,
-        turn: asyncio.Lock,
-        clock: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]],
-        jitter: Callable[[], float],
-    ) -> None:
-        self._kubernetes = kubernetes
-        self._cluster = cluster
-        self._key = key
-        self._pod = pod
-        self._query = query
-        self._turn = turn
-        self._clock = clock
-        self._sleep = sleep
-        self._backoff = Backoff(jitter)
-        self._cursor = LogCursor(from_start=query.tail is None)
-        self._opened = clock()
-        self._failing_since: float | None = None
-        self._brought_news = False
-        self._final = False
-        """True if the container had ended before the connection was opened."""
-        self._whole = False
-        """True if the last connection ended without an error, so that it brought everything that existed then."""
+    _kubernetes: KubeClient
+    _cluster: ClusterState
+    _key: JobKey
+    _pod: str
+    _query: LogQuery
+    _turn: asyncio.Lock
+    _clock: Callable[[], float]
+    _sleep: Callable[[float], Awaitable[None]]
+    _backoff: Backoff
+    _cursor: LogCursor
+    _opened: float = 0.0
+    _failing_since: float | None = None
+    _brought_news: bool = False
+    _final: bool = False
+    """True if the container had ended before the connection was opened."""
+    _whole: bool = False
+    """True if the last connection ended without an error, so that it brought everything that existed then."""
 
     async def connect(self) -> AsyncGenerator[bytes, None]:
         """Open the next connection. Raises the errors of a call to Kubernetes."""
@@ -238,7 +205,7 @@ class _LogStream:
             async with asyncio.timeout(OPEN_SECONDS):
                 await anext(connection)
         except TimeoutError as error:
-            raise AmbiguousOutcome(f"the Kubernetes API did not answer within {OPEN_SECONDS:g} s") from error
+            raise errors.AmbiguousOutcome(f"the Kubernetes API did not answer within {OPEN_SECONDS:g} s") from error
         return connection
 
     async def read(self, connection: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -250,26 +217,22 @@ class _LogStream:
                         if text := await self._fresh(piece):
                             yield text
                 if self._cursor.unexpected_text:
-                    raise Rejected(f"the kubelet said: {self._cursor.unexpected_text}")
-                if self._is_complete():
+                    raise errors.Rejected(f"the kubelet said: {self._cursor.unexpected_text}")
+                # The container had ended before this connection, or the log of a running container is read once.
+                is_complete = not self._brought_news if self._final else not self._query.follow
+                if is_complete and self._cursor.caught_up:
                     return
                 self._whole, reason = True, "the log ended before its container did, or before it was all read"
                 if not self._ended():
                     await self._until_ended(STATUS_SECONDS)
                 elif not self._brought_news:
                     await self._sleep(self._backoff.next())
-            except ClusterError as error:
+            except errors.ClusterError as error:
                 reason = await self._failed(error)
             following = await self._reconnect(reason)
             if following is None:
                 return
             connection = following
-
-    def _is_complete(self) -> bool:
-        """Return whether the log ended with this connection, which ended without an error."""
-        if self._final:
-            return self._cursor.caught_up and not self._brought_news
-        return not self._query.follow and self._cursor.caught_up
 
     async def _fresh(self, piece: bytes) -> bytes:
         """Wait for the turn, and return the bytes of this slice that were not sent before."""
@@ -292,24 +255,23 @@ class _LogStream:
             if self._is_gone():
                 if self._whole:
                     return None
-                raise StreamInterrupted(f"{reason}; since then pod {self._pod} was deleted")
+                raise errors.StreamInterrupted(f"{reason}; since then pod {self._pod} was deleted")
             if self._clock() - self._failing_since > RECONNECT_TIMEOUT_SECONDS:
-                raise StreamInterrupted(f"{reason}; nothing new for {RECONNECT_TIMEOUT_SECONDS:g} s")
+                raise errors.StreamInterrupted(f"{reason}; nothing new for {RECONNECT_TIMEOUT_SECONDS:g} s")
             try:
                 return await self.connect()
-            except ClusterError as error:
+            except errors.ClusterError as error:
                 reason = await self._failed(error)
 
-    async def _failed(self, error: ClusterError) -> str:
+    async def _failed(self, error: errors.ClusterError) -> str:
         """Pause after a failure. If the kubelet itself says that the log no longer exists, nothing is missing."""
-        if not isinstance(error, NotFound | Rejected):
+        if not isinstance(error, errors.NotFound | errors.Rejected):
             self._whole = False
         log.info("log broke", job_id=self._key.name, pod=self._pod, reason=str(error))
         await self._sleep(self._backoff.next())
         return str(error)
 
     async def _until_ended(self, seconds: float) -> None:
-        """Wait until the container has ended, for at most `seconds`."""
         with self._cluster.subscriptions.subscribe(self._key) as reader:
             deadline = self._clock() + seconds
             while not self._ended() and (left := deadline - self._clock()) > 0:

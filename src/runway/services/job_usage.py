@@ -11,28 +11,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
 import structlog
 
 from runway.errors import JobNotFound, PrometheusUnavailable
 from runway.jobs.annotations import spec_of
+from runway.jobs.diagnosis.attempts import container_started_at
 from runway.jobs.models import Usage
 from runway.jobs.usage import PodFigure, limits_of, usage_of
-from runway.kube.objects import Pod
 from runway.prometheus import Prometheus, SeriesValue, matching, matching_any
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 
 log = structlog.get_logger()
 
-MAX_PODS: Final = 20
-"""The newest attempts that a query covers: bounds the query and its response."""
+MAX_PODS: Final = 20  # The newest attempts that a query covers: bounds the query and its response.
 CLOCK_SKEW: Final = timedelta(seconds=60)
 """Added before the first pod's creation, because clocks differ. No other pod has had these names."""
-WHOLE_SECOND: Final = timedelta(seconds=1)
-"""Kubernetes truncates times to the second."""
+WHOLE_SECOND: Final = timedelta(seconds=1)  # Kubernetes truncates times to the second.
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +50,7 @@ async def report_usage(
     *,
     now: Callable[[], datetime],
 ) -> UsageReport:
-    """Return a job's usage: from its record if it has been measured, else from Prometheus now.
-
-    Raises JobNotFound. An unavailable Prometheus is a problem in the report, not an error.
-    """
+    """Return a job's usage: from its record if it has been measured, else from Prometheus now. Raises JobNotFound."""
     if kept is not None and kept.measured:
         return UsageReport(kept, "kept")
     if prometheus is None:
@@ -72,13 +67,12 @@ async def query_usage(
 ) -> Usage:
     """Query the metrics of the last attempt that started, and the memory peak of all attempts.
 
-    Raises JobNotFound and PrometheusUnavailable. The newest sample may be a few seconds old, and a shorter job may have
-    none.
+    Raises JobNotFound and PrometheusUnavailable.
     """
     snapshot = cluster.snapshot(key)
     if snapshot is None:
         raise JobNotFound(key.name)
-    pods, spec = [pod for pod in snapshot.pods if _started_at(pod)][-MAX_PODS:], spec_of(snapshot.job)
+    pods, spec = [pod for pod in snapshot.pods if container_started_at(pod)][-MAX_PODS:], spec_of(snapshot.job)
     if not pods:
         return limits_of(spec)
     ended = pods[-1].container.terminated
@@ -88,7 +82,7 @@ async def query_usage(
     query = promql(key.namespace, [pod.metadata.name for pod in pods], math.ceil(window.total_seconds()))
     figures = figures_by_pod(await prometheus.query(query, at=ended_at))
     of_pods = [figures.get(pod.metadata.name, {}) for pod in pods]
-    return usage_of(spec, of_pods[-1], _started_at(pods[-1]), of_pods)
+    return usage_of(spec, of_pods[-1], container_started_at(pods[-1]), of_pods)
 
 
 def promql(namespace: str, pods: Sequence[str], seconds: int) -> str:
@@ -141,11 +135,3 @@ def _unmeasured(cluster: ClusterState, key: JobKey) -> Usage:
     if job is None:
         raise JobNotFound(key.name)
     return limits_of(spec_of(job))
-
-
-def _started_at(pod: Pod) -> datetime | None:
-    container = pod.container
-    state = container.running or container.terminated
-    started = state.started_at if state else None
-    # The kubelet writes a time in 1970 for a container that never started: kubernetes/kubernetes#120331
-    return started if started and started > datetime(1971, 1, 1, tzinfo=UTC) else None

@@ -10,8 +10,8 @@ reservation stays. A reservation ends in one of two ways:
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -37,31 +37,20 @@ KeyLocks = WeakValueDictionary[JobKey, asyncio.Lock]
 """A lock per name, under which at most one create is in flight. It exists as long as a submission refers to it."""
 
 
+@dataclass(slots=True)
 class OutcomeResolver:
     """Resolves ambiguous creates. `close` cancels the background tasks."""
 
-    def __init__(
-        self,
-        cluster: ClusterState,
-        sync: ClusterSync,
-        key_locks: KeyLocks,
-        *,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
-        self._cluster = cluster
-        self._sync = sync
-        self._sleep = sleep
-        self._jitter = jitter
-        self._key_locks = key_locks
-        self.unresolved: dict[JobKey, asyncio.Task[None]] = {}
-        """The names that have a create without a known outcome, and the tasks that resolve them."""
+    _cluster: ClusterState
+    _sync: ClusterSync
+    _key_locks: KeyLocks
+    _sleep: Callable[[float], Awaitable[None]]
+    _jitter: Callable[[], float]
+    unresolved: dict[JobKey, asyncio.Task[None]] = field(default_factory=dict)
+    """The names that have a create without a known outcome, and the tasks that resolve them."""
 
     async def get_job(self, key: JobKey) -> Job | None:
-        """Read the Job of this name; if there is none, count the pods that an earlier one left behind.
-
-        Raises OutcomeUnknown if Kubernetes does not answer.
-        """
+        """Read the Job of this name; if there is none, count the pods of an earlier one. Raises OutcomeUnknown."""
         try:
             return await self._sync.refresh_job(key)
         except (ClusterError, PublicError) as error:
@@ -89,8 +78,7 @@ class OutcomeResolver:
     def confirm_created(self, tenant: str, key: JobKey, job: Job) -> None:
         """Store the Job, whose observed usage replaces the reservation.
 
-        If the watch reported its deletion before the create was answered, the reservation stays: a pod that is not
-        known yet may still run.
+        If the watch has reported its deletion already, the reservation stays: an unknown pod may still run.
         """
         self._cluster.apply_job(job)
         if self._is_stored(key):

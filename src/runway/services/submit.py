@@ -22,22 +22,11 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from runway import errors
 from runway.admission.rate_limit import RateLimiter
 from runway.admission.validation import ValidatedSpec, validate
 from runway.controllers.leadership import Leadership
 from runway.controllers.sync import ClusterSync
-from runway.errors import (
-    AlreadyExists,
-    AmbiguousOutcome,
-    ClusterError,
-    IdempotencyConflict,
-    InternalError,
-    KubernetesUnavailable,
-    NotFound,
-    OutcomeUnknown,
-    PublicError,
-    RateLimited,
-)
 from runway.jobs.annotations import ANNOTATION_SPEC_HASH
 from runway.jobs.manifest import Placement, job_id, job_manifest, spec_hash
 from runway.jobs.models import JobView
@@ -49,7 +38,7 @@ from runway.policy import Policy
 from runway.services.resolve_outcome import KeyLocks, OutcomeResolver
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 
 log = structlog.get_logger()
 
@@ -90,19 +79,19 @@ class Submitter:
         self._token = token
         self._limiters: dict[str, RateLimiter] = {}
         self._key_locks: KeyLocks = KeyLocks()
-        self._outcomes = OutcomeResolver(cluster, sync, self._key_locks, sleep=sleep, jitter=jitter)
+        self._outcomes = OutcomeResolver(cluster, sync, self._key_locks, sleep, jitter)
 
     async def submit(self, tenant: str, document: object, idempotency_key: str | None) -> Submission:
         """Admit a job and create it. Raises the PublicError that explains a refusal."""
         started = self._clock()
         try:
             submission = await self._submit(tenant, document, idempotency_key)
-        except PublicError as error:
+        except errors.PublicError as error:
             self._metrics.submissions.labels(tenant, error.code).inc()
             log.info("submission refused", tenant=tenant, decision=error.code, detail=error.detail)
             raise
         except Exception:
-            self._metrics.submissions.labels(tenant, InternalError.code).inc()
+            self._metrics.submissions.labels(tenant, errors.InternalError.code).inc()
             raise
         decision = "replayed" if submission.replayed else "created"
         self._metrics.submissions.labels(tenant, decision).inc()
@@ -138,15 +127,15 @@ class Submitter:
         started = self._clock()
         try:
             job = await self.kubernetes.create_job(key.namespace, manifest)
-        except AlreadyExists:
+        except errors.AlreadyExists:
             return self._replay(key, await self._outcomes.read_back(tenant, key), validated)
-        except AmbiguousOutcome as error:
+        except errors.AmbiguousOutcome as error:
             log.warning("create is ambiguous", tenant=tenant, job_id=key.name, reason=str(error))
             # Not a replay: if an earlier submission had made this Job, the store would have it.
             return self._replay(key, await self._outcomes.read_back(tenant, key), validated, replayed=False)
-        except (ClusterError, PublicError) as error:
+        except (errors.ClusterError, errors.PublicError) as error:
             self._outcomes.confirm_not_created(tenant, key)
-            raise (create_failed(error, key) if isinstance(error, ClusterError) else error) from error
+            raise (create_failed(error, key) if isinstance(error, errors.ClusterError) else error) from error
         except BaseException:
             # Cancelled, or an internal error: Kubernetes may have received the create.
             self._outcomes.resolve_in_background(tenant, key)
@@ -170,13 +159,13 @@ class Submitter:
         if wait:
             self._metrics.rate_limited.labels(tenant).inc()
             rate = self.policy.tenants[tenant].rate
-            raise RateLimited(
+            raise errors.RateLimited(
                 f"tenant {tenant} may submit {rate.per_minute} jobs a minute, {rate.burst} at once; retry in {wait} s",
                 retry_after=wait,
             )
 
     def build_manifest(self, tenant: str, key: JobKey, validated: ValidatedSpec) -> dict[str, object]:
-        pool, cost = self.policy.pools[validated.pool], validated.price.to_json()
+        pool, cost = self.policy.pools[validated.pool], validated.price
         return job_manifest(validated.spec, Placement(key.name, tenant, key.namespace, pool, cost), self.policy.limits)
 
     def _new_limiter(self, tenant: str) -> RateLimiter:
@@ -195,23 +184,23 @@ class Submitter:
 
     def _replay(self, key: JobKey, job: Job, validated: ValidatedSpec, *, replayed: bool = True) -> Submission:
         if job.metadata.annotations.get(ANNOTATION_SPEC_HASH) != spec_hash(validated.spec):
-            raise IdempotencyConflict(f"job {key.name} was submitted under this key with another specification")
+            raise errors.IdempotencyConflict(f"job {key.name} was submitted under this key with another specification")
         return self._answer(key, replayed=replayed)
 
     def _answer(self, key: JobKey, *, replayed: bool) -> Submission:
         view = self.cluster.view(key)
         if view is None:
-            raise OutcomeUnknown("the job was deleted before Runway could return it", extra={"id": key.name})
+            raise errors.OutcomeUnknown("the job was deleted before Runway could return it", extra={"id": key.name})
         return Submission(view, replayed)
 
     def _observe_stage(self, stage: str, since: int) -> None:
         self._metrics.stage_seconds[stage].observe((self._clock() - since) / 1e9)
 
 
-def create_failed(error: ClusterError, key: JobKey) -> PublicError:
+def create_failed(error: errors.ClusterError, key: JobKey) -> errors.PublicError:
     """Map the error of a create that did nothing. A missing namespace means that the tenant was never rendered."""
-    if isinstance(error, NotFound):
-        return KubernetesUnavailable(
+    if isinstance(error, errors.NotFound):
+        return errors.KubernetesUnavailable(
             f"namespace {key.namespace} does not exist: apply the output of `runway tenants render`", retry_after=30
         )
-    return KubernetesUnavailable(str(error), retry_after=min(error.retry_after or 2, 60))
+    return errors.KubernetesUnavailable(str(error), retry_after=min(error.retry_after or 2, 60))

@@ -17,8 +17,7 @@ from runway.jobs.models import JobView
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 
-HEARTBEAT_SECONDS: Final = 15.0
-"""A heartbeat keeps proxies from closing a silent stream, and detects dead clients."""
+HEARTBEAT_SECONDS: Final = 15.0  # A heartbeat keeps proxies from closing a silent stream, and detects dead clients.
 
 RECORD_WAIT_SECONDS: Final = 10.0
 """Maximum wait for the record of a finished job, which adds the log excerpt and the cost to the view."""
@@ -56,9 +55,7 @@ async def watch_job(
     """Yield the current view, unless its id is `last`, then each change; ends with the final view or JobDeleted.
 
     A job finishes a moment before its record is written, and only then is its view final. `shown` removes from a view
-    what the reader may not see.
-
-    Raises NotReady once Runway no longer knows the state of the cluster.
+    what the reader may not see. Raises NotReady once Runway no longer knows the state of the cluster.
     """
     with cluster.subscriptions.subscribe(key) as reader:
         while True:

@@ -1,39 +1,40 @@
 """The cluster as Kubernetes reported it: the read model of the whole process.
 
-`ClusterSync`, `DiagnosticsSync` and the responses to Runway's own writes feed it; everything else only reads it. All
-reads are synchronous and without I/O. Monotonic times are in seconds.
+`ClusterSync`, `DiagnosticsSync` and the responses to Runway's own writes feed it; everything else only reads it.
+Monotonic times are in seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
+from decimal import Decimal
 from typing import Final
 
+import msgspec
 import structlog
 
-from runway.admission.observed_usage import finished_at, observed_usage
-from runway.admission.quota import Ledger
+from runway.admission.quota import Ledger, finished_at, observed_usage
 from runway.errors import NotReady
-from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
-from runway.jobs.models import JobView
+from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY, cost_of, spec_of, usd
+from runway.jobs.models import JobState, JobView
 from runway.jobs.record import Record, record_of
 from runway.jobs.resources import ZERO
 from runway.jobs.snapshot import FreeCapacity, JobSnapshot
-from runway.jobs.view import job_view
+from runway.jobs.view import job_view, pending_since, state_of
 from runway.kube.client import JOBS, NODES, PODS, WARNINGS
 from runway.kube.objects import Event, Job, Node, Pod
 from runway.policy import Policy
-from runway.state.job_stats import JobStats, job_stat
 from runway.state.job_store import JobEntry, JobKey, JobStore
 from runway.state.node_capacity import NodeCache
 from runway.state.subscriptions import Subscriptions
 from runway.state.warning_events import WarningEventCache
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from runway.text import one_line
 
 log = structlog.get_logger()
@@ -43,19 +44,9 @@ MAX_UNDECODABLE: Final = 1000
 """Undecodable objects of a kind that are remembered; more are not counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class UndecodableObject:
-    """An object with fields that cannot be decoded."""
-
-    kind: str
-    namespace: str
-    name: str
-    fields: tuple[str, ...]
-
-
 @dataclass(slots=True)
 class WatchStatus:
-    """The health of one watch, and the objects of its kind that cannot be decoded in full."""
+    """The health of one watch, and the undecodable objects of its kind."""
 
     kind: str
     namespaces: Collection[str]
@@ -77,11 +68,9 @@ class WatchStatus:
             self.disconnected_at = now
 
     def mark_connected(self) -> None:
-        """Record that the connection works."""
         self.disconnect_reason = self.disconnected_at = None
 
     def replace_undecodable(self, items: Iterable[Job | Pod | Event | Node]) -> None:
-        """Find the undecodable objects of a list."""
         before, self.undecodable = self.undecodable, {}
         for item in items:
             if item.metadata.unreadable:
@@ -104,9 +93,61 @@ class WatchStatus:
             self.undecodable[namespace, name] = fields
 
 
-class ClusterState:
-    """Jobs, observed usage, statistics, diagnostics and watch health."""
+class JobStat(msgspec.Struct, frozen=True, gc=False):
+    """The contribution of one job. `ceiling` is its cost ceiling in USD, and zero once the job is finished."""
 
+    state: JobState
+    ceiling: Decimal
+    pending_since: datetime | None
+
+
+def job_stat(job: Job, pods: list[Pod], deleted_pods: frozenset[str]) -> JobStat:
+    spec, cost = spec_of(job), cost_of(job)
+    state = state_of(job, pods, deleted_pods, spec.retries if spec else 0)
+    ceiling = (usd(cost.ceiling) if cost and not state.is_finished else None) or Decimal()
+    return JobStat(state, ceiling, pending_since(job, pods) if state is JobState.PENDING else None)
+
+
+class JobStats:
+    """Sums over the jobs of each tenant, so that a scrape does not read every job."""
+
+    def __init__(self, tenants: Iterable[str]) -> None:
+        tenants = tuple(tenants)
+        self.states: Counter[tuple[str, JobState]] = Counter()
+        """The number of jobs by tenant and state."""
+        self.active_ceiling: dict[str, Decimal] = dict.fromkeys(tenants, Decimal())
+        """The cost ceiling of each tenant's unfinished jobs, in USD."""
+        self._stats: dict[JobKey, JobStat] = {}
+        self._pending: dict[str, list[tuple[datetime, JobKey]]] = {tenant: [] for tenant in tenants}
+        """The pending jobs of each tenant, longest first."""
+
+    def put(self, tenant: str, key: JobKey, stat: JobStat | None) -> None:
+        """Replace the contribution of a job; None removes it."""
+        before, pending = self._stats.pop(key, None), self._pending[tenant]
+        if before is not None:
+            self.states[tenant, before.state] -= 1
+            self.active_ceiling[tenant] -= before.ceiling
+            if before.pending_since is not None:
+                del pending[bisect_left(pending, (before.pending_since, key))]
+        if stat is not None:
+            self._stats[key] = stat
+            self.states[tenant, stat.state] += 1
+            self.active_ceiling[tenant] += stat.ceiling
+            if stat.pending_since is not None:
+                insort(pending, (stat.pending_since, key))
+
+    def state(self, key: JobKey) -> JobState | None:
+        """Return the state of a job; None without a Job of this name that Runway created."""
+        stat = self._stats.get(key)
+        return None if stat is None else stat.state
+
+    def longest_pending(self, tenant: str) -> datetime | None:
+        """Return the start of the longest current wait of a tenant's jobs; None without a pending job."""
+        pending = self._pending[tenant]
+        return pending[0][0] if pending else None
+
+
+class ClusterState:
     def __init__(
         self,
         policy: Policy,
@@ -149,7 +190,6 @@ class ClusterState:
             self.subscriptions.notify(key)
 
     def notify(self, changed: Iterable[JobKey]) -> None:
-        """Notify subscribers of the jobs whose diagnostics changed."""
         for key in changed:
             self.subscriptions.notify(key)
 
@@ -173,7 +213,6 @@ class ClusterState:
 
     @property
     def all_watches(self) -> dict[str, WatchStatus]:
-        """The watches of all kinds, by kind."""
         return self.watches | self.diagnostic_watches
 
     @property
@@ -191,14 +230,6 @@ class ClusterState:
     def age(self, watch: WatchStatus) -> float:
         """Return seconds since the last event of a watch."""
         return max(0.0, self._clock() - watch.last_event_at)
-
-    def undecodable_objects(self, limit: int) -> list[UndecodableObject]:
-        found = (
-            UndecodableObject(kind, namespace, name, fields)
-            for kind, watch in self.all_watches.items()
-            for (namespace, name), fields in watch.undecodable.items()
-        )
-        return list(islice(found, limit))
 
     def tenant_of(self, key: JobKey) -> str:
         return self.tenants[key.namespace]
@@ -227,16 +258,11 @@ class ClusterState:
         if job is None:
             return None
         pods = tuple(self.attempts(key))
-        events, nodes = self.warnings.for_job(job, pods), self.nodes.of(pods)
-        return JobSnapshot(
-            self.tenant_of(key), job, pods, self.deleted_pods(key), events, nodes, self._free_capacity(pods)
-        )
+        events, nodes, free = self.warnings.for_job(job, pods), self.nodes.of(pods), self._free_capacity(pods)
+        return JobSnapshot(self.tenant_of(key), job, pods, self.deleted_pods(key), events, nodes, free)
 
     def _free_capacity(self, pods: tuple[Pod, ...]) -> FreeCapacity | None:
-        """Return the free capacity for the last pod, if it is not bound to a node; None if it is, or no node is known.
-
-        The pod may be deleted: the diagnosis of a job that never got a node still names the missing capacity.
-        """
+        """Return the free capacity for the last pod, deleted or not, unless it is bound to a node."""
         last = pods[-1] if pods else None
         return None if last is None or last.spec.node_name or last.is_terminal else self.nodes.free_capacity_for(last)
 

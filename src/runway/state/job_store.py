@@ -1,11 +1,9 @@
 """Store the Jobs and pods that Kubernetes reported, by job.
 
-One watch of Jobs, one watch of pods and the responses to Runway's own writes feed the store. The newer resource version
-wins, whatever its source. Every mutator returns the keys of the jobs that it changed.
+The newer resource version wins, whatever its source. Every mutator returns the keys of the jobs that it changed.
 
-`replace_jobs` and `replace_pods` apply a list one object per step, so that the event loop can run in between. Events
-and responses may arrive between two steps; two lists of one kind must not overlap. The reasons for the order of the
-steps are in docs/decisions/006-relist.md.
+`replace_jobs` and `replace_pods` apply a list one object per step. Events and responses may arrive between two steps;
+two lists of one kind must not overlap. docs/decisions/006-relist.md explains the order of the steps.
 """
 
 from __future__ import annotations
@@ -24,8 +22,7 @@ from runway.jobs.annotations import ANNOTATION_SPEC
 from runway.kube.objects import LABEL_JOB_NAME, Job, Pod, merge_pod_status, resource_version_number
 
 MAX_SPEC_BYTES: Final = 96 << 20
-"""Characters of all cached specs above the usual size. Beyond it, the oldest specs of the largest namespace are dropped
-from memory; Kubernetes keeps them until the time to live of the Job ends."""
+"""Characters of all cached large specs. Beyond it, the oldest specs of the largest namespace leave the memory."""
 USUAL_SPEC: Final = 1024
 """Characters of a spec that does not count against `MAX_SPEC_BYTES`."""
 MAX_DELETED_PODS: Final = 16
@@ -54,18 +51,14 @@ class JobEntry:
 
     def all_pods(self) -> list[Pod]:
         """Return every known pod, oldest first."""
-        return sorted(
-            [*self.deleted_pods.values(), *self.pods.values()], key=lambda pod: (_created(pod), pod.metadata.name)
-        )
+        pods = [*self.deleted_pods.values(), *self.pods.values()]
+        return sorted(pods, key=lambda pod: (_created(pod), pod.metadata.name))
 
 
 class JobStore:
-    """Entries by key."""
-
     def __init__(self, max_spec_bytes: int = MAX_SPEC_BYTES) -> None:
         self._entries: dict[JobKey, JobEntry] = {}
         self.get = self._entries.get
-        """The entry of a job, or None."""
         self._order: list[tuple[datetime, JobKey]] = []
         self._jobs_through = 0
         """The resource version of the last deletion or list of Jobs."""
@@ -84,13 +77,12 @@ class JobStore:
         return len(self._order)
 
     def upsert_job(self, job: Job) -> list[JobKey]:
-        """Store a Job from an event or a response, unless a newer version is known.
+        """Store a Job of an event or a response, unless a newer version is known.
 
-        A response can be read after the watch reported the deletion of the Job. So an unknown Job that is no newer than
-        the last deletion or list is ignored.
+        Ignore an unknown Job that is no newer than the last deletion or list: the watch has reported its deletion.
         """
-        known = self._job(JobKey(job.metadata.namespace, job.metadata.name))
-        if known is None and resource_version_number(job) <= self._jobs_through:
+        entry = self._entries.get(JobKey(job.metadata.namespace, job.metadata.name))
+        if (entry is None or entry.job is None) and resource_version_number(job) <= self._jobs_through:
             return []
         return self._store_job(job)
 
@@ -117,21 +109,21 @@ class JobStore:
         return [key]
 
     def drop_excess_specs(self) -> list[JobKey]:
-        """Drop the specs that exceed the bound on memory.
-
-        Without its spec the secrets of a job are unknown, so no part of its log is shown or recorded from then on.
-        """
+        """Drop the specs that exceed the bound. Without its spec no part of a job's log is shown or recorded."""
         changed = []
         for _, key in self._specs.excess():
             entry = self._entries.get(key)
             if entry is not None and entry.job is not None:
-                entry.job = _without_spec(entry.job)
+                metadata = entry.job.metadata
+                annotations = {name: text for name, text in metadata.annotations.items() if name != ANNOTATION_SPEC}
+                entry.job = replace(entry.job, metadata=replace(metadata, annotations=annotations))
                 changed.append(key)
         return changed
 
     def delete_job(self, job: Job) -> list[JobKey]:
         self._jobs_through = max(self._jobs_through, resource_version_number(job))
-        self._track_deletion(job)
+        for tracker in self._trackers:
+            tracker.add(job.metadata.uid)
         key = JobKey(job.metadata.namespace, job.metadata.name)
         entry = self._entries.get(key)
         if entry is None or entry.job is None or resource_version_number(job) < resource_version_number(entry.job):
@@ -142,10 +134,7 @@ class JobStore:
         return [key]
 
     def jobs_awaiting_pod_list(self) -> frozenset[str]:
-        """Return the uids of Jobs that were deleted unfinished, and of which a pod may be unknown.
-
-        Two watches report Jobs and pods, and one can be behind the other.
-        """
+        """Return the uids of Jobs that were deleted unfinished, and of which the watch may not have reported a pod."""
         return frozenset(self._awaiting_pod_list)
 
     def mark_pods_listed(self, uids: Iterable[str]) -> list[JobKey]:
@@ -177,7 +166,8 @@ class JobStore:
 
     def delete_pod(self, pod: Pod) -> list[JobKey]:
         """Remove a pod that was deleted, and remember its last status as long as its Job exists."""
-        self._track_deletion(pod)
+        for tracker in self._trackers:
+            tracker.add(pod.metadata.uid)
         key = job_key_of(pod)
         entry = self._entries.get(key)
         known = entry.pods.pop(pod.metadata.name, None) if entry else None
@@ -205,7 +195,7 @@ class JobStore:
     ) -> Iterator[list[JobKey]]:
         """Apply a list of all Jobs as of a resource version; yield the corrected jobs of each step.
 
-        `deleted` is the set of `track_deletions`. Each step reads it again, to respect deletions during the relist.
+        Each step reads `deleted`, the set of `track_deletions`, to respect deletions during the relist.
         """
         if version < self._jobs_listed:
             return
@@ -218,10 +208,10 @@ class JobStore:
             yield self._store_job(job)
         self._jobs_through = max(self._jobs_through, version)
         for key in tuple(self._entries):
-            known = None if key in listed else self._job(key)
+            entry = None if key in listed else self._entries.get(key)
+            known = entry.job if entry else None
             # A Job created during the list call is newer than the list, and not in it.
-            is_missing = known is not None and resource_version_number(known) <= version
-            yield self.delete_job(known) if known is not None and is_missing else []
+            yield self.delete_job(known) if known and resource_version_number(known) <= version else []
         self._jobs_listed = version
 
     def replace_pods(
@@ -247,20 +237,11 @@ class JobStore:
             ]
             yield [changed for pod in missing for changed in self.delete_pod(pod)]
 
-    def _job(self, key: JobKey) -> Job | None:
-        entry = self._entries.get(key)
-        return entry.job if entry else None
-
     def _drop_if_empty(self, key: JobKey, entry: JobEntry) -> None:
         if entry.job is None and not entry.pods and not entry.deleted_jobs:
             del self._entries[key]
 
-    def _track_deletion(self, item: Job | Pod) -> None:
-        for tracker in self._trackers:
-            tracker.add(item.metadata.uid)
-
     def _end_job(self, key: JobKey, entry: JobEntry, job: Job) -> None:
-        """Remove what belongs to a Job that no longer exists, its deleted pods included."""
         self._remove_from_order(key, job)
         self._specs.discard(key.namespace, key)
         entry.deleted_pods.clear()
@@ -295,27 +276,19 @@ def drain(items: deque[_Item]) -> Iterator[_Item]:
         yield items.popleft()
 
 
-def _without_spec(job: Job) -> Job:
-    annotations = {name: text for name, text in job.metadata.annotations.items() if name != ANNOTATION_SPEC}
-    return replace(job, metadata=replace(job.metadata, annotations=annotations))
-
-
 def _created(item: Job | Pod) -> datetime:
     return item.metadata.creation_timestamp or _EPOCH
 
 
 class ByteBudget(Generic[_Owned]):
-    """A bound in bytes on a cache that tenants share: the sizes of its items by owner, oldest first.
-
-    An owner that uses no more than its equal share never loses an item: the largest user always exceeds that share.
-    """
+    """A bound in bytes on a cache that tenants share. An owner below its equal share never loses an item."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self.total = 0
-        """Bytes of all items."""
         self._used: dict[str, int] = {}
         self._sizes: dict[str, dict[_Owned, int]] = {}
+        """The sizes of the items by owner, oldest first."""
 
     def put(self, owner: str, item: _Owned, size: int) -> None:
         """Add an item, or update its size and make it the newest. O(1)."""

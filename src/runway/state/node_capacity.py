@@ -36,10 +36,8 @@ class NodeCache:
         self._nodes: dict[str, Node] = {}
         self._pods: dict[str, _PodUsage] = {}
         self._by_node: dict[str, dict[str, _PodUsage]] = {}
-        """Pods by node and uid."""
         self._free: dict[str, ResourceVector] = {}
         self._free_capacity: dict[tuple[object, ...], FreeCapacity] = {}
-        """By the constraints of a pod."""
 
     def of(self, pods: Iterable[Pod]) -> Mapping[str, Node]:
         """Return the existing nodes that these pods are bound to, by name."""
@@ -60,9 +58,7 @@ class NodeCache:
         name = node.metadata.name
         known = self._nodes.get(name)
         self._nodes[name] = node
-        if known is not None and _same(node, known):
-            return set()
-        return self._changed(name)
+        return set() if known and _differs_in_heartbeats_only(node, known) else self._changed(name)
 
     def delete_node(self, node: Node) -> set[JobKey]:
         self._nodes.pop(node.metadata.name, None)
@@ -79,15 +75,12 @@ class NodeCache:
         usage = None if node is None or pod.is_terminal else _PodUsage(node, _requests(pod), key)
         if usage == self._pods.get(pod.metadata.uid):
             return
-        self._delete_pod(pod.metadata.uid)
+        self.delete_pod(pod.metadata.uid)
         if usage is None or node is None:
             return
         self._pods[pod.metadata.uid] = usage
         self._by_node.setdefault(node, {})[pod.metadata.uid] = usage
         self._invalidate(node)
-
-    def delete_pod(self, pod: Pod) -> None:
-        self._delete_pod(pod.metadata.uid)
 
     def replace_pods(self, pods: Iterable[tuple[Pod, JobKey | None]]) -> Iterator[None]:
         """Apply a list of all pods, each with its job, one pod per step."""
@@ -98,10 +91,10 @@ class NodeCache:
             yield
         for uid in tuple(self._pods):
             if uid not in listed:
-                self._delete_pod(uid)
+                self.delete_pod(uid)
             yield
 
-    def _delete_pod(self, uid: str) -> None:
+    def delete_pod(self, uid: str) -> None:
         usage = self._pods.pop(uid, None)
         if usage is None:
             return
@@ -137,10 +130,7 @@ class NodeCache:
 
 
 def _can_schedule(node: Node, pod: Pod) -> bool:
-    """Return whether the scheduler considers this node for this pod.
-
-    https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#nodeselector
-    """
+    """https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#nodeselector"""
     ready = node.condition("Ready")
     taints = [taint for taint in node.spec.taints if taint.effect in _SCHEDULING_TAINT_EFFECTS]
     return (
@@ -164,8 +154,7 @@ def _is_tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:
     )
 
 
-def _same(node: Node, known: Node) -> bool:
-    """Return whether a node is unchanged except for its heartbeats."""
+def _differs_in_heartbeats_only(node: Node, known: Node) -> bool:
     return (node.spec, node.status, node.metadata.labels) == (known.spec, known.status, known.metadata.labels)
 
 

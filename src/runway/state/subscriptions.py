@@ -1,7 +1,6 @@
 """Notify subscribers that a job changed.
 
-Notifications are level-triggered: a subscriber reads the current state, waits, and reads again. Several changes between
-two reads are one notification, so no subscriber needs a queue of events.
+A subscriber reads the current state, waits, and reads again. Several changes between two reads are one notification.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ class Subscriptions:
         self._all_jobs: list[ChangedJobs] = []
 
     def __len__(self) -> int:
-        """Return the number of jobs with a subscriber of their own."""
         return len(self._by_job)
 
     @contextmanager
@@ -43,7 +41,6 @@ class Subscriptions:
         return changed
 
     def notify(self, key: JobKey) -> None:
-        """Notify all subscribers that a job changed."""
         for subscription in self._by_job.get(key, ()):
             subscription.notify()
         for changed in self._all_jobs:
@@ -51,13 +48,10 @@ class Subscriptions:
 
 
 class Subscription:
-    """One subscriber of one job."""
-
     def __init__(self) -> None:
         self._changed = asyncio.Event()
 
     def notify(self) -> None:
-        """Report a change."""
         self._changed.set()
 
     async def wait(self, seconds: float) -> bool:
@@ -83,7 +77,6 @@ class ChangedJobs:
         self._added.set()
 
     async def take(self) -> JobKey:
-        """Wait for a changed job, and remove it."""
         while not self._keys:
             self._added.clear()
             await self._added.wait()

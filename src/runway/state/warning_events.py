@@ -1,8 +1,7 @@
 """Cache the warning events about Jobs and pods, in bounded memory.
 
-Only events report some rejections: a pod that a quota or Pod Security denies, an image pull error, a volume that cannot
-be mounted. Kubernetes deletes events after an hour, and anyone can create any number of them. So the cache is bounded
-in bytes, shared fairly between the namespaces, and used for explanations only.
+Only events report some rejections, such as an image pull error. Anyone can create any number of them, so the cache is
+bounded in bytes, shared fairly between the namespaces, and used for explanations only.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ class WarningEventCache:
         self._max_bytes = max_bytes
         self._by_object: dict[_ObjectRef, dict[str, Event]] = {}
         self._budget: ByteBudget[tuple[_ObjectRef, str]] = ByteBudget(max_bytes)
-        """Every cached warning by namespace, the least recently reported first."""
 
     def __len__(self) -> int:
         return sum(map(len, self._by_object.values()))
@@ -100,10 +98,7 @@ class WarningEventCache:
 
 
 def _job_key_of(ref: _ObjectRef) -> JobKey:
-    """Return the job that a warning concerns. The Job controller names a pod after its Job: `<job>-<five letters>`.
-
-    https://kubernetes.io/docs/concepts/workloads/controllers/job/#writing-a-job-spec
-    """
+    """Return the job that a warning concerns. The Job controller names a pod `<job>-<five letters>`."""
     return JobKey(ref.namespace, ref.name if ref.kind == "Job" else ref.name.rpartition("-")[0])
 
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from runway.admission.observed_usage import finished_at, observed_usage
-from runway.admission.quota import ObservedUsage
+from runway.admission.quota import ObservedUsage, finished_at, observed_usage
 from runway.jobs.resources import ZERO, ResourceVector
 from runway.kube.objects import Job, Pod, ResourceRequirements
 from tests.support.builders import NAMESPACE, Json, ended, job, moment, pod, running, waiting

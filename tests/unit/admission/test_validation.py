@@ -227,10 +227,10 @@ def test_resources_above_node_size_never_fit() -> None:
 
 def test_job_above_its_cost_cap_is_refused_with_the_price() -> None:
     ceiling = admit().price.ceiling
-    assert admit(max_cost_usd=str(ceiling)).price.ceiling == ceiling
-    (found,) = refuse(max_cost_usd=str(ceiling - Decimal("0.000001")))
+    assert admit(max_cost_usd=ceiling).price.ceiling == ceiling
+    (found,) = refuse(max_cost_usd=str(Decimal(ceiling) - Decimal("0.000001")))
     assert (found.field, found.code) == ("max_cost_usd", "over_max_cost")
-    assert found.observed == str(ceiling)
+    assert found.observed == ceiling
 
 
 @given(st.integers(10, 86_400), st.integers(1, 10**7), st.integers(100, 16_000))

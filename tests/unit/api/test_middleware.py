@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from starlette.types import Message, Receive, Scope, Send
 
-from runway.api.middleware import SECURITY_HEADERS, SecurityHeaders, with_security_headers
+from runway.api.middleware import SECURITY_HEADERS, RequestContext, with_security_headers
+from runway.telemetry import Metrics
 
 
 def test_own_header_of_a_response_is_kept_once() -> None:
@@ -27,6 +28,7 @@ async def test_response_start_has_security_headers() -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await SecurityHeaders(app)({"type": "http"}, receive, send)
-    assert sent[0]["headers"] == list(SECURITY_HEADERS)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"x-request-id", b"one")]}
+    await RequestContext(app, Metrics())(scope, receive, send)
+    assert sent[0]["headers"] == [*SECURITY_HEADERS, (b"x-request-id", b"one")]
     assert "headers" not in sent[1]

@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, Query
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runway.api import problems
-from runway.api.dependencies import QueryParameters, refuse_repeated_parameters
+from runway.api.dependencies import QueryParameters, check_parameter_names
 
 
 class WithRequestId:
@@ -24,7 +24,7 @@ class WithRequestId:
         await self.app(scope, receive, send)
 
 
-app = FastAPI(dependencies=[Depends(refuse_repeated_parameters)])
+app = FastAPI(dependencies=[Depends(check_parameter_names)])
 app.add_middleware(WithRequestId)
 problems.install_error_handlers(app)
 

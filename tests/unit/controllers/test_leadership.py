@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from runway.backoff import Timing
 from runway.controllers.leadership import (
     ANNOTATION_SUBMISSIONS_STOPPED,
     DISCONNECT_GRACE_SECONDS,
@@ -19,7 +20,7 @@ from runway.kube.client import KubeClient
 from runway.kube.leader_election import DURATION_SECONDS, RENEW_SECONDS, LeaderElector, LeaseLock
 from runway.kube.transport import Response
 from runway.state.cluster_state import ClusterState
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.support.builders import policy
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.virtual_time import VirtualLoop
@@ -57,9 +58,10 @@ class Candidate:
         kubernetes = KubeClient(self.server, CALL_SECONDS)
         metrics = Metrics()
         cluster = ClusterState(self.policy, metrics, clock=loop.time)
-        sync = ClusterSync(kubernetes, cluster, metrics, resync_seconds=900, clock=loop.time)
-        self.election = LeaderElector(kubernetes, LeaseLock("default", "runway-writer", "one"), clock=loop.time)
-        self.leadership = Leadership(self.election, cluster, sync, CALL_SECONDS, clock=loop.time)
+        timing = Timing(loop.time)
+        sync = ClusterSync(kubernetes, cluster, metrics, timing, resync_seconds=900)
+        self.election = LeaderElector(kubernetes, LeaseLock("default", "runway-writer", "one"), timing)
+        self.leadership = Leadership(self.election, cluster, sync, CALL_SECONDS, timing)
         self.tasks = [loop.create_task(sync.run())]
         loop.wait(1)
         assert cluster.synced
@@ -154,7 +156,8 @@ def test_emergency_stop_survives_change_of_leader(candidate: Candidate) -> None:
     candidate.loop.wait(RENEW_SECONDS + 0.5)
     candidate.loop.run_until_complete(candidate.election.release())
     assert candidate.server.lease["spec"]["holderIdentity"] == ""
-    successor = LeaderElector(KubeClient(candidate.server, CALL_SECONDS), LeaseLock("default", "runway-writer", "two"))
+    client, lock = KubeClient(candidate.server, CALL_SECONDS), LeaseLock("default", "runway-writer", "two")
+    successor = LeaderElector(client, lock, Timing())
     candidate.loop.run_until_complete(successor.try_acquire_or_renew())
     assert candidate.server.lease["spec"]["holderIdentity"] == "two"
     assert candidate.server.lease["metadata"]["annotations"] == {

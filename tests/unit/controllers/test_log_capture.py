@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
+from runway.backoff import Timing
 from runway.controllers.log_capture import MAX_BYTES, MAX_FOLLOWED_PER_TENANT, LogCapture
 from runway.kube.client import KubeClient
 from runway.kube.objects import Pod
@@ -36,7 +37,7 @@ def terminating(number: int, namespace: str = NAMESPACE) -> Pod:
 
 async def test_terminating_pods_of_one_tenant_leave_slots_for_another() -> None:
     logs = Logs(b"bye")
-    capture = LogCapture(KubeClient(logs, 5))
+    capture = LogCapture(KubeClient(logs, 5), Timing())
     pods = [terminating(number) for number in range(50)]
     for one in pods:
         capture.follow(one, (), lambda: None)
@@ -50,7 +51,7 @@ async def test_terminating_pods_of_one_tenant_leave_slots_for_another() -> None:
 async def test_captured_logs_are_bounded_fairly() -> None:
     logs = Logs(b"x" * 4000)
     logs.end.set()
-    capture = LogCapture(KubeClient(logs, 5))
+    capture = LogCapture(KubeClient(logs, 5), Timing())
     other = terminating(1, "runway-speech")
     pods = [terminating(number) for number in range(1 + MAX_BYTES // 4000)]
     for one in (other, *pods):

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from runway.backoff import Timing
 from runway.controllers.sync import ClusterSync
 from runway.jobs.manifest import Placement, job_manifest
 from runway.kube.client import KubeClient
 from runway.state.cluster_state import ClusterState
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.support.builders import COST, policy, spec
 from tests.support.fake_cluster import NOW, FakeKubernetes
 from tests.support.virtual_time import VirtualLoop
@@ -46,7 +47,7 @@ class World:
         """Start a synced process, and return its metrics."""
         metrics = Metrics()
         cluster = ClusterState(self.policy, metrics, clock=self.loop.time, now=self.clock)
-        sync = ClusterSync(KubeClient(self.server, 2.5), cluster, metrics, resync_seconds=900, clock=self.loop.time)
+        sync = ClusterSync(KubeClient(self.server, 2.5), cluster, metrics, Timing(self.loop.time), resync_seconds=900)
         self._tasks.append(self.loop.create_task(sync.run()))
         self.loop.wait(1)
         assert cluster.synced

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
@@ -156,7 +157,7 @@ def test_manifest_has_all_that_a_restart_needs(admitted: AdmittedSpec) -> None:
     annotations = manifest(admitted)["metadata"]["annotations"]
     assert json.loads(annotations[ANNOTATION_SPEC]) == admitted.to_json()
     assert annotations[ANNOTATION_SPEC_HASH] == spec_hash(admitted)
-    assert json.loads(annotations["runway.internal/cost"]) == COST
+    assert json.loads(annotations["runway.internal/cost"]) == asdict(COST)
 
 
 @given(specs(), st.dictionaries(st.sampled_from(["HOME", "EPOCHS", "A"]), TEXT))

@@ -86,8 +86,9 @@ def test_decode_accepts_twenty_digits() -> None:
 def test_only_image_cpu_and_memory_are_required() -> None:
     draft = read_draft({"image": "python", "resources": {"cpu": "500m", "memory": "1Gi"}})
     assert draft.violations == ()
-    assert (draft.image, draft.cpu, draft.memory) == ("python", 500, 1 << 30)
-    assert (draft.timeout_seconds, draft.retries, draft.gpu, draft.max_cost_usd) == (None, None, None, None)
+    assert (draft.form.image, draft.resources.cpu, draft.resources.memory) == ("python", 500, 1 << 30)
+    assert (draft.form.timeout_seconds, draft.form.retries, draft.form.max_cost_usd) == (None, None, None)
+    assert draft.resources.gpu is None
 
 
 def test_all_missing_fields_are_reported_at_once() -> None:
@@ -158,7 +159,7 @@ def test_name_that_is_no_label_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a", "train-resnet", "Train_1.2", "a" * 63])
 def test_name_that_is_a_label_is_accepted(name: str) -> None:
-    assert read_draft(document(name=name)).name == name
+    assert read_draft(document(name=name)).form.name == name
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_invalid_image_reference_is_refused(image: str) -> None:
     ],
 )
 def test_image_is_split_into_repository_and_tag(image: str, repository: str, rest: str) -> None:
-    assert read_draft(document(image=image)).image == image
+    assert read_draft(document(image=image)).form.image == image
     assert split_image(image) == (repository, rest)
 
 
@@ -207,7 +208,7 @@ def test_invalid_quantity_is_refused_with_an_example(text: str) -> None:
 )
 def test_money_is_a_plain_decimal_of_at_most_six_places(text: str) -> None:
     assert faults(max_cost_usd=text) == {("max_cost_usd", "malformed")}
-    assert read_draft(document(max_cost_usd="12.50")).max_cost_usd == Decimal("12.50")
+    assert read_draft(document(max_cost_usd="12.50")).form.max_cost_usd == Decimal("12.50")
 
 
 def test_unknown_fields_are_refused_and_known_fields_listed() -> None:
@@ -267,7 +268,8 @@ def test_string_that_a_process_cannot_receive_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["a\nb", "\x1b[0m", "$(A) $$ `id`", "é😀", ""])
 def test_strings_are_kept_verbatim(text: str) -> None:
     draft = read_draft(document(command=[text], args=[text], env={"A": text}))
-    assert (draft.violations, draft.command, draft.args, draft.env) == ((), (text,), (text,), (("A", text),))
+    assert draft.violations == ()
+    assert (draft.form.command, draft.form.args, draft.form.env) == ([text], [text], {"A": text})
 
 
 def test_all_violations_are_reported_and_valid_fields_are_read() -> None:
@@ -297,7 +299,7 @@ def test_all_violations_are_reported_and_valid_fields_are_read() -> None:
         ("resources.gpu", "wrong_type"),
         ("resources.gpus", "unknown_field"),
     }
-    assert (draft.memory, draft.timeout_seconds) == (1 << 30, 90)
+    assert (draft.resources.memory, draft.form.timeout_seconds) == (1 << 30, 90)
     assert draft.is_valid("resources.memory", "timeout_seconds")
     assert not draft.is_valid("resources.cpu")
 
@@ -334,17 +336,18 @@ def test_arbitrary_json_causes_only_printable_violations(value: Any) -> None:
 def test_to_json_round_trips(admitted: AdmittedSpec) -> None:
     draft = read_draft(decode(json.dumps(admitted.to_json()).encode()))
     assert draft.violations == ()
+    form, wanted = draft.form, draft.resources
     assert admitted == AdmittedSpec(
-        name=draft.name,
-        image=draft.image or "",
-        command=draft.command,
-        args=draft.args,
-        env=draft.env,
-        resources=type(admitted.resources)(draft.cpu or 0, draft.memory or 0, draft.gpu or 0, draft.gpu_type),
-        timeout_seconds=draft.timeout_seconds or 0,
-        retries=draft.retries or 0,
-        grace_period_seconds=draft.grace_period_seconds or 0,
-        max_cost_usd=draft.max_cost_usd,
+        name=form.name,
+        image=form.image or "",
+        command=tuple(form.command or ()),
+        args=tuple(form.args or ()),
+        env=tuple((form.env or {}).items()),
+        resources=type(admitted.resources)(wanted.cpu or 0, wanted.memory or 0, wanted.gpu or 0, wanted.gpu_type),
+        timeout_seconds=form.timeout_seconds or 0,
+        retries=form.retries or 0,
+        grace_period_seconds=form.grace_period_seconds or 0,
+        max_cost_usd=form.max_cost_usd,
     )
 
 

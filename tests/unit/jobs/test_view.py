@@ -156,7 +156,7 @@ def test_view_has_admitted_spec_and_kubernetes_names() -> None:
     assert found.spec is not None
     assert (found.spec.env, found.spec.resources.gpu_type, found.spec.max_cost_usd) == ({"A": "1"}, "a10g", "2.50")
     assert found.cost is not None
-    assert (found.cost.hourly, found.cost.actual) == (COST["hourly"], None)
+    assert (found.cost.hourly, found.cost.actual) == (COST.hourly, None)
     assert [line.resource for line in found.cost.lines] == ["cpu", "memory"]
 
 

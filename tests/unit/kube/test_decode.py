@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runway.admission.observed_usage import observed_usage, pod_succeeded
+from runway.admission.quota import observed_usage, pod_succeeded
 from runway.jobs.annotations import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC, METADATA, cost_of, spec_of
 from runway.jobs.record import had_final_record, record_of
 from runway.kube.decode import (

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runway.backoff import Timing
 from runway.errors import AmbiguousOutcome, NotExecuted, ResponseTooLarge, TooBusy
 from runway.kube.client import JOBS, MAX_EVENT_BYTES, PODS, KubeClient
 from runway.kube.reflector import Bookmark, Disconnected, Relisted, reflect
@@ -24,7 +25,7 @@ async def follow(*steps: Step, kind: Any = JOBS) -> tuple[list[str], Script]:
     """Run the reflector until the script ends; each pause is the longest of its range."""
     script = Script(list(steps))
     updates: list[str] = []
-    changes = reflect(KubeClient(script, 5), kind, sleep=script.sleep, jitter=lambda: 1.0)
+    changes = reflect(KubeClient(script, 5), kind, Timing(sleep=script.sleep, jitter=lambda: 1.0))
     with suppress(ScriptEnded):
         async for change in changes:
             updates.append(describe(change))  # noqa: PERF401 (what came before the script ended is to be kept)

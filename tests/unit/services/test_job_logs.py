@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from runway.backoff import Timing
 from runway.controllers.sync import ClusterSync
 from runway.errors import AmbiguousOutcome, KubernetesUnavailable, NotExecuted, StreamInterrupted
 from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
@@ -18,7 +19,7 @@ from runway.services.job_logs import IDLE_SECONDS, RECONNECT_TIMEOUT_SECONDS, Lo
 from runway.services.watch_job import HEARTBEAT_SECONDS, Heartbeat, JobUpdated, watch_job
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.support.builders import policy
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.fake_logs import Cut, FakeLog
@@ -38,9 +39,8 @@ class World:
         self.kubernetes = KubeClient(self.fake, 2.5)
         metrics = Metrics()
         self.cluster = ClusterState(policy(), metrics, clock=self.loop.time)
-        self.sync = ClusterSync(
-            self.kubernetes, self.cluster, metrics, resync_seconds=1e6, clock=self.loop.time, jitter=lambda: 0.0
-        )
+        timing = Timing(self.loop.time, jitter=lambda: 0.0)
+        self.sync = ClusterSync(self.kubernetes, self.cluster, metrics, timing, resync_seconds=1e6)
         template = {"metadata": {"labels": {}}, "spec": {"containers": [{"name": "job"}]}}
         metadata = {"name": KEY.name, "namespace": KEY.namespace, "labels": {LABEL_MANAGED_BY: MANAGED_BY}}
         self.fake.add("jobs", {"metadata": metadata, "spec": {"template": template}, "status": {}})

@@ -16,7 +16,7 @@ from runway.prometheus import Prometheus
 from runway.services.job_usage import MAX_PODS, UsageReport, query_usage, report_usage
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.support.builders import JOB, NAMESPACE, ended, job, moment, pod, policy, running
 from tests.support.fake_prometheus import FakePrometheus, fake_prometheus
 

@@ -10,7 +10,7 @@ from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.models import JobState
 from runway.services.list_jobs import full_page
 from runway.state.cluster_state import ClusterState
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.support.builders import NAMESPACE, job, policy
 
 
@@ -37,12 +37,12 @@ def cluster() -> ClusterState:
 async def test_page_is_filled_over_several_steps(
     cluster: ClusterState, states: tuple[JobState, ...], most: int, found: list[str]
 ) -> None:
-    places = await full_page(cluster, NAMESPACE, states, None, most, look=4)
+    places = await full_page(cluster, NAMESPACE, states, None, most, max_scanned=4)
     assert [key.name for _, key in places] == found
 
 
 async def test_scan_without_matches_yields_to_other_tasks(cluster: ClusterState) -> None:
-    looking = asyncio.create_task(full_page(cluster, NAMESPACE, (JobState.CANCELLED,), None, 50, look=4))
+    looking = asyncio.create_task(full_page(cluster, NAMESPACE, (JobState.CANCELLED,), None, 50, max_scanned=4))
     turns = 0
     while not looking.done():
         turns += 1
@@ -52,7 +52,7 @@ async def test_scan_without_matches_yields_to_other_tasks(cluster: ClusterState)
 
 
 async def test_created_or_deleted_job_moves_no_other_out_of_the_page(cluster: ClusterState) -> None:
-    looking = asyncio.create_task(full_page(cluster, NAMESPACE, (JobState.FAILED,), None, 9, look=4))
+    looking = asyncio.create_task(full_page(cluster, NAMESPACE, (JobState.FAILED,), None, 9, max_scanned=4))
     await asyncio.sleep(0)
     cluster.apply_job(job("rw-new", version=50, created=100))
     cluster.refresh(cluster.store.delete_job(job("rw-38", version=51, created=38, outcome="Complete")))

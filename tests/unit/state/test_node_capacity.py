@@ -64,7 +64,7 @@ def test_terminal_pod_frees_capacity_and_terminating_pod_does_not() -> None:
     room = found.free_capacity_for(waits())
     assert room is not None
     assert room.gpu == 3
-    found.delete_pod(pod("b"))
+    found.delete_pod(pod("b").metadata.uid)
     assert found.free_capacity_for(waits()) == FreeCapacity(nodes=1, cpu=8000, memory=32 * GIB, gpu=4, gpu_in_all=4)
 
 
@@ -132,7 +132,7 @@ def test_free_capacity_is_independent_of_event_order(history: list[tuple[int, st
         name = f"p{number}"
         item = holds(name, "node-2" if what == "move" else "node-1", gpu=number % 2)
         if what == "drop":
-            found.delete_pod(item)
+            found.delete_pod(item.metadata.uid)
         else:
             found.upsert_pod(holds(name, state=ended()) if what == "end" else item, None)
         alive.pop(name, None)

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from runway.backoff import Timing
 from runway.controllers.sync import OBJECTS_PER_SLICE, ClusterSync
 from runway.kube.client import KubeClient
 from runway.kube.objects import Job, Pod
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey, JobStore
-from runway.telemetry.metrics import Metrics
+from runway.telemetry import Metrics
 from tests.support.builders import NAMESPACE, ended, job, pod, policy, running
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.virtual_time import VirtualLoop
@@ -223,9 +224,8 @@ class Many:
         self.metrics = Metrics()
         self.known: list[tuple[int, bool]] = [(0, False)]
         self.cluster = ClusterState(policy(), self.metrics, clock=self.loop.time)
-        self.sync = ClusterSync(
-            KubeClient(self.server, 2.5), self.cluster, self.metrics, resync_seconds=100, clock=self.loop.time
-        )
+        client, timing = KubeClient(self.server, 2.5), Timing(self.loop.time)
+        self.sync = ClusterSync(client, self.cluster, self.metrics, timing, resync_seconds=100)
 
     def _look(self) -> None:
         if hasattr(self, "cluster"):

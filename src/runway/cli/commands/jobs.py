@@ -8,12 +8,11 @@ import typer
 
 from runway.cli.client import Answer, RequestFailed
 from runway.cli.context import Exit, Session, exit_for, open_session
-from runway.cli.options import DEFAULT_URL, As, JobId, JobIds, Tenant, Url, WaitTimeout
+from runway.cli.options import DEFAULT_URL, As, JobId, JobIds, Tenant, Url, duration_option
 from runway.cli.output import Output, emit, show_state
-from runway.cli.views.job_views import rows_of
+from runway.cli.views.job_views import rows_of, show_job
 from runway.cli.views.problems import show_problem
 from runway.cli.views.progress import progress
-from runway.cli.views.status_view import show_job
 from runway.cli.wait import WaitTimedOut, finish, interruptible, wait_until
 from runway.jobs.models import JobState, JobView
 from runway.text import escape, show_duration
@@ -21,12 +20,8 @@ from runway.text import escape, show_duration
 
 def ls(
     context: typer.Context,
-    state: Annotated[
-        list[JobState] | None, typer.Option("--state", help="Only jobs in this state; may be repeated.")
-    ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, max=10_000, metavar="COUNT", help="Maximum number of jobs.")
-    ] = 50,
+    state: Annotated[list[JobState] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, metavar="COUNT", help="Maximum number of jobs.")] = 50,
     every: Annotated[bool, typer.Option("--all", help="List all jobs.")] = False,
     output: As = Output.TABLE,
     url: Url = DEFAULT_URL,
@@ -60,7 +55,7 @@ def status(
 def wait(
     context: typer.Context,
     job_id: JobId,
-    timeout: WaitTimeout = None,
+    timeout: Annotated[int | None, duration_option("Stop waiting after this time; the job continues.")] = None,
     output: As = Output.TABLE,
     url: Url = DEFAULT_URL,
     tenant: Tenant = None,
@@ -107,10 +102,8 @@ def cancel(
                 jobs.append(session.client.cancel(job_id))
             except RequestFailed as error:
                 failed.append((job_id, error))
-        document = {
-            "jobs": [job.document for job in jobs],
-            "problems": [{"id": job_id, **error.problem} for job_id, error in failed],
-        }
+        problems = [{"id": job_id, **error.problem} for job_id, error in failed]
+        document = {"jobs": [job.document for job in jobs], "problems": problems}
         views = [job.value for job in jobs]
         emit(document, output, names=[view.id for view in views], table=lambda: _show_cancelled(session, views))
         if output not in (Output.JSON, Output.YAML):
@@ -122,7 +115,6 @@ def cancel(
 
 
 def _confirm(session: Session, job_ids: list[str]) -> None:
-    """Ask for confirmation. Raises typer.Exit unless the answer is yes."""
     if not session.environment.at_terminal():
         session.screen.err("Error: not a terminal; use -y to cancel without confirmation", style="bold red")
         raise typer.Exit(Exit.USAGE)

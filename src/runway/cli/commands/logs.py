@@ -1,7 +1,4 @@
-"""`runway logs`: read a log, or follow it through broken connections.
-
-A resumed log repeats no line.
-"""
+"""`runway logs`: read a log, or follow it through broken connections."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterable
-from enum import StrEnum
-from typing import Annotated, BinaryIO, Final
+from typing import Annotated, BinaryIO, Final, Literal
 
 import typer
 
@@ -27,23 +23,19 @@ MAX_JSON_LINE_BYTES = 1 << 16
 """A longer line becomes several JSON objects: a log without newlines must not fill the memory."""
 
 
-class LogOutput(StrEnum):
-    """The formats of `logs -o`: the log itself, or one JSON object a line."""
-
-    TEXT = "text"
-    JSON = "json"
+LogOutput = Literal["text", "json"]
 
 
 def logs(
     context: typer.Context,
     job_id: JobId,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Follow the log until the attempt ends.")] = False,
-    tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="LINES", help="Only the last lines.")] = None,
+    tail: Annotated[int | None, typer.Option(min=0, metavar="LINES", help="Only the last lines.")] = None,
     attempt: Annotated[
-        int | None, typer.Option("--attempt", min=1, metavar="N", help="The Nth attempt instead of the latest.")
+        int | None, typer.Option(min=1, metavar="N", help="The Nth attempt instead of the latest.")
     ] = None,
     timestamps: Annotated[bool, typer.Option("--timestamps", help="Prefix each line with its time.")] = False,
-    output: Annotated[LogOutput, typer.Option("-o", "--output", help="Format of the log on stdout.")] = LogOutput.TEXT,
+    output: Annotated[LogOutput, typer.Option("-o", "--output", help="Format of the log on stdout.")] = "text",
     url: Url = DEFAULT_URL,
     tenant: Tenant = None,
 ) -> None:
@@ -54,20 +46,23 @@ def logs(
     unchanged. A terminal gets its colours, and every other control character as an escape.
     """
     writer = LogWriter(typer.get_binary_stream("stdout"), output, timestamps=timestamps)
-    problem_format = Output.JSON if output is LogOutput.JSON else Output.TABLE
+    problem_format = Output.JSON if output == "json" else Output.TABLE
     with open_session(context, url, tenant, problem_format) as session:
         if follow:
             if not follow_log(session, job_id, writer, tail=tail, attempt=attempt):
                 session.screen.err(f"{job_id} ended before it wrote a log; `runway status {job_id}` shows why")
                 raise typer.Exit(Exit.REJECTED)
             return
-        stamps = writer.needs_stamps
+        stamps = timestamps or output == "json"
         try:
-            with session.client.logs(job_id, follow=False, tail=tail, attempt=attempt, timestamps=stamps) as log:
+            with session.client.logs(job_id, follow=False, tail=tail, attempt=attempt, timestamps=stamps) as (
+                _,
+                chunks,
+            ):
                 if stamps:
-                    _write_new(log.chunks, LogCursor(), writer)
+                    _write_new(chunks, LogCursor(), writer)
                 else:
-                    for chunk in log.chunks:
+                    for chunk in chunks:
                         writer.write(Piece(b"", chunk))
                 writer.close()
         except ApiError as error:
@@ -77,10 +72,9 @@ def logs(
 def follow_log(
     session: Session, job_id: str, writer: LogWriter, *, tail: int | None = None, attempt: int | None = None
 ) -> bool:
-    """Write a job's log until the server ends it. Wait for its start, and resume after broken connections.
+    """Write a job's log until the server ends it. Return False where the job ended before it wrote a log.
 
-    Return False where the job ended before it wrote a log. Raises RequestFailed where Runway rejects the call or stays
-    unreachable.
+    Raises RequestFailed where Runway rejects the call or stays unreachable.
     """
     cursor = LogCursor(from_start=tail is None)
     budget, backoff = RetryBudget(session), Backoff(session.environment.random)
@@ -89,18 +83,24 @@ def follow_log(
         try:
             with session.client.logs(
                 job_id, follow=True, attempt=attempt, timestamps=True, tail=tail if cursor.at_start else None
-            ) as log:
+            ) as (number, chunks):
                 # Stay with this attempt: after a break another one may be the latest.
-                attempt = attempt if log.attempt is None else log.attempt
+                attempt = attempt if number is None else number
                 cursor.rewind()
-                _write_new(log.chunks, cursor, writer, budget.answered)
+                _write_new(chunks, cursor, writer, budget.answered)
             writer.close()
             return True
         except StreamIdle:
             continue
         except RequestFailed as error:
             if error.code == "logs_gone":
-                return _write_end_of_deleted(session, error, writer, cursor)
+                if cursor.at_start:
+                    _show_excerpt(session, error, writer)
+                else:
+                    writer.close()
+                    reason = "The pod was deleted before its log was fully read; the last lines may be missing."
+                    session.screen.err(reason, style="yellow")
+                return True
             if error.code != "logs_not_ready":
                 session.environment.sleep(budget.pause_after(error))
                 continue
@@ -113,27 +113,19 @@ def follow_log(
 
 
 class LogWriter:
-    """Writes the lines of a log in the requested format, and flushes each of them.
+    """Writes the lines of a log. A terminal gets sanitized text, every other stream the bytes of the log."""
 
-    A terminal gets sanitized text, every other stream the bytes of the log.
-    """
-
-    def __init__(self, stream: BinaryIO, output: LogOutput = LogOutput.TEXT, *, timestamps: bool = False) -> None:
+    def __init__(self, stream: BinaryIO, output: LogOutput = "text", *, timestamps: bool = False) -> None:
         self._stream = stream
         self._output = output
         self._timestamps = timestamps
         self._line = b""
         self._stamp = b""
-        self._sanitizer = TerminalSanitizer() if output is LogOutput.TEXT and stream.isatty() else None
-
-    @property
-    def needs_stamps(self) -> bool:
-        """Whether lines need their times."""
-        return self._timestamps or self._output is LogOutput.JSON
+        self._sanitizer = TerminalSanitizer() if output == "text" and stream.isatty() else None
 
     def write(self, piece: Piece) -> None:
         """Write a part of a line: text at once, JSON when the line has ended or is too long."""
-        if self._output is LogOutput.TEXT:
+        if self._output == "text":
             text = piece.stamp + b" " + piece.text if self._timestamps and piece.stamp else piece.text
             self._stream.write(text if self._sanitizer is None else self._sanitizer.feed(text))
             self._stream.flush()
@@ -147,7 +139,6 @@ class LogWriter:
             self.close()
 
     def close(self) -> None:
-        """Write the rest of a line that did not end."""
         if self._line:
             self._write_json(self._line)
         self._line, self._stamp = b"", b""
@@ -156,10 +147,8 @@ class LogWriter:
             self._stream.flush()
 
     def _write_json(self, line: bytes) -> None:
-        entry = {
-            "timestamp": self._stamp.decode("ascii") or None,
-            "line": line.decode("utf-8", "replace").removesuffix("\n"),
-        }
+        text = line.decode("utf-8", "replace").removesuffix("\n")
+        entry = {"timestamp": self._stamp.decode("ascii") or None, "line": text}
         self._stream.write(json.dumps(entry).encode() + b"\n")
         self._stream.flush()
 
@@ -172,24 +161,8 @@ def _write_new(
             answered()
             writer.write(piece)
     if cursor.unexpected_text:
-        problem = {
-            "title": "Unexpected answer",
-            "detail": f"a line of the log has no timestamp: {cursor.unexpected_text[:80]!r}",
-            "code": "unexpected_answer",
-        }
-        raise ApiError(200, problem)
-
-
-def _write_end_of_deleted(session: Session, error: RequestFailed, writer: LogWriter, cursor: LogCursor) -> bool:
-    """End the log of a deleted pod: show the stored excerpt where nothing was read yet."""
-    if cursor.at_start:
-        _show_excerpt(session, error, writer)
-    else:
-        writer.close()
-        session.screen.err(
-            "The pod was deleted before its log was fully read; the last lines may be missing.", style="yellow"
-        )
-    return True
+        detail = f"a line of the log has no timestamp: {cursor.unexpected_text[:80]!r}"
+        raise ApiError(200, {"title": "Unexpected answer", "detail": detail, "code": "unexpected_answer"})
 
 
 def _show_excerpt(session: Session, error: RequestFailed, writer: LogWriter) -> None:
@@ -211,8 +184,6 @@ def _is_finished(session: Session, job_id: str, budget: RetryBudget) -> bool:
     return view.is_finished
 
 
-RESET: Final = b"\x1b[0m"
-
 # Colours (SGR) alone: the other sequences of ECMA-48 move the cursor, erase, rename the window or query the terminal.
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;:]{0,40}m")
 _UNFINISHED: Final = re.compile(r"\x1b(?:\[[0-9;:]{0,40})?\Z")
@@ -228,7 +199,6 @@ class TerminalSanitizer:
         self._coloured = False
 
     def feed(self, piece: bytes) -> bytes:
-        """Return the sanitized piece. Hold back the beginning of a sequence at its end."""
         text = self._held + self._decoder.decode(piece)
         unfinished = _UNFINISHED.search(text)
         self._held = unfinished[0] if unfinished else ""
@@ -237,10 +207,9 @@ class TerminalSanitizer:
     def close(self) -> bytes:
         """Return the text held back, and reset the colours that the log began."""
         text, self._held = self._held + self._decoder.decode(b"", final=True), ""
-        return self._sanitized(text) + (RESET if self._coloured else b"")
+        return self._sanitized(text) + (b"\x1b[0m" if self._coloured else b"")
 
     def _sanitized(self, text: str) -> bytes:
         self._coloured = self._coloured or _COLOUR.search(text) is not None
         parts = _KEPT.split(text)
-        # Every other part is one that is kept.
         return "".join(part if at % 2 else escape_controls(part) for at, part in enumerate(parts)).encode()

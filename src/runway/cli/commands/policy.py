@@ -34,7 +34,7 @@ def check(
 
 def render(
     policy: Annotated[Path, typer.Option("--policy", envvar="RUNWAY_POLICY", metavar="FILE", help="The policy file.")],
-    tenant: Annotated[str | None, typer.Option("--tenant", metavar="NAME", help="Only this tenant.")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Only this tenant.")] = None,
     output: Annotated[
         Literal["yaml", "json"], typer.Option("-o", "--output", help="A YAML stream, or one JSON List.")
     ] = "yaml",
@@ -62,7 +62,6 @@ def render(
 
 
 def _load(file: Path, screen: Screen, output: Output) -> Policy:
-    """Load the policy at `file`. Show every fault of an invalid one, and end the command."""
     from runway.policy import load_policy
 
     try:

@@ -6,7 +6,7 @@ from typing import Final
 
 import typer
 
-from runway.api.models import HolderView, TenantQuotaView
+from runway.api.models import TenantQuotaView
 from runway.cli.context import open_session
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
 from runway.cli.output import Output, Screen, emit, show_state
@@ -54,11 +54,11 @@ def _show(screen: Screen, tenants: list[TenantQuotaView]) -> None:
         screen.table(_COLUMNS, rows, indent=2)
         if entry.jobs:
             screen.out("  used by")
-            screen.table(_HOLDERS, map(_holder, entry.jobs), indent=2)
+            holders = (
+                (job.id, show_state(job.state or "deleted"), job.gpu, job.cpu, job.memory,
+                 "terminating" if job.terminating else "")
+                for job in entry.jobs
+            )  # fmt: skip
+            screen.table(_HOLDERS, holders, indent=2)
         screen.out()
     screen.out(legend(encoding))
-
-
-def _holder(job: HolderView) -> tuple[object, ...]:
-    terminating = "terminating" if job.terminating else ""
-    return job.id, show_state(job.state or "deleted"), job.gpu, job.cpu, job.memory, terminating

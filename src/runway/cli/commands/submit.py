@@ -22,7 +22,7 @@ from runway.cli.views.problems import show_violations
 from runway.cli.views.progress import progress
 from runway.cli.views.tables import RESOURCES, Column, resource_usage, show_amount, to_milli
 from runway.cli.wait import finish, interruptible, wait_until
-from runway.jobs.models import CostView, JobView
+from runway.jobs.models import JobView
 from runway.text import escape
 
 _PRICE: Final = [Column(title="RESOURCE"), Column(title="QUANTITY", right=True), Column(title="USD", right=True)]
@@ -101,10 +101,7 @@ def run(
 
 
 def _follow_attempts(session: Session, job_id: str, writer: LogWriter) -> Answer[JobView]:
-    """Show the log of every attempt, one after the other, and return the finished job.
-
-    Until an attempt has started show its progress instead: log and progress share the terminal.
-    """
+    """Show the log of every attempt, and before it the progress. Return the finished job."""
     attempt = 1
     while True:
         _wait(session, job_id, partial(_has_started, attempt))
@@ -127,9 +124,7 @@ def _wait(session: Session, job_id: str, done: Callable[[JobView], bool]) -> Ans
 
 
 def _has_started(attempt: int, view: JobView) -> bool:
-    if _is_past(attempt, view):
-        return True
-    return view.attempt_count == attempt and view.attempts[-1].started_at is not None
+    return _is_past(attempt, view) or (view.attempt_count == attempt and view.attempts[-1].started_at is not None)
 
 
 def _is_past(attempt: int, view: JobView) -> bool:
@@ -149,20 +144,16 @@ def _show_dry_run(screen: Screen, plan: DryRun) -> None:
     if plan.cost is None:
         screen.out("Price: unknown until the spec is valid", style="dim")
     else:
-        _show_price(screen, plan.cost)
+        cost = plan.cost
+        screen.out(f"Price in {cost.currency} ({cost.rate_card})", style="bold")
+        rows: list[tuple[object, ...]] = [(line.resource, line.quantity, line.hourly) for line in cost.lines]
+        rows.append(("an hour", "", Text(escape(cost.hourly), "bold")))
+        rows.append(("at most", "", Text(escape(cost.ceiling), "bold")))
+        screen.table(_PRICE, rows, indent=2)
     _show_quota(screen, plan)
 
 
-def _show_price(screen: Screen, cost: CostView) -> None:
-    screen.out(f"Price in {cost.currency} ({cost.rate_card})", style="bold")
-    rows: list[tuple[object, ...]] = [(line.resource, line.quantity, line.hourly) for line in cost.lines]
-    rows.append(("an hour", "", Text(escape(cost.hourly), "bold")))
-    rows.append(("at most", "", Text(escape(cost.ceiling), "bold")))
-    screen.table(_PRICE, rows, indent=2)
-
-
 def _show_quota(screen: Screen, plan: DryRun) -> None:
-    """Show the tenant's usage with its reservations, now and with this job."""
     requested = {"jobs": "1"} | {line.resource: line.quantity for line in (plan.cost.lines if plan.cost else ())}
     rows: list[tuple[object, ...]] = []
     for resource in RESOURCES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -10,36 +11,53 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from runway.api.models import TenantQuotaView
 from runway.backoff import Backoff
 from runway.cli.client import Answer, RequestFailed
 from runway.cli.context import Session, open_session
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
-from runway.cli.output import Output, emit
-from runway.cli.views.top_view import Frame, job_lines, quota_lines
-from runway.jobs.models import Usage
-from runway.text import escape
+from runway.cli.output import Output, emit, show_state
+from runway.cli.views.job_views import cost_so_far
+from runway.cli.views.tables import RESOURCES, Column, bar, columns, lay_out, resource_usage, show_amount
+from runway.jobs.models import JobView, Usage
+from runway.jobs.usage import MEMORY_RATIO, THROTTLED_RATIO
+from runway.text import escape, show_between, show_bytes, show_ratio
 
-USAGE_REQUESTS: Final = 10
-"""Each refresh requests the usage of at most this many jobs, the oldest figures first."""
+USAGE_REQUESTS: Final = 10  # Each refresh requests the usage of at most this many jobs, the oldest figures first.
 USAGE_REQUESTS_ONCE: Final = 30
 MAX_JOBS: Final = 200
-ACTIVE_STATES: Final = ("running", "cancelling", "pending")
 QUIT_KEYS: Final = ("q", "Q")
+ACTIVE_STATES: Final = ("running", "cancelling", "pending")
+BAR_WIDTH: Final = 8
+NARROW: Final = 100  # In fewer columns there are no bars.
+UNKNOWN: Final = Text("unknown", "dim")
+
+_JOBS: Final = [
+    Column(title="JOB"),
+    Column(title="NAME", shrink=True, drop_priority=4),
+    Column(title="STATE", drop_priority=1),
+    Column(title="AGE", right=True, drop_priority=6),
+    Column(title="CPU", right=True),
+    Column(title="THROTTLED", right=True),
+    Column(title="MEMORY", right=True),
+    Column(title="GPU", right=True, drop_priority=3),
+    Column(title="USD", right=True, drop_priority=5),
+    Column(title="WHY", shrink=True, drop_priority=7),
+]
+_TENANT: Final = Column(title="TENANT", drop_priority=2)
 
 
 def top(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Print once and exit.")] = False,
-    every: Annotated[
-        float, typer.Option("--every", min=1, max=3600, metavar="SECONDS", help="Time between two refreshes.")
-    ] = 3,
+    every: Annotated[float, typer.Option(min=1, max=3600, metavar="SECONDS", help="Time between two refreshes.")] = 3,
     output: As = Output.TABLE,
     url: Url = DEFAULT_URL,
     tenant: Tenant = None,
 ) -> None:
     """Show quota and active jobs with their usage, refreshed.
 
-    q or Ctrl-C exits. Without a terminal, or with -o json, yaml or name, the command prints once. Unknown figures are
+    q exits. Without a terminal, or with -o json, yaml or name, the command prints once. Unknown figures are
     shown as unknown.
     """
     with open_session(context, url, tenant, output) as session:
@@ -54,20 +72,26 @@ def top(
             emit(document, output, names=[view.id for view in frame.jobs], table=lambda: _print(session, frame))
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The state at one time. `usage` has an entry for each running job, None where it is unknown."""
+
+    at: datetime
+    tenants: list[TenantQuotaView]
+    jobs: list[JobView]
+    more: bool
+    usage: dict[str, Usage | None]
+
+
 class Poller:
     """Polls Runway and caches the usage of jobs."""
 
     def __init__(self, session: Session) -> None:
-        self._client, self._environment = session.client, session.environment
-        self._usage: dict[str, Answer[Usage] | None] = {}
-        self._requested_at: dict[str, int] = {}
-        self._requests = 0
+        self._client, self._now = session.client, session.environment.now
+        self._usage: dict[str, Answer[Usage] | None] = {}  # The oldest figures first.
 
     def poll(self, usage_requests: int) -> tuple[Frame, dict[str, object]]:
-        """Return quota, jobs and usage, and the same as the server's documents.
-
-        Usage that cannot be read is None. Raises RequestFailed.
-        """
+        """Return quota, jobs and usage, and the same as the server's documents. Raises RequestFailed."""
         quota = self._client.quota()
         page = self._client.jobs(ACTIVE_STATES, MAX_JOBS)
         # Running jobs first; both halves stay newest first.
@@ -78,13 +102,8 @@ class Poller:
         running = [view.id for view in views if view.state != "pending"]
         self._refresh(running, usage_requests)
         usage = {job_id: self._usage.get(job_id) for job_id in running}
-        frame = Frame(
-            at=self._environment.now(),
-            tenants=quota.value.tenants,
-            jobs=views,
-            more=page.value.next_cursor is not None,
-            usage={job_id: answer.value if answer else None for job_id, answer in usage.items()},
-        )
+        figures = {job_id: answer.value if answer else None for job_id, answer in usage.items()}
+        frame = Frame(self._now(), quota.value.tenants, views, page.value.next_cursor is not None, figures)
         return frame, {
             "tenants": quota.document["tenants"],
             "jobs": [document for _, document in jobs],
@@ -92,11 +111,11 @@ class Poller:
         }
 
     def _refresh(self, running: list[str], count: int) -> None:
-        self._usage = {job_id: usage for job_id, usage in self._usage.items() if job_id in running}
-        self._requested_at = {job_id: at for job_id, at in self._requested_at.items() if job_id in running}
-        for job_id in sorted(running, key=lambda job_id: self._requested_at.get(job_id, 0))[:count]:
-            self._requests += 1
-            self._requested_at[job_id] = self._requests
+        known = [job_id for job_id in self._usage if job_id in running]
+        unknown = [job_id for job_id in running if job_id not in self._usage]
+        self._usage = {job_id: self._usage[job_id] for job_id in known}
+        for job_id in [*unknown, *known][:count]:
+            self._usage.pop(job_id, None)
             try:
                 self._usage[job_id] = self._client.usage(job_id)
             except RequestFailed:
@@ -130,9 +149,9 @@ def _lines(session: Session, frame: Frame, every: float, outage: str | None) -> 
     if outage is not None:
         seconds = (session.environment.now() - frame.at).total_seconds()
         head = Text(f"{escape(outage)} (figures are {seconds:.0f} s old)", "bold red")
-    lines = [head, *quota_lines(frame, screen.width, screen.stdout.encoding), Text()]
+    lines = [head, *_quota_lines(frame, screen.width, screen.stdout.encoding), Text()]
     height = screen.stdout.height - len(lines) - 1
-    lines += job_lines(frame, screen.width, height, tenants=session.client.tenant is None)
+    lines += _job_lines(frame, screen.width, height, tenants=session.client.tenant is None)
     for line in lines:
         line.truncate(screen.stdout.width, overflow="ellipsis")
     return lines
@@ -140,11 +159,9 @@ def _lines(session: Session, frame: Frame, every: float, outage: str | None) -> 
 
 def _print(session: Session, frame: Frame) -> None:
     screen = session.screen
-    screen.out(_head(session, frame.at, ""))
-    for line in quota_lines(frame, screen.width, screen.stdout.encoding):
-        screen.out(line)
-    screen.out()
-    for line in job_lines(frame, screen.width, None, tenants=session.client.tenant is None):
+    quota = _quota_lines(frame, screen.width, screen.stdout.encoding)
+    jobs = _job_lines(frame, screen.width, None, tenants=session.client.tenant is None)
+    for line in [_head(session, frame.at, ""), *quota, Text(), *jobs]:
         screen.out(line)
 
 
@@ -152,3 +169,72 @@ def _head(session: Session, at: datetime, note: str) -> Text:
     tenant = f"tenant {session.client.tenant}" if session.client.tenant else "all tenants"
     parts = (f"Runway at {escape(session.client.url)}", tenant, f"{at:%H:%M:%S} UTC", note)
     return Text(", ".join(part for part in parts if part), "bold")
+
+
+def _quota_lines(frame: Frame, width: int | None, encoding: str) -> list[Text]:
+    bars = width is None or width >= NARROW
+    rows = [
+        [quota.tenant, *(_quota(quota, resource, encoding, bars=bars) for resource in RESOURCES)]
+        for quota in frame.tenants
+    ]
+    return lay_out(columns("TENANT", *map(str.upper, RESOURCES)), rows, width=width)
+
+
+def _job_lines(frame: Frame, width: int | None, height: int | None, *, tenants: bool) -> list[Text]:
+    """Return a line for each job, at most `height` lines; with `tenants` each line names the tenant."""
+    if not frame.jobs:
+        return [Text("No active jobs.", "dim")]
+    heads, rows = list(_JOBS), [_job(view, frame) for view in frame.jobs]
+    if tenants:
+        heads.insert(1, _TENANT)
+        for row, view in zip(rows, frame.jobs, strict=True):
+            row.insert(1, view.tenant)
+    lines = lay_out(heads, rows, width=width)
+    left_out = 0 if height is None else max(0, len(lines) - max(height - 1, 2))
+    if not left_out and not frame.more:
+        return lines
+    more = f"{left_out} more" if left_out else "more"
+    return [*lines[: len(lines) - left_out], Text(f"… {more}; `runway ls` lists them")]
+
+
+def _quota(quota: TenantQuotaView, resource: str, encoding: str, *, bars: bool) -> Text:
+    amounts = resource_usage(quota, resource)
+    taken = amounts.used + amounts.reserved
+    style = "" if taken < amounts.limit else "red" if amounts.limit else "dim"
+    figures = Text(f"{show_amount(resource, taken)}/{show_amount(resource, amounts.limit)}", style)
+    return bar(amounts, BAR_WIDTH, encoding).append(" ").append_text(figures) if bars else figures
+
+
+def _job(view: JobView, frame: Frame) -> list[object]:
+    spent = cost_so_far(view, frame.at)
+    figures: list[object] = [""] * 4
+    if view.id in frame.usage:
+        figures = _usage(frame.usage[view.id] or Usage(), view.spec.resources.gpu if view.spec else 0)
+    return [
+        view.id,
+        view.name,
+        show_state(view.state),
+        show_between(view.created_at, frame.at),
+        *figures,
+        None if spent is None else f"{spent:f}",
+        ", ".join(condition.code for condition in view.conditions),
+    ]
+
+
+def _usage(usage: Usage, gpus: int) -> list[object]:
+    """Return CPU, throttling, memory and GPU of a running job."""
+    cores, limit, throttled = usage.cpu_cores, usage.cpu_limit_cores, usage.throttled_ratio
+    gpu = UNKNOWN if usage.gpu_utilisation is None else Text(show_ratio(usage.gpu_utilisation))
+    return [
+        UNKNOWN if cores is None else f"{cores:.2f}{'' if limit is None else f'/{limit:g}'}",
+        UNKNOWN if throttled is None else Text(f"{throttled:.0%}", "red" if throttled >= THROTTLED_RATIO else ""),
+        _memory(usage.memory_bytes, usage.memory_limit_bytes),
+        Text(f"{gpus} ").append_text(gpu) if gpus else Text("-", "dim"),
+    ]
+
+
+def _memory(amount: int | None, limit: int | None) -> Text:
+    if amount is None:
+        return UNKNOWN
+    style = "red" if limit and amount >= MEMORY_RATIO * limit else ""
+    return Text(show_bytes(amount) + (f"/{show_bytes(limit)}" if limit else ""), style)

@@ -1,7 +1,8 @@
-"""A job in a few lines: a row of a list, an accepted job, an outcome."""
+"""A job for people: a row of a list, an accepted job, an outcome, and in full."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -10,11 +11,12 @@ from typing import Final
 
 from rich.text import Text
 
-from runway.cli.output import Say, show_state
+from runway.cli.output import STATE_STYLES, Say, Screen, compact, show_state
 from runway.cli.views.tables import Column
 from runway.jobs.cost import actual_cost
-from runway.jobs.models import CostView, Excerpt, Failure, JobView
-from runway.text import escape, show_between, show_usd
+from runway.jobs.models import Attempt, CostView, Excerpt, Failure, JobView, Usage
+from runway.jobs.timeline import moments_of
+from runway.text import escape, show_between, show_bytes, show_duration, show_ratio, show_usd
 
 EXCERPT_LINES: Final = 10
 
@@ -29,6 +31,18 @@ JOB_COLUMNS: Final = [
 ]
 WIDE_COLUMNS: Final = [*JOB_COLUMNS, *(Column(title=title) for title in ("ATTEMPTS", "NODE", "CREATED", "IMAGE"))]
 TENANT_COLUMN: Final = Column(title="TENANT", shrink=True)
+TERMINATION_MESSAGE: Final = "last_words"  # The key of the evidence that repeats the excerpt.
+ATTEMPT_COLUMNS: Final = [
+    Column(title="#", right=True),
+    Column(title="STATE"),
+    Column(title="EXIT", right=True),
+    Column(title="SIGNAL", drop_priority=1),
+    Column(title="CAUSE", shrink=True),
+    Column(title="RAN", right=True),
+    Column(title="COUNTED", drop_priority=3),
+    Column(title="NODE", shrink=True, drop_priority=2),
+    Column(title="POD", drop_priority=4),
+]
 
 
 def rows_of(
@@ -60,20 +74,15 @@ def cost_so_far(view: JobView, now: datetime) -> Decimal | None:
 
 
 def show_submitted(say: Say, view: JobView, *, replayed: bool) -> None:
-    """Show a job that was accepted: its id, state and price."""
-    cost = view.cost
-    price = (
-        f"{show_usd(cost.hourly)} {cost.currency} an hour, at most {show_usd(cost.ceiling)} ({cost.rate_card})"
-        if cost
-        else ""
-    )
+    price = ""
+    if cost := view.cost:
+        price = f"{show_usd(cost.hourly)} {cost.currency} an hour, at most {show_usd(cost.ceiling)} ({cost.rate_card})"
     say(Text(escape(view.id), "bold"), show_state(view.state), price, hang=2)
     if replayed:
         say("This idempotency key is already used. This is its first job; nothing new was submitted.", style="yellow")
 
 
 def show_outcome(say: Say, view: JobView) -> None:
-    """Show how a job ended: its state and cost, and for a failure the cause, the hint and the end of the log."""
     cost = f"({_cost(view.cost)} USD)" if view.cost else ""
     say(Text(escape(view.id), "bold"), show_state(view.state), cost)
     if view.failure is not None:
@@ -83,7 +92,6 @@ def show_outcome(say: Say, view: JobView) -> None:
 
 
 def show_failure(say: Say, failure: Failure) -> None:
-    """Show the cause, the party that has to act, and the hint."""
     retryable = "retryable" if failure.retryable else "not retryable"
     say(Text.assemble("  ", (escape(failure.code), "bold red"), f" ({escape(failure.category)}; {retryable})"))
     say(f"  {failure.message}", hang=2)
@@ -92,7 +100,6 @@ def show_failure(say: Say, failure: Failure) -> None:
 
 
 def show_excerpt(say: Say, excerpt: Excerpt, lines: int | None = None) -> None:
-    """Show the stored end of a log, or its last lines."""
     stored = excerpt.text.splitlines()
     shown = stored if lines is None else stored[-lines:]
     say(f"End of the log of {excerpt.pod}", style="bold", hang=2)
@@ -121,7 +128,150 @@ def _wide_cells(view: JobView) -> list[object]:
 
 
 def _cost(cost: CostView | None) -> str:
-    """Return the actual cost, or `max` and the ceiling."""
     if cost is None:
         return ""
     return f"max {cost.ceiling}" if cost.actual is None else cost.actual
+
+
+def show_job(screen: Screen, view: JobView, now: datetime) -> None:
+    """Show on stdout what is known of a job, the most urgent first."""
+    _show_head(screen, view, now)
+    if view.failure:
+        screen.out("Failure", style="bold")
+        show_failure(screen.out, view.failure)
+    if view.conditions:
+        screen.out("Conditions", style="bold")
+    for condition in view.conditions:
+        since = f" (for {show_between(condition.since, now)})" if condition.since else ""
+        screen.out(f"  {condition.code}{since}: {condition.message}", style="yellow", hang=4)
+    _show_timeline(screen, view, now)
+    if view.attempts:
+        _show_attempts(screen, view, now)
+    _show_spec(screen, view)
+    if view.usage:
+        _show_usage(screen, view.usage)
+    if view.cost:
+        _show_cost(screen, view, view.cost, now)
+    if view.failure:
+        _show_evidence(screen, view.failure, view.excerpt)
+    if view.excerpt:
+        show_excerpt(screen.out, view.excerpt)
+    screen.out("Kubernetes", style="bold")
+    screen.out(f"  kubectl -n {view.kubernetes.namespace} describe job {view.kubernetes.job}")
+
+
+def _show_head(screen: Screen, view: JobView, now: datetime) -> None:
+    times = (
+        ("accepted", view.created_at),
+        ("started", None if view.is_finished else view.started_at),
+        ("finished", view.finished_at),
+    )
+    ages = ", ".join(f"{label} {show_between(time, now)} ago" for label, time in times if time)
+    name = Text(escape(view.name), "bold") if view.name else ""
+    screen.out(Text(escape(view.id), "bold"), name, show_state(view.state), f"({ages})" if ages else "", hang=2)
+
+
+def _show_timeline(screen: Screen, view: JobView, now: datetime) -> None:
+    """Show times in UTC and since the acceptance, with the date where it is not the one in the title."""
+    moments = moments_of(view)
+    if not moments:
+        return
+    first = view.created_at or moments[0].time
+    screen.out(f"Timeline (UTC, {first:%Y-%m-%d})", style="bold")
+    for moment in moments:
+        clock = f"{moment.time:%H:%M:%S}" if moment.time.date() == first.date() else f"{moment.time:%m-%d %H:%M:%S}"
+        offset = f"+{show_between(first, moment.time)}"
+        future = f" in {show_between(now, moment.time)}" if moment.time > now else ""
+        if moment.kind == "deadline" and not future:
+            future = " has passed"
+        style = {"condition": "yellow", "deadline": "dim"}.get(moment.kind, STATE_STYLES.get(moment.kind, ""))
+        screen.out(f"  {clock} {offset:>8}  {moment.text}{future}", style=style, hang=21)
+
+
+def _show_attempts(screen: Screen, view: JobView, now: datetime) -> None:
+    screen.out("Attempts", style="bold")
+    numbered = list(enumerate(view.attempts, start=1 + view.attempts_left_out))
+    screen.table(ATTEMPT_COLUMNS, (_attempt_row(number, attempt, now) for number, attempt in numbered), indent=2)
+    shown = view.failure.message if view.failure else None
+    for number, attempt in numbered:
+        if attempt.message not in (None, shown):
+            screen.out(f"  {number}: {attempt.message}", hang=5)
+    if view.attempts_left_out:
+        screen.out(f"  {view.attempts_left_out} earlier attempts are not stored")
+    if view.disruptions:
+        screen.out(f"  the cluster ended {view.disruptions}; they do not count against the retries", hang=4)
+
+
+def _attempt_row(number: int, attempt: Attempt, now: datetime) -> Sequence[object]:
+    return (
+        number,
+        show_state(attempt.state),
+        attempt.exit_code,
+        attempt.signal,
+        attempt.cause or attempt.reason,
+        show_between(attempt.started_at, attempt.finished_at or now),
+        "yes" if attempt.counted else "no",
+        attempt.node,
+        attempt.pod,
+    )
+
+
+def _show_spec(screen: Screen, view: JobView) -> None:
+    spec = view.spec
+    if spec is None:
+        screen.out(f"Tenant {view.tenant}; created outside Runway", style="bold")
+        return
+    resources = spec.resources
+    gpu = f", {resources.gpu} GPU {resources.gpu_type or ''}".rstrip() if resources.gpu else ""
+    timeout, grace = show_duration(spec.timeout_seconds), show_duration(spec.grace_period_seconds)
+    limits = f"timeout {timeout}, retries {spec.retries}, grace {grace}"
+    rows = (
+        ("tenant", view.tenant),
+        ("image", spec.image),
+        ("command", shlex.join([*spec.command, *spec.args]) or "(of the image)"),
+        # Names only: a value may be secret. `-o json` has the values.
+        ("env", " ".join(sorted(spec.env))),
+        ("resources", f"{resources.cpu} CPU, {resources.memory} memory{gpu}"),
+        ("limits", limits + (f", at most {spec.max_cost_usd} USD" if spec.max_cost_usd else "")),
+    )
+    screen.out("Spec", style="bold")
+    for label, value in rows:
+        if value:
+            screen.out(f"  {label:<9} {value}", hang=12)
+
+
+def _show_usage(screen: Screen, usage: Usage) -> None:
+    figures = []
+    if usage.cpu_cores is not None:
+        limit = "an unknown limit" if usage.cpu_limit_cores is None else f"{usage.cpu_limit_cores:g}"
+        figures.append(f"CPU {usage.cpu_cores:.2f} of {limit} on average")
+    if usage.throttled_ratio is not None:
+        figures.append(f"throttled in {show_ratio(usage.throttled_ratio)} of its CPU periods")
+    if usage.memory_peak_bytes is not None:
+        limit = "an unknown limit" if usage.memory_limit_bytes is None else show_bytes(usage.memory_limit_bytes)
+        figures.append(f"memory peak {show_bytes(usage.memory_peak_bytes)} of {limit}")
+    if usage.gpu_utilisation is not None:
+        figures.append(f"GPU {show_ratio(usage.gpu_utilisation)}")
+    if figures:
+        screen.out("Usage", style="bold")
+        screen.out(f"  {', '.join(figures)}", hang=2)
+
+
+def _show_evidence(screen: Screen, failure: Failure, excerpt: Excerpt | None) -> None:
+    shown = {name: value for name, value in failure.evidence.items() if name != TERMINATION_MESSAGE or excerpt is None}
+    if shown:
+        screen.out("Evidence", style="bold")
+    for name, value in shown.items():
+        screen.out(f"  {name}: {compact(value)}", style="dim", hang=4)
+
+
+def _show_cost(screen: Screen, view: JobView, cost: CostView, now: datetime) -> None:
+    spent = cost_so_far(view, now)
+    if spent is None:
+        actual = "actual cost unknown"
+    else:
+        actual = f"{show_usd(spent)} in total" if view.is_finished else f"about {show_usd(spent)} so far"
+    lines = ", ".join(f"{show_usd(line.hourly)} for {line.quantity} {line.resource}" for line in cost.lines)
+    screen.out(f"Cost in {cost.currency}", style="bold")
+    screen.out(f"  {actual}, at most {show_usd(cost.ceiling)}; {show_usd(cost.hourly)} an hour", hang=2)
+    screen.out(f"  an hour: {lines} ({cost.rate_card})", hang=4)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rich.text import Text
 
+from runway.cli.client import RequestFailed
 from runway.cli.output import Say, Screen, compact
 from runway.cli.views.tables import columns, lay_out
-
-if TYPE_CHECKING:
-    from runway.cli.client import RequestFailed
 
 _SHOWN_APART: Final = frozenset(
     {
@@ -42,16 +40,14 @@ def show_problem(screen: Screen, error: RequestFailed, url: str) -> None:
 
 
 def show_violations(say: Say, violations: Iterable[Mapping[str, Any]]) -> None:
-    """Show each violation: its field, the observed value and the limit; under it the message and the hint."""
     violations = list(violations)
     width = max((len(compact(violation.get("field"))) for violation in violations), default=0)
     for violation in violations:
-        facts = [
-            f"{name} {compact(violation[name])}" for name in ("observed", "limit") if violation.get(name) is not None
-        ]
+        names = [name for name in ("observed", "limit") if violation.get(name) is not None]
+        facts = ", ".join(f"{name} {compact(violation[name])}" for name in names)
         field = compact(violation.get("field"))
         blank = " " * (width - len(field) + 1 if facts else 0)
-        say(Text.assemble("  ", (field, "bold"), blank), Text(", ".join(facts), "yellow"), hang=6)
+        say(Text.assemble("  ", (field, "bold"), blank), Text(facts, "yellow"), hang=6)
         say(f"      {violation.get('message')}", hang=6)
         if violation.get("hint"):
             say(f"      hint: {violation['hint']}", hang=12)

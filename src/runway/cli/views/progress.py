@@ -23,8 +23,7 @@ FRAMES_PER_SECOND: Final = 4
 CONDITIONS_SHOWN: Final = 3
 CONDITION_LINES: Final = 3
 BAR_WIDTH: Final = 24
-NARROW: Final = 75
-"""In this many columns or fewer the bar is half as wide."""
+NARROW: Final = 75  # In this many columns or fewer the bar is half as wide.
 
 Show = Callable[[JobView], None]
 
@@ -42,8 +41,6 @@ def progress(session: Session) -> Iterator[Show]:
 
 
 class _Lines:
-    """A line for each change."""
-
     def __init__(self, say: Say, now: Callable[[], datetime]) -> None:
         self._say = say
         self._now = now
@@ -59,8 +56,6 @@ class _Lines:
 
 
 class _Display:
-    """The latest view, with time and cost at the moment of drawing."""
-
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
         self._view: JobView | None = None
@@ -73,9 +68,14 @@ class _Display:
         view = self._view
         if view is None:
             return
-        self._spinner.update(text=_head(view))
-        now = self._now()
-        width = options.max_width
+        head = (
+            Text(escape(view.id), "bold"),
+            Text(escape(view.name or "")),
+            show_state(view.state),
+            Text(_where(view)),
+        )
+        self._spinner.update(text=Text("  ").join(part for part in head if part))
+        now, width = self._now(), options.max_width
         lines = [_bar(view, now, console.encoding, BAR_WIDTH if width > NARROW else BAR_WIDTH // 2)]
         for condition in view.conditions[:CONDITIONS_SHOWN]:
             since = f" ({show_between(condition.since, now)})" if condition.since else ""
@@ -89,12 +89,6 @@ class _Display:
         yield Group(self._spinner, *lines)
 
 
-def _head(view: JobView) -> Text:
-    """Return id, name, state, attempt and node."""
-    parts = (Text(escape(view.id), "bold"), Text(escape(view.name or "")), show_state(view.state), Text(_where(view)))
-    return Text("  ").join(part for part in parts if part)
-
-
 def _where(view: JobView) -> str:
     """Return `attempt 2 of 3 on node-1`, without the attempt where there can be only one."""
     if not view.attempts:
@@ -106,7 +100,6 @@ def _where(view: JobView) -> str:
 
 
 def _figures(view: JobView, now: datetime) -> list[str]:
-    """Return the time against the timeout and the cost against the ceiling, each where it is known."""
     figures = []
     if view.created_at:
         timeout = f" of {show_duration(view.spec.timeout_seconds)}" if view.spec else ""

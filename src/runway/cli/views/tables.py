@@ -12,13 +12,12 @@ from typing import Final
 
 from rich.text import Text
 
-from runway.api.models import AmountsView, QuotaSummary, TenantQuotaView
+from runway.api.models import QuotaSummary, TenantQuotaView
 from runway.quantity import ceil_units
 from runway.text import escape, show_bytes
 
 GAP: Final = "  "
-MIN_WIDTH: Final = 8
-"""A cell that may shrink keeps this many characters."""
+MIN_WIDTH: Final = 8  # A cell that may shrink keeps this many characters.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,17 +31,13 @@ class Column:
 
 
 def columns(*titles: str) -> list[Column]:
-    """Return columns that never shrink and always stay."""
     return [Column(title=title) for title in titles]
 
 
 def lay_out(
     heads: Sequence[Column], rows: Iterable[Sequence[object]], *, width: int | None, indent: int = 0
 ) -> list[Text]:
-    """Return the lines of a table, its head first. None is an empty cell, `Text` keeps its style.
-
-    Without `width` nothing is cut or dropped.
-    """
+    """Return the lines of a table, its head first. Without `width` nothing is cut or dropped."""
     table = [[Text(head.title, "bold") for head in heads], *([_cell(cell) for cell in row] for row in rows)]
     natural = [max(cell.cell_len for cell in column) for column in zip(*table, strict=True)]
     widths = dict(enumerate(natural)) if width is None else _fit(heads, natural, width - indent)
@@ -93,10 +88,7 @@ _ASCII: Final = "#%+."
 
 @dataclass(frozen=True, slots=True)
 class ResourceUsage:
-    """The usage of one resource in thousandths of a unit, of memory in thousandths of a byte.
-
-    `terminating` is the part of `used` that terminating pods use.
-    """
+    """Thousandths of a unit or of a byte; `terminating` is the part of `used` that terminating pods use."""
 
     used: int
     terminating: int
@@ -107,12 +99,8 @@ class ResourceUsage:
 def resource_usage(quota: TenantQuotaView | QuotaSummary, resource: str) -> ResourceUsage:
     """Return the usage of one resource; an amount that cannot be read counts as 0."""
     terminating = quota.held_by_terminating if isinstance(quota, TenantQuotaView) else None
-    return ResourceUsage(
-        _milli_of(quota.used, resource),
-        _milli_of(terminating, resource) if terminating else 0,
-        _milli_of(quota.reserved, resource),
-        _milli_of(quota.limit, resource),
-    )
+    amounts = (quota.used, terminating, quota.reserved, quota.limit)
+    return ResourceUsage(*(to_milli(str(getattr(amount, resource))) if amount else 0 for amount in amounts))
 
 
 def to_milli(quantity: str) -> int:
@@ -139,13 +127,9 @@ def bar(amounts: ResourceUsage, width: int, encoding: str) -> Text:
 
 
 def legend(encoding: str) -> Text:
-    """Return the meaning of the parts of a bar."""
     letters = _BLOCKS if encoding.lower().startswith("utf") else _ASCII
-    names = ("used", "used, terminating", "reserved", "free")
-    parts = (
-        Text.assemble((letter, style), f" {name}") for letter, style, name in zip(letters, _STYLES, names, strict=True)
-    )
-    return Text("   ").join(parts)
+    parts = zip(letters, _STYLES, ("used", "used, terminating", "reserved", "free"), strict=True)
+    return Text("   ").join(Text.assemble((letter, style), f" {name}") for letter, style, name in parts)
 
 
 def _cells(parts: Sequence[int], limit: int, width: int) -> list[int]:
@@ -158,7 +142,3 @@ def _cells(parts: Sequence[int], limit: int, width: int) -> list[int]:
     while taken and taken >= limit and sum(cells) < width:
         cells[cells.index(max(cells))] += 1
     return cells
-
-
-def _milli_of(amounts: AmountsView, resource: str) -> int:
-    return to_milli(str(getattr(amounts, resource)))

@@ -1,5 +1,5 @@
-"""Why a job waits, failed or was disrupted. Pure.
+"""Why an attempt or a job does not start, was disrupted or failed. Pure.
 
-Reading order: `codes`; `disruption`, `scheduling` and `container_exit`; `container_start`; `attempts` for each pod;
-then `outcome` for the job and `conditions` for the wait.
+Reading order: `codes`; `disruption` and `container_exit`; `container_start`; `attempts` for each pod;
+then `outcome` for the job.
 """

@@ -65,8 +65,12 @@ def attempt_failure(snapshot: JobSnapshot, pod: Pod) -> AttemptFailure | None:
 
 
 def container_started(pod: Pod) -> bool:
-    ended = pod.container.terminated
-    return pod.container.running is not None or (ended is not None and started_at(ended) is not None)
+    return pod.container.running is not None or container_started_at(pod) is not None
+
+
+def container_started_at(pod: Pod) -> datetime | None:
+    ended, running = pod.container.terminated, pod.container.running
+    return started_at(ended) if ended else running.started_at if running else None
 
 
 def counts_against_retries(pod: Pod) -> bool:
@@ -168,7 +172,6 @@ def _deletion_was_missed(snapshot: JobSnapshot, pod: Pod) -> bool:
 
 
 def _ended_before_deletion(pod: Pod) -> bool:
-    """Return whether the container exited before the pod's deletion was requested."""
     ended, until = pod.container.terminated, pod.metadata.deletion_timestamp
     if ended is None or ended.finished_at is None:
         return False
@@ -180,7 +183,6 @@ def _ended_before_deletion(pod: Pod) -> bool:
 
 
 def _exceeded_grace_period(job: Job, pod: Pod) -> bool:
-    """Return whether the kubelet killed the process at the end of its grace period."""
     ended, requested, spec = pod.container.terminated, termination_requested_at(pod, job), spec_of(job)
     if ended is None or requested is None or spec is None:
         return False
@@ -206,7 +208,6 @@ def _describe_termination(job: Job, pod: Pod) -> str:
 
 
 def _parse_time(text: str | None) -> datetime | None:
-    """Parse an RFC 3339 time with its zone; return None for anything else."""
     try:
         moment = datetime.fromisoformat(text) if text else None
     except ValueError:
@@ -228,10 +229,8 @@ def disruptions(attempts: Sequence[Attempt]) -> int:
 
 
 def _attempt(snapshot: JobSnapshot, pod: Pod) -> Attempt:
-    ended, running = pod.container.terminated, pod.container.running
-    target, cause = disruption(pod), attempt_failure(snapshot, pod)
+    ended, target, cause = pod.container.terminated, disruption(pod), attempt_failure(snapshot, pod)
     state = _state(snapshot, pod)
-    started = started_at(ended) if ended else running.started_at if running else None
     return Attempt(
         pod=pod.metadata.name,
         node=pod.spec.node_name,
@@ -241,7 +240,7 @@ def _attempt(snapshot: JobSnapshot, pod: Pod) -> Attempt:
         reason=pod.status.reason or (target.reason if target else None) or (ended.reason if ended else None),
         created_at=pod.metadata.creation_timestamp,
         bound_at=_bound_at(pod),
-        started_at=started,
+        started_at=container_started_at(pod),
         finished_at=_finished_at(snapshot, pod),
         counted=state == "failed" and counts_against_retries(pod),
         cause=cause.finding.code if cause and cause.finding else None,
@@ -284,8 +283,7 @@ def _suspicious_success(snapshot: JobSnapshot, pod: Pod) -> str | None:
     """Explain why an attempt with exit code 0, a success to Kubernetes, may be incomplete."""
     ended, target = pod.container.terminated, disruption(pod)
     if ended is not None and ended.reason == "OOMKilled":
-        spec = spec_of(snapshot.job)
-        found = diagnose_exit(ended, spec.resources.memory if spec else None)
+        found = diagnose_exit(ended, memory_limit(snapshot.job))
         return found.message if found else None
     if target is not None:
         words = one_line(target.message or target.reason, 120)

@@ -132,10 +132,7 @@ def diagnose_start_error(message: str, evidence: dict[str, str], limit: str | No
 
 
 def _diagnose_out_of_memory(ended: Terminated, limit: str | None) -> Diagnosis:
-    """Distinguish the main process from a child: runtimes report OOMKilled once the kernel killed either.
-
-    https://github.com/kubernetes/kubernetes/issues/104454
-    """
+    """Distinguish the main process from a child: https://github.com/kubernetes/kubernetes/issues/104454"""
     code, killed, then = FailureCode.OOM_KILLED, "the process", ""
     if signal_of(ended) != "SIGKILL":
         code, killed = FailureCode.OOM_CHILD_SUSPECTED, "a process of the container"

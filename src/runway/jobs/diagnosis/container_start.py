@@ -2,30 +2,51 @@
 
 Precedence, first match wins:
 
-1. The scheduler finds no node for the pod (condition PodScheduled is False).
+1. The scheduler finds no node for the pod (condition PodScheduled is False): "0/3 nodes are available: ...".
 2. The container waits for its image (ErrImagePull and similar): by the registry's message.
 3. The kubelet cannot resolve the container's configuration (CreateContainerConfigError).
 4. The runtime does not create or start the container (CreateContainerError, RunContainerError, a failed hook).
 5. The newest warning on the pod, if the state does not explain it: a sandbox or a volume that cannot be set up.
    In a terminating pod the kubelet overwrites the waiting reason with ContainerCreating, so the warnings decide.
 
-The reasons are those of `pkg/kubelet/images/types.go` and `pkg/kubelet/kuberuntime` of Kubernetes 1.35.
+`FitError.Error` of `pkg/scheduler/framework/types.go` writes a count and a reason for each kind of rejection. Older
+versions name the taint. A node can count under several reasons.
+https://kubernetes.io/docs/tasks/debug/debug-application/debug-pods/#my-pod-stays-pending
+
+The reasons of a container are those of `pkg/kubelet/images/types.go` and `pkg/kubelet/kuberuntime` of Kubernetes 1.35.
 https://kubernetes.io/docs/concepts/containers/images/#imagepullbackoff
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_exit import diagnose_start_error, memory_limit, was_never_created
-from runway.jobs.diagnosis.scheduling import unschedulable
-from runway.jobs.snapshot import JobSnapshot
-from runway.kube.objects import Event, Pod
-from runway.text import bounded, one_line
+from runway.jobs.resources import ResourceVector, amounts_of
+from runway.jobs.snapshot import FreeCapacity, JobSnapshot
+from runway.kube.objects import GPU_RESOURCE, Event, Pod
+from runway.text import amounts_in_words, bounded, one_line
 
+_MAX_REASONS: Final = 8
+
+_NODES: Final = re.compile(r"0/(?P<nodes>\d{1,6}) nodes are available: ?")
+_END: Final = re.compile(r"\. (?=preemption: |no new claims|[A-Z0-9])|\.$")
+_REASON: Final = re.compile(r"(?P<count>\d{1,6}) (?P<reason>.+)", re.DOTALL)
+_BETWEEN: Final = re.compile(r", (?=\d{1,6} )")
+
+_EXHAUSTED: Final = {
+    f"Insufficient {GPU_RESOURCE}": ("GPU", "too few free GPUs"),
+    "Insufficient cpu": ("CPU", "too little free CPU"),
+    "Insufficient memory": ("memory", "too little free memory"),
+    "Insufficient ephemeral-storage": ("disk", "too little free disk"),
+    "Too many pods": ("pods", "the maximum number of pods"),
+}
 _PULL: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError",
      "RegistryUnavailable", "SignatureValidationFailed"}
@@ -40,35 +61,102 @@ _FROM_RUNTIME: Final = re.compile(r"OCI runtime|containerd|failed to start conta
 
 # Order matters: for a private repository Docker Hub answers "pull access denied, repository does not exist".
 _REGISTRY: Final = (
-    (
-        re.compile(
-            r"access denied|unauthorized|authorization failed|authentication required|no basic auth"
-            r"|401 Unauthorized|403 Forbidden",
-            re.IGNORECASE,
-        ),
-        FailureCode.IMAGE_ACCESS_DENIED,
-        "the registry denies access to the image or has no such repository",
-    ),
-    (
-        re.compile(
-            r"toomanyrequests|429 Too Many|500 Internal|502 Bad|503 Service|504 Gateway|no such host|dial tcp"
-            r"|i/o timeout|connection re(?:fused|set)|TLS handshake|x509|deadline exceeded|registry is unavailable"
-            r"|server misbehaving|network is unreachable|HTTP response to HTTPS client",
-            re.IGNORECASE,
-        ),
-        FailureCode.REGISTRY_UNAVAILABLE,
-        "the registry is unreachable, failing or rate limiting",
-    ),
-    (
-        re.compile(
-            r"failed to resolve.*: not found|manifest unknown|name unknown|no match for platform|404 Not Found",
-            re.IGNORECASE | re.DOTALL,
-        ),
-        FailureCode.IMAGE_NOT_FOUND,
-        "the registry has no such image",
-    ),
-)
+    (re.compile(r"access denied|unauthorized|authorization failed|authentication required|no basic auth"
+                r"|401 Unauthorized|403 Forbidden", re.IGNORECASE),
+     FailureCode.IMAGE_ACCESS_DENIED, "the registry denies access to the image or has no such repository"),
+    (re.compile(r"toomanyrequests|429 Too Many|500 Internal|502 Bad|503 Service|504 Gateway|no such host|dial tcp"
+                r"|i/o timeout|connection re(?:fused|set)|TLS handshake|x509|deadline exceeded|registry is unavailable"
+                r"|server misbehaving|network is unreachable|HTTP response to HTTPS client", re.IGNORECASE),
+     FailureCode.REGISTRY_UNAVAILABLE, "the registry is unreachable, failing or rate limiting"),
+    (re.compile(r"failed to resolve.*: not found|manifest unknown|name unknown|no match for platform|404 Not Found",
+                re.IGNORECASE | re.DOTALL),
+     FailureCode.IMAGE_NOT_FOUND, "the registry has no such image"),
+)  # fmt: skip
 _QUOTED: Final = re.compile(r'"[^"]*"')
+
+
+@dataclass(frozen=True, slots=True)
+class UnschedulableReason:
+    """Why the scheduler rejected some nodes. `kind` is the exhausted resource or the kind of rejection."""
+
+    kind: str
+    text: str
+
+
+def parse_fit_error(message: str) -> tuple[int | None, tuple[UnschedulableReason, ...]]:
+    """Return the number of nodes considered and the reasons for rejection; None and () for any other message."""
+    text = bounded(message)
+    head = _NODES.match(text)
+    if head is None:
+        return None, ()
+    sentence = _END.split(text[head.end() :], maxsplit=1)[0]
+    parts = [_REASON.fullmatch(part) for part in _BETWEEN.split(sentence)[:_MAX_REASONS]]
+    reasons = tuple(_parse_reason(int(part["count"]), part["reason"]) for part in parts if part is not None)
+    return int(head["nodes"]), reasons
+
+
+def unschedulable(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
+    """Diagnose a pod without a node, with its requests and the free capacity; None if the scheduler reports nothing."""
+    scheduled = pod.condition("PodScheduled")
+    if scheduled is None or scheduled.status != "False":
+        return None
+    text = scheduled.message or scheduled.reason or ""
+    nodes, reasons = parse_fit_error(text)
+    evidence = {"scheduler_reason": one_line(scheduled.reason), "scheduler_message": one_line(text)}
+    message = f"no node fits the pod: {_summary(nodes, reasons) or one_line(text) or 'no reason given'}"
+    containers = pod.spec.containers or snapshot.job.spec.template.spec.containers or ()
+    requests: ResourceVector | None = None
+    with suppress(ValueError):
+        requests = amounts_of(containers[0].resources.requests if containers else {})
+    if requests is not None:
+        message += f"; the pod requests {amounts_in_words(requests.gpu or None, requests.cpu, requests.memory)}"
+    if snapshot.free_capacity is not None:
+        evidence["room"] = _free(snapshot.free_capacity, gpus=requests is None or requests.gpu > 0)
+        message += f"; {evidence['room']}"
+    return Diagnosis(FailureCode.UNSCHEDULABLE, message, evidence, _hint(reasons))
+
+
+def _parse_reason(count: int, reason: str) -> UnschedulableReason:
+    one = count == 1
+    has = f"{count} {'has' if one else 'have'}"
+    if known := _EXHAUSTED.get(reason):
+        return UnschedulableReason(known[0], f"{has} {known[1]}")
+    if reason.startswith("Insufficient "):
+        resource = one_line(reason.removeprefix("Insufficient "), 80)
+        return UnschedulableReason(resource, f"{has} too little free {resource}")
+    if "affinity/selector" in reason:
+        return UnschedulableReason("node selector", f"{count} {'does' if one else 'do'} not match the node selector")
+    if "taint" in reason:
+        taint = re.search(r"\{[^}]{1,120}\}", reason)
+        named = f" {one_line(taint.group(), 120)}" if taint else ""
+        return UnschedulableReason("taint", f"{has} a taint{named} that the pod does not tolerate")
+    if reason == "node(s) were unschedulable":
+        return UnschedulableReason("cordon", f"{count} {'is' if one else 'are'} cordoned")
+    return UnschedulableReason("other", f"{count}: {one_line(reason, 120)}")
+
+
+def _summary(nodes: int | None, reasons: Sequence[UnschedulableReason]) -> str:
+    if nodes is None or not reasons:
+        return ""
+    return f"of {nodes} {'node' if nodes == 1 else 'nodes'}, {', '.join(reason.text for reason in reasons)}"
+
+
+def _free(capacity: FreeCapacity, *, gpus: bool) -> str:
+    if capacity.nodes == 0:
+        return "no node of the pool is ready and schedulable"
+    free = amounts_in_words(capacity.gpu if gpus else None, capacity.cpu, capacity.memory)
+    total = f" ({capacity.gpu_in_all} GPU on {capacity.nodes} nodes in total)" if gpus and capacity.nodes > 1 else ""
+    return f"the most free on one node is {free}{total}"
+
+
+def _hint(reasons: Sequence[UnschedulableReason]) -> str | None:
+    kinds = list(dict.fromkeys(reason.kind for reason in reasons))
+    if short := [kind for kind in kinds if kind in ("GPU", "CPU", "memory", "disk")]:
+        less = " and ".join(short)
+        return f"resubmit the job with a longer timeout_seconds, which includes waiting, or request less {less}"
+    if kinds and "pods" not in kinds:
+        return "contact the platform operators, because no node of the pool accepts the pod whatever it requests"
+    return None
 
 
 def diagnose_container_start(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:

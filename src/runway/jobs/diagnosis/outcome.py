@@ -20,16 +20,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, spec_of
-from runway.jobs.diagnosis.attempts import (
-    NEVER_STARTED,
-    attempt_failure,
-    container_started,
-    counts_against_retries,
-    deadline_of,
-    describe_timeout,
-    termination_reason,
-)
-from runway.jobs.diagnosis.codes import MEANINGS, Diagnosis, FailureCode
+from runway.jobs.diagnosis import attempts
+from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_start import diagnose_container_start, diagnose_pod_creation
 from runway.jobs.diagnosis.disruption import disruption, disruption_of
 from runway.jobs.models import Failure
@@ -53,38 +45,31 @@ def diagnose(snapshot: JobSnapshot) -> Failure | None:
 
 def failure_of(finding: Diagnosis, evidence: Mapping[str, str]) -> Failure:
     """Add the facts of the code and further evidence to a diagnosis."""
-    meaning = MEANINGS[finding.code]
-    return Failure(
-        finding.code,
-        meaning.category,
-        meaning.retryable,
-        finding.message,
-        finding.hint or meaning.advice,
-        {**evidence, **finding.evidence},
-    )
+    code, hint = finding.code, finding.hint or finding.code.advice
+    return Failure(code, code.category, code.retryable, finding.message, hint, {**evidence, **finding.evidence})
 
 
 def _by_deadline(snapshot: JobSnapshot) -> Diagnosis:
     for pod in reversed(snapshot.pods):
-        if container_started(pod) and termination_reason(snapshot, pod) == "deadline":
-            return deadline_of(snapshot, pod)
+        if attempts.container_started(pod) and attempts.termination_reason(snapshot, pod) == "deadline":
+            return attempts.deadline_of(snapshot, pod)
     if not snapshot.pods:
         return _not_run(snapshot.job, diagnose_pod_creation(snapshot), "before it could start")
-    last, started = snapshot.pods[-1], [pod for pod in snapshot.pods if container_started(pod)]
+    last, started = snapshot.pods[-1], [pod for pod in snapshot.pods if attempts.container_started(pod)]
     if any(disruption(pod) is None for pod in started):
         return _between_attempts(snapshot)
     if (finding := diagnose_container_start(snapshot, last)) is not None:
         return _not_run(snapshot.job, finding, "before it could run again" if started else "before it could run")
-    cause = attempt_failure(snapshot, last)
+    cause = attempts.attempt_failure(snapshot, last)
     finding = disruption_of(last, snapshot.node_of(last)) or (cause.finding if cause else None)
     return _not_run(snapshot.job, finding, "before Kubernetes replaced its last attempt")
 
 
 def _by_attempts(snapshot: JobSnapshot) -> Diagnosis | None:
-    counted = [pod for pod in snapshot.pods if counts_against_retries(pod)]
+    counted = [pod for pod in snapshot.pods if attempts.counts_against_retries(pod)]
     if not snapshot.pods:
         return diagnose_pod_creation(snapshot)
-    cause = attempt_failure(snapshot, (counted or snapshot.pods)[-1])
+    cause = attempts.attempt_failure(snapshot, (counted or snapshot.pods)[-1])
     if cause is None or cause.finding is None:
         return None
     return replace(cause.finding, evidence={**cause.finding.evidence, "counted_attempts": str(len(counted))})
@@ -94,9 +79,9 @@ def _between_attempts(snapshot: JobSnapshot) -> Diagnosis:
     last, spec = snapshot.pods[-1], spec_of(snapshot.job)
     finding = diagnose_container_start(snapshot, last)
     finding = finding or diagnose_pod_creation(snapshot, last.metadata.creation_timestamp)
-    cause = None if finding else attempt_failure(snapshot, last)
+    cause = None if finding else attempts.attempt_failure(snapshot, last)
     finding = finding or (cause.finding if cause else None)
-    message = f"{describe_timeout(snapshot.job)} between two attempts"
+    message = f"{attempts.describe_timeout(snapshot.job)} between two attempts"
     if reason := finding or cause:
         message += f": {reason.message}"
     evidence = dict(finding.evidence) if finding else {}
@@ -107,5 +92,5 @@ def _between_attempts(snapshot: JobSnapshot) -> Diagnosis:
 
 def _not_run(job: Job, finding: Diagnosis | None, when: str) -> Diagnosis:
     if finding is None or finding.code is FailureCode.DEADLINE_EXCEEDED:
-        return NEVER_STARTED
-    return replace(finding, message=f"{describe_timeout(job)} {when}: {finding.message}")
+        return attempts.NEVER_STARTED
+    return replace(finding, message=f"{attempts.describe_timeout(job)} {when}: {finding.message}")

@@ -6,8 +6,7 @@ import pytest
 
 from runway.errors import AmbiguousOutcome, NotFound, Rejected
 from runway.jobs.log_excerpt import RAW_BYTES
-from runway.kube.client import KubeClient
-from runway.kube.log_tail import MAX_READ_BYTES, follow_tail, read_tail
+from runway.kube.client import MAX_TAIL_READ_BYTES, KubeClient, follow_tail, read_tail
 from runway.kube.transport import Response
 from tests.support.builders import JOB, NAMESPACE
 from tests.support.fake_cluster import FakeKubernetes
@@ -49,7 +48,7 @@ async def test_only_last_line_is_read_if_lines_are_long() -> None:
     log = FakeLog(ended=True)
     log.write(*[b"y" * 16384] * 99, partial=True)
     log.write(b"the end")
-    assert MAX_READ_BYTES < 99 * 16384
+    assert MAX_TAIL_READ_BYTES < 99 * 16384
     end = await read_tail(serving(log), NAMESPACE, POD, RAW_BYTES)
     assert end.log == b"the end\n"
     assert [query["tailLines"] for query in log.queries] == ["100", "1"]

@@ -1,4 +1,4 @@
-"""Every metric of Runway: names, types and labels.
+"""Logs as JSON on stdout, and every metric with its name, type and labels.
 
 The policy and enums bound the labels; a job id is never a label. Gauges are read from state at each scrape, at a cost
 that depends on the number of tenants, not of jobs.
@@ -6,15 +6,41 @@ that depends on the number of tenants, not of jobs.
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 _WHOLE_SECOND_BUCKETS: Final = (1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 _REQUEST_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+def configure_logging(level: str) -> None:
+    """Set up logging for this process, and for libraries from level `warning` up."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING)
+
+
+class _ToStructlog(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        exception = record.exc_info or None
+        structlog.get_logger().log(record.levelno, record.getMessage(), logger=record.name, exc_info=exception)
 
 
 class GaugeSample(NamedTuple):
@@ -63,24 +89,20 @@ class Metrics:
             "tenant",
             "outcome",
         )
-        self.submission_seconds = Histogram(
-            "runway_submission_seconds",
-            "Duration of a submission by stage: " + ", ".join(STAGES),
-            ("stage",),
-            buckets=_REQUEST_BUCKETS,
-            registry=self.registry,
+        self.submission_seconds = self._histogram(
+            "runway_submission_seconds", "Duration of a submission by stage: " + ", ".join(STAGES), "stage"
         )
         # From 0 on: the first one shows as an increase.
         self.stage_seconds = {stage: self.submission_seconds.labels(stage) for stage in STAGES}
         self.rate_limited = self._counter(
             "runway_rate_limited_total", "Submissions rejected by the rate limit", "tenant"
         )
-        self.http_seconds = Histogram(
+        self.http_seconds = self._histogram(
             "runway_http_request_seconds",
             "Seconds from a request to the start of its response",
-            ("route", "method", "status"),
-            buckets=_REQUEST_BUCKETS,
-            registry=self.registry,
+            "route",
+            "method",
+            "status",
         )
         self.internal_errors = self._counter(
             "runway_internal_errors_total",
@@ -99,12 +121,11 @@ class Metrics:
             "kind",
             "outcome",
         )
-        self.quota_release_seconds = Histogram(
+        self.quota_release_seconds = self._histogram(
             "runway_quota_release_seconds",
             "Seconds from the end of a job, by Kubernetes' timestamps, to the release of its quota. Timestamps have "
             "whole seconds, so values are up to 1 s too long",
             buckets=_WHOLE_SECOND_BUCKETS,
-            registry=self.registry,
         )
         self.records = self._counter(
             "runway_records_total",
@@ -123,6 +144,9 @@ class Metrics:
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float] = _REQUEST_BUCKETS) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
 
     def initialise_counters(
         self, tenants: Iterable[str], *, states: Sequence[str], failures: Sequence[tuple[str, str]]

@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runway.kube import interning
-from runway.kube.interning import intern_object
+from runway.kube import decode
+from runway.kube.decode import intern_object
 from runway.kube.objects import Job, Pod
 from tests.support.builders import ended, job, node, pod, unschedulable, waiting
 
@@ -58,11 +58,13 @@ def test_other_kinds_are_unchanged() -> None:
 
 
 def test_interned_specs_are_bounded() -> None:
-    found = [intern_object(job(f"rw-{cpu}", requests={"cpu": str(cpu)})) for cpu in range(interning.MAX_SPECS + 100)]
+    found = [
+        intern_object(job(f"rw-{cpu}", requests={"cpu": str(cpu)})) for cpu in range(decode.MAX_INTERNED_SPECS + 100)
+    ]
     assert [item.spec.template.spec for item in found] == [
         job(requests={"cpu": str(cpu)}).spec.template.spec for cpu in range(len(found))
     ]
-    assert len(interning._specs) <= interning.MAX_SPECS
+    assert len(decode._interned_specs) <= decode.MAX_INTERNED_SPECS
 
 
 def _decoded(item: _Item) -> _Item:
