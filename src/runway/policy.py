@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -39,6 +40,11 @@ TENANT_NAME: Final = re.compile(_DNS_LABEL)
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
 _LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 _LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LOG_PLACEHOLDERS: Final = ("namespace", "tenant", "job", "pod", "from", "to", "from_time", "to_time")
+"""`from` and `to` are Unix times in milliseconds, `from_time` and `to_time` RFC 3339 in UTC."""
+LOG_PLACEHOLDER: Final = re.compile(rf"\{{({'|'.join(LOG_PLACEHOLDERS)})\}}")
+_URL_CHARACTERS: Final = re.compile(r"[!#-;=?-\[\]_a-z~]*")
+"""Printable ASCII without the characters that a URL must encode. Braces are checked apart."""
 _IMAGE_PATTERN = r"^[a-z0-9]([-a-z0-9.:]*[a-z0-9])?(/[a-z0-9]([-a-z0-9._]*[a-z0-9])?)*(/\*)?$"
 
 
@@ -218,12 +224,41 @@ class Tenant(_Frozen):
         return namespace
 
 
+class Logs(_Frozen):
+    """A link to the place where the logs of jobs are kept; Runway stores only the end of a log."""
+
+    url_template: str = Field(max_length=2000)
+
+    @field_validator("url_template")
+    @classmethod
+    def _is_link(cls, template: str) -> str:
+        fixed = LOG_PLACEHOLDER.sub("", template)
+        if unknown := re.search(r"\{[^{}]*\}?|\}", fixed):
+            known = ", ".join(f"{{{name}}}" for name in LOG_PLACEHOLDERS)
+            raise ValueError(f"{unknown[0][:40]} is no placeholder; use {known}, or %7B and %7D for braces")
+        if not _URL_CHARACTERS.fullmatch(fixed):
+            raise ValueError("must have only characters of a URL; percent-encode spaces, quotes and others")
+        base = re.match(r"(https?://[^/?#]*)", template)
+        if base is None:
+            raise ValueError("must start with https:// or http:// and a host")
+        if LOG_PLACEHOLDER.search(base[1]) or "@" in base[1]:
+            raise ValueError("must have no placeholder and no password before the path")
+        try:
+            has_host = bool(urlsplit(base[1]).hostname) and urlsplit(base[1]).port != 0
+        except ValueError:
+            has_host = False
+        if not has_host:
+            raise ValueError("must have a valid host and port")
+        return template
+
+
 class Policy(_Frozen):
     """The policy. Pools and tenants keep the order of the file."""
 
     version: int = Field(ge=1, le=1)
     limits: Limits
     images: Images
+    logs: Logs | None = None
     pools: dict[Annotated[str, Field(pattern=_DNS_LABEL)], Pool] = Field(min_length=1, max_length=100)
     tenants: dict[Annotated[str, Field(pattern=_DNS_LABEL)], Tenant] = Field(min_length=1, max_length=10_000)
 

@@ -178,6 +178,7 @@ def pod(
     reason: str | None = None,
     message: str | None = None,
     requests: Json | None = None,
+    image_id: str | None = None,
 ) -> Pod:
     """Return a pod of the Job `of`. `state` is `running`, `waiting` or `ended`, and determines the phase.
 
@@ -196,7 +197,7 @@ def pod(
         metadata |= {"deletionTimestamp": _time(deleted), **_given(deletionGracePeriodSeconds=grace)}
     status: Json = {"phase": phase or _phase(state), "startTime": _time(created), "conditions": list(conditions)}
     if state is not None:
-        status["containerStatuses"] = [{"name": "job", "state": state}]
+        status["containerStatuses"] = [{"name": "job", "state": state, **_given(imageID=image_id)}]
     status |= _given(reason=reason, message=message)
     placed = {} if node is None else {"nodeName": node}
     return msgspec.convert(

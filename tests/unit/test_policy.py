@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -167,6 +169,50 @@ FAULTS = {
         "less than",
     ),
 }
+
+
+LINK = "https://logs.example.com:8443/app?namespace={namespace}&job={job}&from={from}&to={to}#/{pod}"
+
+
+def test_link_to_logs_is_optional() -> None:
+    assert policy().logs is None
+    logs = policy(("images:\n", f'logs: {{url_template: "{LINK}"}}\nimages:\n')).logs
+    assert logs is not None
+    assert logs.url_template == LINK
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("https://logs.example.com/{namepsace}", r"\{namepsace\} is no placeholder; use \{namespace\}, "),
+        ("https://logs.example.com/{job.__class__}", "is no placeholder"),
+        ("https://logs.example.com/{job!r}", "is no placeholder"),
+        ("https://logs.example.com/{{job}}", "is no placeholder"),
+        ("https://logs.example.com/{", "or %7B and %7D for braces"),
+        ("https://logs.example.com/}", "is no placeholder"),
+        ("javascript:alert('{job}')", "must start with https:// or http://"),
+        ("//logs.example.com/{job}", "must start with https:// or http://"),
+        ("ftp://logs.example.com/{job}", "must start with https:// or http://"),
+        ("", "must start with https:// or http://"),
+        ("https:///{job}", "must have a valid host and port"),
+        ("https://:8443/{job}", "must have a valid host and port"),
+        ("https://logs.example.com:99999/{job}", "must have a valid host and port"),
+        ("https://[::1/{job}", "must have a valid host and port"),
+        ("https://user:pass@logs.example.com/{job}", "no password"),
+        ("https://{tenant}.example.com/{job}", "no placeholder and no password before the path"),
+        ("https://logs.example.com/?q={job} x", "percent-encode"),
+        ('https://logs.example.com/"onclick={job}', "percent-encode"),
+        ("https://logs.example.com/<b>{job}", "percent-encode"),
+        ("https://logs.example.com/\n{job}", "percent-encode"),
+        ("https://logs.exämple.com/{job}", "percent-encode"),
+        ("https://logs.example.com/" + "x" * 2000, "at most 2000 characters"),
+    ],
+)
+def test_invalid_link_to_logs_is_rejected(template: str, message: str) -> None:
+    quoted = json.dumps(template, ensure_ascii=False)
+    ((field, found),) = faults(("images:\n", f"logs: {{url_template: {quoted}}}\nimages:\n"))
+    assert field == "logs.url_template"
+    assert re.search(message, found)
 
 
 @pytest.mark.parametrize("case", FAULTS)

@@ -405,5 +405,7 @@ class Problem:
     """With `logs_gone`: the stored end of the log."""
     pod: str | None = None
     """With `logs_gone`: the deleted pod."""
+    logs_url: Annotated[str, text(format="uri")] | None = None
+    """With `logs_gone`: the link to the stored logs, if the policy has one."""
     id: JobId | None = None
     """With `outcome_unknown`: the job that may exist."""

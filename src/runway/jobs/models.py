@@ -210,6 +210,8 @@ class Attempt(Model):
     """The reason why the attempt did not succeed."""
     message: str | None
     """The cause in plain words, or the evidence against a reported success."""
+    image_id: Annotated[str, text(pattern="^sha256:[0-9a-f]{64}$")] | None = None
+    """The digest of the image that ran, as the container runtime reports it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +340,10 @@ class JobView(Model):
     """The stored end of the log of the last attempt that started."""
     usage: Usage | None
     """The stored resource usage of a finished job, if it was measured."""
+    images_differ: bool = False
+    """Whether the attempts in the view ran different images, for example because the tag moved between them."""
+    logs_url: Annotated[str, text(format="uri")] | None = None
+    """The link to the stored logs of the job; null without `logs.url_template` in the policy or before an attempt."""
 
     @property
     def is_finished(self) -> bool:

@@ -22,7 +22,8 @@ from runway.jobs.diagnosis.attempts import (
 from runway.jobs.diagnosis.codes import ConditionCode, Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_start import diagnose_container_start, diagnose_pod_creation
 from runway.jobs.log_excerpt import secrets_of
-from runway.jobs.models import ConditionView, CostView, Failure, JobState, JobView, KubernetesRef
+from runway.jobs.log_link import log_url
+from runway.jobs.models import ConditionView, CostView, Excerpt, Failure, JobState, JobView, KubernetesRef
 from runway.jobs.record import (
     AttemptHistory,
     Record,
@@ -50,14 +51,16 @@ _OF_FINDING: Final = {
 }
 
 
-def job_view(snapshot: JobSnapshot) -> JobView:
+def job_view(snapshot: JobSnapshot, log_template: str | None = None) -> JobView:
+    """Build the view. `log_template` is the policy's template of links to stored logs."""
     job, spec, record = snapshot.job, spec_of(snapshot.job), record_of(snapshot.job)
     retries = spec.retries if spec else 0
     state = state_of(job, snapshot.pods, snapshot.deleted_pods, retries)
     known = merge_attempts(snapshot, record)
     final = record if record is not None and record.state is not None else None
     condition = job.condition("Complete") or job.condition("Failed")
-    return JobView(
+    excerpt = final.excerpt if final else excerpt_from_status(snapshot) or (record.excerpt if record else None)
+    view = JobView(
         id=job.metadata.name,
         tenant=snapshot.tenant,
         name=job.metadata.labels.get(LABEL_NAME),
@@ -70,12 +73,14 @@ def job_view(snapshot: JobSnapshot) -> JobView:
         attempts=list(known.attempts),
         attempts_left_out=known.left_out,
         disruptions=known.disruptions,
-        failure=final.failure if final else _failure(snapshot, known),
+        failure=final.failure if final else _failure(snapshot, known, excerpt),
         cost=_cost(job, state, known, final),
         kubernetes=KubernetesRef(job.metadata.namespace, job.metadata.name),
-        excerpt=final.excerpt if final else excerpt_from_status(snapshot) or (record.excerpt if record else None),
+        excerpt=excerpt,
         usage=record.usage if record else None,
+        images_differ=len({attempt.image_id for attempt in known.attempts if attempt.image_id}) > 1,
     )
+    return view if log_template is None else replace(view, logs_url=log_url(log_template, view))
 
 
 def without_env_values(view: JobView) -> JobView:
@@ -116,8 +121,8 @@ def pending_since(job: Job, pods: Sequence[Pod]) -> datetime | None:
     return max((moment for moment in moments if moment is not None), default=None)
 
 
-def _failure(snapshot: JobSnapshot, known: AttemptHistory) -> Failure | None:
-    failure = failure_from_history(snapshot, known)
+def _failure(snapshot: JobSnapshot, known: AttemptHistory, excerpt: Excerpt | None) -> Failure | None:
+    failure = failure_from_history(snapshot, known, excerpt)
     return None if failure is None else failure_without_secrets(failure, secrets_of(snapshot.job))
 
 

@@ -412,8 +412,10 @@ def intern_object(item: k8s.Object) -> k8s.Object:
         labels=_intern_texts(item.metadata.labels),
         annotations=_intern_texts(item.metadata.annotations),
     )
-    conditions = tuple(map(_intern_condition, item.status.conditions))
-    status: Any = replace(item.status, conditions=conditions)
+    changes: dict[str, Any] = {"conditions": tuple(map(_intern_condition, item.status.conditions))}
+    if isinstance(item, k8s.Pod):
+        changes["container_statuses"] = tuple(map(_intern_image, item.status.container_statuses))
+    status: Any = replace(item.status, **changes)
     spec: Any = _intern_spec(item.spec)
     return replace(item, metadata=metadata, spec=spec, status=status)
 
@@ -430,6 +432,11 @@ def _intern_condition(condition: k8s.Condition) -> k8s.Condition:
         reason=condition.reason and intern(condition.reason),
         message=condition.message and intern(condition.message),
     )
+
+
+def _intern_image(status: k8s.ContainerStatus) -> k8s.ContainerStatus:
+    """Intern the image, which is long and the same for many pods."""
+    return replace(status, image_id=intern(status.image_id)) if status.image_id else status
 
 
 def _intern_spec(spec: k8s.JobSpec | k8s.PodSpec) -> k8s.JobSpec | k8s.PodSpec:

@@ -184,6 +184,8 @@ class ContainerStatus(_KubeObject, frozen=True):
     state: ContainerState = ContainerState()
     container_id: str | None = msgspec.field(default=None, name="containerID")
     """Empty until the runtime has created a container."""
+    image_id: Word | None = msgspec.field(default=None, name="imageID")
+    """The image that runs: `repository@sha256:...`, or only the digest. The runtime decides on the form."""
 
 
 class PodStatus(_KubeObject, frozen=True):
@@ -223,6 +225,12 @@ class Pod(_KubeObject, frozen=True):
         """The state of the container that runs the job; empty before the kubelet reports it."""
         own = job_container_status(self.status.container_statuses)
         return own.state if own else ContainerState()
+
+    @property
+    def image_id(self) -> str | None:
+        """The image that the job's container runs; None or empty before the kubelet reports it."""
+        own = job_container_status(self.status.container_statuses)
+        return own.image_id if own else None
 
     @property
     def never_had_a_container(self) -> bool:

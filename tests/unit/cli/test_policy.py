@@ -90,6 +90,14 @@ def test_check_shows_limits_pools_and_tenants(policy: Path) -> None:
     ]
 
 
+def test_check_shows_the_link_to_stored_logs(tmp_path: Path) -> None:
+    file, template = tmp_path / "policy.yaml", "https://logs.example.com/?job={job}"
+    file.write_text(json.dumps(POLICY | {"logs": {"url_template": template}}))
+    result = runway("policy", "check", str(file))
+    assert result.exit_code == 0
+    assert f"  {template}" in result.stdout.splitlines()
+
+
 def test_check_as_data_round_trips(policy: Path) -> None:
     document = json.loads(runway("policy", "check", str(policy), "-o", "json").stdout)
     assert document["valid"] is True

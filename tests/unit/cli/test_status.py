@@ -67,6 +67,23 @@ def test_status_shows_a_failed_job_in_full() -> None:
     ]
 
 
+def test_status_shows_image_and_link_to_stored_logs() -> None:
+    image, link = "sha256:" + "ab" * 32, "https://logs.example.com/?job=rw-4f2a&from=1&to=2"
+    view = job("running", attempts=[attempt(image_id=image)], images_differ=False, logs_url=link)
+    lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
+    assert f"  ran       {image}" in lines
+    assert lines[lines.index("Stored logs") + 1] == f"  {link}"
+
+
+def test_status_shows_different_images() -> None:
+    first, second = ("sha256:" + digit * 64 for digit in "ab")
+    attempts = [attempt("failed", image_id=first), attempt(image_id=second)]
+    view = job("running", attempts=attempts, attempts_left_out=3, images_differ=True)
+    lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
+    at = lines.index("  the attempts ran different images; name a digest in `image`")
+    assert lines[at + 1 : at + 3] == [f"  4: image {first}", f"  5: image {second}"]
+
+
 def test_status_shows_each_cause_once() -> None:
     lost = attempt(
         "failed",

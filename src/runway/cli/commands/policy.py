@@ -93,6 +93,9 @@ def _show(screen: Screen, policy: Policy) -> None:
     screen.out("Allowed images", style="bold")
     for pattern in policy.images.allow:
         screen.out(f"  {pattern}")
+    if policy.logs:
+        screen.out("Links to stored logs", style="bold")
+        screen.out(f"  {policy.logs.url_template}")
     screen.out("Pools", style="bold")
     pools = (
         (name, p.instance_type, p.hourly_usd, format_cpu(p.cpu), format_bytes(p.memory), p.gpu, p.gpu_type)

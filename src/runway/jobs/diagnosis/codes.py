@@ -47,11 +47,13 @@ class FailureCode(StrEnum):
     # fmt: off
     EXIT_NONZERO = ("exit_nonzero", *_USER, "the process exited with a non-zero code", _READ_LOG)
     COMMAND_NOT_FOUND = ("command_not_found", *_USER,
-        "the image has no such program, or the shell did not find it (exit code 127)",
-        "check command and args, and check that the program is in the image and on its PATH")
+        "the image lacks the program, its interpreter or its loader, or the shell did not find it (exit code 127)",
+        ("check command, args and PATH; if the file is in the image, check its line endings (LF, not CRLF), "
+         "the interpreter of its #! line and its dynamic loader"))
     COMMAND_NOT_EXECUTABLE = ("command_not_executable", *_USER,
         "the program is not executable: missing permission, wrong format or wrong architecture (126 from a shell)",
-        "make the file executable, give a script its #! line, or build the image for the nodes' architecture")
+        ("make the file executable, give a script LF line endings and a #! line with an interpreter of the image, "
+         "or build the image for the nodes' architecture"))
     START_FAILED = ("start_failed", *_USER,
         "the container failed to start for another reason", "check command, args and the image's settings")
     OOM_KILLED = ("oom_killed", *_USER,

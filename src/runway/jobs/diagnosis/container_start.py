@@ -54,7 +54,7 @@ _PULL: Final = frozenset(
 _NOT_CREATED: Final = frozenset(
     {"CreateContainerError", "RunContainerError", "PreCreateHookError", "PreStartHookError", "PostStartHookError"}
 )
-_IN_PROGRESS: Final = frozenset({None, "", "ContainerCreating", "PodInitializing"})
+IN_PROGRESS: Final = frozenset({None, "", "ContainerCreating", "PodInitializing"})
 _SANDBOX_EVENTS: Final = frozenset({"FailedCreatePodSandBox", "FailedMount", "FailedAttachVolume", "NetworkNotReady"})
 _IMAGE_EVENTS: Final = frozenset({"InspectFailed", "ErrImageNeverPull"})
 _FROM_RUNTIME: Final = re.compile(r"OCI runtime|containerd|failed to start container|deadline exceeded|container name")
@@ -164,7 +164,7 @@ def diagnose_container_start(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | Non
     if (finding := unschedulable(snapshot, pod)) is not None:
         return finding
     waiting, ended = pod.container.waiting, pod.container.terminated
-    if waiting is not None and waiting.reason not in _IN_PROGRESS:
+    if waiting is not None and waiting.reason not in IN_PROGRESS:
         reason, message = waiting.reason or "", bounded(waiting.message or "")
         evidence = {"waiting_reason": one_line(reason), "waiting_message": one_line(message)}
         if reason in _PULL or reason == "InvalidImageName":

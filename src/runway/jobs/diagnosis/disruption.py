@@ -54,7 +54,7 @@ def disruption_of(pod: Pod, node: Node | None) -> Diagnosis | None:
     if target is None:
         return None
     reason, message = one_line(target.reason), one_line(target.message)
-    evidence = {"disruption_reason": reason, "disruption_message": message, **_status(pod)}
+    evidence = {"disruption_reason": reason, "disruption_message": message, **status_evidence(pod)}
     if target.reason in _DISRUPTIONS:
         code, text = _DISRUPTIONS[target.reason]
         return Diagnosis(code, text.format(node=pod.spec.node_name), evidence)
@@ -71,10 +71,10 @@ def eviction_of(pod: Pod) -> Diagnosis | None:
     reason = pod.status.reason
     if reason == "NodeLost":
         message = f"the pod's node {pod.spec.node_name} stopped responding"
-        return Diagnosis(FailureCode.NODE_LOST, message, _status(pod))
+        return Diagnosis(FailureCode.NODE_LOST, message, status_evidence(pod))
     if reason not in ("Evicted", "Preempting", *_NODE_SHUTDOWN) or (pod.status.message or "").startswith(_REJECTED):
         return None
-    return _diagnose_kubelet(pod, _status(pod))
+    return _diagnose_kubelet(pod, status_evidence(pod))
 
 
 def rejection_of(pod: Pod) -> Diagnosis | None:
@@ -85,10 +85,10 @@ def rejection_of(pod: Pod) -> Diagnosis | None:
     if not message.startswith(_REJECTED) and not _REJECTIONS.fullmatch(reason):
         return None
     if reason in _NODE_SHUTDOWN:
-        return _diagnose_kubelet(pod, _status(pod))
+        return _diagnose_kubelet(pod, status_evidence(pod))
     words = one_line(message.removeprefix(_REJECTED)) or "no reason given"
     text = f"node {pod.spec.node_name} rejected the pod ({one_line(reason, 80)}): {words}"
-    return Diagnosis(FailureCode.ADMISSION_REJECTED, text, _status(pod))
+    return Diagnosis(FailureCode.ADMISSION_REJECTED, text, status_evidence(pod))
 
 
 def _diagnose_kubelet(pod: Pod, evidence: dict[str, str]) -> Diagnosis:
@@ -136,6 +136,7 @@ def _diagnose_taint(pod: Pod, node: Node | None, target: Condition, evidence: di
     return Diagnosis(FailureCode.NODE_TAINTED, f"node {name} was tainted, and Kubernetes deleted the pod", evidence)
 
 
-def _status(pod: Pod) -> dict[str, str]:
+def status_evidence(pod: Pod) -> dict[str, str]:
+    """Return the reason and the message that the node or a controller wrote into the status of the pod."""
     status = {"pod_reason": one_line(pod.status.reason), "pod_message": one_line(pod.status.message)}
     return {name: text for name, text in status.items() if text}

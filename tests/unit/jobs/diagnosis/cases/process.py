@@ -20,6 +20,7 @@ PROCESS: dict[str, DiagnosisCase] = {
     # https://tldp.org/LDP/abs/html/exitcodes.html
     "a shell found no program": DiagnosisCase(
         C.COMMAND_NOT_FOUND, USER, False, "exit code 127", [pod(state=ended(127, message="sh: trainn: not found\n"))],
+        hint="dynamic loader",
         evidence={"last_words": "sh: trainn: not found\n"},
     ),
     "a shell has no permission to execute": DiagnosisCase(
@@ -36,6 +37,17 @@ PROCESS: dict[str, DiagnosisCase] = {
     "runc found no program at the path": DiagnosisCase(
         C.COMMAND_NOT_FOUND, USER, False, "no such file",
         [not_started(RUNC + 'exec: "/app": stat /app: no such file or directory: unknown')],
+    ),
+    # The file exists: the kernel does not find the interpreter of its #! line, such as /bin/sh and a carriage return.
+    # https://github.com/podman-container-tools/podman/issues/22779
+    "runc found no interpreter": DiagnosisCase(
+        C.COMMAND_NOT_FOUND, USER, False, "its interpreter or its loader",
+        [not_started(RUNC + 'exec: "/app/run.sh": no such file or directory: unknown')],
+        hint="line endings (LF, not CRLF)",
+    ),
+    "runc found no interpreter after the start": DiagnosisCase(
+        C.EXIT_NONZERO, USER, False, "exited with code 1",
+        [pod(state=ended(1, message="exec /app/run.sh: no such file or directory\n"))],
     ),
     # https://github.com/podman-container-tools/podman/issues/14873
     "crun found no program": DiagnosisCase(
