@@ -33,6 +33,8 @@ from runway.yaml_loader import StrictLoader, UnreadableYaml, parse, read_file, s
 MAX_FAULTS: Final = 20  # Faults in an error message, one a line, so that they fit on one screen.
 MAX_NODE_TERMS: Final = 50
 """Node selector labels of a pool, and its tolerations. Runway copies each into every Job of the pool."""
+DISK_PER_JOB: Final = 10 * 1024**3  # Bytes of disk of a job, if the policy sets no limit.
+MIN_DISK: Final = 1024**3  # Bytes of disk that a job may at least ask for, if the policy has no `limits.disk`.
 RUNWAY_NAMESPACE: Final = "runway"  # Namespace of Runway itself (deploy/kustomize/base).
 
 _DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -101,16 +103,45 @@ class GpuLimit(_Frozen):
     max: int = Field(ge=0, le=64)
 
 
-class TimeoutRange(_Frozen):
-    min: int = Field(ge=1)  # Seconds from acceptance to the end of a job.
-    max: int = Field(le=31_536_000)
+class _RangeWithDefault(_Frozen):
+    min: int
+    max: int
     default: int
 
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:
         if not self.min <= self.default <= self.max:
-            raise ValueError(f"default {self.default} must be from min {self.min} to max {self.max}")
+            shown = self.model_dump(mode="json")
+            raise ValueError(f"default {shown['default']} must be from min {shown['min']} to max {shown['max']}")
         return self
+
+
+class TimeoutRange(_RangeWithDefault):
+    min: int = Field(ge=1)  # Seconds from acceptance to the end of a job.
+    max: int = Field(le=31_536_000)
+
+
+class DiskRange(_RangeWithDefault):
+    """Node disk of one job: scratch volume, writable layer of the container, and log.
+
+    https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
+    """
+
+    min: Bytes = Field(gt=0)
+    max: Bytes
+    default: Bytes
+
+
+def _one_size(size: int) -> DiskRange:
+    return DiskRange.model_construct(min=min(MIN_DISK, size), max=size, default=size)
+
+
+class UserRange(_RangeWithDefault):
+    """Numeric users that a job may run as; 0 is root."""
+
+    min: int = Field(default=1, ge=1)
+    max: int = Field(default=65_535, le=2**31 - 1)  # The limit of Kubernetes.
+    default: int = 1000
 
 
 class GraceLimit(_Frozen):
@@ -129,8 +160,9 @@ class RetryLimit(_Frozen):
 
 
 class StorageLimit(_Frozen):
-    # https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
-    per_job: Bytes
+    """The disk limit of version 0.7, one size for every job."""
+
+    per_job: Bytes = Field(gt=0)
 
 
 class Limits(_Frozen):
@@ -140,8 +172,18 @@ class Limits(_Frozen):
     timeout_seconds: TimeoutRange
     grace_period_seconds: GraceLimit
     retries: RetryLimit
-    ephemeral_storage: StorageLimit = StorageLimit.model_construct(per_job=10 * 1024**3)
+    ephemeral_storage: StorageLimit | None = Field(default=None, exclude=True)  # Read into `disk`.
+    disk: DiskRange = _one_size(DISK_PER_JOB)
+    user: UserRange = UserRange.model_construct()
     retention_seconds: int = Field(default=86_400, ge=60, le=2_592_000)  # The `ttlSecondsAfterFinished` of a Job.
+
+    @model_validator(mode="after")
+    def _has_one_disk_limit(self) -> Self:
+        if self.ephemeral_storage is None:
+            return self
+        if "disk" in self.model_fields_set:
+            raise ValueError("disk replaces ephemeral_storage: set only disk")
+        return self.model_copy(update={"disk": _one_size(self.ephemeral_storage.per_job), "ephemeral_storage": None})
 
 
 class Images(_Frozen):

@@ -17,10 +17,27 @@ async def test_valid_job_is_created_and_its_view_returned(runway: Runway) -> Non
     assert answer.headers["location"] == f"/v1/jobs/{view['id']}"
     assert view["state"] == "pending"
     assert view["name"] == "train"
-    assert view["spec"]["resources"] == {"cpu": "100m", "memory": "64Mi", "gpu": 1, "gpu_type": "a10g"}
+    assert view["spec"]["resources"] == {
+        "cpu": "100m", "memory": "64Mi", "gpu": 1, "gpu_type": "a10g", "disk": "1Gi", "shared_memory": "32Mi",
+    }  # fmt: skip
+    assert (view["spec"]["user"], view["spec"]["working_dir"]) == (1000, None)
     assert view["cost"]["ceiling"] == view["cost"]["hourly"]
     assert view["kubernetes"] == {"namespace": "runway-vision", "job": view["id"]}
     assert runway.kubernetes.job(view["id"])["spec"]["activeDeadlineSeconds"] == 3600
+
+
+async def test_storage_user_and_working_directory_reach_the_pod(runway: Runway) -> None:
+    answer = await runway.submit(
+        working_dir="/scratch/$(HOME)", user=65_532, resources={"disk": "2Gi", "shared_memory": "64Mi"}
+    )
+    assert answer.status_code == 201
+    view = answer.json()
+    pod = runway.kubernetes.job(view["id"])["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (view["spec"]["working_dir"], container["workingDir"]) == ("/scratch/$(HOME)", "/scratch/$(HOME)")
+    assert (view["spec"]["user"], pod["securityContext"]["runAsUser"]) == (65_532, 65_532)
+    assert (view["spec"]["resources"]["disk"], container["resources"]["limits"]["ephemeral-storage"]) == ("2Gi", "2Gi")
+    assert [volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"]] == ["2Gi", "64Mi"]
 
 
 async def test_submitted_job_is_visible_and_counts_at_once(runway: Runway) -> None:

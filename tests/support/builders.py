@@ -88,8 +88,8 @@ def document(**changes: Any) -> Json:
 
 
 def spec(**changes: Any) -> AdmittedSpec:
-    """Return a small validated spec; `cpu` (milli-CPU), `memory` (bytes), `gpu` and `gpu_type` set its resources."""
-    resources = {"cpu": 1000, "memory": 1 << 30, "gpu": 0, "gpu_type": None}
+    """Return a small validated spec; `cpu` (milli-CPU), `memory` (bytes), `gpu` and others set its resources."""
+    resources = {"cpu": 1000, "memory": 1 << 30, "gpu": 0, "gpu_type": None, "disk": 10 << 30, "shared_memory": 1 << 29}
     requested = {name: changes.pop(name, value) for name, value in resources.items()}
     plain: Json = {
         "image": "runway.local/train:1",
@@ -97,6 +97,7 @@ def spec(**changes: Any) -> AdmittedSpec:
         "timeout_seconds": 3600,
         "retries": 0,
         "grace_period_seconds": 30,
+        "user": 1000,
     }
     return AdmittedSpec(**{**plain, **changes})
 

@@ -65,10 +65,8 @@ def test_largest_job_of_pool_fits_real_node(name: str, policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("name", ["cpu", "a10g"])
-def test_node_disk_holds_ephemeral_storage_of_job(name: str, policy: Policy, defaults: dict[str, Any]) -> None:
-    assert parse_bytes(defaults["node_groups"][name]["resources"]["ephemeral-storage"]) >= (
-        policy.limits.ephemeral_storage.per_job
-    )
+def test_node_disk_holds_largest_disk_of_a_job(name: str, policy: Policy, defaults: dict[str, Any]) -> None:
+    assert parse_bytes(defaults["node_groups"][name]["resources"]["ephemeral-storage"]) >= policy.limits.disk.max
 
 
 def test_largest_allowed_job_fits_some_pool(policy: Policy) -> None:

@@ -24,10 +24,12 @@ IMAGES = st.sampled_from(
 @st.composite
 def resources(draw: st.DrawFn) -> Resources:
     """Resources, with a GPU type exactly where there is a GPU."""
-    gpu = draw(st.integers(0, 8))
+    gpu, memory = draw(st.integers(0, 8)), draw(st.integers(1 << 20, 1 << 41))
     return Resources(
         cpu=draw(st.integers(1, 192_000)),
-        memory=draw(st.integers(1, 1 << 41)),
+        memory=memory,
+        disk=draw(st.integers(1, 1 << 41)),
+        shared_memory=draw(st.integers(1 << 20, memory)),
         gpu=gpu,
         gpu_type=draw(st.sampled_from(["a10g", "h100"])) if gpu else None,
     )
@@ -42,6 +44,8 @@ def specs(draw: st.DrawFn) -> AdmittedSpec:
         timeout_seconds=draw(st.integers(1, 86_400)),
         retries=draw(st.integers(0, 10)),
         grace_period_seconds=draw(st.integers(1, 3600)),
+        working_dir=draw(st.none() | TEXT.map(lambda text: f"/{text}").filter(lambda path: ".." not in path)),
+        user=draw(st.integers(1, 65_535)),
         name=draw(st.none() | NAMES),
         command=tuple(draw(st.lists(TEXT, max_size=3))),
         args=tuple(draw(st.lists(TEXT, max_size=3))),
@@ -60,14 +64,16 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 )
 
 _FIELDS = st.sampled_from(
-    ["name", "image", "command", "args", "env", "timeout_seconds", "retries", "grace_period_seconds", "max_cost_usd"]
-)
+    ["name", "image", "command", "args", "env", "timeout_seconds", "retries", "grace_period_seconds", "max_cost_usd",
+     "working_dir", "user"]
+)  # fmt: skip
+_RESOURCES = st.sampled_from(["cpu", "memory", "gpu", "gpu_type", "disk", "shared_memory"])
 _AMOUNTS = st.sampled_from(["1", "500m", "8Gi", "1_000", "NaN", "-1", "1e99", "", "١"])
 
 DOCUMENTS: st.SearchStrategy[Any] = JSON | st.builds(
     lambda fields, resources, image: {**fields, "resources": resources, **image},
     st.dictionaries(_FIELDS | ANY_TEXT, JSON, max_size=8),
-    JSON | st.dictionaries(st.sampled_from(["cpu", "memory", "gpu", "gpu_type"]), _AMOUNTS | JSON, max_size=4),
+    JSON | st.dictionaries(_RESOURCES, _AMOUNTS | JSON, max_size=4),
     st.just({}) | st.fixed_dictionaries({"image": IMAGES}),
 )
 """JSON, and JSON that comes near to being a job document."""

@@ -11,11 +11,13 @@ import pytest
 
 from runway.errors import PolicyError
 from runway.policy import load_policy, parse_policy
+from runway.quantity import parse_bytes
 from runway.yaml_loader import MAX_FILE_BYTES
 from tests.support.builders import policy, policy_text
 
 SHIPPED = Path(__file__).parents[2] / "config" / "policy.local.yaml"
 GIB = 1 << 30
+RETRIES = "retries: {max: 3}"
 CPU = 'cpu: {min: 100m, max: "16"}'
 
 
@@ -61,13 +63,27 @@ def test_shipped_policy_has_documented_limits_images_and_prices() -> None:
 
 def test_storage_and_retention_have_defaults() -> None:
     limits = policy().limits
-    assert limits.ephemeral_storage.per_job == 10 * GIB
+    assert (limits.disk.min, limits.disk.max, limits.disk.default) == (GIB, 10 * GIB, 10 * GIB)
     assert limits.retention_seconds == 86_400
+
+
+def test_user_range_has_defaults() -> None:
+    user = policy().limits.user
+    assert (user.min, user.max, user.default) == (1, 65_535, 1000)
+    assert policy((RETRIES, f"{RETRIES}\n  user: {{max: 2000}}")).limits.user.max == 2000
+
+
+@pytest.mark.parametrize(("size", "least"), [("10Gi", GIB), ("512Mi", 512 << 20)])
+def test_disk_limit_of_version_0_7_is_the_one_size_of_every_job(size: str, least: int) -> None:
+    disk = policy((RETRIES, f"{RETRIES}\n  ephemeral_storage: {{per_job: {size}}}")).limits.disk
+    assert (disk.min, disk.max, disk.default) == (least, parse_bytes(size), parse_bytes(size))
 
 
 @pytest.mark.parametrize(
     "edit",
     [
+        (RETRIES, RETRIES + "\n  disk: {min: 1Gi, max: 1Gi, default: 1Gi}"),
+        (RETRIES, RETRIES + "\n  user: {min: 1000, max: 1000}"),
         (CPU, 'cpu: {min: 1m, max: "16"}'),
         (CPU, 'cpu: {min: "16", max: "16"}'),
         ("min: 10, max: 86400, default: 3600", "min: 1, max: 1, default: 1"),
@@ -163,6 +179,38 @@ FAULTS = {
     "a bare price": (('"0.768"', "0.768"), "pools.cpu.hourly_usd", "quoted string"),
     "a price too fine": (('"0.768"', '"0.7680001"'), "pools.cpu.hourly_usd", "at most 6 decimals"),
     "a node without CPU": (('cpu: "48"', 'cpu: "0"'), "pools.a10g.cpu", "greater than 0"),
+    "disk twice": (
+        (RETRIES, RETRIES + "\n  disk: {min: 1Gi, max: 2Gi, default: 1Gi}\n  ephemeral_storage: {per_job: 1Gi}"),
+        "limits",
+        "disk replaces ephemeral_storage",
+    ),
+    "disk without a default": (
+        (RETRIES, RETRIES + "\n  disk: {min: 1Gi, max: 2Gi}"),
+        "limits.disk.default",
+        "required",
+    ),
+    "a default disk above max": (
+        (RETRIES, RETRIES + "\n  disk: {min: 1Gi, max: 2Gi, default: 3Gi}"),
+        "limits.disk",
+        "default 3Gi must be from min 1Gi to max 2Gi",
+    ),
+    "disk min of 0": (
+        (RETRIES, RETRIES + '\n  disk: {min: "0", max: 2Gi, default: 1Gi}'),
+        "limits.disk.min",
+        "greater than 0",
+    ),
+    "a bare number for the disk limit of version 0.7": (
+        (RETRIES, RETRIES + "\n  ephemeral_storage: {per_job: 10}"),
+        "limits.ephemeral_storage.per_job",
+        "quoted string",
+    ),
+    "root as a user": ((RETRIES, RETRIES + "\n  user: {min: 0}"), "limits.user.min", "greater than or equal to 1"),
+    "a user above the limit of Kubernetes": (
+        (RETRIES, RETRIES + "\n  user: {max: 2147483648}"),
+        "limits.user.max",
+        "less than or equal to 2147483647",
+    ),
+    "a default user above max": ((RETRIES, RETRIES + "\n  user: {max: 999}"), "limits.user", "default 1000 must be"),
     "an endless retention": (
         ("  gpu: {max: 4}", "  gpu: {max: 4}\n  retention_seconds: 9999999"),
         "limits.retention_seconds",

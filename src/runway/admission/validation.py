@@ -5,9 +5,11 @@ Pure. Every violation is reported at once. Quota and rate depend on other jobs a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
 
 from runway.errors import InvalidSpec, Violation
 from runway.jobs.cost import estimate_cost
@@ -15,6 +17,9 @@ from runway.jobs.models import CostView
 from runway.jobs.spec import AdmittedSpec, Draft, Resources, split_image
 from runway.policy import Policy, Pool
 from runway.quantity import format_bytes, format_cpu
+
+MIB: Final = 1024**2
+MIN_SHARED_MEMORY: Final = MIB  # Bytes. Kubernetes reads a size of 0 as no limit.
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +37,22 @@ def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
     timeout = limits.timeout_seconds.default if form.timeout_seconds is None else form.timeout_seconds
     grace = limits.grace_period_seconds.default if form.grace_period_seconds is None else form.grace_period_seconds
     retries, gpu = form.retries or 0, wanted.gpu or 0
+    user = limits.user.default if form.user is None else form.user
+    disk = limits.disk.default if wanted.disk is None else wanted.disk
     violations = [*draft.violations]
     if wanted.cpu is not None:
         violations += _check_range("resources.cpu", wanted.cpu, limits.cpu.min, limits.cpu.max, format_cpu)
     if wanted.memory is not None:
         memory = limits.memory
         violations += _check_range("resources.memory", wanted.memory, memory.min, memory.max, format_bytes)
+    violations += _check_range("resources.disk", disk, limits.disk.min, limits.disk.max, format_bytes)
+    violations += _check_shared_memory(wanted.shared_memory, wanted.memory)
     for field, value, low, high in (
         ("resources.gpu", gpu, 0, limits.gpu.max),
         ("timeout_seconds", timeout, limits.timeout_seconds.min, limits.timeout_seconds.max),
         ("retries", retries, 0, limits.retries.max),
         ("grace_period_seconds", grace, 1, limits.grace_period_seconds.max),
+        ("user", user, limits.user.min, limits.user.max),
     ):
         violations += _check_range(field, value, low, high, str)
     if form.image is not None:
@@ -55,7 +65,9 @@ def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
     found = None
     if pool_name is not None and wanted.cpu is not None and wanted.memory is not None:
         pool = policy.pools[pool_name]
-        resources = Resources(wanted.cpu, wanted.memory, max(gpu, 0), pool.gpu_type if gpu else None)
+        shared = default_shared_memory(wanted.memory) if wanted.shared_memory is None else wanted.shared_memory
+        gpu_type = pool.gpu_type if gpu else None
+        resources = Resources(wanted.cpu, wanted.memory, max(gpu, 0), gpu_type, disk, shared)
         violations += _check_fits_node(resources, pool_name, pool)
         found = estimate_cost(pool_name, pool, resources, max(timeout, 0))
         if form.max_cost_usd is not None and draft.is_valid("timeout_seconds"):
@@ -73,9 +85,27 @@ def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
         timeout_seconds=timeout,
         retries=retries,
         grace_period_seconds=grace,
+        working_dir=form.working_dir,
+        user=user,
         max_cost_usd=form.max_cost_usd,
     )
     return ValidatedSpec(spec, pool_name, found)
+
+
+def default_shared_memory(memory: int) -> int:
+    """Return half of the memory in whole MiB, but at least `MIN_SHARED_MEMORY`. Both amounts are in bytes."""
+    return max(memory // 2 // MIB * MIB, MIN_SHARED_MEMORY)
+
+
+def _check_shared_memory(asked: int | None, memory: int | None) -> list[Violation]:
+    """Reject less than the minimum, and more than the job's memory: a file in /dev/shm counts as memory."""
+    if asked is None:
+        return []
+    if memory is not None and asked > memory:
+        limit, message = format_bytes(memory), "is above resources.memory, of which it is a part"
+        hint = f"ask for at most {limit}, or raise resources.memory"
+        return [Violation("resources.shared_memory", "too_large", message, format_bytes(asked), limit, hint)]
+    return _check_range("resources.shared_memory", asked, MIN_SHARED_MEMORY, sys.maxsize, format_bytes)
 
 
 def _check_range(field: str, value: int, low: int, high: int, show: Callable[[int], str]) -> list[Violation]:

@@ -207,10 +207,34 @@ class UpperBound(Model):
 
 @dataclass(frozen=True, slots=True)
 class StorageBounds(Model):
-    """The bound of ephemeral storage."""
+    """The default of `resources.disk`, under its name of version 0.7."""
 
     per_job: Quantity
     """Bytes, as a Kubernetes quantity."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskBounds(Model):
+    """The bounds and the default of `resources.disk`, in Kubernetes quantities."""
+
+    min: Quantity
+    """The minimum."""
+    max: Quantity
+    """The maximum."""
+    default: Quantity
+    """The value of a job that sets none."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserBounds(Model):
+    """The bounds and the default of `user`."""
+
+    min: Positive
+    """The minimum."""
+    max: Positive
+    """The maximum."""
+    default: Positive
+    """The value of a job that sets none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +253,12 @@ class LimitsView(Model):
     """Bounds of `grace_period_seconds`."""
     retries: UpperBound
     """The bound of `retries`."""
+    disk: DiskBounds
+    """Bounds of `resources.disk`."""
+    user: UserBounds
+    """Bounds of `user`."""
     ephemeral_storage: StorageBounds
-    """The ephemeral storage of every job."""
+    """The ephemeral storage of a job that sets no `resources.disk`. Use `disk` instead."""
     retention_seconds: Count
     """Seconds until Kubernetes deletes a finished job."""
 

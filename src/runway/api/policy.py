@@ -35,6 +35,8 @@ async def read_policy(request: Request) -> Response:
 def policy_view(policy: Policy) -> dict[str, Any]:
     """Return the policy with the prices of each pool's resources, as `api.models.PolicyView` describes it."""
     document = policy.model_dump(mode="json", include={"limits", "images", "tenants"})
+    # The command line of version 0.7 requires it.
+    document["limits"]["ephemeral_storage"] = {"per_job": format_bytes(policy.limits.disk.default)}
     return document | {"pools": {name: _pool_view(name, pool) for name, pool in policy.pools.items()}}
 
 

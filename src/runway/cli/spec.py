@@ -42,6 +42,10 @@ class SpecOptions:
     memory: Annotated[str | None, Option(metavar="QUANTITY", help="Memory, such as 512Mi or 16Gi.")] = None
     gpu: Annotated[int | None, Option(metavar="COUNT", help="Number of whole GPUs.")] = None
     gpu_type: Annotated[str | None, Option(metavar="TYPE", help="Type of the GPUs, such as a10g.")] = None
+    disk: Annotated[str | None, Option(metavar="QUANTITY", help="Disk: /scratch, other files and log.")] = None
+    shared_memory: Annotated[str | None, Option(metavar="QUANTITY", help="Size of /dev/shm, in the memory.")] = None
+    workdir: Annotated[str | None, Option(metavar="PATH", help="Working directory, instead of the image's own.")] = None
+    user: Annotated[int | None, Option(metavar="UID", help="Numeric user of the process; never 0.")] = None
     env: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="Environment variable; may be repeated.")] = None
     timeout: Annotated[
         int | None, duration_option("Lifetime of the job, including waiting and retries: 90, 30m, 1h.")
@@ -89,8 +93,17 @@ def build_spec(options: SpecOptions) -> dict[str, object]:
         "grace_period_seconds": options.grace,
         "max_cost_usd": options.max_cost,
         "command": options.command or None,
+        "working_dir": options.workdir,
+        "user": options.user,
     }
-    resources = {"cpu": options.cpu, "memory": options.memory, "gpu": options.gpu, "gpu_type": options.gpu_type}
+    resources = {
+        "cpu": options.cpu,
+        "memory": options.memory,
+        "gpu": options.gpu,
+        "gpu_type": options.gpu_type,
+        "disk": options.disk,
+        "shared_memory": options.shared_memory,
+    }
     if options.command:
         spec.pop("args", None)
     spec |= without_none(values)

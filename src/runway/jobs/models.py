@@ -81,6 +81,9 @@ def json_pattern(grammar: str) -> str:
 
 LABEL_GRAMMAR: Final = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 """https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set"""
+USER_OF_0_7: Final = 1000
+SHARED_MEMORY_OF_0_7: Final = "64Mi"
+"""The user and the `/dev/shm` of every job of version 0.7, whose annotation has neither."""
 JOB_ID_GRAMMAR: Final = r"rw-[a-z2-7]{20}"
 
 Quantity = Annotated[str, text(pattern=json_pattern(GRAMMAR.pattern))]
@@ -109,6 +112,10 @@ class ResourcesView(Model):
     """Whole GPUs."""
     gpu_type: str | None
     """The GPU type; null without GPUs."""
+    disk: Quantity | None = None
+    """Node disk, as a Kubernetes quantity; null for a job of version 0.7."""
+    shared_memory: Quantity = SHARED_MEMORY_OF_0_7
+    """The size of `/dev/shm`, as a Kubernetes quantity. It is a part of `memory`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,10 @@ class SpecView(Model):
     """Seconds between SIGTERM and SIGKILL."""
     max_cost_usd: Usd | None
     """The maximum cost that the caller allowed, in USD."""
+    working_dir: str | None = None
+    """The working directory; null for the image's."""
+    user: Positive = USER_OF_0_7
+    """The numeric user of the process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from runway.text import shorten
 
 MAX_STRINGS: Final = 256  # Entries in `command` and in `args`.
 MAX_STRING_BYTES: Final = 32_768  # UTF-8 bytes of all of `command`, or all of `args`.
+MAX_WORKING_DIR_BYTES: Final = 1024  # UTF-8 bytes of `working_dir`.
 MAX_ENV: Final = 128
 MAX_ENV_BYTES: Final = 32_768  # UTF-8 bytes of all environment names and values.
 MAX_UNKNOWN: Final = 20  # Unknown fields that are named one by one.
@@ -41,12 +42,17 @@ MONEY: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?")
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The resources of one attempt: milli-CPU, bytes of memory, whole GPUs of one type."""
+    """The resources of one attempt: milli-CPU, bytes of memory, whole GPUs of one type, bytes of disk.
+
+    `shared_memory` is the size of /dev/shm in bytes. It is a part of `memory`.
+    """
 
     cpu: int
     memory: int
     gpu: int = 0
     gpu_type: str | None = None
+    disk: int = 0
+    shared_memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +64,11 @@ class AdmittedSpec:
     timeout_seconds: int
     retries: int
     grace_period_seconds: int
+    user: int
     name: str | None = None
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
+    working_dir: str | None = None
     env: tuple[tuple[str, str], ...] = ()
     max_cost_usd: Decimal | None = None
 
@@ -71,12 +79,16 @@ class AdmittedSpec:
             "image": self.image,
             "command": list(self.command),
             "args": list(self.args),
+            "working_dir": self.working_dir,
             "env": dict(self.env),
+            "user": self.user,
             "resources": {
                 "cpu": format_cpu(self.resources.cpu),
                 "memory": format_bytes(self.resources.memory),
                 "gpu": self.resources.gpu,
                 "gpu_type": self.resources.gpu_type,
+                "disk": format_bytes(self.resources.disk),
+                "shared_memory": format_bytes(self.resources.shared_memory),
             },
             "timeout_seconds": self.timeout_seconds,
             "retries": self.retries,
@@ -187,6 +199,15 @@ def _check_encodable(text: str) -> str:
     return text
 
 
+def _check_working_dir(path: str) -> str:
+    if not path.startswith("/"):
+        raise _fault("malformed", "must be an absolute path", hint="write it as /scratch")
+    if ".." in path.split("/"):
+        raise _fault("malformed", "must not contain ..", hint="write the path without ..")
+    _check_bytes([path], MAX_WORKING_DIR_BYTES)
+    return path
+
+
 def _check_env_name(name: str) -> str:
     if ENV_NAME.fullmatch(name) is None:
         raise _fault("malformed", "the name must be 1 to 128 letters, digits or '_', not starting with a digit")
@@ -220,8 +241,10 @@ def _check_bytes(strings: Sequence[str], limit: int) -> None:
 
 _IMAGE_FORM: Final = "an image reference such as registry/team/train:1.4"
 _LABEL_FORM: Final = "1 to 63 letters, digits, '-', '_' or '.', starting and ending alphanumeric"
+_WORKING_DIR_PATTERN: Final = r"^(?!(?:[^\x00]*/)?\.\.(?:/|$))/[^\x00]*$"
 _CPU_EXAMPLE: Final = '"500m" or "2"'
 _MEMORY_EXAMPLE: Final = '"512Mi" or "8Gi"'
+_DISK_EXAMPLE: Final = '"500Mi" or "50Gi"'
 _QUANTITY_SCHEMA: Final = {"type": "string", "maxLength": MAX_LENGTH, "pattern": json_pattern(GRAMMAR.pattern)}
 
 
@@ -238,6 +261,12 @@ _String = Annotated[
     str,
     AfterValidator(_check_encodable),
     Field(json_schema_extra={"maxLength": MAX_STRING_BYTES, "pattern": r"^[^\x00]*$"}),
+]
+_WorkingDir = Annotated[
+    str,
+    AfterValidator(_check_encodable),
+    AfterValidator(_check_working_dir),
+    Field(json_schema_extra={"maxLength": MAX_WORKING_DIR_BYTES, "pattern": _WORKING_DIR_PATTERN}),
 ]
 _Strings = Annotated[list[_String], Field(max_length=MAX_STRINGS), AfterValidator(_check_size)]
 _ENV_NAME_PATTERN: Final = rf"^(?!{'|'.join(RESERVED_ENV_PREFIXES)})(?:{ENV_NAME.pattern})$"
@@ -280,6 +309,12 @@ class ResourcesForm(_Form):
     """Whole GPUs, all on one node; default 0."""
     gpu_type: Annotated[str, _form(LABEL, 63), _match(LABEL, "the name of a GPU type")] | None = None
     """One of the policy's GPU types; optional if the policy has only one. It requires `gpu`."""
+    disk: Annotated[int, _quantity(parse_bytes, _DISK_EXAMPLE), WithJsonSchema(_QUANTITY_SCHEMA)] | None = None
+    """The node disk: `/scratch`, other files of the container outside mounted volumes, and the log. The kubelet evicts
+    a job above this limit. The policy sets the default."""
+    shared_memory: _Memory | None = None
+    """The size of `/dev/shm`, from 1Mi to `memory`. What a job writes there counts as memory. Default: half of
+    `memory`."""
 
 
 class SpecForm(_Form):
@@ -298,9 +333,14 @@ class SpecForm(_Form):
     """The command instead of the image's entry point. The process receives it verbatim. At most 32768 UTF-8 bytes."""
     args: _Strings | None = None
     """The arguments of the command or entry point. The process receives them verbatim. At most 32768 UTF-8 bytes."""
+    working_dir: _WorkingDir | None = None
+    """The absolute path of the working directory, without `..`. Default: the image's. `/scratch` is writable."""
     env: _Env | None = None
     """Environment variables. The process receives them verbatim. At most 32768 UTF-8 bytes with the names. Reserved
-    prefixes: `RUNWAY_`, `KUBERNETES_`, `NVIDIA_`, `AWS_CONTAINER_`."""
+    prefixes: `RUNWAY_`, `KUBERNETES_`, `NVIDIA_`, `AWS_CONTAINER_`. They replace the defaults of `HOME`, `USER`,
+    `LOGNAME`, `PYTHON_CPU_COUNT`, and the thread counts of OpenMP, MKL, OpenBLAS and numexpr."""
+    user: Annotated[int, _at_least(1)] | None = None
+    """The numeric user of the process, never root. The group is always 1000. The policy sets bounds and default."""
     resources: ResourcesForm | None = Field(default=None, json_schema_extra=_not_null)
     """The requests and limits of each attempt."""
     timeout_seconds: Annotated[int, _at_least(1)] | None = None

@@ -41,7 +41,8 @@ def test_missing_fields_get_the_policy_defaults() -> None:
     assert passed.spec.timeout_seconds == 3600
     assert passed.spec.grace_period_seconds == 30
     assert passed.spec.retries == 0
-    assert passed.spec.resources == Resources(1000, 1 << 30, 0, None)
+    assert passed.spec.resources == Resources(1000, 1 << 30, 0, None, disk=10 << 30, shared_memory=1 << 29)
+    assert (passed.spec.user, passed.spec.working_dir) == (1000, None)
 
 
 def test_given_fields_are_kept() -> None:
@@ -61,6 +62,8 @@ def test_given_fields_are_kept() -> None:
         ("resources.cpu", "100m", "99m", "16", "16001m"),
         ("resources.memory", "32Mi", "33554431", "64Gi", None),
         ("resources.gpu", 0, -1, 4, 5),
+        ("resources.disk", "1Gi", "1073741823", "10Gi", "11Gi"),
+        ("user", 1, 0, 65_535, 70_000),
         ("timeout_seconds", 10, 9, 86_400, 86_401),
         ("retries", 0, -1, 3, 4),
         ("grace_period_seconds", 1, 0, 120, 121),
@@ -81,6 +84,61 @@ def test_bounds_are_inclusive_and_named(field: str, low: object, below: object, 
     if above is not None:
         found = next(item for item in refuse(**given(above)) if item.code == "too_large")
         assert (found.field, found.observed, found.limit) == (field, str(above), str(high))
+
+
+def test_user_below_zero_is_refused() -> None:
+    (found,) = refuse(user=-1)
+    assert (found.field, found.code, found.observed, found.limit) == ("user", "too_small", "-1", "1")
+
+
+def test_policy_bounds_and_defaults_disk_and_user() -> None:
+    own = policy(
+        (
+            "retries: {max: 3}",
+            """retries: {max: 3}
+  disk: {min: 1Mi, max: 1Ti, default: 2Gi}
+  user: {min: 1000, max: 1999, default: 1001}""",
+        )
+    )
+    spec = admit(own).spec
+    assert (spec.user, spec.resources.disk) == (1001, 2 << 30)
+    assert codes(refuse(own, user=999, resources={"disk": "2Ti"})) == {
+        ("user", "too_small"),
+        ("resources.disk", "too_large"),
+    }
+
+
+def test_shared_memory_and_working_directory_are_kept() -> None:
+    spec = admit(working_dir="/scratch", user=65_532, resources={"disk": "2Gi", "shared_memory": "1Gi"}).spec
+    assert (spec.working_dir, spec.user) == ("/scratch", 65_532)
+    assert (spec.resources.disk, spec.resources.shared_memory) == (2 << 30, 1 << 30)
+
+
+def test_shared_memory_above_memory_is_refused_with_the_remedy() -> None:
+    (found,) = refuse(resources={"memory": "1Gi", "shared_memory": "1025Mi"})
+    assert (found.field, found.code, found.observed) == ("resources.shared_memory", "too_large", "1025Mi")
+    assert (found.limit, found.hint) == ("1Gi", "ask for at most 1Gi, or raise resources.memory")
+
+
+@pytest.mark.parametrize("size", ["0", "1", "1023Ki"])
+def test_shared_memory_below_a_mebibyte_is_refused(size: str) -> None:
+    """Kubernetes reads a size of 0 as no limit."""
+    (found,) = refuse(resources={"shared_memory": size})
+    assert (found.field, found.code, found.limit) == ("resources.shared_memory", "too_small", "1Mi")
+
+
+@given(st.integers(32 << 20, 64 << 30))
+def test_shared_memory_defaults_to_half_of_memory_in_whole_mebibytes(memory: int) -> None:
+    found = admit(resources={"memory": str(memory)}).spec.resources.shared_memory
+    assert memory // 2 - (1 << 20) < found <= memory // 2
+    assert found % (1 << 20) == 0
+
+
+def test_malformed_memory_hides_no_fault_of_shared_memory() -> None:
+    assert codes(refuse(resources={"memory": "x", "shared_memory": "1"})) == {
+        ("resources.memory", "malformed"),
+        ("resources.shared_memory", "too_small"),
+    }
 
 
 def test_memory_above_bound_is_reported_beside_node_size() -> None:

@@ -56,6 +56,8 @@ def test_status_shows_a_failed_job_in_full() -> None:
         "  command   sh -c 'echo $HOME'",
         "  env       TOKEN",
         "  resources 4 CPU, 16Gi memory, 1 GPU a10g",
+        "  storage   50Gi disk, 8Gi shared memory",
+        "  process   user 65532, working directory /scratch",
         "  limits    timeout 1h, retries 1, grace 30s",
         "Cost in USD",
         "  0.094533 in total, at most 1.418; 1.418 an hour",
@@ -82,6 +84,15 @@ def test_status_shows_different_images() -> None:
     lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
     at = lines.index("  the attempts ran different images; name a digest in `image`")
     assert lines[at + 1 : at + 3] == [f"  4: image {first}", f"  5: image {second}"]
+
+
+def test_status_shows_a_job_of_version_0_7_with_the_values_that_0_7_used() -> None:
+    old = job("failed")
+    del old["spec"]["working_dir"], old["spec"]["user"]
+    del old["spec"]["resources"]["disk"], old["spec"]["resources"]["shared_memory"]
+    lines = runway("status", "rw-4f2a", answers=[reply(old)]).stdout.splitlines()
+    assert "  storage   64Mi shared memory" in lines
+    assert "  process   user 1000, working directory of the image" in lines
 
 
 def test_status_shows_each_cause_once() -> None:

@@ -77,7 +77,7 @@ def _load(file: Path, screen: Screen, output: Output) -> Policy:
 
 def _show(screen: Screen, policy: Policy) -> None:
     limits = policy.limits
-    timeout, grace = limits.timeout_seconds, limits.grace_period_seconds
+    timeout, grace, disk, user = limits.timeout_seconds, limits.grace_period_seconds, limits.disk, limits.user
     screen.out("Limits of a job", style="bold")
     bounds = (
         ("cpu", format_cpu(limits.cpu.min), format_cpu(limits.cpu.max), ""),
@@ -86,7 +86,8 @@ def _show(screen: Screen, policy: Policy) -> None:
         ("timeout", show_duration(timeout.min), show_duration(timeout.max), show_duration(timeout.default)),
         ("grace period", "", show_duration(grace.max), show_duration(grace.default)),
         ("retries", 0, limits.retries.max, 0),
-        ("ephemeral storage", "", format_bytes(limits.ephemeral_storage.per_job), ""),
+        ("disk", format_bytes(disk.min), format_bytes(disk.max), format_bytes(disk.default)),
+        ("user", user.min, user.max, user.default),
         ("retention", "", "", show_duration(limits.retention_seconds)),
     )
     screen.table(columns("FIELD", "MIN", "MAX", "DEFAULT"), bounds, indent=2)

@@ -234,6 +234,7 @@ def _show_spec(screen: Screen, view: JobView) -> None:
         return
     resources = spec.resources
     gpu = f", {resources.gpu} GPU {resources.gpu_type or ''}".rstrip() if resources.gpu else ""
+    disk = f"{resources.disk} disk, " if resources.disk else ""
     timeout, grace = show_duration(spec.timeout_seconds), show_duration(spec.grace_period_seconds)
     limits = f"timeout {timeout}, retries {spec.retries}, grace {grace}"
     rows = (
@@ -244,6 +245,8 @@ def _show_spec(screen: Screen, view: JobView) -> None:
         # Names only: a value may be secret. `-o json` has the values.
         ("env", " ".join(sorted(spec.env))),
         ("resources", f"{resources.cpu} CPU, {resources.memory} memory{gpu}"),
+        ("storage", f"{disk}{resources.shared_memory} shared memory"),
+        ("process", f"user {spec.user}, working directory {spec.working_dir or 'of the image'}"),
         ("limits", limits + (f", at most {spec.max_cost_usd} USD" if spec.max_cost_usd else "")),
     )
     screen.out("Spec", style="bold")

@@ -55,10 +55,10 @@ class FailureCode(StrEnum):
         ("make the file executable, give a script LF line endings and a #! line with an interpreter of the image, "
          "or build the image for the nodes' architecture"))
     START_FAILED = ("start_failed", *_USER,
-        "the container failed to start for another reason", "check command, args and the image's settings")
+        "the container failed to start for another reason", "check command, args, working_dir and the image's settings")
     OOM_KILLED = ("oom_killed", *_USER,
         "the kernel killed the process because it exceeded its memory limit",
-        "raise resources.memory, or reduce the job's memory use")
+        "raise resources.memory, or reduce the job's memory use, which includes /dev/shm (resources.shared_memory)")
     OOM_CHILD_SUSPECTED = ("oom_child_suspected", *_USER,
         "the kernel killed a process of the container for memory, and the main process exited with its own code",
         "raise resources.memory, or run fewer worker processes")
@@ -82,16 +82,19 @@ class FailureCode(StrEnum):
     FLOATING_POINT_EXCEPTION = ("floating_point_exception", *_USER,
         "SIGFPE (136): an arithmetic error, usually an integer division by zero", _READ_LOG)
     BUS_ERROR = ("bus_error", *_USER,
-        "SIGBUS (135): the system could not provide memory; a full /dev/shm (64Mi per container) is the usual cause",
-        "use fewer data loader workers, or use files for shared memory")
+        "SIGBUS (135): the system could not provide memory; a full /dev/shm is the usual cause",
+        "raise resources.shared_memory, and resources.memory with it, or use fewer data loader workers")
     KILLED_BY_SIGNAL = ("killed_by_signal", *_USER,
         "another signal killed the process; the message names it", _READ_LOG)
     DEADLINE_EXCEEDED = ("deadline_exceeded", *_USER,
         "the timeout passed while the job ran or between its attempts; takes precedence over the resulting 143 or 137",
         "raise timeout_seconds, which includes waiting and retries, or shorten the job")
     EPHEMERAL_STORAGE_EXCEEDED = ("ephemeral_storage_exceeded", *_USER,
-        "the job exceeded the limit of local disk, which includes its log",
-        "write results to object storage instead of local disk, and write less to the log")
+        "the job exceeded its limit of local disk, which includes /scratch, other files of its container and its log",
+        "raise resources.disk, or write less to local disk and to the log")
+    SHARED_MEMORY_EXCEEDED = ("shared_memory_exceeded", *_USER,
+        "the kubelet evicted the job because its files in /dev/shm exceeded their limit",
+        "raise resources.shared_memory, or use fewer data loader workers")
     IMAGE_NOT_FOUND = ("image_not_found", *_USER,
         "the registry has no such image or tag", "check the image's name and tag, and check that the image was pushed")
     IMAGE_ACCESS_DENIED = ("image_access_denied", *_USER,

@@ -154,7 +154,8 @@ def _name_limit(limit: str | None) -> str:
 def _with_memory_hint(code: FailureCode, message: str, evidence: dict[str, str], limit: str | None) -> Diagnosis:
     if limit is None:
         return Diagnosis(code, message, evidence)
-    hint = f"raise resources.memory, for example to {twice(limit)}, or reduce the job's memory use"
+    uses = "the job's memory use, which includes /dev/shm (resources.shared_memory)"
+    hint = f"raise resources.memory, for example to {twice(limit)}, or reduce {uses}"
     return Diagnosis(code, message, evidence | {"memory_limit": limit}, hint)
 
 

@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
-from runway.kube.objects import Condition, Node, Pod
+from runway.kube.objects import VOLUME_SHARED_MEMORY, Condition, Node, Pod
 from runway.text import bounded, one_line
 
 _REJECTED: Final = "Pod was rejected: "
@@ -24,7 +24,8 @@ _NODE_SHUTDOWN: Final = frozenset({"NodeShutdown", "Terminated"})
 _UNREACHABLE: Final = frozenset({"node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"})
 _OVER_DISK_LIMIT: Final = re.compile(
     r"Pod ephemeral local storage usage exceeds the total limit of containers (?P<total>\S+)\. "
-    r"|exceeded its local ephemeral storage limit \"(?P<own>[^\"]+)\"|Usage of EmptyDir volume "
+    r"|exceeded its local ephemeral storage limit \"(?P<own>[^\"]+)\""
+    r"|Usage of EmptyDir volume \"(?P<volume>[^\"]+)\" exceeds the limit \"(?P<of_volume>[^\"]+)\""
 )
 _PRESSURE: Final = (
     (re.compile(r"low on resource: memory|MemoryPressure"), FailureCode.EVICTED_MEMORY, "memory"),
@@ -99,10 +100,12 @@ def _diagnose_kubelet(pod: Pod, evidence: dict[str, str]) -> Diagnosis:
         return Diagnosis(FailureCode.NODE_SHUTDOWN, f"{node} was shut down", evidence)
     message = bounded(pod.status.message or "") or evidence.get("disruption_message", "")
     if exceeded := _OVER_DISK_LIMIT.search(message):
-        limit = one_line(exceeded["total"] or exceeded["own"], 40)
-        text = f"the job exceeded its local disk limit{f' of {limit}' if limit else ''}, which includes its log"
-        evidence = evidence | ({"ephemeral_storage_limit": limit} if limit else {})
-        return Diagnosis(FailureCode.EPHEMERAL_STORAGE_EXCEEDED, text, evidence)
+        limit = one_line(exceeded["total"] or exceeded["own"] or exceeded["of_volume"], 40)
+        if exceeded["volume"] == VOLUME_SHARED_MEMORY:
+            text = f"the job's files in /dev/shm exceeded their limit of {limit}"
+            return Diagnosis(FailureCode.SHARED_MEMORY_EXCEEDED, text, evidence | {"shared_memory_limit": limit})
+        text = f"the job exceeded its local disk limit of {limit}, which includes its log"
+        return Diagnosis(FailureCode.EPHEMERAL_STORAGE_EXCEEDED, text, evidence | {"ephemeral_storage_limit": limit})
     words = one_line(message) or "no reason given"
     for pattern, code, resource in _PRESSURE:
         if pattern.search(message):

@@ -92,7 +92,9 @@ PROCESS: dict[str, DiagnosisCase] = {
     "illegal instruction": DiagnosisCase(C.ILLEGAL_INSTRUCTION, USER, False, "SIGILL", [pod(state=ended(132))]),
     "division by zero": DiagnosisCase(C.FLOATING_POINT_EXCEPTION, USER, False, "SIGFPE", [pod(state=ended(136))]),
     # https://github.com/pytorch/pytorch/issues/16979
-    "bus error": DiagnosisCase(C.BUS_ERROR, USER, False, "SIGBUS", [pod(state=ended(135))], hint="data loader workers"),
+    "bus error": DiagnosisCase(
+        C.BUS_ERROR, USER, False, "SIGBUS", [pod(state=ended(135))], hint="raise resources.shared_memory",
+    ),
     "another signal": DiagnosisCase(C.KILLED_BY_SIGNAL, USER, False, "SIGHUP (exit code 129)", [pod(state=ended(129))]),
     "SIGTERM from the job itself": DiagnosisCase(C.TERMINATED, USER, False, "SIGTERM", [pod(state=ended(143))]),
     # https://github.com/kubernetes/kubernetes/issues/19825
@@ -102,7 +104,8 @@ PROCESS: dict[str, DiagnosisCase] = {
     ),
     "OOM-killed": DiagnosisCase(
         C.OOM_KILLED, USER, False, "memory limit of 1Gi", [pod(state=ended(137, "OOMKilled"))],
-        hint="for example to 2Gi", evidence={"memory_limit": "1Gi", "container_reason": "OOMKilled"},
+        hint="for example to 2Gi, or reduce the job's memory use, which includes /dev/shm (resources.shared_memory)",
+        evidence={"memory_limit": "1Gi", "container_reason": "OOMKilled"},
     ),
     # https://github.com/kubernetes/kubernetes/issues/104454
     "child OOM-killed": DiagnosisCase(
