@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from runway.errors import AmbiguousOutcome, NotExecuted
 from runway.kube.transport import Response
 from tests.api.conftest import Runway, serve
@@ -215,6 +217,20 @@ async def test_api_server_error_is_never_a_500(runway: Runway) -> None:
         answer = await runway.submit()
         assert answer.status_code == 503, status
         assert answer.headers["retry-after"]
+
+
+@pytest.mark.parametrize(("characters", "status"), [(35_000, 201), (36_000, 422), (43_000, 422)])
+async def test_spec_that_fits_its_annotation_is_created_and_a_larger_one_is_invalid(
+    runway: Runway, characters: int, status: int
+) -> None:
+    """Control characters have six bytes in JSON, and Kubernetes limits all annotations to 256 KiB."""
+    texts = ["\x01" * (characters // 2)]
+    answer = await runway.submit(command=texts, args=texts)
+    assert answer.status_code == status
+    if status == 422:
+        [violation] = answer.json()["violations"]
+        assert (violation["field"], violation["code"]) == ("body", "too_large")
+        assert violation["limit"] == "212992 bytes"
 
 
 async def test_dry_run_decides_and_prices_without_creating(runway: Runway) -> None:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+import msgspec
+
 from runway.errors import InvalidSpec, Violation
 from runway.jobs.cost import estimate_cost
 from runway.jobs.models import CostView
-from runway.jobs.spec import AdmittedSpec, Draft, Resources, split_image
+from runway.jobs.spec import MAX_SPEC_BYTES, AdmittedSpec, Draft, Resources, SpecForm, split_image
 from runway.policy import Policy, Pool
 from runway.quantity import format_bytes, format_cpu
 
@@ -57,6 +59,7 @@ def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
         violations += _check_range(field, value, low, high, str)
     if form.image is not None:
         violations += _check_image(form.image, policy.images.allow)
+    violations += _check_spec_size(form)
 
     pool_name = None
     if draft.is_valid("resources.gpu", "resources.gpu_type", "resources"):
@@ -115,6 +118,16 @@ def _check_range(field: str, value: int, low: int, high: int, show: Callable[[in
     if value < low:
         return [Violation(field, "too_small", "is below the minimum", show(value), limit, f"ask for at least {limit}")]
     return [Violation(field, "too_large", "is above the maximum", show(value), limit, f"ask for at most {limit}")]
+
+
+def _check_spec_size(form: SpecForm) -> list[Violation]:
+    """Check the size in which Kubernetes stores the specification. Escapes can make a text six times as large."""
+    size = len(msgspec.json.encode(form.model_dump()))
+    if size <= MAX_SPEC_BYTES:
+        return []
+    message = "is too large as JSON, which escapes control characters in six bytes"
+    hint = "put binary data into the image, or encode it in base64"
+    return [Violation("body", "too_large", message, f"{size} bytes", f"{MAX_SPEC_BYTES} bytes", hint)]
 
 
 def _check_image(image: str, allow: Sequence[str]) -> list[Violation]:

@@ -27,6 +27,13 @@ MAX_STRING_BYTES: Final = 32_768  # UTF-8 bytes of all of `command`, or all of `
 MAX_WORKING_DIR_BYTES: Final = 1024  # UTF-8 bytes of `working_dir`.
 MAX_ENV: Final = 128
 MAX_ENV_BYTES: Final = 32_768  # UTF-8 bytes of all environment names and values.
+MAX_SPEC_BYTES: Final = 208 * 1024
+"""JSON bytes of a specification. JSON escapes a control character in six bytes.
+
+An annotation stores the specification, and Kubernetes limits all annotations of an object together to 256 KiB. The rest
+is for defaults, the price, the record and annotations of others.
+https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
+"""
 MAX_UNKNOWN: Final = 20  # Unknown fields that are named one by one.
 RESERVED_ENV_PREFIXES: Final = ("RUNWAY_", "KUBERNETES_", "NVIDIA_", "AWS_CONTAINER_")
 """Prefixes that Runway, Kubernetes, the GPU runtime or AWS use."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runway.admission.validation import ValidatedSpec, canonical_repository, validate
 from runway.errors import InvalidSpec, Violation
-from runway.jobs.spec import Resources, read_draft
+from runway.jobs.spec import MAX_ENV, MAX_ENV_BYTES, MAX_STRING_BYTES, MAX_STRINGS, Resources, read_draft
 from runway.policy import Policy
 from tests.support.builders import document, policy
 
@@ -341,3 +341,27 @@ def test_malformed_field_has_one_violation() -> None:
 def test_many_unknown_fields_do_not_hide_other_violations() -> None:
     found = refuse(resources={**{f"x{i}": 1 for i in range(30)}, "gpu": 1, "gpu_type": "v100"})
     assert ("resources.gpu_type", "unknown_gpu_type") in codes(found)
+
+
+CONTROLS = "\x01\x1f" * 3000  # Six bytes each in JSON: 36,000 bytes.
+
+
+def test_texts_that_escaping_makes_too_large_for_an_annotation_are_refused() -> None:
+    admit(command=[CONTROLS] * 2, args=[CONTROLS] * 2, env={"A": CONTROLS})
+    [found] = refuse(command=[CONTROLS] * 2, args=[CONTROLS] * 2, env={"A": CONTROLS * 2})
+    assert (found.field, found.code) == ("body", "too_large")
+    assert re.fullmatch("216[0-9]{3} bytes", found.observed or "")
+    assert found.limit == "212992 bytes"
+    assert found.hint
+
+
+@pytest.mark.parametrize("text", ["\n", '"', "\\", "é", "x"])
+def test_texts_without_control_characters_fit_at_their_own_limits(text: str) -> None:
+    texts = [text * (MAX_STRING_BYTES // len(text.encode()) // MAX_STRINGS)] * MAX_STRINGS
+    value = text * ((MAX_ENV_BYTES // MAX_ENV - len("V100")) // len(text.encode()))
+    admit(command=texts, args=texts, env={f"V{number}": value for number in range(MAX_ENV)})
+
+
+def test_size_is_reported_beside_all_other_violations() -> None:
+    found = refuse(image="evil.example/x", retries=99, command=[CONTROLS] * 5, args=[CONTROLS] * 5)
+    assert codes(found) == {("body", "too_large"), ("image", "image_not_allowed"), ("retries", "too_large")}

@@ -13,11 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runway.admission.validation import validate
+from runway.errors import InvalidSpec
 from runway.jobs.annotations import ANNOTATION_REQUEST_HASH, ANNOTATION_SPEC, ANNOTATION_SPEC_HASH
 from runway.jobs.manifest import Placement, escape_expansion, job_manifest, spec_hash_0_7
+from runway.jobs.record import MAX_BYTES as MAX_RECORD_BYTES
 from runway.jobs.spec import AdmittedSpec, read_draft
 from runway.quantity import format_bytes, parse_bytes
-from tests.support.builders import COST, JOB, NAMESPACE, policy, spec
+from tests.support.builders import COST, JOB, NAMESPACE, document, policy, spec
 from tests.support.jobs_0_7 import JOBS, JobOf07
 from tests.unit.golden import assert_golden
 from tests.unit.strategies import TEXT, specs
@@ -251,6 +253,21 @@ def test_version_0_7_reads_and_recognises_the_job_after_a_roll_back(old: JobOf07
     assert {name: stored[name] for name in stored_0_7 if name != "resources"} == {
         name: value for name, value in stored_0_7.items() if name != "resources"
     }
+
+
+def test_annotations_of_the_largest_job_leave_room_for_its_record() -> None:
+    texts: dict[str, Any] = {
+        "command": ["\x01" * 7000, "\x01" * 6500],
+        "args": ["\x01" * 11_900],
+        "env": {"A": "\x01" * 10_000},
+    }
+    largest = validate(read_draft(document(name="n" * 63, image=f"ghcr.io/acme/train:{'t' * 128}", **texts)), POLICY)
+    texts["args"].append("\x01" * 100)
+    with pytest.raises(InvalidSpec):
+        validate(read_draft(document(**texts)), POLICY)
+    annotations = manifest(largest.spec)["metadata"]["annotations"]
+    size = sum(len(name) + len(value.encode()) for name, value in annotations.items())
+    assert 200 * 1024 < size < 256 * 1024 - MAX_RECORD_BYTES - 16 * 1024
 
 
 @given(specs(), st.dictionaries(st.sampled_from(["HOME", "EPOCHS", "A"]), TEXT))
