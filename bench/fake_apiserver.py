@@ -175,8 +175,8 @@ def _job(policy: Policy, *, finished: bool) -> tuple[Json, Json]:
         "env": {"EPOCHS": "3"},
         "resources": {"cpu": "100m", "memory": "64Mi"},
     }
-    passed = validate(read_draft(document), policy)
     tenant = next(iter(policy.tenants))
+    passed = validate(read_draft(document), policy, tenant)
     placement = Placement(_NAME, tenant, NAMESPACE, request_hash(document), policy.pools[passed.pool], passed.price)
     job: Json = msgspec.json.decode(msgspec.json.encode(job_manifest(passed.spec, placement, policy.limits)))
     job["metadata"] |= _added(_UID)

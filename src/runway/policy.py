@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -33,12 +34,19 @@ from runway.yaml_loader import StrictLoader, UnreadableYaml, parse, read_file, s
 MAX_FAULTS: Final = 20  # Faults in an error message, one a line, so that they fit on one screen.
 MAX_NODE_TERMS: Final = 50
 """Node selector labels of a pool, and its tolerations. Runway copies each into every Job of the pool."""
+MAX_REFERENCES: Final = 50
+"""Volumes, Secrets, image pull secrets and service account annotations of a tenant, each."""
+MAX_VOLUME_NAME: Final = 50  # Runway adds a prefix, and a pod's volume name has at most 63 characters.
+RESERVED_PATHS: Final = ("/dev", "/etc", "/proc", "/run", "/scratch", "/sys", "/var/run")
+"""Directories that Runway, the runtime or Kubernetes provides. No volume may be at, above or below one."""
 DISK_PER_JOB: Final = 10 * 1024**3  # Bytes of disk of a job, if the policy sets no limit.
 MIN_DISK: Final = 1024**3  # Bytes of disk that a job may at least ask for, if the policy has no `limits.disk`.
 RUNWAY_NAMESPACE: Final = "runway"  # Namespace of Runway itself (deploy/kustomize/base).
 
 _DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 TENANT_NAME: Final = re.compile(_DNS_LABEL)
+_DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_VOLUME_NAME = rf"^[a-z0-9]([-a-z0-9]{{0,{MAX_VOLUME_NAME - 2}}}[a-z0-9])?$"
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
 _LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 _LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
@@ -47,6 +55,9 @@ LOG_PLACEHOLDERS: Final = ("namespace", "tenant", "job", "pod", "from", "to", "f
 LOG_PLACEHOLDER: Final = re.compile(rf"\{{({'|'.join(LOG_PLACEHOLDERS)})\}}")
 _URL_CHARACTERS: Final = re.compile(r"[!#-;=?-\[\]_a-z~]*")
 """Printable ASCII without the characters that a URL must encode. Braces are checked apart."""
+_ANNOTATION_VALUE = r"^[ -~]{0,1024}$"
+# Each component begins with a letter, digit or underscore, so none is "." or "..".
+_MOUNT_PATH = re.compile(r"(/[A-Za-z0-9_][-A-Za-z0-9_.]*)+")
 _IMAGE_PATTERN = r"^[a-z0-9]([-a-z0-9.:]*[a-z0-9])?(/[a-z0-9]([-a-z0-9._]*[a-z0-9])?)*(/\*)?$"
 
 
@@ -72,6 +83,8 @@ Bytes = Annotated[
     PlainSerializer(format_bytes, when_used="json"),
 ]
 Usd = Annotated[Decimal, BeforeValidator(_usd)]
+ObjectName = Annotated[str, Field(pattern=_DNS_SUBDOMAIN, max_length=253)]
+"""https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names"""
 
 
 class _Frozen(BaseModel):
@@ -176,6 +189,7 @@ class Limits(_Frozen):
     disk: DiskRange = _one_size(DISK_PER_JOB)
     user: UserRange = UserRange.model_construct()
     retention_seconds: int = Field(default=86_400, ge=60, le=2_592_000)  # The `ttlSecondsAfterFinished` of a Job.
+    secrets_in_env: Literal["refuse", "allow"] = "refuse"  # For `env` names that look like credentials.
 
     @model_validator(mode="after")
     def _has_one_disk_limit(self) -> Self:
@@ -251,10 +265,46 @@ class TenantRate(Rate):
     streams: int = Field(default=20, ge=1, le=10_000)
 
 
+class Volume(_Frozen):
+    """A PersistentVolumeClaim in the tenant's namespace, mounted at `path` in the jobs that name it."""
+
+    claim: ObjectName
+    path: str = Field(max_length=255)
+    read_only: bool = False
+
+    @field_validator("path")
+    @classmethod
+    def _is_free(cls, path: str) -> str:
+        if not _MOUNT_PATH.fullmatch(path):
+            raise ValueError("must be an absolute path such as /data, of letters, digits, '-', '_' and '.'")
+        reserved = next((taken for taken in RESERVED_PATHS if _overlap(path, taken)), None)
+        if reserved is not None:
+            raise ValueError(f"{path} overlaps {reserved}, which Runway, the runtime or Kubernetes provides")
+        return path
+
+
+class ServiceAccount(_Frozen):
+    """The service account of the tenant's jobs. `pod_identity` opens the address of the EKS Pod Identity agent."""
+
+    annotations: dict[Annotated[str, Field(pattern=_LABEL_KEY)], Annotated[str, Field(pattern=_ANNOTATION_VALUE)]] = (
+        Field(default_factory=dict, max_length=MAX_REFERENCES)
+    )
+    pod_identity: bool = False
+
+
 class Tenant(_Frozen):
+    """A team. Its jobs see only the volumes and Secrets listed here; `images` replaces the common list."""
+
     namespace: str = Field(pattern=_DNS_LABEL)
     quota: Quota
     rate: TenantRate
+    volumes: dict[Annotated[str, Field(pattern=_VOLUME_NAME)], Volume] = Field(
+        default_factory=dict, max_length=MAX_REFERENCES
+    )
+    secrets: tuple[ObjectName, ...] = Field(default=(), max_length=MAX_REFERENCES, strict=False)
+    service_account: ServiceAccount = ServiceAccount()
+    image_pull_secrets: tuple[ObjectName, ...] = Field(default=(), max_length=MAX_REFERENCES, strict=False)
+    images: Images | None = None
 
     @field_validator("namespace")
     @classmethod
@@ -264,6 +314,22 @@ class Tenant(_Frozen):
         if namespace in ("default", RUNWAY_NAMESPACE) or namespace.startswith("kube-"):
             raise ValueError(f"{namespace} is not for tenants: Kubernetes or Runway uses it")
         return namespace
+
+    @field_validator("volumes")
+    @classmethod
+    def _has_separate_paths(cls, volumes: dict[str, Volume]) -> dict[str, Volume]:
+        # Sorted with a final slash, a path directly precedes one of those below it, if there are any.
+        paths = sorted((f"{volume.path}/", name) for name, volume in volumes.items())
+        for (path, name), (below, other) in pairwise(paths):
+            if below.startswith(path):
+                raise ValueError(f"{other} at {below[:-1]} is at or below {name} at {path[:-1]}")
+        return volumes
+
+    @field_validator("secrets", "image_pull_secrets")
+    @classmethod
+    def _is_listed_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        _reject_duplicates("name", list(names))
+        return names
 
 
 class Logs(_Frozen):
@@ -295,7 +361,7 @@ class Logs(_Frozen):
 
 
 class Policy(_Frozen):
-    """The policy. Pools and tenants keep the order of the file."""
+    """The policy. Pools, tenants and volumes keep the order of the file."""
 
     version: int = Field(ge=1, le=1)
     limits: Limits
@@ -315,6 +381,10 @@ class Policy(_Frozen):
     def _one_tenant_per_namespace(cls, tenants: dict[str, Tenant]) -> dict[str, Tenant]:
         _reject_duplicates("namespace", [tenant.namespace for tenant in tenants.values()])
         return tenants
+
+    def images_of(self, tenant: str) -> Images:
+        """Return the allowed images of a tenant: its own list, or the common one."""
+        return self.tenants[tenant].images or self.images
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -347,6 +417,11 @@ def parse_policy(content: bytes | str) -> Policy:
         raise PolicyError(
             [(sanitize_message(field), sanitize_message(message)) for field, message in listed]
         ) from error
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Return whether the paths are equal, or one is below the other."""
+    return f"{path}/".startswith(f"{other}/") or f"{other}/".startswith(f"{path}/")
 
 
 def _reject_duplicates(field: str, values: list[str]) -> None:

@@ -131,10 +131,10 @@ async def test_page_of_pending_job_shows_its_conditions(runway: Runway) -> None:
 
 
 async def test_environment_values_are_not_shown(runway: Runway) -> None:
-    job_id = (await runway.submit(env={"API_TOKEN": "hunter2-hunter2", "EPOCHS": "30"})).json()["id"]
+    job_id = (await runway.submit(env={"SITE_TOKEN": "hunter2-hunter2", "EPOCHS": "30"})).json()["id"]
     html = await get(runway, f"/jobs/{job_id}")
     assert "hunter2" not in html
-    assert "API_TOKEN 15 characters" in words(html)
+    assert "SITE_TOKEN 15 characters" in words(html)
 
 
 async def test_hostile_text_of_a_job_is_escaped(runway: Runway) -> None:

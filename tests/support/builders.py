@@ -6,7 +6,7 @@ the fields under test; all others have defaults.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -123,10 +123,11 @@ def job(
     suspend: bool = False,
     started: float | None = None,
     deadline: int | None = None,
+    claims: Mapping[str, str] | None = None,
 ) -> Job:
     """Return a Job of Kubernetes. `outcome` is Complete or Failed; `admitted` is the spec in its annotation.
 
-    `deadline` is activeDeadlineSeconds, counted from `started`.
+    `deadline` is activeDeadlineSeconds, counted from `started`. `claims` are the claims of the job's volumes by name.
     """
     admitted = admitted or spec()
     notes = {ANNOTATION_SPEC: canonical_json(admitted.to_json()), ANNOTATION_COST: canonical_json(COST)}
@@ -151,7 +152,7 @@ def job(
                 "completions": completions,
                 "suspend": suspend,
                 **_given(activeDeadlineSeconds=deadline),
-                "template": {"spec": {"containers": [_container(requests)]}},
+                "template": {"spec": {"containers": [_container(requests)], "volumes": _volumes(claims or {})}},
             },
             "status": {
                 "conditions": list(conditions),
@@ -299,6 +300,11 @@ COST: Final = CostView(
 
 def _container(requests: Json | None) -> Json:
     return {"name": "job", "resources": {"requests": {"cpu": "1", "memory": "1Gi"} if requests is None else requests}}
+
+
+def _volumes(claims: Mapping[str, str]) -> list[Json]:
+    own = [{"name": f"claim-{name}", "persistentVolumeClaim": {"claimName": claim}} for name, claim in claims.items()]
+    return [{"name": "scratch", "emptyDir": {}}, *own]
 
 
 def _phase(state: Json | None) -> str:

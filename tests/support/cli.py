@@ -120,6 +120,8 @@ def job(state: str = "pending", **members: Any) -> dict[str, Any]:
         "command": ["sh", "-c"],
         "args": ["echo $HOME"],
         "env": {"TOKEN": "do-not-show"},
+        "secrets": {"HF_TOKEN": "huggingface/token"},
+        "volumes": ["datasets", "checkpoints"],
         "resources": {
             "cpu": "4",
             "memory": "16Gi",

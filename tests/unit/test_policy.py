@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runway.errors import PolicyError
 from runway.policy import load_policy, parse_policy
@@ -95,6 +98,50 @@ def test_disk_limit_of_version_0_7_is_the_one_size_of_every_job(size: str, least
 )
 def test_range_of_one_value_is_valid(edit: tuple[str, str]) -> None:
     policy(edit)
+
+
+def test_references_of_a_tenant_have_empty_defaults_and_credentials_are_refused() -> None:
+    tenant = policy().tenants["vision"]
+    assert (tenant.volumes, tenant.secrets, tenant.image_pull_secrets, tenant.images) == ({}, (), (), None)
+    assert (tenant.service_account.annotations, tenant.service_account.pod_identity) == ({}, False)
+    assert policy().limits.secrets_in_env == "refuse"
+
+
+def test_references_of_a_tenant_are_read() -> None:
+    text = """volumes:
+  datasets: {claim: datasets.v2, path: /mnt/data, read_only: true}
+  models: {claim: models, path: /mnt/data-models}
+secrets: [huggingface, wandb]
+service_account:
+  annotations: {eks.amazonaws.com/role-arn: "arn:aws:iam::123456789012:role/speech"}
+  pod_identity: true
+image_pull_secrets: [registry-credentials]
+images: {allow: ["registry.example.com/speech/*"]}"""
+    speech = policy(own(text)).tenants["speech"]
+    assert [(name, v.claim, v.path, v.read_only) for name, v in speech.volumes.items()] == [
+        ("datasets", "datasets.v2", "/mnt/data", True),
+        ("models", "models", "/mnt/data-models", False),
+    ]
+    assert (speech.secrets, speech.image_pull_secrets) == (("huggingface", "wandb"), ("registry-credentials",))
+    assert speech.service_account.pod_identity
+    assert policy(own(text)).images_of("speech").allow == ("registry.example.com/speech/*",)
+    assert policy(own(text)).images_of("vision") == policy().images
+
+
+_COMPONENT = st.from_regex(r"[A-Za-z0-9_][-A-Za-z0-9_.]{0,3}", fullmatch=True)
+_PATHS = st.lists(_COMPONENT, min_size=1, max_size=3).map(lambda parts: "/".join(["/mnt", *parts]))
+
+
+@given(st.lists(_PATHS, min_size=2, max_size=6))
+def test_no_volume_is_at_or_below_another(paths: list[str]) -> None:
+    nested = any(
+        at != other and PurePosixPath(path).is_relative_to(below)
+        for at, path in enumerate(paths)
+        for other, below in enumerate(paths)
+    )
+    text = ", ".join(f'v{at}: {{claim: a, path: "{path}"}}' for at, path in enumerate(paths))
+    with pytest.raises(PolicyError) if nested else nullcontext():
+        policy(own(f"volumes: {{{text}}}"))
 
 
 def test_policy_is_frozen() -> None:
@@ -215,6 +262,112 @@ FAULTS = {
         ("  gpu: {max: 4}", "  gpu: {max: 4}\n  retention_seconds: 9999999"),
         "limits.retention_seconds",
         "less than",
+    ),
+}
+
+RATE = "    rate: {per_minute: 6, burst: 5}\n"
+
+
+def own(text: str) -> tuple[str, str]:
+    """Return the edit that gives fields to tenant speech."""
+    return RATE, RATE + "".join(f"    {line}\n" for line in text.splitlines())
+
+
+def volume(path: str, claim: str = "a") -> tuple[str, str]:
+    return own(f"volumes: {{a: {{claim: {claim}, path: {path}}}}}")
+
+
+FAULTS |= {
+    "a volume at /": (volume("/"), "tenants.speech.volumes.a.path", "absolute path"),
+    "a relative volume": (volume("data"), "tenants.speech.volumes.a.path", "absolute path"),
+    "a volume above the tree": (volume("/data/../etc"), "tenants.speech.volumes.a.path", "absolute path"),
+    "a volume path with a NUL": (volume('"/data\\0"'), "tenants.speech.volumes.a.path", "absolute path"),
+    "a volume path that ends with a slash": (volume("/data/"), "tenants.speech.volumes.a.path", "absolute path"),
+    "a volume path with a colon": (volume('"/data:ro"'), "tenants.speech.volumes.a.path", "absolute path"),
+    "a volume path with a newline": (volume('"/data\\n"'), "tenants.speech.volumes.a.path", "absolute path"),
+    "a long volume path": (volume(f"/{'a' * 255}"), "tenants.speech.volumes.a.path", "at most 255 characters"),
+    "a volume over the devices": (volume("/dev"), "tenants.speech.volumes.a.path", "overlaps /dev"),
+    "a volume over shared memory": (volume("/dev/shm"), "tenants.speech.volumes.a.path", "overlaps /dev"),  # noqa: S108
+    "a volume in /proc": (volume("/proc/sys"), "tenants.speech.volumes.a.path", "overlaps /proc"),
+    "a volume over /sys": (volume("/sys"), "tenants.speech.volumes.a.path", "overlaps /sys"),
+    "a volume over /etc": (volume("/etc"), "tenants.speech.volumes.a.path", "overlaps /etc"),
+    "a volume over scratch": (volume("/scratch"), "tenants.speech.volumes.a.path", "overlaps /scratch"),
+    "a volume in scratch": (volume("/scratch/data"), "tenants.speech.volumes.a.path", "overlaps /scratch"),
+    "a volume over token files": (volume("/var/run/secrets"), "tenants.speech.volumes.a.path", "overlaps /var/run"),
+    "a volume above token files": (volume("/var"), "tenants.speech.volumes.a.path", "overlaps /var/run"),
+    "a claim with a slash": (volume("/data", "a/b"), "tenants.speech.volumes.a.claim", "match pattern"),
+    "a claim with capitals": (volume("/data", "Data"), "tenants.speech.volumes.a.claim", "match pattern"),
+    "a long claim": (volume("/data", "a" * 254), "tenants.speech.volumes.a.claim", "at most 253 characters"),
+    "a volume without a claim": (own("volumes: {a: {path: /data}}"), "tenants.speech.volumes.a.claim", "required"),
+    "a volume of the host": (
+        own("volumes: {a: {claim: a, path: /data, host_path: /}}"),
+        "tenants.speech.volumes.a.host_path",
+        "not permitted",
+    ),
+    "a volume name with a dot": (own("volumes: {a.b: {claim: a, path: /data}}"), "tenants.speech.volumes.a.b", "match"),
+    "a volume name too long for a pod": (
+        own(f"volumes: {{{'a' * 51}: {{claim: a, path: /data}}}}"),
+        "tenants.speech.volumes",
+        "match pattern",
+    ),
+    "two volumes at one path": (
+        own("volumes: {a: {claim: a, path: /data}, b: {claim: b, path: /data}}"),
+        "tenants.speech.volumes",
+        "b at /data is at or below a at /data",
+    ),
+    "a volume below another": (
+        own("volumes: {a: {claim: a, path: /data/raw}, b: {claim: b, path: /data}}"),
+        "tenants.speech.volumes",
+        "a at /data/raw is at or below b at /data",
+    ),
+    "51 volumes": (
+        own("volumes: {" + ", ".join(f"v{at}: {{claim: a, path: /v{at}}}" for at in range(51)) + "}"),
+        "tenants.speech.volumes",
+        "at most 50",
+    ),
+    "a Secret with a slash": (own("secrets: [huggingface/token]"), "tenants.speech.secrets.0", "match pattern"),
+    "a Secret given twice": (own("secrets: [a, b, a]"), "tenants.speech.secrets", "a is given twice"),
+    "a bare string of Secrets": (own("secrets: huggingface"), "tenants.speech.secrets", "valid tuple"),
+    "a pull secret given twice": (
+        own("image_pull_secrets: [a, a]"),
+        "tenants.speech.image_pull_secrets",
+        "a is given twice",
+    ),
+    "an annotation without a value": (
+        own("service_account: {annotations: {eks.amazonaws.com/role-arn: }}"),
+        "tenants.speech.service_account.annotations.eks",
+        "valid string",
+    ),
+    "an annotation with a line break": (
+        own('service_account: {annotations: {a: "b\\nc"}}'),
+        "tenants.speech.service_account.annotations.a",
+        "match pattern",
+    ),
+    "an invalid annotation": (
+        own('service_account: {annotations: {"a b": c}}'),
+        "tenants.speech.service_account.annotations.a b",
+        "match pattern",
+    ),
+    "a mounted token": (
+        own("service_account: {automount: true}"),
+        "tenants.speech.service_account.automount",
+        "not permitted",
+    ),
+    "a quoted switch": (
+        own('service_account: {pod_identity: "true"}'),
+        "tenants.speech.service_account.pod_identity",
+        "boolean",
+    ),
+    "no images of a tenant": (own("images: {allow: []}"), "tenants.speech.images.allow", "at least 1"),
+    "an image of a tenant without a registry": (
+        own("images: {allow: [python]}"),
+        "tenants.speech.images.allow",
+        "start with a registry",
+    ),
+    "secrets in env that are neither refused nor allowed": (
+        ("retries: {max: 3}", "retries: {max: 3}\n  secrets_in_env: warn"),
+        "limits.secrets_in_env",
+        "'refuse' or 'allow'",
     ),
 }
 

@@ -1,14 +1,16 @@
-"""Validate a specification against the policy: bounds, image, pool, fit and cost.
+"""Validate a specification against the policy: bounds, image, volumes, secrets, pool, fit and cost.
 
 Pure. Every violation is reported at once. Quota and rate depend on other jobs and on time, so they are checked later.
 """
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -17,11 +19,20 @@ from runway.errors import InvalidSpec, Violation
 from runway.jobs.cost import estimate_cost
 from runway.jobs.models import CostView
 from runway.jobs.spec import MAX_SPEC_BYTES, AdmittedSpec, Draft, Resources, SpecForm, split_image
-from runway.policy import Policy, Pool
+from runway.policy import Policy, Pool, Tenant
 from runway.quantity import format_bytes, format_cpu
+from runway.text import shorten
 
 MIB: Final = 1024**2
 MIN_SHARED_MEMORY: Final = MIB  # Bytes. Kubernetes reads a size of 0 as no limit.
+MAX_LISTED: Final = 10  # Names of volumes or Secrets in a hint.
+CREDENTIAL: Final = re.compile(
+    r"(?:.+_)?(?:PASSWORD|API_KEY|API_TOKEN|ACCESS_TOKEN|AUTH_TOKEN|SECRET_KEY|PRIVATE_KEY|CLIENT_SECRET)"
+    r"|AWS_(?:ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)|KAGGLE_KEY|PGPASSWORD"
+    r"|(?:GH|GITHUB|GITLAB|HF|HUGGINGFACE|HUGGING_FACE_HUB|MLFLOW_TRACKING|VAULT)_TOKEN",
+    re.IGNORECASE,
+)
+"""Names of variables that hold credentials. Other names with TOKEN or KEY are common: EOS_TOKEN, SORT_KEY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +44,8 @@ class ValidatedSpec:
     price: CostView
 
 
-def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
-    """Validate a draft against the policy. Raises InvalidSpec with all violations, including those of form."""
+def validate(draft: Draft, policy: Policy, tenant: str) -> ValidatedSpec:
+    """Validate a tenant's draft. Raises InvalidSpec with all violations, including those of form."""
     limits, form, wanted = policy.limits, draft.form, draft.resources
     timeout = limits.timeout_seconds.default if form.timeout_seconds is None else form.timeout_seconds
     grace = limits.grace_period_seconds.default if form.grace_period_seconds is None else form.grace_period_seconds
@@ -58,7 +69,10 @@ def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
     ):
         violations += _check_range(field, value, low, high, str)
     if form.image is not None:
-        violations += _check_image(form.image, policy.images.allow)
+        violations += _check_image(form.image, policy.images_of(tenant).allow)
+    violations += _check_references(form, policy.tenants[tenant])
+    if limits.secrets_in_env == "refuse":
+        violations += _check_credentials(form.env or {})
     violations += _check_spec_size(form)
 
     pool_name = None
@@ -84,6 +98,8 @@ def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
         command=tuple(form.command or ()),
         args=tuple(form.args or ()),
         env=tuple((form.env or {}).items()),
+        secrets=tuple((form.secrets or {}).items()),
+        volumes=tuple(form.volumes or ()),
         resources=resources,
         timeout_seconds=timeout,
         retries=retries,
@@ -137,6 +153,40 @@ def _check_image(image: str, allow: Sequence[str]) -> list[Violation]:
     hint = "push the image to an allowed repository"
     message = "is not from an allowed repository"
     return [Violation("image", "image_not_allowed", message, image, ", ".join(allow), hint)]
+
+
+def _check_references(form: SpecForm, tenant: Tenant) -> list[Violation]:
+    """Reject volumes and Secrets that the policy does not give to the tenant."""
+    violations = []
+    for at, name in enumerate(form.volumes or ()):
+        if name not in tenant.volumes:
+            hint = _choice("volumes", tenant.volumes)
+            message = "is not a volume of the tenant"
+            violations.append(Violation(f"volumes[{at}]", "unknown_volume", message, name, hint=hint))
+    for variable, reference in (form.secrets or {}).items():
+        secret = reference.partition("/")[0]
+        if secret not in tenant.secrets:
+            hint = _choice("Secrets", tenant.secrets)
+            message = "is not in a Secret of the tenant"
+            violations.append(Violation(f"secrets[{variable}]", "unknown_secret", message, shorten(secret), hint=hint))
+    return violations
+
+
+def _choice(kind: str, names: Collection[str]) -> str:
+    if not names:
+        return f"ask the platform operators to add {kind} of the tenant to the policy"
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"choose one of: {', '.join(islice(names, MAX_LISTED))}{more}"
+
+
+def _check_credentials(env: Iterable[str]) -> list[Violation]:
+    """Reject variables that hold credentials: anyone who may read Jobs or call Runway could read them."""
+    hint = "put the value in a Kubernetes Secret, and name it in secrets"
+    return [
+        Violation(f"env[{name}]", "secret_in_env", "looks like a credential, which env does not protect", hint=hint)
+        for name in env
+        if CREDENTIAL.fullmatch(name)
+    ]
 
 
 def canonical_repository(image: str) -> str:

@@ -261,6 +261,8 @@ class LimitsView(Model):
     """The ephemeral storage of a job that sets no `resources.disk`. Use `disk` instead."""
     retention_seconds: Count
     """Seconds until Kubernetes deletes a finished job."""
+    secrets_in_env: Annotated[str, text(enum=["refuse", "allow"])] = "allow"
+    """Whether Runway refuses names in `env` that look like credentials. Version 0.7 allows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +323,28 @@ class TenantRateView(Model):
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeView(Model):
+    """A volume that a job can mount."""
+
+    path: str
+    """The path in the container."""
+    read_only: bool
+    """Whether jobs can only read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnView(Model):
+    """The names that the jobs of one tenant may use."""
+
+    volumes: dict[str, VolumeView]
+    """The volumes by name."""
+    secrets: list[str]
+    """The Kubernetes Secrets."""
+    images: ImagesView
+    """The images: the tenant's own list, or the common one."""
+
+
+@dataclass(frozen=True, slots=True)
 class TenantView(Model):
     """The policy of one tenant."""
 
@@ -330,6 +354,8 @@ class TenantView(Model):
     """The quota limit."""
     rate: TenantRateView
     """The rate limits."""
+    own: OwnView | None = None
+    """The tenant's volumes, Secrets and images; null unless `X-Tenant-ID` names the tenant."""
 
 
 @dataclass(frozen=True, slots=True)

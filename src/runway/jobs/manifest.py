@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -26,8 +27,8 @@ from runway.jobs.annotations import (
 )
 from runway.jobs.models import CostView
 from runway.jobs.spec import AdmittedSpec
-from runway.kube.objects import CONTAINER, GPU_RESOURCE, VOLUME_SCRATCH, VOLUME_SHARED_MEMORY
-from runway.policy import Limits, Pool
+from runway.kube.objects import CLAIM_VOLUME_PREFIX, CONTAINER, GPU_RESOURCE, VOLUME_SCRATCH, VOLUME_SHARED_MEMORY
+from runway.policy import Limits, Pool, Volume
 from runway.quantity import format_bytes, format_cpu
 
 DO_NOT_EVICT_ANNOTATIONS: Final = {
@@ -40,6 +41,7 @@ protection. `kubectl drain` and spot interruptions ignore it.
 https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md#what-types-of-pods-can-prevent-ca-from-removing-a-node
 https://karpenter.sh/docs/concepts/disruption/#pod-level-controls
 """
+SERVICE_ACCOUNT: Final = "runway-job"  # `runway tenants render` makes it in each tenant's namespace.
 GROUP_ID: Final = 1000  # The group of every job's process and volumes, whatever its user.
 SCRATCH: Final = "/scratch"
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 (a mount point of the container)
@@ -95,7 +97,7 @@ def canonical_json(document: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The parts of a manifest that are not in the specification: name, tenant, request, pool and price."""
+    """The parts of a manifest that are not in the specification: name, tenant, request, pool, price and volumes."""
 
     job_id: str
     tenant: str
@@ -105,6 +107,7 @@ class Placement:
     pool: Pool
     cost: CostView
     """The price at admission, stored on the Job because the policy may change."""
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
 
 
 def job_manifest(spec: AdmittedSpec, placement: Placement, limits: Limits) -> dict[str, object]:
@@ -161,6 +164,7 @@ def _pod_spec(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
     https://kubernetes.io/docs/tasks/configure-pod-container/share-process-namespace/
     """
     pod: dict[str, object] = {
+        "serviceAccountName": SERVICE_ACCOUNT,
         "restartPolicy": "Never",
         "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": spec.grace_period_seconds,
@@ -181,6 +185,7 @@ def _pod_spec(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
                 "name": VOLUME_SHARED_MEMORY,
                 "emptyDir": {"medium": "Memory", "sizeLimit": format_bytes(_whole_mib(spec.resources.shared_memory))},
             },
+            *(_claim(name, placement.volumes[name]) for name in spec.volumes),
         ],
     }
     if placement.pool.node_selector:
@@ -202,11 +207,15 @@ def _container(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
     container: dict[str, object] = {
         "name": CONTAINER,
         "image": spec.image,
-        "env": [{"name": name, "value": escape_expansion(value)} for name, value in env],
+        "env": [
+            *({"name": name, "value": escape_expansion(value)} for name, value in env),
+            *({"name": name, "valueFrom": _secret_key(reference)} for name, reference in spec.secrets),
+        ],
         "resources": {"requests": resources, "limits": resources},
         "volumeMounts": [
             {"name": VOLUME_SCRATCH, "mountPath": SCRATCH},
             {"name": VOLUME_SHARED_MEMORY, "mountPath": SHARED_MEMORY},
+            *(_mount(name, placement.volumes[name]) for name in spec.volumes),
         ],
         # The pod's status then has the last lines of the log, so a diagnosis can quote them without the log.
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -221,6 +230,20 @@ def _container(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
     return container
 
 
+def _claim(name: str, volume: Volume) -> dict[str, object]:
+    source = {"claimName": volume.claim, "readOnly": volume.read_only}
+    return {"name": f"{CLAIM_VOLUME_PREFIX}{name}", "persistentVolumeClaim": source}
+
+
+def _mount(name: str, volume: Volume) -> dict[str, object]:
+    return {"name": f"{CLAIM_VOLUME_PREFIX}{name}", "mountPath": volume.path, "readOnly": volume.read_only}
+
+
+def _secret_key(reference: str) -> dict[str, object]:
+    secret, _, key = reference.partition("/")
+    return {"secretKeyRef": {"name": secret, "key": key}}
+
+
 def _whole_mib(size: int) -> int:
     """Round up: the kubelet would evict a job that fills the last page of a volume with a part of a page."""
     return -(-size // MIB) * MIB
@@ -232,7 +255,7 @@ def _default_env(spec: AdmittedSpec) -> list[tuple[str, str]]:
     The user has no entry in the image's /etc/passwd, so programs read its name and home from the environment. Numeric
     libraries would start a thread for each CPU of the node, and the CPU limit would throttle them.
     """
-    given = {name for name, _ in spec.env}
+    given = {name for name, _ in (*spec.env, *spec.secrets)}
     cpus = -(-spec.resources.cpu // 1000)
     defaults = {"HOME": SCRATCH, "USER": USER_NAME, "LOGNAME": USER_NAME, "PYTHON_CPU_COUNT": str(cpus)}
     if "OMP_NUM_THREADS" not in given:  # These libraries follow it, so their own variables would override the caller.

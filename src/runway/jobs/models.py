@@ -7,7 +7,7 @@ Amounts are Kubernetes quantities, money is USD as a decimal string, times are U
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final
@@ -147,6 +147,10 @@ class SpecView(Model):
     """The working directory; null for the image's."""
     user: Positive = USER_OF_0_7
     """The numeric user of the process."""
+    secrets: dict[str, str] = field(default_factory=dict)
+    """The environment variables from Kubernetes Secrets: variable to `SECRET/KEY`."""
+    volumes: list[str] = field(default_factory=list)
+    """The mounted volumes, by their names in the policy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,11 @@ _OF_FINDING: Final = {
     FailureCode.IMAGE_NAME_INVALID: ConditionCode.IMAGE_PULL_FAILING,
     FailureCode.REGISTRY_UNAVAILABLE: ConditionCode.IMAGE_PULL_FAILING,
     FailureCode.IMAGE_PULL_FAILED: ConditionCode.IMAGE_PULL_FAILING,
+    FailureCode.SECRET_MISSING: ConditionCode.SECRET_MISSING,
+    FailureCode.VOLUME_MISSING: ConditionCode.VOLUME_NOT_READY,
+    FailureCode.VOLUME_NOT_BOUND: ConditionCode.VOLUME_NOT_READY,
+    FailureCode.VOLUME_ZONE_CONFLICT: ConditionCode.VOLUME_NOT_READY,
+    FailureCode.VOLUME_MOUNT_FAILED: ConditionCode.VOLUME_NOT_READY,
 }
 
 
@@ -162,7 +167,7 @@ def _will_retry(job: Job, pods: Sequence[Pod], retries: int) -> bool:
 def _conditions_of_pod(snapshot: JobSnapshot, pod: Pod) -> Iterator[ConditionView]:
     """Yield why this pod, which has not ended, does not run or does not end."""
     if (finding := diagnose_container_start(snapshot, pod)) is not None:
-        yield ConditionView(_code(finding), finding.message, _waiting_since(pod, finding))
+        yield ConditionView(_code(finding), finding.message, _waiting_since(pod))
     if (unreachable := _unreachable(snapshot, pod)) is not None:
         yield unreachable
     if pod.terminating:
@@ -205,9 +210,9 @@ def _code(finding: Diagnosis) -> ConditionCode:
     return _OF_FINDING.get(finding.code, ConditionCode.CONTAINER_NOT_STARTING)
 
 
-def _waiting_since(pod: Pod, finding: Diagnosis) -> datetime | None:
+def _waiting_since(pod: Pod) -> datetime | None:
     scheduled = pod.condition("PodScheduled")
-    if finding.code is FailureCode.UNSCHEDULABLE and scheduled is not None:
+    if scheduled is not None and scheduled.status == "False":
         return scheduled.last_transition_time
     return pod.status.start_time
 

@@ -62,6 +62,7 @@ READ_CONDITIONS: Final = frozenset(
 _WITHOUT_REQUESTS: Final = frozenset(
     {"activeDeadlineSeconds", "completions", "nodeName", "nodeSelector", "terminationGracePeriodSeconds", "tolerations"}
 )
+_VOLUMES: Final = "spec.template.spec.volumes"
 _RESOURCES: Final = ("cpu", "memory", k8s.GPU_RESOURCE)
 _KUBERNETES_LABELS: Final = frozenset({k8s.LABEL_CONTROLLER, k8s.LABEL_JOB_NAME})
 _CUT: Final = " ... "
@@ -231,7 +232,9 @@ def _sanitize(item: k8s.Object, faults: list[str], keep: k8s.MetadataFilter | No
 
 
 def _may_hide_requests(fault: str) -> bool:
-    return fault.startswith("spec") and fault.rpartition(".")[2].partition("[")[0] not in _WITHOUT_REQUESTS
+    if not fault.startswith("spec") or fault.startswith(_VOLUMES):
+        return False
+    return fault.rpartition(".")[2].partition("[")[0] not in _WITHOUT_REQUESTS
 
 
 def _with_unlimited_requests(item: k8s.Job | k8s.Pod) -> k8s.Job | k8s.Pod:

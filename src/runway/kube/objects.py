@@ -48,6 +48,8 @@ LABEL_JOB_NAME: Final = "batch.kubernetes.io/job-name"
 """https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-job-name"""
 CONTAINER: Final = "job"
 """The name of the container that runs the job."""
+CLAIM_VOLUME_PREFIX: Final = "claim-"
+"""The prefix of a pod's volumes that are claims, so that no name is one of Runway, EKS or Kubernetes."""
 VOLUME_SCRATCH: Final = "scratch"
 VOLUME_SHARED_MEMORY: Final = "shared-memory"
 """The names of the volumes that every job has. The kubelet's messages contain them."""
@@ -113,8 +115,23 @@ class PodSpec(_KubeObject, frozen=True):
     termination_grace_period_seconds: Seconds | None = None
 
 
+class ClaimSource(_KubeObject, frozen=True):
+    claim_name: Word = ""
+
+
+class Volume(_KubeObject, frozen=True):
+    name: Word = ""
+    persistent_volume_claim: ClaimSource | None = None
+
+
+class TemplateSpec(PodSpec, frozen=True):
+    """The pod spec of a Job. Only its volumes are read, because those of its pods are the same."""
+
+    volumes: tuple[Volume, ...] = ()
+
+
 class PodTemplate(_KubeObject, frozen=True):
-    spec: PodSpec = PodSpec()
+    spec: TemplateSpec = TemplateSpec()
 
 
 class JobSpec(_KubeObject, frozen=True):
@@ -136,6 +153,12 @@ class Job(_KubeObject, frozen=True):
     metadata: Metadata
     spec: JobSpec = JobSpec()
     status: JobStatus = JobStatus()
+
+    @property
+    def claims(self) -> dict[str, str]:
+        """The PersistentVolumeClaims of the pods, by the name of the volume in the policy."""
+        volumes = {volume.name: volume.persistent_volume_claim for volume in self.spec.template.spec.volumes}
+        return {n.removeprefix(CLAIM_VOLUME_PREFIX): claim.claim_name for n, claim in volumes.items() if claim}
 
     def condition(self, type_: str) -> Condition | None:
         """Return the condition of this type if its status is True."""

@@ -24,7 +24,7 @@ async def dry_run(submitter: Submitter, tenant: str, document: object) -> dict[s
         "warnings": [],
     }
     try:
-        validated = submitter.validate(document)
+        validated = submitter.validate(tenant, document)
     except errors.InvalidSpec as error:
         violations += error.violations
         return decision

@@ -107,7 +107,7 @@ class Submitter:
         key = self.job_key(tenant, idempotency_key)
         validated = None
         if self._stored_job(key) is None and key not in self._outcomes.unresolved:
-            validated = self.validate(document)
+            validated = self.validate(tenant, document)
             self.leadership.require_submissions_open()
         self.check_rate(tenant)
         async with self._key_locks.setdefault(key, asyncio.Lock()):
@@ -116,7 +116,7 @@ class Submitter:
                 existing = await self._outcomes.get_job(key)
             if existing is not None:
                 return self._replay(key, existing, document)
-            validated = validated or self.validate(document)
+            validated = validated or self.validate(tenant, document)
             # Checked again, without an await until the create is sent: the Lease may have expired meanwhile.
             self.leadership.require_leader()
             self.leadership.require_submissions_open()
@@ -168,13 +168,14 @@ class Submitter:
                 retry_after=wait,
             )
 
-    def validate(self, document: object) -> ValidatedSpec:
+    def validate(self, tenant: str, document: object) -> ValidatedSpec:
         """Validate a request against the policy. Raises InvalidSpec with every violation."""
-        return validate(read_draft(document), self.policy)
+        return validate(read_draft(document), self.policy, tenant)
 
     def build_manifest(self, tenant: str, key: JobKey, document: object, validated: ValidatedSpec) -> dict[str, object]:
-        pool = self.policy.pools[validated.pool]
-        placement = Placement(key.name, tenant, key.namespace, request_hash(document), pool, validated.price)
+        pool, volumes = self.policy.pools[validated.pool], self.policy.tenants[tenant].volumes
+        request, price = request_hash(document), validated.price
+        placement = Placement(key.name, tenant, key.namespace, request, pool, price, volumes)
         return job_manifest(validated.spec, placement, self.policy.limits)
 
     def _new_limiter(self, tenant: str) -> RateLimiter:

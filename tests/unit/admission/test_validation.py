@@ -21,7 +21,7 @@ POLICY = policy()
 
 def admit(held_against: Policy = POLICY, **changes: Any) -> ValidatedSpec:
     """Validate a small valid document with changes."""
-    return validate(read_draft(document(**changes)), held_against)
+    return validate(read_draft(document(**changes)), held_against, "vision")
 
 
 def refuse(held_against: Policy = POLICY, **changes: Any) -> tuple[Violation, ...]:
@@ -325,6 +325,103 @@ def test_violations_of_form_bounds_pool_fit_and_cost_come_at_once() -> None:
         ("resources.memory", "never_fits"),
         ("max_cost_usd", "over_max_cost"),
     }
+
+
+TENANTS = policy(
+    (
+        "    rate: {per_minute: 600, burst: 100}\n",
+        """    rate: {per_minute: 600, burst: 100}
+    volumes: {datasets: {claim: datasets, path: /data}, checkpoints: {claim: checkpoints, path: /checkpoints}}
+    secrets: [huggingface, wandb]
+    images: {allow: ["registry.example.com/vision/*"]}
+""",
+    )
+)
+"""Only vision has volumes, Secrets and images of its own."""
+OWN_IMAGE = "registry.example.com/vision/train:1"
+
+
+def refuse_as(tenant: str, **changes: Any) -> Violation:
+    """Return the only violation of a tenant's small valid document with changes."""
+    with pytest.raises(InvalidSpec) as caught:
+        validate(read_draft(document(**changes)), TENANTS, tenant)
+    (found,) = caught.value.violations
+    return found
+
+
+def test_volumes_and_secrets_of_the_tenant_are_admitted() -> None:
+    secrets = {"HF_TOKEN": "huggingface/token", "WANDB_API_KEY": "wandb/key"}  # pragma: allowlist secret
+    spec = admit(TENANTS, image=OWN_IMAGE, volumes=["checkpoints", "datasets"], secrets=secrets).spec
+    assert spec.volumes == ("checkpoints", "datasets")
+    assert dict(spec.secrets) == secrets
+
+
+def test_unknown_volume_is_refused_with_those_of_the_tenant() -> None:
+    found = refuse_as("vision", image=OWN_IMAGE, volumes=["datasets", "models"])
+    assert (found.field, found.code, found.observed) == ("volumes[1]", "unknown_volume", "models")
+    assert found.hint == "choose one of: datasets, checkpoints"
+
+
+def test_unknown_secret_is_refused_with_those_of_the_tenant() -> None:
+    found = refuse_as("vision", image=OWN_IMAGE, secrets={"A": "huggingface/any", "B": "runway-grafana/admin-password"})
+    assert (found.field, found.code, found.observed) == ("secrets[B]", "unknown_secret", "runway-grafana")
+    assert found.hint == "choose one of: huggingface, wandb"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"volumes": ["datasets"]}, "unknown_volume"), ({"secrets": {"A": "huggingface/token"}}, "unknown_secret")],
+)
+def test_references_of_another_tenant_are_refused_without_their_names(changes: dict[str, Any], code: str) -> None:
+    found = refuse_as("speech", **changes)
+    assert found.code == code
+    assert "ask the platform operators" in (found.hint or "")
+    assert not {"checkpoints", "wandb"} & set((found.hint or "").split())
+
+
+def test_hint_lists_at_most_ten_names() -> None:
+    names = ", ".join(f"secret-{at}" for at in range(12))
+    many = policy(("    rate: {per_minute: 600", f"    secrets: [{names}]\n    rate: {{per_minute: 600"))
+    (found,) = refuse(many, secrets={"A": "other/key"})
+    assert (found.hint or "").endswith("secret-9 and 2 more")
+
+
+def test_own_images_of_a_tenant_replace_the_common_ones() -> None:
+    admit(TENANTS, image=OWN_IMAGE)
+    found = refuse_as("vision", image="runway.local/train:1")
+    assert (found.code, found.limit) == ("image_not_allowed", "registry.example.com/vision/*")
+    assert refuse_as("speech", image=OWN_IMAGE).code == "image_not_allowed"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
+        "GITHUB_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY", "API_KEY", "DB_PASSWORD", "PASSWORD", "password",
+        "PGPASSWORD", "AZURE_CLIENT_SECRET", "S3_SECRET_KEY", "NEPTUNE_API_TOKEN", "SLACK_ACCESS_TOKEN",
+        "SSH_PRIVATE_KEY",
+    ],
+)  # fmt: skip
+def test_credential_in_env_is_refused_without_its_value(name: str) -> None:
+    (found,) = refuse(env={name: "geheim", "EPOCHS": "3"})
+    assert (found.field, found.code, found.observed) == (f"env[{name}]", "secret_in_env", None)
+    assert "secrets" in (found.hint or "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TOKENIZERS_PARALLELISM", "MAX_TOKENS", "TOKEN_LIMIT", "EOS_TOKEN", "PAD_TOKEN", "KEY_COLUMN", "SORT_KEY",
+        "PASSWORD_MIN_LENGTH", "HF_TOKEN_PATH", "SECRETS_DIR", "AWS_REGION", "API_KEY_FILE", "XPASSWORD", "AUTHOR",
+    ],
+)  # fmt: skip
+def test_other_names_are_no_credentials(name: str) -> None:
+    assert admit(env={name: "1"}).spec.env == ((name, "1"),)
+
+
+def test_policy_can_allow_credentials_in_env() -> None:
+    allowing = policy(("retries: {max: 3}", "retries: {max: 3}\n  secrets_in_env: allow"))
+    assert admit(allowing, env={"HF_TOKEN": "geheim"}).spec.env == (("HF_TOKEN", "geheim"),)
 
 
 def test_malformed_field_has_one_violation() -> None:

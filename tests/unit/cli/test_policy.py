@@ -99,6 +99,15 @@ def test_check_shows_the_link_to_stored_logs(tmp_path: Path) -> None:
     assert f"  {template}" in result.stdout.splitlines()
 
 
+def test_check_shows_volumes_with_their_claims(policy: Path) -> None:
+    own = "  vision:\n    volumes: {datasets: {claim: datasets-v2, path: /data, read_only: true}}\n"
+    policy.write_text(policy.read_text().replace("  vision:\n", own))
+    shown = runway("policy", "check", str(policy)).stdout
+    assert "vision  datasets  datasets-v2  /data  yes" in shown
+    document = json.loads(runway("policy", "check", str(policy), "-o", "json").stdout)
+    assert parse_policy(yaml.safe_dump(document["policy"])) == parse_policy(policy.read_text())
+
+
 def test_check_as_data_round_trips(policy: Path) -> None:
     document = json.loads(runway("policy", "check", str(policy), "-o", "json").stdout)
     assert document["valid"] is True

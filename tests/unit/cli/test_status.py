@@ -55,6 +55,8 @@ def test_status_shows_a_failed_job_in_full() -> None:
         "  image     runway.local/busybox:1",
         "  command   sh -c 'echo $HOME'",
         "  env       TOKEN",
+        "  secrets   HF_TOKEN=huggingface/token",
+        "  volumes   datasets checkpoints",
         "  resources 4 CPU, 16Gi memory, 1 GPU a10g",
         "  storage   50Gi disk, 8Gi shared memory",
         "  process   user 65532, working directory /scratch",
@@ -88,7 +90,7 @@ def test_status_shows_different_images() -> None:
 
 def test_status_shows_a_job_of_version_0_7_with_the_values_that_0_7_used() -> None:
     old = job("failed")
-    del old["spec"]["working_dir"], old["spec"]["user"]
+    del old["spec"]["working_dir"], old["spec"]["user"], old["spec"]["secrets"], old["spec"]["volumes"]
     del old["spec"]["resources"]["disk"], old["spec"]["resources"]["shared_memory"]
     lines = runway("status", "rw-4f2a", answers=[reply(old)]).stdout.splitlines()
     assert "  storage   64Mi shared memory" in lines

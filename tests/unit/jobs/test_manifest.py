@@ -29,8 +29,16 @@ POLICY = policy(
         "gpu: 4, gpu_type: a10g",
         """gpu: 4, gpu_type: a10g, node_selector: {karpenter.sh/nodepool: a10g},
         tolerations: [{key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}, {key: team, value: vision}]""",
-    )
+    ),
+    (
+        "rate: {per_minute: 600, burst: 100}",
+        """rate: {per_minute: 600, burst: 100}
+    volumes:
+      datasets: {claim: datasets-v2, path: /data, read_only: true}
+      checkpoints: {claim: checkpoints, path: /checkpoints}""",
+    ),
 )
+VOLUMES_OF_TENANT = POLICY.tenants["vision"].volumes
 MIB = 1 << 20
 THREADS = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "PYTHON_CPU_COUNT"]
 REQUEST_HASH = "0" * 64
@@ -40,7 +48,8 @@ LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 def manifest(admitted: AdmittedSpec) -> dict[str, Any]:
     """Return the manifest of a spec in the pool of its GPU type."""
     pool = POLICY.pools[admitted.resources.gpu_type or "cpu"]
-    return job_manifest(admitted, Placement(JOB, "vision", NAMESPACE, REQUEST_HASH, pool, COST), POLICY.limits)
+    placement = Placement(JOB, "vision", NAMESPACE, REQUEST_HASH, pool, COST, VOLUMES_OF_TENANT)
+    return job_manifest(admitted, placement, POLICY.limits)
 
 
 def pod_spec(admitted: AdmittedSpec) -> dict[str, Any]:
@@ -69,6 +78,7 @@ def test_manifest_of_a_gpu_job_with_all_fields() -> None:
         args=("--cost=$5", "$(HOME)", "é"), env=(("EPOCHS", "3"), ("PROMPT", "a\nb $$")), cpu=4000, memory=16 << 30,
         gpu=1, gpu_type="a10g", timeout_seconds=7200, retries=2, grace_period_seconds=60, max_cost_usd=Decimal("12.50"),
         working_dir="/scratch/$(HOME)", user=65532, disk=50 << 30, shared_memory=8 << 30,
+        secrets=(("HF_TOKEN", "huggingface/token"),), volumes=("datasets", "checkpoints"),
     )  # fmt: skip
     assert_golden("job_gpu", golden(everything))
 
@@ -127,7 +137,8 @@ def test_every_manifest_is_bounded_and_grants_no_privileges(admitted: AdmittedSp
     (container,) = pod["containers"]
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
-    assert "serviceAccountName" not in pod
+    assert pod["serviceAccountName"] == "runway-job"
+    assert "imagePullSecrets" not in pod
     assert pod["restartPolicy"] == "Never"
     assert pod["terminationGracePeriodSeconds"] == admitted.grace_period_seconds
     assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
@@ -142,9 +153,41 @@ def test_every_manifest_is_bounded_and_grants_no_privileges(admitted: AdmittedSp
 
 
 @given(specs())
+def test_pod_has_exactly_the_named_volumes_at_the_paths_of_the_policy(admitted: AdmittedSpec) -> None:
+    pod = pod_spec(admitted)
+    claims = {volume["name"]: volume["persistentVolumeClaim"] for volume in pod["volumes"] if "emptyDir" not in volume}
+    mounts = {mount["name"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+    assert claims.keys() == {f"claim-{name}" for name in admitted.volumes}
+    for name in admitted.volumes:
+        volume = VOLUMES_OF_TENANT[name]
+        assert claims[f"claim-{name}"] == {"claimName": volume.claim, "readOnly": volume.read_only}
+        mounted = mounts.pop(f"claim-{name}")
+        assert (mounted["mountPath"], mounted["readOnly"]) == (volume.path, volume.read_only)
+    assert mounts.keys() == {"scratch", "shared-memory"}
+
+
+@given(specs())
+def test_secrets_are_references_and_set_each_variable_once(admitted: AdmittedSpec) -> None:
+    env = pod_spec(admitted)["containers"][0]["env"]
+    referred = {item["name"]: item["valueFrom"]["secretKeyRef"] for item in env if "valueFrom" in item}
+    assert {name: f"{ref['name']}/{ref['key']}" for name, ref in referred.items()} == dict(admitted.secrets)
+    assert all(ref.keys() == {"name", "key"} for ref in referred.values())
+    assert len({item["name"] for item in env}) == len(env)
+
+
+def test_variable_from_a_secret_replaces_the_default() -> None:
+    env = pod_spec(spec(secrets=(("HOME", "paths/home"), ("OMP_NUM_THREADS", "tuning/threads"))))["containers"][0][
+        "env"
+    ]
+    values = {item["name"]: item.get("value") for item in env}
+    assert (values["HOME"], values["OMP_NUM_THREADS"]) == (None, None)
+    assert "MKL_NUM_THREADS" not in values
+
+
+@given(specs())
 def test_job_has_scratch_disk_and_shared_memory_of_its_sizes(admitted: AdmittedSpec) -> None:
     pod = pod_spec(admitted)
-    volumes = {volume["name"]: volume["emptyDir"] for volume in pod["volumes"]}
+    volumes = {volume["name"]: volume.get("emptyDir") for volume in pod["volumes"]}
     mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in pod["containers"][0]["volumeMounts"]}
     assert mounts["/scratch"] == {"sizeLimit": format_bytes(admitted.resources.disk)}
     shared = mounts["/dev/shm"]  # noqa: S108
@@ -245,7 +288,7 @@ def test_manifest_has_all_that_a_restart_needs(admitted: AdmittedSpec) -> None:
 @pytest.mark.parametrize("old", JOBS.values(), ids=lambda old: old.key)
 def test_version_0_7_reads_and_recognises_the_job_after_a_roll_back(old: JobOf07) -> None:
     one_gpu_type = policy((", gpu: 8, gpu_type: h100", ""))
-    annotations = manifest(validate(read_draft(old.request), one_gpu_type).spec)["metadata"]["annotations"]
+    annotations = manifest(validate(read_draft(old.request), one_gpu_type, "vision").spec)["metadata"]["annotations"]
     assert annotations[ANNOTATION_SPEC_HASH] == old.annotations[ANNOTATION_SPEC_HASH]
     stored, stored_0_7 = (json.loads(each[ANNOTATION_SPEC]) for each in (annotations, old.annotations))
     assert stored.keys() >= stored_0_7.keys()
@@ -261,10 +304,12 @@ def test_annotations_of_the_largest_job_leave_room_for_its_record() -> None:
         "args": ["\x01" * 11_900],
         "env": {"A": "\x01" * 10_000},
     }
-    largest = validate(read_draft(document(name="n" * 63, image=f"ghcr.io/acme/train:{'t' * 128}", **texts)), POLICY)
+    largest = validate(
+        read_draft(document(name="n" * 63, image=f"ghcr.io/acme/train:{'t' * 128}", **texts)), POLICY, "vision"
+    )
     texts["args"].append("\x01" * 100)
     with pytest.raises(InvalidSpec):
-        validate(read_draft(document(**texts)), POLICY)
+        validate(read_draft(document(**texts)), POLICY, "vision")
     annotations = manifest(largest.spec)["metadata"]["annotations"]
     size = sum(len(name) + len(value.encode()) for name, value in annotations.items())
     assert 200 * 1024 < size < 256 * 1024 - MAX_RECORD_BYTES - 16 * 1024
@@ -275,9 +320,9 @@ def test_process_gets_command_args_and_env_unchanged(admitted: AdmittedSpec, env
     container = pod_spec(admitted)["containers"][0]
     assert tuple(expand(part, environment) for part in container.get("command", [])) == admitted.command
     assert tuple(expand(part, environment) for part in container.get("args", [])) == admitted.args
-    env = {item["name"]: expand(item["value"], environment) for item in container["env"]}
+    env = {item["name"]: expand(item["value"], environment) for item in container["env"] if "value" in item}
     assert env.items() >= {*admitted.env, ("RUNWAY_JOB_ID", JOB), ("RUNWAY_TENANT", "vision")}
-    assert len(env) == len(container["env"])
+    assert len(env) + len(admitted.secrets) == len(container["env"])
 
 
 @given(st.text("$()A ") | TEXT, st.dictionaries(st.sampled_from(["A", "", "A A"]), TEXT))

@@ -15,8 +15,10 @@ from runway.errors import Violation
 from runway.jobs.spec import (
     MAX_ENV,
     MAX_ENV_BYTES,
+    MAX_SECRETS,
     MAX_STRING_BYTES,
     MAX_STRINGS,
+    MAX_VOLUMES,
     AdmittedSpec,
     Resources,
     decode,
@@ -294,12 +296,88 @@ def test_invalid_variable_name_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["RUNWAY_JOB_ID", "RUNWAY_", "KUBERNETES_SERVICE_HOST", "NVIDIA_VISIBLE_DEVICES", "AWS_CONTAINER_TOKEN"]
+    "name",
+    [
+        "RUNWAY_JOB_ID", "RUNWAY_", "KUBERNETES_SERVICE_HOST", "NVIDIA_VISIBLE_DEVICES", "AWS_CONTAINER_TOKEN",
+        "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    ],
+)  # fmt: skip
+def test_reserved_variable_is_refused_with_the_reserved_names(name: str) -> None:
+    for field, value in (("env", "x"), ("secrets", "huggingface/token")):
+        found = only(**{field: {name: value}})
+        assert (found.field, found.code) == (f"{field}[{name}]", "reserved")
+        assert "NVIDIA_*" in (found.hint or "")
+        assert "AWS_ROLE_ARN" in (found.hint or "")
+
+
+def test_variables_that_only_begin_like_reserved_names_are_allowed() -> None:
+    assert faults(env={"AWS_ROLE_ARN_NAME": "x", "AWS_REGION": "us-east-1"}) == set()
+
+
+@pytest.mark.parametrize(
+    "reference", ["huggingface/token", "a.b-c/.dockerconfigjson", f"{'a' * 253}/{'K' * 253}", "a/_"]
 )
-def test_reserved_variable_is_refused_with_the_reserved_prefixes(name: str) -> None:
-    found = only(env={name: "x"})
-    assert (found.field, found.code) == (f"env[{name}]", "reserved")
-    assert "NVIDIA_" in (found.hint or "")
+def test_secret_reference_names_a_secret_and_a_key(reference: str) -> None:
+    draft = read_draft(document(secrets={"HF_TOKEN": reference}))
+    assert draft.violations == ()
+    assert draft.form.secrets == {"HF_TOKEN": reference}
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "huggingface", "/token", "huggingface/", "a/b/c", "other/huggingface/token", "../token", "./token", "a/..",
+        "a/.", "a/..data", "A/token", "a_b/token", "-a/token", "a./token", "a..b/token", "a/to ken", "a/to\nken",
+        "a/b\n", "a/tökén", "", f"{'a' * 254}/k", f"a/{'k' * 254}", f"{'a' * 300}/{'k' * 300}", "the-token-itself",
+    ],
+)  # fmt: skip
+def test_malformed_secret_reference_is_refused_and_not_shown(reference: str) -> None:
+    found = only(secrets={"HF_TOKEN": reference})
+    assert found.field == "secrets[HF_TOKEN]"
+    assert found.code in ("malformed", "too_long")
+    assert found.observed is None
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("huggingface/token", ("secrets", "wrong_type")),
+        (["huggingface/token"], ("secrets", "wrong_type")),
+        ({"A": {"name": "huggingface", "key": "token"}}, ("secrets[A]", "wrong_type")),
+        ({"A": None}, ("secrets[A]", "wrong_type")),
+        ({"A-B": "huggingface/token"}, ("secrets[A-B]", "malformed")),
+        ({f"K{at}": "a/b" for at in range(MAX_SECRETS + 1)}, ("secrets", "too_many")),
+    ],
+)
+def test_secrets_are_an_object_of_references(value: object, fault: tuple[str, str]) -> None:
+    assert faults(secrets=value) == {fault}
+
+
+def test_variable_in_env_and_in_secrets_is_refused() -> None:
+    found = only(env={"A": "1", "B": "2"}, secrets={"B": "huggingface/token", "C": "huggingface/token"})
+    assert (found.field, found.code) == ("secrets[B]", "duplicate")
+    assert "is also in env" in found.message
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("datasets", ("volumes", "wrong_type")),
+        ({"datasets": "/data"}, ("volumes", "wrong_type")),
+        ([1], ("volumes[0]", "wrong_type")),
+        (["datasets", {"claim": "x"}], ("volumes[1]", "wrong_type")),
+        (["/data"], ("volumes[0]", "malformed")),
+        (["a", "../b"], ("volumes[1]", "malformed")),
+        (["a\0"], ("volumes[0]", "malformed")),
+        ([""], ("volumes[0]", "malformed")),
+        (["x" * 64], ("volumes[0]", "malformed")),
+        (["x" * 600], ("volumes[0]", "too_long")),
+        ([f"v{at}" for at in range(MAX_VOLUMES + 1)], ("volumes", "too_many")),
+        (["a", "b", "a"], ("volumes", "duplicate")),
+    ],
+)
+def test_volumes_are_distinct_names(value: object, fault: tuple[str, str]) -> None:
+    assert faults(volumes=value) == {fault}
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800", "ok \udfff"])
@@ -387,6 +465,8 @@ def test_to_json_round_trips(admitted: AdmittedSpec) -> None:
         command=tuple(form.command or ()),
         args=tuple(form.args or ()),
         env=tuple((form.env or {}).items()),
+        secrets=tuple((form.secrets or {}).items()),
+        volumes=tuple(form.volumes or ()),
         resources=Resources(
             wanted.cpu or 0,
             wanted.memory or 0,
@@ -412,6 +492,8 @@ def test_to_json_has_every_field() -> None:
         "args": [],
         "working_dir": None,
         "env": {},
+        "secrets": {},
+        "volumes": [],
         "user": 1000,
         "resources": {
             "cpu": "500m",

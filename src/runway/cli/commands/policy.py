@@ -41,7 +41,7 @@ def render(
 ) -> None:
     """Print the Kubernetes objects of the tenants.
 
-    Each tenant has a namespace, quota, limits, a network policy, and a role for Runway.
+    Each tenant has a namespace, quota, limits, network policies, a service account for its jobs, and a role for Runway.
 
     `runway tenants render | kubectl apply -f -` creates or updates them.
     """
@@ -111,3 +111,11 @@ def _show(screen: Screen, policy: Policy) -> None:
     )  # fmt: skip
     heads = columns("TENANT", "NAMESPACE", "GPU", "CPU", "MEMORY", "JOBS", "SUBMITS A MINUTE", "BURST")
     screen.table(heads, tenants, indent=2)
+    volumes = [
+        (name, volume, v.claim, v.path, "yes" if v.read_only else "no")
+        for name, t in policy.tenants.items()
+        for volume, v in t.volumes.items()
+    ]
+    if volumes:
+        screen.out("Volumes", style="bold")
+        screen.table(columns("TENANT", "VOLUME", "CLAIM", "PATH", "READ-ONLY"), volumes, indent=2)

@@ -244,6 +244,8 @@ def _show_spec(screen: Screen, view: JobView) -> None:
         ("command", shlex.join([*spec.command, *spec.args]) or "(of the image)"),
         # Names only: a value may be secret. `-o json` has the values.
         ("env", " ".join(sorted(spec.env))),
+        ("secrets", " ".join(f"{name}={reference}" for name, reference in sorted(spec.secrets.items()))),
+        ("volumes", " ".join(spec.volumes)),
         ("resources", f"{resources.cpu} CPU, {resources.memory} memory{gpu}"),
         ("storage", f"{disk}{resources.shared_memory} shared memory"),
         ("process", f"user {spec.user}, working directory {spec.working_dir or 'of the image'}"),

@@ -111,8 +111,21 @@ class FailureCode(StrEnum):
         "read the runtime's message, and contact the platform operators if the image is not the cause")
     CONTAINER_CONFIG_ERROR = ("container_config_error", *_INFRA,
         "the kubelet could not resolve the container's configuration", _RESUBMIT_OR_CONTACT)
+    SECRET_MISSING = ("secret_missing", *_USER,
+        "a Secret or key that secrets names does not exist in the tenant's namespace",
+        "create the Secret with this key, or correct the reference in secrets")
+    VOLUME_MISSING = ("volume_missing", Category.POLICY, False,
+        "the claim of a volume does not exist in the tenant's namespace, or is being deleted",
+        "ask the platform operators to create the claim")
+    VOLUME_NOT_BOUND = ("volume_not_bound", *_INFRA,
+        "the claim of a volume has no PersistentVolume", "ask the platform operators why the claim is not bound")
+    VOLUME_ZONE_CONFLICT = ("volume_zone_conflict", *_INFRA,
+        "no suitable node can reach the volume, usually because it is in another zone",
+        "ask the platform operators for nodes in the volume's zone, or for a volume that all zones can mount")
+    VOLUME_MOUNT_FAILED = ("volume_mount_failed", *_INFRA,
+        "the node failed to attach or mount a volume", _RESUBMIT_OR_CONTACT)
     SANDBOX_FAILED = ("sandbox_failed", *_INFRA,
-        "the node failed to set up the pod's network, volumes or sandbox", _RESUBMIT_OR_CONTACT)
+        "the node failed to set up the pod's network or sandbox", _RESUBMIT_OR_CONTACT)
     RUNTIME_FAILED = ("runtime_failed", *_INFRA,
         "the node's container runtime or GPU driver failed to set up the container",
         "resubmit the job, and report the node to the platform operators if it fails again")
@@ -175,6 +188,11 @@ class ConditionCode(StrEnum):
     SUSPENDED = "suspended", "the Job was suspended outside Runway"
     UNSCHEDULABLE = "unschedulable", "no node fits the pod; the message gives the reasons, requests and free capacity"
     IMAGE_PULL_FAILING = "image_pull_failing", "the node cannot pull the image; the message quotes the registry"
+    SECRET_MISSING = "secret_missing", "a Secret or key does not exist; the job starts once someone creates it"
+    VOLUME_NOT_READY = (
+        "volume_not_ready",
+        "a volume is missing, not bound, in another zone or not mounted; the message names its claim",
+    )
     CONTAINER_NOT_STARTING = (
         "container_not_starting",
         "the node cannot set up the sandbox or container; the message quotes it",
