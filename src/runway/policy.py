@@ -265,7 +265,7 @@ class TenantRate(Rate):
     streams: int = Field(default=20, ge=1, le=10_000)
 
 
-class Volume(_Frozen):
+class TenantVolume(_Frozen):
     """A PersistentVolumeClaim in the tenant's namespace, mounted at `path` in the jobs that name it."""
 
     claim: ObjectName
@@ -298,7 +298,7 @@ class Tenant(_Frozen):
     namespace: str = Field(pattern=_DNS_LABEL)
     quota: Quota
     rate: TenantRate
-    volumes: dict[Annotated[str, Field(pattern=_VOLUME_NAME)], Volume] = Field(
+    volumes: dict[Annotated[str, Field(pattern=_VOLUME_NAME)], TenantVolume] = Field(
         default_factory=dict, max_length=MAX_REFERENCES
     )
     secrets: tuple[ObjectName, ...] = Field(default=(), max_length=MAX_REFERENCES, strict=False)
@@ -317,7 +317,7 @@ class Tenant(_Frozen):
 
     @field_validator("volumes")
     @classmethod
-    def _has_separate_paths(cls, volumes: dict[str, Volume]) -> dict[str, Volume]:
+    def _has_separate_paths(cls, volumes: dict[str, TenantVolume]) -> dict[str, TenantVolume]:
         # Sorted with a final slash, a path directly precedes one of those below it, if there are any.
         paths = sorted((f"{volume.path}/", name) for name, volume in volumes.items())
         for (path, name), (below, other) in pairwise(paths):

@@ -28,7 +28,7 @@ from runway.jobs.annotations import (
 from runway.jobs.models import CostView
 from runway.jobs.spec import AdmittedSpec
 from runway.kube.objects import CLAIM_VOLUME_PREFIX, CONTAINER, GPU_RESOURCE, VOLUME_SCRATCH, VOLUME_SHARED_MEMORY
-from runway.policy import Limits, Pool, Volume
+from runway.policy import Limits, Pool, TenantVolume
 from runway.quantity import format_bytes, format_cpu
 
 DO_NOT_EVICT_ANNOTATIONS: Final = {
@@ -107,7 +107,7 @@ class Placement:
     pool: Pool
     cost: CostView
     """The price at admission, stored on the Job because the policy may change."""
-    volumes: Mapping[str, Volume] = field(default_factory=dict)
+    volumes: Mapping[str, TenantVolume] = field(default_factory=dict)
 
 
 def job_manifest(spec: AdmittedSpec, placement: Placement, limits: Limits) -> dict[str, object]:
@@ -230,12 +230,12 @@ def _container(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
     return container
 
 
-def _claim(name: str, volume: Volume) -> dict[str, object]:
+def _claim(name: str, volume: TenantVolume) -> dict[str, object]:
     source = {"claimName": volume.claim, "readOnly": volume.read_only}
     return {"name": f"{CLAIM_VOLUME_PREFIX}{name}", "persistentVolumeClaim": source}
 
 
-def _mount(name: str, volume: Volume) -> dict[str, object]:
+def _mount(name: str, volume: TenantVolume) -> dict[str, object]:
     return {"name": f"{CLAIM_VOLUME_PREFIX}{name}", "mountPath": volume.path, "readOnly": volume.read_only}
 
 
