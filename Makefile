@@ -126,6 +126,7 @@ endif
 
 serve: $(READY) $(CLUSTER) ## Runway at 127.0.0.1:8000
 	@$(BIN)/runway tenants render | kubectl apply -f -
+	@$(if $(CLUSTER),$(BIN)/python -m testbed.storage $(RUNWAY_POLICY))
 	@exec env RUNWAY_INSTANCE=serve $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log $(UVICORN)
 
 demo: $(READY) $(CLUSTER) ## run every scenario, show the evidence, write a report; DEPLOYED=1: against Runway in the cluster

@@ -24,6 +24,7 @@ from aiohttp import web
 from bench.kubernetes import NAMESPACE
 from runway.admission.validation import validate
 from runway.jobs.annotations import ANNOTATION_RECORD
+from runway.jobs.idempotency import request_hash
 from runway.jobs.manifest import Placement, job_manifest
 from runway.jobs.record import encode, final_record
 from runway.jobs.snapshot import JobSnapshot
@@ -174,9 +175,9 @@ def _job(policy: Policy, *, finished: bool) -> tuple[Json, Json]:
         "env": {"EPOCHS": "3"},
         "resources": {"cpu": "100m", "memory": "64Mi"},
     }
-    passed = validate(read_draft(document), policy)
     tenant = next(iter(policy.tenants))
-    placement = Placement(_NAME, tenant, NAMESPACE, policy.pools[passed.pool], passed.price)
+    passed = validate(read_draft(document), policy, tenant)
+    placement = Placement(_NAME, tenant, NAMESPACE, request_hash(document), policy.pools[passed.pool], passed.price)
     job: Json = msgspec.json.decode(msgspec.json.encode(job_manifest(passed.spec, placement, policy.limits)))
     job["metadata"] |= _added(_UID)
     labels = {"batch.kubernetes.io/controller-uid": _UID, "batch.kubernetes.io/job-name": _NAME}

@@ -30,6 +30,7 @@ from testbed.http_client import Document, RunwayClient
 from testbed.kernel_log import Kernel, KernelUnreadable
 from testbed.kubectl import Kubectl, KubectlFailed
 from testbed.server import CHECKOUT, Server, ServerFailed
+from testbed.storage import provide_storage
 from testbed.tenants import TenantsFailed, apply_tenants
 
 LOG = CHECKOUT / ".local" / "demo" / "runway.log"
@@ -58,6 +59,8 @@ def _run(scenarios: Sequence[Scenario], kubeconfig: Path, policy: Path, deployed
         kubernetes = Kubectl(kubeconfig)
         report.note(f"cluster: {kubernetes.run('config', 'current-context').strip()} of {kubeconfig}")
         report.note(f"tenants: {', '.join(apply_tenants(kubernetes, policy))}")
+        if _on_this_machine(kubeconfig):
+            provide_storage(kubernetes, policy)
         server: DeployedRunway | Server
         if deployed:
             server = stack.enter_context(_in_the_cluster(kubernetes, kubeconfig, policy))

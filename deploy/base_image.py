@@ -9,33 +9,23 @@ import platform
 import shutil
 
 from deploy import image_store
-from localcluster.commands import run
+from localcluster import debian
 from localcluster.progress import say, step
 
-SUITE = "bookworm"
-INCLUDE = "python3,python3-venv,ca-certificates"
-# Half of debootstrap's output: packages, package lists and documentation.
-LEFT_OUT = ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/cache/apt", "var/lib/apt/lists", "var/log")
+PACKAGES = ("python3", "python3-venv", "ca-certificates")
 PATH = "PATH=/usr/local/bin:/usr/bin:/bin"
 
 
 def ensure_built() -> str:
     """Build the base if the store does not have it, and return its name. The caller holds the lock."""
-    recipe = repr((SUITE, INCLUDE, LEFT_OUT, PATH, platform.machine()))
+    recipe = repr((debian.SUITE, ",".join(PACKAGES), debian.LEFT_OUT, PATH, platform.machine()))
     name = f"localhost/runway-base:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     if image_store.has_image(name):
         return name
     say("making a base with Python once, about a minute; kept in the user's cache")
     unfinished = image_store.directory() / "base.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    with step(f"base: Debian {SUITE} with {INCLUDE}"):
-        run(
-            ["debootstrap", "--variant=minbase", f"--include={INCLUDE}", SUITE, str(unfinished)],
-            timeout=image_store.BUILD_TIMEOUT_SECONDS,
-        )
-        for path in LEFT_OUT:
-            for found in (unfinished / path).iterdir():
-                shutil.rmtree(found) if found.is_dir() and not found.is_symlink() else found.unlink()
+    with step(f"base: Debian {debian.SUITE} with {', '.join(PACKAGES)}"):
+        debian.bootstrap(unfinished, *PACKAGES)
     with step("base: into the store"):
         container = image_store.buildah("from", "scratch").strip()
         image_store.buildah("add", "--quiet", container, str(unfinished), "/", timeout=300)

@@ -16,6 +16,7 @@ from localcluster.images import ctr
 from localcluster.progress import step
 from testbed.kubectl import Document, Kubectl, KubectlFailed
 from testbed.ports import ReservedPort
+from testbed.storage import provide_storage
 from testbed.tenants import apply_tenants
 from testbed.waiting import TimedOut, wait_for
 
@@ -37,6 +38,7 @@ def up(kubernetes: Kubectl, policy: Path) -> None:
     """Build, import, apply, and wait until it is the leader. Raises DeployFailed, KubectlFailed, LocalClusterError."""
     name = image.ensure_imported()
     apply_tenants(kubernetes, policy)
+    provide_storage(kubernetes, policy)
     with step("manifests applied"):
         kubernetes.apply(manifests.render("local", name))
     with step("rolled out"):

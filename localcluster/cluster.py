@@ -3,7 +3,7 @@
 Steps of `up`, each skipped if already done:
 
  1. check that we are root, and that no other checkout's cluster and no other Kubernetes runs;
- 2. install packages, build the components;
+ 2. install packages, build the components and the image of `train_image`;
  3. remove all of a cluster of another checkout, or the pods of ours if its containerd has died (etcd's data stays, and
     the pods fail as after a reboot);
  4. create bridge, cgroup and certificates;
@@ -32,6 +32,7 @@ from localcluster import (
     processes,
     readiness,
     sysctls,
+    train_image,
     waiting,
 )
 from localcluster.build import Build, current, ensure_built
@@ -103,6 +104,7 @@ class LocalCluster:
         self._refuse_other_owner()
         packages.ensure_installed()
         ensure_built()
+        train_image.ensure_built()
         with only_one(paths.LOCK_FILE, what="up or down", timeout=LOCK_TIMEOUT_SECONDS):
             self._refuse_other_owner()
             if self._is_up():
@@ -165,7 +167,7 @@ class LocalCluster:
         self._launch("kube-apiserver")
         self._wait("containerd")
         with step("images"):
-            images.ensure_imported()
+            images.ensure_imported(train_image.archive())
         self._wait("api-forwarder", "kube-apiserver")
         self._launch("kube-controller-manager", "kube-scheduler", "kubelet", "gpu-device-plugin", "kube-proxy")
         # Before Prometheus starts: the kubelet caches a denial for 30 s.

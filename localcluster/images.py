@@ -1,6 +1,6 @@
-"""Build the two images of the local cluster from the machine's static busybox.
+"""Import the images of the local cluster, which has no registry, and build two of them from the static busybox.
 
-The cluster has no registry. Demo and test jobs run `runway.local/busybox:1`; `runway.local/pause:1` holds each pod's
+Demo and test jobs run `runway.local/busybox:1` and the image of `train_image`. `runway.local/pause:1` holds each pod's
 namespaces. The same busybox gives the same bytes, so a repeated import is skipped.
 """
 
@@ -10,6 +10,8 @@ import json
 import platform
 import shutil
 import tarfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from localcluster.errors import LocalClusterError
 
 BUSYBOX_IMAGE = "runway.local/busybox:1"
 SANDBOX_IMAGE = "runway.local/pause:1"
+TRAIN_IMAGE = "runway.local/train:1"
+IMPORT_TIMEOUT_SECONDS = 300.0
 
 # The unprivileged user of both images. Pod Security "restricted" needs a non-root, numeric user.
 USER_ID = 1000
@@ -26,8 +30,13 @@ USER_ID = 1000
 # The kernel's name -> Go's name, which images use.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
-# The default command of each image. A sandbox only waits until it is killed.
-COMMANDS = {BUSYBOX_IMAGE: ["/bin/sh"], SANDBOX_IMAGE: ["/bin/sleep", "infinity"]}
+# Like Kubernetes' own pause program: exit on SIGTERM, and reap the orphans of a pod with a shared process namespace.
+# The shell's `wait` reaps every child. A job that kills all processes kills the sleep, but not process 1.
+# https://github.com/kubernetes/kubernetes/blob/master/build/pause/linux/pause.c
+PAUSE_SCRIPT = "trap 'exit 0' TERM INT; while :; do sleep infinity & wait; done"
+
+# The default command of each image.
+COMMANDS = {BUSYBOX_IMAGE: ["/bin/sh"], SANDBOX_IMAGE: ["/bin/sh", "-c", PAUSE_SCRIPT]}
 
 DIRECTORIES = {
     "bin": 0o755,
@@ -51,23 +60,43 @@ TEXT_FILES = {
 }
 
 
-def ensure_imported() -> None:
-    """Import the images that containerd does not have. containerd must run."""
+def ensure_imported(train: Path) -> None:
+    """Import the images that containerd does not have; `train` is the archive of `train_image`. containerd must run."""
     present = ctr("images", "list", "--quiet").split()
     busybox, applets = _busybox()
     layer = image_layer(busybox, applets)
+    paths.IMAGE_DIR.mkdir(parents=True, exist_ok=True)
     for name, command in COMMANDS.items():
-        archive = image_archive(name, command, layer)
-        digest = hashlib.sha256(archive).hexdigest()
-        imported = paths.IMAGE_DIR / f"{name.replace('/', '_')}.json"
-        if name in present and files.read_json(imported) == digest:
-            continue
-        paths.IMAGE_DIR.mkdir(parents=True, exist_ok=True)
-        tar = imported.with_suffix(".tar")
-        tar.write_bytes(archive)
-        ctr("images", "import", str(tar))
-        tar.unlink()
-        files.write_json(imported, digest)
+        content = image_archive(name, command, layer)
+        imported = _Import(name, hashlib.sha256(content).hexdigest())
+        if not imported.is_current(present):
+            tar = imported.record.with_suffix(".tar")
+            tar.write_bytes(content)
+            imported.run(tar)
+            tar.unlink()
+    # The recipe's hash is in the name of its archive.
+    imported = _Import(TRAIN_IMAGE, train.name)
+    if not imported.is_current(present):
+        imported.run(train)
+
+
+@dataclass(frozen=True, slots=True)
+class _Import:
+    """The import of an image, and the record of the last one: what `content` was."""
+
+    name: str
+    content: str
+
+    @property
+    def record(self) -> Path:
+        return paths.IMAGE_DIR / f"{self.name.replace('/', '_')}.json"
+
+    def is_current(self, present: Collection[str]) -> bool:
+        return self.name in present and files.read_json(self.record) == self.content
+
+    def run(self, tar: Path) -> None:
+        ctr("images", "import", str(tar), timeout=IMPORT_TIMEOUT_SECONDS)
+        files.write_json(self.record, self.content)
 
 
 def ctr(*arguments: str, timeout: float = 60.0) -> str:
@@ -92,45 +121,49 @@ def image_layer(busybox: bytes, applets: list[str]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, mode in DIRECTORIES.items():
-            _add(tar, name, mode, kind=tarfile.DIRTYPE)
-        _add(tar, "home/user", 0o755, kind=tarfile.DIRTYPE, owner=USER_ID)
+            add(tar, name, mode, kind=tarfile.DIRTYPE)
+        add(tar, "home/user", 0o755, kind=tarfile.DIRTYPE, owner=USER_ID)
         for name, text in TEXT_FILES.items():
-            _add(tar, name, 0o644, text.encode())
-        _add(tar, "bin/busybox", 0o755, busybox)
+            add(tar, name, 0o644, text.encode())
+        add(tar, "bin/busybox", 0o755, busybox)
         for applet in sorted(set(applets) - {"bin/busybox"}):
             if str(Path(applet).parent) in DIRECTORIES:
-                _add(tar, applet, 0o777, kind=tarfile.SYMTYPE, link="/bin/busybox")
+                add(tar, applet, 0o777, kind=tarfile.SYMTYPE, link="/bin/busybox")
     return buffer.getvalue()
 
 
 def image_archive(name: str, command: list[str], layer: bytes) -> bytes:
-    """Return a docker-archive, the format of `docker save` and `ctr images import`.
-
-    https://github.com/moby/docker-image-spec/blob/main/spec.md
-    """
-    config = _json(
-        {
-            "architecture": ARCHITECTURES[platform.machine()],
-            "os": "linux",
-            "config": {
-                "Cmd": command,
-                "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
-                "User": f"{USER_ID}:{USER_ID}",
-                "WorkingDir": "/home/user",
-            },
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
-        }
-    )
-    manifest = _json([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}])
+    """Return a docker-archive, the format of `docker save` and `ctr images import`."""
+    settings = {
+        "Cmd": command,
+        "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+        "User": f"{USER_ID}:{USER_ID}",
+        "WorkingDir": "/home/user",
+    }
+    config, manifest = archive_documents(name, settings, hashlib.sha256(layer).hexdigest())
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        _add(tar, "config.json", 0o644, config)
-        _add(tar, "layer.tar", 0o644, layer)
-        _add(tar, "manifest.json", 0o644, manifest)
+        add(tar, "config.json", 0o644, config)
+        add(tar, "layer.tar", 0o644, layer)
+        add(tar, "manifest.json", 0o644, manifest)
     return buffer.getvalue()
 
 
-def _add(
+def archive_documents(name: str, settings: Mapping[str, Any], layer_sha256: str) -> tuple[bytes, bytes]:
+    """Return config.json and manifest.json of a docker-archive with one layer, layer.tar.
+
+    https://github.com/moby/docker-image-spec/blob/main/spec.md
+    """
+    config = {
+        "architecture": ARCHITECTURES[platform.machine()],
+        "os": "linux",
+        "config": settings,
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_sha256}"]},
+    }
+    return _json(config), _json([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}])
+
+
+def add(
     tar: tarfile.TarFile,
     name: str,
     mode: int,
@@ -140,7 +173,7 @@ def _add(
     owner: int = 0,
     link: str = "",
 ) -> None:
-    # Owner names stay empty and times 0, so the archive depends only on its content.
+    """Add one entry. Owner names stay empty and times 0, so the archive depends only on its content."""
     entry = tarfile.TarInfo(name)
     entry.type, entry.mode, entry.size, entry.linkname = kind, mode, len(content), link
     entry.uid = entry.gid = owner

@@ -16,6 +16,7 @@ PROVIDES = {
     "busybox-static": "busybox",
     "containerd": "containerd",
     "containernetworking-plugins": "/usr/lib/cni/bridge",
+    "debootstrap": "debootstrap",
     "etcd-server": "etcd",
     "iproute2": "ip",
     "iptables": "iptables",

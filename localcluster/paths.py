@@ -1,7 +1,7 @@
 """The paths of the local cluster.
 
 One cluster per machine: its paths do not depend on the checkout. STATE_DIR survives a reboot, RUN_DIR does not. The
-checkout holds only the kubeconfig and a link to kubectl, the user's cache only the binaries.
+checkout holds only the kubeconfig and a link to kubectl, the user's cache only what was built.
 """
 
 import os
@@ -24,6 +24,8 @@ CONTAINERD_DIR = STATE_DIR / "containerd"
 KUBELET_DIR = STATE_DIR / "kubelet"
 POD_LOG_DIR = STATE_DIR / "pod-logs"
 PROMETHEUS_DIR = STATE_DIR / "prometheus"
+# The tenants' volumes, made by testbed/storage.py.
+VOLUME_DIR = STATE_DIR / "volumes"
 
 PROCESS_DIR = RUN_DIR / "processes"
 CONTAINERD_RUN_DIR = RUN_DIR / "containerd"
@@ -62,6 +64,6 @@ def kubectl_link(checkout: Path) -> Path:
 
 
 def build_cache() -> Path:
-    """Return the user's cache of built binaries, shared by all checkouts (XDG base directory specification)."""
+    """Return the user's cache of binaries and images, shared by all checkouts (XDG base directory specification)."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "runway"

@@ -6,6 +6,7 @@ from demo.scenarios.evidence import EVICTED, EVIDENCE, LOST_WORKER
 from demo.scenarios.outcomes import FAILURE, OUT_OF_MEMORY, SUCCESS, THROTTLING
 from demo.scenarios.reliability import ABSENCE, REPLAY, RESTART
 from demo.scenarios.termination import CANCEL, DEADLINE, SIGTERM_IGNORED
+from demo.scenarios.training import TRAINING
 
 SCENARIOS = (
     SUCCESS,
@@ -15,6 +16,7 @@ SCENARIOS = (
     DEADLINE,
     SIGTERM_IGNORED,
     THROTTLING,
+    TRAINING,
     GPU_QUOTA,
     BAD_SPEC_REFUSED,
     RATE_LIMIT,

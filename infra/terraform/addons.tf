@@ -37,7 +37,8 @@ resource "aws_eks_addon" "coredns" {
 }
 
 # Pod identity binds AWS permissions to a service account. With the node's role instead, every process of the node
-# would have the CNI's permissions. Runway and jobs have no association: they need no AWS permission.
+# would have the CNI's permissions. Runway has no association, since it needs no AWS permission. Jobs have one only in
+# the namespaces of var.tenants (tenants.tf).
 
 data "aws_iam_policy_document" "pod_trust" {
   statement {

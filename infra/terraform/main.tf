@@ -4,7 +4,8 @@
 # locals.tf      derived values                addons.tf               CNI, DNS, pod identity
 # network.tf     VPC, NAT, flow logs           nodes.tf                system nodes, one node group per pool
 # kms.tf         keys                          autoscaler.tf           permissions of the cluster autoscaler
-# registry.tf    ECR                           budget.tf, outputs.tf   cost alarm; values for other tools
+# registry.tf    ECR                           tenants.tf              permissions of the tenants' jobs
+# budget.tf      cost alarm                    outputs.tf              values for other tools
 
 terraform {
   # In 1.11 the lock of the S3 backend (use_lockfile) stopped being experimental.

@@ -37,3 +37,8 @@ output "policy_pools" {
   description = "Values for each pool of Runway's policy, except hourly_usd."
   value       = local.policy_pools
 }
+
+output "tenant_roles" {
+  description = "Tenant to the IAM role of its jobs. Set pod_identity: true for these tenants in the policy."
+  value       = { for name, role in aws_iam_role.tenant : name => role.arn }
+}

@@ -247,6 +247,45 @@ variable "pools" {
   }
 }
 
+# Data of the tenants
+
+variable "data_bucket" {
+  description = "Name of an existing S3 bucket for the tenants' data. A tenant's jobs have access below TENANT/ only."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.data_bucket == null || can(regex("^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$", var.data_bucket))
+    error_message = "data_bucket must be a bucket name of 3 to 63 lower-case letters, digits and hyphens."
+  }
+}
+
+variable "tenants" {
+  description = "Tenants of the policy with pod_identity: true, by name, with their namespaces. Each gets an IAM role for its prefix of data_bucket."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = length(var.tenants) == 0 || var.data_bucket != null
+    error_message = "tenants need data_bucket: their roles give access to a prefix of it."
+  }
+
+  validation {
+    condition     = alltrue([for name in keys(var.tenants) : can(regex("^[a-z0-9]([a-z0-9-]{0,23}[a-z0-9])?$", name))])
+    error_message = "tenants must be named as in the policy, with at most 25 characters: a role name has at most 64."
+  }
+
+  validation {
+    condition     = alltrue([for namespace in values(var.tenants) : can(regex("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", namespace))])
+    error_message = "tenants must name the namespaces of the policy."
+  }
+
+  validation {
+    condition     = length(distinct(values(var.tenants))) == length(var.tenants)
+    error_message = "tenants must have different namespaces."
+  }
+}
+
 # Images and money
 
 variable "repositories" {

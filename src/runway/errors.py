@@ -187,7 +187,7 @@ class IdempotencyConflict(PublicError):
 
 class LogsGone(PublicError):
     status, code, title = 410, "logs_gone", "Log deleted with its pod"
-    hint = "read `excerpt`, or look in your log storage"
+    hint = "read `excerpt`, or open `logs_url` if there is one"
 
 
 class BodyTooSlow(PublicError):

@@ -10,8 +10,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -32,13 +34,30 @@ from runway.yaml_loader import StrictLoader, UnreadableYaml, parse, read_file, s
 MAX_FAULTS: Final = 20  # Faults in an error message, one a line, so that they fit on one screen.
 MAX_NODE_TERMS: Final = 50
 """Node selector labels of a pool, and its tolerations. Runway copies each into every Job of the pool."""
+MAX_REFERENCES: Final = 50
+"""Volumes, Secrets, image pull secrets and service account annotations of a tenant, each."""
+MAX_VOLUME_NAME: Final = 50  # Runway adds a prefix, and a pod's volume name has at most 63 characters.
+RESERVED_PATHS: Final = ("/dev", "/etc", "/proc", "/run", "/scratch", "/sys", "/var/run")
+"""Directories that Runway, the runtime or Kubernetes provides. No volume may be at, above or below one."""
+DISK_PER_JOB: Final = 10 * 1024**3  # Bytes of disk of a job, if the policy sets no limit.
+MIN_DISK: Final = 1024**3  # Bytes of disk that a job may at least ask for, if the policy has no `limits.disk`.
 RUNWAY_NAMESPACE: Final = "runway"  # Namespace of Runway itself (deploy/kustomize/base).
 
 _DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 TENANT_NAME: Final = re.compile(_DNS_LABEL)
+_DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_VOLUME_NAME = rf"^[a-z0-9]([-a-z0-9]{{0,{MAX_VOLUME_NAME - 2}}}[a-z0-9])?$"
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
 _LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 _LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LOG_PLACEHOLDERS: Final = ("namespace", "tenant", "job", "pod", "from", "to", "from_time", "to_time")
+"""`from` and `to` are Unix times in milliseconds, `from_time` and `to_time` RFC 3339 in UTC."""
+LOG_PLACEHOLDER: Final = re.compile(rf"\{{({'|'.join(LOG_PLACEHOLDERS)})\}}")
+_URL_CHARACTERS: Final = re.compile(r"[!#-;=?-\[\]_a-z~]*")
+"""Printable ASCII without the characters that a URL must encode. Braces are checked apart."""
+_ANNOTATION_VALUE = r"^[ -~]{0,1024}$"
+# Each component begins with a letter, digit or underscore, so none is "." or "..".
+_MOUNT_PATH = re.compile(r"(/[A-Za-z0-9_][-A-Za-z0-9_.]*)+")
 _IMAGE_PATTERN = r"^[a-z0-9]([-a-z0-9.:]*[a-z0-9])?(/[a-z0-9]([-a-z0-9._]*[a-z0-9])?)*(/\*)?$"
 
 
@@ -64,6 +83,8 @@ Bytes = Annotated[
     PlainSerializer(format_bytes, when_used="json"),
 ]
 Usd = Annotated[Decimal, BeforeValidator(_usd)]
+ObjectName = Annotated[str, Field(pattern=_DNS_SUBDOMAIN, max_length=253)]
+"""https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names"""
 
 
 class _Frozen(BaseModel):
@@ -95,16 +116,45 @@ class GpuLimit(_Frozen):
     max: int = Field(ge=0, le=64)
 
 
-class TimeoutRange(_Frozen):
-    min: int = Field(ge=1)  # Seconds from acceptance to the end of a job.
-    max: int = Field(le=31_536_000)
+class _RangeWithDefault(_Frozen):
+    min: int
+    max: int
     default: int
 
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:
         if not self.min <= self.default <= self.max:
-            raise ValueError(f"default {self.default} must be from min {self.min} to max {self.max}")
+            shown = self.model_dump(mode="json")
+            raise ValueError(f"default {shown['default']} must be from min {shown['min']} to max {shown['max']}")
         return self
+
+
+class TimeoutRange(_RangeWithDefault):
+    min: int = Field(ge=1)  # Seconds from acceptance to the end of a job.
+    max: int = Field(le=31_536_000)
+
+
+class DiskRange(_RangeWithDefault):
+    """Node disk of one job: scratch volume, writable layer of the container, and log.
+
+    https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
+    """
+
+    min: Bytes = Field(gt=0)
+    max: Bytes
+    default: Bytes
+
+
+def _one_size(size: int) -> DiskRange:
+    return DiskRange.model_construct(min=min(MIN_DISK, size), max=size, default=size)
+
+
+class UserRange(_RangeWithDefault):
+    """Numeric users that a job may run as; 0 is root."""
+
+    min: int = Field(default=1, ge=1)
+    max: int = Field(default=65_535, le=2**31 - 1)  # The limit of Kubernetes.
+    default: int = 1000
 
 
 class GraceLimit(_Frozen):
@@ -123,8 +173,9 @@ class RetryLimit(_Frozen):
 
 
 class StorageLimit(_Frozen):
-    # https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
-    per_job: Bytes
+    """The disk limit of version 0.7, one size for every job."""
+
+    per_job: Bytes = Field(gt=0)
 
 
 class Limits(_Frozen):
@@ -134,8 +185,19 @@ class Limits(_Frozen):
     timeout_seconds: TimeoutRange
     grace_period_seconds: GraceLimit
     retries: RetryLimit
-    ephemeral_storage: StorageLimit = StorageLimit.model_construct(per_job=10 * 1024**3)
+    ephemeral_storage: StorageLimit | None = Field(default=None, exclude=True)  # Read into `disk`.
+    disk: DiskRange = _one_size(DISK_PER_JOB)
+    user: UserRange = UserRange.model_construct()
     retention_seconds: int = Field(default=86_400, ge=60, le=2_592_000)  # The `ttlSecondsAfterFinished` of a Job.
+    secrets_in_env: Literal["refuse", "allow"] = "refuse"  # For `env` names that look like credentials.
+
+    @model_validator(mode="after")
+    def _has_one_disk_limit(self) -> Self:
+        if self.ephemeral_storage is None:
+            return self
+        if "disk" in self.model_fields_set:
+            raise ValueError("disk replaces ephemeral_storage: set only disk")
+        return self.model_copy(update={"disk": _one_size(self.ephemeral_storage.per_job), "ephemeral_storage": None})
 
 
 class Images(_Frozen):
@@ -203,10 +265,46 @@ class TenantRate(Rate):
     streams: int = Field(default=20, ge=1, le=10_000)
 
 
+class TenantVolume(_Frozen):
+    """A PersistentVolumeClaim in the tenant's namespace, mounted at `path` in the jobs that name it."""
+
+    claim: ObjectName
+    path: str = Field(max_length=255)
+    read_only: bool = False
+
+    @field_validator("path")
+    @classmethod
+    def _is_free(cls, path: str) -> str:
+        if not _MOUNT_PATH.fullmatch(path):
+            raise ValueError("must be an absolute path such as /data, of letters, digits, '-', '_' and '.'")
+        reserved = next((taken for taken in RESERVED_PATHS if _overlap(path, taken)), None)
+        if reserved is not None:
+            raise ValueError(f"{path} overlaps {reserved}, which Runway, the runtime or Kubernetes provides")
+        return path
+
+
+class ServiceAccount(_Frozen):
+    """The service account of the tenant's jobs. `pod_identity` opens the address of the EKS Pod Identity agent."""
+
+    annotations: dict[Annotated[str, Field(pattern=_LABEL_KEY)], Annotated[str, Field(pattern=_ANNOTATION_VALUE)]] = (
+        Field(default_factory=dict, max_length=MAX_REFERENCES)
+    )
+    pod_identity: bool = False
+
+
 class Tenant(_Frozen):
+    """A team. Its jobs see only the volumes and Secrets listed here; `images` replaces the common list."""
+
     namespace: str = Field(pattern=_DNS_LABEL)
     quota: Quota
     rate: TenantRate
+    volumes: dict[Annotated[str, Field(pattern=_VOLUME_NAME)], TenantVolume] = Field(
+        default_factory=dict, max_length=MAX_REFERENCES
+    )
+    secrets: tuple[ObjectName, ...] = Field(default=(), max_length=MAX_REFERENCES, strict=False)
+    service_account: ServiceAccount = ServiceAccount()
+    image_pull_secrets: tuple[ObjectName, ...] = Field(default=(), max_length=MAX_REFERENCES, strict=False)
+    images: Images | None = None
 
     @field_validator("namespace")
     @classmethod
@@ -217,13 +315,58 @@ class Tenant(_Frozen):
             raise ValueError(f"{namespace} is not for tenants: Kubernetes or Runway uses it")
         return namespace
 
+    @field_validator("volumes")
+    @classmethod
+    def _has_separate_paths(cls, volumes: dict[str, TenantVolume]) -> dict[str, TenantVolume]:
+        # Sorted with a final slash, a path directly precedes one of those below it, if there are any.
+        paths = sorted((f"{volume.path}/", name) for name, volume in volumes.items())
+        for (path, name), (below, other) in pairwise(paths):
+            if below.startswith(path):
+                raise ValueError(f"{other} at {below[:-1]} is at or below {name} at {path[:-1]}")
+        return volumes
+
+    @field_validator("secrets", "image_pull_secrets")
+    @classmethod
+    def _is_listed_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        _reject_duplicates("name", list(names))
+        return names
+
+
+class Logs(_Frozen):
+    """A link to the place where the logs of jobs are kept; Runway stores only the end of a log."""
+
+    url_template: str = Field(max_length=2000)
+
+    @field_validator("url_template")
+    @classmethod
+    def _is_link(cls, template: str) -> str:
+        fixed = LOG_PLACEHOLDER.sub("", template)
+        if unknown := re.search(r"\{[^{}]*\}?|\}", fixed):
+            known = ", ".join(f"{{{name}}}" for name in LOG_PLACEHOLDERS)
+            raise ValueError(f"{unknown[0][:40]} is no placeholder; use {known}, or %7B and %7D for braces")
+        if not _URL_CHARACTERS.fullmatch(fixed):
+            raise ValueError("must have only characters of a URL; percent-encode spaces, quotes and others")
+        base = re.match(r"(https?://[^/?#]*)", template)
+        if base is None:
+            raise ValueError("must start with https:// or http:// and a host")
+        if LOG_PLACEHOLDER.search(base[1]) or "@" in base[1]:
+            raise ValueError("must have no placeholder and no password before the path")
+        try:
+            has_host = bool(urlsplit(base[1]).hostname) and urlsplit(base[1]).port != 0
+        except ValueError:
+            has_host = False
+        if not has_host:
+            raise ValueError("must have a valid host and port")
+        return template
+
 
 class Policy(_Frozen):
-    """The policy. Pools and tenants keep the order of the file."""
+    """The policy. Pools, tenants and volumes keep the order of the file."""
 
     version: int = Field(ge=1, le=1)
     limits: Limits
     images: Images
+    logs: Logs | None = None
     pools: dict[Annotated[str, Field(pattern=_DNS_LABEL)], Pool] = Field(min_length=1, max_length=100)
     tenants: dict[Annotated[str, Field(pattern=_DNS_LABEL)], Tenant] = Field(min_length=1, max_length=10_000)
 
@@ -238,6 +381,10 @@ class Policy(_Frozen):
     def _one_tenant_per_namespace(cls, tenants: dict[str, Tenant]) -> dict[str, Tenant]:
         _reject_duplicates("namespace", [tenant.namespace for tenant in tenants.values()])
         return tenants
+
+    def images_of(self, tenant: str) -> Images:
+        """Return the allowed images of a tenant: its own list, or the common one."""
+        return self.tenants[tenant].images or self.images
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -270,6 +417,11 @@ def parse_policy(content: bytes | str) -> Policy:
         raise PolicyError(
             [(sanitize_message(field), sanitize_message(message)) for field, message in listed]
         ) from error
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Return whether the paths are equal, or one is below the other."""
+    return f"{path}/".startswith(f"{other}/") or f"{other}/".startswith(f"{path}/")
 
 
 def _reject_duplicates(field: str, values: list[str]) -> None:

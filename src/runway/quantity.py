@@ -47,7 +47,7 @@ def parse_bytes(text: str) -> int:
     """
     amount = _parse(text)
     if amount.denominator != 1:
-        raise ValueError("memory must be a whole number of bytes (the suffix m means thousandths; Mi means mebibytes)")
+        raise ValueError("must be a whole number of bytes (the suffix m means thousandths; Mi means mebibytes)")
     return int(amount)
 
 

@@ -6,6 +6,7 @@ They also bind users who bypass Runway. Each tenant gets:
 - a ResourceQuota equal to the tenant's quota, as a backstop;
 - a LimitRange equal to the policy's limits;
 - NetworkPolicies that deny ingress, and egress to the node's metadata address;
+- the service account of its jobs;
 - a Role and RoleBinding for Runway.
 """
 
@@ -14,11 +15,16 @@ from __future__ import annotations
 from typing import Final
 
 from runway.jobs.annotations import LABEL_MANAGED_BY, LABEL_TENANT, MANAGED_BY
+from runway.jobs.manifest import SERVICE_ACCOUNT
 from runway.kube.objects import GPU_RESOURCE
-from runway.policy import RUNWAY_NAMESPACE, Limits, Policy, Quota
+from runway.policy import RUNWAY_NAMESPACE, Limits, Policy, Quota, Tenant
 from runway.quantity import format_bytes, format_cpu
 
 RBAC: Final = "rbac.authorization.k8s.io"
+LINK_LOCAL: Final = "169.254.0.0/16"
+"""An EKS node has its metadata service and its Pod Identity agent at link-local addresses."""
+POD_IDENTITY_AGENT: Final = "169.254.170.23/32"
+"""https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html"""
 
 Manifest = dict[str, object]
 
@@ -30,7 +36,8 @@ def render(policy: Policy) -> list[Manifest]:
         labels = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_TENANT: name}
         namespaced: Manifest = {"namespace": tenant.namespace, "labels": labels}
         objects += [_namespace(tenant.namespace, labels), _resource_quota(namespaced, tenant.quota)]
-        objects += [_limit_range(namespaced, policy.limits), *_network_policies(namespaced), *_permissions(namespaced)]
+        objects += [_limit_range(namespaced, policy.limits), *_network_policies(namespaced, tenant)]
+        objects += [_service_account(namespaced, tenant), *_permissions(namespaced)]
     return objects
 
 
@@ -66,17 +73,47 @@ def _limit_range(namespaced: Manifest, limits: Limits) -> Manifest:
     return _manifest("v1", "LimitRange", "runway-limits", namespaced, spec={"limits": [container]})
 
 
-def _network_policies(namespaced: Manifest) -> list[Manifest]:
-    """https://kubernetes.io/docs/concepts/services-networking/network-policies/#default-policies"""
-    # EKS nodes have their metadata service and pod identity agent at link-local addresses.
-    outside = {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]}
+def _network_policies(namespaced: Manifest, tenant: Tenant) -> list[Manifest]:
+    """Deny all ingress, and egress to link-local addresses other than DNS and, if the policy says so, Pod Identity.
+
+    One object has all egress rules, since `kubectl apply` does not delete an object that is no longer rendered.
+    NodeLocal DNSCache listens at a link-local address.
+    https://kubernetes.io/docs/concepts/services-networking/network-policies/#default-policies
+    https://kubernetes.io/docs/tasks/administer-cluster/nodelocaldns/
+    """
+    dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+    egress: list[Manifest] = [
+        {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL]}}]},
+        {"to": [{"ipBlock": {"cidr": LINK_LOCAL}}], "ports": dns},
+    ]
+    if tenant.service_account.pod_identity:
+        agent = [{"ipBlock": {"cidr": POD_IDENTITY_AGENT}}]
+        egress.append({"to": agent, "ports": [{"protocol": "TCP", "port": 80}]})
     specs: dict[str, Manifest] = {
         "default-deny": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
-        "allow-egress-but-metadata": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [outside]},
+        "allow-egress-but-metadata": {"podSelector": {}, "policyTypes": ["Egress"], "egress": egress},
     }
     return [
         _manifest("networking.k8s.io/v1", "NetworkPolicy", name, namespaced, spec=spec) for name, spec in specs.items()
     ]
+
+
+def _service_account(namespaced: Manifest, tenant: Tenant) -> Manifest:
+    """Return the account of the tenant's jobs, which has no right and no token in the Kubernetes API.
+
+    A pod without pull secrets of its own gets those of its account.
+    https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
+    """
+    metadata = {**namespaced, "annotations": dict(tenant.service_account.annotations)}
+    pull_secrets = [{"name": name} for name in tenant.image_pull_secrets]
+    return _manifest(
+        "v1",
+        "ServiceAccount",
+        SERVICE_ACCOUNT,
+        metadata,
+        automountServiceAccountToken=False,
+        imagePullSecrets=pull_secrets,
+    )
 
 
 def _permissions(namespaced: Manifest) -> list[Manifest]:

@@ -108,6 +108,13 @@ async def test_page_of_failed_job_shows_failure_attempts_and_log(runway: Runway)
     assert "describe job" in text
 
 
+async def test_page_of_job_shows_its_storage_user_and_working_directory(runway: Runway) -> None:
+    asked = {"disk": "2Gi", "shared_memory": "48Mi"}
+    job_id = (await runway.submit(user=65_532, working_dir="/scratch/a b", resources=asked)).json()["id"]
+    text = words(await get(runway, f"/jobs/{job_id}"))
+    assert "Storage 2Gi disk, 48Mi shared memory User 65532 Directory /scratch/a b" in text
+
+
 async def test_page_of_pending_job_shows_its_conditions(runway: Runway) -> None:
     job_id = (await runway.submit()).json()["id"]
     pod = runway.kubernetes.start_pod(job_id, running=False, node=None)
@@ -124,17 +131,17 @@ async def test_page_of_pending_job_shows_its_conditions(runway: Runway) -> None:
 
 
 async def test_environment_values_are_not_shown(runway: Runway) -> None:
-    job_id = (await runway.submit(env={"API_TOKEN": "hunter2-hunter2", "EPOCHS": "30"})).json()["id"]
+    job_id = (await runway.submit(env={"SITE_TOKEN": "hunter2-hunter2", "EPOCHS": "30"})).json()["id"]
     html = await get(runway, f"/jobs/{job_id}")
     assert "hunter2" not in html
-    assert "API_TOKEN 15 characters" in words(html)
+    assert "SITE_TOKEN 15 characters" in words(html)
 
 
 async def test_hostile_text_of_a_job_is_escaped(runway: Runway) -> None:
     job_id = (await runway.submit(command=["sh", "-c", HOSTILE.replace("\0", "")], env={"A": HOSTILE[:-1]})).json()[
         "id"
     ]
-    _edit_annotations(runway, job_id, image=HOSTILE, env={HOSTILE: "v"})
+    _edit_annotations(runway, job_id, image=HOSTILE, env={HOSTILE: "v"}, working_dir=HOSTILE)
     pod = runway.kubernetes.start_pod(job_id, node=HOSTILE)
     runway.kubernetes.logs[pod] = HOSTILE.encode() + b"\xff\n"
     runway.kubernetes.end_pod(pod, 1, reason=HOSTILE, message=HOSTILE)

@@ -44,6 +44,16 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
     "infinity for an integer": (b'{"timeout_seconds": 1e999}', 422, "invalid_spec"),
     "true for an integer": (_with(retries=True), 422, "invalid_spec"),
     "a string for resources": (b'{"image": "a", "resources": "all"}', 422, "invalid_spec"),
+    "root": (_with(user=0), 422, "invalid_spec"),
+    "a negative user": (_with(user=-1), 422, "invalid_spec"),
+    "true for a user": (_with(user=True), 422, "invalid_spec"),
+    "a user of 30 digits": (b'{"user": ' + b"9" * 30 + b"}", 422, "invalid_spec"),
+    "a working directory with ..": (_with(working_dir="/scratch/../root"), 422, "invalid_spec"),
+    "NUL in the working directory": (_with(working_dir="/a\0b"), 422, "invalid_spec"),
+    "a working directory of 100,000 bytes": (_with(working_dir="/" + "a" * 100_000), 422, "invalid_spec"),
+    "shared memory above memory": (_with(resources={"shared_memory": "1Ti"}), 422, "invalid_spec"),
+    "disk above the limit": (_with(resources={"disk": "1Ei"}), 422, "invalid_spec"),
+    "a number for disk": (_with(resources={"disk": 10**19}), 422, "invalid_spec"),
     "a reserved variable": (_with(env={"NVIDIA_VISIBLE_DEVICES": "all"}), 422, "invalid_spec"),
 }
 

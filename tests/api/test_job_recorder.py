@@ -267,7 +267,7 @@ async def test_unreadable_log_does_not_block_record(runway: Runway) -> None:
 
 
 async def test_record_contains_no_secrets(runway: Runway) -> None:
-    env = {"HF_TOKEN": "hf_abcdefgh", "EPOCHS": "12345"}
+    env = {"SITE_TOKEN": "hf_abcdefgh", "EPOCHS": "12345"}
     job_id, pod = await running(runway, b"login with hf_abcdefgh\nfor 12345 epochs\n", env=env)
     runway.kubernetes.end_pod(pod)
     runway.kubernetes.complete(job_id)

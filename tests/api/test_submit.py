@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from runway.errors import AmbiguousOutcome, NotExecuted
 from runway.kube.transport import Response
 from tests.api.conftest import Runway, serve
@@ -17,10 +19,27 @@ async def test_valid_job_is_created_and_its_view_returned(runway: Runway) -> Non
     assert answer.headers["location"] == f"/v1/jobs/{view['id']}"
     assert view["state"] == "pending"
     assert view["name"] == "train"
-    assert view["spec"]["resources"] == {"cpu": "100m", "memory": "64Mi", "gpu": 1, "gpu_type": "a10g"}
+    assert view["spec"]["resources"] == {
+        "cpu": "100m", "memory": "64Mi", "gpu": 1, "gpu_type": "a10g", "disk": "1Gi", "shared_memory": "32Mi",
+    }  # fmt: skip
+    assert (view["spec"]["user"], view["spec"]["working_dir"]) == (1000, None)
     assert view["cost"]["ceiling"] == view["cost"]["hourly"]
     assert view["kubernetes"] == {"namespace": "runway-vision", "job": view["id"]}
     assert runway.kubernetes.job(view["id"])["spec"]["activeDeadlineSeconds"] == 3600
+
+
+async def test_storage_user_and_working_directory_reach_the_pod(runway: Runway) -> None:
+    answer = await runway.submit(
+        working_dir="/scratch/$(HOME)", user=65_532, resources={"disk": "2Gi", "shared_memory": "64Mi"}
+    )
+    assert answer.status_code == 201
+    view = answer.json()
+    pod = runway.kubernetes.job(view["id"])["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (view["spec"]["working_dir"], container["workingDir"]) == ("/scratch/$(HOME)", "/scratch/$(HOME)")
+    assert (view["spec"]["user"], pod["securityContext"]["runAsUser"]) == (65_532, 65_532)
+    assert (view["spec"]["resources"]["disk"], container["resources"]["limits"]["ephemeral-storage"]) == ("2Gi", "2Gi")
+    assert [volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"]] == ["2Gi", "64Mi"]
 
 
 async def test_submitted_job_is_visible_and_counts_at_once(runway: Runway) -> None:
@@ -198,6 +217,20 @@ async def test_api_server_error_is_never_a_500(runway: Runway) -> None:
         answer = await runway.submit()
         assert answer.status_code == 503, status
         assert answer.headers["retry-after"]
+
+
+@pytest.mark.parametrize(("characters", "status"), [(35_000, 201), (36_000, 422), (43_000, 422)])
+async def test_spec_that_fits_its_annotation_is_created_and_a_larger_one_is_invalid(
+    runway: Runway, characters: int, status: int
+) -> None:
+    """Control characters have six bytes in JSON, and Kubernetes limits all annotations to 256 KiB."""
+    texts = ["\x01" * (characters // 2)]
+    answer = await runway.submit(command=texts, args=texts)
+    assert answer.status_code == status
+    if status == 422:
+        [violation] = answer.json()["violations"]
+        assert (violation["field"], violation["code"]) == ("body", "too_large")
+        assert violation["limit"] == "212992 bytes"
 
 
 async def test_dry_run_decides_and_prices_without_creating(runway: Runway) -> None:

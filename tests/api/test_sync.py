@@ -280,6 +280,9 @@ async def test_metrics_show_age_of_oldest_pending_job(runway: Runway) -> None:
 async def test_policy_shows_bounds_pools_prices_and_tenants(runway: Runway) -> None:
     policy = (await runway.client.get("/v1/policy")).json()
     assert policy["limits"]["memory"] == {"min": "32Mi", "max": "128Gi"}
+    assert policy["limits"]["disk"] == {"min": "64Mi", "max": "4Gi", "default": "1Gi"}
+    assert policy["limits"]["user"] == {"min": 1, "max": 65_535, "default": 1000}
+    assert policy["limits"]["ephemeral_storage"] == {"per_job": "1Gi"}, "callers of version 0.7 need it"
     assert policy["pools"]["a10g"]["hourly_usd"] == "5.672"
     assert policy["tenants"]["speech"]["rate"] == {
         "per_minute": 6,

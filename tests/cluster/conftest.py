@@ -25,6 +25,7 @@ from testbed.http_client import RunwayClient
 from testbed.kernel_log import Kernel
 from testbed.kubectl import Kubectl
 from testbed.server import CHECKOUT, Server
+from testbed.storage import provide_storage
 from testbed.tenants import apply_tenants
 from tests.support.locks import one_at_a_time
 
@@ -84,9 +85,10 @@ def kubeconfig() -> Path:
 
 @pytest.fixture(scope="session")
 def kubernetes(kubeconfig: Path, policy_file: Path) -> Kubectl:
-    """Apply the tenants of the policy and return the cluster's kubectl."""
+    """Apply the tenants of the policy, with their volumes and Secrets, and return the cluster's kubectl."""
     kubectl = Kubectl(kubeconfig)
     apply_tenants(kubectl, policy_file)
+    provide_storage(kubectl, policy_file)
     return kubectl
 
 

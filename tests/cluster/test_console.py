@@ -56,7 +56,7 @@ def scene(server: Server, tools: Tools) -> Iterator[Scene]:
         out_of_memory = shell("", name="train-large-batch", retries=1) | {"command": ["tail", "/dev/zero"]}
         failed = context.submit("vision", out_of_memory)["id"]
         running = submit(
-            "train-resnet", ENDLESS_LOG, resources=TINY | {"gpu": 2}, env={"API_TOKEN": "not-to-be-shown", "N": "3"}
+            "train-resnet", ENDLESS_LOG, resources=TINY | {"gpu": 2}, env={"SITE_TOKEN": "not-to-be-shown", "N": "3"}
         )
         cancelled = submit("sweep-17", ENDLESS_LOG)
         pending = submit("evaluate", "true", "research", resources=TINY | {"cpu": "8"})

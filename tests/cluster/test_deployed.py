@@ -185,6 +185,8 @@ MAY_NOT = [
     *((verb, "pods", TENANT) for verb in ("delete", "patch", "update")),
     *((verb, "resourcequotas", TENANT) for verb in ("patch", "update", "delete")),
     *((verb, "networkpolicies", TENANT) for verb in ("patch", "delete")),
+    ("create", "serviceaccounts:token", TENANT),
+    *(("get", kind, TENANT) for kind in ("serviceaccounts", "persistentvolumeclaims")),
     *(("create", "jobs", f"--namespace={namespace}") for namespace in ("default", "kube-system", NAMESPACE)),
     *(("get", "pods:log", f"--namespace={namespace}") for namespace in ("kube-system", NAMESPACE)),
     # Privilege escalation.

@@ -9,10 +9,11 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
+from demo.scenarios.training import TRAIN_IMAGE
 from localcluster import addresses
 from testbed.context import Context, Tools
 from testbed.http_client import Document, shell
@@ -88,6 +89,12 @@ SUBMITTED: dict[str, Case] = {
     "every retry failed": Case(shell("exit 5", retries=1), "exit_nonzero", ["5"]),
 }
 
+ON_BOTH_IMAGES = (
+    "exit code 3", "no such command", "not executable", "out of memory", "a child out of memory", "SIGKILL", "SIGTERM",
+    "SIGSEGV", "deadline, ends with 143", "deadline, ignores SIGTERM",
+)  # fmt: skip
+"""These also run in an image that root built."""
+
 
 def job_manifest(container: Document, pod: Document | None = None, seconds: int = WAIT_SECONDS) -> Document:
     """Return a Job with Runway's labels and fields that Runway never sets."""
@@ -148,7 +155,12 @@ UNMANAGED: dict[str, Case] = {
 REGISTRY = Case(pending(shell("true") | {"image": "runway.local/nosuch:1"}), "registry_unavailable")
 """No registry on this machine has this name."""
 
-CASES = {**SUBMITTED, **UNMANAGED, "no registry": REGISTRY}
+TRAINING = {
+    f"{name}, {TRAIN_IMAGE}": replace(SUBMITTED[name], spec=SUBMITTED[name].spec | {"image": TRAIN_IMAGE})
+    for name in ON_BOTH_IMAGES
+}
+
+CASES = {**SUBMITTED, **TRAINING, **UNMANAGED, "no registry": REGISTRY}
 
 
 TOO_FEW_GPUS = Case(

@@ -64,4 +64,5 @@ def test_job_process_has_no_privileges_and_no_credentials(context: Context) -> N
     assert namespace is not None
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     assert pod["spec"]["automountServiceAccountToken"] is False
+    assert pod["spec"]["serviceAccountName"] == "runway-job"
     assert pod["status"]["qosClass"] == "Guaranteed"

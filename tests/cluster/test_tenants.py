@@ -45,6 +45,11 @@ def test_namespace_has_quota_and_limit_range_of_tenant(tenant: str, context: Con
     assert bounds["min"] == {name: policy["limits"][name]["min"] for name in ("cpu", "memory")}
     network = context.kubernetes.select("networkpolicies", f"--namespace={namespace}")
     assert {name["metadata"]["name"] for name in network} == {"default-deny", "allow-egress-but-metadata"}
+    accounts = {
+        account["metadata"]["name"]: account
+        for account in context.kubernetes.select("serviceaccounts", f"--namespace={namespace}")
+    }
+    assert accounts["runway-job"]["automountServiceAccountToken"] is False
 
 
 PODS: dict[str, tuple[Document, Document, str]] = {

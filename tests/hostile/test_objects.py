@@ -52,8 +52,10 @@ def job() -> Json:
     """Return a Job with Runway's labels, and with each part as hostile as the API server accepts."""
     spec = {
         "name": WORDS, "image": WORDS + "x" * 3000, "command": [WORDS], "args": [], "env": {WORDS: "v" * 200_000},
-        "resources": {"cpu": WORDS, "memory": WORDS, "gpu": 1, "gpu_type": WORDS}, "timeout_seconds": 3600,
-        "retries": 0, "grace_period_seconds": 30, "max_cost_usd": None,
+        "resources": {
+            "cpu": WORDS, "memory": WORDS, "gpu": 1, "gpu_type": WORDS, "disk": WORDS, "shared_memory": WORDS,
+        },
+        "timeout_seconds": 3600, "retries": 0, "grace_period_seconds": 30, "max_cost_usd": None, "working_dir": WORDS,
     }  # fmt: skip
     name = "rw-aaaaaaaaaaaaaaaaNUMBER"
     failed = {"type": "Failed", "status": "True", "reason": WORDS, "message": WORDS * 1000}

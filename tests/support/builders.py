@@ -6,7 +6,7 @@ the fields under test; all others have defaults.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -88,8 +88,8 @@ def document(**changes: Any) -> Json:
 
 
 def spec(**changes: Any) -> AdmittedSpec:
-    """Return a small validated spec; `cpu` (milli-CPU), `memory` (bytes), `gpu` and `gpu_type` set its resources."""
-    resources = {"cpu": 1000, "memory": 1 << 30, "gpu": 0, "gpu_type": None}
+    """Return a small validated spec; `cpu` (milli-CPU), `memory` (bytes), `gpu` and others set its resources."""
+    resources = {"cpu": 1000, "memory": 1 << 30, "gpu": 0, "gpu_type": None, "disk": 10 << 30, "shared_memory": 1 << 29}
     requested = {name: changes.pop(name, value) for name, value in resources.items()}
     plain: Json = {
         "image": "runway.local/train:1",
@@ -97,6 +97,7 @@ def spec(**changes: Any) -> AdmittedSpec:
         "timeout_seconds": 3600,
         "retries": 0,
         "grace_period_seconds": 30,
+        "user": 1000,
     }
     return AdmittedSpec(**{**plain, **changes})
 
@@ -122,10 +123,11 @@ def job(
     suspend: bool = False,
     started: float | None = None,
     deadline: int | None = None,
+    claims: Mapping[str, str] | None = None,
 ) -> Job:
     """Return a Job of Kubernetes. `outcome` is Complete or Failed; `admitted` is the spec in its annotation.
 
-    `deadline` is activeDeadlineSeconds, counted from `started`.
+    `deadline` is activeDeadlineSeconds, counted from `started`. `claims` are the claims of the job's volumes by name.
     """
     admitted = admitted or spec()
     notes = {ANNOTATION_SPEC: canonical_json(admitted.to_json()), ANNOTATION_COST: canonical_json(COST)}
@@ -150,7 +152,7 @@ def job(
                 "completions": completions,
                 "suspend": suspend,
                 **_given(activeDeadlineSeconds=deadline),
-                "template": {"spec": {"containers": [_container(requests)]}},
+                "template": {"spec": {"containers": [_container(requests)], "volumes": _volumes(claims or {})}},
             },
             "status": {
                 "conditions": list(conditions),
@@ -178,6 +180,7 @@ def pod(
     reason: str | None = None,
     message: str | None = None,
     requests: Json | None = None,
+    image_id: str | None = None,
 ) -> Pod:
     """Return a pod of the Job `of`. `state` is `running`, `waiting` or `ended`, and determines the phase.
 
@@ -196,7 +199,7 @@ def pod(
         metadata |= {"deletionTimestamp": _time(deleted), **_given(deletionGracePeriodSeconds=grace)}
     status: Json = {"phase": phase or _phase(state), "startTime": _time(created), "conditions": list(conditions)}
     if state is not None:
-        status["containerStatuses"] = [{"name": "job", "state": state}]
+        status["containerStatuses"] = [{"name": "job", "state": state, **_given(imageID=image_id)}]
     status |= _given(reason=reason, message=message)
     placed = {} if node is None else {"nodeName": node}
     return msgspec.convert(
@@ -297,6 +300,11 @@ COST: Final = CostView(
 
 def _container(requests: Json | None) -> Json:
     return {"name": "job", "resources": {"requests": {"cpu": "1", "memory": "1Gi"} if requests is None else requests}}
+
+
+def _volumes(claims: Mapping[str, str]) -> list[Json]:
+    own = [{"name": f"claim-{name}", "persistentVolumeClaim": {"claimName": claim}} for name, claim in claims.items()]
+    return [{"name": "scratch", "emptyDir": {}}, *own]
 
 
 def _phase(state: Json | None) -> str:

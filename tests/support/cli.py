@@ -120,11 +120,22 @@ def job(state: str = "pending", **members: Any) -> dict[str, Any]:
         "command": ["sh", "-c"],
         "args": ["echo $HOME"],
         "env": {"TOKEN": "do-not-show"},
-        "resources": {"cpu": "4", "memory": "16Gi", "gpu": 1, "gpu_type": "a10g"},
+        "secrets": {"HF_TOKEN": "huggingface/token"},
+        "volumes": ["datasets", "checkpoints"],
+        "resources": {
+            "cpu": "4",
+            "memory": "16Gi",
+            "gpu": 1,
+            "gpu_type": "a10g",
+            "disk": "50Gi",
+            "shared_memory": "8Gi",
+        },
         "timeout_seconds": 3600,
         "retries": 1,
         "grace_period_seconds": 30,
         "max_cost_usd": None,
+        "working_dir": "/scratch",
+        "user": 65532,
     }
     cost = {
         "currency": "USD",

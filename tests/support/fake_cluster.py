@@ -30,6 +30,8 @@ KINDS = {
     "/api/v1/nodes": "nodes",
 }
 WARNINGS_ONLY = "type=Warning"
+MAX_ANNOTATION_BYTES = 256 * 1024
+"""https://github.com/kubernetes/apimachinery/blob/v0.35.0/pkg/api/validation/objectmeta.go"""
 NOW = "2026-11-24T08:00:00Z"
 
 
@@ -312,6 +314,9 @@ class FakeKubernetes:
             return _status(404, f'namespaces "{namespace}" not found')
         if (namespace, name) in self.objects["jobs"]:
             return _status(409, f'jobs.batch "{name}" already exists', "AlreadyExists")
+        notes = manifest["metadata"].get("annotations", {})
+        if sum(len(name) + len(value.encode()) for name, value in notes.items()) > MAX_ANNOTATION_BYTES:
+            return _status(422, "metadata.annotations: Too long: may not be more than 262144 bytes", "Invalid")
         if dry_run:
             return Response(201, json.dumps(manifest).encode(), warnings=('299 - "a warning of the API server"',))
         manifest["metadata"]["uid"] = f"uid-{name}-{self.version}"

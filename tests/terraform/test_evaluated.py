@@ -62,6 +62,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a disk that images alone would fill": (pools(disk_gib=20), "disk_gib"),
     "half a CPU": (pools(cpu=0.5), "cpu"),
     "a repository with capitals": ({"repositories": ["Runway"]}, "repositories"),
+    "a bucket with capitals": ({"data_bucket": "Data"}, "data_bucket"),
+    "tenants without a bucket": ({"tenants": {"vision": "runway-vision"}}, "tenants"),
+    "a tenant with a slash": ({"data_bucket": "acme-data", "tenants": {"a/*": "runway-a"}}, "tenants"),
+    "a tenant too long for a role's name": ({"data_bucket": "acme-data", "tenants": {"a" * 26: "runway-a"}}, "tenants"),
+    "a namespace with capitals": ({"data_bucket": "acme-data", "tenants": {"a": "Runway"}}, "tenants"),
+    "two tenants in one namespace": (
+        {"data_bucket": "acme-data", "tenants": {"a": "runway-a", "b": "runway-a"}},
+        "tenants",
+    ),
     "a budget of nothing": ({"monthly_budget_usd": 0}, "monthly_budget_usd"),
     "an alarm that nobody hears": ({"budget_emails": []}, "budget_emails"),
 }

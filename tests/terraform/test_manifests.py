@@ -74,7 +74,7 @@ def test_autoscaler_matches_cluster_version_name_region_and_role(
     assert flags(autoscaler)["node-group-auto-discovery"].endswith(f"k8s.io/cluster-autoscaler/{default['name']}")
     assert variables(autoscaler)["AWS_REGION"] == default["region"]
 
-    association = module.the("aws_eks_pod_identity_association")
+    association = module.resources["aws_eks_pod_identity_association.autoscaler"]
     assert autoscaler["metadata"]["namespace"] == association["namespace"]
     assert autoscaler["spec"]["template"]["spec"]["serviceAccountName"] == association["service_account"]
 

@@ -7,11 +7,12 @@ import sys
 from fractions import Fraction
 from typing import Any
 
+import hcl2
 import pytest
 
 from runway.policy import Policy, Pool, load_policy
 from runway.quantity import parse_bytes
-from tests.terraform.hcl import CHECKOUT, Module
+from tests.terraform.hcl import CHECKOUT, MODULE, Module, plain
 
 EXAMPLE = CHECKOUT / "config" / "policy.eks.example.yaml"
 GIB = 1 << 30
@@ -65,10 +66,8 @@ def test_largest_job_of_pool_fits_real_node(name: str, policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("name", ["cpu", "a10g"])
-def test_node_disk_holds_ephemeral_storage_of_job(name: str, policy: Policy, defaults: dict[str, Any]) -> None:
-    assert parse_bytes(defaults["node_groups"][name]["resources"]["ephemeral-storage"]) >= (
-        policy.limits.ephemeral_storage.per_job
-    )
+def test_node_disk_holds_largest_disk_of_a_job(name: str, policy: Policy, defaults: dict[str, Any]) -> None:
+    assert parse_bytes(defaults["node_groups"][name]["resources"]["ephemeral-storage"]) >= policy.limits.disk.max
 
 
 def test_largest_allowed_job_fits_some_pool(policy: Policy) -> None:
@@ -92,6 +91,19 @@ def test_job_repositories_are_allowed_and_runway_repository_is_not(policy: Polic
     repositories = module.variables["repositories"]["default"]
     allowed = [name for name in repositories if f"{registry}/{name}".startswith(prefixes)]
     assert set(repositories) - set(allowed) == {"runway"}
+
+
+def test_tenants_with_pod_identity_are_those_that_terraform_gives_a_role(policy: Policy) -> None:
+    example = plain(hcl2.loads((MODULE / "terraform.tfvars.example").read_text(encoding="utf-8")))
+    identified = {name: t.namespace for name, t in policy.tenants.items() if t.service_account.pod_identity}
+    assert example["tenants"] == identified
+
+
+def test_images_of_a_tenant_are_repositories_of_terraform(policy: Policy, module: Module) -> None:
+    repositories = set(module.variables["repositories"]["default"])
+    own = [image for tenant in policy.tenants.values() if tenant.images for image in tenant.images.allow]
+    assert own
+    assert {image.partition("/")[2] for image in own} <= repositories - {"runway"}
 
 
 def test_readme_prices_match_policy(policy: Policy) -> None:

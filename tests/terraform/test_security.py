@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runway.jobs.manifest import SERVICE_ACCOUNT
 from tests.terraform.hcl import MODULE, Body, Module
 
 EVERYWHERE = {"0.0.0.0/0", "::/0"}
@@ -156,16 +157,28 @@ def test_roles_have_only_required_managed_policies(module: Module) -> None:
     assert nodes == '${toset(["AmazonEC2ContainerRegistryPullOnly", "AmazonEKSWorkerNodePolicy"])}'
 
 
-def test_runway_and_jobs_have_no_aws_permissions(module: Module) -> None:
+def test_only_autoscaler_network_and_listed_tenants_have_aws_permissions(module: Module) -> None:
     associations = module.of_type("aws_eks_pod_identity_association")
     holders = {(body["namespace"], body["service_account"]) for body in associations.values()}
-    assert holders == {("kube-system", "cluster-autoscaler")}
+    assert holders == {("kube-system", "cluster-autoscaler"), ("${each.value}", SERVICE_ACCOUNT)}
+    assert module.resources["aws_eks_pod_identity_association.tenant"]["for_each"] == "${var.tenants}"
+    assert module.variables["tenants"]["default"] == {}
     by_addon = [
         body for addon in module.of_type("aws_eks_addon").values() for body in addon.get("pod_identity_association", [])
     ]
     assert [body["service_account"] for body in by_addon] == ["aws-node"]
     assert "aws_iam_openid_connect_provider.this" not in module.resources
     assert [address for address in module.resources if address.startswith(("aws_iam_user", "aws_iam_access_key"))] == []
+
+
+def test_tenant_role_reaches_only_its_own_prefix(module: Module) -> None:
+    document = module.data["data.aws_iam_policy_document.tenant"]
+    listing, objects = document["statement"]
+    [condition] = listing["condition"]
+    assert (document["for_each"], listing["actions"]) == ("${var.tenants}", ["s3:ListBucket"])
+    assert (condition["variable"], condition["values"]) == ("s3:prefix", ["${each.key}/*"])
+    assert objects["resources"] == ["arn:aws:s3:::${var.data_bucket}/${each.key}/*"]
+    assert {action.partition(":")[0] for action in objects["actions"]} == {"s3"}
 
 
 def test_ecr_images_are_immutable_and_scanned(module: Module) -> None:

@@ -7,15 +7,18 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from runway.jobs.spec import RESERVED_ENV_PREFIXES, AdmittedSpec, Resources
+from runway.jobs.spec import RESERVED_ENV_NAMES, RESERVED_ENV_PREFIXES, AdmittedSpec, Resources
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 """Any text that can be handed to a process."""
 
 NAMES = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,10}[A-Za-z0-9])?", fullmatch=True)
 ENV_NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,10}", fullmatch=True).filter(
-    lambda name: not name.startswith(RESERVED_ENV_PREFIXES)
+    lambda name: not name.startswith(RESERVED_ENV_PREFIXES) and name not in RESERVED_ENV_NAMES
 )
+SECRETS = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?/[A-Za-z0-9_][-._a-zA-Z0-9]{0,10}", fullmatch=True)
+VOLUMES = ("datasets", "checkpoints")
+"""The volumes of the policies that manifests are built with."""
 IMAGES = st.sampled_from(
     ["runway.local/train:1", "python", "docker.io/library/python:3.12", f"ghcr.io/acme/train@sha256:{'0a' * 32}"]
 )
@@ -24,10 +27,12 @@ IMAGES = st.sampled_from(
 @st.composite
 def resources(draw: st.DrawFn) -> Resources:
     """Resources, with a GPU type exactly where there is a GPU."""
-    gpu = draw(st.integers(0, 8))
+    gpu, memory = draw(st.integers(0, 8)), draw(st.integers(1 << 20, 1 << 41))
     return Resources(
         cpu=draw(st.integers(1, 192_000)),
-        memory=draw(st.integers(1, 1 << 41)),
+        memory=memory,
+        disk=draw(st.integers(1, 1 << 41)),
+        shared_memory=draw(st.integers(1 << 20, memory)),
         gpu=gpu,
         gpu_type=draw(st.sampled_from(["a10g", "h100"])) if gpu else None,
     )
@@ -36,16 +41,22 @@ def resources(draw: st.DrawFn) -> Resources:
 @st.composite
 def specs(draw: st.DrawFn) -> AdmittedSpec:
     """Admitted specifications."""
+    variables = draw(st.lists(ENV_NAMES, max_size=6, unique=True))
+    env, secrets = variables[::2], variables[1::2]
     return AdmittedSpec(
         image=draw(IMAGES),
         resources=draw(resources()),
         timeout_seconds=draw(st.integers(1, 86_400)),
         retries=draw(st.integers(0, 10)),
         grace_period_seconds=draw(st.integers(1, 3600)),
+        working_dir=draw(st.none() | TEXT.map(lambda text: f"/{text}").filter(lambda path: ".." not in path)),
+        user=draw(st.integers(1, 65_535)),
         name=draw(st.none() | NAMES),
         command=tuple(draw(st.lists(TEXT, max_size=3))),
         args=tuple(draw(st.lists(TEXT, max_size=3))),
-        env=tuple(draw(st.dictionaries(ENV_NAMES, TEXT, max_size=3)).items()),
+        env=tuple((name, draw(TEXT)) for name in env),
+        secrets=tuple((name, draw(SECRETS)) for name in secrets),
+        volumes=tuple(draw(st.lists(st.sampled_from(VOLUMES), unique=True))),
         max_cost_usd=draw(st.none() | st.decimals(0, 10**6, places=2).map(lambda amount: Decimal(f"{amount:f}"))),
     )
 
@@ -60,14 +71,16 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 )
 
 _FIELDS = st.sampled_from(
-    ["name", "image", "command", "args", "env", "timeout_seconds", "retries", "grace_period_seconds", "max_cost_usd"]
-)
+    ["name", "image", "command", "args", "env", "timeout_seconds", "retries", "grace_period_seconds", "max_cost_usd",
+     "working_dir", "user", "secrets", "volumes"]
+)  # fmt: skip
+_RESOURCES = st.sampled_from(["cpu", "memory", "gpu", "gpu_type", "disk", "shared_memory"])
 _AMOUNTS = st.sampled_from(["1", "500m", "8Gi", "1_000", "NaN", "-1", "1e99", "", "١"])
 
 DOCUMENTS: st.SearchStrategy[Any] = JSON | st.builds(
     lambda fields, resources, image: {**fields, "resources": resources, **image},
     st.dictionaries(_FIELDS | ANY_TEXT, JSON, max_size=8),
-    JSON | st.dictionaries(st.sampled_from(["cpu", "memory", "gpu", "gpu_type"]), _AMOUNTS | JSON, max_size=4),
+    JSON | st.dictionaries(_RESOURCES, _AMOUNTS | JSON, max_size=4),
     st.just({}) | st.fixed_dictionaries({"image": IMAGES}),
 )
 """JSON, and JSON that comes near to being a job document."""

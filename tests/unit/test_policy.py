@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
+from contextlib import nullcontext
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runway.errors import PolicyError
 from runway.policy import load_policy, parse_policy
+from runway.quantity import parse_bytes
 from runway.yaml_loader import MAX_FILE_BYTES
 from tests.support.builders import policy, policy_text
 
 SHIPPED = Path(__file__).parents[2] / "config" / "policy.local.yaml"
 GIB = 1 << 30
+RETRIES = "retries: {max: 3}"
 CPU = 'cpu: {min: 100m, max: "16"}'
 
 
@@ -59,13 +66,27 @@ def test_shipped_policy_has_documented_limits_images_and_prices() -> None:
 
 def test_storage_and_retention_have_defaults() -> None:
     limits = policy().limits
-    assert limits.ephemeral_storage.per_job == 10 * GIB
+    assert (limits.disk.min, limits.disk.max, limits.disk.default) == (GIB, 10 * GIB, 10 * GIB)
     assert limits.retention_seconds == 86_400
+
+
+def test_user_range_has_defaults() -> None:
+    user = policy().limits.user
+    assert (user.min, user.max, user.default) == (1, 65_535, 1000)
+    assert policy((RETRIES, f"{RETRIES}\n  user: {{max: 2000}}")).limits.user.max == 2000
+
+
+@pytest.mark.parametrize(("size", "least"), [("10Gi", GIB), ("512Mi", 512 << 20)])
+def test_disk_limit_of_version_0_7_is_the_one_size_of_every_job(size: str, least: int) -> None:
+    disk = policy((RETRIES, f"{RETRIES}\n  ephemeral_storage: {{per_job: {size}}}")).limits.disk
+    assert (disk.min, disk.max, disk.default) == (least, parse_bytes(size), parse_bytes(size))
 
 
 @pytest.mark.parametrize(
     "edit",
     [
+        (RETRIES, RETRIES + "\n  disk: {min: 1Gi, max: 1Gi, default: 1Gi}"),
+        (RETRIES, RETRIES + "\n  user: {min: 1000, max: 1000}"),
         (CPU, 'cpu: {min: 1m, max: "16"}'),
         (CPU, 'cpu: {min: "16", max: "16"}'),
         ("min: 10, max: 86400, default: 3600", "min: 1, max: 1, default: 1"),
@@ -77,6 +98,50 @@ def test_storage_and_retention_have_defaults() -> None:
 )
 def test_range_of_one_value_is_valid(edit: tuple[str, str]) -> None:
     policy(edit)
+
+
+def test_references_of_a_tenant_have_empty_defaults_and_credentials_are_refused() -> None:
+    tenant = policy().tenants["vision"]
+    assert (tenant.volumes, tenant.secrets, tenant.image_pull_secrets, tenant.images) == ({}, (), (), None)
+    assert (tenant.service_account.annotations, tenant.service_account.pod_identity) == ({}, False)
+    assert policy().limits.secrets_in_env == "refuse"
+
+
+def test_references_of_a_tenant_are_read() -> None:
+    text = """volumes:
+  datasets: {claim: datasets.v2, path: /mnt/data, read_only: true}
+  models: {claim: models, path: /mnt/data-models}
+secrets: [huggingface, wandb]
+service_account:
+  annotations: {eks.amazonaws.com/role-arn: "arn:aws:iam::123456789012:role/speech"}
+  pod_identity: true
+image_pull_secrets: [registry-credentials]
+images: {allow: ["registry.example.com/speech/*"]}"""
+    speech = policy(own(text)).tenants["speech"]
+    assert [(name, v.claim, v.path, v.read_only) for name, v in speech.volumes.items()] == [
+        ("datasets", "datasets.v2", "/mnt/data", True),
+        ("models", "models", "/mnt/data-models", False),
+    ]
+    assert (speech.secrets, speech.image_pull_secrets) == (("huggingface", "wandb"), ("registry-credentials",))
+    assert speech.service_account.pod_identity
+    assert policy(own(text)).images_of("speech").allow == ("registry.example.com/speech/*",)
+    assert policy(own(text)).images_of("vision") == policy().images
+
+
+_COMPONENT = st.from_regex(r"[A-Za-z0-9_][-A-Za-z0-9_.]{0,3}", fullmatch=True)
+_PATHS = st.lists(_COMPONENT, min_size=1, max_size=3).map(lambda parts: "/".join(["/mnt", *parts]))
+
+
+@given(st.lists(_PATHS, min_size=2, max_size=6))
+def test_no_volume_is_at_or_below_another(paths: list[str]) -> None:
+    nested = any(
+        at != other and PurePosixPath(path).is_relative_to(below)
+        for at, path in enumerate(paths)
+        for other, below in enumerate(paths)
+    )
+    text = ", ".join(f'v{at}: {{claim: a, path: "{path}"}}' for at, path in enumerate(paths))
+    with pytest.raises(PolicyError) if nested else nullcontext():
+        policy(own(f"volumes: {{{text}}}"))
 
 
 def test_policy_is_frozen() -> None:
@@ -161,12 +226,194 @@ FAULTS = {
     "a bare price": (('"0.768"', "0.768"), "pools.cpu.hourly_usd", "quoted string"),
     "a price too fine": (('"0.768"', '"0.7680001"'), "pools.cpu.hourly_usd", "at most 6 decimals"),
     "a node without CPU": (('cpu: "48"', 'cpu: "0"'), "pools.a10g.cpu", "greater than 0"),
+    "disk twice": (
+        (RETRIES, RETRIES + "\n  disk: {min: 1Gi, max: 2Gi, default: 1Gi}\n  ephemeral_storage: {per_job: 1Gi}"),
+        "limits",
+        "disk replaces ephemeral_storage",
+    ),
+    "disk without a default": (
+        (RETRIES, RETRIES + "\n  disk: {min: 1Gi, max: 2Gi}"),
+        "limits.disk.default",
+        "required",
+    ),
+    "a default disk above max": (
+        (RETRIES, RETRIES + "\n  disk: {min: 1Gi, max: 2Gi, default: 3Gi}"),
+        "limits.disk",
+        "default 3Gi must be from min 1Gi to max 2Gi",
+    ),
+    "disk min of 0": (
+        (RETRIES, RETRIES + '\n  disk: {min: "0", max: 2Gi, default: 1Gi}'),
+        "limits.disk.min",
+        "greater than 0",
+    ),
+    "a bare number for the disk limit of version 0.7": (
+        (RETRIES, RETRIES + "\n  ephemeral_storage: {per_job: 10}"),
+        "limits.ephemeral_storage.per_job",
+        "quoted string",
+    ),
+    "root as a user": ((RETRIES, RETRIES + "\n  user: {min: 0}"), "limits.user.min", "greater than or equal to 1"),
+    "a user above the limit of Kubernetes": (
+        (RETRIES, RETRIES + "\n  user: {max: 2147483648}"),
+        "limits.user.max",
+        "less than or equal to 2147483647",
+    ),
+    "a default user above max": ((RETRIES, RETRIES + "\n  user: {max: 999}"), "limits.user", "default 1000 must be"),
     "an endless retention": (
         ("  gpu: {max: 4}", "  gpu: {max: 4}\n  retention_seconds: 9999999"),
         "limits.retention_seconds",
         "less than",
     ),
 }
+
+RATE = "    rate: {per_minute: 6, burst: 5}\n"
+
+
+def own(text: str) -> tuple[str, str]:
+    """Return the edit that gives fields to tenant speech."""
+    return RATE, RATE + "".join(f"    {line}\n" for line in text.splitlines())
+
+
+def volume(path: str, claim: str = "a") -> tuple[str, str]:
+    return own(f"volumes: {{a: {{claim: {claim}, path: {path}}}}}")
+
+
+FAULTS |= {
+    "a volume at /": (volume("/"), "tenants.speech.volumes.a.path", "absolute path"),
+    "a relative volume": (volume("data"), "tenants.speech.volumes.a.path", "absolute path"),
+    "a volume above the tree": (volume("/data/../etc"), "tenants.speech.volumes.a.path", "absolute path"),
+    "a volume path with a NUL": (volume('"/data\\0"'), "tenants.speech.volumes.a.path", "absolute path"),
+    "a volume path that ends with a slash": (volume("/data/"), "tenants.speech.volumes.a.path", "absolute path"),
+    "a volume path with a colon": (volume('"/data:ro"'), "tenants.speech.volumes.a.path", "absolute path"),
+    "a volume path with a newline": (volume('"/data\\n"'), "tenants.speech.volumes.a.path", "absolute path"),
+    "a long volume path": (volume(f"/{'a' * 255}"), "tenants.speech.volumes.a.path", "at most 255 characters"),
+    "a volume over the devices": (volume("/dev"), "tenants.speech.volumes.a.path", "overlaps /dev"),
+    "a volume over shared memory": (volume("/dev/shm"), "tenants.speech.volumes.a.path", "overlaps /dev"),  # noqa: S108
+    "a volume in /proc": (volume("/proc/sys"), "tenants.speech.volumes.a.path", "overlaps /proc"),
+    "a volume over /sys": (volume("/sys"), "tenants.speech.volumes.a.path", "overlaps /sys"),
+    "a volume over /etc": (volume("/etc"), "tenants.speech.volumes.a.path", "overlaps /etc"),
+    "a volume over scratch": (volume("/scratch"), "tenants.speech.volumes.a.path", "overlaps /scratch"),
+    "a volume in scratch": (volume("/scratch/data"), "tenants.speech.volumes.a.path", "overlaps /scratch"),
+    "a volume over token files": (volume("/var/run/secrets"), "tenants.speech.volumes.a.path", "overlaps /var/run"),
+    "a volume above token files": (volume("/var"), "tenants.speech.volumes.a.path", "overlaps /var/run"),
+    "a claim with a slash": (volume("/data", "a/b"), "tenants.speech.volumes.a.claim", "match pattern"),
+    "a claim with capitals": (volume("/data", "Data"), "tenants.speech.volumes.a.claim", "match pattern"),
+    "a long claim": (volume("/data", "a" * 254), "tenants.speech.volumes.a.claim", "at most 253 characters"),
+    "a volume without a claim": (own("volumes: {a: {path: /data}}"), "tenants.speech.volumes.a.claim", "required"),
+    "a volume of the host": (
+        own("volumes: {a: {claim: a, path: /data, host_path: /}}"),
+        "tenants.speech.volumes.a.host_path",
+        "not permitted",
+    ),
+    "a volume name with a dot": (own("volumes: {a.b: {claim: a, path: /data}}"), "tenants.speech.volumes.a.b", "match"),
+    "a volume name too long for a pod": (
+        own(f"volumes: {{{'a' * 51}: {{claim: a, path: /data}}}}"),
+        "tenants.speech.volumes",
+        "match pattern",
+    ),
+    "two volumes at one path": (
+        own("volumes: {a: {claim: a, path: /data}, b: {claim: b, path: /data}}"),
+        "tenants.speech.volumes",
+        "b at /data is at or below a at /data",
+    ),
+    "a volume below another": (
+        own("volumes: {a: {claim: a, path: /data/raw}, b: {claim: b, path: /data}}"),
+        "tenants.speech.volumes",
+        "a at /data/raw is at or below b at /data",
+    ),
+    "51 volumes": (
+        own("volumes: {" + ", ".join(f"v{at}: {{claim: a, path: /v{at}}}" for at in range(51)) + "}"),
+        "tenants.speech.volumes",
+        "at most 50",
+    ),
+    "a Secret with a slash": (own("secrets: [huggingface/token]"), "tenants.speech.secrets.0", "match pattern"),
+    "a Secret given twice": (own("secrets: [a, b, a]"), "tenants.speech.secrets", "a is given twice"),
+    "a bare string of Secrets": (own("secrets: huggingface"), "tenants.speech.secrets", "valid tuple"),
+    "a pull secret given twice": (
+        own("image_pull_secrets: [a, a]"),
+        "tenants.speech.image_pull_secrets",
+        "a is given twice",
+    ),
+    "an annotation without a value": (
+        own("service_account: {annotations: {eks.amazonaws.com/role-arn: }}"),
+        "tenants.speech.service_account.annotations.eks",
+        "valid string",
+    ),
+    "an annotation with a line break": (
+        own('service_account: {annotations: {a: "b\\nc"}}'),
+        "tenants.speech.service_account.annotations.a",
+        "match pattern",
+    ),
+    "an invalid annotation": (
+        own('service_account: {annotations: {"a b": c}}'),
+        "tenants.speech.service_account.annotations.a b",
+        "match pattern",
+    ),
+    "a mounted token": (
+        own("service_account: {automount: true}"),
+        "tenants.speech.service_account.automount",
+        "not permitted",
+    ),
+    "a quoted switch": (
+        own('service_account: {pod_identity: "true"}'),
+        "tenants.speech.service_account.pod_identity",
+        "boolean",
+    ),
+    "no images of a tenant": (own("images: {allow: []}"), "tenants.speech.images.allow", "at least 1"),
+    "an image of a tenant without a registry": (
+        own("images: {allow: [python]}"),
+        "tenants.speech.images.allow",
+        "start with a registry",
+    ),
+    "secrets in env that are neither refused nor allowed": (
+        ("retries: {max: 3}", "retries: {max: 3}\n  secrets_in_env: warn"),
+        "limits.secrets_in_env",
+        "'refuse' or 'allow'",
+    ),
+}
+
+
+LINK = "https://logs.example.com:8443/app?namespace={namespace}&job={job}&from={from}&to={to}#/{pod}"
+
+
+def test_link_to_logs_is_optional() -> None:
+    assert policy().logs is None
+    logs = policy(("images:\n", f'logs: {{url_template: "{LINK}"}}\nimages:\n')).logs
+    assert logs is not None
+    assert logs.url_template == LINK
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("https://logs.example.com/{namepsace}", r"\{namepsace\} is no placeholder; use \{namespace\}, "),
+        ("https://logs.example.com/{job.__class__}", "is no placeholder"),
+        ("https://logs.example.com/{job!r}", "is no placeholder"),
+        ("https://logs.example.com/{{job}}", "is no placeholder"),
+        ("https://logs.example.com/{", "or %7B and %7D for braces"),
+        ("https://logs.example.com/}", "is no placeholder"),
+        ("javascript:alert('{job}')", "must start with https:// or http://"),
+        ("//logs.example.com/{job}", "must start with https:// or http://"),
+        ("ftp://logs.example.com/{job}", "must start with https:// or http://"),
+        ("", "must start with https:// or http://"),
+        ("https:///{job}", "must have a valid host and port"),
+        ("https://:8443/{job}", "must have a valid host and port"),
+        ("https://logs.example.com:99999/{job}", "must have a valid host and port"),
+        ("https://[::1/{job}", "must have a valid host and port"),
+        ("https://user:pass@logs.example.com/{job}", "no password"),  # pragma: allowlist secret
+        ("https://{tenant}.example.com/{job}", "no placeholder and no password before the path"),
+        ("https://logs.example.com/?q={job} x", "percent-encode"),
+        ('https://logs.example.com/"onclick={job}', "percent-encode"),
+        ("https://logs.example.com/<b>{job}", "percent-encode"),
+        ("https://logs.example.com/\n{job}", "percent-encode"),
+        ("https://logs.exämple.com/{job}", "percent-encode"),
+        ("https://logs.example.com/" + "x" * 2000, "at most 2000 characters"),
+    ],
+)
+def test_invalid_link_to_logs_is_rejected(template: str, message: str) -> None:
+    quoted = json.dumps(template, ensure_ascii=False)
+    ((field, found),) = faults(("images:\n", f"logs: {{url_template: {quoted}}}\nimages:\n"))
+    assert field == "logs.url_template"
+    assert re.search(message, found)
 
 
 @pytest.mark.parametrize("case", FAULTS)

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from runway.jobs.manifest import SERVICE_ACCOUNT
 from runway.tenant_manifests import render
 from tests.support.builders import policy
 from tests.unit.golden import assert_golden
 
+CHECKOUT = Path(__file__).parents[2]
+TENANTS = ("vision", "speech")
+
 
 def rendered(kind: str, namespace: str = "runway-vision") -> list[dict[str, Any]]:
     """Return the objects of one kind in one tenant's namespace."""
-    objects: list[dict[str, Any]] = render(policy())
+    objects: list[dict[str, Any]] = render(IDENTITY)
     return [item for item in objects if item["kind"] == kind and item["metadata"].get("namespace") == namespace]
 
 
+RATE = "    rate: {per_minute: 600, burst: 100}\n"
+ROLE = "arn:aws:iam::123456789012:role/vision"
+IDENTITY = policy(
+    (
+        RATE,
+        f"""{RATE}    service_account: {{annotations: {{eks.amazonaws.com/role-arn: "{ROLE}"}}, pod_identity: true}}
+    image_pull_secrets: [registry-credentials]
+    secrets: [huggingface]
+    volumes: {{datasets: {{claim: datasets, path: /data}}}}
+""",
+    )
+)
+"""Only vision has an identity."""
+
+
 def test_all_objects_match_golden_file() -> None:
-    assert_golden("tenants", render(policy()))
+    assert_golden("tenants", render(IDENTITY))
 
 
 def test_each_namespace_precedes_its_objects() -> None:
@@ -62,5 +84,55 @@ def test_ingress_and_metadata_address_are_denied() -> None:
     assert all(item["spec"]["podSelector"] == {} for item in policies)
     assert all("ingress" not in item["spec"] for item in policies)
     assert {kind for item in policies for kind in item["spec"]["policyTypes"]} == {"Ingress", "Egress"}
-    (block,) = [to["ipBlock"] for item in policies for rule in item["spec"].get("egress", []) for to in rule["to"]]
-    assert block["except"] == ["169.254.0.0/16"]
+    for namespace in ("runway-vision", "runway-speech"):
+        open_to_all = [to for to, ports in egress(namespace) if ports is None]
+        assert open_to_all == [{"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}]
+
+
+def egress(namespace: str) -> list[tuple[dict[str, Any], list[tuple[str, int]] | None]]:
+    """Return each address block that a tenant's pods may reach, with its ports; None for all ports."""
+    rules = [rule for item in rendered("NetworkPolicy", namespace) for rule in item["spec"].get("egress", [])]
+    found = []
+    for rule in rules:
+        ports = [(port["protocol"], port["port"]) for port in rule["ports"]] if "ports" in rule else None
+        found += [(to["ipBlock"], ports) for to in rule["to"]]
+    return found
+
+
+def test_link_local_addresses_are_open_for_dns_only() -> None:
+    """NodeLocal DNSCache listens at 169.254.20.10: https://github.com/tektoncd/operator/issues/4000"""
+    link_local = [(to, ports) for to, ports in egress("runway-speech") if to["cidr"].startswith("169.254.")]
+    assert link_local == [({"cidr": "169.254.0.0/16"}, [("UDP", 53), ("TCP", 53)])]
+
+
+def test_pod_identity_opens_only_its_agent_for_that_tenant() -> None:
+    assert [both for both in egress("runway-vision") if both not in egress("runway-speech")] == [
+        ({"cidr": "169.254.170.23/32"}, [("TCP", 80)])
+    ]
+
+
+def test_policies_of_all_tenants_have_the_same_names() -> None:
+    """`kubectl apply` does not delete a policy that is no longer rendered."""
+    names = [[item["metadata"]["name"] for item in rendered("NetworkPolicy", f"runway-{name}")] for name in TENANTS]
+    assert names[0] == names[1]
+
+
+def test_service_account_has_annotations_and_pull_secrets_and_no_token() -> None:
+    (vision,), (speech,) = (rendered("ServiceAccount", f"runway-{name}") for name in TENANTS)
+    for account in (vision, speech):
+        assert account["metadata"]["name"] == SERVICE_ACCOUNT
+        assert account["automountServiceAccountToken"] is False
+    assert vision["metadata"]["annotations"] == {"eks.amazonaws.com/role-arn": ROLE}
+    assert vision["imagePullSecrets"] == [{"name": "registry-credentials"}]
+    assert (speech["metadata"]["annotations"], speech["imagePullSecrets"]) == ({}, [])
+
+
+def test_runway_has_no_right_to_secrets_and_jobs_have_no_right_at_all() -> None:
+    base = CHECKOUT / "deploy" / "kustomize" / "base" / "rbac.yaml"
+    installed = [item for item in yaml.safe_load_all(base.read_text(encoding="utf-8")) if item]
+    objects = [*installed, *(dict[str, Any](item) for item in render(IDENTITY))]
+    granted = {resource for item in objects for rule in item.get("rules", []) for resource in rule["resources"]}
+    assert {"jobs", "pods/log"} <= granted
+    assert not granted & {"*", "secrets", "serviceaccounts", "serviceaccounts/token", "persistentvolumeclaims"}
+    subjects = {subject["name"] for item in objects for subject in item.get("subjects", [])}
+    assert subjects == {"runway"}

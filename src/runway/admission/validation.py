@@ -1,20 +1,38 @@
-"""Validate a specification against the policy: bounds, image, pool, fit and cost.
+"""Validate a specification against the policy: bounds, image, volumes, secrets, pool, fit and cost.
 
 Pure. Every violation is reported at once. Quota and rate depend on other jobs and on time, so they are checked later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
+from typing import Final
+
+import msgspec
 
 from runway.errors import InvalidSpec, Violation
 from runway.jobs.cost import estimate_cost
 from runway.jobs.models import CostView
-from runway.jobs.spec import AdmittedSpec, Draft, Resources, split_image
-from runway.policy import Policy, Pool
+from runway.jobs.spec import MAX_SPEC_BYTES, AdmittedSpec, Draft, Resources, SpecForm, split_image
+from runway.policy import Policy, Pool, Tenant
 from runway.quantity import format_bytes, format_cpu
+from runway.text import shorten
+
+MIB: Final = 1024**2
+MIN_SHARED_MEMORY: Final = MIB  # Bytes. Kubernetes reads a size of 0 as no limit.
+MAX_LISTED: Final = 10  # Names of volumes or Secrets in a hint.
+CREDENTIAL: Final = re.compile(
+    r"(?:.+_)?(?:PASSWORD|API_KEY|API_TOKEN|ACCESS_TOKEN|AUTH_TOKEN|SECRET_KEY|PRIVATE_KEY|CLIENT_SECRET)"
+    r"|AWS_(?:ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)|KAGGLE_KEY|PGPASSWORD"
+    r"|(?:GH|GITHUB|GITLAB|HF|HUGGINGFACE|HUGGING_FACE_HUB|MLFLOW_TRACKING|VAULT)_TOKEN",
+    re.IGNORECASE,
+)
+"""Names of variables that hold credentials. Other names with TOKEN or KEY are common: EOS_TOKEN, SORT_KEY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,27 +44,36 @@ class ValidatedSpec:
     price: CostView
 
 
-def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
-    """Validate a draft against the policy. Raises InvalidSpec with all violations, including those of form."""
+def validate(draft: Draft, policy: Policy, tenant: str) -> ValidatedSpec:
+    """Validate a tenant's draft. Raises InvalidSpec with all violations, including those of form."""
     limits, form, wanted = policy.limits, draft.form, draft.resources
     timeout = limits.timeout_seconds.default if form.timeout_seconds is None else form.timeout_seconds
     grace = limits.grace_period_seconds.default if form.grace_period_seconds is None else form.grace_period_seconds
     retries, gpu = form.retries or 0, wanted.gpu or 0
+    user = limits.user.default if form.user is None else form.user
+    disk = limits.disk.default if wanted.disk is None else wanted.disk
     violations = [*draft.violations]
     if wanted.cpu is not None:
         violations += _check_range("resources.cpu", wanted.cpu, limits.cpu.min, limits.cpu.max, format_cpu)
     if wanted.memory is not None:
         memory = limits.memory
         violations += _check_range("resources.memory", wanted.memory, memory.min, memory.max, format_bytes)
+    violations += _check_range("resources.disk", disk, limits.disk.min, limits.disk.max, format_bytes)
+    violations += _check_shared_memory(wanted.shared_memory, wanted.memory)
     for field, value, low, high in (
         ("resources.gpu", gpu, 0, limits.gpu.max),
         ("timeout_seconds", timeout, limits.timeout_seconds.min, limits.timeout_seconds.max),
         ("retries", retries, 0, limits.retries.max),
         ("grace_period_seconds", grace, 1, limits.grace_period_seconds.max),
+        ("user", user, limits.user.min, limits.user.max),
     ):
         violations += _check_range(field, value, low, high, str)
     if form.image is not None:
-        violations += _check_image(form.image, policy.images.allow)
+        violations += _check_image(form.image, policy.images_of(tenant).allow)
+    violations += _check_references(form, policy.tenants[tenant])
+    if limits.secrets_in_env == "refuse":
+        violations += _check_credentials(form.env or {})
+    violations += _check_spec_size(form)
 
     pool_name = None
     if draft.is_valid("resources.gpu", "resources.gpu_type", "resources"):
@@ -55,7 +82,9 @@ def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
     found = None
     if pool_name is not None and wanted.cpu is not None and wanted.memory is not None:
         pool = policy.pools[pool_name]
-        resources = Resources(wanted.cpu, wanted.memory, max(gpu, 0), pool.gpu_type if gpu else None)
+        shared = default_shared_memory(wanted.memory) if wanted.shared_memory is None else wanted.shared_memory
+        gpu_type = pool.gpu_type if gpu else None
+        resources = Resources(wanted.cpu, wanted.memory, max(gpu, 0), gpu_type, disk, shared)
         violations += _check_fits_node(resources, pool_name, pool)
         found = estimate_cost(pool_name, pool, resources, max(timeout, 0))
         if form.max_cost_usd is not None and draft.is_valid("timeout_seconds"):
@@ -69,13 +98,33 @@ def validate(draft: Draft, policy: Policy) -> ValidatedSpec:
         command=tuple(form.command or ()),
         args=tuple(form.args or ()),
         env=tuple((form.env or {}).items()),
+        secrets=tuple((form.secrets or {}).items()),
+        volumes=tuple(form.volumes or ()),
         resources=resources,
         timeout_seconds=timeout,
         retries=retries,
         grace_period_seconds=grace,
+        working_dir=form.working_dir,
+        user=user,
         max_cost_usd=form.max_cost_usd,
     )
     return ValidatedSpec(spec, pool_name, found)
+
+
+def default_shared_memory(memory: int) -> int:
+    """Return half of the memory in whole MiB, but at least `MIN_SHARED_MEMORY`. Both amounts are in bytes."""
+    return max(memory // 2 // MIB * MIB, MIN_SHARED_MEMORY)
+
+
+def _check_shared_memory(asked: int | None, memory: int | None) -> list[Violation]:
+    """Reject less than the minimum, and more than the job's memory: a file in /dev/shm counts as memory."""
+    if asked is None:
+        return []
+    if memory is not None and asked > memory:
+        limit, message = format_bytes(memory), "is above resources.memory, of which it is a part"
+        hint = f"ask for at most {limit}, or raise resources.memory"
+        return [Violation("resources.shared_memory", "too_large", message, format_bytes(asked), limit, hint)]
+    return _check_range("resources.shared_memory", asked, MIN_SHARED_MEMORY, sys.maxsize, format_bytes)
 
 
 def _check_range(field: str, value: int, low: int, high: int, show: Callable[[int], str]) -> list[Violation]:
@@ -87,6 +136,16 @@ def _check_range(field: str, value: int, low: int, high: int, show: Callable[[in
     return [Violation(field, "too_large", "is above the maximum", show(value), limit, f"ask for at most {limit}")]
 
 
+def _check_spec_size(form: SpecForm) -> list[Violation]:
+    """Check the size in which Kubernetes stores the specification. Escapes can make a text six times as large."""
+    size = len(msgspec.json.encode(form.model_dump()))
+    if size <= MAX_SPEC_BYTES:
+        return []
+    message = "is too large as JSON, which escapes control characters in six bytes"
+    hint = "put binary data into the image, or encode it in base64"
+    return [Violation("body", "too_large", message, f"{size} bytes", f"{MAX_SPEC_BYTES} bytes", hint)]
+
+
 def _check_image(image: str, allow: Sequence[str]) -> list[Violation]:
     repository = canonical_repository(image)
     if any(repository == item or (item.endswith("/*") and repository.startswith(item[:-1])) for item in allow):
@@ -94,6 +153,40 @@ def _check_image(image: str, allow: Sequence[str]) -> list[Violation]:
     hint = "push the image to an allowed repository"
     message = "is not from an allowed repository"
     return [Violation("image", "image_not_allowed", message, image, ", ".join(allow), hint)]
+
+
+def _check_references(form: SpecForm, tenant: Tenant) -> list[Violation]:
+    """Reject volumes and Secrets that the policy does not give to the tenant."""
+    violations = []
+    for at, name in enumerate(form.volumes or ()):
+        if name not in tenant.volumes:
+            hint = _choice("volumes", tenant.volumes)
+            message = "is not a volume of the tenant"
+            violations.append(Violation(f"volumes[{at}]", "unknown_volume", message, name, hint=hint))
+    for variable, reference in (form.secrets or {}).items():
+        secret = reference.partition("/")[0]
+        if secret not in tenant.secrets:
+            hint = _choice("Secrets", tenant.secrets)
+            message = "is not in a Secret of the tenant"
+            violations.append(Violation(f"secrets[{variable}]", "unknown_secret", message, shorten(secret), hint=hint))
+    return violations
+
+
+def _choice(kind: str, names: Collection[str]) -> str:
+    if not names:
+        return f"ask the platform operators to add {kind} of the tenant to the policy"
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"choose one of: {', '.join(islice(names, MAX_LISTED))}{more}"
+
+
+def _check_credentials(env: Iterable[str]) -> list[Violation]:
+    """Reject variables that hold credentials: anyone who may read Jobs or call Runway could read them."""
+    hint = "put the value in a Kubernetes Secret, and name it in secrets"
+    return [
+        Violation(f"env[{name}]", "secret_in_env", "looks like a credential, which env does not protect", hint=hint)
+        for name in env
+        if CREDENTIAL.fullmatch(name)
+    ]
 
 
 def canonical_repository(image: str) -> str:

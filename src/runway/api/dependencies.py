@@ -140,9 +140,15 @@ async def rate_limited_scope(request: Request) -> str | None:
     return scope
 
 
+async def claimed_tenant(request: Request) -> str | None:
+    """Return the tenant of a read that no limit counts, or None. Raises TenantRequired or UnknownTenant."""
+    return _claimed_tenant(request)
+
+
 SubmitTenant = Annotated[str, Depends(required_tenant)]
 CancelTenant = Annotated[str, Depends(rate_limited_tenant)]
 ReadScope = Annotated[str | None, Depends(rate_limited_scope)]
+ClaimedTenant = Annotated[str | None, Depends(claimed_tenant)]
 JobIdPath = Annotated[
     str, Path(description="The job's id, as `POST /v1/jobs` returned it", examples=["rw-agkyxsiunucc5lqpeogd"])
 ]

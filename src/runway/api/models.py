@@ -207,10 +207,34 @@ class UpperBound(Model):
 
 @dataclass(frozen=True, slots=True)
 class StorageBounds(Model):
-    """The bound of ephemeral storage."""
+    """The default of `resources.disk`, under its name of version 0.7."""
 
     per_job: Quantity
     """Bytes, as a Kubernetes quantity."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskBounds(Model):
+    """The bounds and the default of `resources.disk`, in Kubernetes quantities."""
+
+    min: Quantity
+    """The minimum."""
+    max: Quantity
+    """The maximum."""
+    default: Quantity
+    """The value of a job that sets none."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserBounds(Model):
+    """The bounds and the default of `user`."""
+
+    min: Positive
+    """The minimum."""
+    max: Positive
+    """The maximum."""
+    default: Positive
+    """The value of a job that sets none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,10 +253,16 @@ class LimitsView(Model):
     """Bounds of `grace_period_seconds`."""
     retries: UpperBound
     """The bound of `retries`."""
+    disk: DiskBounds
+    """Bounds of `resources.disk`."""
+    user: UserBounds
+    """Bounds of `user`."""
     ephemeral_storage: StorageBounds
-    """The ephemeral storage of every job."""
+    """The ephemeral storage of a job that sets no `resources.disk`. Use `disk` instead."""
     retention_seconds: Count
     """Seconds until Kubernetes deletes a finished job."""
+    secrets_in_env: Annotated[str, text(enum=["refuse", "allow"])] = "allow"
+    """Whether Runway refuses names in `env` that look like credentials. Version 0.7 allows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +323,28 @@ class TenantRateView(Model):
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeView(Model):
+    """A volume that a job can mount."""
+
+    path: str
+    """The path in the container."""
+    read_only: bool
+    """Whether jobs can only read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnView(Model):
+    """The names that the jobs of one tenant may use."""
+
+    volumes: dict[str, VolumeView]
+    """The volumes by name."""
+    secrets: list[str]
+    """The Kubernetes Secrets."""
+    images: ImagesView
+    """The images: the tenant's own list, or the common one."""
+
+
+@dataclass(frozen=True, slots=True)
 class TenantView(Model):
     """The policy of one tenant."""
 
@@ -302,6 +354,8 @@ class TenantView(Model):
     """The quota limit."""
     rate: TenantRateView
     """The rate limits."""
+    own: OwnView | None = None
+    """The tenant's volumes, Secrets and images; null unless `X-Tenant-ID` names the tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,5 +459,7 @@ class Problem:
     """With `logs_gone`: the stored end of the log."""
     pod: str | None = None
     """With `logs_gone`: the deleted pod."""
+    logs_url: Annotated[str, text(format="uri")] | None = None
+    """With `logs_gone`: the link to the stored logs, if the policy has one."""
     id: JobId | None = None
     """With `outcome_unknown`: the job that may exist."""

@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from runway.api.dependencies import CHECKED_PARAMETERS, app_state, json_response
+from runway.api.dependencies import CHECKED_PARAMETERS, SCOPED, ClaimedTenant, app_state, json_response
 from runway.api.models import PolicyView
 from runway.api.problems import operation_id, responses
-from runway.errors import InvalidParameter
+from runway.errors import InvalidParameter, TenantRequired, UnknownTenant
 from runway.jobs.cost import estimate_cost
 from runway.jobs.spec import Resources
 from runway.policy import Policy, Pool
@@ -25,17 +25,37 @@ router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
     summary="Read the policy",
     response_description="The policy in force",
     dependencies=CHECKED_PARAMETERS,
-    responses=responses(InvalidParameter),
+    responses=responses(InvalidParameter, TenantRequired, UnknownTenant),
+    openapi_extra=SCOPED,
 )
-async def read_policy(request: Request) -> Response:
-    """Read the bounds, allowed images, pools, prices and tenants that Runway validates specifications against."""
-    return json_response(policy_view(app_state(request).policy))
+async def read_policy(request: Request, tenant: ClaimedTenant) -> Response:
+    """Read the bounds, allowed images, pools, prices and tenants that Runway validates specifications against.
+
+    The volumes, Secrets and images of a tenant are sent only to that tenant.
+    """
+    return json_response(policy_view(app_state(request).policy, tenant))
 
 
-def policy_view(policy: Policy) -> dict[str, Any]:
+def policy_view(policy: Policy, scope: str | None) -> dict[str, Any]:
     """Return the policy with the prices of each pool's resources, as `api.models.PolicyView` describes it."""
-    document = policy.model_dump(mode="json", include={"limits", "images", "tenants"})
+    shown = {"namespace", "quota", "rate"}
+    document = policy.model_dump(mode="json", include={"limits": True, "images": True, "tenants": {"__all__": shown}})
+    for name, tenant in document["tenants"].items():
+        tenant["own"] = _own_view(policy, name) if name == scope else None
+    # The command line of version 0.7 requires it.
+    document["limits"]["ephemeral_storage"] = {"per_job": format_bytes(policy.limits.disk.default)}
     return document | {"pools": {name: _pool_view(name, pool) for name, pool in policy.pools.items()}}
+
+
+def _own_view(policy: Policy, name: str) -> dict[str, Any]:
+    tenant = policy.tenants[name]
+    return {
+        "volumes": {
+            volume: {"path": each.path, "read_only": each.read_only} for volume, each in tenant.volumes.items()
+        },
+        "secrets": list(tenant.secrets),
+        "images": {"allow": list(policy.images_of(name).allow)},
+    }
 
 
 def _pool_view(name: str, pool: Pool) -> dict[str, Any]:

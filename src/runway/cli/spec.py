@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,7 +42,18 @@ class SpecOptions:
     memory: Annotated[str | None, Option(metavar="QUANTITY", help="Memory, such as 512Mi or 16Gi.")] = None
     gpu: Annotated[int | None, Option(metavar="COUNT", help="Number of whole GPUs.")] = None
     gpu_type: Annotated[str | None, Option(metavar="TYPE", help="Type of the GPUs, such as a10g.")] = None
+    disk: Annotated[str | None, Option(metavar="QUANTITY", help="Disk: /scratch, other files and log.")] = None
+    shared_memory: Annotated[str | None, Option(metavar="QUANTITY", help="Size of /dev/shm, in the memory.")] = None
+    workdir: Annotated[str | None, Option(metavar="PATH", help="Working directory, instead of the image's own.")] = None
+    user: Annotated[int | None, Option(metavar="UID", help="Numeric user of the process; never 0.")] = None
     env: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="Environment variable; may be repeated.")] = None
+    secret: Annotated[
+        list[str] | None,
+        Option(metavar="NAME=SECRET/KEY", help="Environment variable from a Kubernetes Secret; may be repeated."),
+    ] = None
+    volume: Annotated[
+        list[str] | None, Option(metavar="NAME", help="Volume of the policy to mount; may be repeated.")
+    ] = None
     timeout: Annotated[
         int | None, duration_option("Lifetime of the job, including waiting and retries: 90, 30m, 1h.")
     ] = None
@@ -78,7 +89,8 @@ def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
 def build_spec(options: SpecOptions) -> dict[str, object]:
     """Return the spec of the file, if one was named, overridden by the options. Raises typer.BadParameter.
 
-    `--env` adds to the file's variables; a command replaces both `command` and `args` of the file.
+    `--env` and `--secret` add to the file's variables, `--volume` to its volumes. A command replaces both `command` and
+    `args` of the file.
     """
     spec = _read_file(options.file) if options.file is not None else {}
     values = {
@@ -89,13 +101,24 @@ def build_spec(options: SpecOptions) -> dict[str, object]:
         "grace_period_seconds": options.grace,
         "max_cost_usd": options.max_cost,
         "command": options.command or None,
+        "working_dir": options.workdir,
+        "user": options.user,
     }
-    resources = {"cpu": options.cpu, "memory": options.memory, "gpu": options.gpu, "gpu_type": options.gpu_type}
+    resources = {
+        "cpu": options.cpu,
+        "memory": options.memory,
+        "gpu": options.gpu,
+        "gpu_type": options.gpu_type,
+        "disk": options.disk,
+        "shared_memory": options.shared_memory,
+    }
     if options.command:
         spec.pop("args", None)
     spec |= without_none(values)
     _overlay(spec, "resources", without_none(resources))
     _overlay(spec, "env", parse_env(options.env or []))
+    _overlay(spec, "secrets", parse_env(options.secret or [], "--secret", "NAME=SECRET/KEY"))
+    _append(spec, "volumes", options.volume or [])
     try:
         _check_json(spec)
     except ValueError as error:
@@ -103,15 +126,15 @@ def build_spec(options: SpecOptions) -> dict[str, object]:
     return spec
 
 
-def parse_env(assignments: list[str]) -> dict[str, str]:
+def parse_env(assignments: list[str], option: str = "--env", form: str = "NAME=VALUE") -> dict[str, str]:
     """Parse `["A=1", "B=x=y"]` to `{"A": "1", "B": "x=y"}`. Raises typer.BadParameter, also for a repeated name."""
     env: dict[str, str] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals or not name:
-            raise typer.BadParameter(f"{assignment!r} is not NAME=VALUE", param_hint="--env")
+            raise typer.BadParameter(f"{assignment!r} is not {form}", param_hint=option)
         if name in env:
-            raise typer.BadParameter(f"{name!r} is given twice", param_hint="--env")
+            raise typer.BadParameter(f"{name!r} is given twice", param_hint=option)
         env[name] = value
     return env
 
@@ -123,6 +146,17 @@ def _overlay(spec: dict[str, object], field: str, values: Mapping[str, object]) 
     if present is not None and not isinstance(present, Mapping):
         raise typer.BadParameter(f"{field} must be a mapping for options to add to it", param_hint="--file")
     spec[field] = {**(present or {}), **values}
+
+
+def _append(spec: dict[str, object], field: str, values: Sequence[str]) -> None:
+    """Add to the list of the file those values that it lacks."""
+    if not values:
+        return
+    present = spec.get(field)
+    if present is not None and not isinstance(present, list):
+        raise typer.BadParameter(f"{field} must be a list for options to add to it", param_hint="--file")
+    known = present or []
+    spec[field] = [*known, *(value for value in values if value not in known)]
 
 
 def _read_file(name: str) -> dict[str, object]:

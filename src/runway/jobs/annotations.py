@@ -23,6 +23,7 @@ LABEL_TENANT: Final = PREFIX + "tenant"
 ANNOTATION_COST: Final = PREFIX + "cost"
 ANNOTATION_CANCELLED_AT: Final = PREFIX + "cancelled-at"
 ANNOTATION_RECORD: Final = PREFIX + "record"
+ANNOTATION_REQUEST_HASH: Final = PREFIX + "request-hash"
 ANNOTATION_SPEC: Final = PREFIX + "spec"
 ANNOTATION_SPEC_HASH: Final = PREFIX + "spec-hash"
 
@@ -35,6 +36,7 @@ METADATA: Final = MetadataFilter(
         ANNOTATION_CANCELLED_AT: 64,
         ANNOTATION_COST: 4096,
         ANNOTATION_RECORD: 32 * 1024,
+        ANNOTATION_REQUEST_HASH: 64,
         ANNOTATION_SPEC: 256 * 1024,
         ANNOTATION_SPEC_HASH: 64,
     },
@@ -42,6 +44,7 @@ METADATA: Final = MetadataFilter(
 """The labels and annotations that Runway reads; some limits are twice the size that Runway writes."""
 MAX_RETRIES: Final = 10_000
 MAX_GPUS: Final = 10_000
+MAX_USER: Final = 2**31 - 1  # The limit of Kubernetes.
 MAX_PRICE_TEXT: Final = 512
 """Characters of all names and quantities in a price: a pool and an instance type have 63 each."""
 MAX_PRICE_LINES: Final = 3  # CPU, memory and GPUs.
@@ -61,6 +64,7 @@ def spec_of(job: Job) -> SpecView | None:
         return None
     seconds = (spec.timeout_seconds, spec.grace_period_seconds)
     possible = all(0 <= value <= MAX_SECONDS for value in seconds) and 0 <= spec.retries <= MAX_RETRIES
+    possible = possible and 0 < spec.user <= MAX_USER
     return spec if possible and 0 <= spec.resources.gpu <= MAX_GPUS else None
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from runway.jobs.annotations import (
     ANNOTATION_COST,
+    ANNOTATION_REQUEST_HASH,
     ANNOTATION_SPEC,
     ANNOTATION_SPEC_HASH,
     LABEL_JOB,
@@ -25,8 +27,8 @@ from runway.jobs.annotations import (
 )
 from runway.jobs.models import CostView
 from runway.jobs.spec import AdmittedSpec
-from runway.kube.objects import CONTAINER, GPU_RESOURCE
-from runway.policy import Limits, Pool
+from runway.kube.objects import CLAIM_VOLUME_PREFIX, CONTAINER, GPU_RESOURCE, VOLUME_SCRATCH, VOLUME_SHARED_MEMORY
+from runway.policy import Limits, Pool, TenantVolume
 from runway.quantity import format_bytes, format_cpu
 
 DO_NOT_EVICT_ANNOTATIONS: Final = {
@@ -39,7 +41,13 @@ protection. `kubectl drain` and spot interruptions ignore it.
 https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md#what-types-of-pods-can-prevent-ca-from-removing-a-node
 https://karpenter.sh/docs/concepts/disruption/#pod-level-controls
 """
-USER_ID: Final = 1000  # The user and group of every job: not root, which is the default of images that set none.
+SERVICE_ACCOUNT: Final = "runway-job"  # `runway tenants render` makes it in each tenant's namespace.
+GROUP_ID: Final = 1000  # The group of every job's process and volumes, whatever its user.
+SCRATCH: Final = "/scratch"
+SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 (a mount point of the container)
+USER_NAME: Final = "job"
+MIB: Final = 1024**2
+MAX_NUMEXPR_THREADS: Final = 64  # The import of numexpr fails if its threads or those of OpenMP are more.
 
 
 _canonical = msgspec.json.Encoder(order="sorted")
@@ -56,10 +64,30 @@ def job_id(tenant: str, key: str) -> str:
     return "rw-" + base64.b32encode(digest[:15]).decode().lower()[:20]
 
 
-def spec_hash(spec: AdmittedSpec) -> str:
-    """Hash an admitted specification. Equal specifications have equal hashes, `2.5` and `2.50` USD included."""
-    cap = None if spec.max_cost_usd is None else f"{spec.max_cost_usd.normalize():f}"
-    return hashlib.sha256(canonical_json({**spec.to_json(), "max_cost_usd": cap}).encode()).hexdigest()
+def spec_hash_0_7(spec: AdmittedSpec) -> str:
+    """Hash an admitted specification as version 0.7 does, so that 0.7 recognises the job after a roll back.
+
+    It covers the fields that 0.7 knows and no later one. Later versions compare `request_hash`.
+    """
+    resources = spec.resources
+    document = {
+        "name": spec.name,
+        "image": spec.image,
+        "command": spec.command,
+        "args": spec.args,
+        "env": dict(spec.env),
+        "resources": {
+            "cpu": format_cpu(resources.cpu),
+            "memory": format_bytes(resources.memory),
+            "gpu": resources.gpu,
+            "gpu_type": resources.gpu_type,
+        },
+        "timeout_seconds": spec.timeout_seconds,
+        "retries": spec.retries,
+        "grace_period_seconds": spec.grace_period_seconds,
+        "max_cost_usd": None if spec.max_cost_usd is None else f"{spec.max_cost_usd.normalize():f}",
+    }
+    return hashlib.sha256(canonical_json(document).encode()).hexdigest()
 
 
 def canonical_json(document: object) -> str:
@@ -69,14 +97,17 @@ def canonical_json(document: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The parts of a manifest that are not in the specification: name, tenant, pool and price."""
+    """The parts of a manifest that are not in the specification: name, tenant, request, pool, price and volumes."""
 
     job_id: str
     tenant: str
     namespace: str
+    request_hash: str
+    """The hash of the request as the caller sent it (`runway.jobs.idempotency`)."""
     pool: Pool
     cost: CostView
     """The price at admission, stored on the Job because the policy may change."""
+    volumes: Mapping[str, TenantVolume] = field(default_factory=dict)
 
 
 def job_manifest(spec: AdmittedSpec, placement: Placement, limits: Limits) -> dict[str, object]:
@@ -102,7 +133,8 @@ def job_manifest(spec: AdmittedSpec, placement: Placement, limits: Limits) -> di
             "labels": labels,
             "annotations": {
                 ANNOTATION_SPEC: canonical_json(spec.to_json()),
-                ANNOTATION_SPEC_HASH: spec_hash(spec),
+                ANNOTATION_SPEC_HASH: spec_hash_0_7(spec),
+                ANNOTATION_REQUEST_HASH: placement.request_hash,
                 ANNOTATION_COST: canonical_json(placement.cost),
             },
         },
@@ -118,26 +150,43 @@ def job_manifest(spec: AdmittedSpec, placement: Placement, limits: Limits) -> di
             },
             "template": {
                 "metadata": {"labels": labels, "annotations": dict(DO_NOT_EVICT_ANNOTATIONS)},
-                "spec": _pod_spec(spec, placement, limits),
+                "spec": _pod_spec(spec, placement),
             },
         },
     }
 
 
-def _pod_spec(spec: AdmittedSpec, placement: Placement, limits: Limits) -> dict[str, object]:
+def _pod_spec(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
+    """Build the pod. Its main process is not PID 1, so that it ends on SIGTERM without a handler for it.
+
+    The root file system stays writable: an image's programs write to /tmp and other places of their own, and the
+    limit of local disk bounds that.
+    https://kubernetes.io/docs/tasks/configure-pod-container/share-process-namespace/
+    """
     pod: dict[str, object] = {
+        "serviceAccountName": SERVICE_ACCOUNT,
         "restartPolicy": "Never",
+        "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": spec.grace_period_seconds,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
+            "runAsUser": spec.user,
+            "runAsGroup": GROUP_ID,
+            "fsGroup": GROUP_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(spec, placement, limits)],
+        "containers": [_container(spec, placement)],
+        "volumes": [
+            {"name": VOLUME_SCRATCH, "emptyDir": {"sizeLimit": format_bytes(spec.resources.disk)}},
+            {
+                "name": VOLUME_SHARED_MEMORY,
+                "emptyDir": {"medium": "Memory", "sizeLimit": format_bytes(_whole_mib(spec.resources.shared_memory))},
+            },
+            *(_claim(name, placement.volumes[name]) for name in spec.volumes),
+        ],
     }
     if placement.pool.node_selector:
         pod["nodeSelector"] = dict(placement.pool.node_selector)
@@ -146,20 +195,28 @@ def _pod_spec(spec: AdmittedSpec, placement: Placement, limits: Limits) -> dict[
     return pod
 
 
-def _container(spec: AdmittedSpec, placement: Placement, limits: Limits) -> dict[str, object]:
+def _container(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
     resources = {
         "cpu": format_cpu(spec.resources.cpu),
         "memory": format_bytes(spec.resources.memory),
-        "ephemeral-storage": format_bytes(limits.ephemeral_storage.per_job),
+        "ephemeral-storage": format_bytes(spec.resources.disk),
     }
     if spec.resources.gpu:
         resources[GPU_RESOURCE] = str(spec.resources.gpu)
-    env = [*spec.env, ("RUNWAY_JOB_ID", placement.job_id), ("RUNWAY_TENANT", placement.tenant)]
+    env = [*spec.env, *_default_env(spec), ("RUNWAY_JOB_ID", placement.job_id), ("RUNWAY_TENANT", placement.tenant)]
     container: dict[str, object] = {
         "name": CONTAINER,
         "image": spec.image,
-        "env": [{"name": name, "value": escape_expansion(value)} for name, value in env],
+        "env": [
+            *({"name": name, "value": escape_expansion(value)} for name, value in env),
+            *({"name": name, "valueFrom": _secret_key(reference)} for name, reference in spec.secrets),
+        ],
         "resources": {"requests": resources, "limits": resources},
+        "volumeMounts": [
+            {"name": VOLUME_SCRATCH, "mountPath": SCRATCH},
+            {"name": VOLUME_SHARED_MEMORY, "mountPath": SHARED_MEMORY},
+            *(_mount(name, placement.volumes[name]) for name in spec.volumes),
+        ],
         # The pod's status then has the last lines of the log, so a diagnosis can quote them without the log.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {"allowPrivilegeEscalation": False, "privileged": False, "capabilities": {"drop": ["ALL"]}},
@@ -168,7 +225,43 @@ def _container(spec: AdmittedSpec, placement: Placement, limits: Limits) -> dict
         container["command"] = [escape_expansion(part) for part in spec.command]
     if spec.args:
         container["args"] = [escape_expansion(part) for part in spec.args]
+    if spec.working_dir is not None:
+        container["workingDir"] = spec.working_dir  # Kubernetes does not expand it.
     return container
+
+
+def _claim(name: str, volume: TenantVolume) -> dict[str, object]:
+    source = {"claimName": volume.claim, "readOnly": volume.read_only}
+    return {"name": f"{CLAIM_VOLUME_PREFIX}{name}", "persistentVolumeClaim": source}
+
+
+def _mount(name: str, volume: TenantVolume) -> dict[str, object]:
+    return {"name": f"{CLAIM_VOLUME_PREFIX}{name}", "mountPath": volume.path, "readOnly": volume.read_only}
+
+
+def _secret_key(reference: str) -> dict[str, object]:
+    secret, _, key = reference.partition("/")
+    return {"secretKeyRef": {"name": secret, "key": key}}
+
+
+def _whole_mib(size: int) -> int:
+    """Round up: the kubelet would evict a job that fills the last page of a volume with a part of a page."""
+    return -(-size // MIB) * MIB
+
+
+def _default_env(spec: AdmittedSpec) -> list[tuple[str, str]]:
+    """Return the variables that the job has unless its specification sets them.
+
+    The user has no entry in the image's /etc/passwd, so programs read its name and home from the environment. Numeric
+    libraries would start a thread for each CPU of the node, and the CPU limit would throttle them.
+    """
+    given = {name for name, _ in (*spec.env, *spec.secrets)}
+    cpus = -(-spec.resources.cpu // 1000)
+    defaults = {"HOME": SCRATCH, "USER": USER_NAME, "LOGNAME": USER_NAME, "PYTHON_CPU_COUNT": str(cpus)}
+    if "OMP_NUM_THREADS" not in given:  # These libraries follow it, so their own variables would override the caller.
+        defaults |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(cpus))
+        defaults["NUMEXPR_NUM_THREADS"] = str(min(cpus, MAX_NUMEXPR_THREADS))
+    return [(name, value) for name, value in defaults.items() if name not in given]
 
 
 def escape_expansion(text: str) -> str:

@@ -7,7 +7,7 @@ Amounts are Kubernetes quantities, money is USD as a decimal string, times are U
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final
@@ -81,6 +81,9 @@ def json_pattern(grammar: str) -> str:
 
 LABEL_GRAMMAR: Final = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 """https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set"""
+USER_OF_0_7: Final = 1000
+SHARED_MEMORY_OF_0_7: Final = "64Mi"
+"""The user and the `/dev/shm` of every job of version 0.7, whose annotation has neither."""
 JOB_ID_GRAMMAR: Final = r"rw-[a-z2-7]{20}"
 
 Quantity = Annotated[str, text(pattern=json_pattern(GRAMMAR.pattern))]
@@ -109,6 +112,10 @@ class ResourcesView(Model):
     """Whole GPUs."""
     gpu_type: str | None
     """The GPU type; null without GPUs."""
+    disk: Quantity | None = None
+    """Node disk, as a Kubernetes quantity; null for a job of version 0.7."""
+    shared_memory: Quantity = SHARED_MEMORY_OF_0_7
+    """The size of `/dev/shm`, as a Kubernetes quantity. It is a part of `memory`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,14 @@ class SpecView(Model):
     """Seconds between SIGTERM and SIGKILL."""
     max_cost_usd: Usd | None
     """The maximum cost that the caller allowed, in USD."""
+    working_dir: str | None = None
+    """The working directory; null for the image's."""
+    user: Positive = USER_OF_0_7
+    """The numeric user of the process."""
+    secrets: dict[str, str] = field(default_factory=dict)
+    """The environment variables from Kubernetes Secrets: variable to `SECRET/KEY`."""
+    volumes: list[str] = field(default_factory=list)
+    """The mounted volumes, by their names in the policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +225,8 @@ class Attempt(Model):
     """The reason why the attempt did not succeed."""
     message: str | None
     """The cause in plain words, or the evidence against a reported success."""
+    image_id: Annotated[str, text(pattern="^sha256:[0-9a-f]{64}$")] | None = None
+    """The digest of the image that ran, as the container runtime reports it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +355,10 @@ class JobView(Model):
     """The stored end of the log of the last attempt that started."""
     usage: Usage | None
     """The stored resource usage of a finished job, if it was measured."""
+    images_differ: bool = False
+    """Whether the attempts in the view ran different images, for example because the tag moved between them."""
+    logs_url: Annotated[str, text(format="uri")] | None = None
+    """The link to the stored logs of the job; null without `logs.url_template` in the policy or before an attempt."""
 
     @property
     def is_finished(self) -> bool:

@@ -16,8 +16,15 @@ import msgspec
 
 from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, ANNOTATION_RECORD, cost_of, read_annotation, usd
 from runway.jobs.cost import actual_cost
-from runway.jobs.diagnosis.attempts import MAX_ATTEMPTS, attempts_of, container_started, disruptions
+from runway.jobs.diagnosis.attempts import (
+    IMAGE_DIGEST,
+    MAX_ATTEMPTS,
+    attempts_of,
+    container_started,
+    disruptions,
+)
 from runway.jobs.diagnosis.codes import Category, Diagnosis, FailureCode
+from runway.jobs.diagnosis.log_hints import with_log_hint
 from runway.jobs.diagnosis.outcome import diagnose, failure_of
 from runway.jobs.log_excerpt import EXCERPT_BYTES, excerpt_of, redact, secrets_of
 from runway.jobs.models import Attempt, Excerpt, Failure, Usage
@@ -175,7 +182,7 @@ def final_record(
     known = merge_attempts(snapshot, earlier)
     record = _base_record(snapshot, earlier, known, excerpt, now)
     condition = snapshot.job.condition("Complete") or snapshot.job.condition("Failed")
-    usage, failure = usage or record.usage, failure_from_history(snapshot, known)
+    usage, failure = usage or record.usage, failure_from_history(snapshot, known, record.excerpt)
     final = msgspec.structs.replace(
         record,
         state=terminal_state(snapshot.job),
@@ -203,20 +210,27 @@ def _base_record(
     )
 
 
-def failure_from_history(snapshot: JobSnapshot, known: AttemptHistory) -> Failure | None:
-    """Diagnose the failure from the pods, or from the recorded attempt if the pod that failed no longer exists."""
+def failure_from_history(snapshot: JobSnapshot, known: AttemptHistory, excerpt: Excerpt | None) -> Failure | None:
+    """Diagnose the failure from the pods, or from the recorded attempt if the pod that failed no longer exists.
+
+    The hint from the log is that of the attempt that failed the job.
+    """
     failure = diagnose(snapshot)
     failed = snapshot.job.condition("Failed")
     if failure is None or failed is None or not known.attempts:
         return failure
     counted = [attempt for attempt in known.attempts if attempt.counted]
     blamed = counted[-1] if counted and failed.reason != "DeadlineExceeded" else known.attempts[-1]
-    if blamed.cause is None or any(pod.metadata.name == blamed.pod for pod in snapshot.pods):
-        return failure
+    if blamed.cause is not None and all(pod.metadata.name != blamed.pod for pod in snapshot.pods):
+        failure = _failure_of_recorded(blamed, blamed.cause, failure)
+    return with_log_hint(failure, excerpt.text) if excerpt and excerpt.pod == blamed.pod else failure
+
+
+def _failure_of_recorded(blamed: Attempt, cause: str, failure: Failure) -> Failure:
     evidence = {name: value for name, value in failure.evidence.items() if name in ("job_reason", "job_message")}
     if blamed.exit_code is not None:
         evidence["exit_code"] = str(blamed.exit_code)
-    return failure_of(Diagnosis(_CODES[blamed.cause], blamed.message or "", evidence), {})
+    return failure_of(Diagnosis(_CODES[cause], blamed.message or "", evidence), {})
 
 
 def actual_cost_of(job: Job, known: AttemptHistory) -> str | None:
@@ -265,7 +279,10 @@ def _left_out(earlier: Record, created: datetime | None) -> bool:
 def _merge_attempt(seen: Attempt, earlier: Attempt) -> Attempt:
     if seen.state not in _ENDED:
         return earlier
-    names = ("node", "exit_code", "signal", "reason", "created_at", "bound_at", "started_at", "finished_at", "message")
+    names = (
+        "node", "exit_code", "signal", "reason", "created_at", "bound_at", "started_at", "finished_at", "message",
+        "image_id",
+    )  # fmt: skip
     missing = {name: getattr(earlier, name) for name in names if getattr(seen, name) is None}
     return replace(seen, **missing, cause=seen.cause or earlier.cause)
 
@@ -321,6 +338,8 @@ def _escaped_attempt(attempt: Attempt) -> Attempt:
         text = getattr(attempt, name)
         if text is not None and not text.isprintable():
             texts[name] = escape(text)
+    if attempt.image_id is not None and not IMAGE_DIGEST.fullmatch(attempt.image_id):
+        texts["image_id"] = None
     return replace(attempt, **texts) if texts else attempt
 
 

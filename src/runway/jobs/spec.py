@@ -24,11 +24,26 @@ from runway.text import shorten
 
 MAX_STRINGS: Final = 256  # Entries in `command` and in `args`.
 MAX_STRING_BYTES: Final = 32_768  # UTF-8 bytes of all of `command`, or all of `args`.
+MAX_WORKING_DIR_BYTES: Final = 1024  # UTF-8 bytes of `working_dir`.
 MAX_ENV: Final = 128
 MAX_ENV_BYTES: Final = 32_768  # UTF-8 bytes of all environment names and values.
+MAX_SPEC_BYTES: Final = 208 * 1024
+"""JSON bytes of a specification. JSON escapes a control character in six bytes.
+
+An annotation stores the specification, and Kubernetes limits all annotations of an object together to 256 KiB. The rest
+is for defaults, the price, the record and annotations of others.
+https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
+"""
+MAX_VOLUMES: Final = 20
+MAX_SECRETS: Final = 50
 MAX_UNKNOWN: Final = 20  # Unknown fields that are named one by one.
 RESERVED_ENV_PREFIXES: Final = ("RUNWAY_", "KUBERNETES_", "NVIDIA_", "AWS_CONTAINER_")
 """Prefixes that Runway, Kubernetes, the GPU runtime or AWS use."""
+RESERVED_ENV_NAMES: Final = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
+"""Variables of the IAM role of a service account. EKS sets them only in a pod that has neither.
+
+https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
+"""
 
 LABEL: Final = re.compile(LABEL_GRAMMAR)
 ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -36,17 +51,27 @@ IMAGE: Final = re.compile(
     r"(?P<repository>[a-z0-9]+(?:(?:[._]|__|-+|:(?=[0-9]+/))[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)"
     r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[a-f0-9]{64})?"
 )
+SECRET_REFERENCE: Final = re.compile(
+    r"(?=[^/]{1,253}/)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
+    r"/(?!\.\.|\.$)[-._a-zA-Z0-9]{1,253}"
+)
+"""The name of a Secret and one of its keys: https://kubernetes.io/docs/concepts/configuration/secret/"""
 MONEY: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The resources of one attempt: milli-CPU, bytes of memory, whole GPUs of one type."""
+    """The resources of one attempt: milli-CPU, bytes of memory, whole GPUs of one type, bytes of disk.
+
+    `shared_memory` is the size of /dev/shm in bytes. It is a part of `memory`.
+    """
 
     cpu: int
     memory: int
     gpu: int = 0
     gpu_type: str | None = None
+    disk: int = 0
+    shared_memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +83,14 @@ class AdmittedSpec:
     timeout_seconds: int
     retries: int
     grace_period_seconds: int
+    user: int
     name: str | None = None
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
+    working_dir: str | None = None
     env: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
+    volumes: tuple[str, ...] = ()
     max_cost_usd: Decimal | None = None
 
     def to_json(self) -> dict[str, object]:
@@ -71,12 +100,18 @@ class AdmittedSpec:
             "image": self.image,
             "command": list(self.command),
             "args": list(self.args),
+            "working_dir": self.working_dir,
             "env": dict(self.env),
+            "secrets": dict(self.secrets),
+            "volumes": list(self.volumes),
+            "user": self.user,
             "resources": {
                 "cpu": format_cpu(self.resources.cpu),
                 "memory": format_bytes(self.resources.memory),
                 "gpu": self.resources.gpu,
                 "gpu_type": self.resources.gpu_type,
+                "disk": format_bytes(self.resources.disk),
+                "shared_memory": format_bytes(self.resources.shared_memory),
             },
             "timeout_seconds": self.timeout_seconds,
             "retries": self.retries,
@@ -134,6 +169,10 @@ def read_draft(document: object) -> Draft:
         if value is None and field not in faulty:
             violations.append(Violation(field, "required", "is required", hint=hint))
             faulty.add(field)
+    violations += [
+        Violation(f"secrets[{name}]", "duplicate", "is also in env", hint="remove it from env or from secrets")
+        for name in sorted((form.env or {}).keys() & (form.secrets or {}).keys())
+    ]
     return Draft(form, frozenset(faulty), tuple(violations))
 
 
@@ -187,19 +226,47 @@ def _check_encodable(text: str) -> str:
     return text
 
 
+def _check_working_dir(path: str) -> str:
+    if not path.startswith("/"):
+        raise _fault("malformed", "must be an absolute path", hint="write it as /scratch")
+    if ".." in path.split("/"):
+        raise _fault("malformed", "must not contain ..", hint="write the path without ..")
+    _check_bytes([path], MAX_WORKING_DIR_BYTES)
+    return path
+
+
 def _check_env_name(name: str) -> str:
     if ENV_NAME.fullmatch(name) is None:
         raise _fault("malformed", "the name must be 1 to 128 letters, digits or '_', not starting with a digit")
-    if name.startswith(RESERVED_ENV_PREFIXES):
-        raise _fault("reserved", "is reserved", hint=f"reserved prefixes: {', '.join(RESERVED_ENV_PREFIXES)}")
+    if name.startswith(RESERVED_ENV_PREFIXES) or name in RESERVED_ENV_NAMES:
+        reserved = [*(f"{prefix}*" for prefix in RESERVED_ENV_PREFIXES), *RESERVED_ENV_NAMES]
+        raise _fault("reserved", "is reserved", hint=f"choose a name other than {', '.join(reserved)}")
     return name
 
 
-def _check_env_count(env: object) -> object:
-    """Refuse too many entries before pydantic checks each of them."""
-    if isinstance(env, dict) and len(env) > MAX_ENV:
-        raise _fault("too_many", "has too many entries", observed=str(len(env)), limit=str(MAX_ENV))
-    return env
+def _at_most(limit: int) -> BeforeValidator:
+    """Refuse too many members before pydantic checks each of them."""
+
+    def check(members: object) -> object:
+        if isinstance(members, dict) and len(members) > limit:
+            raise _fault("too_many", "has too many entries", observed=str(len(members)), limit=str(limit))
+        return members
+
+    return BeforeValidator(check)
+
+
+def _check_reference(reference: str) -> str:
+    """Refuse a malformed reference without the text, which may be the secret itself."""
+    if SECRET_REFERENCE.fullmatch(reference) is None:
+        raise _fault("malformed", "must be the name of a Secret, '/' and a key", hint="write it as huggingface/token")
+    return reference
+
+
+def _check_distinct(names: list[str]) -> list[str]:
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise _fault("duplicate", "names a volume twice", observed=twice, hint="name each volume once")
+    return names
 
 
 def _check_size(strings: list[str]) -> list[str]:
@@ -220,8 +287,10 @@ def _check_bytes(strings: Sequence[str], limit: int) -> None:
 
 _IMAGE_FORM: Final = "an image reference such as registry/team/train:1.4"
 _LABEL_FORM: Final = "1 to 63 letters, digits, '-', '_' or '.', starting and ending alphanumeric"
+_WORKING_DIR_PATTERN: Final = r"^(?!(?:[^\x00]*/)?\.\.(?:/|$))/[^\x00]*$"
 _CPU_EXAMPLE: Final = '"500m" or "2"'
 _MEMORY_EXAMPLE: Final = '"512Mi" or "8Gi"'
+_DISK_EXAMPLE: Final = '"500Mi" or "50Gi"'
 _QUANTITY_SCHEMA: Final = {"type": "string", "maxLength": MAX_LENGTH, "pattern": json_pattern(GRAMMAR.pattern)}
 
 
@@ -239,13 +308,32 @@ _String = Annotated[
     AfterValidator(_check_encodable),
     Field(json_schema_extra={"maxLength": MAX_STRING_BYTES, "pattern": r"^[^\x00]*$"}),
 ]
+_WorkingDir = Annotated[
+    str,
+    AfterValidator(_check_encodable),
+    AfterValidator(_check_working_dir),
+    Field(json_schema_extra={"maxLength": MAX_WORKING_DIR_BYTES, "pattern": _WORKING_DIR_PATTERN}),
+]
 _Strings = Annotated[list[_String], Field(max_length=MAX_STRINGS), AfterValidator(_check_size)]
-_ENV_NAME_PATTERN: Final = rf"^(?!{'|'.join(RESERVED_ENV_PREFIXES)})(?:{ENV_NAME.pattern})$"
+_ENV_NAME_PATTERN: Final = (
+    rf"^(?!{'|'.join(RESERVED_ENV_PREFIXES)}|(?:{'|'.join(RESERVED_ENV_NAMES)})$)(?:{ENV_NAME.pattern})$"
+)
+_EnvName = Annotated[str, AfterValidator(_check_env_name)]
 _Env = Annotated[
-    dict[Annotated[str, AfterValidator(_check_env_name)], _String],
-    BeforeValidator(_check_env_count),
+    dict[_EnvName, _String],
+    _at_most(MAX_ENV),
     AfterValidator(_check_env_size),
     Field(json_schema_extra={"maxProperties": MAX_ENV, "propertyNames": {"pattern": _ENV_NAME_PATTERN}}),
+]
+_Secrets = Annotated[
+    dict[_EnvName, Annotated[str, _form(SECRET_REFERENCE, 507), AfterValidator(_check_reference)]],
+    _at_most(MAX_SECRETS),
+    Field(json_schema_extra={"maxProperties": MAX_SECRETS, "propertyNames": {"pattern": _ENV_NAME_PATTERN}}),
+]
+_Volumes = Annotated[
+    list[Annotated[str, _form(LABEL, 63), _match(LABEL, "the name of a volume")]],
+    Field(max_length=MAX_VOLUMES, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_check_distinct),
 ]
 
 
@@ -280,6 +368,12 @@ class ResourcesForm(_Form):
     """Whole GPUs, all on one node; default 0."""
     gpu_type: Annotated[str, _form(LABEL, 63), _match(LABEL, "the name of a GPU type")] | None = None
     """One of the policy's GPU types; optional if the policy has only one. It requires `gpu`."""
+    disk: Annotated[int, _quantity(parse_bytes, _DISK_EXAMPLE), WithJsonSchema(_QUANTITY_SCHEMA)] | None = None
+    """The node disk: `/scratch`, other files of the container outside mounted volumes, and the log. The kubelet evicts
+    a job above this limit. The policy sets the default."""
+    shared_memory: _Memory | None = None
+    """The size of `/dev/shm`, from 1Mi to `memory`. What a job writes there counts as memory. Default: half of
+    `memory`."""
 
 
 class SpecForm(_Form):
@@ -298,9 +392,20 @@ class SpecForm(_Form):
     """The command instead of the image's entry point. The process receives it verbatim. At most 32768 UTF-8 bytes."""
     args: _Strings | None = None
     """The arguments of the command or entry point. The process receives them verbatim. At most 32768 UTF-8 bytes."""
+    working_dir: _WorkingDir | None = None
+    """The absolute path of the working directory, without `..`. Default: the image's. `/scratch` is writable."""
     env: _Env | None = None
     """Environment variables. The process receives them verbatim. At most 32768 UTF-8 bytes with the names. Reserved
-    prefixes: `RUNWAY_`, `KUBERNETES_`, `NVIDIA_`, `AWS_CONTAINER_`."""
+    are the prefixes `RUNWAY_`, `KUBERNETES_`, `NVIDIA_` and `AWS_CONTAINER_`, and `AWS_ROLE_ARN` and
+    `AWS_WEB_IDENTITY_TOKEN_FILE`. Names that look like credentials belong in `secrets`. Variables replace the defaults
+    of `HOME`, `USER`, `LOGNAME`, `PYTHON_CPU_COUNT`, and the thread counts of OpenMP, MKL, OpenBLAS and numexpr."""
+    secrets: _Secrets | None = None
+    """Environment variables with values from Kubernetes Secrets: `{"HF_TOKEN": "huggingface/token"}` sets `HF_TOKEN`
+    to key `token` of Secret `huggingface`. The policy names the tenant's Secrets. Runway never reads the values."""
+    volumes: _Volumes | None = None
+    """Volumes to mount, by their names in the policy, which sets their paths."""
+    user: Annotated[int, _at_least(1)] | None = None
+    """The numeric user of the process, never root. The group is always 1000. The policy sets bounds and default."""
     resources: ResourcesForm | None = Field(default=None, json_schema_extra=_not_null)
     """The requests and limits of each attempt."""
     timeout_seconds: Annotated[int, _at_least(1)] | None = None
@@ -354,6 +459,8 @@ def _field(loc: tuple[int | str, ...]) -> str:
     return ".".join(map(str, loc[:2])) if loc[0] == "resources" else str(loc[0])
 
 
+_HIDDEN: Final = ("env[", "secrets[", "command[", "args[")
+"""The starts of fields whose values may be secret."""
 _TYPE_MESSAGES: Final[Mapping[str, str]] = {
     "string_type": "must be a string",
     "int_type": "must be a whole number",
@@ -366,20 +473,22 @@ _TYPE_MESSAGES: Final[Mapping[str, str]] = {
 def _violation(fault: ErrorDetails) -> Violation:
     kind, value, details = fault["type"], fault["input"], fault.get("ctx", {})
     path = _field(fault["loc"])
-    if path in ("command", "args") and len(fault["loc"]) > 1:
+    if path in ("command", "args", "volumes") and len(fault["loc"]) > 1:
         path += f"[{fault['loc'][1]}]"
-    elif path == "env" and len(fault["loc"]) > 1:
+    elif path in ("env", "secrets") and len(fault["loc"]) > 1:
         path += f"[{shorten(str(value if fault['loc'][-1] == '[key]' else fault['loc'][1]))}]"
+    shown = None if path.startswith(_HIDDEN) else _show(value)
     if kind in _TYPE_MESSAGES:
         return Violation(path, "wrong_type", _TYPE_MESSAGES[kind], _show(value))
     if kind == "string_too_long":
-        return Violation(path, "too_long", "is too long", _show(value), f"{details['max_length']} characters")
+        return Violation(path, "too_long", "is too long", shown, f"{details['max_length']} characters")
     if kind == "too_long":
         return Violation(path, "too_many", "has too many entries", str(len(value)), str(details["max_length"]))
     if kind == "string_unicode":
         return Violation(path, "malformed", "must not contain a lone surrogate", _show(value))
-    observed = details.get("observed") or (None if path.startswith(("env[", "command[", "args[")) else _show(value))
-    return Violation(path, kind, fault["msg"], observed, details.get("limit"), details.get("hint"))
+    return Violation(
+        path, kind, fault["msg"], details.get("observed") or shown, details.get("limit"), details.get("hint")
+    )
 
 
 def _show(observed: object) -> str | None:

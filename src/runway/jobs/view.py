@@ -22,7 +22,8 @@ from runway.jobs.diagnosis.attempts import (
 from runway.jobs.diagnosis.codes import ConditionCode, Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_start import diagnose_container_start, diagnose_pod_creation
 from runway.jobs.log_excerpt import secrets_of
-from runway.jobs.models import ConditionView, CostView, Failure, JobState, JobView, KubernetesRef
+from runway.jobs.log_link import log_url
+from runway.jobs.models import ConditionView, CostView, Excerpt, Failure, JobState, JobView, KubernetesRef
 from runway.jobs.record import (
     AttemptHistory,
     Record,
@@ -47,17 +48,24 @@ _OF_FINDING: Final = {
     FailureCode.IMAGE_NAME_INVALID: ConditionCode.IMAGE_PULL_FAILING,
     FailureCode.REGISTRY_UNAVAILABLE: ConditionCode.IMAGE_PULL_FAILING,
     FailureCode.IMAGE_PULL_FAILED: ConditionCode.IMAGE_PULL_FAILING,
+    FailureCode.SECRET_MISSING: ConditionCode.SECRET_MISSING,
+    FailureCode.VOLUME_MISSING: ConditionCode.VOLUME_NOT_READY,
+    FailureCode.VOLUME_NOT_BOUND: ConditionCode.VOLUME_NOT_READY,
+    FailureCode.VOLUME_ZONE_CONFLICT: ConditionCode.VOLUME_NOT_READY,
+    FailureCode.VOLUME_MOUNT_FAILED: ConditionCode.VOLUME_NOT_READY,
 }
 
 
-def job_view(snapshot: JobSnapshot) -> JobView:
+def job_view(snapshot: JobSnapshot, log_template: str | None = None) -> JobView:
+    """Build the view. `log_template` is the policy's template of links to stored logs."""
     job, spec, record = snapshot.job, spec_of(snapshot.job), record_of(snapshot.job)
     retries = spec.retries if spec else 0
     state = state_of(job, snapshot.pods, snapshot.deleted_pods, retries)
     known = merge_attempts(snapshot, record)
     final = record if record is not None and record.state is not None else None
     condition = job.condition("Complete") or job.condition("Failed")
-    return JobView(
+    excerpt = final.excerpt if final else excerpt_from_status(snapshot) or (record.excerpt if record else None)
+    view = JobView(
         id=job.metadata.name,
         tenant=snapshot.tenant,
         name=job.metadata.labels.get(LABEL_NAME),
@@ -70,12 +78,14 @@ def job_view(snapshot: JobSnapshot) -> JobView:
         attempts=list(known.attempts),
         attempts_left_out=known.left_out,
         disruptions=known.disruptions,
-        failure=final.failure if final else _failure(snapshot, known),
+        failure=final.failure if final else _failure(snapshot, known, excerpt),
         cost=_cost(job, state, known, final),
         kubernetes=KubernetesRef(job.metadata.namespace, job.metadata.name),
-        excerpt=final.excerpt if final else excerpt_from_status(snapshot) or (record.excerpt if record else None),
+        excerpt=excerpt,
         usage=record.usage if record else None,
+        images_differ=len({attempt.image_id for attempt in known.attempts if attempt.image_id}) > 1,
     )
+    return view if log_template is None else replace(view, logs_url=log_url(log_template, view))
 
 
 def without_env_values(view: JobView) -> JobView:
@@ -116,8 +126,8 @@ def pending_since(job: Job, pods: Sequence[Pod]) -> datetime | None:
     return max((moment for moment in moments if moment is not None), default=None)
 
 
-def _failure(snapshot: JobSnapshot, known: AttemptHistory) -> Failure | None:
-    failure = failure_from_history(snapshot, known)
+def _failure(snapshot: JobSnapshot, known: AttemptHistory, excerpt: Excerpt | None) -> Failure | None:
+    failure = failure_from_history(snapshot, known, excerpt)
     return None if failure is None else failure_without_secrets(failure, secrets_of(snapshot.job))
 
 
@@ -157,7 +167,7 @@ def _will_retry(job: Job, pods: Sequence[Pod], retries: int) -> bool:
 def _conditions_of_pod(snapshot: JobSnapshot, pod: Pod) -> Iterator[ConditionView]:
     """Yield why this pod, which has not ended, does not run or does not end."""
     if (finding := diagnose_container_start(snapshot, pod)) is not None:
-        yield ConditionView(_code(finding), finding.message, _waiting_since(pod, finding))
+        yield ConditionView(_code(finding), finding.message, _waiting_since(pod))
     if (unreachable := _unreachable(snapshot, pod)) is not None:
         yield unreachable
     if pod.terminating:
@@ -200,9 +210,9 @@ def _code(finding: Diagnosis) -> ConditionCode:
     return _OF_FINDING.get(finding.code, ConditionCode.CONTAINER_NOT_STARTING)
 
 
-def _waiting_since(pod: Pod, finding: Diagnosis) -> datetime | None:
+def _waiting_since(pod: Pod) -> datetime | None:
     scheduled = pod.condition("PodScheduled")
-    if finding.code is FailureCode.UNSCHEDULABLE and scheduled is not None:
+    if scheduled is not None and scheduled.status == "False":
         return scheduled.last_transition_time
     return pod.status.start_time
 

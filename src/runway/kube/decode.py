@@ -62,6 +62,7 @@ READ_CONDITIONS: Final = frozenset(
 _WITHOUT_REQUESTS: Final = frozenset(
     {"activeDeadlineSeconds", "completions", "nodeName", "nodeSelector", "terminationGracePeriodSeconds", "tolerations"}
 )
+_VOLUMES: Final = "spec.template.spec.volumes"
 _RESOURCES: Final = ("cpu", "memory", k8s.GPU_RESOURCE)
 _KUBERNETES_LABELS: Final = frozenset({k8s.LABEL_CONTROLLER, k8s.LABEL_JOB_NAME})
 _CUT: Final = " ... "
@@ -231,7 +232,9 @@ def _sanitize(item: k8s.Object, faults: list[str], keep: k8s.MetadataFilter | No
 
 
 def _may_hide_requests(fault: str) -> bool:
-    return fault.startswith("spec") and fault.rpartition(".")[2].partition("[")[0] not in _WITHOUT_REQUESTS
+    if not fault.startswith("spec") or fault.startswith(_VOLUMES):
+        return False
+    return fault.rpartition(".")[2].partition("[")[0] not in _WITHOUT_REQUESTS
 
 
 def _with_unlimited_requests(item: k8s.Job | k8s.Pod) -> k8s.Job | k8s.Pod:
@@ -412,8 +415,10 @@ def intern_object(item: k8s.Object) -> k8s.Object:
         labels=_intern_texts(item.metadata.labels),
         annotations=_intern_texts(item.metadata.annotations),
     )
-    conditions = tuple(map(_intern_condition, item.status.conditions))
-    status: Any = replace(item.status, conditions=conditions)
+    changes: dict[str, Any] = {"conditions": tuple(map(_intern_condition, item.status.conditions))}
+    if isinstance(item, k8s.Pod):
+        changes["container_statuses"] = tuple(map(_intern_image, item.status.container_statuses))
+    status: Any = replace(item.status, **changes)
     spec: Any = _intern_spec(item.spec)
     return replace(item, metadata=metadata, spec=spec, status=status)
 
@@ -430,6 +435,11 @@ def _intern_condition(condition: k8s.Condition) -> k8s.Condition:
         reason=condition.reason and intern(condition.reason),
         message=condition.message and intern(condition.message),
     )
+
+
+def _intern_image(status: k8s.ContainerStatus) -> k8s.ContainerStatus:
+    """Intern the image, which is long and the same for many pods."""
+    return replace(status, image_id=intern(status.image_id)) if status.image_id else status
 
 
 def _intern_spec(spec: k8s.JobSpec | k8s.PodSpec) -> k8s.JobSpec | k8s.PodSpec:

@@ -48,6 +48,11 @@ LABEL_JOB_NAME: Final = "batch.kubernetes.io/job-name"
 """https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-job-name"""
 CONTAINER: Final = "job"
 """The name of the container that runs the job."""
+CLAIM_VOLUME_PREFIX: Final = "claim-"
+"""The prefix of a pod's volumes that are claims, so that no name is one of Runway, EKS or Kubernetes."""
+VOLUME_SCRATCH: Final = "scratch"
+VOLUME_SHARED_MEMORY: Final = "shared-memory"
+"""The names of the volumes that every job has. The kubelet's messages contain them."""
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 _LOG_ALREADY_GONE: Final = "Error on reading termination message from logs"
 """The kubelet writes this as the termination message if it has already removed the log of a deleted pod."""
@@ -110,8 +115,23 @@ class PodSpec(_KubeObject, frozen=True):
     termination_grace_period_seconds: Seconds | None = None
 
 
+class ClaimSource(_KubeObject, frozen=True):
+    claim_name: Word = ""
+
+
+class Volume(_KubeObject, frozen=True):
+    name: Word = ""
+    persistent_volume_claim: ClaimSource | None = None
+
+
+class TemplateSpec(PodSpec, frozen=True):
+    """The pod spec of a Job. Only its volumes are read, because those of its pods are the same."""
+
+    volumes: tuple[Volume, ...] = ()
+
+
 class PodTemplate(_KubeObject, frozen=True):
-    spec: PodSpec = PodSpec()
+    spec: TemplateSpec = TemplateSpec()
 
 
 class JobSpec(_KubeObject, frozen=True):
@@ -133,6 +153,12 @@ class Job(_KubeObject, frozen=True):
     metadata: Metadata
     spec: JobSpec = JobSpec()
     status: JobStatus = JobStatus()
+
+    @property
+    def claims(self) -> dict[str, str]:
+        """The PersistentVolumeClaims of the pods, by the name of the volume in the policy."""
+        volumes = {volume.name: volume.persistent_volume_claim for volume in self.spec.template.spec.volumes}
+        return {n.removeprefix(CLAIM_VOLUME_PREFIX): claim.claim_name for n, claim in volumes.items() if claim}
 
     def condition(self, type_: str) -> Condition | None:
         """Return the condition of this type if its status is True."""
@@ -184,6 +210,8 @@ class ContainerStatus(_KubeObject, frozen=True):
     state: ContainerState = ContainerState()
     container_id: str | None = msgspec.field(default=None, name="containerID")
     """Empty until the runtime has created a container."""
+    image_id: Word | None = msgspec.field(default=None, name="imageID")
+    """The image that runs: `repository@sha256:...`, or only the digest. The runtime decides on the form."""
 
 
 class PodStatus(_KubeObject, frozen=True):
@@ -223,6 +251,12 @@ class Pod(_KubeObject, frozen=True):
         """The state of the container that runs the job; empty before the kubelet reports it."""
         own = job_container_status(self.status.container_statuses)
         return own.state if own else ContainerState()
+
+    @property
+    def image_id(self) -> str | None:
+        """The image that the job's container runs; None or empty before the kubelet reports it."""
+        own = job_container_status(self.status.container_statuses)
+        return own.image_id if own else None
 
     @property
     def never_had_a_container(self) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from runway import errors
-from runway.admission.validation import validate
 from runway.jobs.resources import vector_of
-from runway.jobs.spec import read_draft
 from runway.services.submit import Submitter, create_failed
 
 
@@ -26,13 +24,13 @@ async def dry_run(submitter: Submitter, tenant: str, document: object) -> dict[s
         "warnings": [],
     }
     try:
-        validated = validate(read_draft(document), submitter.policy)
+        validated = submitter.validate(tenant, document)
     except errors.InvalidSpec as error:
         violations += error.violations
         return decision
     submitter.check_rate(tenant)
     key = submitter.job_key(tenant, None)
-    manifest = submitter.build_manifest(tenant, key, validated)
+    manifest = submitter.build_manifest(tenant, key, document, validated)
     try:
         ledger.reserve(tenant, key.name, vector_of(validated.spec.resources))
     except errors.QuotaExceeded as error:

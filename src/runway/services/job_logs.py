@@ -22,6 +22,8 @@ import structlog
 
 from runway import errors
 from runway.backoff import Backoff
+from runway.jobs.log_excerpt import excerpt_of, secrets_of
+from runway.jobs.log_link import log_url
 from runway.kube.client import KubeClient
 from runway.kube.objects import Pod
 from runway.log_cursor import LogCursor
@@ -151,11 +153,13 @@ def _log_unavailable(
     never_started = pod is not None and pod.never_had_a_container
     if never_started or (attempt is not None and attempt.started_at is None and attempt.exit_code is None):
         return errors.LogsNotReady(f"pod {name} ended before a container started, so there never was a log")
-    kept = view.excerpt.text if view and view.excerpt and view.excerpt.pod == name else None
-    return errors.LogsGone(
-        f"pod {name} no longer exists; the excerpt has the last lines of its log",
-        extra={"excerpt": kept or (ended.termination_message if ended else None), "pod": name},
-    )
+    job, excerpt = cluster.job(key), view.excerpt if view and view.excerpt and view.excerpt.pod == name else None
+    if excerpt is None and job is not None and ended is not None:
+        excerpt = excerpt_of(name, ended.termination_message or "", secrets_of(job))
+    extra: dict[str, object] = {"excerpt": excerpt.text if excerpt else None, "pod": name}
+    if cluster.log_template and view and (url := log_url(cluster.log_template, view, name)):
+        extra["logs_url"] = url
+    return errors.LogsGone(f"pod {name} no longer exists; the excerpt has the last lines of its log", extra=extra)
 
 
 async def _slices(connection: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

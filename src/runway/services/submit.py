@@ -1,10 +1,12 @@
 """The submit path: validation, quota reservation, manifest, Kubernetes.
 
 1. This process must be the leader.
-2. The specification must satisfy the policy. Every violation is reported at once, and nothing is counted yet.
-3. Submissions must be open: no emergency stop, contact with Kubernetes. A replay of an existing job is still answered.
-4. The tenant's rate limit counts the submission.
-5. A job that exists under the same idempotency key is answered again, or is a conflict.
+2. Unless the idempotency key may have a job already:
+   - The specification must satisfy the policy. Every violation is reported at once, and nothing is counted yet.
+   - Submissions must be open: no emergency stop, contact with Kubernetes.
+3. The tenant's rate limit counts the submission.
+4. A job that exists under the key is answered again if the request is the same, or is a conflict.
+5. Submissions must still be open.
 6. The ledger checks and reserves quota in one step.
 7. Kubernetes creates the Job. Its name is a hash of tenant and key, so this create is the transaction.
 8. The reservation ends once the Job is in the store, or certainly does not exist. Until then, see `resolve_outcome`.
@@ -27,8 +29,8 @@ from runway.admission.rate_limit import RateLimiter
 from runway.admission.validation import ValidatedSpec, validate
 from runway.controllers.leadership import Leadership
 from runway.controllers.sync import ClusterSync
-from runway.jobs.annotations import ANNOTATION_SPEC_HASH
-from runway.jobs.manifest import Placement, job_id, job_manifest, spec_hash
+from runway.jobs.idempotency import is_same_request, request_hash
+from runway.jobs.manifest import Placement, job_id, job_manifest
 from runway.jobs.models import JobView
 from runway.jobs.resources import vector_of
 from runway.jobs.spec import read_draft
@@ -102,9 +104,10 @@ class Submitter:
     async def _submit(self, tenant: str, document: object, idempotency_key: str | None) -> Submission:
         started = self._clock()
         self.leadership.require_leader()
-        validated = validate(read_draft(document), self.policy)
         key = self.job_key(tenant, idempotency_key)
-        if self._stored_job(key) is None:
+        validated = None
+        if self._stored_job(key) is None and key not in self._outcomes.unresolved:
+            validated = self.validate(tenant, document)
             self.leadership.require_submissions_open()
         self.check_rate(tenant)
         async with self._key_locks.setdefault(key, asyncio.Lock()):
@@ -112,27 +115,28 @@ class Submitter:
             if existing is None and key in self._outcomes.unresolved:
                 existing = await self._outcomes.get_job(key)
             if existing is not None:
-                return self._replay(key, existing, validated)
+                return self._replay(key, existing, document)
+            validated = validated or self.validate(tenant, document)
             # Checked again, without an await until the create is sent: the Lease may have expired meanwhile.
             self.leadership.require_leader()
             self.leadership.require_submissions_open()
             self.cluster.ledger.reserve(tenant, key.name, vector_of(validated.spec.resources))
             self._observe_stage("admit", started)
-            return await self._create(tenant, key, validated)
+            return await self._create(tenant, key, document, validated)
 
-    async def _create(self, tenant: str, key: JobKey, validated: ValidatedSpec) -> Submission:
+    async def _create(self, tenant: str, key: JobKey, document: object, validated: ValidatedSpec) -> Submission:
         started = self._clock()
-        manifest = self.build_manifest(tenant, key, validated)
+        manifest = self.build_manifest(tenant, key, document, validated)
         self._observe_stage("build", started)
         started = self._clock()
         try:
             job = await self.kubernetes.create_job(key.namespace, manifest)
         except errors.AlreadyExists:
-            return self._replay(key, await self._outcomes.read_back(tenant, key), validated)
+            return self._replay(key, await self._outcomes.read_back(tenant, key), document)
         except errors.AmbiguousOutcome as error:
             log.warning("create is ambiguous", tenant=tenant, job_id=key.name, reason=str(error))
             # Not a replay: if an earlier submission had made this Job, the store would have it.
-            return self._replay(key, await self._outcomes.read_back(tenant, key), validated, replayed=False)
+            return self._replay(key, await self._outcomes.read_back(tenant, key), document, replayed=False)
         except (errors.ClusterError, errors.PublicError) as error:
             self._outcomes.confirm_not_created(tenant, key)
             raise (create_failed(error, key) if isinstance(error, errors.ClusterError) else error) from error
@@ -164,9 +168,15 @@ class Submitter:
                 retry_after=wait,
             )
 
-    def build_manifest(self, tenant: str, key: JobKey, validated: ValidatedSpec) -> dict[str, object]:
-        pool, cost = self.policy.pools[validated.pool], validated.price
-        return job_manifest(validated.spec, Placement(key.name, tenant, key.namespace, pool, cost), self.policy.limits)
+    def validate(self, tenant: str, document: object) -> ValidatedSpec:
+        """Validate a request against the policy. Raises InvalidSpec with every violation."""
+        return validate(read_draft(document), self.policy, tenant)
+
+    def build_manifest(self, tenant: str, key: JobKey, document: object, validated: ValidatedSpec) -> dict[str, object]:
+        pool, volumes = self.policy.pools[validated.pool], self.policy.tenants[tenant].volumes
+        request, price = request_hash(document), validated.price
+        placement = Placement(key.name, tenant, key.namespace, request, pool, price, volumes)
+        return job_manifest(validated.spec, placement, self.policy.limits)
 
     def _new_limiter(self, tenant: str) -> RateLimiter:
         """Create the tenant's limiter, and count the jobs that the tenant created recently."""
@@ -182,9 +192,9 @@ class Submitter:
         record = self.cluster.store.get(key)
         return record.job if record else None
 
-    def _replay(self, key: JobKey, job: Job, validated: ValidatedSpec, *, replayed: bool = True) -> Submission:
-        if job.metadata.annotations.get(ANNOTATION_SPEC_HASH) != spec_hash(validated.spec):
-            raise errors.IdempotencyConflict(f"job {key.name} was submitted under this key with another specification")
+    def _replay(self, key: JobKey, job: Job, document: object, *, replayed: bool = True) -> Submission:
+        if not is_same_request(job, document):
+            raise errors.IdempotencyConflict(f"job {key.name} was submitted under this key with another request")
         return self._answer(key, replayed=replayed)
 
     def _answer(self, key: JobKey, *, replayed: bool) -> Submission:

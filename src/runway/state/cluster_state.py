@@ -158,6 +158,8 @@ class ClusterState:
     ) -> None:
         self.tenants = {tenant.namespace: name for name, tenant in policy.tenants.items()}
         """The tenants by namespace. A label can be copied; only the namespace proves the tenant."""
+        self.log_template = policy.logs.url_template if policy.logs else None
+        """The template of links to stored logs; None without one."""
         self._metrics = metrics
         self._clock = clock
         self._now = now
@@ -269,7 +271,7 @@ class ClusterState:
     def view(self, key: JobKey) -> JobView | None:
         """Return the view of a job; None without a Job of this name that Runway created."""
         snapshot = self.snapshot(key)
-        return None if snapshot is None else job_view(snapshot)
+        return None if snapshot is None else job_view(snapshot, self.log_template)
 
     def record(self, key: JobKey) -> Record | None:
         job = self.job(key)

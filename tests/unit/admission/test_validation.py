@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runway.admission.validation import ValidatedSpec, canonical_repository, validate
 from runway.errors import InvalidSpec, Violation
-from runway.jobs.spec import Resources, read_draft
+from runway.jobs.spec import MAX_ENV, MAX_ENV_BYTES, MAX_STRING_BYTES, MAX_STRINGS, Resources, read_draft
 from runway.policy import Policy
 from tests.support.builders import document, policy
 
@@ -21,7 +21,7 @@ POLICY = policy()
 
 def admit(held_against: Policy = POLICY, **changes: Any) -> ValidatedSpec:
     """Validate a small valid document with changes."""
-    return validate(read_draft(document(**changes)), held_against)
+    return validate(read_draft(document(**changes)), held_against, "vision")
 
 
 def refuse(held_against: Policy = POLICY, **changes: Any) -> tuple[Violation, ...]:
@@ -41,7 +41,8 @@ def test_missing_fields_get_the_policy_defaults() -> None:
     assert passed.spec.timeout_seconds == 3600
     assert passed.spec.grace_period_seconds == 30
     assert passed.spec.retries == 0
-    assert passed.spec.resources == Resources(1000, 1 << 30, 0, None)
+    assert passed.spec.resources == Resources(1000, 1 << 30, 0, None, disk=10 << 30, shared_memory=1 << 29)
+    assert (passed.spec.user, passed.spec.working_dir) == (1000, None)
 
 
 def test_given_fields_are_kept() -> None:
@@ -61,6 +62,8 @@ def test_given_fields_are_kept() -> None:
         ("resources.cpu", "100m", "99m", "16", "16001m"),
         ("resources.memory", "32Mi", "33554431", "64Gi", None),
         ("resources.gpu", 0, -1, 4, 5),
+        ("resources.disk", "1Gi", "1073741823", "10Gi", "11Gi"),
+        ("user", 1, 0, 65_535, 70_000),
         ("timeout_seconds", 10, 9, 86_400, 86_401),
         ("retries", 0, -1, 3, 4),
         ("grace_period_seconds", 1, 0, 120, 121),
@@ -81,6 +84,61 @@ def test_bounds_are_inclusive_and_named(field: str, low: object, below: object, 
     if above is not None:
         found = next(item for item in refuse(**given(above)) if item.code == "too_large")
         assert (found.field, found.observed, found.limit) == (field, str(above), str(high))
+
+
+def test_user_below_zero_is_refused() -> None:
+    (found,) = refuse(user=-1)
+    assert (found.field, found.code, found.observed, found.limit) == ("user", "too_small", "-1", "1")
+
+
+def test_policy_bounds_and_defaults_disk_and_user() -> None:
+    own = policy(
+        (
+            "retries: {max: 3}",
+            """retries: {max: 3}
+  disk: {min: 1Mi, max: 1Ti, default: 2Gi}
+  user: {min: 1000, max: 1999, default: 1001}""",
+        )
+    )
+    spec = admit(own).spec
+    assert (spec.user, spec.resources.disk) == (1001, 2 << 30)
+    assert codes(refuse(own, user=999, resources={"disk": "2Ti"})) == {
+        ("user", "too_small"),
+        ("resources.disk", "too_large"),
+    }
+
+
+def test_shared_memory_and_working_directory_are_kept() -> None:
+    spec = admit(working_dir="/scratch", user=65_532, resources={"disk": "2Gi", "shared_memory": "1Gi"}).spec
+    assert (spec.working_dir, spec.user) == ("/scratch", 65_532)
+    assert (spec.resources.disk, spec.resources.shared_memory) == (2 << 30, 1 << 30)
+
+
+def test_shared_memory_above_memory_is_refused_with_the_remedy() -> None:
+    (found,) = refuse(resources={"memory": "1Gi", "shared_memory": "1025Mi"})
+    assert (found.field, found.code, found.observed) == ("resources.shared_memory", "too_large", "1025Mi")
+    assert (found.limit, found.hint) == ("1Gi", "ask for at most 1Gi, or raise resources.memory")
+
+
+@pytest.mark.parametrize("size", ["0", "1", "1023Ki"])
+def test_shared_memory_below_a_mebibyte_is_refused(size: str) -> None:
+    """Kubernetes reads a size of 0 as no limit."""
+    (found,) = refuse(resources={"shared_memory": size})
+    assert (found.field, found.code, found.limit) == ("resources.shared_memory", "too_small", "1Mi")
+
+
+@given(st.integers(32 << 20, 64 << 30))
+def test_shared_memory_defaults_to_half_of_memory_in_whole_mebibytes(memory: int) -> None:
+    found = admit(resources={"memory": str(memory)}).spec.resources.shared_memory
+    assert memory // 2 - (1 << 20) < found <= memory // 2
+    assert found % (1 << 20) == 0
+
+
+def test_malformed_memory_hides_no_fault_of_shared_memory() -> None:
+    assert codes(refuse(resources={"memory": "x", "shared_memory": "1"})) == {
+        ("resources.memory", "malformed"),
+        ("resources.shared_memory", "too_small"),
+    }
 
 
 def test_memory_above_bound_is_reported_beside_node_size() -> None:
@@ -269,6 +327,103 @@ def test_violations_of_form_bounds_pool_fit_and_cost_come_at_once() -> None:
     }
 
 
+TENANTS = policy(
+    (
+        "    rate: {per_minute: 600, burst: 100}\n",
+        """    rate: {per_minute: 600, burst: 100}
+    volumes: {datasets: {claim: datasets, path: /data}, checkpoints: {claim: checkpoints, path: /checkpoints}}
+    secrets: [huggingface, wandb]
+    images: {allow: ["registry.example.com/vision/*"]}
+""",
+    )
+)
+"""Only vision has volumes, Secrets and images of its own."""
+OWN_IMAGE = "registry.example.com/vision/train:1"
+
+
+def refuse_as(tenant: str, **changes: Any) -> Violation:
+    """Return the only violation of a tenant's small valid document with changes."""
+    with pytest.raises(InvalidSpec) as caught:
+        validate(read_draft(document(**changes)), TENANTS, tenant)
+    (found,) = caught.value.violations
+    return found
+
+
+def test_volumes_and_secrets_of_the_tenant_are_admitted() -> None:
+    secrets = {"HF_TOKEN": "huggingface/token", "WANDB_API_KEY": "wandb/key"}  # pragma: allowlist secret
+    spec = admit(TENANTS, image=OWN_IMAGE, volumes=["checkpoints", "datasets"], secrets=secrets).spec
+    assert spec.volumes == ("checkpoints", "datasets")
+    assert dict(spec.secrets) == secrets
+
+
+def test_unknown_volume_is_refused_with_those_of_the_tenant() -> None:
+    found = refuse_as("vision", image=OWN_IMAGE, volumes=["datasets", "models"])
+    assert (found.field, found.code, found.observed) == ("volumes[1]", "unknown_volume", "models")
+    assert found.hint == "choose one of: datasets, checkpoints"
+
+
+def test_unknown_secret_is_refused_with_those_of_the_tenant() -> None:
+    found = refuse_as("vision", image=OWN_IMAGE, secrets={"A": "huggingface/any", "B": "runway-grafana/admin-password"})
+    assert (found.field, found.code, found.observed) == ("secrets[B]", "unknown_secret", "runway-grafana")
+    assert found.hint == "choose one of: huggingface, wandb"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"volumes": ["datasets"]}, "unknown_volume"), ({"secrets": {"A": "huggingface/token"}}, "unknown_secret")],
+)
+def test_references_of_another_tenant_are_refused_without_their_names(changes: dict[str, Any], code: str) -> None:
+    found = refuse_as("speech", **changes)
+    assert found.code == code
+    assert "ask the platform operators" in (found.hint or "")
+    assert not {"checkpoints", "wandb"} & set((found.hint or "").split())
+
+
+def test_hint_lists_at_most_ten_names() -> None:
+    names = ", ".join(f"secret-{at}" for at in range(12))
+    many = policy(("    rate: {per_minute: 600", f"    secrets: [{names}]\n    rate: {{per_minute: 600"))
+    (found,) = refuse(many, secrets={"A": "other/key"})
+    assert (found.hint or "").endswith("secret-9 and 2 more")
+
+
+def test_own_images_of_a_tenant_replace_the_common_ones() -> None:
+    admit(TENANTS, image=OWN_IMAGE)
+    found = refuse_as("vision", image="runway.local/train:1")
+    assert (found.code, found.limit) == ("image_not_allowed", "registry.example.com/vision/*")
+    assert refuse_as("speech", image=OWN_IMAGE).code == "image_not_allowed"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
+        "GITHUB_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY", "API_KEY", "DB_PASSWORD", "PASSWORD", "password",
+        "PGPASSWORD", "AZURE_CLIENT_SECRET", "S3_SECRET_KEY", "NEPTUNE_API_TOKEN", "SLACK_ACCESS_TOKEN",
+        "SSH_PRIVATE_KEY",
+    ],
+)  # fmt: skip
+def test_credential_in_env_is_refused_without_its_value(name: str) -> None:
+    (found,) = refuse(env={name: "geheim", "EPOCHS": "3"})
+    assert (found.field, found.code, found.observed) == (f"env[{name}]", "secret_in_env", None)
+    assert "secrets" in (found.hint or "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TOKENIZERS_PARALLELISM", "MAX_TOKENS", "TOKEN_LIMIT", "EOS_TOKEN", "PAD_TOKEN", "KEY_COLUMN", "SORT_KEY",
+        "PASSWORD_MIN_LENGTH", "HF_TOKEN_PATH", "SECRETS_DIR", "AWS_REGION", "API_KEY_FILE", "XPASSWORD", "AUTHOR",
+    ],
+)  # fmt: skip
+def test_other_names_are_no_credentials(name: str) -> None:
+    assert admit(env={name: "1"}).spec.env == ((name, "1"),)
+
+
+def test_policy_can_allow_credentials_in_env() -> None:
+    allowing = policy(("retries: {max: 3}", "retries: {max: 3}\n  secrets_in_env: allow"))
+    assert admit(allowing, env={"HF_TOKEN": "geheim"}).spec.env == (("HF_TOKEN", "geheim"),)
+
+
 def test_malformed_field_has_one_violation() -> None:
     assert codes(refuse(image=1, timeout_seconds="x", retries="x", resources={"gpu": "x", "cpu": "x"})) == {
         ("image", "wrong_type"),
@@ -283,3 +438,27 @@ def test_malformed_field_has_one_violation() -> None:
 def test_many_unknown_fields_do_not_hide_other_violations() -> None:
     found = refuse(resources={**{f"x{i}": 1 for i in range(30)}, "gpu": 1, "gpu_type": "v100"})
     assert ("resources.gpu_type", "unknown_gpu_type") in codes(found)
+
+
+CONTROLS = "\x01\x1f" * 3000  # Six bytes each in JSON: 36,000 bytes.
+
+
+def test_texts_that_escaping_makes_too_large_for_an_annotation_are_refused() -> None:
+    admit(command=[CONTROLS] * 2, args=[CONTROLS] * 2, env={"A": CONTROLS})
+    [found] = refuse(command=[CONTROLS] * 2, args=[CONTROLS] * 2, env={"A": CONTROLS * 2})
+    assert (found.field, found.code) == ("body", "too_large")
+    assert re.fullmatch("216[0-9]{3} bytes", found.observed or "")
+    assert found.limit == "212992 bytes"
+    assert found.hint
+
+
+@pytest.mark.parametrize("text", ["\n", '"', "\\", "é", "x"])
+def test_texts_without_control_characters_fit_at_their_own_limits(text: str) -> None:
+    texts = [text * (MAX_STRING_BYTES // len(text.encode()) // MAX_STRINGS)] * MAX_STRINGS
+    value = text * ((MAX_ENV_BYTES // MAX_ENV - len("V100")) // len(text.encode()))
+    admit(command=texts, args=texts, env={f"V{number}": value for number in range(MAX_ENV)})
+
+
+def test_size_is_reported_beside_all_other_violations() -> None:
+    found = refuse(image="evil.example/x", retries=99, command=[CONTROLS] * 5, args=[CONTROLS] * 5)
+    assert codes(found) == {("body", "too_large"), ("image", "image_not_allowed"), ("retries", "too_large")}

@@ -66,6 +66,18 @@ def test_deleted_pod_shows_the_stored_excerpt(follow: list[str]) -> None:
     assert "excerpt" in result.stderr
 
 
+LINK = "https://logs.example.com/?job=rw-4f2a"
+
+
+@pytest.mark.parametrize("follow", [[], ["-f"]])
+@pytest.mark.parametrize("excerpt", ["last", None])
+def test_deleted_pod_shows_the_link_to_stored_logs(follow: list[str], excerpt: str | None) -> None:
+    gone = problem(410, "logs_gone", excerpt=excerpt, logs_url=LINK)
+    result = runway("logs", "rw-4f2a", *follow, answers=[gone])
+    assert LINK in result.stderr
+    assert LINK not in result.stdout
+
+
 @pytest.mark.parametrize("follow", [[], ["-f"]])
 def test_deleted_pod_without_excerpt_is_an_error(follow: list[str]) -> None:
     result = runway("logs", "rw-4f2a", *follow, answers=[problem(410, "logs_gone", excerpt=None)])
@@ -137,11 +149,12 @@ def test_stream_that_only_breaks_fails_after_five_minutes() -> None:
 
 
 def test_pod_deleted_during_a_break_ends_the_log() -> None:
-    answers = [log(stamped(1, "one"), BROKEN), problem(410, "logs_gone", excerpt="one")]
+    answers = [log(stamped(1, "one"), BROKEN), problem(410, "logs_gone", excerpt="one", logs_url=LINK)]
     result = runway("logs", "rw-4f2a", "-f", answers=answers)
     assert result.exit_code == 0
     assert result.stdout == "one\n"
     assert "may be missing" in result.stderr
+    assert LINK in result.stderr
 
 
 def test_truncated_connection_is_detected() -> None:

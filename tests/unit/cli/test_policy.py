@@ -68,15 +68,16 @@ def test_check_shows_limits_pools_and_tenants(policy: Path) -> None:
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         "Limits of a job",
-        "  FIELD              MIN   MAX    DEFAULT",
-        "  cpu                100m  16",
-        "  memory             32Mi  128Gi",
-        "  gpu                0     4      0",
-        "  timeout            1s    1d     1h",
-        "  grace period             2m     30s",
-        "  retries            0     3      0",
-        "  ephemeral storage        10Gi",
-        "  retention                       1d",
+        "  FIELD         MIN   MAX    DEFAULT",
+        "  cpu           100m  16",
+        "  memory        32Mi  128Gi",
+        "  gpu           0     4      0",
+        "  timeout       1s    1d     1h",
+        "  grace period        2m     30s",
+        "  retries       0     3      0",
+        "  disk          1Gi   10Gi   10Gi",
+        "  user          1     65535  1000",
+        "  retention                  1d",
         "Allowed images",
         "  runway.local/*",
         "Pools",
@@ -90,10 +91,35 @@ def test_check_shows_limits_pools_and_tenants(policy: Path) -> None:
     ]
 
 
+def test_check_shows_the_link_to_stored_logs(tmp_path: Path) -> None:
+    file, template = tmp_path / "policy.yaml", "https://logs.example.com/?job={job}"
+    file.write_text(json.dumps(POLICY | {"logs": {"url_template": template}}))
+    result = runway("policy", "check", str(file))
+    assert result.exit_code == 0
+    assert f"  {template}" in result.stdout.splitlines()
+
+
+def test_check_shows_volumes_with_their_claims(policy: Path) -> None:
+    own = "  vision:\n    volumes: {datasets: {claim: datasets-v2, path: /data, read_only: true}}\n"
+    policy.write_text(policy.read_text().replace("  vision:\n", own))
+    shown = runway("policy", "check", str(policy)).stdout
+    assert "vision  datasets  datasets-v2  /data  yes" in shown
+    document = json.loads(runway("policy", "check", str(policy), "-o", "json").stdout)
+    assert parse_policy(yaml.safe_dump(document["policy"])) == parse_policy(policy.read_text())
+
+
 def test_check_as_data_round_trips(policy: Path) -> None:
     document = json.loads(runway("policy", "check", str(policy), "-o", "json").stdout)
     assert document["valid"] is True
     assert parse_policy(yaml.safe_dump(document["policy"])) == parse_policy(policy.read_text())
+
+
+def test_check_shows_the_disk_limit_of_a_policy_of_version_0_7_as_disk(tmp_path: Path) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(yaml.safe_dump(POLICY | {"limits": POLICY["limits"] | {"ephemeral_storage": {"per_job": "2Gi"}}}))
+    document = json.loads(runway("policy", "check", str(path), "-o", "json").stdout)
+    assert document["policy"]["limits"]["disk"] == {"min": "1Gi", "max": "2Gi", "default": "2Gi"}
+    assert parse_policy(yaml.safe_dump(document["policy"])) == parse_policy(path.read_text())
 
 
 def test_check_shows_each_fault_on_a_line(faulty: Path) -> None:

@@ -99,6 +99,27 @@ def test_invalid_or_repeated_env_is_rejected(assignments: list[str]) -> None:
     assert "--env" in refused("--image", "x", *flags)
 
 
+def test_secrets_and_volumes_add_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("secrets: {A: a/b, B: a/b}\nvolumes: [datasets, checkpoints]")
+    flags = ("--secret", "B=wandb/key", "--secret", "C=a.b/k=v", "--volume", "models", "--volume", "datasets")
+    assert submitted("-f", str(tmp_path / "job.yaml"), *flags) == {
+        "secrets": {"A": "a/b", "B": "wandb/key", "C": "a.b/k=v"},
+        "volumes": ["datasets", "checkpoints", "models"],
+    }
+
+
+@pytest.mark.parametrize("assignments", [["HF_TOKEN"], ["=a/b"], ["A=a/b", "A=a/c"]])
+def test_invalid_or_repeated_secret_is_rejected(assignments: list[str]) -> None:
+    flags = [part for assignment in assignments for part in ("--secret", assignment)]
+    assert "--secret" in refused("--image", "x", *flags)
+
+
+@pytest.mark.parametrize("field", ["volumes: datasets", "secrets: [a/b]"])
+def test_options_do_not_add_to_a_malformed_field_of_the_file(field: str, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(field)
+    assert "for options to add to it" in refused("-f", str(tmp_path / "job.yaml"), "--volume", "a", "--secret", "A=a/b")
+
+
 @pytest.mark.parametrize(
     ("duration", "seconds"),
     [("90", 90), ("90s", 90), ("30m", 1800), ("1h", 3600), ("1h30m", 5400), ("2d", 172800), ("0", 0)],

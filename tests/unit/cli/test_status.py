@@ -55,7 +55,11 @@ def test_status_shows_a_failed_job_in_full() -> None:
         "  image     runway.local/busybox:1",
         "  command   sh -c 'echo $HOME'",
         "  env       TOKEN",
+        "  secrets   HF_TOKEN=huggingface/token",
+        "  volumes   datasets checkpoints",
         "  resources 4 CPU, 16Gi memory, 1 GPU a10g",
+        "  storage   50Gi disk, 8Gi shared memory",
+        "  process   user 65532, working directory /scratch",
         "  limits    timeout 1h, retries 1, grace 30s",
         "Cost in USD",
         "  0.094533 in total, at most 1.418; 1.418 an hour",
@@ -65,6 +69,32 @@ def test_status_shows_a_failed_job_in_full() -> None:
         "Kubernetes",
         "  kubectl -n runway-vision describe job rw-4f2a",
     ]
+
+
+def test_status_shows_image_and_link_to_stored_logs() -> None:
+    image, link = "sha256:" + "ab" * 32, "https://logs.example.com/?job=rw-4f2a&from=1&to=2"
+    view = job("running", attempts=[attempt(image_id=image)], images_differ=False, logs_url=link)
+    lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
+    assert f"  ran       {image}" in lines
+    assert lines[lines.index("Stored logs") + 1] == f"  {link}"
+
+
+def test_status_shows_different_images() -> None:
+    first, second = ("sha256:" + digit * 64 for digit in "ab")
+    attempts = [attempt("failed", image_id=first), attempt(image_id=second)]
+    view = job("running", attempts=attempts, attempts_left_out=3, images_differ=True)
+    lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
+    at = lines.index("  the attempts ran different images; name a digest in `image`")
+    assert lines[at + 1 : at + 3] == [f"  4: image {first}", f"  5: image {second}"]
+
+
+def test_status_shows_a_job_of_version_0_7_with_the_values_that_0_7_used() -> None:
+    old = job("failed")
+    del old["spec"]["working_dir"], old["spec"]["user"], old["spec"]["secrets"], old["spec"]["volumes"]
+    del old["spec"]["resources"]["disk"], old["spec"]["resources"]["shared_memory"]
+    lines = runway("status", "rw-4f2a", answers=[reply(old)]).stdout.splitlines()
+    assert "  storage   64Mi shared memory" in lines
+    assert "  process   user 1000, working directory of the image" in lines
 
 
 def test_status_shows_each_cause_once() -> None:

@@ -49,10 +49,20 @@ def test_submit_prints_id_state_and_price() -> None:
 def test_submit_sends_every_flag_as_its_field() -> None:
     fake = FakeRunway([reply(job(), 201)])
     flags = "--gpu 1 --gpu-type a10g --timeout 1h30m --retries 2 --grace 10s --max-cost 12.50 --name train --env A=1"
-    runway(*SUBMIT, *flags.split(), "--idempotency-key", "k-1", answers=fake)
+    storage = "--disk 50Gi --shared-memory 512Mi --workdir /scratch --user 65532"
+    runway(*SUBMIT, *flags.split(), *storage.split(), "--idempotency-key", "k-1", answers=fake)
     assert sent(fake) == {
         "image": "runway.local/busybox:1",
-        "resources": {"cpu": "1", "memory": "1Gi", "gpu": 1, "gpu_type": "a10g"},
+        "resources": {
+            "cpu": "1",
+            "memory": "1Gi",
+            "gpu": 1,
+            "gpu_type": "a10g",
+            "disk": "50Gi",
+            "shared_memory": "512Mi",
+        },
+        "working_dir": "/scratch",
+        "user": 65532,
         "timeout_seconds": 5400,
         "retries": 2,
         "grace_period_seconds": 10,

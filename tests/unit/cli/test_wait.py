@@ -39,6 +39,13 @@ def test_exit_code_follows_the_outcome(view: dict[str, Any], exit_code: int) -> 
     assert runway("wait", "rw-4f2a", answers=[reply(view)]).exit_code == exit_code
 
 
+def test_failure_comes_with_the_link_to_stored_logs() -> None:
+    link = "https://logs.example.com/?job=rw-4f2a"
+    view = failed("exit_nonzero", "user", ENDED_WITH_3) | {"logs_url": link}
+    result = runway("wait", "rw-4f2a", answers=[reply(view)])
+    assert f"Stored logs: {link}" in result.output
+
+
 def test_wait_shows_each_change_once() -> None:
     waiting = {"code": "unschedulable", "message": "0/1 nodes: insufficient GPU", "since": "2026-11-24T08:00:00Z"}
     views = [

@@ -55,7 +55,7 @@ class World:
 
     def create(self, name: str, retries: int = 0) -> None:
         """Create a job."""
-        placement = Placement(name, "vision", NAMESPACE, self.policy.pools["cpu"], COST)
+        placement = Placement(name, "vision", NAMESPACE, "0" * 64, self.policy.pools["cpu"], COST)
         manifest: dict[str, Any] = dict(job_manifest(spec(retries=retries), placement, self.policy.limits))
         self.server.add("jobs", {**manifest, "status": {}})
         self.loop.wait(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from decimal import Decimal
 from typing import Any
 
@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runway.jobs.annotations import JOB_ID
-from runway.jobs.manifest import canonical_json, job_id, spec_hash
+from runway.jobs.annotations import ANNOTATION_SPEC, JOB_ID, spec_of
+from runway.jobs.manifest import canonical_json, job_id, spec_hash_0_7
+from runway.jobs.models import SpecView
 from runway.jobs.spec import AdmittedSpec, Resources
-from tests.support.builders import spec
+from tests.support.builders import job, spec
 from tests.unit.strategies import specs
 
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -63,25 +64,13 @@ def test_tenant_and_key_are_separated_in_the_hash() -> None:
         {"max_cost_usd": Decimal("1.00")},
     ],
 )
-def test_change_of_any_field_changes_the_hash(change: dict[str, Any]) -> None:
-    assert spec_hash(replace(spec(), **change)) != spec_hash(spec())
+def test_change_of_a_field_of_0_7_changes_its_hash(change: dict[str, Any]) -> None:
+    assert spec_hash_0_7(replace(spec(), **change)) != spec_hash_0_7(spec())
 
 
-def test_command_and_args_have_different_hashes() -> None:
-    assert spec_hash(spec(command=("a", "b"))) != spec_hash(spec(command=("a",), args=("b",)))
-    assert spec_hash(spec(command=("a b",))) != spec_hash(spec(command=("a", "b")))
-
-
-@given(specs(), specs())
-def test_hashes_are_equal_exactly_for_equal_specs(one: AdmittedSpec, other: AdmittedSpec) -> None:
-    assert (spec_hash(one) == spec_hash(other)) == (one == other)
-    assert spec_hash(replace(one)) == spec_hash(one)
-
-
-def test_equal_amounts_of_money_have_equal_hashes() -> None:
+def test_equal_amounts_of_money_have_equal_hashes_in_0_7() -> None:
     one, other = spec(max_cost_usd=Decimal("12.5")), spec(max_cost_usd=Decimal("12.50"))
-    assert one == other
-    assert spec_hash(one) == spec_hash(other)
+    assert spec_hash_0_7(one) == spec_hash_0_7(other)
 
 
 def test_canonical_json_is_one_text_per_value() -> None:
@@ -92,6 +81,31 @@ def test_canonical_json_is_one_text_per_value() -> None:
 @given(specs())
 def test_canonical_json_round_trip(admitted: AdmittedSpec) -> None:
     assert json.loads(canonical_json(admitted.to_json())) == admitted.to_json()
+
+
+def _read(document: dict[str, Any]) -> SpecView | None:
+    return spec_of(job(annotations={ANNOTATION_SPEC: json.dumps(document)}))
+
+
+def test_spec_of_version_0_7_is_read_with_the_values_that_0_7_used() -> None:
+    document = spec().to_json()
+    document["resources"] = {"cpu": "1", "memory": "1Gi", "gpu": 0, "gpu_type": None}
+    found = _read({name: value for name, value in document.items() if name not in ("working_dir", "user")})
+    assert found is not None
+    assert (found.working_dir, found.user) == (None, 1000)
+    assert (found.resources.disk, found.resources.shared_memory) == (None, "64Mi")
+
+
+@given(specs())
+def test_spec_is_read_back_from_its_annotation(admitted: AdmittedSpec) -> None:
+    found = _read(admitted.to_json())
+    assert found is not None
+    assert asdict(found) == admitted.to_json()
+
+
+@pytest.mark.parametrize("user", [0, -1, 1 << 31, 10**30, "1000", None, True, 1.5])
+def test_edited_spec_with_an_impossible_user_is_no_spec(user: object) -> None:
+    assert _read({**spec().to_json(), "user": user}) is None
 
 
 @given(specs())

@@ -54,6 +54,11 @@ def only(found: list[ConditionView]) -> ConditionView:
         (pod(state=waiting("ImagePullBackOff")), "image_pull_failing", "ImagePullBackOff"),
         (pod(state=waiting("InvalidImageName", "bad")), "image_pull_failing", "InvalidImageName: bad"),
         (pod(state=waiting("CreateContainerConfigError", "gone")), "container_not_starting", "gone"),
+        (
+            pod(state=waiting("CreateContainerConfigError", 'secret "other" not found')),
+            "container_not_starting",
+            "other",
+        ),
         (pod(state=waiting("RunContainerError", "no shim")), "container_not_starting", "no shim"),
     ],
 )
@@ -62,6 +67,62 @@ def test_waiting_container_has_condition(waits: Pod, code: str, message: str) ->
     assert found.code == code
     assert message in found.message
     assert found.since is not None
+
+
+REFERRING = job(
+    admitted=spec(volumes=("datasets",), secrets=(("HF_TOKEN", "huggingface/token"),)),
+    claims={"datasets": "datasets-v2"},
+)
+
+
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        ('persistentvolumeclaim "datasets-v2" not found', "claim datasets-v2 of volume datasets does not exist"),
+        ("pod has unbound immediate PersistentVolumeClaims", "datasets (claim datasets-v2)"),
+        ("1 node(s) didn't match PersistentVolume's node affinity", "datasets (claim datasets-v2)"),
+    ],
+)
+def test_pod_that_waits_for_a_volume_names_volume_and_claim(says: str, message: str) -> None:
+    waits = pod(
+        node=None, conditions=[unschedulable(f"0/1 nodes are available: {says}. preemption: 0/1 nodes are ...")]
+    )
+    found = only(conditions(waits, of=REFERRING))
+    assert (found.code, found.since) == ("volume_not_ready", moment(2))
+    assert message in found.message
+
+
+def test_failed_mount_is_a_condition_until_the_volume_is_mounted() -> None:
+    starting = pod(state=waiting("ContainerCreating"))
+    event = warning(starting, "FailedMount", 'MountVolume.SetUp failed for volume "pv-7" : no such host')
+    assert only(conditions(starting, of=REFERRING, events=(event,))).code == "volume_not_ready"
+    assert only(conditions(starting, events=(event,))).code == "container_not_starting"
+    ready = pod(state=waiting("ContainerCreating"), conditions=[condition("PodReadyToStartContainers")])
+    assert conditions(ready, of=REFERRING, events=(event,)) == []
+
+
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        ('secret "huggingface" not found', "Secret huggingface does not exist in namespace runway-vision"),
+        (
+            "couldn't find key token in Secret runway-vision/huggingface",
+            "Secret huggingface in namespace runway-vision",
+        ),
+    ],
+)
+def test_missing_secret_or_key_is_a_condition_with_its_name(says: str, message: str) -> None:
+    found = only(conditions(pod(state=waiting("CreateContainerConfigError", says)), of=REFERRING))
+    assert found.code == "secret_missing"
+    assert message in found.message
+
+
+def test_missing_service_account_tells_to_render_the_tenants() -> None:
+    refusal = 'error looking up service account runway-vision/runway-job: serviceaccount "runway-job" not found'
+    event = warning(job(), "FailedCreate", f'Error creating: pods "rw-a-x7k2p" is forbidden: {refusal}')
+    found = only(conditions(events=(event,)))
+    assert found.code == "pod_creation_refused"
+    assert "`runway tenants render`" in found.message
 
 
 def test_unschedulable_since_is_transition_time() -> None:
@@ -106,6 +167,10 @@ SCHEDULER: dict[str, tuple[int | None, list[str]]] = {
     "0/2 nodes are available: 2 Too many pods.": (2, ["2 have the maximum number of pods"]),
     "0/2 nodes are available: 2 Insufficient vendor.example/fpga.": (2, ["2 have too little free vendor.example/fpga"]),
     "0/1 nodes are available: 1 Insufficient ephemeral-storage.": (1, ["1 has too little free disk"]),
+    "0/4 nodes are available: 1 node(s) had no available volume zone, 3 node(s) did not have enough free storage.": (
+        4,
+        ["1 cannot reach a volume", "3 cannot get a volume for a claim"],
+    ),
     "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.": (
         1,
         ["1: node(s) didn't have free ports for the requested pod ports"],

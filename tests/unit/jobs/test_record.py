@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from runway.jobs.annotations import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC, ANNOTATION_SPEC_HASH
 from runway.jobs.diagnosis.attempts import MAX_ATTEMPTS
-from runway.jobs.models import Excerpt, JobView, Usage
+from runway.jobs.diagnosis.codes import FailureCode
+from runway.jobs.models import Excerpt, Failure, JobView, Usage
 from runway.jobs.record import (
     MAX_BYTES,
     Record,
@@ -117,6 +118,95 @@ def test_failure_mentions_usage_near_the_memory_limit() -> None:
     assert failure is not None
     assert failure.hint.endswith("memory peaked at 95% of its limit")
     assert failure.evidence["memory_peak_bytes"] == "95"
+
+
+MODULE: Final = "ModuleNotFoundError: No module named 'numpy'\n"
+
+
+def test_hint_from_the_log_is_recorded() -> None:
+    failed = job(outcome="Failed", reason="BackoffLimitExceeded")
+    attempt = pod(f"{JOB}-0", state=ended(1, message=MODULE, finished=81), conditions=[BOUND])
+    snapshot = snapshot_of(failed, attempt)
+    live = job_view(snapshot).failure
+    assert live is not None
+    assert "a Python module is missing: install it" in live.hint
+    assert (live.evidence["log_hint"], live.evidence["log_line"]) == ("missing_module", MODULE.strip())
+    record = final(snapshot, job_view(snapshot).excerpt)
+    assert job_view(snapshot_of(with_record(failed, record))).failure == live
+    # The log that the recorder read has more lines than the pod's status.
+    silent = snapshot_of(failed, pod(f"{JOB}-0", state=ended(1, finished=81), conditions=[BOUND]))
+    assert job_view(silent).failure == failure_without_hint(live)
+    record = final(silent, Excerpt(f"{JOB}-0", MODULE, truncated=True))
+    assert record.failure is not None
+    assert record.failure.hint == live.hint
+
+
+def failure_without_hint(failure: Failure) -> Failure:
+    evidence = {
+        name: text for name, text in failure.evidence.items() if name not in ("log_hint", "log_line", "last_words")
+    }
+    return replace(failure, hint=FailureCode.EXIT_NONZERO.advice, evidence=evidence)
+
+
+def test_hint_comes_from_the_attempt_that_failed_the_job() -> None:
+    failed = job(outcome="Failed", reason="BackoffLimitExceeded")
+    drained = pod(f"{JOB}-1", created=100, state=ended(143, message=MODULE, started=110), conditions=[disrupted()])
+    view = job_view(snapshot_of(failed, attempt_pod(0, 3), drained))
+    assert view.excerpt is not None
+    assert view.excerpt.pod == f"{JOB}-1"
+    assert view.failure is not None
+    assert "log_hint" not in view.failure.evidence
+
+
+def test_hint_shows_no_secret() -> None:
+    secret = "s3cr3t-value"  # pragma: allowlist secret
+    failed = job(outcome="Failed", reason="BackoffLimitExceeded", admitted=spec(env={"API_TOKEN": secret}))
+    message = f"curl: (6) Could not resolve host: {secret}.example.com\n"
+    snapshot = snapshot_of(failed, pod(state=ended(1, message=message)))
+    live = job_view(snapshot).failure
+    recorded = final(snapshot, job_view(snapshot).excerpt).failure
+    assert live is not None
+    assert live == recorded
+    assert live.evidence["log_line"] == "curl: (6) Could not resolve host: ***.example.com"
+
+
+def test_record_of_version_0_7_is_read() -> None:
+    """Version 0.7 wrote no image_id and no hint from the log, and ignores fields that it does not know."""
+    failed = job(outcome="Failed", reason="BackoffLimitExceeded")
+    image = "sha256:" + "ab" * 32
+    attempt = pod(f"{JOB}-0", state=ended(1, message=MODULE), conditions=[BOUND], image_id=image)
+    snapshot = snapshot_of(failed, attempt)
+    written: Json = json.loads(encode(final(snapshot, job_view(snapshot).excerpt), failed))
+    for each in written["attempts"]:
+        assert each.pop("image_id") == image
+    written["failure"]["hint"] = FailureCode.EXIT_NONZERO.advice
+    del written["failure"]["evidence"]["log_hint"], written["failure"]["evidence"]["log_line"]
+    old = with_record(failed, json.dumps(written))
+    view = job_view(snapshot_of(old))
+    assert view.failure is not None
+    assert (view.failure.hint, view.attempts[0].image_id) == (FailureCode.EXIT_NONZERO.advice, None)
+    # While the pod exists, it adds the image.
+    assert job_view(snapshot_of(old, attempt)).attempts[0].image_id == image
+
+
+def test_edited_image_of_a_recorded_attempt_is_ignored() -> None:
+    done = job(outcome="Complete")
+    record = final(snapshot_of(done, attempt_pod(0, 0)))
+    text = spoilt(record, attempts=[json.loads(msgspec.json.encode(record.attempts[0])) | {"image_id": "<script>\x1b"}])
+    view = job_view(snapshot_of(with_record(done, text)))
+    assert (view.state, view.attempts[0].image_id) == ("succeeded", None)
+
+
+def test_largest_record_with_images_is_bounded() -> None:
+    image = "sha256:" + "ab" * 32
+    pods = [
+        pod(f"{JOB}-{n:02}", created=n, state=ended(1, message="\x1b" * 4000), image_id=image, reason="R" * 256)
+        for n in range(MAX_ATTEMPTS)
+    ]
+    failed = job(outcome="Failed", reason="BackoffLimitExceeded")
+    record = final(snapshot_of(failed, *pods), Excerpt(f"{JOB}-19", "x" * 4096, truncated=True))
+    assert len(encode(record, failed).encode()) <= MAX_BYTES
+    assert {attempt.image_id for attempt in record.attempts} == {image}
 
 
 def test_unfinished_job_has_no_actual_cost() -> None:

@@ -15,9 +15,12 @@ from runway.errors import Violation
 from runway.jobs.spec import (
     MAX_ENV,
     MAX_ENV_BYTES,
+    MAX_SECRETS,
     MAX_STRING_BYTES,
     MAX_STRINGS,
+    MAX_VOLUMES,
     AdmittedSpec,
+    Resources,
     decode,
     read_draft,
     split_image,
@@ -97,8 +100,12 @@ def test_all_missing_fields_are_reported_at_once() -> None:
 
 
 def test_null_equals_an_absent_field() -> None:
-    optional = ["name", "command", "args", "env", "timeout_seconds", "retries", "grace_period_seconds", "max_cost_usd"]
-    nulls = document(**dict.fromkeys(optional), resources={"gpu": None, "gpu_type": None})
+    optional = [
+        "name", "command", "args", "working_dir", "env", "user", "timeout_seconds", "retries", "grace_period_seconds",
+        "max_cost_usd",
+    ]  # fmt: skip
+    absent = dict.fromkeys(["gpu", "gpu_type", "disk", "shared_memory"])
+    nulls = document(**dict.fromkeys(optional), resources=absent)
     assert read_draft(nulls) == read_draft(document())
 
 
@@ -131,6 +138,17 @@ def test_body_that_is_not_an_object_is_one_violation(body: object) -> None:
         ({"resources": {"gpu": 1.0}}, "resources.gpu"),
         ({"resources": {"gpu": True}}, "resources.gpu"),
         ({"resources": {"gpu_type": 1}}, "resources.gpu_type"),
+        ({"resources": {"disk": 1 << 30}}, "resources.disk"),
+        ({"resources": {"disk": {}}}, "resources.disk"),
+        ({"resources": {"shared_memory": 1 << 20}}, "resources.shared_memory"),
+        ({"resources": {"shared_memory": False}}, "resources.shared_memory"),
+        ({"working_dir": 1}, "working_dir"),
+        ({"working_dir": ["/scratch"]}, "working_dir"),
+        ({"user": True}, "user"),
+        ({"user": "1000"}, "user"),
+        ({"user": "root"}, "user"),
+        ({"user": 1000.0}, "user"),
+        ({"user": {"uid": 0}}, "user"),
         ({"timeout_seconds": "60"}, "timeout_seconds"),
         ({"timeout_seconds": 60.0}, "timeout_seconds"),
         ({"timeout_seconds": True}, "timeout_seconds"),
@@ -196,10 +214,8 @@ def test_image_reference_has_a_maximum_length_and_is_shown_shortened() -> None:
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "1_000", "1 Gi", "-1", "", "１", "1" * 33, "1e999"])
 def test_invalid_quantity_is_refused_with_an_example(text: str) -> None:
-    assert faults(resources={"cpu": text, "memory": text}) == {
-        ("resources.cpu", "malformed"),
-        ("resources.memory", "malformed"),
-    }
+    fields = ("cpu", "memory", "disk", "shared_memory")
+    assert faults(resources=dict.fromkeys(fields, text)) == {(f"resources.{field}", "malformed") for field in fields}
     assert '"500m"' in (only(resources={"cpu": text}).hint or "")
 
 
@@ -211,8 +227,38 @@ def test_money_is_a_plain_decimal_of_at_most_six_places(text: str) -> None:
     assert read_draft(document(max_cost_usd="12.50")).form.max_cost_usd == Decimal("12.50")
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["", "scratch", "./scratch", "~", "$HOME", " /scratch", "/..", "/../etc", "/scratch/..", "/scratch/../etc", "/a\0b",
+     "/\ud800"],
+)  # fmt: skip
+def test_working_directory_that_is_no_plain_absolute_path_is_refused(path: str) -> None:
+    found = only(working_dir=path)
+    assert (found.field, found.code) == ("working_dir", "malformed")
+    assert (found.observed or "").isprintable()
+
+
+@pytest.mark.parametrize("path", ["/", "/scratch", "/a b/..c/d..", "/$(HOME)/$$", "/é😀", "/a\nb", "/" + "a" * 1023])
+def test_working_directory_is_kept_verbatim(path: str) -> None:
+    assert read_draft(document(working_dir=path)).form.working_dir == path
+
+
+@pytest.mark.parametrize("path", ["/" + "a" * 1024, "/" + "é" * 512, "/" + "a" * 100_000])
+def test_working_directory_is_bounded_in_bytes(path: str) -> None:
+    found = only(working_dir=path)
+    assert (found.field, found.code, found.limit) == ("working_dir", "too_large", "1024 bytes")
+    assert found.observed == f"{len(path.encode())} bytes"
+
+
+def test_group_is_not_a_field() -> None:
+    """Every job shares one group, so that each can read what another wrote to a volume."""
+    assert faults(fsGroup=0, group=0, run_as_group=0) == {
+        (field, "unknown_field") for field in ("fsGroup", "group", "run_as_group")
+    }
+
+
 def test_unknown_fields_are_refused_and_known_fields_listed() -> None:
-    assert faults(gpus=1, resources={"disk": "1Gi"}) == {("gpus", "unknown_field"), ("resources.disk", "unknown_field")}
+    assert faults(gpus=1, resources={"shm": "1Gi"}) == {("gpus", "unknown_field"), ("resources.shm", "unknown_field")}
     assert "timeout_seconds" in (only(timeout=1).hint or "")
     assert "gpu_type" in (only(resources={"gpus": 1}).hint or "")
 
@@ -250,12 +296,88 @@ def test_invalid_variable_name_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["RUNWAY_JOB_ID", "RUNWAY_", "KUBERNETES_SERVICE_HOST", "NVIDIA_VISIBLE_DEVICES", "AWS_CONTAINER_TOKEN"]
+    "name",
+    [
+        "RUNWAY_JOB_ID", "RUNWAY_", "KUBERNETES_SERVICE_HOST", "NVIDIA_VISIBLE_DEVICES", "AWS_CONTAINER_TOKEN",
+        "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    ],
+)  # fmt: skip
+def test_reserved_variable_is_refused_with_the_reserved_names(name: str) -> None:
+    for field, value in (("env", "x"), ("secrets", "huggingface/token")):
+        found = only(**{field: {name: value}})
+        assert (found.field, found.code) == (f"{field}[{name}]", "reserved")
+        assert "NVIDIA_*" in (found.hint or "")
+        assert "AWS_ROLE_ARN" in (found.hint or "")
+
+
+def test_variables_that_only_begin_like_reserved_names_are_allowed() -> None:
+    assert faults(env={"AWS_ROLE_ARN_NAME": "x", "AWS_REGION": "us-east-1"}) == set()
+
+
+@pytest.mark.parametrize(
+    "reference", ["huggingface/token", "a.b-c/.dockerconfigjson", f"{'a' * 253}/{'K' * 253}", "a/_"]
 )
-def test_reserved_variable_is_refused_with_the_reserved_prefixes(name: str) -> None:
-    found = only(env={name: "x"})
-    assert (found.field, found.code) == (f"env[{name}]", "reserved")
-    assert "NVIDIA_" in (found.hint or "")
+def test_secret_reference_names_a_secret_and_a_key(reference: str) -> None:
+    draft = read_draft(document(secrets={"HF_TOKEN": reference}))
+    assert draft.violations == ()
+    assert draft.form.secrets == {"HF_TOKEN": reference}
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "huggingface", "/token", "huggingface/", "a/b/c", "other/huggingface/token", "../token", "./token", "a/..",
+        "a/.", "a/..data", "A/token", "a_b/token", "-a/token", "a./token", "a..b/token", "a/to ken", "a/to\nken",
+        "a/b\n", "a/tökén", "", f"{'a' * 254}/k", f"a/{'k' * 254}", f"{'a' * 300}/{'k' * 300}", "the-token-itself",
+    ],
+)  # fmt: skip
+def test_malformed_secret_reference_is_refused_and_not_shown(reference: str) -> None:
+    found = only(secrets={"HF_TOKEN": reference})
+    assert found.field == "secrets[HF_TOKEN]"
+    assert found.code in ("malformed", "too_long")
+    assert found.observed is None
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("huggingface/token", ("secrets", "wrong_type")),
+        (["huggingface/token"], ("secrets", "wrong_type")),
+        ({"A": {"name": "huggingface", "key": "token"}}, ("secrets[A]", "wrong_type")),
+        ({"A": None}, ("secrets[A]", "wrong_type")),
+        ({"A-B": "huggingface/token"}, ("secrets[A-B]", "malformed")),
+        ({f"K{at}": "a/b" for at in range(MAX_SECRETS + 1)}, ("secrets", "too_many")),
+    ],
+)
+def test_secrets_are_an_object_of_references(value: object, fault: tuple[str, str]) -> None:
+    assert faults(secrets=value) == {fault}
+
+
+def test_variable_in_env_and_in_secrets_is_refused() -> None:
+    found = only(env={"A": "1", "B": "2"}, secrets={"B": "huggingface/token", "C": "huggingface/token"})
+    assert (found.field, found.code) == ("secrets[B]", "duplicate")
+    assert "is also in env" in found.message
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("datasets", ("volumes", "wrong_type")),
+        ({"datasets": "/data"}, ("volumes", "wrong_type")),
+        ([1], ("volumes[0]", "wrong_type")),
+        (["datasets", {"claim": "x"}], ("volumes[1]", "wrong_type")),
+        (["/data"], ("volumes[0]", "malformed")),
+        (["a", "../b"], ("volumes[1]", "malformed")),
+        (["a\0"], ("volumes[0]", "malformed")),
+        ([""], ("volumes[0]", "malformed")),
+        (["x" * 64], ("volumes[0]", "malformed")),
+        (["x" * 600], ("volumes[0]", "too_long")),
+        ([f"v{at}" for at in range(MAX_VOLUMES + 1)], ("volumes", "too_many")),
+        (["a", "b", "a"], ("volumes", "duplicate")),
+    ],
+)
+def test_volumes_are_distinct_names(value: object, fault: tuple[str, str]) -> None:
+    assert faults(volumes=value) == {fault}
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800", "ok \udfff"])
@@ -343,10 +465,21 @@ def test_to_json_round_trips(admitted: AdmittedSpec) -> None:
         command=tuple(form.command or ()),
         args=tuple(form.args or ()),
         env=tuple((form.env or {}).items()),
-        resources=type(admitted.resources)(wanted.cpu or 0, wanted.memory or 0, wanted.gpu or 0, wanted.gpu_type),
+        secrets=tuple((form.secrets or {}).items()),
+        volumes=tuple(form.volumes or ()),
+        resources=Resources(
+            wanted.cpu or 0,
+            wanted.memory or 0,
+            wanted.gpu or 0,
+            wanted.gpu_type,
+            wanted.disk or 0,
+            wanted.shared_memory or 0,
+        ),
         timeout_seconds=form.timeout_seconds or 0,
         retries=form.retries or 0,
         grace_period_seconds=form.grace_period_seconds or 0,
+        working_dir=form.working_dir,
+        user=form.user or 0,
         max_cost_usd=form.max_cost_usd,
     )
 
@@ -357,8 +490,19 @@ def test_to_json_has_every_field() -> None:
         "image": "runway.local/train:1",
         "command": [],
         "args": [],
+        "working_dir": None,
         "env": {},
-        "resources": {"cpu": "500m", "memory": "512Mi", "gpu": 0, "gpu_type": None},
+        "secrets": {},
+        "volumes": [],
+        "user": 1000,
+        "resources": {
+            "cpu": "500m",
+            "memory": "512Mi",
+            "gpu": 0,
+            "gpu_type": None,
+            "disk": "10Gi",
+            "shared_memory": "512Mi",
+        },
         "timeout_seconds": 3600,
         "retries": 0,
         "grace_period_seconds": 30,

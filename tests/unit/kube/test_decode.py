@@ -11,6 +11,7 @@ import pytest
 from runway.admission.quota import observed_usage, pod_succeeded
 from runway.jobs.annotations import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC, METADATA, cost_of, spec_of
 from runway.jobs.record import had_final_record, record_of
+from runway.jobs.resources import requests_of
 from runway.kube.decode import (
     MAX_DEPTH,
     MAX_MESSAGE,
@@ -228,6 +229,19 @@ def test_impossible_price_is_ignored(change: dict[str, object]) -> None:
     assert cost_of(own) is not None
     edited = decode_object(changed(job(), notes, {ANNOTATION_COST: json.dumps(price | change)}), Job)
     assert cost_of(edited) is None
+
+
+def test_claims_of_a_job_are_read_by_volume() -> None:
+    found = decode_object(raw(job(claims={"datasets": "datasets-v2", "a": "b"})), Job)
+    assert found.claims == {"datasets": "datasets-v2", "a": "b"}
+
+
+@pytest.mark.parametrize("invalid", [1, {"a": 1}, [1], [{"name": 1}], [{"persistentVolumeClaim": {"claimName": 1}}]])
+def test_undecodable_volumes_of_a_job_do_not_change_its_requests(invalid: Any) -> None:
+    found = decode_object(changed(job(), "spec.template.spec.volumes", invalid), Job)
+    assert found.metadata.unreadable[0].startswith("spec.template.spec.volumes")
+    assert not any(found.claims.values())
+    assert requests_of(found.spec.template.spec) == requests_of(job().spec.template.spec)
 
 
 @pytest.mark.parametrize("seconds", [10**18, 2**63 - 1, -(10**18)])

@@ -11,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from localcluster import LocalCluster, addresses, images, monitoring, packages, processes, readiness, waiting
+from localcluster import (
+    LocalCluster,
+    addresses,
+    images,
+    monitoring,
+    packages,
+    processes,
+    readiness,
+    train_image,
+    waiting,
+)
 from localcluster.errors import LocalClusterError
 from localcluster.processes import Process
 
@@ -141,6 +151,17 @@ def test_image_archive_is_reproducible() -> None:
         manifest = tar.extractfile("manifest.json")
         assert manifest is not None
         assert json.load(manifest)[0]["RepoTags"] == ["runway.local/busybox:1"]
+
+
+def test_train_image_is_built_once_and_kept_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # No debootstrap, so that a build fails.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    with pytest.raises(LocalClusterError, match="debootstrap is not installed"):
+        train_image.ensure_built()
+    train_image.archive().touch()
+    assert train_image.ensure_built().parent == tmp_path / "runway"
 
 
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

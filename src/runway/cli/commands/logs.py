@@ -100,6 +100,7 @@ def follow_log(
                     writer.close()
                     reason = "The pod was deleted before its log was fully read; the last lines may be missing."
                     session.screen.err(reason, style="yellow")
+                    _show_link(session, error)
                 return True
             if error.code != "logs_not_ready":
                 session.environment.sleep(budget.pause_after(error))
@@ -172,6 +173,12 @@ def _show_excerpt(session: Session, error: RequestFailed, writer: LogWriter) -> 
     session.screen.err("The pod is deleted; this is the excerpt that Runway stored:", style="yellow")
     for line in excerpt.splitlines():
         writer.write(Piece(b"", line.encode("utf-8", "replace") + b"\n"))
+    _show_link(session, error)
+
+
+def _show_link(session: Session, error: RequestFailed) -> None:
+    if isinstance(url := error.problem.get("logs_url"), str):
+        session.screen.err(f"Stored logs: {url}")
 
 
 def _is_finished(session: Session, job_id: str, budget: RetryBudget) -> bool:

@@ -41,7 +41,7 @@ def render(
 ) -> None:
     """Print the Kubernetes objects of the tenants.
 
-    Each tenant has a namespace, quota, limits, a network policy, and a role for Runway.
+    Each tenant has a namespace, quota, limits, network policies, a service account for its jobs, and a role for Runway.
 
     `runway tenants render | kubectl apply -f -` creates or updates them.
     """
@@ -77,7 +77,7 @@ def _load(file: Path, screen: Screen, output: Output) -> Policy:
 
 def _show(screen: Screen, policy: Policy) -> None:
     limits = policy.limits
-    timeout, grace = limits.timeout_seconds, limits.grace_period_seconds
+    timeout, grace, disk, user = limits.timeout_seconds, limits.grace_period_seconds, limits.disk, limits.user
     screen.out("Limits of a job", style="bold")
     bounds = (
         ("cpu", format_cpu(limits.cpu.min), format_cpu(limits.cpu.max), ""),
@@ -86,13 +86,17 @@ def _show(screen: Screen, policy: Policy) -> None:
         ("timeout", show_duration(timeout.min), show_duration(timeout.max), show_duration(timeout.default)),
         ("grace period", "", show_duration(grace.max), show_duration(grace.default)),
         ("retries", 0, limits.retries.max, 0),
-        ("ephemeral storage", "", format_bytes(limits.ephemeral_storage.per_job), ""),
+        ("disk", format_bytes(disk.min), format_bytes(disk.max), format_bytes(disk.default)),
+        ("user", user.min, user.max, user.default),
         ("retention", "", "", show_duration(limits.retention_seconds)),
     )
     screen.table(columns("FIELD", "MIN", "MAX", "DEFAULT"), bounds, indent=2)
     screen.out("Allowed images", style="bold")
     for pattern in policy.images.allow:
         screen.out(f"  {pattern}")
+    if policy.logs:
+        screen.out("Links to stored logs", style="bold")
+        screen.out(f"  {policy.logs.url_template}")
     screen.out("Pools", style="bold")
     pools = (
         (name, p.instance_type, p.hourly_usd, format_cpu(p.cpu), format_bytes(p.memory), p.gpu, p.gpu_type)
@@ -107,3 +111,11 @@ def _show(screen: Screen, policy: Policy) -> None:
     )  # fmt: skip
     heads = columns("TENANT", "NAMESPACE", "GPU", "CPU", "MEMORY", "JOBS", "SUBMITS A MINUTE", "BURST")
     screen.table(heads, tenants, indent=2)
+    volumes = [
+        (name, volume, v.claim, v.path, "yes" if v.read_only else "no")
+        for name, t in policy.tenants.items()
+        for volume, v in t.volumes.items()
+    ]
+    if volumes:
+        screen.out("Volumes", style="bold")
+        screen.table(columns("TENANT", "VOLUME", "CLAIM", "PATH", "READ-ONLY"), volumes, indent=2)

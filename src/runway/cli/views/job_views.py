@@ -89,6 +89,8 @@ def show_outcome(say: Say, view: JobView) -> None:
         show_failure(say, view.failure)
         if view.excerpt is not None:
             show_excerpt(say, view.excerpt, EXCERPT_LINES)
+        if view.logs_url is not None:
+            say(f"Stored logs: {view.logs_url}")
 
 
 def show_failure(say: Say, failure: Failure) -> None:
@@ -156,6 +158,10 @@ def show_job(screen: Screen, view: JobView, now: datetime) -> None:
         _show_evidence(screen, view.failure, view.excerpt)
     if view.excerpt:
         show_excerpt(screen.out, view.excerpt)
+    if view.logs_url:
+        # Not wrapped: the link is copied.
+        screen.out("Stored logs", style="bold")
+        screen.out(f"  {view.logs_url}")
     screen.out("Kubernetes", style="bold")
     screen.out(f"  kubectl -n {view.kubernetes.namespace} describe job {view.kubernetes.job}")
 
@@ -196,6 +202,11 @@ def _show_attempts(screen: Screen, view: JobView, now: datetime) -> None:
     for number, attempt in numbered:
         if attempt.message not in (None, shown):
             screen.out(f"  {number}: {attempt.message}", hang=5)
+    if view.images_differ:
+        screen.out("  the attempts ran different images; name a digest in `image`", style="yellow", hang=4)
+        for number, attempt in numbered:
+            if attempt.image_id:
+                screen.out(f"  {number}: image {attempt.image_id}", hang=5)
     if view.attempts_left_out:
         screen.out(f"  {view.attempts_left_out} earlier attempts are not stored")
     if view.disruptions:
@@ -223,15 +234,21 @@ def _show_spec(screen: Screen, view: JobView) -> None:
         return
     resources = spec.resources
     gpu = f", {resources.gpu} GPU {resources.gpu_type or ''}".rstrip() if resources.gpu else ""
+    disk = f"{resources.disk} disk, " if resources.disk else ""
     timeout, grace = show_duration(spec.timeout_seconds), show_duration(spec.grace_period_seconds)
     limits = f"timeout {timeout}, retries {spec.retries}, grace {grace}"
     rows = (
         ("tenant", view.tenant),
         ("image", spec.image),
+        ("ran", None if view.images_differ else next((a.image_id for a in view.attempts if a.image_id), None)),
         ("command", shlex.join([*spec.command, *spec.args]) or "(of the image)"),
         # Names only: a value may be secret. `-o json` has the values.
         ("env", " ".join(sorted(spec.env))),
+        ("secrets", " ".join(f"{name}={reference}" for name, reference in sorted(spec.secrets.items()))),
+        ("volumes", " ".join(spec.volumes)),
         ("resources", f"{resources.cpu} CPU, {resources.memory} memory{gpu}"),
+        ("storage", f"{disk}{resources.shared_memory} shared memory"),
+        ("process", f"user {spec.user}, working directory {spec.working_dir or 'of the image'}"),
         ("limits", limits + (f", at most {spec.max_cost_usd} USD" if spec.max_cost_usd else "")),
     )
     screen.out("Spec", style="bold")

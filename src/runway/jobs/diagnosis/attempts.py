@@ -15,16 +15,17 @@ The cause of an attempt that did not succeed, first match wins:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, spec_of
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_exit import diagnose_exit, memory_limit, signal_of, started_at
-from runway.jobs.diagnosis.container_start import diagnose_container_start
-from runway.jobs.diagnosis.disruption import disruption, disruption_of, eviction_of, rejection_of
+from runway.jobs.diagnosis.container_start import IN_PROGRESS, diagnose_container_start
+from runway.jobs.diagnosis.disruption import disruption, disruption_of, eviction_of, rejection_of, status_evidence
 from runway.jobs.models import Attempt
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job, Pod
@@ -36,7 +37,9 @@ NEVER_STARTED: Final = Diagnosis(
     FailureCode.DEADLINE_EXCEEDED,
     "the job reached its timeout before it could start; Kubernetes does not report the reason",
 )
-_UNEXPLAINED: Final = Diagnosis(FailureCode.UNKNOWN, "the pod failed; Kubernetes does not report the reason")
+IMAGE_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_IMAGE_ID: Final = re.compile(r"(?:^|[:@/])(?P<digest>[0-9a-f]{64})$")
+"""Runtimes report `repository@sha256:...`, `docker://sha256:...`, `sha256:...` or only the hexadecimal digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def attempt_failure(snapshot: JobSnapshot, pod: Pod) -> AttemptFailure | None:
     elif pod.status.phase == "Succeeded":
         return None
     else:
-        finding = _diagnose(snapshot, pod) or _UNEXPLAINED
+        finding = _diagnose(snapshot, pod) or _unexplained(pod)
     return AttemptFailure(finding.message, finding)
 
 
@@ -154,10 +157,18 @@ def _diagnose(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
         message = f"the pod was deleted outside Runway{how}"
         return Diagnosis(FailureCode.POD_DELETED, message, {"deleted": deleted.isoformat()})
     if (ended := pod.container.terminated) is not None:
-        return diagnose_exit(ended, memory_limit(snapshot.job))
+        found = diagnose_exit(ended, memory_limit(snapshot.job))
+        return None if found is None else replace(found, evidence={**status_evidence(pod), **found.evidence})
     if pod.metadata.name in snapshot.deleted_pods:
         return Diagnosis(FailureCode.POD_DELETED, "the pod was deleted; Runway did not see how it ended")
     return diagnose_container_start(snapshot, pod)
+
+
+def _unexplained(pod: Pod) -> Diagnosis:
+    """Quote the pod's own reason and message, which may be those of a later Kubernetes."""
+    evidence = status_evidence(pod)
+    words = ": ".join(evidence.values()) or "Kubernetes does not report the reason"
+    return Diagnosis(FailureCode.UNKNOWN, f"the pod failed; {words}", evidence)
 
 
 def _failed_at_deadline(job: Job) -> bool:
@@ -229,15 +240,14 @@ def disruptions(attempts: Sequence[Attempt]) -> int:
 
 
 def _attempt(snapshot: JobSnapshot, pod: Pod) -> Attempt:
-    ended, target, cause = pod.container.terminated, disruption(pod), attempt_failure(snapshot, pod)
-    state = _state(snapshot, pod)
+    ended, cause, state = pod.container.terminated, attempt_failure(snapshot, pod), _state(snapshot, pod)
     return Attempt(
         pod=pod.metadata.name,
         node=pod.spec.node_name,
         state=state,
         exit_code=ended.exit_code if ended else None,
         signal=signal_of(ended) if ended else None,
-        reason=pod.status.reason or (target.reason if target else None) or (ended.reason if ended else None),
+        reason=_reason(pod),
         created_at=pod.metadata.creation_timestamp,
         bound_at=_bound_at(pod),
         started_at=container_started_at(pod),
@@ -245,7 +255,25 @@ def _attempt(snapshot: JobSnapshot, pod: Pod) -> Attempt:
         counted=state == "failed" and counts_against_retries(pod),
         cause=cause.finding.code if cause and cause.finding else None,
         message=cause.message if cause else _suspicious_success(snapshot, pod) if state == "succeeded" else None,
+        image_id=_image_digest(pod),
     )
+
+
+def _reason(pod: Pod) -> str | None:
+    """Return the reason of the node, of the disruption, of the container's state or of the scheduler, in this order."""
+    target, container, scheduled = disruption(pod), pod.container, pod.condition("PodScheduled")
+    if reason := pod.status.reason or (target.reason if target else None):
+        return reason
+    if container.terminated is not None:
+        return container.terminated.reason
+    if container.waiting is not None and container.waiting.reason not in IN_PROGRESS:
+        return container.waiting.reason
+    return scheduled.reason if scheduled is not None and scheduled.status == "False" else None
+
+
+def _image_digest(pod: Pod) -> str | None:
+    found = _IMAGE_ID.search(pod.image_id or "")
+    return f"sha256:{found['digest']}" if found else None
 
 
 def _state(snapshot: JobSnapshot, pod: Pod) -> str:

@@ -47,16 +47,18 @@ class FailureCode(StrEnum):
     # fmt: off
     EXIT_NONZERO = ("exit_nonzero", *_USER, "the process exited with a non-zero code", _READ_LOG)
     COMMAND_NOT_FOUND = ("command_not_found", *_USER,
-        "the image has no such program, or the shell did not find it (exit code 127)",
-        "check command and args, and check that the program is in the image and on its PATH")
+        "the image lacks the program, its interpreter or its loader, or the shell did not find it (exit code 127)",
+        ("check command, args and PATH; if the file is in the image, check its line endings (LF, not CRLF), "
+         "the interpreter of its #! line and its dynamic loader"))
     COMMAND_NOT_EXECUTABLE = ("command_not_executable", *_USER,
         "the program is not executable: missing permission, wrong format or wrong architecture (126 from a shell)",
-        "make the file executable, give a script its #! line, or build the image for the nodes' architecture")
+        ("make the file executable, give a script LF line endings and a #! line with an interpreter of the image, "
+         "or build the image for the nodes' architecture"))
     START_FAILED = ("start_failed", *_USER,
-        "the container failed to start for another reason", "check command, args and the image's settings")
+        "the container failed to start for another reason", "check command, args, working_dir and the image's settings")
     OOM_KILLED = ("oom_killed", *_USER,
         "the kernel killed the process because it exceeded its memory limit",
-        "raise resources.memory, or reduce the job's memory use")
+        "raise resources.memory, or reduce the job's memory use, which includes /dev/shm (resources.shared_memory)")
     OOM_CHILD_SUSPECTED = ("oom_child_suspected", *_USER,
         "the kernel killed a process of the container for memory, and the main process exited with its own code",
         "raise resources.memory, or run fewer worker processes")
@@ -80,16 +82,19 @@ class FailureCode(StrEnum):
     FLOATING_POINT_EXCEPTION = ("floating_point_exception", *_USER,
         "SIGFPE (136): an arithmetic error, usually an integer division by zero", _READ_LOG)
     BUS_ERROR = ("bus_error", *_USER,
-        "SIGBUS (135): the system could not provide memory; a full /dev/shm (64Mi per container) is the usual cause",
-        "use fewer data loader workers, or use files for shared memory")
+        "SIGBUS (135): the system could not provide memory; a full /dev/shm is the usual cause",
+        "raise resources.shared_memory, and resources.memory with it, or use fewer data loader workers")
     KILLED_BY_SIGNAL = ("killed_by_signal", *_USER,
         "another signal killed the process; the message names it", _READ_LOG)
     DEADLINE_EXCEEDED = ("deadline_exceeded", *_USER,
         "the timeout passed while the job ran or between its attempts; takes precedence over the resulting 143 or 137",
         "raise timeout_seconds, which includes waiting and retries, or shorten the job")
     EPHEMERAL_STORAGE_EXCEEDED = ("ephemeral_storage_exceeded", *_USER,
-        "the job exceeded the limit of local disk, which includes its log",
-        "write results to object storage instead of local disk, and write less to the log")
+        "the job exceeded its limit of local disk, which includes /scratch, other files of its container and its log",
+        "raise resources.disk, or write less to local disk and to the log")
+    SHARED_MEMORY_EXCEEDED = ("shared_memory_exceeded", *_USER,
+        "the kubelet evicted the job because its files in /dev/shm exceeded their limit",
+        "raise resources.shared_memory, or use fewer data loader workers")
     IMAGE_NOT_FOUND = ("image_not_found", *_USER,
         "the registry has no such image or tag", "check the image's name and tag, and check that the image was pushed")
     IMAGE_ACCESS_DENIED = ("image_access_denied", *_USER,
@@ -106,8 +111,21 @@ class FailureCode(StrEnum):
         "read the runtime's message, and contact the platform operators if the image is not the cause")
     CONTAINER_CONFIG_ERROR = ("container_config_error", *_INFRA,
         "the kubelet could not resolve the container's configuration", _RESUBMIT_OR_CONTACT)
+    SECRET_MISSING = ("secret_missing", *_USER,
+        "a Secret or key that secrets names does not exist in the tenant's namespace",
+        "create the Secret with this key, or correct the reference in secrets")
+    VOLUME_MISSING = ("volume_missing", Category.POLICY, False,
+        "the claim of a volume does not exist in the tenant's namespace, or is being deleted",
+        "ask the platform operators to create the claim")
+    VOLUME_NOT_BOUND = ("volume_not_bound", *_INFRA,
+        "the claim of a volume has no PersistentVolume", "ask the platform operators why the claim is not bound")
+    VOLUME_ZONE_CONFLICT = ("volume_zone_conflict", *_INFRA,
+        "no suitable node can reach the volume, usually because it is in another zone",
+        "ask the platform operators for nodes in the volume's zone, or for a volume that all zones can mount")
+    VOLUME_MOUNT_FAILED = ("volume_mount_failed", *_INFRA,
+        "the node failed to attach or mount a volume", _RESUBMIT_OR_CONTACT)
     SANDBOX_FAILED = ("sandbox_failed", *_INFRA,
-        "the node failed to set up the pod's network, volumes or sandbox", _RESUBMIT_OR_CONTACT)
+        "the node failed to set up the pod's network or sandbox", _RESUBMIT_OR_CONTACT)
     RUNTIME_FAILED = ("runtime_failed", *_INFRA,
         "the node's container runtime or GPU driver failed to set up the container",
         "resubmit the job, and report the node to the platform operators if it fails again")
@@ -170,6 +188,11 @@ class ConditionCode(StrEnum):
     SUSPENDED = "suspended", "the Job was suspended outside Runway"
     UNSCHEDULABLE = "unschedulable", "no node fits the pod; the message gives the reasons, requests and free capacity"
     IMAGE_PULL_FAILING = "image_pull_failing", "the node cannot pull the image; the message quotes the registry"
+    SECRET_MISSING = "secret_missing", "a Secret or key does not exist; the job starts once someone creates it"
+    VOLUME_NOT_READY = (
+        "volume_not_ready",
+        "a volume is missing, not bound, in another zone or not mounted; the message names its claim",
+    )
     CONTAINER_NOT_STARTING = (
         "container_not_starting",
         "the node cannot set up the sandbox or container; the message quotes it",

@@ -42,14 +42,19 @@ _SIGNALS: Final = {
 }
 
 _SHELL_CODES: Final = {
-    127: (FailureCode.COMMAND_NOT_FOUND, "the shell did not find the program (exit code 127)"),
+    127: (
+        FailureCode.COMMAND_NOT_FOUND,
+        "the shell did not find the program, its interpreter or its loader (exit code 127)",
+    ),
     126: (FailureCode.COMMAND_NOT_EXECUTABLE, "the shell could not execute the program (exit code 126)"),
 }
 
 # runc and crun name the program after `exec`; a missing working directory is not a missing program.
 _NOT_FOUND: Final = re.compile(
-    r"executable file (?:`[^`]*` )?not found|exec: \"[^\"]*\": (?:stat \S+: )?no such file or directory"
+    r"executable file (?:`[^`]*` )?not found|exec: \"[^\"]*\": stat \S+: no such file or directory"
 )
+# Without `stat` the file exists: https://man7.org/linux/man-pages/man2/execve.2.html (ENOENT).
+_NO_INTERPRETER: Final = re.compile(r"exec: \"[^\"]*\": no such file or directory")
 _NOT_EXECUTABLE: Final = re.compile(r"exec: \"[^\"]*\": (?:permission denied|is a directory)|exec format error")
 _TOO_LITTLE_MEMORY: Final = re.compile(
     r"OOM-killed|memory limit too low|memory limit could be too low|unable to set memory limit"
@@ -61,6 +66,7 @@ _NODE_AT_FAULT: Final = re.compile(
 )
 _START_ERRORS: Final = (
     (_NOT_FOUND, FailureCode.COMMAND_NOT_FOUND, "the image has no such program"),
+    (_NO_INTERPRETER, FailureCode.COMMAND_NOT_FOUND, "the image lacks the program, its interpreter or its loader"),
     (_NOT_EXECUTABLE, FailureCode.COMMAND_NOT_EXECUTABLE, "the program is not executable"),
     (_NODE_AT_FAULT, FailureCode.RUNTIME_FAILED, "the node failed to set up the container"),
 )
@@ -148,7 +154,8 @@ def _name_limit(limit: str | None) -> str:
 def _with_memory_hint(code: FailureCode, message: str, evidence: dict[str, str], limit: str | None) -> Diagnosis:
     if limit is None:
         return Diagnosis(code, message, evidence)
-    hint = f"raise resources.memory, for example to {twice(limit)}, or reduce the job's memory use"
+    uses = "the job's memory use, which includes /dev/shm (resources.shared_memory)"
+    hint = f"raise resources.memory, for example to {twice(limit)}, or reduce {uses}"
     return Diagnosis(code, message, evidence | {"memory_limit": limit}, hint)
 
 

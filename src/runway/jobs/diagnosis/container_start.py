@@ -2,9 +2,10 @@
 
 Precedence, first match wins:
 
-1. The scheduler finds no node for the pod (condition PodScheduled is False): "0/3 nodes are available: ...".
+1. The scheduler finds no node for the pod (condition PodScheduled is False): "0/3 nodes are available: ...". If only
+   volumes are the reason, the code is that of the volume.
 2. The container waits for its image (ErrImagePull and similar): by the registry's message.
-3. The kubelet cannot resolve the container's configuration (CreateContainerConfigError).
+3. The kubelet cannot resolve the container's configuration (CreateContainerConfigError), such as a missing Secret.
 4. The runtime does not create or start the container (CreateContainerError, RunContainerError, a failed hook).
 5. The newest warning on the pod, if the state does not explain it: a sandbox or a volume that cannot be set up.
    In a terminating pod the kubelet overwrites the waiting reason with ContainerCreating, so the warnings decide.
@@ -22,12 +23,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_exit import diagnose_start_error, memory_limit, was_never_created
+from runway.jobs.diagnosis.references import IN_USE, REASONS, diagnose_claims, diagnose_mount, diagnose_secret
 from runway.jobs.resources import ResourceVector, amounts_of
 from runway.jobs.snapshot import FreeCapacity, JobSnapshot
 from runway.kube.objects import GPU_RESOURCE, Event, Pod
@@ -54,9 +56,11 @@ _PULL: Final = frozenset(
 _NOT_CREATED: Final = frozenset(
     {"CreateContainerError", "RunContainerError", "PreCreateHookError", "PreStartHookError", "PostStartHookError"}
 )
-_IN_PROGRESS: Final = frozenset({None, "", "ContainerCreating", "PodInitializing"})
-_SANDBOX_EVENTS: Final = frozenset({"FailedCreatePodSandBox", "FailedMount", "FailedAttachVolume", "NetworkNotReady"})
+IN_PROGRESS: Final = frozenset({None, "", "ContainerCreating", "PodInitializing"})
+_MOUNT_EVENTS: Final = frozenset({"FailedMount", "FailedAttachVolume"})
+_SANDBOX_EVENTS: Final = _MOUNT_EVENTS | {"FailedCreatePodSandBox", "NetworkNotReady"}
 _IMAGE_EVENTS: Final = frozenset({"InspectFailed", "ErrImageNeverPull"})
+_NO_ACCOUNT: Final = "error looking up service account"
 _FROM_RUNTIME: Final = re.compile(r"OCI runtime|containerd|failed to start container|deadline exceeded|container name")
 
 # Order matters: for a private repository Docker Hub answers "pull access denied, repository does not exist".
@@ -103,6 +107,9 @@ def unschedulable(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
     text = scheduled.message or scheduled.reason or ""
     nodes, reasons = parse_fit_error(text)
     evidence = {"scheduler_reason": one_line(scheduled.reason), "scheduler_message": one_line(text)}
+    volume = diagnose_claims(snapshot.job, bounded(text), {reason.kind for reason in reasons})
+    if volume is not None:
+        return _with_evidence(volume, evidence)
     message = f"no node fits the pod: {_summary(nodes, reasons) or one_line(text) or 'no reason given'}"
     containers = pod.spec.containers or snapshot.job.spec.template.spec.containers or ()
     requests: ResourceVector | None = None
@@ -121,6 +128,8 @@ def _parse_reason(count: int, reason: str) -> UnschedulableReason:
     has = f"{count} {'has' if one else 'have'}"
     if known := _EXHAUSTED.get(reason):
         return UnschedulableReason(known[0], f"{has} {known[1]}")
+    if about_volume := REASONS.get(reason):
+        return UnschedulableReason(about_volume[0], f"{count} {about_volume[1]}")
     if reason.startswith("Insufficient "):
         resource = one_line(reason.removeprefix("Insufficient "), 80)
         return UnschedulableReason(resource, f"{has} too little free {resource}")
@@ -154,6 +163,8 @@ def _hint(reasons: Sequence[UnschedulableReason]) -> str | None:
     if short := [kind for kind in kinds if kind in ("GPU", "CPU", "memory", "disk")]:
         less = " and ".join(short)
         return f"resubmit the job with a longer timeout_seconds, which includes waiting, or request less {less}"
+    if IN_USE in kinds:
+        return "resubmit the job when no other job uses the volume"
     if kinds and "pods" not in kinds:
         return "contact the platform operators, because no node of the pool accepts the pod whatever it requests"
     return None
@@ -164,7 +175,7 @@ def diagnose_container_start(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | Non
     if (finding := unschedulable(snapshot, pod)) is not None:
         return finding
     waiting, ended = pod.container.waiting, pod.container.terminated
-    if waiting is not None and waiting.reason not in _IN_PROGRESS:
+    if waiting is not None and waiting.reason not in IN_PROGRESS:
         reason, message = waiting.reason or "", bounded(waiting.message or "")
         evidence = {"waiting_reason": one_line(reason), "waiting_message": one_line(message)}
         if reason in _PULL or reason == "InvalidImageName":
@@ -193,6 +204,9 @@ def diagnose_pod_creation(snapshot: JobSnapshot, after: datetime | None = None) 
     elif "violates PodSecurity" in message:
         code, rejecter = FailureCode.POD_SECURITY_REFUSED, "the namespace's Pod Security level"
     words = one_line(message.split("is forbidden: ", 1)[-1].removeprefix("Error creating: "))
+    if _NO_ACCOUNT in message:
+        text = f"{words}: the output of `runway tenants render` is not applied"
+        return Diagnosis(code, text, _evidence(event), "ask the platform operators to render and apply the tenants")
     return Diagnosis(code, f"{rejecter} rejects the pod: {words}", _evidence(event))
 
 
@@ -203,6 +217,8 @@ def _diagnose_event(snapshot: JobSnapshot, pod: Pod, event: Event) -> Diagnosis 
         ready = pod.condition("PodReadyToStartContainers")
         if ready is not None and ready.status == "True":
             return None
+        if event.reason in _MOUNT_EVENTS and snapshot.job.claims:
+            return _with_evidence(diagnose_mount(snapshot.job, pod, event), evidence)
         words = f"node {pod.spec.node_name} cannot set up the pod: {one_line(message)}"
         return Diagnosis(FailureCode.SANDBOX_FAILED, words, evidence)
     if pod.metadata.deletion_timestamp is None and not snapshot.has_ended(pod):
@@ -221,6 +237,8 @@ def _diagnose_event(snapshot: JobSnapshot, pod: Pod, event: Event) -> Diagnosis 
 
 
 def _diagnose_container(snapshot: JobSnapshot, reason: str, message: str, evidence: dict[str, str]) -> Diagnosis:
+    if (secret := diagnose_secret(snapshot.job, message)) is not None:
+        return _with_evidence(secret, evidence)
     if reason in _NOT_CREATED:
         return diagnose_start_error(message or reason, evidence, memory_limit(snapshot.job))
     code, meaning = FailureCode.CONTAINER_CONFIG_ERROR, "the kubelet cannot create the container"
@@ -244,6 +262,10 @@ def _diagnose_image(reason: str, message: str, evidence: dict[str, str]) -> Diag
 
 def _join(reason: str, message: str) -> str:
     return f"{one_line(reason, 80)}: {one_line(message)}" if message else one_line(reason, 80)
+
+
+def _with_evidence(finding: Diagnosis, evidence: dict[str, str]) -> Diagnosis:
+    return replace(finding, evidence={**evidence, **finding.evidence})
 
 
 def _evidence(event: Event) -> dict[str, str]:

@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
-from runway.kube.objects import Condition, Node, Pod
+from runway.kube.objects import VOLUME_SHARED_MEMORY, Condition, Node, Pod
 from runway.text import bounded, one_line
 
 _REJECTED: Final = "Pod was rejected: "
@@ -24,7 +24,8 @@ _NODE_SHUTDOWN: Final = frozenset({"NodeShutdown", "Terminated"})
 _UNREACHABLE: Final = frozenset({"node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"})
 _OVER_DISK_LIMIT: Final = re.compile(
     r"Pod ephemeral local storage usage exceeds the total limit of containers (?P<total>\S+)\. "
-    r"|exceeded its local ephemeral storage limit \"(?P<own>[^\"]+)\"|Usage of EmptyDir volume "
+    r"|exceeded its local ephemeral storage limit \"(?P<own>[^\"]+)\""
+    r"|Usage of EmptyDir volume \"(?P<volume>[^\"]+)\" exceeds the limit \"(?P<of_volume>[^\"]+)\""
 )
 _PRESSURE: Final = (
     (re.compile(r"low on resource: memory|MemoryPressure"), FailureCode.EVICTED_MEMORY, "memory"),
@@ -54,7 +55,7 @@ def disruption_of(pod: Pod, node: Node | None) -> Diagnosis | None:
     if target is None:
         return None
     reason, message = one_line(target.reason), one_line(target.message)
-    evidence = {"disruption_reason": reason, "disruption_message": message, **_status(pod)}
+    evidence = {"disruption_reason": reason, "disruption_message": message, **status_evidence(pod)}
     if target.reason in _DISRUPTIONS:
         code, text = _DISRUPTIONS[target.reason]
         return Diagnosis(code, text.format(node=pod.spec.node_name), evidence)
@@ -71,10 +72,10 @@ def eviction_of(pod: Pod) -> Diagnosis | None:
     reason = pod.status.reason
     if reason == "NodeLost":
         message = f"the pod's node {pod.spec.node_name} stopped responding"
-        return Diagnosis(FailureCode.NODE_LOST, message, _status(pod))
+        return Diagnosis(FailureCode.NODE_LOST, message, status_evidence(pod))
     if reason not in ("Evicted", "Preempting", *_NODE_SHUTDOWN) or (pod.status.message or "").startswith(_REJECTED):
         return None
-    return _diagnose_kubelet(pod, _status(pod))
+    return _diagnose_kubelet(pod, status_evidence(pod))
 
 
 def rejection_of(pod: Pod) -> Diagnosis | None:
@@ -85,10 +86,10 @@ def rejection_of(pod: Pod) -> Diagnosis | None:
     if not message.startswith(_REJECTED) and not _REJECTIONS.fullmatch(reason):
         return None
     if reason in _NODE_SHUTDOWN:
-        return _diagnose_kubelet(pod, _status(pod))
+        return _diagnose_kubelet(pod, status_evidence(pod))
     words = one_line(message.removeprefix(_REJECTED)) or "no reason given"
     text = f"node {pod.spec.node_name} rejected the pod ({one_line(reason, 80)}): {words}"
-    return Diagnosis(FailureCode.ADMISSION_REJECTED, text, _status(pod))
+    return Diagnosis(FailureCode.ADMISSION_REJECTED, text, status_evidence(pod))
 
 
 def _diagnose_kubelet(pod: Pod, evidence: dict[str, str]) -> Diagnosis:
@@ -99,10 +100,12 @@ def _diagnose_kubelet(pod: Pod, evidence: dict[str, str]) -> Diagnosis:
         return Diagnosis(FailureCode.NODE_SHUTDOWN, f"{node} was shut down", evidence)
     message = bounded(pod.status.message or "") or evidence.get("disruption_message", "")
     if exceeded := _OVER_DISK_LIMIT.search(message):
-        limit = one_line(exceeded["total"] or exceeded["own"], 40)
-        text = f"the job exceeded its local disk limit{f' of {limit}' if limit else ''}, which includes its log"
-        evidence = evidence | ({"ephemeral_storage_limit": limit} if limit else {})
-        return Diagnosis(FailureCode.EPHEMERAL_STORAGE_EXCEEDED, text, evidence)
+        limit = one_line(exceeded["total"] or exceeded["own"] or exceeded["of_volume"], 40)
+        if exceeded["volume"] == VOLUME_SHARED_MEMORY:
+            text = f"the job's files in /dev/shm exceeded their limit of {limit}"
+            return Diagnosis(FailureCode.SHARED_MEMORY_EXCEEDED, text, evidence | {"shared_memory_limit": limit})
+        text = f"the job exceeded its local disk limit of {limit}, which includes its log"
+        return Diagnosis(FailureCode.EPHEMERAL_STORAGE_EXCEEDED, text, evidence | {"ephemeral_storage_limit": limit})
     words = one_line(message) or "no reason given"
     for pattern, code, resource in _PRESSURE:
         if pattern.search(message):
@@ -136,6 +139,7 @@ def _diagnose_taint(pod: Pod, node: Node | None, target: Condition, evidence: di
     return Diagnosis(FailureCode.NODE_TAINTED, f"node {name} was tainted, and Kubernetes deleted the pod", evidence)
 
 
-def _status(pod: Pod) -> dict[str, str]:
+def status_evidence(pod: Pod) -> dict[str, str]:
+    """Return the reason and the message that the node or a controller wrote into the status of the pod."""
     status = {"pod_reason": one_line(pod.status.reason), "pod_message": one_line(pod.status.message)}
     return {name: text for name, text in status.items() if text}

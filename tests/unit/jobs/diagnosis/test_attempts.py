@@ -8,7 +8,18 @@ from runway.jobs.models import Attempt, JobView
 from runway.jobs.snapshot import JobSnapshot
 from runway.jobs.view import job_view
 from runway.kube.objects import Job, Pod
-from tests.support.builders import Json, condition, disrupted, ended, job, moment, pod, running, unschedulable
+from tests.support.builders import (
+    Json,
+    condition,
+    disrupted,
+    ended,
+    job,
+    moment,
+    pod,
+    running,
+    unschedulable,
+    waiting,
+)
 from tests.support.diagnosis_case import DEADLINE, evicted, overdue, rejected
 
 BOUND: list[Json] = [condition("PodScheduled", since=3)]
@@ -78,6 +89,68 @@ def test_failed_attempt_has_cause_and_message(shown: Attempt, counted: bool, cau
     assert (shown.state, shown.counted, shown.cause) == ("failed", counted, cause)
     assert shown.message is not None
     assert words in shown.message
+
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+# https://github.com/containerd/containerd/issues/8408, https://github.com/kubernetes/kubernetes/issues/95968
+@pytest.mark.parametrize(
+    ("reported", "shown"),
+    [
+        (f"hub.example.com/team/train@{DIGEST}", DIGEST),
+        (DIGEST, DIGEST),
+        (f"docker-pullable://hub.example.com/team/train@{DIGEST}", DIGEST),
+        (f"docker://{DIGEST}", DIGEST),
+        (DIGEST.removeprefix("sha256:"), DIGEST),  # CRI-O
+        ("", None),
+        (None, None),
+        ("hub.example.com/team/train:1", None),
+        (f"{DIGEST}\n\x1b[2J", None),
+        ("x" * 100_000, None),
+    ],
+)
+def test_attempt_has_digest_of_the_image_that_ran(reported: str | None, shown: str | None) -> None:
+    assert attempt(pod(state=running(), image_id=reported)).image_id == shown
+
+
+def test_different_images_of_attempts_are_shown() -> None:
+    other = DIGEST.replace("0", "1")
+    first, second = (pod("a", state=ended(1), image_id=DIGEST), pod("b", state=running(), image_id=DIGEST))
+    assert not view(first, second).images_differ
+    assert not view(first, pod("b", state=waiting("ErrImagePull"))).images_differ
+    assert view(first, pod("b", state=running(), image_id=other)).images_differ
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (pod(state=waiting("ImagePullBackOff", "Back-off pulling image")), "ImagePullBackOff"),
+        (pod(state=waiting("CreateContainerConfigError", 'secret "hf" not found')), "CreateContainerConfigError"),
+        (pod(state=waiting("ContainerCreating")), None),
+        (pod(node=None, conditions=[unschedulable()]), "Unschedulable"),
+        (evicted("The node was low on resource: memory. "), "Evicted"),
+        (rejected("OutOfcpu", "no room"), "OutOfcpu"),
+        (pod(state=ended(143), conditions=[disrupted()]), "EvictionByEvictionAPI"),
+        (pod(state=ended(137, "OOMKilled")), "OOMKilled"),
+    ],
+)
+def test_attempt_has_reason_of_kubernetes(found: Pod, reason: str | None) -> None:
+    assert attempt(found).reason == reason
+
+
+def test_unknown_reason_of_a_node_is_quoted() -> None:
+    """A later Kubernetes may have reasons that this version does not know."""
+    shown = attempt(pod(phase="Failed", reason="DeviceLost", message="GPU 3 fell off the bus"))
+    assert (shown.cause, shown.message) == ("unknown", "the pod failed; DeviceLost: GPU 3 fell off the bus")
+
+
+def test_attempt_names_the_missing_image() -> None:
+    missing = 'failed to pull and unpack image "hub.example.com/train:2": hub.example.com/train:2: not found'
+    shown = attempt(overdue(waiting("ErrImagePull", missing), phase="Failed"), DEADLINE)
+    assert (shown.reason, shown.message is not None and "hub.example.com/train:2" in shown.message) == (
+        "ErrImagePull", True,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("found", [pod(), pod(state=running()), pod(state=running(), deleted=90), pod(state=ended())])

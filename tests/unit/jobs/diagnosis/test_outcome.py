@@ -11,13 +11,14 @@ from runway.jobs.diagnosis.outcome import diagnose
 from runway.jobs.models import Failure
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job, Pod
-from tests.support.builders import Json, condition, ended, job, pod, waiting
+from tests.support.builders import Json, condition, ended, job, pod, unschedulable, waiting
 from tests.support.diagnosis_case import BACKOFF, DEADLINE, overdue
 from tests.unit.jobs.diagnosis.cases.deadline import DEADLINES
 from tests.unit.jobs.diagnosis.cases.node import NODE
 from tests.unit.jobs.diagnosis.cases.process import PROCESS
+from tests.unit.jobs.diagnosis.cases.references import LATE, REFERENCES
 
-CASES = PROCESS | NODE | DEADLINES
+CASES = PROCESS | NODE | DEADLINES | REFERENCES
 
 
 def failure(failed: Job, *pods: Pod) -> Failure:
@@ -38,7 +39,7 @@ def test_diagnosis_of_failed_job(name: str) -> None:
 
 
 def test_every_code_has_a_case() -> None:
-    assert len(CASES) == len(PROCESS) + len(NODE) + len(DEADLINES)
+    assert len(CASES) == len(PROCESS) + len(NODE) + len(DEADLINES) + len(REFERENCES)
     assert {case.code for case in CASES.values()} == set(FailureCode)
 
 
@@ -111,7 +112,24 @@ def test_termination_message_keeps_bounded_end_of_log() -> None:
     ],
 )
 def test_hostile_text_is_bounded_and_escaped(hostile: Pod) -> None:
-    found = failure(BACKOFF, hostile)
+    assert_bounded(failure(BACKOFF, hostile))
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        overdue(node=None, conditions=[unschedulable('persistentvolumeclaim "\x1b[2J\u202e" not found')]),
+        overdue(node=None, conditions=[unschedulable("0/1 nodes are available: " + 'persistentvolumeclaim "a' * 9999)]),
+        overdue(waiting("CreateContainerConfigError", f"couldn't find key {'k' * 9999} in Secret a/wandb")),
+        overdue(waiting("CreateContainerConfigError", 'secret "wandb" not found\x1b]0;pwned\x07')),
+        overdue(waiting("CreateContainerConfigError", "couldn't find key \u202e in Secret a/wandb")),
+    ],
+)
+def test_hostile_text_about_volumes_and_secrets_is_bounded_and_escaped(hostile: Pod) -> None:
+    assert_bounded(failure(LATE, hostile))
+
+
+def assert_bounded(found: Failure) -> None:
     texts = [found.message, found.hint, *found.evidence.values()]
     assert all(letter.isprintable() or letter in "\n\t" for text in texts for letter in text)
     assert len(found.message) <= 1000

@@ -41,6 +41,17 @@ NODE: dict[str, DiagnosisCase] = {
         C.EPHEMERAL_STORAGE_EXCEEDED, USER, False, "limit of 1Gi",
         [evicted('Container job exceeded its local ephemeral storage limit "1Gi". ', counts=True)],
     ),
+    # K8S pkg/kubelet/eviction/eviction_manager.go: emptyDirMessageFmt.
+    "over the disk limit of the scratch volume": DiagnosisCase(
+        C.EPHEMERAL_STORAGE_EXCEEDED, USER, False, "local disk limit of 50Gi",
+        [evicted('Usage of EmptyDir volume "scratch" exceeds the limit "50Gi". ', counts=True)],
+        hint="raise resources.disk", evidence={"ephemeral_storage_limit": "50Gi"},
+    ),
+    "over the limit of shared memory": DiagnosisCase(
+        C.SHARED_MEMORY_EXCEEDED, USER, False, "exceeded their limit of 8Gi",
+        [evicted('Usage of EmptyDir volume "shared-memory" exceeds the limit "8Gi". ', counts=True)],
+        hint="raise resources.shared_memory", evidence={"shared_memory_limit": "8Gi"},
+    ),
     # K8S pkg/registry/core/pod/storage/eviction.go.
     "drained": DiagnosisCase(
         C.DRAINED, INFRA, True, "eviction API",

@@ -20,6 +20,7 @@ PROCESS: dict[str, DiagnosisCase] = {
     # https://tldp.org/LDP/abs/html/exitcodes.html
     "a shell found no program": DiagnosisCase(
         C.COMMAND_NOT_FOUND, USER, False, "exit code 127", [pod(state=ended(127, message="sh: trainn: not found\n"))],
+        hint="dynamic loader",
         evidence={"last_words": "sh: trainn: not found\n"},
     ),
     "a shell has no permission to execute": DiagnosisCase(
@@ -36,6 +37,17 @@ PROCESS: dict[str, DiagnosisCase] = {
     "runc found no program at the path": DiagnosisCase(
         C.COMMAND_NOT_FOUND, USER, False, "no such file",
         [not_started(RUNC + 'exec: "/app": stat /app: no such file or directory: unknown')],
+    ),
+    # The file exists: the kernel does not find the interpreter of its #! line, such as /bin/sh and a carriage return.
+    # https://github.com/podman-container-tools/podman/issues/22779
+    "runc found no interpreter": DiagnosisCase(
+        C.COMMAND_NOT_FOUND, USER, False, "its interpreter or its loader",
+        [not_started(RUNC + 'exec: "/app/run.sh": no such file or directory: unknown')],
+        hint="line endings (LF, not CRLF)",
+    ),
+    "runc found no interpreter after the start": DiagnosisCase(
+        C.EXIT_NONZERO, USER, False, "exited with code 1",
+        [pod(state=ended(1, message="exec /app/run.sh: no such file or directory\n"))],
     ),
     # https://github.com/podman-container-tools/podman/issues/14873
     "crun found no program": DiagnosisCase(
@@ -80,7 +92,9 @@ PROCESS: dict[str, DiagnosisCase] = {
     "illegal instruction": DiagnosisCase(C.ILLEGAL_INSTRUCTION, USER, False, "SIGILL", [pod(state=ended(132))]),
     "division by zero": DiagnosisCase(C.FLOATING_POINT_EXCEPTION, USER, False, "SIGFPE", [pod(state=ended(136))]),
     # https://github.com/pytorch/pytorch/issues/16979
-    "bus error": DiagnosisCase(C.BUS_ERROR, USER, False, "SIGBUS", [pod(state=ended(135))], hint="data loader workers"),
+    "bus error": DiagnosisCase(
+        C.BUS_ERROR, USER, False, "SIGBUS", [pod(state=ended(135))], hint="raise resources.shared_memory",
+    ),
     "another signal": DiagnosisCase(C.KILLED_BY_SIGNAL, USER, False, "SIGHUP (exit code 129)", [pod(state=ended(129))]),
     "SIGTERM from the job itself": DiagnosisCase(C.TERMINATED, USER, False, "SIGTERM", [pod(state=ended(143))]),
     # https://github.com/kubernetes/kubernetes/issues/19825
@@ -90,7 +104,8 @@ PROCESS: dict[str, DiagnosisCase] = {
     ),
     "OOM-killed": DiagnosisCase(
         C.OOM_KILLED, USER, False, "memory limit of 1Gi", [pod(state=ended(137, "OOMKilled"))],
-        hint="for example to 2Gi", evidence={"memory_limit": "1Gi", "container_reason": "OOMKilled"},
+        hint="for example to 2Gi, or reduce the job's memory use, which includes /dev/shm (resources.shared_memory)",
+        evidence={"memory_limit": "1Gi", "container_reason": "OOMKilled"},
     ),
     # https://github.com/kubernetes/kubernetes/issues/104454
     "child OOM-killed": DiagnosisCase(
