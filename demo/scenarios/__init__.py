@@ -5,6 +5,7 @@ from demo.scenarios.emergency_stop import EMERGENCY_STOP
 from demo.scenarios.evidence import EVICTED, EVIDENCE, LOST_WORKER
 from demo.scenarios.outcomes import FAILURE, OUT_OF_MEMORY, SUCCESS, THROTTLING
 from demo.scenarios.reliability import ABSENCE, REPLAY, RESTART
+from demo.scenarios.starts import TYPO
 from demo.scenarios.termination import CANCEL, DEADLINE, SIGTERM_IGNORED
 from demo.scenarios.training import TRAINING
 
@@ -18,6 +19,7 @@ SCENARIOS = (
     THROTTLING,
     TRAINING,
     GPU_QUOTA,
+    TYPO,
     BAD_SPEC_REFUSED,
     RATE_LIMIT,
     CANCEL,

@@ -81,6 +81,21 @@ def _jobs() -> list[Panel]:
             steps=rising(900, 1800),
         ),
         graph(
+            "Jobs that cannot start",
+            "Pending jobs by the start deadline of their cause. Only registry: the registry fails for all. "
+            f"{see('RunwayRegistryFailing')}",
+            "short",
+            (f"max by (tenant, cause) (runway_jobs_not_starting{{{SELECTED}}})", "{{tenant}} {{cause}}"),
+        ),
+        graph(
+            "Jobs ended at a start deadline, last hour",
+            "By the limit: a cause of the policy, or job for the job's own start_timeout_seconds. "
+            f"{see('RunwayStartDeadlinesFailing')}",
+            "short",
+            ("sum by (cause) (increase(runway_start_timeouts_total[1h]))", "{{cause}}"),
+            ("sum by (outcome) (increase(runway_start_timeout_errors_total[1h]))", "failed attempts: {{outcome}}"),
+        ),
+        graph(
             "Finished jobs, last hour",
             f"By final state. If jobs only fail, look at the failure codes. {see('RunwayJobsFailing')}",
             "short",

@@ -25,16 +25,18 @@ from runway.backoff import Timing
 from runway.console import routes as console
 from runway.controllers.job_recorder import JobRecorder
 from runway.controllers.leadership import Leadership
+from runway.controllers.start_deadlines import StartDeadlines
 from runway.controllers.sync import ClusterSync, DiagnosticsSync
 from runway.errors import ConfigurationError
 from runway.http_server.bounds import Bounds, raise_limit
 from runway.jobs.annotations import METADATA
+from runway.jobs.diagnosis.start_timeout import StartLimit
 from runway.jobs.models import JobState
 from runway.kube.client import KubeClient
 from runway.kube.kubeconfig import Access, load_access
 from runway.kube.leader_election import LeaderElector, LeaseLock
 from runway.kube.transport import AiohttpTransport, Transport
-from runway.policy import Policy, load_policy
+from runway.policy import Policy, StartTimeouts, load_policy
 from runway.prometheus import Prometheus
 from runway.services.job_usage import query_usage
 from runway.services.submit import Submitter
@@ -94,15 +96,16 @@ def create_app(
         prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
         usage = None if prometheus is None else partial(query_usage, state, prometheus, now=_now)
         recorder = JobRecorder(kubernetes, state, leadership, metrics, timing, usage)
+        starts = StartDeadlines(kubernetes, state, leadership, metrics, policy.limits.start_timeout_seconds, timing)
         submitter = Submitter(policy, kubernetes, state, sync, leadership, metrics)
         limits = RequestLimits(policy, settings.max_streams, settings.max_in_flight, clock=lambda: int(clock() * 1e9))
-        metrics.register_collector(lambda: _samples(policy, state, leadership, recorder, limits))
+        metrics.register_collector(lambda: _samples(policy, state, leadership, recorder, starts, limits))
         use = app.state.services = AppState(
             settings, policy, kubernetes, state, leadership, submitter, limits, metrics, prometheus, now=_now
         )
         # The Lease first: lists requested after its acquisition need no repetition before the first write.
         await election.try_acquire_or_renew()
-        loops = (election.run, sync.run, diagnostics.run, leadership.run, recorder.run)
+        loops = (election.run, sync.run, diagnostics.run, leadership.run, recorder.run, starts.run)
         tasks = [asyncio.create_task(run()) for run in loops]
         try:
             with streaming.close_streams_on_shutdown(use.closing):
@@ -147,9 +150,15 @@ def _now() -> datetime:
 
 
 def _samples(
-    policy: Policy, cluster: ClusterState, leadership: Leadership, recorder: JobRecorder, limits: RequestLimits
+    policy: Policy,
+    cluster: ClusterState,
+    leadership: Leadership,
+    recorder: JobRecorder,
+    starts: StartDeadlines,
+    limits: RequestLimits,
 ) -> Iterator[GaugeSample]:
     """Yield the metrics that are read from state, in O(tenants)."""
+    not_starting = starts.waiting()
     for tenant, account in cluster.ledger.accounts.items():
         for name, amounts in (
             ("runway_quota_limit", account.limit),
@@ -168,10 +177,13 @@ def _samples(
         yield GaugeSample("runway_tenant_info", (tenant, policy.tenants[tenant].namespace), 1.0)
         for state in JobState:
             yield GaugeSample("runway_jobs", (tenant, state), cluster.stats.states[tenant, state])
+        for limit in StartTimeouts.model_fields:
+            yield GaugeSample("runway_jobs_not_starting", (tenant, limit), not_starting[tenant, StartLimit(limit)])
     for kind, watch in cluster.all_watches.items():
         yield GaugeSample("runway_watch_age_seconds", (kind,), cluster.age(watch))
         yield GaugeSample("runway_undecodable_objects", (kind,), len(watch.undecodable))
     yield GaugeSample("runway_record_lag_seconds", (), recorder.lag)
+    yield GaugeSample("runway_start_timeout_lag_seconds", (), starts.lag)
     yield GaugeSample("runway_open_streams", (), float(limits.streams.total()))
     yield GaugeSample("runway_tasks", (), float(len(asyncio.all_tasks())))
     yield GaugeSample("runway_synced", (), float(cluster.synced))

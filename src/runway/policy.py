@@ -172,6 +172,18 @@ class RetryLimit(_Frozen):
     max: int = Field(ge=0, le=10)
 
 
+class StartTimeouts(_Frozen):
+    """Seconds that one cause may keep a job from starting before Runway ends the job; None: no limit.
+
+    The fields are those of `runway.jobs.diagnosis.start_timeout.StartLimit`, except `job`.
+    """
+
+    image: int | None = Field(default=None, ge=1, le=31_536_000)
+    registry: int | None = Field(default=None, ge=1, le=31_536_000)
+    config: int | None = Field(default=None, ge=1, le=31_536_000)
+    unschedulable: int | None = Field(default=None, ge=1, le=31_536_000)
+
+
 class StorageLimit(_Frozen):
     """The disk limit of version 0.7, one size for every job."""
 
@@ -185,6 +197,7 @@ class Limits(_Frozen):
     timeout_seconds: TimeoutRange
     grace_period_seconds: GraceLimit
     retries: RetryLimit
+    start_timeout_seconds: StartTimeouts = StartTimeouts.model_construct()
     ephemeral_storage: StorageLimit | None = Field(default=None, exclude=True)  # Read into `disk`.
     disk: DiskRange = _one_size(DISK_PER_JOB)
     user: UserRange = UserRange.model_construct()

@@ -60,6 +60,8 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_oldest_pending_seconds": ("Age of the oldest pending job", ("tenant",)),
     "runway_active_cost_ceiling_usd": ("Maximum cost of all unfinished jobs", ("tenant",)),
     "runway_watch_age_seconds": ("Seconds since the last event of a watch", ("kind",)),
+    "runway_jobs_not_starting": ("Jobs that cannot start, by the start deadline of their cause", ("tenant", "cause")),
+    "runway_start_timeout_lag_seconds": ("Delay of the start deadline that is most overdue", ()),
     "runway_record_lag_seconds": ("Age of the oldest finished job without a record", ()),
     "runway_open_streams": ("Open log and event streams", ()),
     "runway_tasks": ("Tasks of the event loop; constant without load", ()),
@@ -130,6 +132,16 @@ class Metrics:
         self.records = self._counter(
             "runway_records_total",
             "Writes of job records by outcome: kept, conflict, gone, failed; log_lost: kept without the log",
+            "outcome",
+        )
+        self.start_timeouts = self._counter(
+            "runway_start_timeouts_total",
+            "Jobs that a start deadline ended: image, registry, config, unschedulable, or job (its own)",
+            "cause",
+        )
+        self.start_timeout_errors = self._counter(
+            "runway_start_timeout_errors_total",
+            "Failed attempts to end a job at a start deadline: conflict, failed",
             "outcome",
         )
         self.jobs_finished = self._counter(

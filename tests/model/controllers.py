@@ -14,8 +14,13 @@ from enum import StrEnum
 from runway.state.job_store import JobKey
 from tests.model.oracle import (
     JOB_UID,
+    NO_IMAGE,
+    NO_REGISTRY,
+    NODE,
     Json,
+    cause_of,
     has_succeeded,
+    is_disrupted,
     is_finished,
     is_terminal,
     is_terminating,
@@ -31,6 +36,10 @@ class Move(StrEnum):
 
     START = "the Job controller starts a pod"
     RUN = "the scheduler places the pod and the kubelet runs it"
+    NO_IMAGE = "the scheduler places the pod and the registry does not know its image"
+    NO_REGISTRY = "the scheduler places the pod and the registry does not respond"
+    PULL = "the kubelet pulls the image of a pod that could not start"
+    REJECT = "the node rejects the pod"
     SUCCEED = "the process exits with 0"
     FAIL = "the process exits with 1"
     DELETE_POD = "the pod is deleted with its grace period"
@@ -56,7 +65,11 @@ class Controllers:
         """Return the Jobs or pods that allow this move now, in creation order."""
         table: dict[Move, tuple[str, Callable[[Json], bool]]] = {
             Move.START: ("jobs", self._can_start),
-            Move.RUN: ("pods", lambda pod: pod["status"]["phase"] == "Pending" and not is_terminating(pod)),
+            Move.RUN: ("pods", _is_waiting),
+            Move.NO_IMAGE: ("pods", _is_waiting),
+            Move.NO_REGISTRY: ("pods", _is_waiting),
+            Move.PULL: ("pods", lambda pod: _is_waiting(pod) and cause_of(pod) is not None),
+            Move.REJECT: ("pods", lambda pod: _is_waiting(pod) and cause_of(pod) is None),
             Move.SUCCEED: ("pods", lambda pod: pod["status"]["phase"] == "Running"),
             Move.FAIL: ("pods", lambda pod: not is_terminal(pod)),
             Move.DELETE_POD: ("pods", lambda pod: not is_terminal(pod) and not is_terminating(pod)),
@@ -79,11 +92,20 @@ class Controllers:
             case Move.START:
                 self._note_foreign(server.job(name), server.start_pod(name, running=False, node=None))
             case Move.RUN:
-                server.set_status(name, {**server.pod(name)["status"], "phase": "Running"})
+                self._bind(name, "Running", {"running": {"startedAt": server.now()}})
+            case Move.NO_IMAGE:
+                self._bind(name, "Pending", _waiting("ErrImagePull", NO_IMAGE))
+            case Move.NO_REGISTRY:
+                self._bind(name, "Pending", _waiting("ErrImagePull", NO_REGISTRY))
+            case Move.PULL:
+                self._bind(name, "Pending", _waiting("ContainerCreating", ""))
+            case Move.REJECT:
+                rejection = {"phase": "Failed", "reason": "OutOfcpu", "message": "Pod was rejected: no CPU"}
+                server.set_status(name, {**server.pod(name)["status"], **rejection})
             case Move.SUCCEED:
-                self._end_pod(name, "Succeeded")
+                self._end_pod(name, "Succeeded", 0)
             case Move.FAIL:
-                self._end_pod(name, "Failed")
+                self._end_pod(name, "Failed", 1)
             case Move.DELETE_POD:
                 server.terminate_pod(name)
             case Move.EVICT:
@@ -129,6 +151,13 @@ class Controllers:
             spec = {"parallelism": pods, "completions": pods, "backoffLimit": 0, "template": template}
             self._add("jobs", key, spec)
 
+    def set_node(self, *, ready: bool) -> None:
+        """Set the node's condition Ready."""
+        kind = "MODIFIED" if ("", NODE) in self.server.objects["nodes"] else "ADDED"
+        conditions = [{"type": "Ready", "status": "True" if ready else "Unknown"}]
+        node = {"metadata": {"name": NODE, "uid": f"uid-{NODE}"}, "status": {"conditions": conditions}}
+        self.server.put("nodes", node, kind)
+
     def _add(self, kind: str, key: JobKey, spec: Json) -> None:
         self._made += 1
         name = f"uid-foreign-{self._made}"
@@ -157,25 +186,50 @@ class Controllers:
         return not (has_succeeded(pod) and job is not None and not is_finished(job))
 
     def _spent(self, job: Json) -> bool:
-        """Whether no retry is left; disrupted pods do not count."""
+        """Whether no retry is left; disrupted pods do not count, and one exit code fails a Job with a FailJob rule."""
         if is_finished(job):
             return False
         if _has_failed(job):
             return True
         failed = [pod for pod in pods_of(self.server, job) if pod["status"]["phase"] == "Failed"]
-        counted = [pod for pod in failed if "conditions" not in pod["status"]]
+        counted = [pod for pod in failed if not is_disrupted(pod)]
+        rules = job["spec"].get("podFailurePolicy", {}).get("rules", [])
+        if any(rule["action"] == "FailJob" for rule in rules) and any(map(_has_exit_code, counted)):
+            return True
         return bool(len(counted) > job["spec"]["backoffLimit"])
 
     def _live(self, job: Json) -> int:
         return sum(not is_terminal(pod) for pod in pods_of(self.server, job))
 
-    def _end_pod(self, name: str, phase: str) -> None:
-        self.server.set_status(name, {**self.server.pod(name)["status"], "phase": phase})
+    def _end_pod(self, name: str, phase: str, exit_code: int) -> None:
+        now = self.server.now()
+        self._bind(name, phase, {"terminated": {"exitCode": exit_code, "startedAt": now, "finishedAt": now}})
+
+    def _bind(self, name: str, phase: str, state: Json) -> None:
+        """Set the pod's container, on the node."""
+        pod = copy_of(self.server.pod(name))
+        pod["spec"]["nodeName"] = NODE
+        statuses = [{"name": "job", "state": state}]
+        pod["status"] = {**pod["status"], "phase": phase, "containerStatuses": statuses}
+        self.server.put("pods", pod, "MODIFIED")
 
     def _end_pods(self, job: Json) -> None:
         for pod in pods_of(self.server, job):
             if not is_terminal(pod) and not is_terminating(pod):
                 self.server.terminate_pod(pod["metadata"]["name"])
+
+
+def _is_waiting(pod: Json) -> bool:
+    return pod["status"]["phase"] == "Pending" and not is_terminating(pod)
+
+
+def _waiting(reason: str, message: str) -> Json:
+    return {"waiting": {"reason": reason, "message": message}}
+
+
+def _has_exit_code(pod: Json) -> bool:
+    states = [status["state"] for status in pod["status"].get("containerStatuses", [])]
+    return any(state.get("terminated", {}).get("exitCode", 0) != 0 for state in states)
 
 
 def _has_failed(job: Json) -> bool:

@@ -16,6 +16,11 @@ from tests.support.fake_cluster import FakeKubernetes
 
 Json = dict[str, Any]
 
+NODE: Final = "node-1"
+NO_IMAGE: Final = "failed to resolve reference: x: not found"
+NO_REGISTRY: Final = "dial tcp: i/o timeout"
+CAUSES: Final = {NO_IMAGE: "image_not_found", NO_REGISTRY: "registry_unavailable"}
+"""Failure codes by the messages of waiting containers."""
 JOB_UID: Final = "batch.kubernetes.io/controller-uid"
 
 
@@ -79,6 +84,20 @@ def is_terminating(pod: Json) -> bool:
 def is_disrupted(pod: Json) -> bool:
     """Whether the pod has the condition DisruptionTarget."""
     return any(item["type"] == "DisruptionTarget" for item in pod["status"].get("conditions", []))
+
+
+def has_started(pod: Json) -> bool:
+    """Whether a container of the pod runs or ran."""
+    states = [status["state"] for status in pod["status"].get("containerStatuses", [])]
+    return any("running" in state or "terminated" in state for state in states)
+
+
+def cause_of(pod: Json) -> str | None:
+    """Return the code of the cause that keeps the pod from starting; None without one."""
+    if is_terminal(pod) or is_terminating(pod):
+        return None
+    states = [status["state"] for status in pod["status"].get("containerStatuses", [])]
+    return next((CAUSES.get(state.get("waiting", {}).get("message", "")) for state in states), None)
 
 
 def has_succeeded(pod: Json) -> bool:

@@ -19,6 +19,7 @@ limits:
   timeout_seconds: {min: 1, max: 86400, default: 3600}
   grace_period_seconds: {max: 120, default: 30}
   retries: {max: 3}
+  start_timeout_seconds: {image: 10, registry: 25}
 images: {allow: ["runway.local/*"]}
 pools:
   cpu: {instance_type: large, hourly_usd: "1", cpu: "64", memory: 256Gi}
@@ -52,7 +53,10 @@ SIZES: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def document(resources: dict[str, Any], key: str | None, retries: int = 0) -> dict[str, Any]:
+def document(
+    resources: dict[str, Any], key: str | None, retries: int = 0, start_timeout: int | None = None
+) -> dict[str, Any]:
     """Return a spec; its name identifies the Jobs of one key."""
     spec = {"image": "runway.local/busybox:1", "command": ["true"], "resources": resources, "retries": retries}
+    spec |= {"start_timeout_seconds": start_timeout}
     return spec if key is None else {**spec, "name": f"key-{key}"}

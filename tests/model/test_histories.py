@@ -1,4 +1,4 @@
-"""Random histories of a cluster with Runway: quota holds, no job is lost.
+"""Random histories of a cluster with Runway: quota holds, no job is lost, and none is ended wrongly.
 
 Runway's real components run in virtual time on an API server in memory. The faults are those of the network, the API
 server, Kubernetes and SIGKILL. `invariants.py` has the invariants, `World.end` the checks at the end of a history.
@@ -84,11 +84,28 @@ class Histories(RuleBasedStateMachine):
 
     # Callers
 
-    @rule(which=WHICH, tenant=TENANT, key=KEY, size=SIZE, retries=st.integers(0, 1), fate=CREATED, turns=TURNS)
+    @rule(
+        which=WHICH,
+        tenant=TENANT,
+        key=KEY,
+        size=SIZE,
+        retries=st.integers(0, 1),
+        start=st.sampled_from([None, None, 40]),
+        fate=CREATED,
+        turns=TURNS,
+    )
     def submit(
-        self, which: int, tenant: str, key: str | None, size: str, retries: int, fate: Fate | None, turns: int
+        self,
+        which: int,
+        tenant: str,
+        key: str | None,
+        size: str,
+        retries: int,
+        start: int | None,
+        fate: Fate | None,
+        turns: int,
     ) -> None:
-        self._submit(which, tenant, key, document(SIZES[size], key, retries), fate)
+        self._submit(which, tenant, key, document(SIZES[size], key, retries, start), fate)
         self._run_turns(turns)
 
     @rule(which=WHICH, tenant=TENANT, calls=CONCURRENT_CALLS, size=SIZE, turns=TURNS)
@@ -171,6 +188,34 @@ class Histories(RuleBasedStateMachine):
         for move in moves:
             for place in self.world.controllers.moves(move):
                 self.world.controllers.make(move, place)
+        self._run_turns(turns)
+
+    @rule(
+        tenant=TENANT,
+        cause=st.sampled_from([Move.NO_IMAGE, Move.NO_IMAGE, Move.NO_REGISTRY]),
+        seconds=st.sampled_from([5.0, 9.0, 9.5, 12.0, 24.5]),
+        trouble=st.sampled_from([None, None, "mute", "late", "expire", "break"]),
+        moves=st.sampled_from([[], [Move.RUN], [Move.PULL, Move.NO_IMAGE], [Move.EVICT, Move.REMOVE_POD, Move.START]])
+        | MOVES,
+        rest=st.sampled_from([1.0, 5.0, 12.0]),
+    )
+    def cannot_start(
+        self, tenant: str, cause: Move, seconds: float, trouble: str | None, moves: list[Move], rest: float
+    ) -> None:
+        """Submit a job that cannot start. Before its start deadline, disturb the watch of pods and make moves."""
+        self._submit(0, tenant, None, document(SIZES["small"], None), None)
+        self._run_turns(6)
+        self.move_all([Move.START, cause], 2)
+        self.wait(seconds)
+        if trouble is not None and (process := self._process(0)):
+            process.wire.trouble("pods", trouble, 3.0)
+        self.move_all(moves, 0)
+        self.wait(rest)
+
+    @rule(ready=st.booleans(), turns=TURNS)
+    def node(self, ready: bool, turns: int) -> None:
+        """Lose the node, or connect it again."""
+        self.world.controllers.set_node(ready=ready)
         self._run_turns(turns)
 
     @rule(tenant=TENANT, kind=KIND, number=st.integers(1, 2), gpu=st.integers(0, 2), turns=TURNS)

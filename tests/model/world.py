@@ -40,6 +40,7 @@ class World:
         self.loop.set_task_factory(owned_task)  # type: ignore[arg-type]
         self.api = ApiServer(self.loop, {tenant.namespace for tenant in POLICY.tenants.values()})
         self.controllers = Controllers(self.api.server)
+        self.controllers.set_node(ready=True)
         self.invariants = InvariantChecker(self.api, self.controllers, self.processes)
         self.api.sending = self.invariants.sending
         self.api.landed = self.invariants.landed
@@ -117,6 +118,7 @@ class World:
         self.api.network.clear()
         self.api.server.come_back()
         self.api.resume()
+        self.controllers.set_node(ready=True)
         for process in self.processes:
             process.wire.heal()
         self.api.wake()
@@ -132,7 +134,8 @@ class World:
             return ["submissions are in progress"]
         if any(watch.disconnect_reason for process in self.processes for watch in process.cluster.watches.values()):
             return ["a watch is disconnected"]
-        return [difference for process in self.processes for difference in self.invariants.differences(process)]
+        found = [difference for process in self.processes for difference in self.invariants.differences(process)]
+        return found + self.invariants.jobs_to_end()
 
     def _fill(self, tenant: str) -> None:
         """Check that Runway admits exactly the free quota, to the last GPU and byte."""

@@ -16,6 +16,7 @@ from runway.jobs.annotations import (
     ANNOTATION_CANCELLED_AT,
     ANNOTATION_COST,
     ANNOTATION_SPEC,
+    ANNOTATION_START_TIMEOUT,
     LABEL_NAME,
 )
 from runway.jobs.manifest import canonical_json
@@ -123,6 +124,8 @@ def job(
     suspend: bool = False,
     started: float | None = None,
     deadline: int | None = None,
+    backoff_limit: int | None = None,
+    failed: int = 0,
     claims: Mapping[str, str] | None = None,
 ) -> Job:
     """Return a Job of Kubernetes. `outcome` is Complete or Failed; `admitted` is the spec in its annotation.
@@ -151,11 +154,12 @@ def job(
                 "parallelism": parallelism,
                 "completions": completions,
                 "suspend": suspend,
-                **_given(activeDeadlineSeconds=deadline),
+                **_given(activeDeadlineSeconds=deadline, backoffLimit=backoff_limit),
                 "template": {"spec": {"containers": [_container(requests)], "volumes": _volumes(claims or {})}},
             },
             "status": {
                 "conditions": list(conditions),
+                "failed": failed,
                 **_given(startTime=None if started is None else _time(started)),
             },
         },
@@ -254,6 +258,13 @@ def disrupted(reason: str = "EvictionByEvictionAPI", message: str | None = None)
 def unschedulable(message: str = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.") -> Json:
     """Return the condition of an unschedulable pod."""
     return condition("PodScheduled", "False", reason="Unschedulable", message=message, since=2)
+
+
+def start_timeout(limit: str = "image", seconds: int = 300, cause: str = "image_not_found", **changes: Any) -> Json:
+    """Return the annotation of a start deadline."""
+    message = "the registry has no such image: ErrImagePull: not found"
+    fields = {"limit": limit, "limit_seconds": seconds, "cause": cause, "since": _time(5), "message": message}
+    return {ANNOTATION_START_TIMEOUT: canonical_json({**fields, **changes})}
 
 
 def warning(on: Job | Pod, reason: str, message: str, *, at: float = 5) -> Event:

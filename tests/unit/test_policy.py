@@ -76,6 +76,24 @@ def test_user_range_has_defaults() -> None:
     assert policy((RETRIES, f"{RETRIES}\n  user: {{max: 2000}}")).limits.user.max == 2000
 
 
+def test_start_timeouts_have_no_limit_by_default() -> None:
+    """As in version 0.7. A limit may also be null."""
+    assert set(policy().limits.start_timeout_seconds.model_dump().values()) == {None}
+    some = policy((RETRIES, f"{RETRIES}\n  start_timeout_seconds: {{image: 300, unschedulable: null}}"))
+    assert some.limits.start_timeout_seconds.model_dump() == {
+        "image": 300, "registry": None, "config": None, "unschedulable": None
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "limit",
+    ["image: 0", "image: -5", "image: 31536001", 'registry: "300"', "config: 1.5", "unschedulable: true", "gpu: 5"],
+)
+def test_impossible_start_timeout_is_a_fault_that_names_its_field(limit: str) -> None:
+    ((field, _),) = faults((RETRIES, f"{RETRIES}\n  start_timeout_seconds: {{{limit}}}"))
+    assert field == f"limits.start_timeout_seconds.{limit.partition(':')[0]}"
+
+
 @pytest.mark.parametrize(("size", "least"), [("10Gi", GIB), ("512Mi", 512 << 20)])
 def test_disk_limit_of_version_0_7_is_the_one_size_of_every_job(size: str, least: int) -> None:
     disk = policy((RETRIES, f"{RETRIES}\n  ephemeral_storage: {{per_job: {size}}}")).limits.disk
@@ -399,7 +417,7 @@ def test_link_to_logs_is_optional() -> None:
         ("https://:8443/{job}", "must have a valid host and port"),
         ("https://logs.example.com:99999/{job}", "must have a valid host and port"),
         ("https://[::1/{job}", "must have a valid host and port"),
-        ("https://user:pass@logs.example.com/{job}", "no password"),  # pragma: allowlist secret
+        ("https://user:pass@logs.example.com/{job}", "no password"),
         ("https://{tenant}.example.com/{job}", "no placeholder and no password before the path"),
         ("https://logs.example.com/?q={job} x", "percent-encode"),
         ('https://logs.example.com/"onclick={job}', "percent-encode"),

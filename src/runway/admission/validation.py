@@ -68,6 +68,7 @@ def validate(draft: Draft, policy: Policy, tenant: str) -> ValidatedSpec:
         ("user", user, limits.user.min, limits.user.max),
     ):
         violations += _check_range(field, value, low, high, str)
+    violations += _check_start_timeout(draft, timeout)
     if form.image is not None:
         violations += _check_image(form.image, policy.images_of(tenant).allow)
     violations += _check_references(form, policy.tenants[tenant])
@@ -102,6 +103,7 @@ def validate(draft: Draft, policy: Policy, tenant: str) -> ValidatedSpec:
         volumes=tuple(form.volumes or ()),
         resources=resources,
         timeout_seconds=timeout,
+        start_timeout_seconds=form.start_timeout_seconds,
         retries=retries,
         grace_period_seconds=grace,
         working_dir=form.working_dir,
@@ -109,6 +111,20 @@ def validate(draft: Draft, policy: Policy, tenant: str) -> ValidatedSpec:
         max_cost_usd=form.max_cost_usd,
     )
     return ValidatedSpec(spec, pool_name, found)
+
+
+def _check_start_timeout(draft: Draft, timeout: int) -> list[Violation]:
+    """Reject a start timeout that the timeout always precedes."""
+    asked = draft.form.start_timeout_seconds
+    if asked is None or not draft.is_valid("timeout_seconds"):
+        return []
+    if asked <= timeout:
+        return _check_range("start_timeout_seconds", asked, 1, timeout, str)
+    message, hint = (
+        "is above timeout_seconds, so it has no effect",
+        f"ask for at most {timeout}, or raise timeout_seconds",
+    )
+    return [Violation("start_timeout_seconds", "too_large", message, str(asked), str(timeout), hint)]
 
 
 def default_shared_memory(memory: int) -> int:

@@ -238,6 +238,20 @@ class UserBounds(Model):
 
 
 @dataclass(frozen=True, slots=True)
+class StartTimeoutsView(Model):
+    """Seconds that one cause may keep a job from starting before Runway ends the job; null for no limit."""
+
+    image: Positive | None
+    """The image does not exist, or access to it is denied."""
+    registry: Positive | None
+    """The registry fails, or the pull fails for an unknown reason."""
+    config: Positive | None
+    """The node cannot create the container, as with a missing Secret."""
+    unschedulable: Positive | None
+    """No node fits the pod."""
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsView(Model):
     """The bounds of a job specification."""
 
@@ -253,6 +267,8 @@ class LimitsView(Model):
     """Bounds of `grace_period_seconds`."""
     retries: UpperBound
     """The bound of `retries`."""
+    start_timeout_seconds: StartTimeoutsView
+    """The limits on a job's start, by cause."""
     disk: DiskBounds
     """Bounds of `resources.disk`."""
     user: UserBounds

@@ -57,6 +57,7 @@ class SpecOptions:
     timeout: Annotated[
         int | None, duration_option("Lifetime of the job, including waiting and retries: 90, 30m, 1h.")
     ] = None
+    start_timeout: Annotated[int | None, duration_option("Time from acceptance until a container starts.")] = None
     retries: Annotated[int | None, Option(metavar="COUNT", help="Number of retries of a failed attempt.")] = None
     grace: Annotated[int | None, duration_option("Time between SIGTERM and SIGKILL.")] = None
     max_cost: Annotated[
@@ -97,6 +98,7 @@ def build_spec(options: SpecOptions) -> dict[str, object]:
         "name": options.name,
         "image": options.image,
         "timeout_seconds": options.timeout,
+        "start_timeout_seconds": options.start_timeout,
         "retries": options.retries,
         "grace_period_seconds": options.grace,
         "max_cost_usd": options.max_cost,

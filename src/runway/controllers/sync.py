@@ -293,6 +293,7 @@ async def _follow(
             watch.replace_undecodable(update.items)
             yield update
             watch.synced = True
+            watch.continuous_since = timing.clock()
         elif not isinstance(update, Bookmark):
             watch.update_undecodable(update.object, deleted=update.type == "DELETED")
             yield update

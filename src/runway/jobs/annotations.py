@@ -26,6 +26,7 @@ ANNOTATION_RECORD: Final = PREFIX + "record"
 ANNOTATION_REQUEST_HASH: Final = PREFIX + "request-hash"
 ANNOTATION_SPEC: Final = PREFIX + "spec"
 ANNOTATION_SPEC_HASH: Final = PREFIX + "spec-hash"
+ANNOTATION_START_TIMEOUT: Final = PREFIX + "start-timeout"
 
 MANAGED_BY: Final = "runway"
 JOB_ID: Final = re.compile(JOB_ID_GRAMMAR)
@@ -39,6 +40,7 @@ METADATA: Final = MetadataFilter(
         ANNOTATION_REQUEST_HASH: 64,
         ANNOTATION_SPEC: 256 * 1024,
         ANNOTATION_SPEC_HASH: 64,
+        ANNOTATION_START_TIMEOUT: 4096,
     },
 )
 """The labels and annotations that Runway reads; some limits are twice the size that Runway writes."""
@@ -65,6 +67,7 @@ def spec_of(job: Job) -> SpecView | None:
     seconds = (spec.timeout_seconds, spec.grace_period_seconds)
     possible = all(0 <= value <= MAX_SECONDS for value in seconds) and 0 <= spec.retries <= MAX_RETRIES
     possible = possible and 0 < spec.user <= MAX_USER
+    possible = possible and (spec.start_timeout_seconds is None or 0 < spec.start_timeout_seconds <= MAX_SECONDS)
     return spec if possible and 0 <= spec.resources.gpu <= MAX_GPUS else None
 
 

@@ -147,6 +147,8 @@ class SpecView(Model):
     """The working directory; null for the image's."""
     user: Positive = USER_OF_0_7
     """The numeric user of the process."""
+    start_timeout_seconds: Positive | None = None
+    """The maximum time from acceptance until a container starts, in seconds; null for no limit of the job's own."""
     secrets: dict[str, str] = field(default_factory=dict)
     """The environment variables from Kubernetes Secrets: variable to `SECRET/KEY`."""
     volumes: list[str] = field(default_factory=list)

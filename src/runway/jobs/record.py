@@ -26,6 +26,7 @@ from runway.jobs.diagnosis.attempts import (
 from runway.jobs.diagnosis.codes import Category, Diagnosis, FailureCode
 from runway.jobs.diagnosis.log_hints import with_log_hint
 from runway.jobs.diagnosis.outcome import diagnose, failure_of
+from runway.jobs.diagnosis.start_timeout import diagnose_start_timeout, start_timeout_of
 from runway.jobs.log_excerpt import EXCERPT_BYTES, excerpt_of, redact, secrets_of
 from runway.jobs.models import Attempt, Excerpt, Failure, Usage
 from runway.jobs.snapshot import JobSnapshot
@@ -219,15 +220,20 @@ def failure_from_history(snapshot: JobSnapshot, known: AttemptHistory, excerpt: 
     failed = snapshot.job.condition("Failed")
     if failure is None or failed is None or not known.attempts:
         return failure
+    evidence = {name: value for name, value in failure.evidence.items() if name in ("job_reason", "job_message")}
+    timeout = start_timeout_of(snapshot.job) if failed.reason == "DeadlineExceeded" else None
+    if timeout is not None:
+        if known.started_at is None or failure.code is FailureCode.START_TIMEOUT:
+            return failure
+        return failure_of(diagnose_start_timeout(timeout, started=True), evidence)
     counted = [attempt for attempt in known.attempts if attempt.counted]
     blamed = counted[-1] if counted and failed.reason != "DeadlineExceeded" else known.attempts[-1]
     if blamed.cause is not None and all(pod.metadata.name != blamed.pod for pod in snapshot.pods):
-        failure = _failure_of_recorded(blamed, blamed.cause, failure)
+        failure = _failure_of_recorded(blamed, blamed.cause, evidence)
     return with_log_hint(failure, excerpt.text) if excerpt and excerpt.pod == blamed.pod else failure
 
 
-def _failure_of_recorded(blamed: Attempt, cause: str, failure: Failure) -> Failure:
-    evidence = {name: value for name, value in failure.evidence.items() if name in ("job_reason", "job_message")}
+def _failure_of_recorded(blamed: Attempt, cause: str, evidence: dict[str, str]) -> Failure:
     if blamed.exit_code is not None:
         evidence["exit_code"] = str(blamed.exit_code)
     return failure_of(Diagnosis(_CODES[cause], blamed.message or "", evidence), {})

@@ -89,6 +89,7 @@ class AdmittedSpec:
     args: tuple[str, ...] = ()
     working_dir: str | None = None
     env: tuple[tuple[str, str], ...] = ()
+    start_timeout_seconds: int | None = None
     secrets: tuple[tuple[str, str], ...] = ()
     volumes: tuple[str, ...] = ()
     max_cost_usd: Decimal | None = None
@@ -114,6 +115,7 @@ class AdmittedSpec:
                 "shared_memory": format_bytes(self.resources.shared_memory),
             },
             "timeout_seconds": self.timeout_seconds,
+            "start_timeout_seconds": self.start_timeout_seconds,
             "retries": self.retries,
             "grace_period_seconds": self.grace_period_seconds,
             "max_cost_usd": None if self.max_cost_usd is None else str(self.max_cost_usd),
@@ -411,6 +413,9 @@ class SpecForm(_Form):
     timeout_seconds: Annotated[int, _at_least(1)] | None = None
     """The maximum life of the job from acceptance: waiting, image pull and retries included. It bounds the cost and
     the use of quota. The policy sets the default."""
+    start_timeout_seconds: Annotated[int, _at_least(1)] | None = None
+    """The maximum time from acceptance until a container starts, at most `timeout_seconds`. Default: no limit but those
+    of the policy for each cause. A restart of Runway can lengthen it."""
     retries: Annotated[int, _at_least(0)] | None = None
     """The maximum number of attempts after a failed attempt; disruptions do not count. Default 0."""
     grace_period_seconds: Annotated[int, _at_least(1)] | None = None

@@ -17,6 +17,7 @@ from runway.jobs.diagnosis.attempts import (
     attempt_failure,
     container_started,
     counts_against_retries,
+    has_exited,
     termination_requested_at,
 )
 from runway.jobs.diagnosis.codes import ConditionCode, Diagnosis, FailureCode
@@ -158,10 +159,14 @@ def _will_retry(job: Job, pods: Sequence[Pod], retries: int) -> bool:
     """Return whether Kubernetes will start another attempt after these finished ones.
 
     FailureTarget announces the failure: https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
+    Without retries, the Job's `backoffLimit` is for pods that never ran (`jobs.manifest`).
     """
     if pods[-1].status.phase == "Succeeded" or job.condition("FailureTarget"):
         return False
-    return sum(counts_against_retries(pod) for pod in pods) <= retries
+    counted = [pod for pod in pods if counts_against_retries(pod)]
+    if retries == 0 and any(map(has_exited, counted)):
+        return False
+    return len(counted) <= (retries if job.spec.backoff_limit is None else job.spec.backoff_limit)
 
 
 def _conditions_of_pod(snapshot: JobSnapshot, pod: Pod) -> Iterator[ConditionView]:

@@ -60,7 +60,15 @@ READ_CONDITIONS: Final = frozenset(
 """The condition types that are read; they take precedence if there are too many conditions."""
 
 _WITHOUT_REQUESTS: Final = frozenset(
-    {"activeDeadlineSeconds", "completions", "nodeName", "nodeSelector", "terminationGracePeriodSeconds", "tolerations"}
+    {
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "completions",
+        "nodeName",
+        "nodeSelector",
+        "terminationGracePeriodSeconds",
+        "tolerations",
+    }
 )
 _VOLUMES: Final = "spec.template.spec.volumes"
 _RESOURCES: Final = ("cpu", "memory", k8s.GPU_RESOURCE)

@@ -140,6 +140,7 @@ class JobSpec(_KubeObject, frozen=True):
     completions: Int32 | None = None
     suspend: bool | None = None
     active_deadline_seconds: Seconds | None = None
+    backoff_limit: Int32 | None = None
 
 
 class JobStatus(_KubeObject, frozen=True):
@@ -163,6 +164,14 @@ class Job(_KubeObject, frozen=True):
     def condition(self, type_: str) -> Condition | None:
         """Return the condition of this type if its status is True."""
         return next((item for item in self.status.conditions if item.type == type_ and item.status == "True"), None)
+
+    @property
+    def has_outcome(self) -> bool:
+        """Whether the Job is finished, or Kubernetes has announced its outcome.
+
+        https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
+        """
+        return any(map(self.condition, ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget")))
 
     @property
     def finished(self) -> bool:

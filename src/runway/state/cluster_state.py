@@ -55,6 +55,8 @@ class WatchStatus:
     synced: bool = False
     listed_at: float = float("-inf")
     """When the newest applied list was requested."""
+    continuous_since: float = float("-inf")
+    """When the current watch began, after its list: every later change was reported. Earlier ones may be unknown."""
     disconnect_reason: str | None = None
     """None while connected."""
     disconnected_at: float | None = None

@@ -99,6 +99,15 @@ def test_check_shows_the_link_to_stored_logs(tmp_path: Path) -> None:
     assert f"  {template}" in result.stdout.splitlines()
 
 
+def test_check_shows_start_deadlines_by_cause(policy: Path) -> None:
+    text = policy.read_text()
+    assert "limits:\n" in text
+    policy.write_text(text.replace("limits:\n", "limits:\n  start_timeout_seconds: {image: 300, registry: 1800}\n"))
+    shown = runway("policy", "check", str(policy)).stdout
+    rows = [line.split() for line in shown.splitlines() if "start timeout" in line]
+    assert rows == [["start", "timeout:", "image", "5m"], ["start", "timeout:", "registry", "30m"]]
+
+
 def test_check_shows_volumes_with_their_claims(policy: Path) -> None:
     own = "  vision:\n    volumes: {datasets: {claim: datasets-v2, path: /data, read_only: true}}\n"
     policy.write_text(policy.read_text().replace("  vision:\n", own))

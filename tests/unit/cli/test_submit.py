@@ -49,7 +49,7 @@ def test_submit_prints_id_state_and_price() -> None:
 def test_submit_sends_every_flag_as_its_field() -> None:
     fake = FakeRunway([reply(job(), 201)])
     flags = "--gpu 1 --gpu-type a10g --timeout 1h30m --retries 2 --grace 10s --max-cost 12.50 --name train --env A=1"
-    storage = "--disk 50Gi --shared-memory 512Mi --workdir /scratch --user 65532"
+    storage = "--start-timeout 15m --disk 50Gi --shared-memory 512Mi --workdir /scratch --user 65532"
     runway(*SUBMIT, *flags.split(), *storage.split(), "--idempotency-key", "k-1", answers=fake)
     assert sent(fake) == {
         "image": "runway.local/busybox:1",
@@ -64,6 +64,7 @@ def test_submit_sends_every_flag_as_its_field() -> None:
         "working_dir": "/scratch",
         "user": 65532,
         "timeout_seconds": 5400,
+        "start_timeout_seconds": 900,
         "retries": 2,
         "grace_period_seconds": 10,
         "max_cost_usd": "12.50",

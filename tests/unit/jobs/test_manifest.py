@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from runway.admission.validation import validate
 from runway.errors import InvalidSpec
 from runway.jobs.annotations import ANNOTATION_REQUEST_HASH, ANNOTATION_SPEC, ANNOTATION_SPEC_HASH
-from runway.jobs.manifest import Placement, escape_expansion, job_manifest, spec_hash_0_7
+from runway.jobs.manifest import INFRASTRUCTURE_RETRIES, Placement, escape_expansion, job_manifest, spec_hash_0_7
 from runway.jobs.record import MAX_BYTES as MAX_RECORD_BYTES
 from runway.jobs.spec import AdmittedSpec, read_draft
 from runway.quantity import format_bytes, parse_bytes
@@ -144,12 +144,13 @@ def test_every_manifest_is_bounded_and_grants_no_privileges(admitted: AdmittedSp
     assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
     assert container["resources"]["requests"] == container["resources"]["limits"]
     assert container["resources"]["limits"]["ephemeral-storage"] == format_bytes(admitted.resources.disk)
-    assert job["backoffLimit"] == admitted.retries
+    assert job["backoffLimit"] == (admitted.retries or INFRASTRUCTURE_RETRIES)
     assert job["activeDeadlineSeconds"] == admitted.timeout_seconds
     assert job["ttlSecondsAfterFinished"] == 86_400
     assert job["podReplacementPolicy"] == "Failed"
     assert (job["parallelism"], job["completions"]) == (1, 1)
-    assert [rule["action"] for rule in job["podFailurePolicy"]["rules"]] == ["Ignore"]
+    actions = [rule["action"] for rule in job["podFailurePolicy"]["rules"]]
+    assert actions == (["Ignore"] if admitted.retries else ["Ignore", "FailJob"])
 
 
 @given(specs())

@@ -86,6 +86,11 @@ def _show(screen: Screen, policy: Policy) -> None:
         ("timeout", show_duration(timeout.min), show_duration(timeout.max), show_duration(timeout.default)),
         ("grace period", "", show_duration(grace.max), show_duration(grace.default)),
         ("retries", 0, limits.retries.max, 0),
+        *(
+            (f"start timeout: {cause}", "", show_duration(seconds), "")
+            for cause, seconds in limits.start_timeout_seconds
+            if seconds is not None
+        ),
         ("disk", format_bytes(disk.min), format_bytes(disk.max), format_bytes(disk.default)),
         ("user", user.min, user.max, user.default),
         ("retention", "", "", show_duration(limits.retention_seconds)),

@@ -4,7 +4,7 @@ The cause of an attempt that did not succeed, first match wins:
 
 1. The pod has not ended, or it succeeded: no cause.
 2. A cancellation or the job's deadline terminated the pod. The deadline takes precedence over the exit code that it
-   causes. For a pod that never started, the cause is the reason that it did not start.
+   causes. For a pod that never started, the cause is the reason that it did not start. A start deadline names it.
 3. The cluster disrupted the pod (condition DisruptionTarget): by the reason of the condition.
 4. The kubelet evicted the pod without a disruption (local disk limit).
 5. The node rejected the pod.
@@ -26,6 +26,7 @@ from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_exit import diagnose_exit, memory_limit, signal_of, started_at
 from runway.jobs.diagnosis.container_start import IN_PROGRESS, diagnose_container_start
 from runway.jobs.diagnosis.disruption import disruption, disruption_of, eviction_of, rejection_of, status_evidence
+from runway.jobs.diagnosis.start_timeout import diagnose_start_timeout, start_timeout_of
 from runway.jobs.models import Attempt
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job, Pod
@@ -56,15 +57,22 @@ def attempt_failure(snapshot: JobSnapshot, pod: Pod) -> AttemptFailure | None:
         return None
     reason = termination_reason(snapshot, pod)
     if reason == "cancel":
-        return AttemptFailure(f"the job was cancelled{_describe_termination(snapshot.job, pod)}", None)
+        return AttemptFailure(f"the job was cancelled{describe_termination(snapshot.job, pod)}", None)
     if reason == "deadline":
-        started = container_started(pod)
-        finding = deadline_of(snapshot, pod) if started else diagnose_container_start(snapshot, pod) or NEVER_STARTED
+        finding = _diagnose_at_deadline(snapshot, pod)
     elif pod.status.phase == "Succeeded":
         return None
     else:
         finding = _diagnose(snapshot, pod) or _unexplained(pod)
     return AttemptFailure(finding.message, finding)
+
+
+def _diagnose_at_deadline(snapshot: JobSnapshot, pod: Pod) -> Diagnosis:
+    started = container_started(pod)
+    if (timeout := start_timeout_of(snapshot.job)) is not None:
+        reaction = describe_termination(snapshot.job, pod)
+        return diagnose_start_timeout(timeout, started=started, reaction=reaction)
+    return deadline_of(snapshot, pod) if started else diagnose_container_start(snapshot, pod) or NEVER_STARTED
 
 
 def container_started(pod: Pod) -> bool:
@@ -82,6 +90,12 @@ def counts_against_retries(pod: Pod) -> bool:
     https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy
     """
     return pod.status.phase != "Succeeded" and disruption(pod) is None
+
+
+def has_exited(pod: Pod) -> bool:
+    """Return whether a container of the pod has an exit code other than 0, which fails a Job without retries."""
+    ended = [status.state.terminated for status in pod.status.container_statuses]
+    return any(exit_ is not None and exit_.exit_code != 0 for exit_ in ended)
 
 
 def termination_reason(snapshot: JobSnapshot, pod: Pod) -> str | None:
@@ -143,7 +157,7 @@ def deadline_of(snapshot: JobSnapshot, pod: Pod) -> Diagnosis:
                 f"raise timeout_seconds above {timeout}, shorten the job, or handle SIGTERM to save its work within "
                 f"grace_period_seconds ({grace})"
             )
-    message = f"{describe_timeout(job)} and was terminated{_describe_termination(job, pod)}"
+    message = f"{describe_timeout(job)} and was terminated{describe_termination(job, pod)}"
     return Diagnosis(FailureCode.DEADLINE_EXCEEDED, message, evidence, hint)
 
 
@@ -153,7 +167,7 @@ def _diagnose(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
         return finding
     deleted = pod.metadata.deletion_timestamp
     if deleted is not None and not _ended_before_deletion(pod):
-        how = _describe_termination(snapshot.job, pod) if container_started(pod) else " before it started"
+        how = describe_termination(snapshot.job, pod) if container_started(pod) else " before it started"
         message = f"the pod was deleted outside Runway{how}"
         return Diagnosis(FailureCode.POD_DELETED, message, {"deleted": deleted.isoformat()})
     if (ended := pod.container.terminated) is not None:
@@ -203,7 +217,7 @@ def _exceeded_grace_period(job: Job, pod: Pod) -> bool:
     return ended.finished_at is None or ended.finished_at >= until - _CLOCK_SKEW
 
 
-def _describe_termination(job: Job, pod: Pod) -> str:
+def describe_termination(job: Job, pod: Pod) -> str:
     """Return how the process reacted to its termination, as the end of a sentence."""
     ended, spec = pod.container.terminated, spec_of(job)
     if ended is None or not container_started(pod):

@@ -130,11 +130,15 @@ class FailureCode(StrEnum):
         "the node's container runtime or GPU driver failed to set up the container",
         "resubmit the job, and report the node to the platform operators if it fails again")
     ADMISSION_REJECTED = ("admission_rejected", *_INFRA,
-        "the node rejected the pod, usually because resources or devices were in use; counts against the retries",
-        "resubmit the job with one or two retries, and contact the platform operators if it fails again")
+        "the node rejected every pod of the job, usually because resources or devices were in use",
+        _RESUBMIT_OR_CONTACT)
     UNSCHEDULABLE = ("unschedulable", *_INFRA,
         "the scheduler found no node for the pod before the deadline; the message names the missing resource",
         "resubmit the job with a longer timeout_seconds, which includes waiting, or request less")
+    START_TIMEOUT = ("start_timeout", *_INFRA,
+        ("no container started within the job's start_timeout_seconds, for a reason that Kubernetes does not report; "
+         "or one started at the moment when a start deadline ended the job"),
+        "resubmit the job, with a longer start_timeout_seconds if its image is large")
     QUOTA_BACKSTOP = ("quota_backstop", Category.POLICY, True,
         "the namespace's ResourceQuota rejected the pod until the deadline; pods created outside Runway also count",
         "resubmit the job when the namespace uses less")
