@@ -124,7 +124,7 @@ def ended(
     """Run a job of each cause at the same time, and return the views of the finished jobs."""
     used = Context(Tools(runway[1], kubernetes, None, runway[0]), show=lambda *_: None)
     specs = {
-        name: job(resources={"cpu": "8", "memory": "32Mi"})
+        name: job(pool="large", resources={"cpu": "8", "memory": "32Mi"})
         if mode is None
         else job(image=registry.image(fresh(), mode))
         for name, (mode, *_) in CAUSES.items()

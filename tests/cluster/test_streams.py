@@ -248,7 +248,7 @@ def test_log_stream_is_aborted_when_kubernetes_stays_unreachable(
 
 
 def test_unschedulable_job_is_cancelled(context: Context) -> None:
-    view = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    view = context.submit("research", shell("true", pool="large", resources={"cpu": "8", "memory": "32Mi"}))
     context.until(view["id"], lambda seen: [item["code"] for item in seen["conditions"]] == ["unschedulable"], "waits")
     cancelled(context, view, 15)
 

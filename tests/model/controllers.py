@@ -8,8 +8,11 @@ https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-cond
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from decimal import Decimal
 from enum import StrEnum
+from typing import Final
 
 from runway.state.job_store import JobKey
 from tests.model.oracle import (
@@ -30,6 +33,9 @@ from tests.model.oracle import (
 )
 from tests.support.fake_cluster import FakeKubernetes, copy_of
 
+_COST: Final = "runway.internal/cost"
+_RECORD: Final = "runway.internal/record"
+
 
 class Move(StrEnum):
     """An event in the life of a Job or a pod."""
@@ -48,6 +54,7 @@ class Move(StrEnum):
     COMPLETE = "the Job controller sets the condition Complete"
     SET_FAILED = "the Job controller sets the condition Failed"
     DEADLINE = "the deadline has passed: failure is announced, and the pod is terminating"
+    RECORD = "a process records the cost of a finished Job"
     TTL = "Kubernetes deletes a finished Job and its pods"
     DELETE_JOB = "kubectl delete job: the Job is deleted, its pods are terminating"
     ORPHAN = "kubectl delete job --cascade=orphan: the Job is deleted, its pods stay"
@@ -78,6 +85,7 @@ class Controllers:
             Move.COMPLETE: ("jobs", self._can_complete),
             Move.SET_FAILED: ("jobs", lambda job: self._spent(job) and not self._live(job)),
             Move.DEADLINE: ("jobs", lambda job: not (is_finished(job) or _has_failed(job))),
+            Move.RECORD: ("jobs", _can_record),
             Move.TTL: ("jobs", lambda job: is_finished(job) and not self._live(job)),
             Move.DELETE_JOB: ("jobs", lambda _: True),
             Move.ORPHAN: ("jobs", lambda _: True),
@@ -121,6 +129,8 @@ class Controllers:
             case Move.DEADLINE:
                 self._end_pods(server.job(name))
                 server.announce_failure(name, "DeadlineExceeded")
+            case Move.RECORD:
+                self._record(copy_of(server.job(name)))
             case Move.TTL:
                 pods = pods_of(server, server.job(name))
                 server.delete_job(name)
@@ -132,6 +142,19 @@ class Controllers:
                 self._end_pods(job)
             case Move.ORPHAN:
                 server.delete_job(name)
+
+    def _record(self, job: Json) -> None:
+        """Write a final record with half of the ceiling as actual cost; every third record has no cost."""
+        notes = job["metadata"]["annotations"]
+        state = "succeeded" if job["status"]["conditions"][0]["type"] == "Complete" else "failed"
+        if state == "failed" and "runway.internal/cancelled-at" in notes:
+            state = "cancelled"
+        record = {"version": 1, "uid": uid(job), "kept_at": self.server.now(), "state": state}
+        self._made += 1
+        if self._made % 3:
+            record["actual"] = f"{Decimal(json.loads(notes[_COST])['ceiling']) / 2:.6f}"
+        notes[_RECORD] = json.dumps(record)
+        self.server.put("jobs", job, "MODIFIED")
 
     def catch_up(self) -> None:
         """Count each success, as the Job controller does within a second."""
@@ -217,6 +240,11 @@ class Controllers:
         for pod in pods_of(self.server, job):
             if not is_terminal(pod) and not is_terminating(pod):
                 self.server.terminate_pod(pod["metadata"]["name"])
+
+
+def _can_record(job: Json) -> bool:
+    notes = job["metadata"].get("annotations", {})
+    return is_finished(job) and _COST in notes and _RECORD not in notes
 
 
 def _is_waiting(pod: Json) -> bool:

@@ -33,19 +33,23 @@ from tests.model.controllers import Controllers
 from tests.model.faults import Calls
 from tests.model.oracle import (
     NODE,
+    TENANTS,
+    Budget,
     Json,
     Usage,
+    budget_of,
     cause_of,
     has_started,
     is_finished,
     owner_uid,
     pods_of,
-    requests,
+    requests_of,
     terminating,
     uid,
+    usage_in,
     usage_of,
 )
-from tests.model.policy import POLICY, SKEW, TENANTS
+from tests.model.policy import POLICY, SKEW
 from tests.model.process import Process
 
 NOTHING_DONE: Final = frozenset(
@@ -250,11 +254,16 @@ class InvariantChecker:
         late_pods = {uid(pod) for pod in self._server.objects["pods"].values() if owner_uid(pod) in self._late}
         excusable = self._controllers.foreign | self._late | late_pods | observed.lost
         hidden = {item for item in excusable if observed.objects.get(item, call.mark + 1) > call.mark}
-        requested = requests(job["spec"]["template"]["spec"])._replace(jobs=1)
+        requested = requests_of(job)._replace(jobs=1)
         usage, quota = usage_of(self._server, job["metadata"]["namespace"], hidden), TENANTS[request.tenant]
         sums = zip(Usage._fields, requested, usage, quota, strict=True)
         if exceeded := [name for name, part, total, limit in sums if part and total > limit]:
             self.broken(f"{request.tenant} exceeds its quota of {', '.join(exceeded)}: {usage} of {quota}")
+        budget = POLICY.tenants[request.tenant].budget
+        if budget is not None:
+            parts = budget_of(self._server, job["metadata"]["namespace"], self._api.now(), budget.seconds, hidden)
+            if sum(parts) > budget.usd:
+                self.broken(f"{request.tenant} exceeds its budget of {budget.usd}: {parts}")
 
     def _within_rate(self, request: Request, job: Json) -> None:
         """Check that existing Jobs keep to the rate in every period, across restarts."""
@@ -304,14 +313,20 @@ class InvariantChecker:
         for tenant, account in process.cluster.ledger.accounts.items():
             namespace = POLICY.tenants[tenant].namespace
             used = account.used
-            truth, ledger = usage_of(self._server, namespace), Usage(used.gpu, used.cpu, used.memory, used.jobs)
+            truth = usage_of(self._server, namespace)
+            ledger = usage_in(used)
             if truth != ledger:
                 found.append(f"{process.identity} has {tenant} at {ledger}, expected {truth}")
-            ending = terminating(self._server, namespace)[:3]
-            if ending != (account.terminating.gpu, account.terminating.cpu, account.terminating.memory):
-                found.append(
-                    f"{process.identity} has {tenant}'s terminating pods at {account.terminating}, not {ending}"
-                )
+            ending, ledgers = terminating(self._server, namespace), account.terminating
+            if ending != usage_in(ledgers)._replace(jobs=0):
+                found.append(f"{process.identity} has {tenant}'s terminating pods at {ledgers}, not {ending}")
+            if (limit := POLICY.tenants[tenant].budget) is not None and account.budget is not None:
+                now = self._api.now()
+                budget = budget_of(self._server, namespace, now, limit.seconds)
+                if budget != Budget(account.budget.spent(now), used.ceiling):
+                    found.append(
+                        f"{process.identity} has {tenant}'s budget at {account.budget_to_json(now)}, not {budget}"
+                    )
             if account.reservations:
                 found.append(f"{process.identity} keeps reservations of {tenant}: {sorted(account.reservations)}")
         for (space, name), job in self._server.objects["jobs"].items():

@@ -59,7 +59,7 @@ class Process:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._requests: list[asyncio.Task[None]] = []
         self.kubernetes = KubeClient(self.wire, CALL_SECONDS)
-        self.cluster = ClusterState(policy, METRICS, clock=self.clock)
+        self.cluster = ClusterState(policy, METRICS, clock=self.clock, now=api.now)
         timing = Timing(self.clock, api.now, self.wire.sleep, rng.random)
         self.sync = ClusterSync(
             self.kubernetes, self.cluster, METRICS, timing, resync_seconds=RESYNC_SECONDS, slice_steps=1 + seed % 2

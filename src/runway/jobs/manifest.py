@@ -22,6 +22,7 @@ from runway.jobs.annotations import (
     LABEL_JOB,
     LABEL_MANAGED_BY,
     LABEL_NAME,
+    LABEL_POOL,
     LABEL_TENANT,
     MANAGED_BY,
 )
@@ -41,6 +42,7 @@ protection. `kubectl drain` and spot interruptions ignore it.
 https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md#what-types-of-pods-can-prevent-ca-from-removing-a-node
 https://karpenter.sh/docs/concepts/disruption/#pod-level-controls
 """
+PACKING_WEIGHT: Final = 100  # Kubernetes' maximum. The scheduler scales the sums to 0 to 100 before it adds scores.
 INFRASTRUCTURE_RETRIES: Final = 3
 """Attempts that replace a pod that never ran, in a job without retries, such as one that its node rejected."""
 SERVICE_ACCOUNT: Final = "runway-job"  # `runway tenants render` makes it in each tenant's namespace.
@@ -128,6 +130,8 @@ def job_manifest(spec: AdmittedSpec, placement: Placement, limits: Limits) -> di
     labels = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_JOB: placement.job_id, LABEL_TENANT: placement.tenant}
     if spec.name is not None:
         labels[LABEL_NAME] = spec.name
+    if spec.pool is not None:
+        labels[LABEL_POOL] = spec.pool
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -214,7 +218,26 @@ def _pod_spec(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
         pod["nodeSelector"] = dict(placement.pool.node_selector)
     if placement.pool.tolerations:
         pod["tolerations"] = [item.model_dump(exclude_none=True) for item in placement.pool.tolerations]
+    if placement.pool.gpu and spec.pool is not None:
+        pod["affinity"] = _pack(spec.pool)
     return pod
+
+
+def _pack(pool: str) -> dict[str, object]:
+    """Prefer nodes with pods of the same GPU pool, so that whole nodes stay free for large jobs.
+
+    The scheduler otherwise prefers the emptiest node, and EKS cannot configure its scoring. A preference never keeps
+    a pod waiting. It costs the scheduler a look at every pod of the pool, so pools without GPUs have none.
+    docs/decisions/012-packing.md has the effect.
+    https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#inter-pod-affinity-and-anti-affinity
+    """
+    term = {
+        "labelSelector": {"matchLabels": {LABEL_POOL: pool}},
+        "namespaceSelector": {"matchExpressions": [{"key": LABEL_TENANT, "operator": "Exists"}]},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    preference = {"weight": PACKING_WEIGHT, "podAffinityTerm": term}
+    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preference]}}
 
 
 def _container(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:

@@ -143,6 +143,8 @@ class SpecView(Model):
     """Seconds between SIGTERM and SIGKILL."""
     max_cost_usd: Usd | None
     """The maximum cost that the caller allowed, in USD."""
+    pool: str | None = None
+    """The pool of the job; null for a job that version 0.7 admitted."""
     working_dir: str | None = None
     """The working directory; null for the image's."""
     user: Positive = USER_OF_0_7

@@ -54,6 +54,7 @@ VOLUME_SCRATCH: Final = "scratch"
 VOLUME_SHARED_MEMORY: Final = "shared-memory"
 """The names of the volumes that every job has. The kubelet's messages contain them."""
 GPU_RESOURCE: Final = "nvidia.com/gpu"
+DISK_RESOURCE: Final = "ephemeral-storage"
 _LOG_ALREADY_GONE: Final = "Error on reading termination message from logs"
 """The kubelet writes this as the termination message if it has already removed the log of a deleted pod."""
 
@@ -339,11 +340,22 @@ class Event(_KubeObject, frozen=True):
 
     metadata: Metadata
     involved_object: ObjectReference = ObjectReference()
+    type: Word = "Warning"
+    """`Normal` or `Warning`."""
     reason: Word | None = None
     message: Message | None = None
     last_timestamp: Time | None = None
     event_time: Time | None = None
     series: EventSeries | None = None
+
+    @property
+    def is_warning(self) -> bool:
+        return self.type != "Normal"
+
+    @property
+    def first_seen(self) -> datetime | None:
+        """The time of the first occurrence: a repeated event is counted in the same object."""
+        return self.metadata.creation_timestamp or self.last_seen
 
     @property
     def last_seen(self) -> datetime | None:

@@ -149,6 +149,7 @@ def test_deleted_job_that_succeeded_uses_no_quota() -> None:
     [
         ({"cpu": "500m", "memory": "64Mi"}, ResourceVector(0, 500, 64 << 20, 1)),
         ({"cpu": "1500u", "memory": "1500m", "nvidia.com/gpu": "1"}, ResourceVector(1, 2, 2, 1)),
+        ({"ephemeral-storage": "1.5Gi"}, ResourceVector(0, 0, 0, 1, 3 << 29)),
         ({}, ResourceVector(0, 0, 0, 1)),
     ],
 )

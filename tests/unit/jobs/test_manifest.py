@@ -259,6 +259,21 @@ def test_gpus_are_requested_only_by_gpu_jobs(admitted: AdmittedSpec) -> None:
 
 
 @given(specs())
+def test_only_pods_of_gpu_pools_prefer_nodes_with_pods_of_their_pool(admitted: AdmittedSpec) -> None:
+    job = manifest(admitted)
+    affinity = job["spec"]["template"]["spec"].get("affinity")
+    if not admitted.resources.gpu:
+        assert affinity is None
+        return
+    assert set(affinity) == {"podAffinity"}
+    assert set(affinity["podAffinity"]) == {"preferredDuringSchedulingIgnoredDuringExecution"}  # Nothing is required.
+    ((preference,)) = affinity["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    selected = preference["podAffinityTerm"]["labelSelector"]["matchLabels"]
+    assert selected.items() <= job["spec"]["template"]["metadata"]["labels"].items()
+    assert preference["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+
+
+@given(specs())
 def test_pods_are_protected_from_autoscalers(admitted: AdmittedSpec) -> None:
     assert manifest(admitted)["spec"]["template"]["metadata"]["annotations"] == {
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
@@ -274,6 +289,7 @@ def test_labels_are_valid_on_job_and_pod(admitted: AdmittedSpec) -> None:
     assert labels["app.kubernetes.io/managed-by"] == "runway"
     assert labels["runway.internal/job"] == JOB
     assert labels["runway.internal/tenant"] == "vision"
+    assert labels["runway.internal/pool"] == admitted.pool
     assert labels.get("runway.internal/name") == admitted.name
     assert all(LABEL_VALUE.fullmatch(value) for value in labels.values())
 

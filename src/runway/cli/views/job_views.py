@@ -240,6 +240,7 @@ def _show_spec(screen: Screen, view: JobView) -> None:
     limits = f"timeout {timeout}{start}, retries {spec.retries}, grace {grace}"
     rows = (
         ("tenant", view.tenant),
+        ("pool", spec.pool),
         ("image", spec.image),
         ("ran", None if view.images_differ else next((a.image_id for a in view.attempts if a.image_id), None)),
         ("command", shlex.join([*spec.command, *spec.args]) or "(of the image)"),

@@ -11,6 +11,8 @@ The cause of an attempt that did not succeed, first match wins:
 6. The pod was deleted outside Runway.
 7. The container exited: by the precedence of `container_exit`.
 8. The container did not start: by the precedence of `container_start`.
+
+A fault of the node's GPUs replaces the causes 3 to 8 that it explains (`gpu_health`).
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_exit import diagnose_exit, memory_limit, signal_of, started_at
 from runway.jobs.diagnosis.container_start import IN_PROGRESS, diagnose_container_start
 from runway.jobs.diagnosis.disruption import disruption, disruption_of, eviction_of, rejection_of, status_evidence
+from runway.jobs.diagnosis.gpu_health import with_gpu_fault
 from runway.jobs.diagnosis.start_timeout import diagnose_start_timeout, start_timeout_of
+from runway.jobs.ending import diagnose_ending, ending_of
 from runway.jobs.models import Attempt
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job, Pod
@@ -64,11 +68,14 @@ def attempt_failure(snapshot: JobSnapshot, pod: Pod) -> AttemptFailure | None:
         return None
     else:
         finding = _diagnose(snapshot, pod) or _unexplained(pod)
+        finding = with_gpu_fault(snapshot, pod, finding, container_started_at(pod), _finished_at(snapshot, pod))
     return AttemptFailure(finding.message, finding)
 
 
 def _diagnose_at_deadline(snapshot: JobSnapshot, pod: Pod) -> Diagnosis:
     started = container_started(pod)
+    if (ending := ending_of(snapshot.job)) is not None:
+        return diagnose_ending(ending, describe_termination(snapshot.job, pod))
     if (timeout := start_timeout_of(snapshot.job)) is not None:
         reaction = describe_termination(snapshot.job, pod)
         return diagnose_start_timeout(timeout, started=started, reaction=reaction)
@@ -105,10 +112,11 @@ def termination_reason(snapshot: JobSnapshot, pod: Pod) -> str | None:
         return None
     if requested is None and not _deletion_was_missed(snapshot, pod):
         return None
+    ending = ending_of(job)
     if ANNOTATION_CANCELLED_AT in job.metadata.annotations:
         reason, since = "cancel", _parse_time(job.metadata.annotations[ANNOTATION_CANCELLED_AT])
     else:
-        reason, since = "deadline", deadline_at(job)
+        reason, since = "deadline", ending.at if ending is not None else deadline_at(job)
     if requested is None or since is None or requested >= since - _CLOCK_SKEW:
         return reason
     return None
@@ -314,11 +322,23 @@ def _finished_at(snapshot: JobSnapshot, pod: Pod) -> datetime | None:
     if not snapshot.has_ended(pod):
         return None
     if pod.metadata.deletion_timestamp is not None:
-        return pod.metadata.deletion_timestamp
+        return _end_of_deletion(snapshot, pod)
     if target is not None:
         return target.last_transition_time
     # A node rejects a pod as soon as it is bound and writes no time.
     return _bound_at(pod) if rejection_of(pod) else None
+
+
+def _end_of_deletion(snapshot: JobSnapshot, pod: Pod) -> datetime | None:
+    """Return the end of a pod without a termination time, between the request of its deletion and its observed end.
+
+    Its deletion timestamp is the end of its grace period, which a pod without a running container does not use.
+    """
+    requested, until = termination_requested_at(pod, snapshot.job), pod.metadata.deletion_timestamp
+    seen = snapshot.deletions_seen.get(pod.metadata.name)
+    if requested is None or until is None or not container_started(pod):
+        return requested
+    return until if seen is None else max(requested, min(until, seen))
 
 
 def _suspicious_success(snapshot: JobSnapshot, pod: Pod) -> str | None:

@@ -89,6 +89,14 @@ class FailureCode(StrEnum):
     DEADLINE_EXCEEDED = ("deadline_exceeded", *_USER,
         "the timeout passed while the job ran or between its attempts; takes precedence over the resulting 143 or 137",
         "raise timeout_seconds, which includes waiting and retries, or shorten the job")
+    GPU_IDLE = ("gpu_idle", *_USER,
+        "the GPUs of the job were idle for the time that the policy allows, and Runway ended it",
+        "find out with runway logs why the job does not use its GPUs, or resubmit it without GPUs")
+    GPU_HARDWARE = ("gpu_hardware", *_INFRA,
+        "the GPUs of the pod's node are faulty, as the node's health monitor reports", _RESUBMIT)
+    DISRUPTED_TOO_OFTEN = ("disrupted_too_often", *_INFRA,
+        "the cloud interrupted the job in a spot pool too often, and Runway ended it",
+        "resubmit the job in a pool that is not spot, or in shorter parts")
     EPHEMERAL_STORAGE_EXCEEDED = ("ephemeral_storage_exceeded", *_USER,
         "the job exceeded its limit of local disk, which includes /scratch, other files of its container and its log",
         "raise resources.disk, or write less to local disk and to the log")
@@ -191,6 +199,9 @@ class ConditionCode(StrEnum):
     POD_CREATION_REFUSED = "pod_creation_refused", "the API server rejects the pod for another reason"
     SUSPENDED = "suspended", "the Job was suspended outside Runway"
     UNSCHEDULABLE = "unschedulable", "no node fits the pod; the message gives the reasons, requests and free capacity"
+    NODE_STARTING = "node_starting", "an autoscaler starts a node for the pod; the message quotes it"
+    POOL_AT_MAXIMUM = "pool_at_maximum", "the pool has its maximum number of nodes, and none has room for the pod"
+    NO_CAPACITY = "no_capacity", "the autoscaler failed to get a node from the cloud; the message quotes it"
     IMAGE_PULL_FAILING = "image_pull_failing", "the node cannot pull the image; the message quotes the registry"
     SECRET_MISSING = "secret_missing", "a Secret or key does not exist; the job starts once someone creates it"
     VOLUME_NOT_READY = (
@@ -205,6 +216,8 @@ class ConditionCode(StrEnum):
         "node_unreachable",
         "the pod's node does not respond or is not ready; the job's state does not change",
     )
+    GPU_IDLE = "gpu_idle", "GPUs of the running job are idle; the message has the measured figures"
+    GPU_HARDWARE = "gpu_hardware", "the node's health monitor reports faulty GPUs"
     TERMINATING = "terminating", "the pod is terminating: it has a deletion timestamp and has not ended"
     RETRYING = "retrying", "the last attempt failed; the next one starts after Kubernetes' back-off"
 
