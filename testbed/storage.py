@@ -25,7 +25,7 @@ SAMPLES = "samples.f32"
 """A file of rows of float32: FEATURES features and a label, their weighted sum."""
 FEATURES = 8
 ROWS = 4096
-SECRET_VALUE = "a-token-of-the-demo"  # noqa: S105 (not secret)
+SECRET_VALUE = "a-token-of-the-demo"  # noqa: S105 (not secret)  # pragma: allowlist secret
 """The value of key `token` in every Secret."""
 BOUND_SECONDS = 30
 

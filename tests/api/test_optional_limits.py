@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runway.policy import Policy, parse_policy
-from tests.api.conftest import POLICY, Runway, serve
+from tests.api.conftest import POLICY, Runway, job, serve
 from tests.api.test_job_recorder import final_record, metric, until_metric
 from tests.support.fake_cluster import FakeKubernetes
 
@@ -144,7 +144,7 @@ async def test_budget_holds_ceilings_then_actual_cost(dated: FakeKubernetes) -> 
         assert problem["code"] == "quota_exceeded"
         (violation,) = problem["violations"]
         assert (violation["field"], violation["code"], violation["limit"]) == ("budget", "budget_exceeded", "2")
-        assert problem["quota"]["budget"] | {"available_at": None} == await budget_of(runway) | {"available_at": None}
+        assert problem["quota"]["budget"] == await budget_of(runway)  # No finished job can leave enough.
         assert (problem["held_by"], (await budget_of(runway))["committed"]) == ([view["id"]], ceiling)
         assert await metric(runway, 'runway_quota_used{resource="budget",tenant="vision"') == float(ceiling)
 
@@ -237,3 +237,18 @@ async def test_cost_beyond_the_ceiling_is_a_metric_and_no_charge(dated: FakeKube
 
         await runway.until(counted)
         await until_metric(runway, 'runway_uncharged_cost_usd_total{reason="node_lost",tenant="vision"', 0)
+
+
+async def test_console_and_dry_run_show_the_limits(dated: FakeKubernetes) -> None:
+    policy = policy_with('gpu_types: {a10g: 2}, usd_per_hour: "20"', '{usd: "300", hours: 24}')
+    async with serve(dated, policy=policy) as runway:
+        await runway.submit(**DEAR)
+        for path in ("/", "/tenants/vision"):
+            html = (await runway.client.get(path)).text
+            for name in ("GPU a10g", "USD an hour", "USD in 24 h"):
+                assert f'<span class="name">{name}</span>' in html
+        assert "300 USD in 24 h: 0 spent, 1.3" in html
+        answer = await runway.client.post("/v1/jobs?dry_run=true", json=job(**DEAR), headers={"X-Tenant-ID": "vision"})
+        plan = answer.json()
+        assert plan["quota"]["requested"]["gpu_types"] == {"a10g": 1}
+        assert plan["quota"]["budget"] == await budget_of(runway)

@@ -149,7 +149,8 @@ def test_scheduler_accepts_the_packing_affinity(capacity: Context) -> None:
 
 
 def test_idle_job_is_ended_and_busy_and_unmeasured_jobs_run_on(capacity: Context) -> None:
-    idle, busy, unmeasured = (capacity.submit("vision", shell(SLEEP, resources=ONE_GPU)) for _ in range(3))
+    spec = shell(SLEEP, resources=ONE_GPU, timeout_seconds=600)
+    idle, busy, unmeasured = (capacity.submit("vision", spec) for _ in range(3))
     with DcgmExporter() as exporter, scraping(exporter.target):
         for view, percent in ((idle, 0.0), (busy, 90.0)):
             capacity.until_log(view["id"], "started")
@@ -162,3 +163,4 @@ def test_idle_job_is_ended_and_busy_and_unmeasured_jobs_run_on(capacity: Context
     for view in (busy, unmeasured):
         found = capacity.runway.job(view["id"])
         assert (found["state"], codes(found)) == ("running", [])
+        assert capacity.runway.cancel(view["id"]).status_code == 202

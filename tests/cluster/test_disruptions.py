@@ -41,7 +41,8 @@ def test_drained_job_runs_again_without_using_a_retry(context: Context, kubernet
     view = started(context, script=lasting(20))
     try:
         selector = f"--pod-selector=batch.kubernetes.io/job-name={view['id']}"
-        kubernetes.run("drain", NODE_NAME, "--force", selector, "--disable-eviction=false", timeout=60)
+        # Every job has a scratch disk, which the eviction deletes.
+        kubernetes.run("drain", NODE_NAME, "--force", "--delete-emptydir-data", selector, timeout=60)
         view = context.until(view["id"], lambda seen: codes(seen) == ["unschedulable"], "waits for the cordoned node")
         assert "cordoned" in view["conditions"][0]["message"]
     finally:

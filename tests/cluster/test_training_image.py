@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -217,7 +218,15 @@ def test_write_to_read_only_volume_is_refused(context: Context) -> None:
     script = "ls /data; echo x > /data/new"
     view = failed(context, job(["sh", "-c", script], volumes=["datasets"]))
     assert "Read-only file system" in view["failure"]["evidence"]["last_words"]
-    assert context.runway.log(view["id"]).text.startswith("samples.f32\n")
+    assert "samples.f32\n" in context.runway.log(view["id"]).text
+
+
+def test_failed_write_to_directory_of_image_gets_hint(context: Context) -> None:
+    view = failed(context, python('open("/workspace/checkpoint", "w")'))
+    assert view["failure"]["code"] == "exit_nonzero"
+    assert "/scratch" in view["failure"]["hint"]
+    assert "Permission denied" in view["failure"]["evidence"]["log_line"]
+    assert re.search("sha256:[0-9a-f]{64}$", view["attempts"][0]["image_id"])
 
 
 def test_credential_in_env_is_refused(context: Context) -> None:

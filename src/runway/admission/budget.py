@@ -39,7 +39,8 @@ class BudgetAccount:
             "reserved": reserved,
             "free": max(0, self.limit - spent - committed - reserved),
         }
-        return {"hours": self.hours, **{name: format_usd(amount) for name, amount in amounts.items()}}
+        shown = {name: format_usd(amount) for name, amount in amounts.items()}
+        return {"hours": self.hours, **shown, "available_at": None}
 
     def available_at(self, committed: int, now: datetime) -> datetime | None:
         """Return when finished jobs leave enough for this commitment; None if they never do."""

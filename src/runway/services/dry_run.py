@@ -19,7 +19,7 @@ async def dry_run(submitter: Submitter, tenant: str, document: object) -> dict[s
         "decision": "refused",
         "violations": violations,
         "cost": None,
-        "quota": ledger.accounts[tenant].to_json(submitter.now()),
+        "quota": ledger.accounts[tenant].to_json(submitter.now()) | {"requested": None},
         "manifest": None,
         "warnings": [],
     }

@@ -49,6 +49,7 @@ def refusal(book: Ledger, usd: float, now: float) -> QuotaExceeded:
 
 def parts(book: Ledger, now: float) -> dict[str, Any]:
     document: Any = book.accounts["vision"].to_json(at(now))["budget"]
+    assert document.pop("available_at") is None
     return dict(document)
 
 

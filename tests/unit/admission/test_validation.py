@@ -419,6 +419,14 @@ def test_job_above_its_cost_cap_is_refused_with_the_price() -> None:
     assert found.observed == ceiling
 
 
+def test_ceiling_covers_timeout_and_grace_period() -> None:
+    price = admit(timeout_seconds=3540, grace_period_seconds=60).price
+    assert price.ceiling == price.hourly
+    (found,) = refuse(timeout_seconds=3540, grace_period_seconds=61, max_cost_usd=price.hourly)
+    assert found.message == f"the job could cost more: {price.hourly} USD an hour for up to 3540 s and 61 s of grace"
+    assert str(found.hint).startswith("lower timeout_seconds to at most 3539,")
+
+
 @given(st.integers(10, 86_400), st.integers(1, 10**7), st.integers(100, 16_000))
 def test_timeout_from_cost_hint_is_valid(timeout: int, millionths: int, cpu: int) -> None:
     cap = f"{Decimal(millionths).scaleb(-6):f}"

@@ -66,6 +66,22 @@ def test_quota_shows_limit_usage_and_jobs() -> None:
     ]
 
 
+def test_quota_shows_gpu_types_hourly_price_and_budget_if_they_are_limited() -> None:
+    (tenant,) = QUOTA["tenants"]
+    more = {
+        "limit": {"gpu_types": {"a10g": 2}, "usd_per_hour": "20"},
+        "used": {"gpu_types": {"a10g": 1, "l4": 1}, "usd_per_hour": "5.25"},
+        "reserved": {"gpu_types": {}, "usd_per_hour": "0"},
+        "held_by_terminating": {"gpu_types": {}, "usd_per_hour": "0"},
+    }
+    budget = {"usd": "300", "hours": 24, "spent": "12.5", "committed": "40", "reserved": "0", "free": "247.5"}
+    limited = tenant | {name: tenant[name] | amounts for name, amounts in more.items()} | {"budget": budget}
+    lines = runway("quota", answers=[reply({"tenants": [limited]})]).stdout.splitlines()
+    assert "  usd_per_hour    █████░░░░░░░░░░░░░░░     20  5.25         0            0" in lines
+    assert "  gpu_types.a10g  ██████████░░░░░░░░░░      2     1         0            0" in lines
+    assert "  budget of 300 USD in 24 h: 12.5 spent, 40 committed, 0 reserved, 247.5 free" in lines
+
+
 def test_quota_shows_disk_if_it_is_limited() -> None:
     (tenant,) = QUOTA["tenants"]
     disk = {"limit": "2Ti", "used": "512Gi", "reserved": "0", "held_by_terminating": "0"}

@@ -164,7 +164,7 @@ def test_hint_comes_from_the_attempt_that_failed_the_job() -> None:
 
 
 def test_hint_shows_no_secret() -> None:
-    secret = "s3cr3t-value"
+    secret = "s3cr3t-value"  # pragma: allowlist secret
     failed = job(outcome="Failed", reason="BackoffLimitExceeded", admitted=spec(env={"API_TOKEN": secret}))
     message = f"curl: (6) Could not resolve host: {secret}.example.com\n"
     snapshot = snapshot_of(failed, pod(state=ended(1, message=message)))

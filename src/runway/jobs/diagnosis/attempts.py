@@ -335,10 +335,14 @@ def _end_of_deletion(snapshot: JobSnapshot, pod: Pod) -> datetime | None:
     Its deletion timestamp is the end of its grace period, which a pod without a running container does not use.
     """
     requested, until = termination_requested_at(pod, snapshot.job), pod.metadata.deletion_timestamp
+    if requested is None or until is None:
+        return None
+    # An edited grace period can be any number of years.
+    earliest = max(requested, pod.metadata.creation_timestamp or until)
+    if not container_started(pod):
+        return earliest
     seen = snapshot.deletions_seen.get(pod.metadata.name)
-    if requested is None or until is None or not container_started(pod):
-        return requested
-    return until if seen is None else max(requested, min(until, seen))
+    return until if seen is None else max(earliest, min(until, seen))
 
 
 def _suspicious_success(snapshot: JobSnapshot, pod: Pod) -> str | None:

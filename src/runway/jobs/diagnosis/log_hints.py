@@ -56,7 +56,7 @@ _CAUSES: Final = (
         "shared_memory",
         "that shared memory is full",
         "raise resources.shared_memory, or use fewer data loader workers",
-        ("insufficient shared memory", "out of shared memory", "signal: bus error"),
+        ("insufficient shared memory", "out of shared memory", "unable to allocate shared memory", "signal: bus error"),
         (
             (_SHM, "no space left on device"),
             (_SHM, "failed to extend"),

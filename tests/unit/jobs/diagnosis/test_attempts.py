@@ -47,8 +47,16 @@ def test_unscheduled_attempt_has_no_times() -> None:
         (pod(state=running(), deleted=95, grace=30), 20, 65),
         (pod(state=waiting("ErrImagePull"), deleted=95, grace=30), 67, 65),
         (pod(deleted=95, grace=30), 120, 65),
+        (pod(created=1, deleted=95, grace=2**31 - 1), 120, 1),
     ],
-    ids=["within its grace period", "after it", "by a clock that is behind", "never started", "never bound"],
+    ids=[
+        "within its grace period",
+        "after it",
+        "by a clock that is behind",
+        "never started",
+        "never bound",
+        "an edited grace period",
+    ],
 )
 def test_deleted_attempt_never_ends_later_than_it_was_seen_to(found: Pod, seen: float, finished: float) -> None:
     """The deletion timestamp includes the grace period, which a process need not use."""

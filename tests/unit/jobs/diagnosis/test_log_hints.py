@@ -30,6 +30,13 @@ LOGS: dict[str, tuple[str, str]] = {
         (f"{TRACEBACK}RuntimeError: DataLoader worker (pid 11011) is killed by signal: Bus error. It is possible that "
         "dataloader's workers are out of shared memory. Please try to raise your shared memory limit.\n"),
     ),
+    # PyTorch 2.15 with a full /dev/shm.
+    "data loader, PyTorch 2.15": (
+        "shared_memory",
+        ("RuntimeError: Caught RuntimeError in DataLoader worker process 0.\n"
+        f"{TRACEBACK}RuntimeError: unable to allocate shared memory(shm) for file </torch_14_2408340952_0>: No space "
+        "left on device (28)\n"),
+    ),
     # https://github.com/NVIDIA/nccl-tests/issues/166
     "shared memory of NCCL": (
         "shared_memory",
