@@ -294,8 +294,9 @@ async def _wait_for_release(found: Soak, session: aiohttp.ClientSession) -> None
 def judge(found: Soak, record: Audit, growth: float = GROWTH) -> list[str]:
     """List everything wrong. A short run still fills its pools and needs a larger `growth`."""
     wrong = [*found.wrong]
-    for tenant, peak in record.peak_usage().items():
-        limit = TENANTS[tenant]["quota"]["gpu"]
+    peaks = record.peak_usage()
+    for tenant, policy in TENANTS.items():  # Jobs of other tenants may be left in the cluster.
+        peak, limit = peaks.get(tenant, 0), policy["quota"]["gpu"]
         if peak > limit:
             wrong.append(f"tenant {tenant} used {peak} GPUs of {limit}")
     first, last = found.states[0], found.states[-1]

@@ -1,10 +1,11 @@
 """All scenarios in display order. Each is independent of the others."""
 
-from demo.scenarios.admission import BAD_SPEC_REFUSED, GPU_QUOTA, RATE_LIMIT
+from demo.scenarios.admission import BAD_SPEC_REFUSED, GPU_QUOTA, RATE_LIMIT, STRANDED_GPUS
 from demo.scenarios.emergency_stop import EMERGENCY_STOP
 from demo.scenarios.evidence import EVICTED, EVIDENCE, LOST_WORKER
 from demo.scenarios.outcomes import FAILURE, OUT_OF_MEMORY, SUCCESS, THROTTLING
 from demo.scenarios.reliability import ABSENCE, REPLAY, RESTART
+from demo.scenarios.starts import TYPO
 from demo.scenarios.termination import CANCEL, DEADLINE, SIGTERM_IGNORED
 from demo.scenarios.training import TRAINING
 
@@ -18,7 +19,9 @@ SCENARIOS = (
     THROTTLING,
     TRAINING,
     GPU_QUOTA,
+    TYPO,
     BAD_SPEC_REFUSED,
+    STRANDED_GPUS,
     RATE_LIMIT,
     CANCEL,
     REPLAY,

@@ -81,6 +81,26 @@ def refuse_bad_spec(context: Context) -> None:
     expect(not created, f"Jobs were created: {sorted(created)}")
 
 
+def refuse_stranding(context: Context) -> None:
+    share = context.runway.policy()["pools"]["a10g"]["per_gpu"]
+    wide = _gpu_spec(1) | {"resources": {"cpu": "2", "memory": "32Mi", "gpu": 1}}
+    answer = context.try_to_submit("vision", wide)
+    problem = answer.json()
+    expect(answer.status_code == 422, f"one GPU with all CPUs of the node got {answer.status_code}: {problem}")
+    (fault,) = problem["violations"]
+    context.show(Source.RUNWAY, f"{answer.status_code} {fault['field']}: {fault['message']}; {fault['hint']}")
+    expect(fault["code"] == "over_gpu_share", f"the violation is {fault}")
+
+    fitting = wide | {"resources": {**wide["resources"], "cpu": share["cpu"]}}
+    view = context.submit("vision", fitting)
+    context.until_log(view["id"], "devices")
+    pod = context.pod(view)
+    preferred = pod["spec"]["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    selected = preferred[0]["podAffinityTerm"]["labelSelector"]["matchLabels"]
+    context.show(Source.KUBERNETES, f"with {share['cpu']} CPU it runs; its pod prefers nodes with pods of {selected}")
+    expect(selected == {"runway.internal/pool": "a10g"}, f"the pod prefers {selected}")
+
+
 def limit_rate(context: Context) -> None:
     tenant = context.runway.policy()["tenants"]["speech"]
     before = _job_names(context, tenant["namespace"])
@@ -170,6 +190,11 @@ BAD_SPEC_REFUSED = Scenario(
     "A bad spec",
     f"The response to a spec with {len(BAD_FIELDS)} faults lists all of them, and nothing reaches Kubernetes.",
     refuse_bad_spec,
+)
+STRANDED_GPUS = Scenario(
+    "Stranded GPUs",
+    "One GPU with all CPUs of its node is refused with a hint how much fits, and GPU pods prefer nodes with GPU pods.",
+    refuse_stranding,
 )
 RATE_LIMIT = Scenario(
     "Rate limit",

@@ -13,9 +13,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 
+import structlog
 from fastapi import FastAPI
 
 from runway import __version__
+from runway.admission.quota import BUDGET, ROWS, TenantQuota
 from runway.admission.rate_limit import RequestLimits
 from runway.api import health, jobs, policy, problems, quota, streaming
 from runway.api.dependencies import AppState
@@ -23,24 +25,32 @@ from runway.api.middleware import RequestContext
 from runway.api.openapi import DESCRIPTION, TAGS, DocumentedApp
 from runway.backoff import Timing
 from runway.console import routes as console
+from runway.controllers.idle_gpus import IdleGpuController
+from runway.controllers.job_ender import JobEnder
 from runway.controllers.job_recorder import JobRecorder
 from runway.controllers.leadership import Leadership
+from runway.controllers.start_deadlines import StartDeadlines
 from runway.controllers.sync import ClusterSync, DiagnosticsSync
 from runway.errors import ConfigurationError
 from runway.http_server.bounds import Bounds, raise_limit
 from runway.jobs.annotations import METADATA
+from runway.jobs.diagnosis.start_timeout import StartLimit
 from runway.jobs.models import JobState
 from runway.kube.client import KubeClient
 from runway.kube.kubeconfig import Access, load_access
 from runway.kube.leader_election import LeaderElector, LeaseLock
 from runway.kube.transport import AiohttpTransport, Transport
-from runway.policy import Policy, load_policy
+from runway.policy import Policy, StartTimeouts, load_policy
 from runway.prometheus import Prometheus
+from runway.quantity import MICRO
 from runway.services.job_usage import query_usage
 from runway.services.submit import Submitter
 from runway.settings import Settings, load_settings
+from runway.state.capacity_samples import capacity_samples
 from runway.state.cluster_state import ClusterState
 from runway.telemetry import GaugeSample, Metrics, configure_logging
+
+log = structlog.get_logger()
 
 _ROUTERS = tuple(module.router for module in (jobs, streaming, quota, policy, health))
 
@@ -94,15 +104,21 @@ def create_app(
         prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
         usage = None if prometheus is None else partial(query_usage, state, prometheus, now=_now)
         recorder = JobRecorder(kubernetes, state, leadership, metrics, timing, usage)
+        ender = JobEnder(kubernetes, state, leadership, metrics, policy, timing)
+        starts = StartDeadlines(kubernetes, state, leadership, metrics, policy.limits.start_timeout_seconds, timing)
         submitter = Submitter(policy, kubernetes, state, sync, leadership, metrics)
         limits = RequestLimits(policy, settings.max_streams, settings.max_in_flight, clock=lambda: int(clock() * 1e9))
-        metrics.register_collector(lambda: _samples(policy, state, leadership, recorder, limits))
+        metrics.register_collector(lambda: _samples(policy, state, leadership, recorder, starts, limits))
         use = app.state.services = AppState(
             settings, policy, kubernetes, state, leadership, submitter, limits, metrics, prometheus, now=_now
         )
         # The Lease first: lists requested after its acquisition need no repetition before the first write.
         await election.try_acquire_or_renew()
-        loops = (election.run, sync.run, diagnostics.run, leadership.run, recorder.run)
+        loops = [election.run, sync.run, diagnostics.run, leadership.run, recorder.run, starts.run, ender.run]
+        if policy.limits.idle_gpu is not None and prometheus is None:
+            log.warning("idle GPUs are not measured: RUNWAY_PROMETHEUS_URL is not set")
+        elif policy.limits.idle_gpu is not None and prometheus is not None:
+            loops.append(IdleGpuController(state, prometheus.query, ender, policy.limits.idle_gpu, timing).run)
         tasks = [asyncio.create_task(run()) for run in loops]
         try:
             with streaming.close_streams_on_shutdown(use.closing):
@@ -146,32 +162,51 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _quota_samples(tenant: str, account: TenantQuota) -> Iterator[GaugeSample]:
+    rows = dict.fromkeys((*ROWS, *account.limits))
+    for row, limit in account.limits.items():
+        yield GaugeSample("runway_quota_limit", (tenant, row.name), limit / row.per_unit)
+    for name, amounts in (
+        ("runway_quota_used", account.used),
+        ("runway_quota_reserved", account.reserved),
+        ("runway_quota_terminating", account.terminating),
+    ):
+        for row in rows:
+            yield GaugeSample(name, (tenant, row.name), row.amount(amounts) / row.per_unit)
+    if account.budget is not None:
+        spent = account.budget.spent(_now())
+        yield GaugeSample("runway_quota_limit", (tenant, BUDGET.name), account.budget.limit / MICRO)
+        yield GaugeSample("runway_quota_used", (tenant, BUDGET.name), (spent + account.used.ceiling) / MICRO)
+        yield GaugeSample("runway_quota_reserved", (tenant, BUDGET.name), account.reserved.ceiling / MICRO)
+    yield GaugeSample("runway_active_cost_ceiling_usd", (tenant,), account.used.ceiling / MICRO)
+
+
 def _samples(
-    policy: Policy, cluster: ClusterState, leadership: Leadership, recorder: JobRecorder, limits: RequestLimits
+    policy: Policy,
+    cluster: ClusterState,
+    leadership: Leadership,
+    recorder: JobRecorder,
+    starts: StartDeadlines,
+    limits: RequestLimits,
 ) -> Iterator[GaugeSample]:
     """Yield the metrics that are read from state, in O(tenants)."""
+    not_starting = starts.waiting()
     for tenant, account in cluster.ledger.accounts.items():
-        for name, amounts in (
-            ("runway_quota_limit", account.limit),
-            ("runway_quota_used", account.used),
-            ("runway_quota_reserved", account.reserved),
-            ("runway_quota_terminating", account.terminating),
-        ):
-            yield GaugeSample(name, (tenant, "gpu"), amounts.gpu)
-            yield GaugeSample(name, (tenant, "cpu"), amounts.cpu / 1000)
-            yield GaugeSample(name, (tenant, "memory"), amounts.memory)
-            yield GaugeSample(name, (tenant, "jobs"), amounts.jobs)
-        yield GaugeSample("runway_active_cost_ceiling_usd", (tenant,), float(cluster.stats.active_ceiling[tenant]))
+        yield from _quota_samples(tenant, account)
         since = cluster.stats.longest_pending(tenant)
         waited = (_now() - since).total_seconds() if since else 0.0
         yield GaugeSample("runway_oldest_pending_seconds", (tenant,), max(0.0, waited))
         yield GaugeSample("runway_tenant_info", (tenant, policy.tenants[tenant].namespace), 1.0)
         for state in JobState:
             yield GaugeSample("runway_jobs", (tenant, state), cluster.stats.states[tenant, state])
+        for limit in StartTimeouts.model_fields:
+            yield GaugeSample("runway_jobs_not_starting", (tenant, limit), not_starting[tenant, StartLimit(limit)])
+    yield from capacity_samples(policy, cluster)
     for kind, watch in cluster.all_watches.items():
         yield GaugeSample("runway_watch_age_seconds", (kind,), cluster.age(watch))
         yield GaugeSample("runway_undecodable_objects", (kind,), len(watch.undecodable))
     yield GaugeSample("runway_record_lag_seconds", (), recorder.lag)
+    yield GaugeSample("runway_start_timeout_lag_seconds", (), starts.lag)
     yield GaugeSample("runway_open_streams", (), float(limits.streams.total()))
     yield GaugeSample("runway_tasks", (), float(len(asyncio.all_tasks())))
     yield GaugeSample("runway_synced", (), float(cluster.synced))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -28,12 +28,17 @@ from pydantic import (
 )
 
 from runway.errors import PolicyError
-from runway.quantity import format_bytes, format_cpu, parse_bytes, parse_cpu
+from runway.quantity import format_bytes, format_cpu, format_usd, micro_usd, parse_bytes, parse_cpu
 from runway.yaml_loader import StrictLoader, UnreadableYaml, parse, read_file, sanitize_message
 
 MAX_FAULTS: Final = 20  # Faults in an error message, one a line, so that they fit on one screen.
 MAX_NODE_TERMS: Final = 50
 """Node selector labels of a pool, and its tolerations. Runway copies each into every Job of the pool."""
+SPOT_NOTICE_SECONDS: Final = 120
+"""The notice of a spot interruption, and so the longest grace period that a spot node can keep.
+
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
+"""
 MAX_REFERENCES: Final = 50
 """Volumes, Secrets, image pull secrets and service account annotations of a tenant, each."""
 MAX_VOLUME_NAME: Final = 50  # Runway adds a prefix, and a pod's volume name has at most 63 characters.
@@ -83,6 +88,9 @@ Bytes = Annotated[
     PlainSerializer(format_bytes, when_used="json"),
 ]
 Usd = Annotated[Decimal, BeforeValidator(_usd)]
+MicroUsd = Annotated[
+    int, BeforeValidator(lambda value: micro_usd(_usd(value))), PlainSerializer(format_usd, when_used="json")
+]
 ObjectName = Annotated[str, Field(pattern=_DNS_SUBDOMAIN, max_length=253)]
 """https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names"""
 
@@ -172,10 +180,30 @@ class RetryLimit(_Frozen):
     max: int = Field(ge=0, le=10)
 
 
+class StartTimeouts(_Frozen):
+    """Seconds that one cause may keep a job from starting before Runway ends the job; None: no limit.
+
+    The fields are those of `runway.jobs.diagnosis.start_timeout.StartLimit`, except `job`.
+    """
+
+    image: int | None = Field(default=None, ge=1, le=31_536_000)
+    registry: int | None = Field(default=None, ge=1, le=31_536_000)
+    config: int | None = Field(default=None, ge=1, le=31_536_000)
+    unschedulable: int | None = Field(default=None, ge=1, le=31_536_000)
+
+
 class StorageLimit(_Frozen):
     """The disk limit of version 0.7, one size for every job."""
 
     per_job: Bytes = Field(gt=0)
+
+
+class IdleGpuLimit(_Frozen):
+    """GPUs are idle if each was below this utilisation, in percent, for this time."""
+
+    below_percent: int = Field(ge=1, le=100)
+    for_seconds: int = Field(ge=60, le=604_800)
+    action: Literal["report", "cancel"] = "report"
 
 
 class Limits(_Frozen):
@@ -185,9 +213,11 @@ class Limits(_Frozen):
     timeout_seconds: TimeoutRange
     grace_period_seconds: GraceLimit
     retries: RetryLimit
+    start_timeout_seconds: StartTimeouts = StartTimeouts.model_construct()
     ephemeral_storage: StorageLimit | None = Field(default=None, exclude=True)  # Read into `disk`.
     disk: DiskRange = _one_size(DISK_PER_JOB)
     user: UserRange = UserRange.model_construct()
+    idle_gpu: IdleGpuLimit | None = None  # Without it nothing measures idle GPUs.
     retention_seconds: int = Field(default=86_400, ge=60, le=2_592_000)  # The `ttlSecondsAfterFinished` of a Job.
     secrets_in_env: Literal["refuse", "allow"] = "refuse"  # For `env` names that look like credentials.
 
@@ -225,6 +255,13 @@ class PoolToleration(_Frozen):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
 
 
+class PerGpu(_Frozen):
+    """The most that a job may request for each of its GPUs: milli-CPU and bytes of memory."""
+
+    cpu: MilliCpu = Field(gt=0)
+    memory: Bytes = Field(gt=0)
+
+
 class Pool(_Frozen):
     instance_type: str = Field(min_length=1, max_length=63)
     hourly_usd: Usd
@@ -236,6 +273,9 @@ class Pool(_Frozen):
         default_factory=dict, max_length=MAX_NODE_TERMS
     )
     tolerations: tuple[PoolToleration, ...] = Field(default=(), max_length=MAX_NODE_TERMS, strict=False)
+    per_gpu: PerGpu | None = None  # Unbounded without it: one GPU can take all CPUs of its node.
+    max_nodes: int | None = Field(default=None, ge=1, le=100_000)  # The most that the autoscaler starts.
+    spot: bool = False  # Only jobs that name a spot pool run in it.
 
     @model_validator(mode="after")
     def _gpu_has_type(self) -> Self:
@@ -243,14 +283,47 @@ class Pool(_Frozen):
             raise ValueError("gpu and gpu_type belong together: set both or neither")
         return self
 
+    @model_validator(mode="after")
+    def _shares_fit_node(self) -> Self:
+        """Require that all GPUs with their shares fit on a node. A job then fits wherever its GPUs are free."""
+        if self.per_gpu is None:
+            return self
+        if self.gpu == 0:
+            raise ValueError("per_gpu needs gpu: the pool has no GPUs")
+        if self.per_gpu.cpu * self.gpu > self.cpu:
+            raise ValueError(f"per_gpu.cpu is above cpu / gpu, so set at most {self.cpu // self.gpu}m")
+        if self.per_gpu.memory * self.gpu > self.memory:
+            most = format_bytes(self.memory // self.gpu)
+            raise ValueError(f"per_gpu.memory is above memory / gpu, so set at most {most}")
+        return self
+
 
 class Quota(_Frozen):
-    """Maximum usage of a tenant: whole GPUs, milli-CPU, bytes of memory, unfinished jobs."""
+    """Maximum usage of a tenant at one time: whole GPUs, milli-CPU, bytes of memory and disk, unfinished jobs, prices.
+
+    None, and a GPU type that is not named, are not limited.
+    """
 
     gpu: int = Field(ge=0, le=1_000_000)
+    gpu_types: dict[Annotated[str, Field(pattern=_LABEL_VALUE)], Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
+        default_factory=dict, max_length=100
+    )
     cpu: MilliCpu
     memory: Bytes
+    disk: Bytes | None = None
     jobs: int = Field(ge=0, le=1_000_000)
+    usd_per_hour: MicroUsd | None = None
+
+
+class Budget(_Frozen):
+    """What a tenant may spend in a rolling window: on jobs that finished in it, and at most on unfinished ones."""
+
+    usd: MicroUsd
+    hours: int = Field(ge=1, le=720)
+
+    @property
+    def seconds(self) -> int:
+        return self.hours * 3600
 
 
 class Rate(_Frozen):
@@ -297,6 +370,7 @@ class Tenant(_Frozen):
 
     namespace: str = Field(pattern=_DNS_LABEL)
     quota: Quota
+    budget: Budget | None = None
     rate: TenantRate
     volumes: dict[Annotated[str, Field(pattern=_VOLUME_NAME)], TenantVolume] = Field(
         default_factory=dict, max_length=MAX_REFERENCES
@@ -372,8 +446,15 @@ class Policy(_Frozen):
 
     @field_validator("pools")
     @classmethod
-    def _one_pool_per_type(cls, pools: dict[str, Pool]) -> dict[str, Pool]:
-        _reject_duplicates("gpu_type", [pool.gpu_type for pool in pools.values() if pool.gpu_type is not None])
+    def _gpu_pools_are_distinct(cls, pools: dict[str, Pool]) -> dict[str, Pool]:
+        """Require different nodes for the pools of one GPU type: a job must run at the price of its pool."""
+        by_nodes: dict[tuple[object, ...], str] = {}
+        for name, pool in pools.items():
+            if pool.gpu_type is None:
+                continue
+            other = by_nodes.setdefault((pool.gpu_type, *sorted(pool.node_selector.items())), name)
+            if other != name:
+                raise ValueError(f"{other} and {name} have gpu_type {pool.gpu_type} and the same node_selector")
         return pools
 
     @field_validator("tenants")
@@ -405,18 +486,36 @@ def parse_policy(content: bytes | str) -> Policy:
     if not isinstance(document, Mapping):
         raise PolicyError([("file", "must be a mapping with version, limits, images, pools and tenants")])
     try:
-        return Policy.model_validate(document)
+        policy = Policy.model_validate(document)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False)
-        listed = [
+        faults = [
             (".".join(map(str, fault["loc"])) or "file", fault["msg"].removeprefix("Value error, "))
-            for fault in faults[:MAX_FAULTS]
+            for fault in error.errors(include_url=False, include_input=False)
         ]
-        if len(faults) > MAX_FAULTS:
-            listed.append(("file", f"{len(faults) - MAX_FAULTS} more faults are not shown"))
-        raise PolicyError(
-            [(sanitize_message(field), sanitize_message(message)) for field, message in listed]
-        ) from error
+        raise _policy_error(faults) from error
+    if faults := list(_contradictions(policy)):
+        raise _policy_error(faults)
+    return policy
+
+
+def _contradictions(policy: Policy) -> Iterator[tuple[str, str]]:
+    """Yield limits of tenants that the rest of the policy makes pointless."""
+    types, retention = {pool.gpu_type for pool in policy.pools.values()} - {None}, policy.limits.retention_seconds
+    for name, tenant in policy.tenants.items():
+        for gpu_type in tenant.quota.gpu_types:
+            if gpu_type not in types:
+                offered = ", ".join(sorted(filter(None, types))) or "none"
+                yield f"tenants.{name}.quota.gpu_types.{gpu_type}", f"no pool has this GPU type; offered: {offered}"
+        if tenant.budget is not None and tenant.budget.seconds > retention:
+            message = f"{tenant.budget.hours} h is longer than limits.retention_seconds, {retention} s"
+            yield f"tenants.{name}.budget.hours", f"{message}: a deleted job no longer counts"
+
+
+def _policy_error(faults: list[tuple[str, str]]) -> PolicyError:
+    shown = faults[:MAX_FAULTS]
+    if len(faults) > MAX_FAULTS:
+        shown.append(("file", f"{len(faults) - MAX_FAULTS} more faults are not shown"))
+    return PolicyError([(sanitize_message(field), sanitize_message(message)) for field, message in shown])
 
 
 def _overlap(path: str, other: str) -> bool:

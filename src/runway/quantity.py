@@ -1,6 +1,6 @@
-"""The Kubernetes quantity grammar, strict, to and from integers.
+"""The Kubernetes quantity grammar, strict, and USD, to and from integers.
 
-CPU is in milli-CPU, memory in bytes; both are integers everywhere else in Runway.
+CPU is in milli-CPU, memory in bytes, money in micro-USD.
 
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 """
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
 MAX_LENGTH = 32
+MICRO = 1_000_000  # Micro-USD in one USD.
 # Most jobs have one of a few sizes, and each event of a job parses its quantities.
 _cached = lru_cache(maxsize=1024)
 
@@ -68,6 +70,17 @@ def format_bytes(amount: int) -> str:
         if amount and amount % size == 0:
             return f"{amount // size}{suffix}"
     return str(amount)
+
+
+def micro_usd(text: str | Decimal) -> int:
+    """Parse USD with at most six decimals to micro-USD: `"12.5"` is 12500000."""
+    return int(Decimal(text).scaleb(6))
+
+
+def format_usd(micro: int) -> str:
+    """Format micro-USD as USD without trailing zeros: 12500000 is `"12.5"`."""
+    whole, fraction = divmod(micro, MICRO)
+    return f"{whole}.{fraction:06}".rstrip("0").rstrip(".")
 
 
 def _parse(text: str) -> Fraction:

@@ -58,8 +58,23 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_quota_terminating": ("Quota held by terminating pods", ("tenant", "resource")),
     "runway_jobs": ("Jobs by state", ("tenant", "state")),
     "runway_oldest_pending_seconds": ("Age of the oldest pending job", ("tenant",)),
+    "runway_waiting_jobs": ("Pending jobs by condition; none: without a condition", ("tenant", "condition")),
+    "runway_pool_nodes": ("Nodes of a pool by state: ready, not_ready", ("pool", "state")),
+    "runway_pool_max_nodes": ("Maximum number of nodes that the policy gives", ("pool",)),
+    "runway_pool_allocatable": ("Resources of the ready nodes of a pool", ("pool", "resource")),
+    "runway_pool_requested": ("Requests of all pods on the ready nodes of a pool", ("pool", "resource")),
+    "runway_pool_hourly_usd": ("Hourly price of the nodes of a pool that run", ("pool",)),
+    "runway_pool_charged_hourly_usd": ("Hourly price of the jobs on the nodes of a pool", ("pool",)),
+    "runway_pool_undersized_nodes": ("Ready nodes that are smaller than the policy says", ("pool",)),
+    "runway_pool_nodes_without_gpu_pods": ("Ready GPU nodes without a pod that requests a GPU", ("pool",)),
+    "runway_pool_faulty_gpu_nodes": ("Nodes whose health monitor reports faulty GPUs", ("pool",)),
+    "runway_idle_gpus": ("GPUs of running jobs that were idle for the policy's time", ("tenant", "gpu_type")),
+    "runway_idle_gpu_hourly_usd": ("Hourly price of those GPUs' share of their jobs", ("tenant", "gpu_type")),
+    "runway_pool_stranded_gpus": ("Free GPUs without their share of the node's free CPU or memory", ("pool",)),
     "runway_active_cost_ceiling_usd": ("Maximum cost of all unfinished jobs", ("tenant",)),
     "runway_watch_age_seconds": ("Seconds since the last event of a watch", ("kind",)),
+    "runway_jobs_not_starting": ("Jobs that cannot start, by the start deadline of their cause", ("tenant", "cause")),
+    "runway_start_timeout_lag_seconds": ("Delay of the start deadline that is most overdue", ()),
     "runway_record_lag_seconds": ("Age of the oldest finished job without a record", ()),
     "runway_open_streams": ("Open log and event streams", ()),
     "runway_tasks": ("Tasks of the event loop; constant without load", ()),
@@ -69,9 +84,12 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_undecodable_objects": ("Kubernetes objects with undecodable fields", ("kind",)),
     "runway_tenant_info": ("Always 1: the namespace of each tenant", ("tenant", "namespace")),
 }
-"""Resources are in GPUs, CPUs, bytes and jobs."""
+"""Resources are in GPUs, CPUs, bytes, jobs and USD; an unlimited one has no limit. `gpu_types.NAME` are GPUs of a type,
+`usd_per_hour` hourly prices, `budget` the cost of jobs that finished in the window and the ceilings of the others."""
 STAGES: Final = ("admit", "build", "create", "total")
 """The stages of a submission."""
+UNCHARGED: Final = ("late_end", "node_lost")
+"""Reasons of a cost beyond the ceiling: an attempt ended after its grace period, or its node stopped responding."""
 
 
 class Metrics:
@@ -132,6 +150,16 @@ class Metrics:
             "Writes of job records by outcome: kept, conflict, gone, failed; log_lost: kept without the log",
             "outcome",
         )
+        self.start_timeouts = self._counter(
+            "runway_start_timeouts_total",
+            "Jobs that a start deadline ended: image, registry, config, unschedulable, or job (its own)",
+            "cause",
+        )
+        self.start_timeout_errors = self._counter(
+            "runway_start_timeout_errors_total",
+            "Failed attempts to end a job at a start deadline: conflict, failed",
+            "outcome",
+        )
         self.jobs_finished = self._counter(
             "runway_jobs_finished_total", "Finished jobs, each counted once", "tenant", "state"
         )
@@ -140,6 +168,16 @@ class Metrics:
         )
         self.actual_cost = self._counter(
             "runway_actual_cost_usd_total", "Actual cost of finished jobs, each counted once", "tenant"
+        )
+        self.uncharged_cost = self._counter(
+            "runway_uncharged_cost_usd_total",
+            "Cost of finished jobs beyond their ceilings, each counted once, by reason: " + ", ".join(UNCHARGED),
+            "tenant",
+            "reason",
+        )
+
+        self.jobs_ended = self._counter(
+            "runway_jobs_ended_total", "Running jobs that Runway ended, by failure code", "code"
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -160,6 +198,8 @@ class Metrics:
             self.submissions.labels(tenant, "created")
             self.rate_limited.labels(tenant)
             self.actual_cost.labels(tenant)
+            for reason in UNCHARGED:
+                self.uncharged_cost.labels(tenant, reason)
             for state in states:
                 self.jobs_finished.labels(tenant, state)
             for code, category in failures:

@@ -16,7 +16,7 @@ from typing import Final
 
 from runway.jobs.annotations import LABEL_MANAGED_BY, LABEL_TENANT, MANAGED_BY
 from runway.jobs.manifest import SERVICE_ACCOUNT
-from runway.kube.objects import GPU_RESOURCE
+from runway.kube.objects import DISK_RESOURCE, GPU_RESOURCE
 from runway.policy import RUNWAY_NAMESPACE, Limits, Policy, Quota, Tenant
 from runway.quantity import format_bytes, format_cpu
 
@@ -36,7 +36,8 @@ def render(policy: Policy) -> list[Manifest]:
         labels = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_TENANT: name}
         namespaced: Manifest = {"namespace": tenant.namespace, "labels": labels}
         objects += [_namespace(tenant.namespace, labels), _resource_quota(namespaced, tenant.quota)]
-        objects += [_limit_range(namespaced, policy.limits), *_network_policies(namespaced, tenant)]
+        limits = _limit_range(namespaced, policy.limits, disk=tenant.quota.disk is not None)
+        objects += [limits, *_network_policies(namespaced, tenant)]
         objects += [_service_account(namespaced, tenant), *_permissions(namespaced)]
     return objects
 
@@ -62,14 +63,21 @@ def _resource_quota(namespaced: Manifest, quota: Quota) -> Manifest:
         # Unfinished pods, not Jobs: finished Jobs exist until their time to live.
         "pods": str(quota.jobs),
     }
+    if quota.disk is not None:
+        hard |= dict.fromkeys((f"requests.{DISK_RESOURCE}", f"limits.{DISK_RESOURCE}"), format_bytes(quota.disk))
     return _manifest("v1", "ResourceQuota", "runway-quota", namespaced, spec={"hard": hard})
 
 
-def _limit_range(namespaced: Manifest, limits: Limits) -> Manifest:
-    """https://kubernetes.io/docs/concepts/policy/limit-range/"""
+def _limit_range(namespaced: Manifest, limits: Limits, *, disk: bool) -> Manifest:
+    """Render the bounds of a container; with a quota of `disk`, also the disk of a container that requests none.
+
+    https://kubernetes.io/docs/concepts/policy/limit-range/
+    """
     low = {"cpu": format_cpu(limits.cpu.min), "memory": format_bytes(limits.memory.min)}
     high = {"cpu": format_cpu(limits.cpu.max), "memory": format_bytes(limits.memory.max)}
-    container = {"type": "Container", "min": low, "max": high, "default": low, "defaultRequest": low}
+    # A ResourceQuota rejects a container without a request and a limit for each resource that it bounds.
+    default = low | ({DISK_RESOURCE: format_bytes(limits.disk.min)} if disk else {})
+    container = {"type": "Container", "min": low, "max": high, "default": default, "defaultRequest": default}
     return _manifest("v1", "LimitRange", "runway-limits", namespaced, spec={"limits": [container]})
 
 

@@ -16,6 +16,7 @@ from runway.jobs.annotations import ANNOTATION_SPEC
 from runway.policy import load_policy, parse_policy
 from runway.services.list_jobs import scan_page
 from tests.api.conftest import POLICY, Runway, serve
+from tests.support.environment_fixtures import put_node
 from tests.support.fake_cluster import FakeKubernetes, copy_of
 from tests.support.fake_logs import FakeLog
 
@@ -376,3 +377,15 @@ async def test_overview_of_thousand_tenants_shows_the_highest_usage(kubernetes: 
     assert "t0777" in words(html)
     assert "903 tenants with lower usage are not shown" in words(html)
     assert len(html) < 400_000
+
+
+async def test_overview_shows_nodes_of_pools_and_quotas_beside_them(runway: Runway) -> None:
+    put_node(runway.kubernetes, labels={"runway.local/gpu-type": "a10g"}, allocatable={"cpu": "1"})
+
+    async def shown() -> str | None:
+        text = str((await runway.client.get("/", headers={"Accept": "text/html"})).text)
+        return text if "1 smaller than the policy says" in text else None
+
+    page = await runway.until(shown)
+    assert "Quotas against pools" in page
+    assert "0 of 8" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from tests.api.conftest import Runway, serve
@@ -137,3 +138,42 @@ async def test_events_and_nodes_are_listed_once_allowed(kubernetes: FakeKubernet
         await runway.until_state(job_id, "running")
         kubernetes.forbidden.clear()
         await condition(runway, job_id, "node_unreachable")
+
+
+async def test_autoscaler_event_explains_the_wait_and_counts_in_metrics(runway: Runway) -> None:
+    job_id = await waits(runway)
+    await condition(runway, job_id, "unschedulable")
+    pod = runway.kubernetes.pod(f"{job_id}-0")
+    message = "pod triggered scale-up: [{eks-a10g-36c1 0->1 (max: 2)}]"
+    warn(runway.kubernetes, "Pod", pod, "TriggeredScaleUp", message, type_="Normal")
+    assert "eks-a10g-36c1 0->1" in (await condition(runway, job_id, "node_starting"))["message"]
+    metrics = (await runway.client.get("/metrics")).text
+    assert 'runway_waiting_jobs{condition="node_starting",tenant="vision"} 1.0' in metrics
+    assert 'condition="unschedulable"' not in metrics
+
+    await asyncio.sleep(2)  # Of virtual time: events have whole seconds.
+    refused = "pod didn't trigger scale-up: 1 in backoff after failed scale-up"
+    warn(runway.kubernetes, "Pod", pod, "NotTriggerScaleUp", refused, type_="Normal")
+    await condition(runway, job_id, "no_capacity")
+    metrics = (await runway.client.get("/metrics")).text
+    assert 'runway_waiting_jobs{condition="no_capacity",tenant="vision"} 1.0' in metrics
+
+    runway.kubernetes.start_pod(job_id)
+    await runway.until_state(job_id, "running")
+    assert "runway_waiting_jobs{" not in (await runway.client.get("/metrics")).text
+
+
+async def test_pool_metrics_follow_nodes_and_running_jobs(runway: Runway) -> None:
+    put_node(runway.kubernetes, labels={"runway.local/gpu-type": "a10g"}, allocatable={"cpu": "1"})
+
+    async def shown() -> str | None:
+        text = str((await runway.client.get("/metrics")).text)
+        return text if 'runway_pool_nodes{pool="a10g",state="ready"} 1.0' in text else None
+
+    text = await runway.until(shown)
+    assert 'runway_pool_hourly_usd{pool="a10g"} 5.672' in text
+    assert 'runway_pool_undersized_nodes{pool="a10g"} 1.0' in text
+    job_id = await submitted(runway, resources={"gpu": 2})
+    runway.kubernetes.start_pod(job_id)
+    hourly = float((await runway.until_state(job_id, "running"))["cost"]["hourly"])
+    assert f'runway_pool_charged_hourly_usd{{pool="a10g"}} {hourly}' in (await runway.client.get("/metrics")).text

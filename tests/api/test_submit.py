@@ -13,7 +13,7 @@ from tests.support.fake_cluster import FakeKubernetes
 
 
 async def test_valid_job_is_created_and_its_view_returned(runway: Runway) -> None:
-    answer = await runway.submit(name="train", resources={"gpu": 1}, timeout_seconds=3600)
+    answer = await runway.submit(name="train", resources={"gpu": 1}, timeout_seconds=3580, grace_period_seconds=20)
     assert answer.status_code == 201
     view = answer.json()
     assert answer.headers["location"] == f"/v1/jobs/{view['id']}"
@@ -25,7 +25,7 @@ async def test_valid_job_is_created_and_its_view_returned(runway: Runway) -> Non
     assert (view["spec"]["user"], view["spec"]["working_dir"]) == (1000, None)
     assert view["cost"]["ceiling"] == view["cost"]["hourly"]
     assert view["kubernetes"] == {"namespace": "runway-vision", "job": view["id"]}
-    assert runway.kubernetes.job(view["id"])["spec"]["activeDeadlineSeconds"] == 3600
+    assert runway.kubernetes.job(view["id"])["spec"]["activeDeadlineSeconds"] == 3580
 
 
 async def test_storage_user_and_working_directory_reach_the_pod(runway: Runway) -> None:
@@ -236,7 +236,7 @@ async def test_spec_that_fits_its_annotation_is_created_and_a_larger_one_is_inva
 async def test_dry_run_decides_and_prices_without_creating(runway: Runway) -> None:
     answer = await runway.client.post(
         "/v1/jobs?dry_run=true",
-        json={"image": "runway.local/busybox:1", "resources": {"cpu": "1", "memory": "1Gi", "gpu": 1}},
+        json={"image": "runway.local/busybox:1", "resources": {"cpu": "500m", "memory": "1Gi", "gpu": 1}},
         headers={"X-Tenant-ID": "vision"},
     )
     document = answer.json()

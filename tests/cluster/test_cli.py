@@ -103,7 +103,9 @@ def test_submit_follow_wait_and_cancel(cli: Cli, environment: dict[str, str]) ->
 
 def test_followed_logs_wait_for_pending_job(cli: Cli, environment: dict[str, str], context: Context) -> None:
     """For `logs -f`, neither a pending job nor a job that never starts is an error."""
-    never = cli("submit", *SPEC, "--tenant=research", "--cpu=8", "-o", "name", "--", "true").stdout.strip()
+    never = cli(
+        "submit", *SPEC, "--tenant=research", "--cpu=8", "--pool=large", "-o", "name", "--", "true"
+    ).stdout.strip()
     following = start(environment, "logs", "-f", never, "--tenant=research")
     context.until(never, lambda view: view["conditions"] != [], "unschedulable")
     assert cli("logs", never, "--tenant=research").returncode == 1

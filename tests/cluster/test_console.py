@@ -59,7 +59,7 @@ def scene(server: Server, tools: Tools) -> Iterator[Scene]:
             "train-resnet", ENDLESS_LOG, resources=TINY | {"gpu": 2}, env={"SITE_TOKEN": "not-to-be-shown", "N": "3"}
         )
         cancelled = submit("sweep-17", ENDLESS_LOG)
-        pending = submit("evaluate", "true", "research", resources=TINY | {"cpu": "8"})
+        pending = submit("evaluate", "true", "research", pool="large", resources=TINY | {"cpu": "8"})
         for job_id in (running, cancelled):
             context.until(job_id, lambda view: view["state"] == "running", "running")
         context.runway.cancel(cancelled)

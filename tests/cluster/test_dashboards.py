@@ -80,14 +80,16 @@ def generate_load(context: Context, namespaces: Mapping[str, str]) -> None:
     ended = [
         context.submit("vision", shell("sleep 1", resources=ONE_GPU)),
         context.submit("vision", shell("exit 3")),
-        context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}, timeout_seconds=8)),
+        context.submit(
+            "research", shell("true", pool="large", resources={"cpu": "8", "memory": "32Mi"}, timeout_seconds=8)
+        ),
     ]
     cancelled, stubborn = (
         context.submit("vision", shell(SLEEP)),
         context.submit("vision", shell(IGNORE_SIGTERM, resources=ONE_GPU, grace_period_seconds=20)),
     )
     context.submit("vision", shell(SLEEP, resources=ONE_GPU, timeout_seconds=300))
-    context.submit("vision", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    context.submit("vision", shell("true", pool="large", resources={"cpu": "8", "memory": "32Mi"}))
     for view in (cancelled, stubborn):
         context.until_log(view["id"], "started")
         context.runway.cancel(view["id"])

@@ -308,7 +308,7 @@ def test_documented_restart_and_rollback_work(
 def populate(context: Context) -> list[str]:
     """Submit a running job on GPUs, a pending one and a failed one."""
     running = context.submit("vision", shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi", "gpu": 2}))
-    waiting = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    waiting = context.submit("research", shell("true", pool="large", resources={"cpu": "8", "memory": "32Mi"}))
     failed = context.submit("vision", shell("exit 3"))
     context.until_finished(failed["id"])
     context.until_log(running["id"], "started")

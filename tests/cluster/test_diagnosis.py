@@ -82,9 +82,11 @@ SUBMITTED: dict[str, Case] = {
         ["grace period", "2 s"],
     ),
     "deadline between two attempts": Case(shell("exit 4", timeout_seconds=14, retries=3), "deadline_exceeded"),
-    "too little CPU": Case(pending(shell("true", resources={"cpu": "8", "memory": "32Mi"})), "unschedulable", ["CPU"]),
+    "too little CPU": Case(
+        pending(shell("true", pool="large", resources={"cpu": "8", "memory": "32Mi"})), "unschedulable", ["CPU"]
+    ),
     "too little memory": Case(
-        pending(shell("true", resources={"cpu": "100m", "memory": "60Gi"})), "unschedulable", ["memory"]
+        pending(shell("true", pool="large", resources={"cpu": "100m", "memory": "60Gi"})), "unschedulable", ["memory"]
     ),
     "every retry failed": Case(shell("exit 5", retries=1), "exit_nonzero", ["5"]),
 }

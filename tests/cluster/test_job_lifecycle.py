@@ -35,7 +35,7 @@ def test_followed_log_streams_lines_until_container_exits(context: Context) -> N
 
 
 def test_unschedulable_job_names_the_missing_resource(context: Context) -> None:
-    view = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    view = context.submit("research", shell("true", pool="large", resources={"cpu": "8", "memory": "32Mi"}))
     view = context.until(view["id"], lambda seen: codes(seen) == ["unschedulable"], "unschedulable")
 
     scheduled = next(item for item in context.pod(view)["status"]["conditions"] if item["type"] == "PodScheduled")

@@ -64,6 +64,8 @@ def test_commands_of_the_api_page_work(context: Context, server: Server) -> None
             r"^curl": "curl --silent --show-error --write-out '\\n%{http_code}'",
             r"rw-[a-z2-7]{20}": submitted if method == "DELETE" else finished,
             r"registry\.example\.com/[^\"]+": IMAGE,
+            r'"cpu": "8"': '"cpu": "1"',  # The local node has two CPUs and 4Gi.
+            r'"memory": "32Gi"': '"memory": "1Gi"',
             r"2026-11-24'": f"{new}'",
         }
         done = play(block, environment(RUNWAY_URL=server.url), replaced)

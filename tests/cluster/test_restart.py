@@ -23,7 +23,7 @@ SLEEP = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
 def test_restart_after_kill_restores_jobs_and_quota(context: Context, server: Server) -> None:
     key, spec = f"test {uuid.uuid4()}", shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi", "gpu": 2})
     running = context.accepted(context.runway.submit("vision", spec, key=key))
-    waiting = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    waiting = context.submit("research", shell("true", pool="large", resources={"cpu": "8", "memory": "32Mi"}))
     failed = context.submit("vision", shell("exit 3"))
     cancelled = context.submit("vision", shell(SLEEP))
     context.until_log(cancelled["id"], "started")

@@ -248,7 +248,7 @@ def test_log_stream_is_aborted_when_kubernetes_stays_unreachable(
 
 
 def test_unschedulable_job_is_cancelled(context: Context) -> None:
-    view = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    view = context.submit("research", shell("true", pool="large", resources={"cpu": "8", "memory": "32Mi"}))
     context.until(view["id"], lambda seen: [item["code"] for item in seen["conditions"]] == ["unschedulable"], "waits")
     cancelled(context, view, 15)
 
@@ -350,7 +350,8 @@ def cancelled(context: Context, view: Document, seconds: float) -> Document:
     assert (final["state"], final["failure"]) == ("cancelled", None)
     assert final["finished_at"]
     condition = next(item for item in context.job(view)["status"]["conditions"] if item["type"] == "Failed")
-    assert condition["reason"] == "DeadlineExceeded"
+    # Kubernetes may judge the exit code of a pod that a suspension ended before it looks at the deadline.
+    assert condition["reason"] in ("DeadlineExceeded", "PodFailurePolicy")
     assert job_id not in {holder["id"] for holder in context.runway.quota(view["tenant"])["jobs"]}
     again = context.runway.cancel(job_id).json()
     # The recorder may write its fields a moment after the outcome.

@@ -59,7 +59,7 @@ def test_concurrent_submissions_never_exceed_quota(context: Context) -> None:
 def test_dry_run_validates_with_kubernetes_and_creates_nothing(context: Context) -> None:
     namespace = context.runway.policy()["tenants"]["vision"]["namespace"]
     before = {job["metadata"]["name"] for job in context.kubernetes.select("jobs", f"--namespace={namespace}")}
-    spec = shell("true", resources={"cpu": "2", "memory": "1Gi", "gpu": 2}, timeout_seconds=3600)
+    spec = shell("true", resources={"cpu": "1", "memory": "1Gi", "gpu": 2}, timeout_seconds=3600)
     decision = document(context.runway.submit("vision", spec, dry_run=True))
 
     assert (decision["decision"], decision["violations"], decision["warnings"]) == ("admitted", [], [])

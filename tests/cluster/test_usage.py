@@ -111,7 +111,7 @@ def test_memory_peak_includes_short_spikes_and_excludes_page_cache(context: Cont
 
 
 def test_usage_of_unstarted_job_is_null(context: Context) -> None:
-    view = context.submit("research", shell("true", resources={"cpu": "8", "memory": "32Mi"}))
+    view = context.submit("research", shell("true", pool="large", resources={"cpu": "8", "memory": "32Mi"}))
     found = usage(context, view["id"])
 
     assert (found["source"], found["problem"]) == ("prometheus", None)

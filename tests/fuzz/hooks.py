@@ -12,7 +12,7 @@ from schemathesis.core.transport import Response
 
 BY_POLICY = {
     "image_not_allowed", "unknown_gpu_type", "gpu_type_without_gpu", "never_fits", "over_max_cost", "too_small",
-    "too_large", "secret_in_env",
+    "too_large", "secret_in_env", "over_gpu_share", "pool_mismatch", "unknown_pool",
 }  # fmt: skip
 """Violations of the policy by a spec that conforms to the schema."""
 
@@ -23,7 +23,8 @@ def map_case(_context: Any, case: Any) -> Any:
     if case.meta is not None and case.meta.generation.mode.is_positive and isinstance(case.body, dict):
         case.body["image"] = "runway.local/busybox:1"
         case.body["resources"] = {"cpu": "100m", "memory": "64Mi"}
-        for name in ("max_cost_usd", "volumes", "secrets"):  # The policy has few names, and random ones are unknown.
+        # The policy has few names, and random ones are unknown.
+        for name in ("max_cost_usd", "volumes", "secrets", "pool"):
             case.body.pop(name, None)
         case.headers = {**(case.headers or {}), "X-Tenant-ID": "vision"}
     return case

@@ -8,14 +8,22 @@ https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-cond
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from decimal import Decimal
 from enum import StrEnum
+from typing import Final
 
 from runway.state.job_store import JobKey
 from tests.model.oracle import (
     JOB_UID,
+    NO_IMAGE,
+    NO_REGISTRY,
+    NODE,
     Json,
+    cause_of,
     has_succeeded,
+    is_disrupted,
     is_finished,
     is_terminal,
     is_terminating,
@@ -25,12 +33,19 @@ from tests.model.oracle import (
 )
 from tests.support.fake_cluster import FakeKubernetes, copy_of
 
+_COST: Final = "runway.internal/cost"
+_RECORD: Final = "runway.internal/record"
+
 
 class Move(StrEnum):
     """An event in the life of a Job or a pod."""
 
     START = "the Job controller starts a pod"
     RUN = "the scheduler places the pod and the kubelet runs it"
+    NO_IMAGE = "the scheduler places the pod and the registry does not know its image"
+    NO_REGISTRY = "the scheduler places the pod and the registry does not respond"
+    PULL = "the kubelet pulls the image of a pod that could not start"
+    REJECT = "the node rejects the pod"
     SUCCEED = "the process exits with 0"
     FAIL = "the process exits with 1"
     DELETE_POD = "the pod is deleted with its grace period"
@@ -39,6 +54,7 @@ class Move(StrEnum):
     COMPLETE = "the Job controller sets the condition Complete"
     SET_FAILED = "the Job controller sets the condition Failed"
     DEADLINE = "the deadline has passed: failure is announced, and the pod is terminating"
+    RECORD = "a process records the cost of a finished Job"
     TTL = "Kubernetes deletes a finished Job and its pods"
     DELETE_JOB = "kubectl delete job: the Job is deleted, its pods are terminating"
     ORPHAN = "kubectl delete job --cascade=orphan: the Job is deleted, its pods stay"
@@ -56,7 +72,11 @@ class Controllers:
         """Return the Jobs or pods that allow this move now, in creation order."""
         table: dict[Move, tuple[str, Callable[[Json], bool]]] = {
             Move.START: ("jobs", self._can_start),
-            Move.RUN: ("pods", lambda pod: pod["status"]["phase"] == "Pending" and not is_terminating(pod)),
+            Move.RUN: ("pods", _is_waiting),
+            Move.NO_IMAGE: ("pods", _is_waiting),
+            Move.NO_REGISTRY: ("pods", _is_waiting),
+            Move.PULL: ("pods", lambda pod: _is_waiting(pod) and cause_of(pod) is not None),
+            Move.REJECT: ("pods", lambda pod: _is_waiting(pod) and cause_of(pod) is None),
             Move.SUCCEED: ("pods", lambda pod: pod["status"]["phase"] == "Running"),
             Move.FAIL: ("pods", lambda pod: not is_terminal(pod)),
             Move.DELETE_POD: ("pods", lambda pod: not is_terminal(pod) and not is_terminating(pod)),
@@ -65,6 +85,7 @@ class Controllers:
             Move.COMPLETE: ("jobs", self._can_complete),
             Move.SET_FAILED: ("jobs", lambda job: self._spent(job) and not self._live(job)),
             Move.DEADLINE: ("jobs", lambda job: not (is_finished(job) or _has_failed(job))),
+            Move.RECORD: ("jobs", _can_record),
             Move.TTL: ("jobs", lambda job: is_finished(job) and not self._live(job)),
             Move.DELETE_JOB: ("jobs", lambda _: True),
             Move.ORPHAN: ("jobs", lambda _: True),
@@ -79,11 +100,20 @@ class Controllers:
             case Move.START:
                 self._note_foreign(server.job(name), server.start_pod(name, running=False, node=None))
             case Move.RUN:
-                server.set_status(name, {**server.pod(name)["status"], "phase": "Running"})
+                self._bind(name, "Running", {"running": {"startedAt": server.now()}})
+            case Move.NO_IMAGE:
+                self._bind(name, "Pending", _waiting("ErrImagePull", NO_IMAGE))
+            case Move.NO_REGISTRY:
+                self._bind(name, "Pending", _waiting("ErrImagePull", NO_REGISTRY))
+            case Move.PULL:
+                self._bind(name, "Pending", _waiting("ContainerCreating", ""))
+            case Move.REJECT:
+                rejection = {"phase": "Failed", "reason": "OutOfcpu", "message": "Pod was rejected: no CPU"}
+                server.set_status(name, {**server.pod(name)["status"], **rejection})
             case Move.SUCCEED:
-                self._end_pod(name, "Succeeded")
+                self._end_pod(name, "Succeeded", 0)
             case Move.FAIL:
-                self._end_pod(name, "Failed")
+                self._end_pod(name, "Failed", 1)
             case Move.DELETE_POD:
                 server.terminate_pod(name)
             case Move.EVICT:
@@ -99,6 +129,8 @@ class Controllers:
             case Move.DEADLINE:
                 self._end_pods(server.job(name))
                 server.announce_failure(name, "DeadlineExceeded")
+            case Move.RECORD:
+                self._record(copy_of(server.job(name)))
             case Move.TTL:
                 pods = pods_of(server, server.job(name))
                 server.delete_job(name)
@@ -110,6 +142,19 @@ class Controllers:
                 self._end_pods(job)
             case Move.ORPHAN:
                 server.delete_job(name)
+
+    def _record(self, job: Json) -> None:
+        """Write a final record with half of the ceiling as actual cost; every third record has no cost."""
+        notes = job["metadata"]["annotations"]
+        state = "succeeded" if job["status"]["conditions"][0]["type"] == "Complete" else "failed"
+        if state == "failed" and "runway.internal/cancelled-at" in notes:
+            state = "cancelled"
+        record = {"version": 1, "uid": uid(job), "kept_at": self.server.now(), "state": state}
+        self._made += 1
+        if self._made % 3:
+            record["actual"] = f"{Decimal(json.loads(notes[_COST])['ceiling']) / 2:.6f}"
+        notes[_RECORD] = json.dumps(record)
+        self.server.put("jobs", job, "MODIFIED")
 
     def catch_up(self) -> None:
         """Count each success, as the Job controller does within a second."""
@@ -128,6 +173,13 @@ class Controllers:
             template = {"metadata": {"labels": {}}, "spec": {"containers": [_container(requests)]}}
             spec = {"parallelism": pods, "completions": pods, "backoffLimit": 0, "template": template}
             self._add("jobs", key, spec)
+
+    def set_node(self, *, ready: bool) -> None:
+        """Set the node's condition Ready."""
+        kind = "MODIFIED" if ("", NODE) in self.server.objects["nodes"] else "ADDED"
+        conditions = [{"type": "Ready", "status": "True" if ready else "Unknown"}]
+        node = {"metadata": {"name": NODE, "uid": f"uid-{NODE}"}, "status": {"conditions": conditions}}
+        self.server.put("nodes", node, kind)
 
     def _add(self, kind: str, key: JobKey, spec: Json) -> None:
         self._made += 1
@@ -157,25 +209,55 @@ class Controllers:
         return not (has_succeeded(pod) and job is not None and not is_finished(job))
 
     def _spent(self, job: Json) -> bool:
-        """Whether no retry is left; disrupted pods do not count."""
+        """Whether no retry is left; disrupted pods do not count, and one exit code fails a Job with a FailJob rule."""
         if is_finished(job):
             return False
         if _has_failed(job):
             return True
         failed = [pod for pod in pods_of(self.server, job) if pod["status"]["phase"] == "Failed"]
-        counted = [pod for pod in failed if "conditions" not in pod["status"]]
+        counted = [pod for pod in failed if not is_disrupted(pod)]
+        rules = job["spec"].get("podFailurePolicy", {}).get("rules", [])
+        if any(rule["action"] == "FailJob" for rule in rules) and any(map(_has_exit_code, counted)):
+            return True
         return bool(len(counted) > job["spec"]["backoffLimit"])
 
     def _live(self, job: Json) -> int:
         return sum(not is_terminal(pod) for pod in pods_of(self.server, job))
 
-    def _end_pod(self, name: str, phase: str) -> None:
-        self.server.set_status(name, {**self.server.pod(name)["status"], "phase": phase})
+    def _end_pod(self, name: str, phase: str, exit_code: int) -> None:
+        now = self.server.now()
+        self._bind(name, phase, {"terminated": {"exitCode": exit_code, "startedAt": now, "finishedAt": now}})
+
+    def _bind(self, name: str, phase: str, state: Json) -> None:
+        """Set the pod's container, on the node."""
+        pod = copy_of(self.server.pod(name))
+        pod["spec"]["nodeName"] = NODE
+        statuses = [{"name": "job", "state": state}]
+        pod["status"] = {**pod["status"], "phase": phase, "containerStatuses": statuses}
+        self.server.put("pods", pod, "MODIFIED")
 
     def _end_pods(self, job: Json) -> None:
         for pod in pods_of(self.server, job):
             if not is_terminal(pod) and not is_terminating(pod):
                 self.server.terminate_pod(pod["metadata"]["name"])
+
+
+def _can_record(job: Json) -> bool:
+    notes = job["metadata"].get("annotations", {})
+    return is_finished(job) and _COST in notes and _RECORD not in notes
+
+
+def _is_waiting(pod: Json) -> bool:
+    return pod["status"]["phase"] == "Pending" and not is_terminating(pod)
+
+
+def _waiting(reason: str, message: str) -> Json:
+    return {"waiting": {"reason": reason, "message": message}}
+
+
+def _has_exit_code(pod: Json) -> bool:
+    states = [status["state"] for status in pod["status"].get("containerStatuses", [])]
+    return any(state.get("terminated", {}).get("exitCode", 0) != 0 for state in states)
 
 
 def _has_failed(job: Json) -> bool:

@@ -65,12 +65,15 @@ class Calls(StrEnum):
     LIST = "list"
     LEASE = "lease"
     WATCH = "watch"
+    NODES = "nodes"
 
 
 def kind_of_call(method: str, path: str) -> Calls:
     """Return the kind of this call."""
     if "/leases" in path:
         return Calls.LEASE
+    if path == "/api/v1/nodes":
+        return Calls.NODES
     if method == "GET":
         return Calls.LIST if path in ("/apis/batch/v1/jobs", "/api/v1/pods") else Calls.READ
     return Calls.CREATE if method == "POST" else Calls.PATCH

@@ -16,21 +16,40 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from runway.errors import PublicError
-from runway.jobs.annotations import LABEL_NAME
+from runway.jobs.annotations import ANNOTATION_START_TIMEOUT, LABEL_NAME
 from runway.jobs.resources import ZERO
+from runway.jobs.start import FIRST_POD_SECONDS
 from runway.kube.transport import Response as HttpAnswer
 from runway.services.submit import Submission
 from runway.state.job_store import JobKey
 from tests.model.apiserver import ApiServer, Call
 from tests.model.controllers import Controllers
 from tests.model.faults import Calls
-from tests.model.oracle import Json, Usage, owner_uid, requests, terminating, uid, usage_of
-from tests.model.policy import POLICY, SKEW, TENANTS
+from tests.model.oracle import (
+    NODE,
+    TENANTS,
+    Budget,
+    Json,
+    Usage,
+    budget_of,
+    cause_of,
+    has_started,
+    is_finished,
+    owner_uid,
+    pods_of,
+    requests_of,
+    terminating,
+    uid,
+    usage_in,
+    usage_of,
+)
+from tests.model.policy import POLICY, SKEW
 from tests.model.process import Process
 
 NOTHING_DONE: Final = frozenset(
@@ -74,6 +93,8 @@ class InvariantChecker:
         self._ids: dict[tuple[str, str], str] = {}
         self._made: Counter[JobKey] = Counter()
         self._announced: Counter[JobKey] = Counter()
+        self._read_pods: dict[tuple[Process, str], int] = {}
+        """The newest version that a process's read of the pods of a Job has seen."""
         self._starts: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
 
     def broken(self, what: str) -> None:
@@ -109,23 +130,90 @@ class InvariantChecker:
     # At each send and each landing
 
     def sending(self, call: Call) -> None:
-        """Check that only the holder of the Lease creates, and only after it has listed all objects."""
+        """Check that only the holder of the Lease creates and ends jobs, and only after it has listed all objects."""
         process = self._sender(call)
+        if call.calls is Calls.PATCH and process is not None:
+            self._ending(call, process)
         if isinstance(call.request, Request) and call.calls is Calls.READ and call.request.looked is None:
             call.request.looked = call.version
         if not call.creates or process is None:
             return
         assert isinstance(call.request, Request), "only submissions create Jobs"
         call.request.sent = call.mark
+        self._may_write(process, "creates")
+
+    def _may_write(self, process: Process, what: str) -> None:
         if self._holder is not process or process.gained is None:
-            self.broken(f"{process.identity} creates without the Lease")
+            self.broken(f"{process.identity} {what} without the Lease")
         elif any(process.wire.observed.lists_asked.get(kind, -1) < process.gained for kind in ("jobs", "pods")):
-            self.broken(f"{process.identity} creates before it has listed all objects")
+            self.broken(f"{process.identity} {what} before it has listed all objects")
+
+    def _ending(self, call: Call, process: Process) -> None:
+        """Check the patch of a start deadline: no container started, and the cause was the same for the whole time."""
+        patch = msgspec.json.decode(call.body or b"{}")
+        text = patch["metadata"].get("annotations", {}).get(ANNOTATION_START_TIMEOUT)
+        if text is None:
+            return
+        self._may_write(process, "ends a job")
+        timeout, name = msgspec.json.decode(text), call.path.rsplit("/", 1)[1]
+        read = self._read_pods.get((process, name))
+        if read is None:
+            self.broken(f"{name} was ended, and its pods were not read")
+            return
+        job = self._server.objects["jobs"].get((call.path.split("/")[5], name))
+        if job is None:
+            return
+        versions = [
+            (version, pod)
+            for version, _, pod in self._server.history["pods"]
+            if version <= read and owner_uid(pod) == uid(job)
+        ]
+        known = process.wire.observed
+        if any(has_started(pod) for _, pod in versions if uid(pod) in known.objects and uid(pod) not in known.lost):
+            self.broken(f"{name} was ended for {timeout['cause']} although a container of it had started")
+        now = self._api.loop.time()
+        since = now - timeout["limit_seconds"] / SKEW
+        if timeout["limit"] == "job":
+            created = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+            if (self._api.now() - created).total_seconds() < timeout["limit_seconds"] / SKEW:
+                self.broken(f"{name} was ended before its own start timeout")
+            return
+        causes = {cause_of(pod) for pod in self._in_window(versions, since)}
+        if causes != {timeout["cause"]}:
+            self.broken(f"{name} was ended for {timeout['cause']}, but in that time the causes were {causes}")
+        nodes = [(version, node) for version, _, node in self._server.history["nodes"] if uid(node) == f"uid-{NODE}"]
+        if all(node["status"]["conditions"][0]["status"] != "True" for node in self._in_window(nodes, since)):
+            self.broken(f"{name} was ended although its node did not respond in the whole time")
+
+    def _in_window(self, versions: list[tuple[int, Json]], since: float) -> list[Json]:
+        """Return the newest version before a time, and all later ones."""
+        later = [item for version, item in versions if self._api.written[version] > since]
+        earlier = [item for version, item in versions if self._api.written[version] <= since]
+        return earlier[-1:] + later
+
+    def jobs_to_end(self) -> list[str]:
+        """List the jobs whose only pod has a cause with a limit, and which are not ended yet."""
+        found = []
+        for (_, name), job in self._server.objects["jobs"].items():
+            ever = {uid(pod) for _, _, pod in self._server.history["pods"] if owner_uid(pod) == uid(job)}
+            pods = pods_of(self._server, job)
+            if (
+                is_finished(job)
+                or job["status"].get("conditions")
+                or job["spec"].get("activeDeadlineSeconds") in (0, None)
+            ):
+                continue
+            if len(ever) == len(pods) == 1 and cause_of(pods[0]) is not None and _first_in_time(job, pods[0]):
+                found.append(f"{name} waits for its image and is not ended")
+        return found
 
     def landed(self, call: Call, answer: HttpAnswer) -> None:
         """Check an executed call."""
         if answer.status >= 300:
             return
+        process = self._sender(call)
+        if "labelSelector" in call.query and process is not None:
+            self._read_pods[process, call.query["labelSelector"].rpartition("=")[2]] = self._server.version
         if call.calls is Calls.LEASE and call.method != "GET":
             self._lease_written(call)
         if call.creates:
@@ -166,11 +254,16 @@ class InvariantChecker:
         late_pods = {uid(pod) for pod in self._server.objects["pods"].values() if owner_uid(pod) in self._late}
         excusable = self._controllers.foreign | self._late | late_pods | observed.lost
         hidden = {item for item in excusable if observed.objects.get(item, call.mark + 1) > call.mark}
-        requested = requests(job["spec"]["template"]["spec"])._replace(jobs=1)
+        requested = requests_of(job)._replace(jobs=1)
         usage, quota = usage_of(self._server, job["metadata"]["namespace"], hidden), TENANTS[request.tenant]
         sums = zip(Usage._fields, requested, usage, quota, strict=True)
         if exceeded := [name for name, part, total, limit in sums if part and total > limit]:
             self.broken(f"{request.tenant} exceeds its quota of {', '.join(exceeded)}: {usage} of {quota}")
+        budget = POLICY.tenants[request.tenant].budget
+        if budget is not None:
+            parts = budget_of(self._server, job["metadata"]["namespace"], self._api.now(), budget.seconds, hidden)
+            if sum(parts) > budget.usd:
+                self.broken(f"{request.tenant} exceeds its budget of {budget.usd}: {parts}")
 
     def _within_rate(self, request: Request, job: Json) -> None:
         """Check that existing Jobs keep to the rate in every period, across restarts."""
@@ -220,14 +313,20 @@ class InvariantChecker:
         for tenant, account in process.cluster.ledger.accounts.items():
             namespace = POLICY.tenants[tenant].namespace
             used = account.used
-            truth, ledger = usage_of(self._server, namespace), Usage(used.gpu, used.cpu, used.memory, used.jobs)
+            truth = usage_of(self._server, namespace)
+            ledger = usage_in(used)
             if truth != ledger:
                 found.append(f"{process.identity} has {tenant} at {ledger}, expected {truth}")
-            ending = terminating(self._server, namespace)[:3]
-            if ending != (account.terminating.gpu, account.terminating.cpu, account.terminating.memory):
-                found.append(
-                    f"{process.identity} has {tenant}'s terminating pods at {account.terminating}, not {ending}"
-                )
+            ending, ledgers = terminating(self._server, namespace), account.terminating
+            if ending != usage_in(ledgers)._replace(jobs=0):
+                found.append(f"{process.identity} has {tenant}'s terminating pods at {ledgers}, not {ending}")
+            if (limit := POLICY.tenants[tenant].budget) is not None and account.budget is not None:
+                now = self._api.now()
+                budget = budget_of(self._server, namespace, now, limit.seconds)
+                if budget != Budget(account.budget.spent(now), used.ceiling):
+                    found.append(
+                        f"{process.identity} has {tenant}'s budget at {account.budget_to_json(now)}, not {budget}"
+                    )
             if account.reservations:
                 found.append(f"{process.identity} keeps reservations of {tenant}: {sorted(account.reservations)}")
         for (space, name), job in self._server.objects["jobs"].items():
@@ -253,3 +352,9 @@ class InvariantChecker:
 
     def _sender(self, call: Call) -> Process | None:
         return call.connection.owner if isinstance(call.connection.owner, Process) else None
+
+
+def _first_in_time(job: Json, pod: Json) -> bool:
+    """Whether the pod followed its Job so closely that Runway has missed no earlier attempt."""
+    created, first = (datetime.fromisoformat(item["metadata"]["creationTimestamp"]) for item in (job, pod))
+    return (first - created).total_seconds() <= FIRST_POD_SECONDS

@@ -1,31 +1,48 @@
 """Compute tenants' usage from the API server's objects, independent of Runway.
 
 A job uses its GPUs while its Job is unfinished or any of its pods is not terminal. That includes terminating pods and
-pods of deleted Jobs. CPU, memory and the number of jobs follow the same rule. This module uses none of Runway's code
-for observed usage.
+pods of deleted Jobs. CPU, memory, disk, hourly price and the number of jobs follow the same rule. A budget counts the
+Jobs of Runway alone, at their ceilings until a record has their cost. This module uses none of Runway's code for
+observed usage and budgets, except its prices.
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Set
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from runway.jobs.cost import hourly_micro_usd
+from runway.jobs.resources import ResourceVector
+from runway.policy import Quota
 from runway.quantity import parse_bytes, parse_cpu
+from tests.model.policy import POLICY
 from tests.support.fake_cluster import FakeKubernetes
 
 Json = dict[str, Any]
 
+NODE: Final = "node-1"
+NO_IMAGE: Final = "failed to resolve reference: x: not found"
+NO_REGISTRY: Final = "dial tcp: i/o timeout"
+CAUSES: Final = {NO_IMAGE: "image_not_found", NO_REGISTRY: "registry_unavailable"}
+"""Failure codes by the messages of waiting containers."""
 JOB_UID: Final = "batch.kubernetes.io/controller-uid"
 
 
 class Usage(NamedTuple):
-    """Whole GPUs, milli-CPU, bytes, jobs."""
+    """Whole GPUs, and those by type, milli-CPU, bytes of memory, bytes of disk, jobs, micro-USD an hour."""
 
     gpu: int = 0
+    a10g: int = 0
+    h100: int = 0
     cpu: int = 0
     memory: int = 0
+    disk: int = 0
     jobs: int = 0
+    usd: int = 0
 
     def plus(self, other: Usage) -> Usage:
         """Return the sum."""
@@ -40,6 +57,25 @@ class Usage(NamedTuple):
         return Usage(*(max(one, two) for one, two in zip(self, other, strict=True)))
 
 
+UNLIMITED: Final = 10**18
+
+
+def _limits(quota: Quota) -> Usage:
+    a10g, h100 = (quota.gpu_types.get(name, UNLIMITED) for name in ("a10g", "h100"))
+    disk, usd = (UNLIMITED if limit is None else limit for limit in (quota.disk, quota.usd_per_hour))
+    return Usage(quota.gpu, a10g, h100, quota.cpu, quota.memory, disk, quota.jobs, usd)
+
+
+TENANTS: Final = {name: _limits(tenant.quota) for name, tenant in POLICY.tenants.items()}
+
+
+def usage_in(amounts: ResourceVector) -> Usage:
+    """Return the amounts of a ledger."""
+    a10g, h100 = (dict(amounts.gpu_types).get(name, 0) for name in ("a10g", "h100"))
+    of_one = (amounts.cpu, amounts.memory, amounts.disk, amounts.jobs, amounts.usd_per_hour)
+    return Usage(amounts.gpu, a10g, h100, *of_one)
+
+
 def uid(item: Json) -> str:
     """Return the uid of an object."""
     return str(item["metadata"]["uid"])
@@ -51,14 +87,23 @@ def owner_uid(pod: Json) -> str | None:
     return None if label is None else str(label)
 
 
-def requests(pod_spec: Json) -> Usage:
-    """Return the sum of the requests of a pod's containers."""
-    total = Usage()
-    for container in pod_spec["containers"]:
+def requests_of(item: Json) -> Usage:
+    """Return the requests of one pod of a Job, or of a pod, with its price in the pool of its label.
+
+    A pod without the label, created outside Runway, counts for each GPU type at the highest price.
+    """
+    total, pools = Usage(), POLICY.pools
+    spec = item["spec"]["template"]["spec"] if "template" in item["spec"] else item["spec"]
+    for container in spec["containers"]:
         asked = container["resources"]["requests"]
-        gpu, cpu, memory = asked.get("nvidia.com/gpu", "0"), asked.get("cpu", "0"), asked.get("memory", "0")
-        total = total.plus(Usage(int(gpu), parse_cpu(cpu), parse_bytes(memory)))
-    return total
+        gpu, cpu = int(asked.get("nvidia.com/gpu", "0")), parse_cpu(asked.get("cpu", "0"))
+        memory, disk = (parse_bytes(asked.get(name, "0")) for name in ("memory", "ephemeral-storage"))
+        total = total.plus(Usage(gpu=gpu, cpu=cpu, memory=memory, disk=disk))
+    named = pools.get(item["metadata"].get("labels", {}).get("runway.internal/pool", ""))
+    possible = [named] if named else [pool for pool in pools.values() if bool(pool.gpu) == bool(total.gpu)]
+    types = {pool.gpu_type: total.gpu for pool in possible}
+    prices = [hourly_micro_usd(pool, total.cpu, total.memory, total.gpu) for pool in possible]
+    return total._replace(a10g=types.get("a10g", 0), h100=types.get("h100", 0), usd=max(prices))
 
 
 def is_finished(job: Json) -> bool:
@@ -79,6 +124,20 @@ def is_terminating(pod: Json) -> bool:
 def is_disrupted(pod: Json) -> bool:
     """Whether the pod has the condition DisruptionTarget."""
     return any(item["type"] == "DisruptionTarget" for item in pod["status"].get("conditions", []))
+
+
+def has_started(pod: Json) -> bool:
+    """Whether a container of the pod runs or ran."""
+    states = [status["state"] for status in pod["status"].get("containerStatuses", [])]
+    return any("running" in state or "terminated" in state for state in states)
+
+
+def cause_of(pod: Json) -> str | None:
+    """Return the code of the cause that keeps the pod from starting; None without one."""
+    if is_terminal(pod) or is_terminating(pod):
+        return None
+    states = [status["state"] for status in pod["status"].get("containerStatuses", [])]
+    return next((CAUSES.get(state.get("waiting", {}).get("message", "")) for state in states), None)
 
 
 def has_succeeded(pod: Json) -> bool:
@@ -105,14 +164,14 @@ def usage_of(server: FakeKubernetes, namespace: str, hidden: Set[str] = frozense
     for (space, _), pod in server.objects["pods"].items():
         if space == namespace and not is_terminal(pod) and uid(pod) not in hidden:
             owner = pod["metadata"].get("labels", {}).get(JOB_UID, uid(pod))
-            pods[owner] = pods[owner].plus(requests(pod["spec"]))
+            pods[owner] = pods[owner].plus(requests_of(pod))
     total = Usage()
     for (space, _), job in server.objects["jobs"].items():
         if space != namespace:
             continue
         to_come = Usage()
         if may_start(server, job) and uid(job) not in hidden:
-            to_come = requests(job["spec"]["template"]["spec"]).times(job["spec"].get("parallelism", 1))
+            to_come = requests_of(job).times(job["spec"].get("parallelism", 1))
         usage = to_come.at_least(pods.pop(uid(job), Usage()))
         total = total.plus(_one_job(usage))
     for usage in pods.values():
@@ -125,8 +184,40 @@ def terminating(server: FakeKubernetes, namespace: str) -> Usage:
     total = Usage()
     for (space, _), pod in server.objects["pods"].items():
         if space == namespace and not is_terminal(pod) and is_terminating(pod):
-            total = total.plus(requests(pod["spec"]))
-    return total
+            total = total.plus(requests_of(pod))
+    return total._replace(jobs=0)
+
+
+class Budget(NamedTuple):
+    """Micro-USD: the cost of finished jobs, and the ceilings of others."""
+
+    spent: int
+    committed: int
+
+
+def budget_of(
+    server: FakeKubernetes, namespace: str, now: datetime, seconds: int, hidden: Set[str] = frozenset()
+) -> Budget:
+    """Return what a tenant's Jobs count in a budget at this time, without those whose uid is in `hidden`."""
+    spent = committed = 0
+    for (space, _), job in server.objects["jobs"].items():
+        notes = job["metadata"].get("annotations", {})
+        if space != namespace or uid(job) in hidden or "runway.internal/cost" not in notes:
+            continue
+        ceiling = _micro(json.loads(notes["runway.internal/cost"])["ceiling"])
+        if not is_finished(job):
+            committed += ceiling
+            continue
+        (condition,) = job["status"]["conditions"]
+        ended = datetime.fromisoformat(condition["lastTransitionTime"])
+        if ended + timedelta(seconds=seconds) > now:
+            record = json.loads(notes.get("runway.internal/record", "{}"))
+            spent += _micro(record["actual"]) if record.get("actual") else ceiling
+    return Budget(spent, committed)
+
+
+def _micro(usd: str) -> int:
+    return int(Decimal(usd) * 1_000_000)
 
 
 def _one_job(usage: Usage) -> Usage:

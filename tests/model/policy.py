@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from runway.policy import parse_policy
-from tests.model.oracle import Usage
 
 SKEW: Final = 1.02
 """The maximum ratio of the speeds of two processes' clocks."""
@@ -15,22 +14,30 @@ version: 1
 limits:
   cpu: {min: 100m, max: "64"}
   memory: {min: 32Mi, max: 64Gi}
+  disk: {min: 100Mi, max: 64Gi, default: 1Gi}
   gpu: {max: 4}
   timeout_seconds: {min: 1, max: 86400, default: 3600}
   grace_period_seconds: {max: 120, default: 30}
   retries: {max: 3}
+  start_timeout_seconds: {image: 10, registry: 25}
 images: {allow: ["runway.local/*"]}
 pools:
   cpu: {instance_type: large, hourly_usd: "1", cpu: "64", memory: 256Gi}
-  gpu: {instance_type: gpus, hourly_usd: "5", cpu: "64", memory: 256Gi, gpu: 8, gpu_type: a10g}
+  a10g: {instance_type: gpus, hourly_usd: "5", cpu: "64", memory: 256Gi, gpu: 8, gpu_type: a10g}
+  h100: {instance_type: large-gpus, hourly_usd: "12.5", cpu: "64", memory: 256Gi, gpu: 8, gpu_type: h100}
 tenants:
   red:
     namespace: runway-red
-    quota: {gpu: 2, cpu: "3", memory: 3Gi, jobs: 4}
+    quota: {gpu: 2, gpu_types: {h100: 1}, cpu: "3", memory: 3Gi, disk: 5Gi, jobs: 4}
     rate: {per_minute: 100000, burst: 1000}
   blue:
     namespace: runway-blue
     quota: {gpu: 1, cpu: "8", memory: 8Gi, jobs: 2}
+    rate: {per_minute: 100000, burst: 1000}
+  green:
+    namespace: runway-green
+    quota: {gpu: 4, cpu: "6", memory: 8Gi, jobs: 6, usd_per_hour: "2"}
+    budget: {usd: "3", hours: 1}
     rate: {per_minute: 100000, burst: 1000}
   slow:
     namespace: runway-slow
@@ -38,21 +45,21 @@ tenants:
     rate: {per_minute: 6, burst: 2}
 """)
 
-TENANTS: Final = {
-    name: Usage(tenant.quota.gpu, tenant.quota.cpu, tenant.quota.memory, tenant.quota.jobs)
-    for name, tenant in POLICY.tenants.items()
-}
-
 SIZES: Final[dict[str, dict[str, Any]]] = {
     "small": {"cpu": "500m", "memory": "256Mi"},
-    "one gpu": {"cpu": "1", "memory": "1Gi", "gpu": 1},
-    "two gpus": {"cpu": "1", "memory": "1Gi", "gpu": 2},
+    "one gpu": {"cpu": "1", "memory": "1Gi", "gpu": 1, "gpu_type": "a10g"},
+    "two gpus": {"cpu": "1", "memory": "1Gi", "gpu": 2, "gpu_type": "a10g"},
+    "one large gpu": {"cpu": "1", "memory": "1Gi", "gpu": 1, "gpu_type": "h100"},
     "much cpu": {"cpu": "2", "memory": "512Mi"},
     "much memory": {"cpu": "500m", "memory": "2Gi"},
+    "much disk": {"cpu": "500m", "memory": "256Mi", "disk": "3Gi"},
 }
 
 
-def document(resources: dict[str, Any], key: str | None, retries: int = 0) -> dict[str, Any]:
+def document(
+    resources: dict[str, Any], key: str | None, retries: int = 0, start_timeout: int | None = None
+) -> dict[str, Any]:
     """Return a spec; its name identifies the Jobs of one key."""
     spec = {"image": "runway.local/busybox:1", "command": ["true"], "resources": resources, "retries": retries}
+    spec |= {"start_timeout_seconds": start_timeout}
     return spec if key is None else {**spec, "name": f"key-{key}"}

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from runway.backoff import Timing
 from runway.controllers.leadership import Leadership
+from runway.controllers.start_deadlines import StartDeadlines
 from runway.controllers.sync import ClusterSync, DiagnosticsSync
 from runway.errors import Unavailable
 from runway.jobs.models import JobView
@@ -58,7 +59,7 @@ class Process:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._requests: list[asyncio.Task[None]] = []
         self.kubernetes = KubeClient(self.wire, CALL_SECONDS)
-        self.cluster = ClusterState(policy, METRICS, clock=self.clock)
+        self.cluster = ClusterState(policy, METRICS, clock=self.clock, now=api.now)
         timing = Timing(self.clock, api.now, self.wire.sleep, rng.random)
         self.sync = ClusterSync(
             self.kubernetes, self.cluster, METRICS, timing, resync_seconds=RESYNC_SECONDS, slice_steps=1 + seed % 2
@@ -66,6 +67,9 @@ class Process:
         self.diagnostics = DiagnosticsSync(self.kubernetes, self.cluster, METRICS, timing)
         self.election = LeaderElector(self.kubernetes, LeaseLock("default", "runway-writer", identity), timing)
         self.writer = Leadership(self.election, self.cluster, self.sync, CALL_SECONDS, timing)
+        self.starts = StartDeadlines(
+            self.kubernetes, self.cluster, self.writer, METRICS, policy.limits.start_timeout_seconds, timing
+        )
         self.submitter = Submitter(
             policy,
             self.kubernetes,
@@ -162,7 +166,7 @@ class Process:
     async def _main(self) -> None:
         """Run the controllers, as the lifespan of `runway.app` does."""
         await self.election.try_acquire_or_renew()
-        loops = (self.election.run, self.sync.run, self.diagnostics.run, self.writer.run)
+        loops = (self.election.run, self.sync.run, self.diagnostics.run, self.writer.run, self.starts.run)
         tasks = [self.spawn(run()) for run in loops]
         try:
             await asyncio.gather(*tasks)

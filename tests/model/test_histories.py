@@ -1,4 +1,4 @@
-"""Random histories of a cluster with Runway: quota holds, no job is lost.
+"""Random histories of a cluster with Runway: quota holds, no job is lost, and none is ended wrongly.
 
 Runway's real components run in virtual time on an API server in memory. The faults are those of the network, the API
 server, Kubernetes and SIGKILL. `invariants.py` has the invariants, `World.end` the checks at the end of a history.
@@ -27,7 +27,7 @@ from runway.jobs.annotations import LABEL_NAME
 from runway.state.job_store import JobKey
 from tests.model.controllers import Move
 from tests.model.faults import FATES, Calls, Fate
-from tests.model.oracle import Json
+from tests.model.oracle import Json, is_finished
 from tests.model.policy import POLICY, SIZES, SKEW, document
 from tests.model.process import Process
 from tests.model.world import World
@@ -49,7 +49,7 @@ SETTINGS: Final = settings(
 
 WHICH: Final = st.integers(0, 5)
 """An index into the available choices, modulo their number."""
-TENANT: Final = st.sampled_from(["red", "red", "red", "blue", "slow"])
+TENANT: Final = st.sampled_from(["red", "red", "red", "blue", "green", "green", "slow"])
 KEY: Final = st.sampled_from([None, None, "a", "b"])
 SIZE: Final = st.sampled_from(sorted(SIZES))
 TURNS: Final = st.sampled_from([0, 1, 2, 3, 4, 6, 12])
@@ -60,6 +60,9 @@ CREATED: Final = st.none() | FATES
 """The fate of the next create; None: no change."""
 CONCURRENT_CALLS: Final = st.lists(st.tuples(KEY, CREATED), min_size=2, max_size=4)
 """Keys of concurrent submissions, some of them equal, and the fates of their creates."""
+SPENDERS: Final = ["one gpu", "two gpus", "one large gpu"]
+SPENT: Final = st.lists(st.sampled_from(SPENDERS), min_size=1, max_size=3)
+FINISH_STEPS: Final = st.sampled_from([3, 6, 7])
 KIND: Final = st.sampled_from(["jobs", "pods"])
 
 
@@ -84,11 +87,28 @@ class Histories(RuleBasedStateMachine):
 
     # Callers
 
-    @rule(which=WHICH, tenant=TENANT, key=KEY, size=SIZE, retries=st.integers(0, 1), fate=CREATED, turns=TURNS)
+    @rule(
+        which=WHICH,
+        tenant=TENANT,
+        key=KEY,
+        size=SIZE,
+        retries=st.integers(0, 1),
+        start=st.sampled_from([None, None, 40]),
+        fate=CREATED,
+        turns=TURNS,
+    )
     def submit(
-        self, which: int, tenant: str, key: str | None, size: str, retries: int, fate: Fate | None, turns: int
+        self,
+        which: int,
+        tenant: str,
+        key: str | None,
+        size: str,
+        retries: int,
+        start: int | None,
+        fate: Fate | None,
+        turns: int,
     ) -> None:
-        self._submit(which, tenant, key, document(SIZES[size], key, retries), fate)
+        self._submit(which, tenant, key, document(SIZES[size], key, retries, start), fate)
         self._run_turns(turns)
 
     @rule(which=WHICH, tenant=TENANT, calls=CONCURRENT_CALLS, size=SIZE, turns=TURNS)
@@ -157,6 +177,14 @@ class Histories(RuleBasedStateMachine):
         self.world.loop.wait(seconds)
         self.world.check()
 
+    @precondition(lambda self: self._has_charges())
+    @rule(sixths=st.sampled_from([1, 3, 6]))
+    def wait_for_a_budget(self, sixths: int) -> None:
+        """Let charges leave the window of an hour."""
+        for _ in range(sixths):
+            self.world.loop.wait(600.0)
+            self.world.check()
+
     # Kubernetes and kubectl users
 
     @rule(move=st.sampled_from(Move), which=WHICH, turns=TURNS)
@@ -173,10 +201,55 @@ class Histories(RuleBasedStateMachine):
                 self.world.controllers.make(move, place)
         self._run_turns(turns)
 
+    @rule(how=st.sampled_from([Move.SUCCEED, Move.FAIL, Move.DEADLINE]), steps=FINISH_STEPS, turns=TURNS)
+    def finish_all(self, how: Move, steps: int, turns: int) -> None:
+        """Run every job to the end of its pod, of its Job, or to its record."""
+        moves = [Move.START, Move.RUN, how, Move.REMOVE_POD, Move.COMPLETE, Move.SET_FAILED, Move.RECORD]
+        self.move_all(moves[:steps], turns)
+
+    @rule(spent=SPENT, wanted=CONCURRENT_CALLS, size=st.sampled_from(SPENDERS), steps=FINISH_STEPS, turns=TURNS)
+    def spend(
+        self, spent: list[str], wanted: list[tuple[str | None, Fate | None]], size: str, steps: int, turns: int
+    ) -> None:
+        """Finish jobs of the tenant with a budget, and submit others at once."""
+        for one in spent:
+            self._submit(0, "green", None, document(SIZES[one], None), None)
+            self._run_turns(12)
+        self.finish_all(Move.SUCCEED, steps, turns)
+        self.submit_at_once(0, "green", wanted, size, turns)
+
+    @rule(
+        tenant=TENANT,
+        cause=st.sampled_from([Move.NO_IMAGE, Move.NO_IMAGE, Move.NO_REGISTRY]),
+        seconds=st.sampled_from([5.0, 9.0, 9.5, 12.0, 24.5]),
+        trouble=st.sampled_from([None, None, "mute", "late", "expire", "break"]),
+        moves=st.sampled_from([[], [Move.RUN], [Move.PULL, Move.NO_IMAGE], [Move.EVICT, Move.REMOVE_POD, Move.START]])
+        | MOVES,
+        rest=st.sampled_from([1.0, 5.0, 12.0]),
+    )
+    def cannot_start(
+        self, tenant: str, cause: Move, seconds: float, trouble: str | None, moves: list[Move], rest: float
+    ) -> None:
+        """Submit a job that cannot start. Before its start deadline, disturb the watch of pods and make moves."""
+        self._submit(0, tenant, None, document(SIZES["small"], None), None)
+        self._run_turns(6)
+        self.move_all([Move.START, cause], 2)
+        self.wait(seconds)
+        if trouble is not None and (process := self._process(0)):
+            process.wire.trouble("pods", trouble, 3.0)
+        self.move_all(moves, 0)
+        self.wait(rest)
+
+    @rule(ready=st.booleans(), turns=TURNS)
+    def node(self, ready: bool, turns: int) -> None:
+        """Lose the node, or connect it again."""
+        self.world.controllers.set_node(ready=ready)
+        self._run_turns(turns)
+
     @rule(tenant=TENANT, kind=KIND, number=st.integers(1, 2), gpu=st.integers(0, 2), turns=TURNS)
     def create_outside_runway(self, tenant: str, kind: str, number: int, gpu: int, turns: int) -> None:
         key = JobKey(POLICY.tenants[tenant].namespace, f"by-hand-{tenant}-{number}")
-        requests = {"cpu": "500m", "memory": "256Mi", "nvidia.com/gpu": str(gpu)}
+        requests = {"cpu": "500m", "memory": "256Mi", "ephemeral-storage": "512Mi", "nvidia.com/gpu": str(gpu)}
         if kind == "jobs":
             self.world.controllers.add_job(key, requests, number)
         else:
@@ -236,6 +309,10 @@ class Histories(RuleBasedStateMachine):
         names = {place: job["metadata"].get("labels", {}).get(LABEL_NAME) for place, job in jobs.items()}
         tenants = {tenant.namespace: name for name, tenant in POLICY.tenants.items()}
         return [(place, tenants[place[0]], name.removeprefix("key-")) for place, name in names.items() if name]
+
+    def _has_charges(self) -> bool:
+        jobs = self.world.api.server.objects["jobs"].items()
+        return any(is_finished(job) for (space, _), job in jobs if space == POLICY.tenants["green"].namespace)
 
     def _process(self, which: int) -> Process | None:
         """Return one of the processes, the leader first."""

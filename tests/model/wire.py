@@ -32,7 +32,7 @@ LIST_GRACE: Final = 5.5
 
 REQUEST: Final[ContextVar[object]] = ContextVar("REQUEST", default=None)
 """The submission in progress."""
-_FORBIDDEN: Final = ("/api/v1/events", "/api/v1/nodes")
+_FORBIDDEN: Final = ("/api/v1/events",)
 """Paths that get 403: no invariant depends on them."""
 _NO_PROCESS: Final = Context()
 
@@ -186,11 +186,11 @@ class Wire:
         self.dead = False
         self.cut = False
         self.watches: dict[str, Watch] = {}
-        self.lags: dict[str, float] = {"jobs": 0.0, "pods": 0.0}
+        self.lags: dict[str, float] = {"jobs": 0.0, "pods": 0.0, "nodes": 0.0}
         """The delay of each watch in seconds."""
         self.muted: set[str] = set()
         """Stalled watches: open, without events."""
-        self.losing: dict[str, int] = {"jobs": 0, "pods": 0}
+        self.losing: dict[str, int] = {"jobs": 0, "pods": 0, "nodes": 0}
         """The number of the next events of each kind to lose."""
 
     async def sleep(self, seconds: float) -> None:
@@ -244,7 +244,7 @@ class Wire:
             await self.sleep(CONNECT_SECONDS)
             raise NotExecuted("no connection to the Kubernetes API: timed out")
         await self.sleep(0)
-        fate = self.api.network.next_fate(Calls.WATCH)
+        fate = self.api.network.next_fate(Calls.NODES if path == "/api/v1/nodes" else Calls.WATCH)
         if self.api.server.down or fate.answer is Answer.REFUSED:
             raise NotExecuted("no connection to the Kubernetes API: refused")
         if fate.answer is not Answer.TRUE:

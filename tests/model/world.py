@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from runway.admission.validation import validate
 from runway.errors import PublicError
+from runway.jobs.models import CostView
+from runway.jobs.spec import read_draft
+from runway.quantity import micro_usd
 from runway.services.dry_run import dry_run
 from runway.state.job_store import JobKey
 from tests.model.apiserver import ApiServer
 from tests.model.controllers import Controllers
 from tests.model.invariants import InvariantChecker, Request
-from tests.model.oracle import Json, Usage, usage_of
-from tests.model.policy import POLICY, SKEW, TENANTS, document
+from tests.model.oracle import TENANTS, Json, Usage, budget_of, usage_of
+from tests.model.policy import POLICY, SKEW, document
 from tests.model.process import RESYNC_SECONDS, Process, owned_task
 from tests.model.wire import REQUEST
 from tests.support.virtual_time import VirtualLoop
@@ -40,6 +44,7 @@ class World:
         self.loop.set_task_factory(owned_task)  # type: ignore[arg-type]
         self.api = ApiServer(self.loop, {tenant.namespace for tenant in POLICY.tenants.values()})
         self.controllers = Controllers(self.api.server)
+        self.controllers.set_node(ready=True)
         self.invariants = InvariantChecker(self.api, self.controllers, self.processes)
         self.api.sending = self.invariants.sending
         self.api.landed = self.invariants.landed
@@ -117,6 +122,7 @@ class World:
         self.api.network.clear()
         self.api.server.come_back()
         self.api.resume()
+        self.controllers.set_node(ready=True)
         for process in self.processes:
             process.wire.heal()
         self.api.wake()
@@ -132,26 +138,47 @@ class World:
             return ["submissions are in progress"]
         if any(watch.disconnect_reason for process in self.processes for watch in process.cluster.watches.values()):
             return ["a watch is disconnected"]
-        return [difference for process in self.processes for difference in self.invariants.differences(process)]
+        found = [difference for process in self.processes for difference in self.invariants.differences(process)]
+        return found + self.invariants.jobs_to_end()
 
     def _fill(self, tenant: str) -> None:
         """Check that Runway admits exactly the free quota, to the last GPU and byte."""
         quota, usage = TENANTS[tenant], usage_of(self.api.server, POLICY.tenants[tenant].namespace)
         free = Usage(*(limit - part for limit, part in zip(quota, usage, strict=True)))
         limits = POLICY.limits
-        if free.gpu < 0 or free.jobs < 1 or free.cpu < limits.cpu.min or free.memory < limits.memory.min:
+        disk, gpu = min(free.disk, limits.disk.max), min(free.gpu, limits.gpu.max)
+        gpu_type, of_type = max((("a10g", free.a10g), ("h100", free.h100)), key=lambda entry: entry[1])
+        gpu = min(gpu, of_type)
+        if gpu < 0 or free.jobs < 1 or free.cpu < limits.cpu.min or free.memory < limits.memory.min:
             return
-        resources = {"gpu": free.gpu, "cpu": f"{free.cpu}m", "memory": str(free.memory)}
-        if (outcome := self._outcome(tenant, resources)) != "created":
+        if disk < limits.disk.min:
+            return
+        resources = {"gpu": gpu, "cpu": f"{free.cpu}m", "memory": str(free.memory), "disk": str(disk)}
+        spec = document(resources | ({"gpu_type": gpu_type} if gpu else {}), None)
+        fits = self._fits_prices(tenant, free, validate(read_draft(spec), POLICY, tenant).price)
+        if (outcome := self._outcome(tenant, spec)) != ("created" if fits else "quota_exceeded"):
             raise Broken(f"{tenant} has {free} free and got {outcome}")
-        if (outcome := self._outcome(tenant, {"cpu": "100m", "memory": "32Mi"})) != "quota_exceeded":
+        if not fits:
+            return
+        small = document({"cpu": "100m", "memory": "32Mi", "disk": "100Mi"}, None)
+        if (outcome := self._outcome(tenant, small)) != "quota_exceeded":
             raise Broken(f"{tenant} has no free quota and got {outcome}")
 
-    def _outcome(self, tenant: str, resources: Json) -> str | None:
+    def _fits_prices(self, tenant: str, free: Usage, price: CostView) -> bool:
+        """Return whether a job of this price fits the free hourly price and the free budget."""
+        limits = POLICY.tenants[tenant]
+        if micro_usd(price.hourly) > free.usd:
+            return False
+        if limits.budget is None:
+            return True
+        parts = budget_of(self.api.server, limits.namespace, self.api.now(), limits.budget.seconds)
+        return sum(parts) + micro_usd(price.ceiling) <= limits.budget.usd
+
+    def _outcome(self, tenant: str, spec: Json) -> str | None:
         """Submit, retry once after Retry-After, and return the outcome."""
         writer = next(process for process in self.processes if process.is_leader)
         for _ in range(2):
-            request = self.submit(writer, tenant, None, document(resources, None))
+            request = self.submit(writer, tenant, None, spec)
             self.loop.turns(10)
             if request.outcome != "rate_limited" or request.refusal is None:
                 break

@@ -16,7 +16,10 @@ from runway.jobs.annotations import (
     ANNOTATION_CANCELLED_AT,
     ANNOTATION_COST,
     ANNOTATION_SPEC,
+    ANNOTATION_START_TIMEOUT,
+    LABEL_MANAGED_BY,
     LABEL_NAME,
+    MANAGED_BY,
 )
 from runway.jobs.manifest import canonical_json
 from runway.jobs.models import CostLineView, CostView
@@ -93,6 +96,7 @@ def spec(**changes: Any) -> AdmittedSpec:
     requested = {name: changes.pop(name, value) for name, value in resources.items()}
     plain: Json = {
         "image": "runway.local/train:1",
+        "pool": requested["gpu_type"] or "cpu",
         "resources": Resources(**requested),
         "timeout_seconds": 3600,
         "retries": 0,
@@ -123,11 +127,15 @@ def job(
     suspend: bool = False,
     started: float | None = None,
     deadline: int | None = None,
+    backoff_limit: int | None = None,
+    failed: int = 0,
     claims: Mapping[str, str] | None = None,
+    managed: bool = False,
 ) -> Job:
     """Return a Job of Kubernetes. `outcome` is Complete or Failed; `admitted` is the spec in its annotation.
 
     `deadline` is activeDeadlineSeconds, counted from `started`. `claims` are the claims of the job's volumes by name.
+    `managed` gives it the label of Jobs that Runway created.
     """
     admitted = admitted or spec()
     notes = {ANNOTATION_SPEC: canonical_json(admitted.to_json()), ANNOTATION_COST: canonical_json(COST)}
@@ -135,7 +143,9 @@ def job(
         notes[ANNOTATION_CANCELLED_AT] = _time(finished)
     if outcome is not None:
         conditions = [*conditions, condition(outcome, reason=reason, message=message, since=finished)]
-    labels = {} if admitted.name is None else {LABEL_NAME: admitted.name}
+    labels = {LABEL_MANAGED_BY: MANAGED_BY} if managed else {}
+    if admitted.name is not None:
+        labels[LABEL_NAME] = admitted.name
     return msgspec.convert(
         {
             "metadata": {
@@ -151,11 +161,12 @@ def job(
                 "parallelism": parallelism,
                 "completions": completions,
                 "suspend": suspend,
-                **_given(activeDeadlineSeconds=deadline),
+                **_given(activeDeadlineSeconds=deadline, backoffLimit=backoff_limit),
                 "template": {"spec": {"containers": [_container(requests)], "volumes": _volumes(claims or {})}},
             },
             "status": {
                 "conditions": list(conditions),
+                "failed": failed,
                 **_given(startTime=None if started is None else _time(started)),
             },
         },
@@ -256,16 +267,32 @@ def unschedulable(message: str = "0/1 nodes are available: 1 Insufficient nvidia
     return condition("PodScheduled", "False", reason="Unschedulable", message=message, since=2)
 
 
-def warning(on: Job | Pod, reason: str, message: str, *, at: float = 5) -> Event:
-    """Return a warning event on a Job or a pod."""
+def start_timeout(limit: str = "image", seconds: int = 300, cause: str = "image_not_found", **changes: Any) -> Json:
+    """Return the annotation of a start deadline."""
+    message = "the registry has no such image: ErrImagePull: not found"
+    fields = {"limit": limit, "limit_seconds": seconds, "cause": cause, "since": _time(5), "message": message}
+    return {ANNOTATION_START_TIMEOUT: canonical_json({**fields, **changes})}
+
+
+def event(on: Job | Pod, reason: str, message: str, *, at: float = 5, type_: str = "Normal", first: float = 0) -> Event:
+    """Return an event on a Job or a pod, last seen `at` and first seen at `first`, if given."""
     kind = "Job" if isinstance(on, Job) else "Pod"
     about = {"kind": kind, "namespace": NAMESPACE, "name": on.metadata.name, "uid": on.metadata.uid}
-    event = {
-        "metadata": {"name": f"{on.metadata.name}.{at}", "namespace": NAMESPACE},
+    fields = {
+        "metadata": {
+            "name": f"{on.metadata.name}.{at}",
+            "namespace": NAMESPACE,
+            "creationTimestamp": _time(first or at),
+        },
         "involvedObject": about,
-        "type": "Warning",
+        "type": type_,
     }
-    return msgspec.convert(event | {"reason": reason, "message": message, "lastTimestamp": _time(at)}, Event)
+    return msgspec.convert(fields | {"reason": reason, "message": message, "lastTimestamp": _time(at)}, Event)
+
+
+def warning(on: Job | Pod, reason: str, message: str, *, at: float = 5) -> Event:
+    """Return a warning event on a Job or a pod."""
+    return event(on, reason, message, at=at, type_="Warning")
 
 
 def node(
@@ -275,14 +302,17 @@ def node(
     since: float = 0,
     message: str | None = None,
     taints: Sequence[str] = (),
+    conditions: Sequence[Json] = (),
 ) -> Node:
-    """Return a node; `ready` is the status of its Ready condition since `since`."""
+    """Return a node; `ready` is the status of its Ready condition since `since`, before other conditions."""
     reason = {"True": "KubeletReady", "False": "KubeletNotReady", "Unknown": "NodeStatusUnknown"}[ready]
     return msgspec.convert(
         {
             "metadata": {"name": name},
             "spec": {"taints": [{"key": key, "effect": "NoExecute"} for key in taints]},
-            "status": {"conditions": [condition("Ready", ready, reason=reason, message=message, since=since)]},
+            "status": {
+                "conditions": [condition("Ready", ready, reason=reason, message=message, since=since), *conditions]
+            },
         },
         Node,
     )

@@ -131,6 +131,7 @@ def job(state: str = "pending", **members: Any) -> dict[str, Any]:
             "shared_memory": "8Gi",
         },
         "timeout_seconds": 3600,
+        "start_timeout_seconds": 900,
         "retries": 1,
         "grace_period_seconds": 30,
         "max_cost_usd": None,

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from runway.jobs.diagnosis.codes import Category, FailureCode
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Event, Job, Node, Pod
-from tests.support.builders import Json, condition, disrupted, ended, job, pod, spec
+from tests.support.builders import JOB, Json, condition, disrupted, ended, job, pod, spec, start_timeout
 
 USER, INFRA, POLICY, RUNWAY = Category.USER, Category.INFRA, Category.POLICY, Category.RUNWAY
 C = FailureCode
@@ -28,6 +29,21 @@ DEADLINE = job(
     conditions=[condition("FailureTarget", reason="DeadlineExceeded", since=70)],
     admitted=ADMITTED, started=10, deadline=60,
 )  # fmt: skip
+
+# K8S pkg/controller/job/job_controller.go: JobReasonPodFailurePolicy; the message is of pod_failure_policy.go.
+EXITED = job(
+    outcome="Failed", reason="PodFailurePolicy", backoff_limit=3,
+    message="Container job for pod runway-vision/a failed with exit code 3 matching FailJob rule at index 1",
+)  # fmt: skip
+
+
+def ended_by_start_deadline(**timeout: Any) -> Job:
+    """Build a Job that Runway ended at a start deadline: its deadline is zero."""
+    return job(
+        outcome="Failed", reason="DeadlineExceeded", message="Job was active longer than specified deadline",
+        conditions=[condition("FailureTarget", reason="DeadlineExceeded", since=70)],
+        admitted=ADMITTED, started=10, deadline=0, annotations=start_timeout(**timeout),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +81,9 @@ def evicted(message: str, *, counts: bool = False) -> Pod:
     return pod(state=ended(137), phase="Failed", reason="Evicted", message=message, conditions=conditions)
 
 
-def rejected(reason: str, message: str) -> Pod:
+def rejected(reason: str, message: str, name: str = f"{JOB}-first") -> Pod:
     """Build a pod that its node rejected. K8S pkg/kubelet/kubelet.go: rejectPod."""
-    return pod(phase="Failed", reason=reason, message=f"Pod was rejected: {message}")
+    return pod(name, phase="Failed", reason=reason, message=f"Pod was rejected: {message}")
 
 
 def overdue(state: Json | None = None, **more: object) -> Pod:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from runway.errors import AmbiguousOutcome, NotExecuted
+from runway.kube.client import EVENTS, ROUTINE_REASONS
 from runway.kube.objects import LABEL_JOB_NAME
 from runway.kube.transport import Response, UnexpectedStatus
 from tests.support.fake_logs import FakeLog
@@ -29,7 +30,6 @@ KINDS = {
     "/api/v1/events": "events",
     "/api/v1/nodes": "nodes",
 }
-WARNINGS_ONLY = "type=Warning"
 MAX_ANNOTATION_BYTES = 256 * 1024
 """https://github.com/kubernetes/apimachinery/blob/v0.35.0/pkg/api/validation/objectmeta.go"""
 NOW = "2026-11-24T08:00:00Z"
@@ -115,7 +115,7 @@ class FakeKubernetes:
         kind, version = KINDS[path], int(query["resourceVersion"])
         if kind in self.forbidden:
             raise UnexpectedStatus(_forbidden(kind))
-        assert query.get("fieldSelector") == (WARNINGS_ONLY if kind == "events" else None)
+        assert query.get("fieldSelector") == (EVENTS.selector if kind == "events" else None)
         if version < self.expired_before:
             raise UnexpectedStatus(_status(410, "too old resource version"))
         yield b""
@@ -339,7 +339,7 @@ class FakeKubernetes:
         """Return one page; all pages of a list have the state of the first."""
         if kind in self.forbidden:
             return _forbidden(kind)
-        assert query.get("fieldSelector") == (WARNINGS_ONLY if kind == "events" else None)
+        assert query.get("fieldSelector") == (EVENTS.selector if kind == "events" else None)
         version, _, start = query.get("continue", f"{self.version}.0").partition(".")
         if "continue" not in query:
             selected = [item for item in self.objects[kind].values() if _selected(kind, item)]
@@ -394,7 +394,7 @@ def _scheduled(now: str) -> list[Json]:
 
 
 def _selected(kind: str, item: Json) -> bool:
-    return kind != "events" or item["type"] == "Warning"
+    return kind != "events" or item.get("reason") not in ROUTINE_REASONS
 
 
 def _forbidden(kind: str) -> Response:

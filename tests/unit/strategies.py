@@ -43,12 +43,15 @@ def specs(draw: st.DrawFn) -> AdmittedSpec:
     """Admitted specifications."""
     variables = draw(st.lists(ENV_NAMES, max_size=6, unique=True))
     env, secrets = variables[::2], variables[1::2]
+    requested = draw(resources())
     return AdmittedSpec(
         image=draw(IMAGES),
-        resources=draw(resources()),
+        resources=requested,
+        pool=requested.gpu_type or "cpu",
         timeout_seconds=draw(st.integers(1, 86_400)),
         retries=draw(st.integers(0, 10)),
         grace_period_seconds=draw(st.integers(1, 3600)),
+        start_timeout_seconds=draw(st.none() | st.integers(1, 86_400)),
         working_dir=draw(st.none() | TEXT.map(lambda text: f"/{text}").filter(lambda path: ".." not in path)),
         user=draw(st.integers(1, 65_535)),
         name=draw(st.none() | NAMES),
@@ -72,7 +75,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 
 _FIELDS = st.sampled_from(
     ["name", "image", "command", "args", "env", "timeout_seconds", "retries", "grace_period_seconds", "max_cost_usd",
-     "working_dir", "user", "secrets", "volumes"]
+     "working_dir", "user", "start_timeout_seconds", "secrets", "volumes", "pool"]
 )  # fmt: skip
 _RESOURCES = st.sampled_from(["cpu", "memory", "gpu", "gpu_type", "disk", "shared_memory"])
 _AMOUNTS = st.sampled_from(["1", "500m", "8Gi", "1_000", "NaN", "-1", "1e99", "", "١"])

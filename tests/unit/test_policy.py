@@ -59,8 +59,9 @@ def test_shipped_policy_has_documented_limits_images_and_prices() -> None:
     assert limits.retries.max == 3
     assert shipped.images.allow == ("runway.local/*", "docker.io/library/*")
     assert {name: (p.instance_type, p.hourly_usd, p.cpu, p.memory, p.gpu) for name, p in shipped.pools.items()} == {
-        "cpu": ("m6i.4xlarge", Decimal("0.768"), 16_000, 64 * GIB, 0),
-        "a10g": ("g5.12xlarge", Decimal("5.672"), 48_000, 192 * GIB, 4),
+        "cpu": ("m6i.large", Decimal("0.096"), 2_000, 4 * GIB, 0),
+        "large": ("m6i.4xlarge", Decimal("0.768"), 16_000, 64 * GIB, 0),
+        "a10g": ("g5.12xlarge", Decimal("5.672"), 2_000, 4 * GIB, 4),
     }
 
 
@@ -74,6 +75,24 @@ def test_user_range_has_defaults() -> None:
     user = policy().limits.user
     assert (user.min, user.max, user.default) == (1, 65_535, 1000)
     assert policy((RETRIES, f"{RETRIES}\n  user: {{max: 2000}}")).limits.user.max == 2000
+
+
+def test_start_timeouts_have_no_limit_by_default() -> None:
+    """As in version 0.7. A limit may also be null."""
+    assert set(policy().limits.start_timeout_seconds.model_dump().values()) == {None}
+    some = policy((RETRIES, f"{RETRIES}\n  start_timeout_seconds: {{image: 300, unschedulable: null}}"))
+    assert some.limits.start_timeout_seconds.model_dump() == {
+        "image": 300, "registry": None, "config": None, "unschedulable": None
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "limit",
+    ["image: 0", "image: -5", "image: 31536001", 'registry: "300"', "config: 1.5", "unschedulable: true", "gpu: 5"],
+)
+def test_impossible_start_timeout_is_a_fault_that_names_its_field(limit: str) -> None:
+    ((field, _),) = faults((RETRIES, f"{RETRIES}\n  start_timeout_seconds: {{{limit}}}"))
+    assert field == f"limits.start_timeout_seconds.{limit.partition(':')[0]}"
 
 
 @pytest.mark.parametrize(("size", "least"), [("10Gi", GIB), ("512Mi", 512 << 20)])
@@ -98,6 +117,26 @@ def test_disk_limit_of_version_0_7_is_the_one_size_of_every_job(size: str, least
 )
 def test_range_of_one_value_is_valid(edit: tuple[str, str]) -> None:
     policy(edit)
+
+
+def test_optional_limits_of_tenants() -> None:
+    quota = 'quota: {gpu: 2, gpu_types: {a10g: 2, h100: 0}, disk: 2Ti, usd_per_hour: "20.5",'
+    text = policy_text(("quota: {gpu: 2,", quota), ("jobs: 50}", 'jobs: 50}\n    budget: {usd: "300", hours: 24}'))
+    vision, speech = parse_policy(text).tenants.values()
+    assert (vision.quota.disk, vision.quota.gpu_types, vision.quota.usd_per_hour, vision.budget) == (
+        None,
+        {},
+        None,
+        None,
+    )
+    assert (speech.quota.disk, speech.quota.gpu_types) == (2 << 40, {"a10g": 2, "h100": 0})
+    assert speech.budget is not None
+    assert (speech.quota.usd_per_hour, speech.budget.usd, speech.budget.hours) == (20_500_000, 300_000_000, 24)
+    assert speech.model_dump(mode="json")["budget"] == {"usd": "300", "hours": 24}
+
+
+def test_budgets_may_last_as_long_as_finished_jobs_exist() -> None:
+    parse_policy(policy_text(("jobs: 50}", 'jobs: 50}\n    budget: {usd: "300", hours: 24}')))
 
 
 def test_references_of_a_tenant_have_empty_defaults_and_credentials_are_refused() -> None:
@@ -220,12 +259,72 @@ FAULTS = {
     ),
     "a negative price": (('"0.768"', '"-0.768"'), "pools.cpu.hourly_usd", "above 0"),
     "a price of 0": (('"0.768"', '"0"'), "pools.cpu.hourly_usd", "above 0"),
+    **{
+        f"a budget of {what}": (
+            ("jobs: 50}", f"jobs: 50}}\n    budget: {{usd: {usd}, hours: 24}}"),
+            "tenants.speech.budget.usd",
+            words,
+        )
+        for what, usd, words in (
+            ("0", '"0"', "above 0"),
+            ("less than 0", '"-300"', "above 0"),
+            ("NaN", '"NaN"', "above 0"),
+            ("infinity", '"inf"', "above 0"),
+            ("40 digits", f'"{"9" * 40}"', "above 0"),
+            ("a bare number", "300", "quoted string"),
+        )
+    },
+    "a budget of less than an hour": (
+        ("jobs: 50}", 'jobs: 50}\n    budget: {usd: "300", hours: 0}'),
+        "tenants.speech.budget.hours",
+        "greater than or equal to 1",
+    ),
+    "a budget for longer than finished jobs exist": (
+        ("jobs: 50}", 'jobs: 50}\n    budget: {usd: "300", hours: 25}'),
+        "tenants.speech.budget.hours",
+        "25 h is longer than limits.retention_seconds, 86400 s",
+    ),
+    "a quota of a GPU type that no pool has": (
+        ("quota: {gpu: 2,", "quota: {gpu: 2, gpu_types: {a10g: 1, tpu: 1},"),
+        "tenants.speech.quota.gpu_types.tpu",
+        "no pool has this GPU type; offered: a10g, h100",
+    ),
+    "a negative quota of a GPU type": (
+        ("quota: {gpu: 2,", "quota: {gpu: 2, gpu_types: {a10g: -1},"),
+        "tenants.speech.quota.gpu_types.a10g",
+        "greater than or equal to 0",
+    ),
+    "an hourly price of 0": (
+        ("quota: {gpu: 2,", 'quota: {gpu: 2, usd_per_hour: "0",'),
+        "tenants.speech.quota.usd_per_hour",
+        "above 0",
+    ),
     "a price of NaN": (('"0.768"', '"NaN"'), "pools.cpu.hourly_usd", "above 0"),
     "a price in words": (('"0.768"', '"cheap"'), "pools.cpu.hourly_usd", "amount in USD"),
     "a price with a currency": (('"0.768"', '"$0.768"'), "pools.cpu.hourly_usd", "amount in USD"),
     "a bare price": (('"0.768"', "0.768"), "pools.cpu.hourly_usd", "quoted string"),
     "a price too fine": (('"0.768"', '"0.7680001"'), "pools.cpu.hourly_usd", "at most 6 decimals"),
     "a node without CPU": (('cpu: "48"', 'cpu: "0"'), "pools.a10g.cpu", "greater than 0"),
+    "a GPU share without GPUs": (
+        ("memory: 64Gi}", 'memory: 64Gi, per_gpu: {cpu: "1", memory: 1Gi}}'),
+        "pools.cpu",
+        "the pool has no GPUs",
+    ),
+    "GPU shares with more CPU than the node": (
+        ("gpu_type: a10g}", 'gpu_type: a10g, per_gpu: {cpu: "12001m", memory: 48Gi}}'),
+        "pools.a10g",
+        "per_gpu.cpu is above cpu / gpu, so set at most 12000m",
+    ),
+    "GPU shares with more memory than the node": (
+        ("gpu_type: a10g}", 'gpu_type: a10g, per_gpu: {cpu: "12", memory: 49Gi}}'),
+        "pools.a10g",
+        "per_gpu.memory is above memory / gpu, so set at most 48Gi",
+    ),
+    "a GPU share of no CPU": (
+        ("gpu_type: a10g}", 'gpu_type: a10g, per_gpu: {cpu: "0", memory: 48Gi}}'),
+        "pools.a10g.per_gpu.cpu",
+        "greater than 0",
+    ),
     "disk twice": (
         (RETRIES, RETRIES + "\n  disk: {min: 1Gi, max: 2Gi, default: 1Gi}\n  ephemeral_storage: {per_job: 1Gi}"),
         "limits",
@@ -428,11 +527,12 @@ def test_all_faults_are_reported_together() -> None:
     assert [name for name, _ in found] == ["limits.retries.max", "pools.cpu.hourly_usd", "tenants.speech.quota.jobs"]
 
 
-def test_duplicate_gpu_type_is_rejected() -> None:
+def test_pools_of_one_gpu_type_need_different_nodes() -> None:
     ((field, message),) = faults(("gpu_type: h100", "gpu_type: a10g"))
     assert field == "pools"
-    assert "gpu_type" in message
-    assert "a10g" in message
+    assert message == "a10g and h100 have gpu_type a10g and the same node_selector"
+    two = policy(("gpu_type: h100", "gpu_type: a10g, spot: true, node_selector: {capacity: spot}"))
+    assert [name for name, pool in two.pools.items() if pool.spot] == ["h100"]
 
 
 def test_duplicate_namespace_is_rejected() -> None:

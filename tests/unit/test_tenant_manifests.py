@@ -72,6 +72,19 @@ def test_resource_quota_equals_tenant_quota() -> None:
     }
 
 
+def test_disk_quota_bounds_requests_and_has_default_for_pods_created_outside_runway() -> None:
+    """A ResourceQuota rejects a container without a request and a limit for each resource that it bounds."""
+    vision = policy().tenants["vision"]
+    limited = vision.model_copy(update={"quota": vision.quota.model_copy(update={"disk": 1 << 40})})
+    objects: list[dict[str, Any]] = render(policy().model_copy(update={"tenants": {"vision": limited}}))
+    specs = {item["kind"]: item["spec"] for item in objects if "spec" in item}
+    hard = specs["ResourceQuota"]["hard"]
+    assert (hard["requests.ephemeral-storage"], hard["limits.ephemeral-storage"]) == ("1Ti", "1Ti")
+    (container,) = specs["LimitRange"]["limits"]
+    for default in ("default", "defaultRequest"):
+        assert container[default] == container["min"] | {"ephemeral-storage": "1Gi"}
+
+
 def test_limit_range_equals_policy_limits() -> None:
     (limits,) = rendered("LimitRange")
     (container,) = limits["spec"]["limits"]

@@ -19,7 +19,7 @@ from runway.errors import InvalidSpec, Violation
 from runway.jobs.cost import estimate_cost
 from runway.jobs.models import CostView
 from runway.jobs.spec import MAX_SPEC_BYTES, AdmittedSpec, Draft, Resources, SpecForm, split_image
-from runway.policy import Policy, Pool, Tenant
+from runway.policy import SPOT_NOTICE_SECONDS, Policy, Pool, Tenant
 from runway.quantity import format_bytes, format_cpu
 from runway.text import shorten
 
@@ -68,6 +68,7 @@ def validate(draft: Draft, policy: Policy, tenant: str) -> ValidatedSpec:
         ("user", user, limits.user.min, limits.user.max),
     ):
         violations += _check_range(field, value, low, high, str)
+    violations += _check_start_timeout(draft, timeout)
     if form.image is not None:
         violations += _check_image(form.image, policy.images_of(tenant).allow)
     violations += _check_references(form, policy.tenants[tenant])
@@ -75,10 +76,10 @@ def validate(draft: Draft, policy: Policy, tenant: str) -> ValidatedSpec:
         violations += _check_credentials(form.env or {})
     violations += _check_spec_size(form)
 
-    pool_name = None
-    if draft.is_valid("resources.gpu", "resources.gpu_type", "resources"):
-        pool_name, faults = _select_pool(gpu, wanted.gpu_type, policy)
-        violations += faults
+    pool_name, faults = _select_pool(draft, gpu, policy)
+    violations += faults
+    grace, faults = _bound_spot_grace(grace, form.grace_period_seconds is not None, pool_name, policy)
+    violations += faults
     found = None
     if pool_name is not None and wanted.cpu is not None and wanted.memory is not None:
         pool = policy.pools[pool_name]
@@ -86,9 +87,10 @@ def validate(draft: Draft, policy: Policy, tenant: str) -> ValidatedSpec:
         gpu_type = pool.gpu_type if gpu else None
         resources = Resources(wanted.cpu, wanted.memory, max(gpu, 0), gpu_type, disk, shared)
         violations += _check_fits_node(resources, pool_name, pool)
-        found = estimate_cost(pool_name, pool, resources, max(timeout, 0))
+        violations += _check_per_gpu(resources, pool_name, pool)
+        found = estimate_cost(pool_name, pool, resources, max(timeout, 0) + max(grace, 0))
         if form.max_cost_usd is not None and draft.is_valid("timeout_seconds"):
-            violations += _check_cost(form.max_cost_usd, found, timeout, limits.timeout_seconds.min)
+            violations += _check_cost(form.max_cost_usd, found, timeout, grace, limits.timeout_seconds.min)
     if violations or form.image is None or pool_name is None or found is None:
         raise InvalidSpec(tuple(violations))
 
@@ -101,7 +103,9 @@ def validate(draft: Draft, policy: Policy, tenant: str) -> ValidatedSpec:
         secrets=tuple((form.secrets or {}).items()),
         volumes=tuple(form.volumes or ()),
         resources=resources,
+        pool=pool_name,
         timeout_seconds=timeout,
+        start_timeout_seconds=form.start_timeout_seconds,
         retries=retries,
         grace_period_seconds=grace,
         working_dir=form.working_dir,
@@ -109,6 +113,20 @@ def validate(draft: Draft, policy: Policy, tenant: str) -> ValidatedSpec:
         max_cost_usd=form.max_cost_usd,
     )
     return ValidatedSpec(spec, pool_name, found)
+
+
+def _check_start_timeout(draft: Draft, timeout: int) -> list[Violation]:
+    """Reject a start timeout that the timeout always precedes."""
+    asked = draft.form.start_timeout_seconds
+    if asked is None or not draft.is_valid("timeout_seconds"):
+        return []
+    if asked <= timeout:
+        return _check_range("start_timeout_seconds", asked, 1, timeout, str)
+    message, hint = (
+        "is above timeout_seconds, so it has no effect",
+        f"ask for at most {timeout}, or raise timeout_seconds",
+    )
+    return [Violation("start_timeout_seconds", "too_large", message, str(asked), str(timeout), hint)]
 
 
 def default_shared_memory(memory: int) -> int:
@@ -204,29 +222,82 @@ def canonical_repository(image: str) -> str:
     return f"docker.io/{repository}"
 
 
-def _select_pool(gpu: int, gpu_type: str | None, policy: Policy) -> tuple[str | None, list[Violation]]:
-    """Select the pool of the job's GPU type, the only GPU pool if it has no type, or the first pool without GPUs."""
-    types = [pool.gpu_type for pool in policy.pools.values() if pool.gpu_type is not None]
-    offered = ", ".join(types) or "none"
-    if gpu_type is not None and gpu_type not in types:
+def _select_pool(draft: Draft, gpu: int, policy: Policy) -> tuple[str | None, list[Violation]]:
+    """Select the named pool, or the default pool of the job's GPU type, or without GPUs."""
+    if not draft.is_valid("resources.gpu", "resources.gpu_type", "resources", "pool"):
+        return None, []
+    gpu_type, named = draft.resources.gpu_type, draft.form.pool
+    types = list(dict.fromkeys(pool.gpu_type for pool in policy.pools.values() if pool.gpu_type is not None))
+    faults = _check_gpu_type(gpu, gpu_type, types)
+    fitting = [
+        name
+        for name, pool in policy.pools.items()
+        if (pool.gpu > 0) == (gpu > 0) and (gpu <= 0 or gpu_type in (None, pool.gpu_type))
+    ]
+    if named is not None and named not in policy.pools:
+        offered = ", ".join(fitting if fitting and not faults else policy.pools)
         hint = f"choose one of: {offered}"
-        return None, [Violation("resources.gpu_type", "unknown_gpu_type", "is not offered", gpu_type, offered, hint)]
-    if gpu_type is not None and gpu <= 0:
-        hint = "ask for resources.gpu of at least 1, or leave gpu_type out"
-        return None, [Violation("resources.gpu_type", "gpu_type_without_gpu", "is given without a GPU", hint=hint)]
+        faults.append(Violation("pool", "unknown_pool", "is not a pool of the policy", named, offered, hint))
+    elif named is not None and named not in fitting and not faults:
+        faults.append(_pool_mismatch(named, policy.pools[named], gpu, gpu_type, fitting))
+    if faults:
+        return None, faults
+    if named is not None:
+        return named, []
+    found = _default_pool(gpu, fitting, types, policy)
+    return (found, []) if isinstance(found, str) else (None, [found])
+
+
+def _check_gpu_type(gpu: int, gpu_type: str | None, types: Sequence[str]) -> list[Violation]:
+    if gpu_type is None:
+        return []
+    if gpu_type not in types:
+        offered = ", ".join(types) or "none"
+        hint = f"choose one of: {offered}"
+        return [Violation("resources.gpu_type", "unknown_gpu_type", "is not offered", gpu_type, offered, hint)]
     if gpu <= 0:
-        name = next((name for name, pool in policy.pools.items() if pool.gpu == 0), None)
-        if name is not None:
-            return name, []
-        hint = f"GPU types: {offered}"
-        return None, [Violation("resources.gpu", "never_fits", "no pool runs jobs without a GPU", str(gpu), hint=hint)]
-    pools = [name for name, pool in policy.pools.items() if pool.gpu > 0 and gpu_type in (None, pool.gpu_type)]
-    if len(pools) == 1:
-        return pools[0], []
-    if pools:
-        hint = f"choose one of: {offered}"
-        return None, [Violation("resources.gpu_type", "required", "is required: there are several types", hint=hint)]
-    return None, [Violation("resources.gpu", "never_fits", "no pool has GPUs", str(gpu), "0", "run without a GPU")]
+        hint = "ask for resources.gpu of at least 1, or leave gpu_type out"
+        return [Violation("resources.gpu_type", "gpu_type_without_gpu", "is given without a GPU", hint=hint)]
+    return []
+
+
+def _pool_mismatch(named: str, pool: Pool, gpu: int, gpu_type: str | None, fitting: Sequence[str]) -> Violation:
+    hint = f"choose one of: {', '.join(fitting)}" if fitting else "leave pool out"
+    if pool.gpu == 0:
+        message = "has no GPUs, and the job requests some"
+    elif gpu <= 0:
+        # The job would take CPUs that the GPUs of the node need.
+        message, hint = "has GPUs, and the job requests none", f"{hint}, or ask for resources.gpu of at least 1"
+    else:
+        message = f"has GPUs of type {pool.gpu_type}, not {gpu_type}"
+    return Violation("pool", "pool_mismatch", message, named, hint=hint)
+
+
+def _default_pool(gpu: int, fitting: Sequence[str], types: Sequence[str], policy: Policy) -> str | Violation:
+    """Return the first pool that is not spot. The GPU type is optional if the policy has only one."""
+    if not fitting and gpu > 0:
+        return Violation("resources.gpu", "never_fits", "no pool has GPUs", str(gpu), "0", "run without a GPU")
+    if not fitting:
+        hint = f"GPU types: {', '.join(types)}"
+        return Violation("resources.gpu", "never_fits", "no pool runs jobs without a GPU", str(gpu), hint=hint)
+    if len({policy.pools[name].gpu_type for name in fitting}) > 1:
+        hint = f"choose one of: {', '.join(types)}"
+        return Violation("resources.gpu_type", "required", "is required: there are several types", hint=hint)
+    on_demand = next((name for name in fitting if not policy.pools[name].spot), None)
+    hint = f"choose one of: {', '.join(fitting)}"
+    return on_demand or Violation("pool", "required", "is required: only spot pools can run the job", hint=hint)
+
+
+def _bound_spot_grace(grace: int, is_given: bool, pool_name: str | None, policy: Policy) -> tuple[int, list[Violation]]:
+    """Bound the grace period in a spot pool: shorten the policy's default, and refuse a longer one of the caller."""
+    if pool_name is None or not policy.pools[pool_name].spot or grace <= SPOT_NOTICE_SECONDS:
+        return grace, []
+    if not is_given:
+        return SPOT_NOTICE_SECONDS, []
+    message = f"is longer than the notice of a spot interruption in pool {pool_name}"
+    limit = str(SPOT_NOTICE_SECONDS)
+    hint = f"ask for at most {limit}, or for a pool that is not spot"
+    return grace, [Violation("grace_period_seconds", "too_large", message, str(grace), limit, hint)]
 
 
 def _check_fits_node(resources: Resources, pool_name: str, pool: Pool) -> list[Violation]:
@@ -244,11 +315,28 @@ def _check_fits_node(resources: Resources, pool_name: str, pool: Pool) -> list[V
     return faults
 
 
-def _check_cost(cap: Decimal, found: CostView, timeout: int, shortest: int) -> list[Violation]:
+def _check_per_gpu(resources: Resources, pool_name: str, pool: Pool) -> list[Violation]:
+    """Reject more CPU or memory than the share of the job's GPUs: the rest of the node's GPUs would be stranded."""
+    faults: list[Violation] = []
+    if pool.per_gpu is None or not 0 < resources.gpu <= pool.gpu:
+        return faults
+    for name, asked, share, capacity, show in (
+        ("cpu", resources.cpu, pool.per_gpu.cpu, pool.cpu, format_cpu),
+        ("memory", resources.memory, pool.per_gpu.memory, pool.memory, format_bytes),
+    ):
+        most, needed = share * resources.gpu, -(-asked // share)
+        if most < asked <= capacity:
+            message = f"would strand GPUs: pool {pool_name} allows {show(share)} for each GPU"
+            hint = f"ask for at most {show(most)}" + (f", or for {needed} GPUs" if needed <= pool.gpu else "")
+            faults.append(Violation(f"resources.{name}", "over_gpu_share", message, show(asked), show(most), hint))
+    return faults
+
+
+def _check_cost(cap: Decimal, found: CostView, timeout: int, grace: int, shortest: int) -> list[Violation]:
     if Decimal(found.ceiling) <= cap:
         return []
-    affordable = int(cap * 3600 / Decimal(found.hourly))
+    affordable = int(cap * 3600 / Decimal(found.hourly)) - grace
     shorter = f"lower timeout_seconds to at most {affordable}, " if affordable >= shortest else ""
-    message = f"the job could cost more: {found.hourly} USD an hour for up to {timeout} s"
+    message = f"the job could cost more: {found.hourly} USD an hour for up to {timeout} s and {grace} s of grace"
     hint = f"{shorter}ask for less, or raise max_cost_usd"
     return [Violation("max_cost_usd", "over_max_cost", message, found.ceiling, f"{cap:f}", hint)]

@@ -5,7 +5,7 @@ The server and the command line share them (`runway.jobs.models`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, WithJsonSchema
@@ -54,6 +54,32 @@ class AmountsView(Model):
     memory: Memory
     jobs: Count
     """Unfinished jobs."""
+    disk: Quantity | None = None
+    """Ephemeral storage, as a Kubernetes quantity; null if the quota does not limit it."""
+    gpu_types: dict[str, Count] = field(default_factory=dict)
+    """Whole GPUs by type; a limit has only the types that the quota limits."""
+    usd_per_hour: Usd | None = None
+    """The hourly prices of unfinished jobs; null if the quota does not limit them."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetView(Model):
+    """A budget and its parts. The times of Kubernetes decide which jobs finished in the window."""
+
+    usd: Usd
+    """The limit."""
+    hours: Positive
+    """The length of the rolling window."""
+    spent: Usd
+    """The actual cost of jobs that finished in the window; the ceiling where that is unknown."""
+    committed: Usd
+    """The ceilings of unfinished jobs."""
+    reserved: Usd
+    """The ceilings of creates in flight."""
+    free: Usd
+    """The rest."""
+    available_at: Time | None = None
+    """In a refusal: when finished jobs leave enough of the budget; null if only unfinished jobs can."""
 
 
 Limit = Annotated[AmountsView, Field(description="The quota limit.")]
@@ -74,6 +100,12 @@ class HolderView(Model):
     memory: Memory
     terminating: bool
     """Whether a pod of the job is terminating."""
+    disk: Quantity | None = None
+    """Ephemeral storage, as a Kubernetes quantity."""
+    gpu_types: dict[str, Count] = field(default_factory=dict)
+    """The GPUs by type; a pod created outside Runway can count for several types."""
+    usd_per_hour: Usd | None = None
+    """The hourly price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +123,8 @@ class TenantQuotaView(Model):
     """The part of `used` that only terminating pods use."""
     jobs: list[HolderView]
     """The jobs that use the quota."""
+    budget: BudgetView | None = None
+    """The budget; null without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +179,10 @@ class QuotaSummary(Model):
     limit: Limit
     used: Used
     reserved: Reserved
+    budget: BudgetView | None = None
+    """The budget; null without one."""
+    requested: AmountsView | None = None
+    """The request of the job; null if the specification itself is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +276,32 @@ class UserBounds(Model):
 
 
 @dataclass(frozen=True, slots=True)
+class StartTimeoutsView(Model):
+    """Seconds that one cause may keep a job from starting before Runway ends the job; null for no limit."""
+
+    image: Positive | None
+    """The image does not exist, or access to it is denied."""
+    registry: Positive | None
+    """The registry fails, or the pull fails for an unknown reason."""
+    config: Positive | None
+    """The node cannot create the container, as with a missing Secret."""
+    unschedulable: Positive | None
+    """No node fits the pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdleGpuView(Model):
+    """When GPUs are idle, and the consequence."""
+
+    below_percent: Positive
+    """The utilisation below which a GPU is idle."""
+    for_seconds: Positive
+    """The time for which each GPU of a job must be below it."""
+    action: Annotated[str, text(enum=["report", "cancel"])]
+    """Whether Runway reports idle GPUs, or ends the job."""
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsView(Model):
     """The bounds of a job specification."""
 
@@ -253,12 +317,16 @@ class LimitsView(Model):
     """Bounds of `grace_period_seconds`."""
     retries: UpperBound
     """The bound of `retries`."""
+    start_timeout_seconds: StartTimeoutsView
+    """The limits on a job's start, by cause."""
     disk: DiskBounds
     """Bounds of `resources.disk`."""
     user: UserBounds
     """Bounds of `user`."""
     ephemeral_storage: StorageBounds
     """The ephemeral storage of a job that sets no `resources.disk`. Use `disk` instead."""
+    idle_gpu: IdleGpuView | None
+    """The limit of idle GPUs; null without one."""
     retention_seconds: Count
     """Seconds until Kubernetes deletes a finished job."""
     secrets_in_env: Annotated[str, text(enum=["refuse", "allow"])] = "allow"
@@ -283,19 +351,49 @@ class NodeView(Model):
 
 
 @dataclass(frozen=True, slots=True)
+class GpuShareView(Model):
+    """The most that a job may request for each of its GPUs."""
+
+    cpu: Cpu
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView(Model):
     """Nodes of one type, and their prices."""
 
     instance_type: str
     """The instance type of the nodes."""
     gpu_type: str | None
-    """The `gpu_type` that selects the pool; null without GPUs."""
+    """The type of the GPUs; null without GPUs."""
+    spot: bool
+    """Whether the cloud may interrupt the nodes. Only jobs that name a spot pool run in it."""
     node: NodeView
     """The capacity of one node."""
+    max_nodes: Positive | None
+    """The maximum number of nodes; null if the policy gives none."""
+    per_gpu: GpuShareView | None
+    """The maximum CPU and memory of a job for each of its GPUs; null without a bound."""
     hourly_usd: Usd
     """The hourly price of a node."""
     hourly_usd_per: dict[str, str]
     """The hourly prices of one `cpu`, one `memory_gib` and one `gpu`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityView(Model):
+    """The sum of the quotas of one resource beside what the pools can hold."""
+
+    resource: Annotated[str, text(enum=["gpu", "cpu", "memory"])]
+    """The resource."""
+    gpu_type: str | None
+    """The GPU type; null for CPU and memory, which pools without GPUs hold."""
+    quotas: Quantity
+    """The sum of the quotas of all tenants."""
+    pools: Quantity | None
+    """What the pools hold with their maximum number of nodes; null if a pool has no `max_nodes`."""
+    sufficient: bool | None
+    """Whether the pools can hold all quotas at once; null if that is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +418,16 @@ class TenantRateView(Model):
     """The rate of reads."""
     streams: Positive
     """Maximum open log and event streams."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLimit(Model):
+    """A limit of spending in a rolling window."""
+
+    usd: Usd
+    """The limit."""
+    hours: Positive
+    """The length of the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +460,8 @@ class TenantView(Model):
     """The Kubernetes namespace of the tenant."""
     quota: AmountsView
     """The quota limit."""
+    budget: BudgetLimit | None
+    """The budget; null without one."""
     rate: TenantRateView
     """The rate limits."""
     own: OwnView | None = None
@@ -368,6 +478,8 @@ class PolicyView(Model):
     """The allowed images."""
     pools: dict[str, PoolView]
     """The pools by name."""
+    capacity: list[CapacityView]
+    """The quotas compared with the pools."""
     tenants: dict[str, TenantView]
     """The tenants by name."""
 
@@ -425,6 +537,8 @@ class RefusedQuota(Model):
     reserved: Reserved
     requested: AmountsView
     """The request of the refused job."""
+    budget: BudgetView | None = None
+    """The budget; null without one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from runway.errors import InvalidParameter, TenantRequired, UnknownTenant
 from runway.jobs.cost import estimate_cost
 from runway.jobs.spec import Resources
 from runway.policy import Policy, Pool
+from runway.pool_capacity import capacities
 from runway.quantity import format_bytes, format_cpu
 
 router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
@@ -38,13 +39,16 @@ async def read_policy(request: Request, tenant: ClaimedTenant) -> Response:
 
 def policy_view(policy: Policy, scope: str | None) -> dict[str, Any]:
     """Return the policy with the prices of each pool's resources, as `api.models.PolicyView` describes it."""
-    shown = {"namespace", "quota", "rate"}
+    shown = {"namespace", "quota", "budget", "rate"}
     document = policy.model_dump(mode="json", include={"limits": True, "images": True, "tenants": {"__all__": shown}})
     for name, tenant in document["tenants"].items():
         tenant["own"] = _own_view(policy, name) if name == scope else None
     # The command line of version 0.7 requires it.
     document["limits"]["ephemeral_storage"] = {"per_job": format_bytes(policy.limits.disk.default)}
-    return document | {"pools": {name: _pool_view(name, pool) for name, pool in policy.pools.items()}}
+    return document | {
+        "pools": {name: _pool_view(name, pool) for name, pool in policy.pools.items()},
+        "capacity": [found.to_json() for found in capacities(policy)],
+    }
 
 
 def _own_view(policy: Policy, name: str) -> dict[str, Any]:
@@ -65,7 +69,10 @@ def _pool_view(name: str, pool: Pool) -> dict[str, Any]:
     return {
         "instance_type": pool.instance_type,
         "gpu_type": pool.gpu_type,
+        "spot": pool.spot,
         "node": {"cpu": format_cpu(pool.cpu), "memory": format_bytes(pool.memory), "gpu": pool.gpu},
+        "max_nodes": pool.max_nodes,
+        "per_gpu": None if pool.per_gpu is None else pool.per_gpu.model_dump(mode="json"),
         "hourly_usd": f"{pool.hourly_usd:f}",
         "hourly_usd_per": {part: estimate_cost(name, pool, one, 0).hourly for part, one in parts.items()},
     }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from runway.api import dependencies as deps
-from runway.api.models import AmountsView, HolderView, QuotaView, TenantQuotaView
+from runway.api.models import AmountsView, BudgetView, HolderView, QuotaView, TenantQuotaView
 from runway.api.problems import operation_id, responses
-from runway.jobs.resources import ResourceVector
-from runway.quantity import format_bytes, format_cpu
+from runway.quantity import format_bytes, format_cpu, format_usd
 from runway.state.job_store import JobKey
 
 router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
@@ -37,10 +37,11 @@ def _tenant_quota(use: deps.AppState, tenant: str) -> TenantQuotaView:
     return TenantQuotaView(
         tenant=tenant,
         namespace=namespace,
-        limit=amounts_view(account.limit),
-        used=amounts_view(account.used),
-        reserved=amounts_view(account.reserved),
-        held_by_terminating=amounts_view(account.terminating),
+        limit=_amounts_view(account.limit_to_json()),
+        used=_amounts_view(account.used.to_json()),
+        reserved=_amounts_view(account.reserved.to_json()),
+        held_by_terminating=_amounts_view(account.terminating.to_json()),
+        budget=msgspec.convert(account.budget_to_json(use.now()), BudgetView | None),
         jobs=[
             HolderView(
                 job_id,
@@ -49,12 +50,14 @@ def _tenant_quota(use: deps.AppState, tenant: str) -> TenantQuotaView:
                 format_cpu(usage.amounts.cpu),
                 format_bytes(usage.amounts.memory),
                 usage.terminating.jobs > 0,
+                format_bytes(usage.amounts.disk),
+                dict(usage.amounts.gpu_types),
+                format_usd(usage.amounts.usd_per_hour),
             )
-            for job_id, usage in account.observed.items()
+            for job_id, usage in account.users()
         ],
     )
 
 
-def amounts_view(amounts: ResourceVector) -> AmountsView:
-    """Show amounts in Kubernetes quantities."""
-    return AmountsView(amounts.gpu, format_cpu(amounts.cpu), format_bytes(amounts.memory), amounts.jobs)
+def _amounts_view(amounts: dict[str, object]) -> AmountsView:
+    return msgspec.convert(amounts, AmountsView)

@@ -42,6 +42,7 @@ class SpecOptions:
     memory: Annotated[str | None, Option(metavar="QUANTITY", help="Memory, such as 512Mi or 16Gi.")] = None
     gpu: Annotated[int | None, Option(metavar="COUNT", help="Number of whole GPUs.")] = None
     gpu_type: Annotated[str | None, Option(metavar="TYPE", help="Type of the GPUs, such as a10g.")] = None
+    pool: Annotated[str | None, Option(metavar="NAME", help="Pool of nodes, such as a10g-spot.")] = None
     disk: Annotated[str | None, Option(metavar="QUANTITY", help="Disk: /scratch, other files and log.")] = None
     shared_memory: Annotated[str | None, Option(metavar="QUANTITY", help="Size of /dev/shm, in the memory.")] = None
     workdir: Annotated[str | None, Option(metavar="PATH", help="Working directory, instead of the image's own.")] = None
@@ -57,6 +58,7 @@ class SpecOptions:
     timeout: Annotated[
         int | None, duration_option("Lifetime of the job, including waiting and retries: 90, 30m, 1h.")
     ] = None
+    start_timeout: Annotated[int | None, duration_option("Time from acceptance until a container starts.")] = None
     retries: Annotated[int | None, Option(metavar="COUNT", help="Number of retries of a failed attempt.")] = None
     grace: Annotated[int | None, duration_option("Time between SIGTERM and SIGKILL.")] = None
     max_cost: Annotated[
@@ -96,7 +98,9 @@ def build_spec(options: SpecOptions) -> dict[str, object]:
     values = {
         "name": options.name,
         "image": options.image,
+        "pool": options.pool,
         "timeout_seconds": options.timeout,
+        "start_timeout_seconds": options.start_timeout,
         "retries": options.retries,
         "grace_period_seconds": options.grace,
         "max_cost_usd": options.max_cost,

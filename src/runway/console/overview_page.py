@@ -10,17 +10,22 @@ from heapq import nlargest
 from itertools import islice
 from typing import Final
 
-from runway.admission.quota import TenantQuota
+from runway.admission.quota import Row, TenantQuota
 from runway.api.dependencies import AppState
 from runway.console.templating import show_cores
 from runway.errors import PublicError
 from runway.jobs.models import JobState
 from runway.jobs.resources import ZERO, ResourceVector
+from runway.quantity import format_usd
 from runway.state.job_store import JobKey
 from runway.text import show_bytes
 
-NAMES: Final = {"gpu": "GPU", "cpu": "CPU", "memory": "Memory", "jobs": "Jobs"}
-_SHOW: Final[dict[str, Callable[[int], str]]] = {"cpu": show_cores, "memory": show_bytes}
+NAMES: Final = {
+    "gpu": "GPU", "cpu": "CPU", "memory": "Memory", "disk": "Disk", "jobs": "Jobs", "usd_per_hour": "USD an hour"
+}  # fmt: skip
+_SHOW: Final[dict[str, Callable[[int], str]]] = {
+    "cpu": show_cores, "memory": show_bytes, "disk": show_bytes, "usd_per_hour": format_usd
+}  # fmt: skip
 MAX_TENANTS: Final = 100
 """Tenants on the overview; each adds 1.6 kB to the page."""
 MAX_HOLDERS: Final = 50
@@ -64,7 +69,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class TenantSummary:
-    """A tenant at a glance. `ceiling` is the maximum cost of its active jobs, in USD."""
+    """A tenant at a glance. `ceiling` is the maximum cost of its active jobs, and `budget` has its parts, in USD."""
 
     name: str
     namespace: str
@@ -72,6 +77,7 @@ class TenantSummary:
     states: dict[JobState, int]
     waiting_since: datetime | None
     ceiling: Decimal
+    budget: dict[str, object] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +123,15 @@ def _size(used: ResourceVector) -> tuple[int, int, int, int]:
 
 def tenant_summary(use: AppState, tenant: str) -> TenantSummary:
     """Return a tenant's quota, its jobs by state, its longest wait, and the maximum cost of its active jobs."""
-    cluster = use.cluster
+    cluster, account, now = use.cluster, use.cluster.ledger.accounts[tenant], use.now()
     return TenantSummary(
         tenant,
         use.policy.tenants[tenant].namespace,
-        bars_of(cluster.ledger.accounts[tenant]),
+        bars_of(account, now),
         {state: cluster.stats.states[tenant, state] for state in JobState},
         cluster.stats.longest_pending(tenant),
-        cluster.stats.active_ceiling[tenant],
+        Decimal(account.used.ceiling).scaleb(-6),
+        account.budget_to_json(now),
     )
 
 
@@ -150,7 +157,7 @@ def health_of(use: AppState) -> Health:
 def holders_of(use: AppState, tenant: str) -> tuple[list[Holder], int]:
     """Return the jobs that use a tenant's quota, those with the most GPUs first, and their total number."""
     account, namespace = use.cluster.ledger.accounts[tenant], use.policy.tenants[tenant].namespace
-    first = islice(account.observed.items(), MAX_JOBS_SCANNED)
+    first = islice(account.users(), MAX_JOBS_SCANNED)
     largest = nlargest(
         MAX_HOLDERS, first, key=lambda entry: (entry[1].amounts.gpu, entry[1].amounts.cpu, entry[1].amounts.memory)
     )
@@ -158,21 +165,28 @@ def holders_of(use: AppState, tenant: str) -> tuple[list[Holder], int]:
         Holder(job_id, use.cluster.stats.state(JobKey(namespace, job_id)), usage.amounts, usage.terminating != ZERO)
         for job_id, usage in largest
     ]
-    return holders, len(account.observed)
+    return holders, account.used.jobs
 
 
-def bars_of(account: TenantQuota) -> tuple[Bar, ...]:
-    return tuple(_bar(account, name) for name in ResourceVector.__struct_fields__)
+def bars_of(account: TenantQuota, now: datetime) -> tuple[Bar, ...]:
+    """Return a bar for each limited amount, and one for the budget."""
+    bars = [_row_bar(account, row, limit) for row, limit in account.limits.items()]
+    if account.budget is not None:
+        used = account.budget.spent(now) + account.used.ceiling
+        name = f"USD in {account.budget.hours} h"
+        bars.append(_bar(name, format_usd, account.budget.limit, used, account.reserved.ceiling))
+    return tuple(bars)
 
 
-def _bar(account: TenantQuota, resource: str) -> Bar:
-    limit, used, reserved, terminating = (
-        int(getattr(amounts, resource))
-        for amounts in (account.limit, account.used, account.reserved, account.terminating)
-    )
-    show = _SHOW.get(resource, str)
+def _row_bar(account: TenantQuota, row: Row, limit: int) -> Bar:
+    name = NAMES.get(row.name) or f"GPU {row.gpu_type}"
+    amounts = map(row.amount, (account.used, account.reserved, account.terminating))
+    return _bar(name, _SHOW.get(row.name, str), limit, *amounts)
+
+
+def _bar(name: str, show: Callable[[int], str], limit: int, used: int, reserved: int, terminating: int = 0) -> Bar:
     return Bar(
-        name=NAMES[resource],
+        name=name,
         used=show(used),
         reserved=show(reserved) if reserved else None,
         terminating=show(terminating) if terminating else None,

@@ -25,6 +25,7 @@ from runway.api.jobs import read_cursor, write_cursor
 from runway.console.docs_page import reference_of
 from runway.console.job_page import log_end, timeline_of, usage_shown
 from runway.console.overview_page import busiest, health_of, holders_of, tenant_summary
+from runway.console.pools import capacity_rows, pool_rows
 from runway.console.templating import STATIC_FILES, html_response, render, render_page
 from runway.errors import InvalidParameter, JobNotFound, PublicError, RouteNotFound, Violation
 from runway.jobs.annotations import usd
@@ -66,7 +67,16 @@ async def overview(request: Request, scope: ReadScope) -> Response:
     tenants = [tenant_summary(use, tenant) for tenant in busiest(use, known)]
     newest = _views(use, scan_page(use.cluster, _namespace(use, scope), (), None, NEWEST_JOBS).keys)
     left_out = len(known) - len(tenants)
-    return _page(use, "overview.html", tenants=tenants, left_out=left_out, newest=newest, health=health_of(use))
+    return _page(
+        use,
+        "overview.html",
+        tenants=tenants,
+        left_out=left_out,
+        newest=newest,
+        pools=pool_rows(use),
+        capacity=capacity_rows(use),
+        health=health_of(use),
+    )
 
 
 @router.api_route("/jobs", methods=_READ)

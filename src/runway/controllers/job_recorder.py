@@ -317,6 +317,9 @@ class JobRecorder:
             self._metrics.failures.labels(tenant, record.failure.code, record.failure.category).inc()
         if record.actual is not None:
             self._metrics.actual_cost.labels(tenant).inc(float(record.actual))
+        if uncharged := records.uncharged_cost_of(job, record):
+            is_lost = any(attempt.cause == FailureCode.NODE_LOST for attempt in record.attempts)
+            self._metrics.uncharged_cost.labels(tenant, "node_lost" if is_lost else "late_end").inc(float(uncharged))
         log.info(
             "job over", tenant=tenant, job_id=key.name, state=record.state, actual_usd=record.actual,
             failure=record.failure.code if record.failure else None, attempts=len(record.attempts),

@@ -21,7 +21,7 @@ import structlog
 
 from runway.backoff import Backoff, Timing
 from runway.errors import ClusterError, PublicError
-from runway.kube.client import JOBS, NODES, PODS, WARNINGS, KubeClient, Resource
+from runway.kube.client import EVENTS, JOBS, NODES, PODS, KubeClient, Resource
 from runway.kube.objects import Event, Job, Node, Object, Pod, WatchEvent
 from runway.kube.reflector import MAX_BACKOFF_SECONDS, Bookmark, Disconnected, Relisted, reflect
 from runway.state.cluster_state import ClusterState, WatchStatus
@@ -246,7 +246,7 @@ class DiagnosticsSync:
             try:
                 warnings, nodes = self._cluster.warnings, self._cluster.nodes
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._sync(WARNINGS, warnings.replace, warnings.upsert, warnings.delete))
+                    tasks.create_task(self._sync(EVENTS, warnings.replace, warnings.upsert, warnings.delete))
                     tasks.create_task(self._sync(NODES, nodes.replace_nodes, nodes.upsert_node, nodes.delete_node))
             except Exception:
                 log.exception("watching events and nodes failed")
@@ -293,6 +293,7 @@ async def _follow(
             watch.replace_undecodable(update.items)
             yield update
             watch.synced = True
+            watch.continuous_since = timing.clock()
         elif not isinstance(update, Bookmark):
             watch.update_undecodable(update.object, deleted=update.type == "DELETED")
             yield update

@@ -8,37 +8,43 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
 from runway.jobs.models import JOB_ID_GRAMMAR, CostView, SpecView
 from runway.kube.objects import MAX_SECONDS, Job, MetadataFilter
+from runway.quantity import micro_usd
 
 PREFIX: Final = "runway.internal/"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 LABEL_JOB: Final = PREFIX + "job"
 LABEL_NAME: Final = PREFIX + "name"
+LABEL_POOL: Final = PREFIX + "pool"
 LABEL_TENANT: Final = PREFIX + "tenant"
 ANNOTATION_COST: Final = PREFIX + "cost"
 ANNOTATION_CANCELLED_AT: Final = PREFIX + "cancelled-at"
+ANNOTATION_ENDED: Final = PREFIX + "ended"
 ANNOTATION_RECORD: Final = PREFIX + "record"
 ANNOTATION_REQUEST_HASH: Final = PREFIX + "request-hash"
 ANNOTATION_SPEC: Final = PREFIX + "spec"
 ANNOTATION_SPEC_HASH: Final = PREFIX + "spec-hash"
+ANNOTATION_START_TIMEOUT: Final = PREFIX + "start-timeout"
 
 MANAGED_BY: Final = "runway"
 JOB_ID: Final = re.compile(JOB_ID_GRAMMAR)
 
 METADATA: Final = MetadataFilter(
-    labels=frozenset({LABEL_MANAGED_BY, LABEL_JOB, LABEL_NAME, LABEL_TENANT}),
+    labels=frozenset({LABEL_MANAGED_BY, LABEL_JOB, LABEL_NAME, LABEL_POOL, LABEL_TENANT}),
     annotations={
         ANNOTATION_CANCELLED_AT: 64,
         ANNOTATION_COST: 4096,
+        ANNOTATION_ENDED: 4096,
         ANNOTATION_RECORD: 32 * 1024,
         ANNOTATION_REQUEST_HASH: 64,
         ANNOTATION_SPEC: 256 * 1024,
         ANNOTATION_SPEC_HASH: 64,
+        ANNOTATION_START_TIMEOUT: 4096,
     },
 )
 """The labels and annotations that Runway reads; some limits are twice the size that Runway writes."""
@@ -65,6 +71,7 @@ def spec_of(job: Job) -> SpecView | None:
     seconds = (spec.timeout_seconds, spec.grace_period_seconds)
     possible = all(0 <= value <= MAX_SECONDS for value in seconds) and 0 <= spec.retries <= MAX_RETRIES
     possible = possible and 0 < spec.user <= MAX_USER
+    possible = possible and (spec.start_timeout_seconds is None or 0 < spec.start_timeout_seconds <= MAX_SECONDS)
     return spec if possible and 0 <= spec.resources.gpu <= MAX_GPUS else None
 
 
@@ -72,6 +79,27 @@ def cost_of(job: Job) -> CostView | None:
     """Return the price at admission; None for a Job that was created outside Runway."""
     text = job.metadata.annotations.get(ANNOTATION_COST)
     return None if text is None else _price_of(text)
+
+
+class Price(NamedTuple):
+    """The price of a job at admission, in micro-USD, and its pool."""
+
+    hourly: int
+    ceiling: int
+    pool: str
+
+
+def price_of(job: Job) -> Price | None:
+    """Return the price of a Job that Runway created; None for others, and if its annotation is not readable."""
+    text = job.metadata.annotations.get(ANNOTATION_COST)
+    return None if text is None or job.metadata.labels.get(LABEL_MANAGED_BY) != MANAGED_BY else _amounts_of(text)
+
+
+def pool_of(spec: SpecView | None, cost: CostView | None) -> str | None:
+    """Return the name of the job's pool. Version 0.7 stored it only in the rate card of the price."""
+    if spec is not None and spec.pool is not None:
+        return spec.pool
+    return None if cost is None else cost.rate_card.partition("/")[0] or None
 
 
 def usd(text: str) -> Decimal | None:
@@ -91,6 +119,14 @@ def read_annotation(decoder: msgspec.json.Decoder[_Decoded], text: str | None) -
 def _price_of(text: str) -> CostView | None:
     cost = read_annotation(_cost_decoder, text)
     return cost if cost is not None and _is_price(cost) else None
+
+
+@lru_cache(maxsize=256)
+def _amounts_of(text: str) -> Price | None:
+    cost = _price_of(text)
+    if cost is None:
+        return None
+    return Price(micro_usd(cost.hourly), micro_usd(cost.ceiling), cost.rate_card.partition("/")[0])
 
 
 def _is_price(cost: CostView) -> bool:

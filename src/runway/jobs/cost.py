@@ -10,11 +10,21 @@ from collections.abc import Iterable
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
 
 from runway.jobs.models import Attempt, CostLineView, CostView
 from runway.jobs.spec import Resources
 from runway.policy import Pool
 from runway.quantity import format_bytes, format_cpu
+
+
+class Charge(NamedTuple):
+    """What a finished job counts in a budget: its end in seconds since 1970, and micro-USD."""
+
+    finished_at: int
+    amount: int
+
 
 # Units per milli-CPU, byte and GPU, times 1000 x 2^30 to make them integers.
 _PER_MILLI_CPU = 9 * 1024**3
@@ -22,8 +32,11 @@ _PER_BYTE = 1000
 _PER_GPU = 220 * 1000 * 1024**3
 
 
-def estimate_cost(pool_name: str, pool: Pool, resources: Resources, timeout_seconds: int) -> CostView:
-    """Estimate the cost of these resources in that pool. The lines add up to `hourly` exactly."""
+def estimate_cost(pool_name: str, pool: Pool, resources: Resources, max_seconds: int) -> CostView:
+    """Estimate the cost of these resources in that pool for at most `max_seconds`: timeout and grace period.
+
+    The lines add up to `hourly` exactly.
+    """
     shares = [
         ("cpu", format_cpu(resources.cpu), _units(resources.cpu, 0, 0)),
         ("memory", format_bytes(resources.memory), _units(0, resources.memory, 0)),
@@ -32,13 +45,13 @@ def estimate_cost(pool_name: str, pool: Pool, resources: Resources, timeout_seco
     # Units cost units * numerator / denominator millionths of a dollar.
     numerator, denominator = pool.hourly_usd.as_integer_ratio()
     numerator, denominator = numerator * 1_000_000, denominator * _units(pool.cpu, pool.memory, pool.gpu)
-    hourly = round(Fraction(sum(units for _, _, units in shares) * numerator, denominator))
+    hourly = hourly_micro_usd(pool, resources.cpu, resources.memory, resources.gpu)
     amounts = _apportion(hourly, [divmod(units * numerator, denominator) for _, _, units in shares])
     return CostView(
         currency="USD",
         rate_card=f"{pool_name}/{pool.instance_type}@{pool.hourly_usd}",
         hourly=f"{_usd(hourly):f}",
-        ceiling=f"{_usd(-(-hourly * timeout_seconds // 3600)):f}",
+        ceiling=f"{_usd(-(-hourly * max_seconds // 3600)):f}",
         actual=None,
         lines=[
             CostLineView(resource, quantity, f"{_usd(amount):f}")
@@ -46,6 +59,16 @@ def estimate_cost(pool_name: str, pool: Pool, resources: Resources, timeout_seco
             if units
         ],
     )
+
+
+def hourly_micro_usd(pool: Pool, cpu: int, memory: int, gpu: int) -> int:
+    """Return the hourly price of these resources in that pool, in micro-USD."""
+    return _hourly(pool.hourly_usd, _units(pool.cpu, pool.memory, pool.gpu), _units(cpu, memory, gpu))
+
+
+@lru_cache(maxsize=1024)
+def _hourly(node_usd: Decimal, node_units: int, units: int) -> int:
+    return round(Fraction(node_usd) * units * 1_000_000 / node_units)
 
 
 def _units(cpu: int, memory: int, gpu: int) -> int:

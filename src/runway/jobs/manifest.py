@@ -22,12 +22,13 @@ from runway.jobs.annotations import (
     LABEL_JOB,
     LABEL_MANAGED_BY,
     LABEL_NAME,
+    LABEL_POOL,
     LABEL_TENANT,
     MANAGED_BY,
 )
 from runway.jobs.models import CostView
 from runway.jobs.spec import AdmittedSpec
-from runway.kube.objects import CLAIM_VOLUME_PREFIX, CONTAINER, GPU_RESOURCE, VOLUME_SCRATCH, VOLUME_SHARED_MEMORY
+from runway.kube.objects import CLAIM_VOLUME_PREFIX, CONTAINER, GPU_RESOURCE, VOLUME_SCRATCH, VOLUME_SHARED_MEMORY, Job
 from runway.policy import Limits, Pool, TenantVolume
 from runway.quantity import format_bytes, format_cpu
 
@@ -41,6 +42,9 @@ protection. `kubectl drain` and spot interruptions ignore it.
 https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md#what-types-of-pods-can-prevent-ca-from-removing-a-node
 https://karpenter.sh/docs/concepts/disruption/#pod-level-controls
 """
+PACKING_WEIGHT: Final = 100  # Kubernetes' maximum. The scheduler scales the sums to 0 to 100 before it adds scores.
+INFRASTRUCTURE_RETRIES: Final = 3
+"""Attempts that replace a pod that never ran, in a job without retries, such as one that its node rejected."""
 SERVICE_ACCOUNT: Final = "runway-job"  # `runway tenants render` makes it in each tenant's namespace.
 GROUP_ID: Final = 1000  # The group of every job's process and volumes, whatever its user.
 SCRATCH: Final = "/scratch"
@@ -115,7 +119,9 @@ def job_manifest(spec: AdmittedSpec, placement: Placement, limits: Limits) -> di
 
     - `activeDeadlineSeconds` bounds the whole life of the Job, retries and waiting included, and beats `backoffLimit`:
       https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup
-    - `podFailurePolicy` does not count disruptions (eviction, preemption, drain) against the retries:
+    - `podFailurePolicy` does not count disruptions (eviction, preemption, drain) against the retries. Without retries,
+      a container that exits with another code than 0 fails the Job at once, and `backoffLimit` bounds the pods that
+      never ran. With retries, both share `backoffLimit`:
       https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy
     - `podReplacementPolicy: Failed` starts the next attempt only after the last pod is terminal, so a job never uses
       more than it was admitted for:
@@ -124,6 +130,8 @@ def job_manifest(spec: AdmittedSpec, placement: Placement, limits: Limits) -> di
     labels = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_JOB: placement.job_id, LABEL_TENANT: placement.tenant}
     if spec.name is not None:
         labels[LABEL_NAME] = spec.name
+    if spec.pool is not None:
+        labels[LABEL_POOL] = spec.pool
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -141,12 +149,12 @@ def job_manifest(spec: AdmittedSpec, placement: Placement, limits: Limits) -> di
         "spec": {
             "parallelism": 1,
             "completions": 1,
-            "backoffLimit": spec.retries,
+            "backoffLimit": spec.retries or INFRASTRUCTURE_RETRIES,
             "activeDeadlineSeconds": spec.timeout_seconds,
             "ttlSecondsAfterFinished": limits.retention_seconds,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
-                "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+                "rules": [_IGNORE_DISRUPTIONS] if spec.retries else [_IGNORE_DISRUPTIONS, _FAIL_ON_EXIT]
             },
             "template": {
                 "metadata": {"labels": labels, "annotations": dict(DO_NOT_EVICT_ANNOTATIONS)},
@@ -154,6 +162,24 @@ def job_manifest(spec: AdmittedSpec, placement: Placement, limits: Limits) -> di
             },
         },
     }
+
+
+_IGNORE_DISRUPTIONS: Final = {
+    "action": "Ignore",
+    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+}
+_FAIL_ON_EXIT: Final = {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0]}}
+"""Applies to all containers of the pod, because no container is named."""
+
+
+def deadline_patch(job: Job, annotation: str, value: str) -> dict[str, object]:
+    """Build the merge patch that ends this version of a Job now and records the reason in an annotation.
+
+    docs/decisions/007-cancel-by-deadline.md explains the deadline of zero, and why a suspended Job is resumed.
+    """
+    metadata = {"resourceVersion": job.metadata.resource_version, "annotations": {annotation: value}}
+    resume = {"suspend": False} if job.spec.suspend else {}
+    return {"metadata": metadata, "spec": {"activeDeadlineSeconds": 0, **resume}}
 
 
 def _pod_spec(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
@@ -192,7 +218,26 @@ def _pod_spec(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
         pod["nodeSelector"] = dict(placement.pool.node_selector)
     if placement.pool.tolerations:
         pod["tolerations"] = [item.model_dump(exclude_none=True) for item in placement.pool.tolerations]
+    if placement.pool.gpu and spec.pool is not None:
+        pod["affinity"] = _pack(spec.pool)
     return pod
+
+
+def _pack(pool: str) -> dict[str, object]:
+    """Prefer nodes with pods of the same GPU pool, so that whole nodes stay free for large jobs.
+
+    The scheduler otherwise prefers the emptiest node, and EKS cannot configure its scoring. A preference never keeps
+    a pod waiting. It costs the scheduler a look at every pod of the pool, so pools without GPUs have none.
+    docs/decisions/012-packing.md has the effect.
+    https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#inter-pod-affinity-and-anti-affinity
+    """
+    term = {
+        "labelSelector": {"matchLabels": {LABEL_POOL: pool}},
+        "namespaceSelector": {"matchExpressions": [{"key": LABEL_TENANT, "operator": "Exists"}]},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    preference = {"weight": PACKING_WEIGHT, "podAffinityTerm": term}
+    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preference]}}
 
 
 def _container(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:

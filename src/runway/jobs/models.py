@@ -143,10 +143,14 @@ class SpecView(Model):
     """Seconds between SIGTERM and SIGKILL."""
     max_cost_usd: Usd | None
     """The maximum cost that the caller allowed, in USD."""
+    pool: str | None = None
+    """The pool of the job; null for a job that version 0.7 admitted."""
     working_dir: str | None = None
     """The working directory; null for the image's."""
     user: Positive = USER_OF_0_7
     """The numeric user of the process."""
+    start_timeout_seconds: Positive | None = None
+    """The maximum time from acceptance until a container starts, in seconds; null for no limit of the job's own."""
     secrets: dict[str, str] = field(default_factory=dict)
     """The environment variables from Kubernetes Secrets: variable to `SECRET/KEY`."""
     volumes: list[str] = field(default_factory=list)

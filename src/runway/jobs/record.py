@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final, Literal
 
 import msgspec
 
-from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, ANNOTATION_RECORD, cost_of, read_annotation, usd
-from runway.jobs.cost import actual_cost
+from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, ANNOTATION_RECORD, cost_of, price_of, read_annotation, usd
+from runway.jobs.cost import Charge, actual_cost
 from runway.jobs.diagnosis.attempts import (
     IMAGE_DIGEST,
     MAX_ATTEMPTS,
@@ -26,11 +27,14 @@ from runway.jobs.diagnosis.attempts import (
 from runway.jobs.diagnosis.codes import Category, Diagnosis, FailureCode
 from runway.jobs.diagnosis.log_hints import with_log_hint
 from runway.jobs.diagnosis.outcome import diagnose, failure_of
+from runway.jobs.diagnosis.start_timeout import diagnose_start_timeout, start_timeout_of
+from runway.jobs.ending import ending_of
 from runway.jobs.log_excerpt import EXCERPT_BYTES, excerpt_of, redact, secrets_of
 from runway.jobs.models import Attempt, Excerpt, Failure, Usage
 from runway.jobs.snapshot import JobSnapshot
 from runway.jobs.usage import with_usage
 from runway.kube.objects import Job, Pod, is_possible_year
+from runway.quantity import micro_usd
 from runway.text import escape
 
 VERSION: Final = 1
@@ -219,30 +223,61 @@ def failure_from_history(snapshot: JobSnapshot, known: AttemptHistory, excerpt: 
     failed = snapshot.job.condition("Failed")
     if failure is None or failed is None or not known.attempts:
         return failure
+    evidence = {name: value for name, value in failure.evidence.items() if name in ("job_reason", "job_message")}
+    if failed.reason == "DeadlineExceeded" and ending_of(snapshot.job) is not None:
+        return failure
+    timeout = start_timeout_of(snapshot.job) if failed.reason == "DeadlineExceeded" else None
+    if timeout is not None:
+        if known.started_at is None or failure.code is FailureCode.START_TIMEOUT:
+            return failure
+        return failure_of(diagnose_start_timeout(timeout, started=True), evidence)
     counted = [attempt for attempt in known.attempts if attempt.counted]
     blamed = counted[-1] if counted and failed.reason != "DeadlineExceeded" else known.attempts[-1]
     if blamed.cause is not None and all(pod.metadata.name != blamed.pod for pod in snapshot.pods):
-        failure = _failure_of_recorded(blamed, blamed.cause, failure)
+        failure = _failure_of_recorded(blamed, blamed.cause, evidence)
     return with_log_hint(failure, excerpt.text) if excerpt and excerpt.pod == blamed.pod else failure
 
 
-def _failure_of_recorded(blamed: Attempt, cause: str, failure: Failure) -> Failure:
-    evidence = {name: value for name, value in failure.evidence.items() if name in ("job_reason", "job_message")}
+def _failure_of_recorded(blamed: Attempt, cause: str, evidence: dict[str, str]) -> Failure:
     if blamed.exit_code is not None:
         evidence["exit_code"] = str(blamed.exit_code)
     return failure_of(Diagnosis(_CODES[cause], blamed.message or "", evidence), {})
 
 
 def actual_cost_of(job: Job, known: AttemptHistory) -> str | None:
-    """Return the actual cost in USD; None if an attempt or one of its times is unknown."""
+    """Return the actual cost in USD, at most the ceiling; None if an attempt or one of its times is unknown."""
     cost = cost_of(job)
-    hourly = usd(cost.hourly) if cost else None
-    if hourly is None or known.left_out or missing_attempts(job, known):
+    if cost is None or known.left_out or missing_attempts(job, known):
         return None
-    amount = actual_cost(hourly, known.attempts)
-    text = "" if amount is None else f"{amount:f}"
-    # An edited hourly price can yield an amount that is not valid in a record.
-    return text if usd(text) is not None else None
+    amount = actual_cost(Decimal(cost.hourly), known.attempts)
+    return None if amount is None else f"{min(amount, Decimal(cost.ceiling)):f}"
+
+
+def uncharged_cost_of(job: Job, record: Record) -> Decimal:
+    """Return what the recorded attempts cost beyond the ceiling, in USD: the tenant is not charged for it."""
+    cost = cost_of(job)
+    amount = None if cost is None or record.actual is None else actual_cost(Decimal(cost.hourly), record.attempts)
+    return Decimal() if cost is None or amount is None else max(Decimal(), amount - Decimal(cost.ceiling))
+
+
+def finish_second(job: Job) -> int | None:
+    """Return when Kubernetes finished the Job, in seconds since 1970; None before, and without a readable time."""
+    condition = job.condition("Complete") or job.condition("Failed")
+    moment = condition.last_transition_time if condition else None
+    return None if moment is None else int(moment.timestamp())
+
+
+def charge_of(job: Job) -> Charge | None:
+    """Return what a finished job counts in a budget: its recorded cost, or its ceiling until that is known.
+
+    The Job alone decides, so every process has the same charge.
+    """
+    finished, price = finish_second(job), price_of(job)
+    if finished is None or price is None:
+        return None
+    record = record_of(job)
+    actual = record.actual if record is not None else None
+    return Charge(finished, price.ceiling if actual is None else min(micro_usd(actual), price.ceiling))
 
 
 def last_started_pod(snapshot: JobSnapshot) -> Pod | None:

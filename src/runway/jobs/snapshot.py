@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from runway.jobs.gpu_idle import IdleGpus
 from runway.kube.objects import Event, Job, Node, Pod
 
 
@@ -20,11 +22,25 @@ class FreeCapacity:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolSize:
+    """The number of nodes of a job's pool, and the maximum that the policy gives; None without one."""
+
+    name: str
+    nodes: int
+    max_nodes: int | None
+
+    @property
+    def is_at_maximum(self) -> bool:
+        return self.max_nodes is not None and self.nodes >= self.max_nodes
+
+
+@dataclass(frozen=True, slots=True)
 class JobSnapshot:
     """A Job with its pods, events and nodes.
 
     `pods` are the attempts of this Job, oldest first; `deleted_pods` names those that are deleted. `events` are
-    warnings, oldest first; Kubernetes deletes them after an hour. `free_capacity` is known if the last pod has no node.
+    warnings and events of autoscalers, oldest first; Kubernetes deletes them after an hour. `free_capacity` and `pool`
+    are known if the last pod has no node. `idle_gpus` are those that Prometheus reports for the last pod.
     """
 
     tenant: str
@@ -34,6 +50,10 @@ class JobSnapshot:
     events: tuple[Event, ...] = ()
     nodes: Mapping[str, Node] = field(default_factory=dict)
     free_capacity: FreeCapacity | None = None
+    pool: PoolSize | None = None
+    idle_gpus: IdleGpus | None = None
+    deletions_seen: Mapping[str, datetime] = field(default_factory=dict)
+    """When Runway saw the deletion of pods, by name, in whole seconds."""
 
     def events_on(self, item: Job | Pod) -> list[Event]:
         """Return the events on this Job or pod, oldest first."""

@@ -89,6 +89,8 @@ class AdmittedSpec:
     args: tuple[str, ...] = ()
     working_dir: str | None = None
     env: tuple[tuple[str, str], ...] = ()
+    pool: str | None = None
+    start_timeout_seconds: int | None = None
     secrets: tuple[tuple[str, str], ...] = ()
     volumes: tuple[str, ...] = ()
     max_cost_usd: Decimal | None = None
@@ -113,7 +115,9 @@ class AdmittedSpec:
                 "disk": format_bytes(self.resources.disk),
                 "shared_memory": format_bytes(self.resources.shared_memory),
             },
+            "pool": self.pool,
             "timeout_seconds": self.timeout_seconds,
+            "start_timeout_seconds": self.start_timeout_seconds,
             "retries": self.retries,
             "grace_period_seconds": self.grace_period_seconds,
             "max_cost_usd": None if self.max_cost_usd is None else str(self.max_cost_usd),
@@ -408,9 +412,14 @@ class SpecForm(_Form):
     """The numeric user of the process, never root. The group is always 1000. The policy sets bounds and default."""
     resources: ResourcesForm | None = Field(default=None, json_schema_extra=_not_null)
     """The requests and limits of each attempt."""
+    pool: Annotated[str, _form(LABEL, 63), _match(LABEL, "the name of a pool")] | None = None
+    """One of the policy's pools. Default: the first pool of the GPU type, or without GPUs, that is not spot."""
     timeout_seconds: Annotated[int, _at_least(1)] | None = None
     """The maximum life of the job from acceptance: waiting, image pull and retries included. It bounds the cost and
     the use of quota. The policy sets the default."""
+    start_timeout_seconds: Annotated[int, _at_least(1)] | None = None
+    """The maximum time from acceptance until a container starts, at most `timeout_seconds`. Default: no limit but those
+    of the policy for each cause. A restart of Runway can lengthen it."""
     retries: Annotated[int, _at_least(0)] | None = None
     """The maximum number of attempts after a failed attempt; disruptions do not count. Default 0."""
     grace_period_seconds: Annotated[int, _at_least(1)] | None = None

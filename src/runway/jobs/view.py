@@ -17,10 +17,13 @@ from runway.jobs.diagnosis.attempts import (
     attempt_failure,
     container_started,
     counts_against_retries,
+    has_exited,
     termination_requested_at,
 )
 from runway.jobs.diagnosis.codes import ConditionCode, Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_start import diagnose_container_start, diagnose_pod_creation
+from runway.jobs.diagnosis.gpu_health import describe_fault, gpu_fault_of
+from runway.jobs.diagnosis.scaling import scaling_of
 from runway.jobs.log_excerpt import secrets_of
 from runway.jobs.log_link import log_url
 from runway.jobs.models import ConditionView, CostView, Excerpt, Failure, JobState, JobView, KubernetesRef
@@ -74,7 +77,7 @@ def job_view(snapshot: JobSnapshot, log_template: str | None = None) -> JobView:
         created_at=job.metadata.creation_timestamp,
         started_at=known.started_at,
         finished_at=condition.last_transition_time if condition and state.is_finished else None,
-        conditions=_conditions(snapshot, state, retries),
+        conditions=conditions_of(snapshot, state, retries),
         attempts=list(known.attempts),
         attempts_left_out=known.left_out,
         disruptions=known.disruptions,
@@ -139,7 +142,8 @@ def _cost(job: Job, state: JobState, known: AttemptHistory, final: Record | None
     return replace(cost, actual=actual)
 
 
-def _conditions(snapshot: JobSnapshot, state: JobState, retries: int) -> list[ConditionView]:
+def conditions_of(snapshot: JobSnapshot, state: JobState, retries: int) -> list[ConditionView]:
+    """Return why an unfinished job makes no progress."""
     if state.is_finished:
         return []
     live = _live(snapshot.pods, snapshot.deleted_pods)
@@ -147,6 +151,8 @@ def _conditions(snapshot: JobSnapshot, state: JobState, retries: int) -> list[Co
     if state is JobState.PENDING and not live:
         retrying = bool(snapshot.pods) and _will_retry(snapshot.job, snapshot.pods, retries)
         found += _conditions_between_pods(snapshot, retrying=retrying)
+    if snapshot.idle_gpus is not None and state is JobState.RUNNING:
+        found.append(ConditionView(ConditionCode.GPU_IDLE, snapshot.idle_gpus.message, None))
     return found
 
 
@@ -158,18 +164,28 @@ def _will_retry(job: Job, pods: Sequence[Pod], retries: int) -> bool:
     """Return whether Kubernetes will start another attempt after these finished ones.
 
     FailureTarget announces the failure: https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
+    Without retries, the Job's `backoffLimit` is for pods that never ran (`jobs.manifest`).
     """
     if pods[-1].status.phase == "Succeeded" or job.condition("FailureTarget"):
         return False
-    return sum(counts_against_retries(pod) for pod in pods) <= retries
+    counted = [pod for pod in pods if counts_against_retries(pod)]
+    if retries == 0 and any(map(has_exited, counted)):
+        return False
+    return len(counted) <= (retries if job.spec.backoff_limit is None else job.spec.backoff_limit)
 
 
 def _conditions_of_pod(snapshot: JobSnapshot, pod: Pod) -> Iterator[ConditionView]:
     """Yield why this pod, which has not ended, does not run or does not end."""
     if (finding := diagnose_container_start(snapshot, pod)) is not None:
-        yield ConditionView(_code(finding), finding.message, _waiting_since(pod))
+        since = _waiting_since(pod)
+        yield ConditionView(_code(finding), finding.message, since)
+        scaling = scaling_of(snapshot, pod) if finding.code is FailureCode.UNSCHEDULABLE else None
+        if scaling is not None:
+            yield ConditionView(scaling.code, scaling.message, scaling.since or since)
     if (unreachable := _unreachable(snapshot, pod)) is not None:
         yield unreachable
+    if (fault := gpu_fault_of(snapshot, pod)) is not None:
+        yield ConditionView(ConditionCode.GPU_HARDWARE, describe_fault(pod, fault), fault.last_transition_time)
     if pod.terminating:
         requested = termination_requested_at(pod, snapshot.job)
         message = f"pod {pod.metadata.name} is terminating"

@@ -79,7 +79,14 @@ class Resource(Generic[Object]):
 
 JOBS: Final[Resource[Job]] = Resource("jobs", "/apis/batch/v1/jobs", Job)
 PODS: Final[Resource[Pod]] = Resource("pods", "/api/v1/pods", Pod)
-WARNINGS: Final[Resource[Event]] = Resource("events", "/api/v1/events", Event, selector="type=Warning")
+ROUTINE_REASONS: Final = (
+    "Scheduled", "Pulling", "Pulled", "Created", "Started", "Killing", "SuccessfulCreate", "SuccessfulDelete",
+    "Completed",
+)  # fmt: skip
+"""Normal events of every job, which the API server leaves out. Autoscalers post normal events too, of other reasons."""
+EVENTS: Final[Resource[Event]] = Resource(
+    "events", "/api/v1/events", Event, selector=",".join(f"reason!={reason}" for reason in ROUTINE_REASONS)
+)
 NODES: Final[Resource[Node]] = Resource("nodes", "/api/v1/nodes", Node)
 
 _Decoded = TypeVar("_Decoded")

@@ -55,15 +55,27 @@ READ_CONDITIONS: Final = frozenset(
     {
         "Complete", "DisruptionTarget", "Failed", "FailureTarget", "PodReadyToStartContainers", "PodScheduled", "Ready",
         "SuccessCriteriaMet", "Suspended",
+        # Of nodes, by the monitors of GPU health.
+        "AcceleratedHardwareReady", "GpuDriverWatch", "GpuInforomWatch", "GpuMcuWatch", "GpuMemWatch", "GpuNvlinkWatch",
+        "GpuPcieWatch", "GpuPmuWatch", "GpuPowerWatch", "GpuSmWatch", "GpuThermalWatch", "NVSwitchDown",
+        "NVSwitchFatalError", "SysLogsGPUFallenOff", "SysLogsSXIDError", "SysLogsXIDError",
     }
 )  # fmt: skip
 """The condition types that are read; they take precedence if there are too many conditions."""
 
 _WITHOUT_REQUESTS: Final = frozenset(
-    {"activeDeadlineSeconds", "completions", "nodeName", "nodeSelector", "terminationGracePeriodSeconds", "tolerations"}
+    {
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "completions",
+        "nodeName",
+        "nodeSelector",
+        "terminationGracePeriodSeconds",
+        "tolerations",
+    }
 )
 _VOLUMES: Final = "spec.template.spec.volumes"
-_RESOURCES: Final = ("cpu", "memory", k8s.GPU_RESOURCE)
+_RESOURCES: Final = ("cpu", "memory", k8s.DISK_RESOURCE, k8s.GPU_RESOURCE)
 _KUBERNETES_LABELS: Final = frozenset({k8s.LABEL_CONTROLLER, k8s.LABEL_JOB_NAME})
 _CUT: Final = " ... "
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{}]', re.DOTALL)

@@ -54,6 +54,7 @@ VOLUME_SCRATCH: Final = "scratch"
 VOLUME_SHARED_MEMORY: Final = "shared-memory"
 """The names of the volumes that every job has. The kubelet's messages contain them."""
 GPU_RESOURCE: Final = "nvidia.com/gpu"
+DISK_RESOURCE: Final = "ephemeral-storage"
 _LOG_ALREADY_GONE: Final = "Error on reading termination message from logs"
 """The kubelet writes this as the termination message if it has already removed the log of a deleted pod."""
 
@@ -140,6 +141,7 @@ class JobSpec(_KubeObject, frozen=True):
     completions: Int32 | None = None
     suspend: bool | None = None
     active_deadline_seconds: Seconds | None = None
+    backoff_limit: Int32 | None = None
 
 
 class JobStatus(_KubeObject, frozen=True):
@@ -163,6 +165,14 @@ class Job(_KubeObject, frozen=True):
     def condition(self, type_: str) -> Condition | None:
         """Return the condition of this type if its status is True."""
         return next((item for item in self.status.conditions if item.type == type_ and item.status == "True"), None)
+
+    @property
+    def has_outcome(self) -> bool:
+        """Whether the Job is finished, or Kubernetes has announced its outcome.
+
+        https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
+        """
+        return any(map(self.condition, ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget")))
 
     @property
     def finished(self) -> bool:
@@ -330,11 +340,22 @@ class Event(_KubeObject, frozen=True):
 
     metadata: Metadata
     involved_object: ObjectReference = ObjectReference()
+    type: Word = "Warning"
+    """`Normal` or `Warning`."""
     reason: Word | None = None
     message: Message | None = None
     last_timestamp: Time | None = None
     event_time: Time | None = None
     series: EventSeries | None = None
+
+    @property
+    def is_warning(self) -> bool:
+        return self.type != "Normal"
+
+    @property
+    def first_seen(self) -> datetime | None:
+        """The time of the first occurrence: a repeated event is counted in the same object."""
+        return self.metadata.creation_timestamp or self.last_seen
 
     @property
     def last_seen(self) -> datetime | None:

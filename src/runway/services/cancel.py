@@ -16,6 +16,7 @@ from runway import errors
 from runway.admission.quota import pod_succeeded
 from runway.controllers.leadership import Leadership
 from runway.jobs.annotations import ANNOTATION_CANCELLED_AT
+from runway.jobs.manifest import deadline_patch
 from runway.jobs.models import JobView
 from runway.kube.client import KubeClient
 from runway.kube.objects import Job
@@ -42,7 +43,8 @@ async def cancel(
         if _is_decided(job, cluster, key):
             return _view(cluster, key)
         try:
-            cluster.apply_job(await kubernetes.patch_job(key.namespace, key.name, _patch(job, now())))
+            patch = deadline_patch(job, ANNOTATION_CANCELLED_AT, now().isoformat(timespec="seconds"))
+            cluster.apply_job(await kubernetes.patch_job(key.namespace, key.name, patch))
         except errors.NotFound as error:
             raise errors.JobNotFound(key.name) from error
         except errors.Conflict:
@@ -63,18 +65,9 @@ def _is_decided(job: Job, cluster: ClusterState, key: JobKey) -> bool:
     """Return whether the job was cancelled before, or its outcome is certain."""
     return (
         ANNOTATION_CANCELLED_AT in job.metadata.annotations
-        or any(job.condition(type_) for type_ in ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"))
+        or job.has_outcome
         or any(pod_succeeded(job, pod) for pod in cluster.attempts(key))
     )
-
-
-def _patch(job: Job, now: datetime) -> dict[str, object]:
-    metadata = {
-        "resourceVersion": job.metadata.resource_version,
-        "annotations": {ANNOTATION_CANCELLED_AT: now.isoformat(timespec="seconds")},
-    }
-    resume = {"suspend": False} if job.spec.suspend else {}
-    return {"metadata": metadata, "spec": {"activeDeadlineSeconds": 0, **resume}}
 
 
 async def _refresh(kubernetes: KubeClient, cluster: ClusterState, key: JobKey) -> Job:

@@ -19,7 +19,7 @@ async def dry_run(submitter: Submitter, tenant: str, document: object) -> dict[s
         "decision": "refused",
         "violations": violations,
         "cost": None,
-        "quota": ledger.accounts[tenant].to_json(),
+        "quota": ledger.accounts[tenant].to_json(submitter.now()) | {"requested": None},
         "manifest": None,
         "warnings": [],
     }
@@ -31,8 +31,9 @@ async def dry_run(submitter: Submitter, tenant: str, document: object) -> dict[s
     submitter.check_rate(tenant)
     key = submitter.job_key(tenant, None)
     manifest = submitter.build_manifest(tenant, key, document, validated)
+    request = vector_of(validated.spec.resources, validated.price)
     try:
-        ledger.reserve(tenant, key.name, vector_of(validated.spec.resources))
+        ledger.reserve(tenant, key.name, request, submitter.now())
     except errors.QuotaExceeded as error:
         violations += error.violations
     else:
@@ -44,7 +45,7 @@ async def dry_run(submitter: Submitter, tenant: str, document: object) -> dict[s
     return decision | {
         "decision": "refused" if violations else "admitted",
         "cost": validated.price,
-        "quota": ledger.accounts[tenant].to_json(),
+        "quota": ledger.accounts[tenant].to_json(submitter.now()) | {"requested": request.to_json()},
         "manifest": manifest,
         "warnings": list(warnings),
     }

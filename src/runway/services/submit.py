@@ -77,7 +77,7 @@ class Submitter:
         self.leadership = leadership
         self._metrics = metrics
         self._clock = clock
-        self._now = now
+        self.now = now
         self._token = token
         self._limiters: dict[str, RateLimiter] = {}
         self._key_locks: KeyLocks = KeyLocks()
@@ -120,7 +120,8 @@ class Submitter:
             # Checked again, without an await until the create is sent: the Lease may have expired meanwhile.
             self.leadership.require_leader()
             self.leadership.require_submissions_open()
-            self.cluster.ledger.reserve(tenant, key.name, vector_of(validated.spec.resources))
+            request = vector_of(validated.spec.resources, validated.price)
+            self.cluster.ledger.reserve(tenant, key.name, request, self.now())
             self._observe_stage("admit", started)
             return await self._create(tenant, key, document, validated)
 
@@ -181,7 +182,7 @@ class Submitter:
     def _new_limiter(self, tenant: str) -> RateLimiter:
         """Create the tenant's limiter, and count the jobs that the tenant created recently."""
         limiter = self._limiters[tenant] = RateLimiter(self.policy.tenants[tenant].rate)
-        moment, now = self._clock(), self._now()
+        moment, now = self._clock(), self.now()
         for created in self.cluster.created_since(tenant, now - timedelta(seconds=limiter.window_seconds)):
             # Kubernetes truncates creation times to the second, so the job may be up to one second younger.
             age = max(0.0, (now - created).total_seconds() - 1)

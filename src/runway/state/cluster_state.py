@@ -10,7 +10,7 @@ import asyncio
 import time
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,16 +18,17 @@ from typing import Final
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from runway.admission.quota import Ledger, finished_at, observed_usage
 from runway.errors import NotReady
-from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY, cost_of, spec_of, usd
-from runway.jobs.models import JobState, JobView
-from runway.jobs.record import Record, record_of
-from runway.jobs.resources import ZERO
-from runway.jobs.snapshot import FreeCapacity, JobSnapshot
-from runway.jobs.view import job_view, pending_since, state_of
-from runway.kube.client import JOBS, NODES, PODS, WARNINGS
+from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY, cost_of, pool_of, spec_of, usd
+from runway.jobs.gpu_idle import IdleGpus
+from runway.jobs.models import ConditionView, JobState, JobView
+from runway.jobs.record import Record, charge_of, record_of
+from runway.jobs.snapshot import FreeCapacity, JobSnapshot, PoolSize
+from runway.jobs.view import conditions_of, job_view, pending_since, state_of
+from runway.kube.client import EVENTS, JOBS, NODES, PODS
 from runway.kube.objects import Event, Job, Node, Pod
 from runway.policy import Policy
 from runway.state.job_store import JobEntry, JobKey, JobStore
@@ -55,6 +56,8 @@ class WatchStatus:
     synced: bool = False
     listed_at: float = float("-inf")
     """When the newest applied list was requested."""
+    continuous_since: float = float("-inf")
+    """When the current watch began, after its list: every later change was reported. Earlier ones may be unknown."""
     disconnect_reason: str | None = None
     """None while connected."""
     disconnected_at: float | None = None
@@ -94,18 +97,43 @@ class WatchStatus:
 
 
 class JobStat(msgspec.Struct, frozen=True, gc=False):
-    """The contribution of one job. `ceiling` is its cost ceiling in USD, and zero once the job is finished."""
+    """The contribution of one job."""
 
     state: JobState
-    ceiling: Decimal
-    pending_since: datetime | None
+    pending_since: datetime | None = None
+    waits_for: str | None = None
+    """The condition of a pending job, or `NO_CONDITION`."""
+    pool: str | None = None
+    """The pool of a job with a pod on a node."""
+    hourly: Decimal = Decimal()
+    """The hourly price of that job in USD."""
 
 
-def job_stat(job: Job, pods: list[Pod], deleted_pods: frozenset[str]) -> JobStat:
+NO_CONDITION: Final = "none"
+"""The label of a pending job without a condition: its image is pulled, or its container is created."""
+
+
+def job_stat(
+    job: Job, pods: list[Pod], deleted_pods: frozenset[str], conditions: Callable[[JobState, int], list[ConditionView]]
+) -> JobStat:
+    """Compute the contribution of a job. `conditions` returns those of the job in a state, with a number of retries."""
     spec, cost = spec_of(job), cost_of(job)
-    state = state_of(job, pods, deleted_pods, spec.retries if spec else 0)
-    ceiling = (usd(cost.ceiling) if cost and not state.is_finished else None) or Decimal()
-    return JobStat(state, ceiling, pending_since(job, pods) if state is JobState.PENDING else None)
+    retries = spec.retries if spec else 0
+    state = state_of(job, pods, deleted_pods, retries)
+    if state.is_finished:
+        return JobStat(state)
+    is_bound = any(pod.spec.node_name and not pod.is_terminal and pod.metadata.name not in deleted_pods for pod in pods)
+    stat = JobStat(
+        state,
+        pool=pool_of(spec, cost) if is_bound else None,
+        hourly=(usd(cost.hourly) if cost and is_bound else None) or Decimal(),
+    )
+    if state is not JobState.PENDING:
+        return stat
+    # The last condition is the most specific one: the autoscaler's follows the scheduler's.
+    found = conditions(state, retries)
+    waits_for = found[-1].code if found else NO_CONDITION
+    return replace(stat, pending_since=pending_since(job, pods), waits_for=waits_for)
 
 
 class JobStats:
@@ -115,8 +143,12 @@ class JobStats:
         tenants = tuple(tenants)
         self.states: Counter[tuple[str, JobState]] = Counter()
         """The number of jobs by tenant and state."""
-        self.active_ceiling: dict[str, Decimal] = dict.fromkeys(tenants, Decimal())
-        """The cost ceiling of each tenant's unfinished jobs, in USD."""
+        self.waiting: Counter[tuple[str, str]] = Counter()
+        """The number of pending jobs by tenant and condition."""
+        self.charged: dict[str, Decimal] = {}
+        """The hourly price of the jobs with a pod on a node, by pool, in USD."""
+        self.on_nodes: set[JobKey] = set()
+        """The jobs with a pod on a node."""
         self._stats: dict[JobKey, JobStat] = {}
         self._pending: dict[str, list[tuple[datetime, JobKey]]] = {tenant: [] for tenant in tenants}
         """The pending jobs of each tenant, longest first."""
@@ -126,15 +158,24 @@ class JobStats:
         before, pending = self._stats.pop(key, None), self._pending[tenant]
         if before is not None:
             self.states[tenant, before.state] -= 1
-            self.active_ceiling[tenant] -= before.ceiling
+            self._count(tenant, before, -1)
+            self.on_nodes.discard(key)
             if before.pending_since is not None:
                 del pending[bisect_left(pending, (before.pending_since, key))]
         if stat is not None:
             self._stats[key] = stat
             self.states[tenant, stat.state] += 1
-            self.active_ceiling[tenant] += stat.ceiling
+            self._count(tenant, stat, 1)
+            if stat.pool is not None:
+                self.on_nodes.add(key)
             if stat.pending_since is not None:
                 insort(pending, (stat.pending_since, key))
+
+    def _count(self, tenant: str, stat: JobStat, sign: int) -> None:
+        if stat.waits_for is not None:
+            self.waiting[tenant, stat.waits_for] += sign
+        if stat.pool is not None:
+            self.charged[stat.pool] = self.charged.get(stat.pool, Decimal()) + sign * stat.hourly
 
     def state(self, key: JobKey) -> JobState | None:
         """Return the state of a job; None without a Job of this name that Runway created."""
@@ -163,15 +204,18 @@ class ClusterState:
         self._metrics = metrics
         self._clock = clock
         self._now = now
-        self.store = JobStore()
-        self.ledger = Ledger({name: tenant.quota for name, tenant in policy.tenants.items()})
+        self.store = JobStore(now=now)
+        self._pools = policy.pools
+        budgets = {name: tenant.budget for name, tenant in policy.tenants.items() if tenant.budget is not None}
+        self.ledger = Ledger({name: tenant.quota for name, tenant in policy.tenants.items()}, budgets)
         self.stats = JobStats(policy.tenants)
         self.warnings = WarningEventCache(self.tenants)
-        self.nodes = NodeCache()
+        self.nodes = NodeCache(policy.pools)
         self.subscriptions = Subscriptions()
+        self._idle_gpus: dict[JobKey, IdleGpus] = {}
         namespaces = frozenset({NODES_NAMESPACE, *self.tenants})
         self.watches = {kind.name: WatchStatus(kind.name, namespaces, clock()) for kind in (JOBS, PODS)}
-        self.diagnostic_watches = {kind.name: WatchStatus(kind.name, namespaces, clock()) for kind in (WARNINGS, NODES)}
+        self.diagnostic_watches = {kind.name: WatchStatus(kind.name, namespaces, clock()) for kind in (EVENTS, NODES)}
         """No quota, state or readiness depends on these."""
         self.pod_list_needed = asyncio.Event()
         """Set while an unfinished Job was deleted, of which a pod may be unknown."""
@@ -186,21 +230,33 @@ class ClusterState:
         """Update usage, then statistics, then subscribers of the jobs that the store changed."""
         for key in dict.fromkeys([*changed, *self.store.drop_excess_specs()]):
             self._update_usage(key, self.store.get(key) or JobEntry())
-            job = self.job(key)
-            stat = job_stat(job, self.attempts(key), self.deleted_pods(key)) if job else None
-            self.stats.put(self.tenant_of(key), key, stat)
+            self._update_stats(key)
             self.subscriptions.notify(key)
 
     def notify(self, changed: Iterable[JobKey]) -> None:
+        """Update statistics, then subscribers of the jobs whose events or nodes changed."""
         for key in changed:
+            if self.stats.state(key) is JobState.PENDING:
+                self._update_stats(key)
             self.subscriptions.notify(key)
+
+    def _update_stats(self, key: JobKey) -> None:
+        def conditions(state: JobState, retries: int) -> list[ConditionView]:
+            snapshot = self.snapshot(key)
+            return [] if snapshot is None else conditions_of(snapshot, state, retries)
+
+        job = self.job(key)
+        stat = job_stat(job, self.attempts(key), self.deleted_pods(key), conditions) if job else None
+        self.stats.put(self.tenant_of(key), key, stat)
 
     def _update_usage(self, key: JobKey, entry: JobEntry) -> None:
         tenant = self.tenant_of(key)
         before = self.ledger.observed(tenant, key.name)
-        usage = observed_usage(entry.job, entry.pods.values(), entry.deleted_jobs.values())
-        self.ledger.set_observed(tenant, key.name, usage)
-        if before != ZERO and self.ledger.observed(tenant, key.name) == ZERO:
+        usage = observed_usage(entry.job, entry.pods.values(), entry.deleted_jobs.values(), self._pools)
+        has_budget = self.ledger.accounts[tenant].budget is not None
+        charge = charge_of(entry.job) if has_budget and entry.job is not None else None
+        self.ledger.set_observed(tenant, key.name, usage, charge)
+        if before.jobs and not self.ledger.observed(tenant, key.name).jobs:
             self._observe_release(key)
         if entry.deleted_jobs:
             self.pod_list_needed.set()
@@ -260,13 +316,31 @@ class ClusterState:
         if job is None:
             return None
         pods = tuple(self.attempts(key))
-        events, nodes, free = self.warnings.for_job(job, pods), self.nodes.of(pods), self._free_capacity(pods)
-        return JobSnapshot(self.tenant_of(key), job, pods, self.deleted_pods(key), events, nodes, free)
+        events, nodes = self.warnings.for_job(job, pods), self.nodes.of(pods)
+        free, size = self._free_capacity(job, pods)
+        idle = self._idle_gpus.get(key)
+        seen = entry.deletions_seen if (entry := self.store.get(key)) else {}
+        return JobSnapshot(
+            self.tenant_of(key), job, pods, self.deleted_pods(key), events, nodes, free, size, idle, seen
+        )
 
-    def _free_capacity(self, pods: tuple[Pod, ...]) -> FreeCapacity | None:
-        """Return the free capacity for the last pod, deleted or not, unless it is bound to a node."""
+    @property
+    def idle_gpus(self) -> Mapping[JobKey, IdleGpus]:
+        """The jobs with idle GPUs, as last measured."""
+        return self._idle_gpus
+
+    def set_idle_gpus(self, idle: Mapping[JobKey, IdleGpus]) -> None:
+        """Replace the measured jobs with idle GPUs."""
+        before, self._idle_gpus = self._idle_gpus, dict(idle)
+        self.notify(key for key in before.keys() | idle.keys() if before.get(key) != idle.get(key))
+
+    def _free_capacity(self, job: Job, pods: tuple[Pod, ...]) -> tuple[FreeCapacity | None, PoolSize | None]:
+        """Return the free capacity for the last pod, deleted or not, and its pool, unless it is bound to a node."""
         last = pods[-1] if pods else None
-        return None if last is None or last.spec.node_name or last.is_terminal else self.nodes.free_capacity_for(last)
+        if last is None or last.spec.node_name or last.is_terminal:
+            return None, None
+        pool = pool_of(spec_of(job), cost_of(job))
+        return self.nodes.free_capacity_for(last), None if pool is None else self.nodes.pool_size(pool)
 
     def view(self, key: JobKey) -> JobView | None:
         """Return the view of a job; None without a Job of this name that Runway created."""

@@ -46,6 +46,8 @@ class JobEntry:
     job: Job | None = None
     pods: dict[str, Pod] = field(default_factory=dict)
     deleted_pods: dict[str, Pod] = field(default_factory=dict)
+    deletions_seen: dict[str, datetime] = field(default_factory=dict)
+    """When the deletions were observed, in whole seconds as Kubernetes dates them."""
     deleted_jobs: dict[str, Job] = field(default_factory=dict)
     """Jobs by uid that were deleted unfinished, and of which a pod may be unknown."""
 
@@ -56,7 +58,10 @@ class JobEntry:
 
 
 class JobStore:
-    def __init__(self, max_spec_bytes: int = MAX_SPEC_BYTES) -> None:
+    def __init__(
+        self, max_spec_bytes: int = MAX_SPEC_BYTES, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._now = now
         self._entries: dict[JobKey, JobEntry] = {}
         self.get = self._entries.get
         self._order: list[tuple[datetime, JobKey]] = []
@@ -175,8 +180,10 @@ class JobStore:
             return []
         if entry.job is not None:
             entry.deleted_pods[pod.metadata.name] = merge_pod_status(pod, known)
+            entry.deletions_seen[pod.metadata.name] = self._now().replace(microsecond=0)
             if len(entry.deleted_pods) > MAX_DELETED_PODS:
-                del entry.deleted_pods[next(iter(entry.deleted_pods))]
+                oldest = next(iter(entry.deleted_pods))
+                del entry.deleted_pods[oldest], entry.deletions_seen[oldest]
         self._drop_if_empty(key, entry)
         return [key]
 
@@ -245,6 +252,7 @@ class JobStore:
         self._remove_from_order(key, job)
         self._specs.discard(key.namespace, key)
         entry.deleted_pods.clear()
+        entry.deletions_seen.clear()
         if not job.finished:
             entry.deleted_jobs[job.metadata.uid] = job
             self._awaiting_pod_list[job.metadata.uid] = key

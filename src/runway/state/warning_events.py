@@ -1,7 +1,8 @@
-"""Cache the warning events about Jobs and pods, in bounded memory.
+"""Cache the warnings about Jobs and pods, and the events of autoscalers, in bounded memory.
 
-Only events report some rejections, such as an image pull error. Anyone can create any number of them, so the cache is
-bounded in bytes, shared fairly between the namespaces, and used for explanations only.
+Only events report some rejections, such as an image pull error, and that an autoscaler starts a node. Anyone can create
+any number of them, so the cache is bounded in bytes, shared fairly between the namespaces, and used for explanations
+only.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from runway.jobs.diagnosis.scaling import AUTOSCALER_REASONS
 from runway.kube.objects import Event, Job, Pod
 from runway.state.job_store import ByteBudget, JobKey
 
@@ -48,7 +50,7 @@ class WarningEventCache:
 
     def upsert(self, event: Event) -> list[JobKey]:
         ref = self._ref(event)
-        if ref is None:
+        if ref is None or not (event.is_warning or event.reason in AUTOSCALER_REASONS):
             return []
         known = self._by_object.setdefault(ref, {})
         name = event.metadata.name

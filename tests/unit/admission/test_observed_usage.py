@@ -10,7 +10,7 @@ import pytest
 from runway.admission.quota import ObservedUsage, finished_at, observed_usage
 from runway.jobs.resources import ZERO, ResourceVector
 from runway.kube.objects import Job, Pod, ResourceRequirements
-from tests.support.builders import NAMESPACE, Json, ended, job, moment, pod, running, waiting
+from tests.support.builders import NAMESPACE, Json, ended, job, moment, pod, policy, running, waiting
 
 GPU_JOB: Json = {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "1"}
 ONE = ResourceVector(gpu=1, cpu=2000, memory=4 << 30, jobs=1)
@@ -140,6 +140,38 @@ def test_deleted_job_counts_beside_its_successor() -> None:
     assert observed_usage(gpu_job(), [], [job(uid=EARLIER, requests=GPU_JOB)]) == ObservedUsage(TWO, own=ONE)
 
 
+PRICE = {"hourly": 36_706, "ceiling": 36_706}
+"""The price in the annotation of the builders, in micro-USD."""
+
+
+def test_budget_holds_the_ceiling_until_kubernetes_finishes_the_job() -> None:
+    """The success of the pod releases the quota about a second before."""
+    unfinished = observed_usage(job(managed=True), [pod(state=running())])
+    assert unfinished is not None
+    assert (unfinished.amounts.ceiling, unfinished.own) == (PRICE["ceiling"], unfinished.amounts)
+    only_ceiling = ResourceVector(ceiling=PRICE["ceiling"])
+    assert observed_usage(job(managed=True), [pod(state=ended())]) == ObservedUsage(only_ceiling, own=only_ceiling)
+    assert observed_usage(job(managed=True, outcome="Complete"), [pod(state=ended())]) is None
+
+
+def test_job_whose_end_has_no_time_keeps_its_ceiling() -> None:
+    found = observed_usage(job(managed=True, conditions=[{"type": "Failed", "status": "True"}]), [])
+    only_ceiling = ResourceVector(ceiling=PRICE["ceiling"])
+    assert found == ObservedUsage(only_ceiling, own=only_ceiling)
+
+
+def test_deleted_job_keeps_its_price_and_leaves_the_budget() -> None:
+    found = observed_usage(None, [pod(state=running())], [job(managed=True)])
+    assert found is not None
+    assert (found.amounts.usd_per_hour, found.amounts.ceiling) == (PRICE["hourly"], 0)
+
+
+def test_job_created_outside_runway_has_no_ceiling_and_the_price_of_its_pool() -> None:
+    found = observed_usage(job(), [], (), policy().pools)
+    assert found is not None
+    assert (found.amounts.ceiling, found.amounts.usd_per_hour) == (0, round(768_000 * (9 + 1) / (16 * 9 + 64)))
+
+
 def test_deleted_job_that_succeeded_uses_no_quota() -> None:
     assert observed_usage(None, [gpu_pod(state=ended())], [gpu_job()]) is None
 
@@ -149,6 +181,7 @@ def test_deleted_job_that_succeeded_uses_no_quota() -> None:
     [
         ({"cpu": "500m", "memory": "64Mi"}, ResourceVector(0, 500, 64 << 20, 1)),
         ({"cpu": "1500u", "memory": "1500m", "nvidia.com/gpu": "1"}, ResourceVector(1, 2, 2, 1)),
+        ({"ephemeral-storage": "1.5Gi"}, ResourceVector(0, 0, 0, 1, 3 << 29)),
         ({}, ResourceVector(0, 0, 0, 1)),
     ],
 )

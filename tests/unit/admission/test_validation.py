@@ -148,6 +148,134 @@ def test_memory_above_bound_is_reported_beside_node_size() -> None:
     }
 
 
+SPOT = policy(
+    (
+        "gpu_type: a10g}\n",
+        """gpu_type: a10g}
+  a10g-big: {instance_type: g5.48xlarge, hourly_usd: "16.288", cpu: "190", memory: 760Gi, gpu: 8, gpu_type: a10g,
+    node_selector: {size: big}}
+  a10g-spot: {instance_type: g5.12xlarge, hourly_usd: "2.1", cpu: "48", memory: 192Gi, gpu: 4, gpu_type: a10g,
+    spot: true, node_selector: {capacity: spot}}
+  cpu-spot: {instance_type: m6i.4xlarge, hourly_usd: "0.3", cpu: "16", memory: 64Gi, spot: true}
+  t4-spot: {instance_type: g4dn.xlarge, hourly_usd: "0.2", cpu: "4", memory: 16Gi, gpu: 1, gpu_type: t4, spot: true}
+""",
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pool", "gpu_type"),
+    [
+        ({}, "cpu", None),
+        ({"pool": "cpu-spot"}, "cpu-spot", None),
+        ({"pool": None}, "cpu", None),
+        ({"resources": {"gpu": 1, "gpu_type": "a10g"}}, "a10g", "a10g"),
+        ({"resources": {"gpu": 1, "gpu_type": "a10g"}, "pool": "a10g-big"}, "a10g-big", "a10g"),
+        ({"resources": {"gpu": 1}, "pool": "a10g-spot"}, "a10g-spot", "a10g"),
+        ({"resources": {"gpu": 1}, "pool": "t4-spot"}, "t4-spot", "t4"),
+    ],
+)
+def test_job_runs_in_named_pool_or_first_that_is_not_spot(
+    wanted: dict[str, Any], pool: str, gpu_type: str | None
+) -> None:
+    passed = admit(SPOT, **wanted)
+    assert (passed.pool, passed.spec.pool, passed.spec.resources.gpu_type) == (pool, pool, gpu_type)
+    assert passed.price.rate_card.startswith(f"{pool}/")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code", "hint"),
+    [
+        ({"pool": "a10g-spott"}, "unknown_pool", "choose one of: cpu, cpu-spot"),
+        ({"pool": "a10g"}, "pool_mismatch", "choose one of: cpu, cpu-spot, or ask for resources.gpu of at least 1"),
+        ({"pool": "cpu", "resources": {"gpu": 1, "gpu_type": "t4"}}, "pool_mismatch", "choose one of: t4-spot"),
+        ({"pool": "a10g", "resources": {"gpu": 1, "gpu_type": "h100"}}, "pool_mismatch", "choose one of: h100"),
+        ({"resources": {"gpu": 1, "gpu_type": "t4"}}, "required", "choose one of: t4-spot"),
+        ({"pool": "-"}, "malformed", None),
+        ({"pool": "x" * 64}, "malformed", None),
+        ({"pool": 1}, "wrong_type", None),
+        ({"pool": ["cpu"]}, "wrong_type", None),
+    ],
+)
+def test_pool_that_cannot_run_the_job_is_refused(wanted: dict[str, Any], code: str, hint: str | None) -> None:
+    (found,) = refuse(SPOT, **wanted)
+    assert (found.field, found.code, found.hint) == ("pool", code, hint)
+
+
+def test_unknown_pool_and_unknown_gpu_type_are_reported_together() -> None:
+    found = refuse(SPOT, pool="none", resources={"gpu": 1, "gpu_type": "v100"})
+    assert codes(found) == {("resources.gpu_type", "unknown_gpu_type"), ("pool", "unknown_pool")}
+
+
+def test_spot_pool_refuses_a_grace_period_longer_than_its_notice() -> None:
+    long = policy(("max: 120, default: 30", "max: 600, default: 300"), ("memory: 64Gi}", "memory: 64Gi, spot: true}"))
+    (found,) = refuse(long, pool="cpu", grace_period_seconds=121)
+    assert (found.field, found.code, found.observed, found.limit) == ("grace_period_seconds", "too_large", "121", "120")
+    assert admit(long, pool="cpu", grace_period_seconds=120).spec.grace_period_seconds == 120
+    assert admit(long, pool="cpu").spec.grace_period_seconds == 120  # The policy's default is longer.
+
+
+SHARED = policy(("gpu_type: a10g}", 'gpu_type: a10g, per_gpu: {cpu: "12", memory: 48Gi}}'))
+
+
+def on_a10g(gpu: int, cpu: str, memory: str = "1Gi") -> dict[str, Any]:
+    return {"resources": {"gpu": gpu, "gpu_type": "a10g", "cpu": cpu, "memory": memory}}
+
+
+def test_job_that_would_strand_gpus_is_refused_with_what_fits() -> None:
+    wide = policy(
+        ('max: "16"', 'max: "48"'), ("gpu_type: a10g}", 'gpu_type: a10g, per_gpu: {cpu: "12", memory: 48Gi}}')
+    )
+    cpu, memory = refuse(wide, **on_a10g(1, "46", "49Gi"))
+    assert (cpu.field, cpu.code, cpu.observed, cpu.limit) == ("resources.cpu", "over_gpu_share", "46", "12")
+    assert cpu.message == "would strand GPUs: pool a10g allows 12 for each GPU"
+    assert cpu.hint == "ask for at most 12, or for 4 GPUs"
+    assert (memory.field, memory.code, memory.limit) == ("resources.memory", "over_gpu_share", "48Gi")
+    assert memory.hint == "ask for at most 48Gi, or for 2 GPUs"
+    admit(wide, **on_a10g(1, "12", "48Gi"))
+    admit(wide, **on_a10g(4, "48", "128Gi"))
+
+
+def test_gpu_share_hint_offers_no_more_gpus_than_a_node_has() -> None:
+    small = policy(("gpu_type: a10g}", "gpu_type: a10g, per_gpu: {cpu: 500m, memory: 48Gi}}"))
+    (found,) = refuse(small, **on_a10g(4, "3"))
+    assert found.hint == "ask for at most 2"
+
+
+def test_pool_without_gpu_share_is_unbounded() -> None:
+    admit(**on_a10g(1, "16", "128Gi"))
+
+
+def test_more_gpus_or_cpu_than_a_node_is_reported_once() -> None:
+    assert codes(refuse(SHARED, **on_a10g(1, "49"))) == {
+        ("resources.cpu", "too_large"),
+        ("resources.cpu", "never_fits"),
+    }
+    assert codes(refuse(SHARED, **on_a10g(5, "16"))) == {
+        ("resources.gpu", "too_large"),
+        ("resources.gpu", "never_fits"),
+    }
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 16_000), st.integers(1 << 25, 1 << 37)), max_size=12))
+def test_job_within_its_gpu_shares_fits_wherever_its_gpus_are_free(jobs: list[tuple[int, int, int]]) -> None:
+    """No GPU is stranded: on a node with enough free GPUs there is enough CPU and memory for any admitted job."""
+    pool = SHARED.pools["a10g"]
+    free_gpu, free_cpu, free_memory = pool.gpu, pool.cpu, pool.memory
+    for gpu, cpu, memory in jobs:
+        try:
+            passed = admit(SHARED, **on_a10g(gpu, f"{max(cpu, 100)}m", str(memory)))
+        except InvalidSpec:
+            continue
+        if gpu > free_gpu:
+            continue
+        free_gpu -= gpu
+        free_cpu -= passed.spec.resources.cpu
+        free_memory -= passed.spec.resources.memory
+        assert free_cpu >= 0
+        assert free_memory >= 0
+
+
 @pytest.mark.parametrize(
     ("image", "repository"),
     [
@@ -289,6 +417,14 @@ def test_job_above_its_cost_cap_is_refused_with_the_price() -> None:
     (found,) = refuse(max_cost_usd=str(Decimal(ceiling) - Decimal("0.000001")))
     assert (found.field, found.code) == ("max_cost_usd", "over_max_cost")
     assert found.observed == ceiling
+
+
+def test_ceiling_covers_timeout_and_grace_period() -> None:
+    price = admit(timeout_seconds=3540, grace_period_seconds=60).price
+    assert price.ceiling == price.hourly
+    (found,) = refuse(timeout_seconds=3540, grace_period_seconds=61, max_cost_usd=price.hourly)
+    assert found.message == f"the job could cost more: {price.hourly} USD an hour for up to 3540 s and 61 s of grace"
+    assert str(found.hint).startswith("lower timeout_seconds to at most 3539,")
 
 
 @given(st.integers(10, 86_400), st.integers(1, 10**7), st.integers(100, 16_000))

@@ -32,6 +32,8 @@ POLICY: dict[str, Any] = {
             "memory": "192Gi",
             "gpu": 4,
             "gpu_type": "a10g",
+            "max_nodes": 1,
+            "per_gpu": {"cpu": "12", "memory": "48Gi"},
         },
     },
     "tenants": {
@@ -81,14 +83,20 @@ def test_check_shows_limits_pools_and_tenants(policy: Path) -> None:
         "Allowed images",
         "  runway.local/*",
         "Pools",
-        "  POOL  INSTANCE     USD AN HOUR  CPU  MEMORY  GPU  GPU TYPE",
-        "  cpu   m6i.4xlarge  0.768        16   64Gi    0",
-        "  a10g  g5.12xlarge  5.672        48   192Gi   4    a10g",
+        "  POOL  INSTANCE     USD AN HOUR  CPU  MEMORY  GPU  GPU TYPE  MAX NODES  SPOT  FOR EACH GPU",
+        "  cpu   m6i.4xlarge  0.768        16   64Gi    0                         no",
+        "  a10g  g5.12xlarge  5.672        48   192Gi   4    a10g      1          no    12 CPU, 48Gi",
         "Tenants",
         "  TENANT  NAMESPACE      GPU  CPU   MEMORY  JOBS  SUBMITS A MINUTE  BURST",
         "  vision  runway-vision  4    32    128Gi   100   600               100",
         "  speech  runway-speech  2    500m  64Gi    50    6                 5",
+        "Quotas against pools",
+        "  RESOURCE  QUOTAS  POOLS",
+        "  gpu a10g  6       4",
+        "  cpu       32500m  unknown",
+        "  memory    192Gi   unknown",
     ]
+    assert result.stderr == "warning: the quotas promise 6 gpu a10g, and the pools hold 4\n"
 
 
 def test_check_shows_the_link_to_stored_logs(tmp_path: Path) -> None:
@@ -99,6 +107,15 @@ def test_check_shows_the_link_to_stored_logs(tmp_path: Path) -> None:
     assert f"  {template}" in result.stdout.splitlines()
 
 
+def test_check_shows_start_deadlines_by_cause(policy: Path) -> None:
+    text = policy.read_text()
+    assert "limits:\n" in text
+    policy.write_text(text.replace("limits:\n", "limits:\n  start_timeout_seconds: {image: 300, registry: 1800}\n"))
+    shown = runway("policy", "check", str(policy)).stdout
+    rows = [line.split() for line in shown.splitlines() if "start timeout" in line]
+    assert rows == [["start", "timeout:", "image", "5m"], ["start", "timeout:", "registry", "30m"]]
+
+
 def test_check_shows_volumes_with_their_claims(policy: Path) -> None:
     own = "  vision:\n    volumes: {datasets: {claim: datasets-v2, path: /data, read_only: true}}\n"
     policy.write_text(policy.read_text().replace("  vision:\n", own))
@@ -106,6 +123,21 @@ def test_check_shows_volumes_with_their_claims(policy: Path) -> None:
     assert "vision  datasets  datasets-v2  /data  yes" in shown
     document = json.loads(runway("policy", "check", str(policy), "-o", "json").stdout)
     assert parse_policy(yaml.safe_dump(document["policy"])) == parse_policy(policy.read_text())
+
+
+def test_check_shows_optional_limits_of_tenants(policy: Path) -> None:
+    document = yaml.safe_load(policy.read_text())
+    document["tenants"]["speech"]["quota"] |= {"disk": "2Ti", "gpu_types": {"a10g": 1}, "usd_per_hour": "2.50"}
+    document["tenants"]["vision"]["budget"] = {"usd": "300", "hours": 24}
+    policy.write_text(yaml.safe_dump(document, sort_keys=False))
+    lines = runway("policy", "check", str(policy)).stdout.splitlines()
+    head, *rows = lines[lines.index("Tenants") + 1 :][:3]
+    start = head.index("GPU TYPES")
+    assert [line[start:] for line in (head, *rows)] == [
+        "GPU TYPES  DISK  USD AN HOUR  BUDGET",
+        "                              300 USD in 24 h",
+        "1 a10g     2Ti   2.5",
+    ]
 
 
 def test_check_as_data_round_trips(policy: Path) -> None:

@@ -22,7 +22,7 @@ def amounts(gpu: int, cpu: str, memory: str, jobs: int) -> dict[str, Any]:
     return {"gpu": gpu, "cpu": cpu, "memory": memory, "jobs": jobs}
 
 
-QUOTA = {
+QUOTA: dict[str, Any] = {
     "tenants": [
         {
             "tenant": "vision",
@@ -32,7 +32,15 @@ QUOTA = {
             "reserved": amounts(1, "500m", "64Mi", 1),
             "held_by_terminating": amounts(1, "4", "16Gi", 1),
             "jobs": [
-                {"id": "rw-1", "state": "running", "gpu": 1, "cpu": "4", "memory": "16Gi", "terminating": False},
+                {
+                    "id": "rw-1",
+                    "state": "running",
+                    "gpu": 1,
+                    "cpu": "4",
+                    "memory": "16Gi",
+                    "terminating": False,
+                    "disk": "50Gi",
+                },
                 {"id": "rw-2", "state": None, "gpu": 1, "cpu": "4", "memory": "16Gi", "terminating": True},
             ],
         }
@@ -50,12 +58,36 @@ def test_quota_shows_limit_usage_and_jobs() -> None:
         "  memory    ██▓▓▒░░░░░░░░░░░░░░░  128Gi  32Gi      64Mi         16Gi",
         "  jobs      █▓▒░░░░░░░░░░░░░░░░░    100     2         1            1",
         "  used by",
-        "  JOB   STATE    GPU  CPU  MEMORY",
-        "  rw-1  running    1    4    16Gi",
-        "  rw-2  deleted    1    4    16Gi  terminating",
+        "  JOB   STATE    GPU  CPU  MEMORY  DISK",
+        "  rw-1  running    1    4    16Gi  50Gi",
+        "  rw-2  deleted    1    4    16Gi        terminating",
         "",
         "█ used   ▓ used, terminating   ▒ reserved   ░ free",
     ]
+
+
+def test_quota_shows_gpu_types_hourly_price_and_budget_if_they_are_limited() -> None:
+    (tenant,) = QUOTA["tenants"]
+    more = {
+        "limit": {"gpu_types": {"a10g": 2}, "usd_per_hour": "20"},
+        "used": {"gpu_types": {"a10g": 1, "l4": 1}, "usd_per_hour": "5.25"},
+        "reserved": {"gpu_types": {}, "usd_per_hour": "0"},
+        "held_by_terminating": {"gpu_types": {}, "usd_per_hour": "0"},
+    }
+    budget = {"usd": "300", "hours": 24, "spent": "12.5", "committed": "40", "reserved": "0", "free": "247.5"}
+    limited = tenant | {name: tenant[name] | amounts for name, amounts in more.items()} | {"budget": budget}
+    lines = runway("quota", answers=[reply({"tenants": [limited]})]).stdout.splitlines()
+    assert "  usd_per_hour    █████░░░░░░░░░░░░░░░     20  5.25         0            0" in lines
+    assert "  gpu_types.a10g  ██████████░░░░░░░░░░      2     1         0            0" in lines
+    assert "  budget of 300 USD in 24 h: 12.5 spent, 40 committed, 0 reserved, 247.5 free" in lines
+
+
+def test_quota_shows_disk_if_it_is_limited() -> None:
+    (tenant,) = QUOTA["tenants"]
+    disk = {"limit": "2Ti", "used": "512Gi", "reserved": "0", "held_by_terminating": "0"}
+    limited = tenant | {name: tenant[name] | {"disk": amount} for name, amount in disk.items()}
+    result = runway("quota", answers=[reply({"tenants": [limited]})])
+    assert "  disk      █████░░░░░░░░░░░░░░░    2Ti  512Gi         0            0" in result.stdout.splitlines()
 
 
 def test_quota_as_data_and_names() -> None:

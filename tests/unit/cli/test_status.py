@@ -60,7 +60,7 @@ def test_status_shows_a_failed_job_in_full() -> None:
         "  resources 4 CPU, 16Gi memory, 1 GPU a10g",
         "  storage   50Gi disk, 8Gi shared memory",
         "  process   user 65532, working directory /scratch",
-        "  limits    timeout 1h, retries 1, grace 30s",
+        "  limits    timeout 1h, start within 15m, retries 1, grace 30s",
         "Cost in USD",
         "  0.094533 in total, at most 1.418; 1.418 an hour",
         "  an hour: 0.83 for 1 gpu (a10g/g5.12xlarge@5.672)",

@@ -49,7 +49,7 @@ def test_submit_prints_id_state_and_price() -> None:
 def test_submit_sends_every_flag_as_its_field() -> None:
     fake = FakeRunway([reply(job(), 201)])
     flags = "--gpu 1 --gpu-type a10g --timeout 1h30m --retries 2 --grace 10s --max-cost 12.50 --name train --env A=1"
-    storage = "--disk 50Gi --shared-memory 512Mi --workdir /scratch --user 65532"
+    storage = "--start-timeout 15m --disk 50Gi --shared-memory 512Mi --workdir /scratch --user 65532"
     runway(*SUBMIT, *flags.split(), *storage.split(), "--idempotency-key", "k-1", answers=fake)
     assert sent(fake) == {
         "image": "runway.local/busybox:1",
@@ -64,6 +64,7 @@ def test_submit_sends_every_flag_as_its_field() -> None:
         "working_dir": "/scratch",
         "user": 65532,
         "timeout_seconds": 5400,
+        "start_timeout_seconds": 900,
         "retries": 2,
         "grace_period_seconds": 10,
         "max_cost_usd": "12.50",
@@ -108,7 +109,7 @@ def test_submission_is_never_retried() -> None:
 
 # submit --dry-run
 
-PLAN = {
+PLAN: dict[str, Any] = {
     "decision": "refused",
     "violations": [
         {
@@ -135,6 +136,7 @@ PLAN = {
         "limit": {"gpu": 4, "cpu": "32", "memory": "128Gi", "jobs": 100},
         "used": {"gpu": 2, "cpu": "8", "memory": "32Gi", "jobs": 2},
         "reserved": {"gpu": 1, "cpu": "0", "memory": "0", "jobs": 1},
+        "requested": {"gpu": 2, "cpu": "500m", "memory": "1Gi", "jobs": 1},
     },
     "manifest": {"kind": "Job"},
     "warnings": ["unknown field"],
@@ -163,13 +165,15 @@ def test_dry_run_shows_decision_violations_price_and_quota() -> None:
         "  RESOURCE  USAGE  THIS JOB  AFTER  LIMIT",
         "  gpu           3        +2      5      4  over",
         "  cpu           8      +0.5    8.5     32",
-        "  memory     32Gi             32Gi  128Gi",
+        "  memory     32Gi      +1Gi   33Gi  128Gi",
         "  jobs          3        +1      4    100",
     ]
 
 
 def test_dry_run_without_price_shows_the_other_parts() -> None:
-    result = runway(*SUBMIT, "--dry-run", answers=[reply(PLAN | {"cost": None, "manifest": None, "warnings": []})])
+    quota = PLAN["quota"] | {"requested": None}
+    plan = PLAN | {"cost": None, "quota": quota, "manifest": None, "warnings": []}
+    result = runway(*SUBMIT, "--dry-run", answers=[reply(plan)])
     assert "Price: unknown until the spec is valid" in result.stdout
     assert "  gpu           3                       4" in result.stdout
 

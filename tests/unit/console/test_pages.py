@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from runway.admission.quota import TenantQuota
+from datetime import UTC, datetime
+from typing import Any
+
+from runway.admission.budget import BudgetAccount
+from runway.admission.quota import TenantQuota, limits_of
 from runway.console.job_page import figures_of
 from runway.console.overview_page import bars_of
+from runway.jobs.cost import Charge
 from runway.jobs.models import Usage
 from runway.jobs.resources import ResourceVector as Vector
+from runway.policy import Budget, Quota
+
+NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
+
+
+def account(quota: dict[str, object], **sums: Any) -> TenantQuota:
+    return TenantQuota(limits_of(Quota.model_validate(quota)), **sums)
 
 
 def test_bar_shows_used_terminating_and_reserved_side_by_side() -> None:
-    account = TenantQuota(
-        Vector(4, 0, 0, 10), used=Vector(2, 0, 0, 2), reserved=Vector(1, 0, 0, 1), terminating=Vector(1, 0, 0, 1)
-    )
-    gpu, cpu, _, jobs = bars_of(account)
+    quota = {"gpu": 4, "cpu": "0", "memory": "0", "jobs": 10}
+    sums = {"used": Vector(2, 0, 0, 2), "reserved": Vector(1, 0, 0, 1), "terminating": Vector(1, 0, 0, 1)}
+    gpu, cpu, _, jobs = bars_of(account(quota, **sums), NOW)
     assert [(part.kind, part.left, part.width) for part in gpu.parts] == [
         ("running", 0, 25),
         ("terminating", 25, 25),
@@ -25,9 +36,27 @@ def test_bar_shows_used_terminating_and_reserved_side_by_side() -> None:
 
 
 def test_bar_of_lowered_quota_is_full_and_ends_at_the_limit() -> None:
-    gpu = bars_of(TenantQuota(Vector(2, 1000, 1 << 30, 5), used=Vector(3), terminating=Vector(1)))[0]
+    quota = {"gpu": 2, "cpu": "1", "memory": "1Gi", "jobs": 5}
+    gpu = bars_of(account(quota, used=Vector(3), terminating=Vector(1)), NOW)[0]
     assert (gpu.full, gpu.used) == (True, "3")
     assert sum(part.width for part in gpu.parts) == 100
+
+
+def test_optional_limits_and_the_budget_have_bars() -> None:
+    quota = {"gpu": 2, "gpu_types": {"a10g": 2}, "cpu": "1", "memory": "1Gi", "jobs": 5, "usd_per_hour": "20"}
+    used = Vector(1, gpu_types=(("a10g", 1),), usd_per_hour=5_000_000, ceiling=30_000_000)
+    limited = account(quota, used=used, reserved=Vector(ceiling=10_000_000))
+    limited.budget = BudgetAccount(Budget.model_validate({"usd": "100", "hours": 24}))
+    limited.budget.put("rw-done", Charge(int(NOW.timestamp()), 20_000_000))
+    bars = {bar.name: bar for bar in bars_of(limited, NOW)}
+    assert [
+        (name, bars[name].used, bars[name].reserved, bars[name].limit, [part.width for part in bars[name].parts])
+        for name in ("GPU a10g", "USD an hour", "USD in 24 h")
+    ] == [
+        ("GPU a10g", "1", None, "2", [50]),
+        ("USD an hour", "5", None, "20", [25]),
+        ("USD in 24 h", "50", "10", "100", [50, 10]),
+    ]
 
 
 def test_unknown_usage_differs_from_zero_usage() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from runway.admission.validation import validate
 from runway.errors import InvalidSpec
 from runway.jobs.annotations import ANNOTATION_REQUEST_HASH, ANNOTATION_SPEC, ANNOTATION_SPEC_HASH
-from runway.jobs.manifest import Placement, escape_expansion, job_manifest, spec_hash_0_7
+from runway.jobs.manifest import INFRASTRUCTURE_RETRIES, Placement, escape_expansion, job_manifest, spec_hash_0_7
 from runway.jobs.record import MAX_BYTES as MAX_RECORD_BYTES
 from runway.jobs.spec import AdmittedSpec, read_draft
 from runway.quantity import format_bytes, parse_bytes
@@ -144,12 +144,13 @@ def test_every_manifest_is_bounded_and_grants_no_privileges(admitted: AdmittedSp
     assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
     assert container["resources"]["requests"] == container["resources"]["limits"]
     assert container["resources"]["limits"]["ephemeral-storage"] == format_bytes(admitted.resources.disk)
-    assert job["backoffLimit"] == admitted.retries
+    assert job["backoffLimit"] == (admitted.retries or INFRASTRUCTURE_RETRIES)
     assert job["activeDeadlineSeconds"] == admitted.timeout_seconds
     assert job["ttlSecondsAfterFinished"] == 86_400
     assert job["podReplacementPolicy"] == "Failed"
     assert (job["parallelism"], job["completions"]) == (1, 1)
-    assert [rule["action"] for rule in job["podFailurePolicy"]["rules"]] == ["Ignore"]
+    actions = [rule["action"] for rule in job["podFailurePolicy"]["rules"]]
+    assert actions == (["Ignore"] if admitted.retries else ["Ignore", "FailJob"])
 
 
 @given(specs())
@@ -258,6 +259,21 @@ def test_gpus_are_requested_only_by_gpu_jobs(admitted: AdmittedSpec) -> None:
 
 
 @given(specs())
+def test_only_pods_of_gpu_pools_prefer_nodes_with_pods_of_their_pool(admitted: AdmittedSpec) -> None:
+    job = manifest(admitted)
+    affinity = job["spec"]["template"]["spec"].get("affinity")
+    if not admitted.resources.gpu:
+        assert affinity is None
+        return
+    assert set(affinity) == {"podAffinity"}
+    assert set(affinity["podAffinity"]) == {"preferredDuringSchedulingIgnoredDuringExecution"}  # Nothing is required.
+    ((preference,)) = affinity["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    selected = preference["podAffinityTerm"]["labelSelector"]["matchLabels"]
+    assert selected.items() <= job["spec"]["template"]["metadata"]["labels"].items()
+    assert preference["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+
+
+@given(specs())
 def test_pods_are_protected_from_autoscalers(admitted: AdmittedSpec) -> None:
     assert manifest(admitted)["spec"]["template"]["metadata"]["annotations"] == {
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
@@ -273,6 +289,7 @@ def test_labels_are_valid_on_job_and_pod(admitted: AdmittedSpec) -> None:
     assert labels["app.kubernetes.io/managed-by"] == "runway"
     assert labels["runway.internal/job"] == JOB
     assert labels["runway.internal/tenant"] == "vision"
+    assert labels["runway.internal/pool"] == admitted.pool
     assert labels.get("runway.internal/name") == admitted.name
     assert all(LABEL_VALUE.fullmatch(value) for value in labels.values())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -13,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runway.jobs.annotations import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC, ANNOTATION_SPEC_HASH
+from runway.jobs.cost import Charge
 from runway.jobs.diagnosis.attempts import MAX_ATTEMPTS
 from runway.jobs.diagnosis.codes import FailureCode
 from runway.jobs.models import Excerpt, Failure, JobView, Usage
 from runway.jobs.record import (
     MAX_BYTES,
     Record,
+    charge_of,
     encode,
     final_record,
     had_final_record,
@@ -27,6 +30,7 @@ from runway.jobs.record import (
     missing_attempts,
     needs_interim_record,
     record_of,
+    uncharged_cost_of,
     written_by_newer_version,
 )
 from runway.jobs.snapshot import JobSnapshot
@@ -38,13 +42,14 @@ from tests.support.builders import JOB, Json, condition, disrupted, ended, job, 
 from tests.unit.jobs.diagnosis.cases.deadline import DEADLINES
 from tests.unit.jobs.diagnosis.cases.node import NODE
 from tests.unit.jobs.diagnosis.cases.process import PROCESS
+from tests.unit.jobs.diagnosis.cases.waste import WASTE
 
 CASES = {
     name: replace(
         case.snapshot,
         deleted_pods=frozenset(pod.metadata.name for pod in case.snapshot.pods if not pod.is_terminal),
     )
-    for name, case in (PROCESS | NODE | DEADLINES).items()
+    for name, case in (PROCESS | NODE | DEADLINES | WASTE).items()
 }
 """Every diagnosis case after the job finished: pods that were not terminal are deleted."""
 NOW = moment(200)
@@ -221,7 +226,7 @@ def test_actual_cost_is_known_before_the_record() -> None:
     assert view.cost.actual == "0.000775"
 
 
-def test_impossible_hourly_price_makes_cost_unknown() -> None:
+def test_impossible_hourly_price_costs_at_most_the_ceiling() -> None:
     found = job(outcome="Complete", finished=10_000)
     price = json.loads(found.metadata.annotations[ANNOTATION_COST]) | {"hourly": "999999999999"}
     notes = found.metadata.annotations | {ANNOTATION_COST: json.dumps(price)}
@@ -229,7 +234,47 @@ def test_impossible_hourly_price_makes_cost_unknown() -> None:
     snapshot = snapshot_of(edited, pod(state=ended(finished=10_000), conditions=[BOUND]))
     kept = record_of(with_record(edited, final(snapshot)))
     assert kept is not None
-    assert (kept.state, kept.actual) == ("succeeded", None)
+    assert (kept.state, kept.actual) == ("succeeded", "0.036706")
+
+
+def overdue(seconds: float) -> JobSnapshot:
+    """Return a failed job whose attempt ended so long after it was bound; the ceiling is an hour's price."""
+    found = job(**DEADLINE, finished=5 + seconds, managed=True)
+    return snapshot_of(found, pod(state=ended(137, finished=5 + seconds), conditions=[BOUND]))
+
+
+def test_cost_is_capped_at_the_ceiling_and_the_rest_is_not_charged() -> None:
+    snapshot = overdue(3600 + 50)
+    record = final(snapshot)
+    assert record.actual == "0.036706"
+    assert uncharged_cost_of(snapshot.job, record) == Decimal("0.000510")
+    within = overdue(1800)
+    assert (final(within).actual, uncharged_cost_of(within.job, final(within))) == ("0.018353", Decimal())
+
+
+def test_budget_charges_recorded_cost_and_the_ceiling_until_it_is_known() -> None:
+    snapshot = overdue(1800)
+    end = int(moment(1805).timestamp())
+    assert charge_of(snapshot.job) == Charge(end, 36_706)
+    assert charge_of(with_record(snapshot.job, final(snapshot))) == Charge(end, 18_353)
+    unknown = msgspec.structs.replace(final(snapshot), actual=None)
+    assert charge_of(with_record(snapshot.job, unknown)) == Charge(end, 36_706)
+    dear = msgspec.structs.replace(final(snapshot), actual="99")
+    assert charge_of(with_record(snapshot.job, dear)) == Charge(end, 36_706)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        job(managed=True),
+        job(**DEADLINE),
+        job(**DEADLINE, managed=True, annotations={ANNOTATION_COST: "edited"}),
+        job(managed=True, conditions=[{"type": "Failed", "status": "True"}]),
+    ],
+    ids=["unfinished", "created outside Runway", "with an edited price", "finished at an unknown time"],
+)
+def test_job_has_no_charge(found: Job) -> None:
+    assert charge_of(found) is None
 
 
 def test_unseen_attempt_makes_cost_unknown() -> None:

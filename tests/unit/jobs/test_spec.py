@@ -102,7 +102,7 @@ def test_all_missing_fields_are_reported_at_once() -> None:
 def test_null_equals_an_absent_field() -> None:
     optional = [
         "name", "command", "args", "working_dir", "env", "user", "timeout_seconds", "retries", "grace_period_seconds",
-        "max_cost_usd",
+        "max_cost_usd", "start_timeout_seconds",
     ]  # fmt: skip
     absent = dict.fromkeys(["gpu", "gpu_type", "disk", "shared_memory"])
     nulls = document(**dict.fromkeys(optional), resources=absent)
@@ -478,6 +478,8 @@ def test_to_json_round_trips(admitted: AdmittedSpec) -> None:
         timeout_seconds=form.timeout_seconds or 0,
         retries=form.retries or 0,
         grace_period_seconds=form.grace_period_seconds or 0,
+        pool=form.pool,
+        start_timeout_seconds=form.start_timeout_seconds,
         working_dir=form.working_dir,
         user=form.user or 0,
         max_cost_usd=form.max_cost_usd,
@@ -504,6 +506,8 @@ def test_to_json_has_every_field() -> None:
             "shared_memory": "512Mi",
         },
         "timeout_seconds": 3600,
+        "pool": "cpu",
+        "start_timeout_seconds": None,
         "retries": 0,
         "grace_period_seconds": 30,
         "max_cost_usd": "0.000001",

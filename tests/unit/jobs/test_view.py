@@ -28,6 +28,7 @@ from tests.support.builders import (
     unschedulable,
     waiting,
 )
+from tests.support.diagnosis_case import rejected
 
 RETRIES = spec(retries=2)
 EPOCH = -moment(0).timestamp()
@@ -54,6 +55,8 @@ def attempt(found: Pod, *, gone: bool = False) -> Attempt:
 
 
 FAILED = job(outcome="Failed", reason="BackoffLimitExceeded")
+INFRASTRUCTURE = job(backoff_limit=3)
+REJECTED = rejected("OutOfcpu", "Node didn't have enough resource: cpu")
 DEADLINE = job(outcome="Failed", reason="DeadlineExceeded")
 CANCELLED = job(outcome="Failed", reason="DeadlineExceeded", cancelled=True)
 RETRYING = job(admitted=RETRIES)
@@ -104,6 +107,16 @@ CASES = {
         JobState.PENDING,
         ["retrying"],
     ),
+    "rejected without retries: an infrastructure retry follows": Case(
+        INFRASTRUCTURE, [REJECTED], JobState.PENDING, ["retrying"]
+    ),
+    "rejected, then exit code 1 without retries": Case(
+        INFRASTRUCTURE, [REJECTED, pod("second", state=ended(1))], JobState.RUNNING
+    ),
+    "rejected four times without retries, no terminal condition yet": Case(
+        INFRASTRUCTURE, [rejected("OutOfcpu", "no CPU")] * 4, JobState.PENDING
+    ),
+    "rejected without retries in version 0.7": Case(job(backoff_limit=0), [REJECTED], JobState.PENDING),
     "pod is being taken away": Case(
         RETRYING, [pod(state=running(), deleted=50, conditions=[disrupted()])], JobState.RUNNING, ["terminating"]
     ),

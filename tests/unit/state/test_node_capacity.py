@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from runway.jobs.snapshot import FreeCapacity
+from runway.jobs.snapshot import FreeCapacity, PoolSize
 from runway.kube.objects import Node, Pod
 from runway.state.job_store import JobKey
-from runway.state.node_capacity import NodeCache
-from tests.support.builders import JOB, NAMESPACE, ended, pod, running, unschedulable
+from runway.state.node_capacity import NodeCache, PoolNodes
+from tests.support.builders import JOB, NAMESPACE, ended, pod, policy, running, unschedulable
 
 KEY = JobKey(NAMESPACE, JOB)
 GIB = 1 << 30
@@ -141,3 +142,107 @@ def test_free_capacity_is_independent_of_event_order(history: list[tuple[int, st
         assert found.free_capacity_for(waits()) == cluster(
             node(), node("node-2"), pods=tuple(alive.values())
         ).free_capacity_for(waits())
+
+
+POOLS = policy(
+    ("memory: 64Gi}", "memory: 64Gi, max_nodes: 3}"),
+    (
+        'cpu: "48", memory: 192Gi, gpu: 4, gpu_type: a10g}\n',
+        """cpu: "8", memory: 32Gi, gpu: 4, gpu_type: a10g, max_nodes: 2, node_selector: {pool: a10g},
+    tolerations: [{key: nvidia.com/gpu, operator: Exists}]}
+  a10g-spot: {instance_type: g5.12xlarge, hourly_usd: "2.1", cpu: "8", memory: 32Gi, gpu: 4, gpu_type: a10g,
+    spot: true, node_selector: {pool: a10g, capacity: spot}}
+""",
+    ),
+    ("gpu_type: h100}", "gpu_type: h100, node_selector: {pool: h100}}"),
+).pools
+
+
+def pools(*nodes: Node, pods: tuple[Pod, ...] = ()) -> dict[str, PoolNodes]:
+    found = NodeCache(POOLS)
+    found.replace_nodes(nodes)
+    for item in pods:
+        found.upsert_pod(item, None)
+    return found.pools()
+
+
+def test_node_belongs_to_the_pool_with_the_longest_matching_selector() -> None:
+    gpu_taint = [{"key": "nvidia.com/gpu", "value": "true", "effect": "NoSchedule"}]
+    passing = [
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"},
+        {"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"},
+        {"key": "karpenter.sh/disrupted", "effect": "NoSchedule"},
+    ]
+    found = pools(
+        node("on-demand", taints=gpu_taint),
+        node("leaving", ready="Unknown", taints=passing),
+        node("spot", labels={"pool": "a10g", "capacity": "spot"}),
+        node("plain", labels={}),
+        node(
+            "control-plane",
+            labels={},
+            taints=[{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}],
+        ),
+        node("preferred", labels={}, taints=[{"key": "anything", "effect": "PreferNoSchedule"}]),
+    )
+    assert {name: (each.ready, each.not_ready) for name, each in found.items()} == {
+        "cpu": (2, 0),
+        "a10g": (1, 1),
+        "a10g-spot": (1, 0),
+        "h100": (0, 0),
+    }
+
+
+def test_pool_sums_allocatable_and_requested_of_ready_nodes() -> None:
+    found = pools(
+        node(),
+        node("node-2"),
+        node("node-3", ready="Unknown"),
+        pods=(holds("a", gpu=3), holds("b", "node-2"), holds("c", "node-3", gpu=1)),
+    )["a10g"]
+    assert (found.allocatable.gpu, found.allocatable.cpu, found.allocatable.memory) == (8, 16_000, 64 * GIB)
+    assert (found.requested.gpu, found.requested.cpu, found.requested.memory) == (3, 4000, 16 * GIB)
+    assert (found.ready, found.not_ready, found.total, found.without_gpu_pods) == (2, 1, 3, 1)
+
+
+def test_free_gpus_without_their_share_of_cpu_or_memory_are_stranded() -> None:
+    def stranded(*pods: Pod, **more: Any) -> int:
+        return pools(node(**more), pods=pods)["a10g"].stranded_gpus
+
+    def takes(gpu: int, cpu: str, memory: str) -> Pod:
+        return pod("p", state=running(), requests={"cpu": cpu, "memory": memory, "nvidia.com/gpu": str(gpu)})
+
+    assert stranded(takes(1, "2", "8Gi")) == 0
+    assert stranded(takes(1, "8", "8Gi")) == 3
+    assert stranded(takes(1, "2", "17Gi")) == 2
+    assert stranded(takes(4, "8", "32Gi")) == 0
+    assert stranded(takes(1, "8", "8Gi"), cordoned=True) == 0
+
+
+def test_nodes_smaller_than_the_policy_are_counted_and_logged() -> None:
+    with capture_logs() as logs:
+        found = pools(
+            node("right"),
+            node("few-cpus", allocatable={"cpu": "2"}),
+            node("no-gpus", allocatable={"nvidia.com/gpu": "0"}),
+            node("starting", ready="False", allocatable={"cpu": "1"}),
+        )
+    assert found["a10g"].undersized == 2
+    assert found["cpu"].undersized == 0
+    (line,) = logs
+    assert (line["event"], line["pool"], line["nodes"]) == ("nodes smaller than in the policy", "a10g", 2)
+    assert line["least"] == {"gpu": 0, "cpu": "2", "memory": "32Gi"}
+    assert line["policy"] == {"gpu": 4, "cpu": "8", "memory": "32Gi"}
+
+
+def test_pool_size_follows_nodes_and_labels() -> None:
+    found = NodeCache(POOLS)
+    assert found.pool_size("a10g") is None  # No node is known, so neither is the size.
+    found.replace_nodes([node(), node("node-2")])
+    assert found.pool_size("a10g") == PoolSize("a10g", 2, 2)
+    assert found.pool_size("gone-from-the-policy") is None
+    found.upsert_node(node("node-2", labels={"pool": "h100"}))
+    assert found.pool_size("a10g") == PoolSize("a10g", 1, 2)
+    assert found.pool_size("h100") == PoolSize("h100", 1, None)
+    found.delete_node(node())
+    assert found.pool_size("a10g") == PoolSize("a10g", 0, 2)

@@ -91,9 +91,9 @@ def test_every_alert_severity_has_a_receiver() -> None:
     assert severities == {"page", "ticket"}
     assert {*routes.values(), config["route"]["receiver"]} == {each["name"] for each in config["receivers"]}
     alerts = {rule["alert"] for group in rule_file()["groups"] for rule in group["rules"]}
-    (inhibition,) = config["inhibit_rules"]
-    for matchers in (inhibition["source_matchers"], inhibition["target_matchers"]):
-        assert set(re.findall(r"Runway\w+", matchers[0])) < alerts
+    for inhibition in config["inhibit_rules"]:
+        for matchers in (inhibition["source_matchers"], inhibition["target_matchers"]):
+            assert set(re.findall(r"Runway\w+", matchers[0])) < alerts
 
 
 def test_monitoring_runs_on_system_nodes_without_volumes() -> None:

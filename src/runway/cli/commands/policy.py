@@ -14,11 +14,11 @@ from runway.cli.context import Exit
 from runway.cli.output import Output, Screen, emit, emit_data, to_yaml
 from runway.cli.views.tables import columns
 from runway.errors import PolicyError
-from runway.quantity import format_bytes, format_cpu
+from runway.quantity import format_bytes, format_cpu, format_usd
 from runway.text import show_duration
 
 if TYPE_CHECKING:
-    from runway.policy import Policy
+    from runway.policy import PerGpu, Policy
 
 
 def check(
@@ -26,10 +26,18 @@ def check(
     output: Annotated[Output, typer.Option("-o", "--output", help="Format of the result on stdout.")] = Output.TABLE,
 ) -> None:
     """Validate a policy file: show each fault on a line, or the limits, pools and tenants of a valid file."""
+    from runway.pool_capacity import capacities
+
     screen = Screen()
     policy = _load(file, screen, output)
     document = policy.model_dump(mode="json")
-    emit({"valid": True, "policy": document}, output, names=[str(file)], table=lambda: _show(screen, policy))
+    capacity = [found.to_json() for found in capacities(policy)]
+    emit(
+        {"valid": True, "policy": document, "capacity": capacity},
+        output,
+        names=[str(file)],
+        table=lambda: _show(screen, policy),
+    )
 
 
 def render(
@@ -86,6 +94,11 @@ def _show(screen: Screen, policy: Policy) -> None:
         ("timeout", show_duration(timeout.min), show_duration(timeout.max), show_duration(timeout.default)),
         ("grace period", "", show_duration(grace.max), show_duration(grace.default)),
         ("retries", 0, limits.retries.max, 0),
+        *(
+            (f"start timeout: {cause}", "", show_duration(seconds), "")
+            for cause, seconds in limits.start_timeout_seconds
+            if seconds is not None
+        ),
         ("disk", format_bytes(disk.min), format_bytes(disk.max), format_bytes(disk.default)),
         ("user", user.min, user.max, user.default),
         ("retention", "", "", show_duration(limits.retention_seconds)),
@@ -99,17 +112,22 @@ def _show(screen: Screen, policy: Policy) -> None:
         screen.out(f"  {policy.logs.url_template}")
     screen.out("Pools", style="bold")
     pools = (
-        (name, p.instance_type, p.hourly_usd, format_cpu(p.cpu), format_bytes(p.memory), p.gpu, p.gpu_type)
+        (name, p.instance_type, p.hourly_usd, format_cpu(p.cpu), format_bytes(p.memory), p.gpu, p.gpu_type,
+         p.max_nodes, "yes" if p.spot else "no", _show_share(p.per_gpu))
         for name, p in policy.pools.items()
+    )  # fmt: skip
+    heads = columns(
+        "POOL", "INSTANCE", "USD AN HOUR", "CPU", "MEMORY", "GPU", "GPU TYPE", "MAX NODES", "SPOT", "FOR EACH GPU"
     )
-    screen.table(columns("POOL", "INSTANCE", "USD AN HOUR", "CPU", "MEMORY", "GPU", "GPU TYPE"), pools, indent=2)
+    screen.table(heads, pools, indent=2)
     screen.out("Tenants", style="bold")
+    optional = {head: cells for head, cells in _optional_limits(policy).items() if any(cells)}
     tenants = (
         (name, t.namespace, t.quota.gpu, format_cpu(t.quota.cpu), format_bytes(t.quota.memory), t.quota.jobs,
-         t.rate.per_minute, t.rate.burst)
-        for name, t in policy.tenants.items()
+         t.rate.per_minute, t.rate.burst, *more)
+        for (name, t), *more in zip(policy.tenants.items(), *optional.values(), strict=True)
     )  # fmt: skip
-    heads = columns("TENANT", "NAMESPACE", "GPU", "CPU", "MEMORY", "JOBS", "SUBMITS A MINUTE", "BURST")
+    heads = columns("TENANT", "NAMESPACE", "GPU", "CPU", "MEMORY", "JOBS", "SUBMITS A MINUTE", "BURST", *optional)
     screen.table(heads, tenants, indent=2)
     volumes = [
         (name, volume, v.claim, v.path, "yes" if v.read_only else "no")
@@ -119,3 +137,36 @@ def _show(screen: Screen, policy: Policy) -> None:
     if volumes:
         screen.out("Volumes", style="bold")
         screen.table(columns("TENANT", "VOLUME", "CLAIM", "PATH", "READ-ONLY"), volumes, indent=2)
+    _show_capacity(screen, policy)
+
+
+def _show_share(share: PerGpu | None) -> str | None:
+    return None if share is None else f"{format_cpu(share.cpu)} CPU, {format_bytes(share.memory)}"
+
+
+def _show_capacity(screen: Screen, policy: Policy) -> None:
+    from runway.pool_capacity import capacities
+
+    screen.out("Quotas against pools", style="bold")
+    found = capacities(policy)
+    rows = (
+        (each.name, each.show(each.quotas), "unknown" if each.pools is None else each.show(each.pools))
+        for each in found
+    )
+    screen.table(columns("RESOURCE", "QUOTAS", "POOLS"), rows, indent=2)
+    for each in found:
+        if each.is_sufficient is False and each.pools is not None:
+            promised, held = each.show(each.quotas), each.show(each.pools)
+            screen.err(f"warning: the quotas promise {promised} {each.name}, and the pools hold {held}", style="yellow")
+
+
+def _optional_limits(policy: Policy) -> dict[str, list[str]]:
+    """Return the columns of optional limits, a cell for each tenant; empty without the limit."""
+    tenants = policy.tenants.values()
+    quotas = [tenant.quota for tenant in tenants]
+    return {
+        "GPU TYPES": [", ".join(f"{limit} {name}" for name, limit in quota.gpu_types.items()) for quota in quotas],
+        "DISK": ["" if quota.disk is None else format_bytes(quota.disk) for quota in quotas],
+        "USD AN HOUR": ["" if quota.usd_per_hour is None else format_usd(quota.usd_per_hour) for quota in quotas],
+        "BUDGET": [f"{format_usd(t.budget.usd)} USD in {t.budget.hours} h" if t.budget else "" for t in tenants],
+    }

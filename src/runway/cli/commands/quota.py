@@ -10,7 +10,16 @@ from runway.api.models import TenantQuotaView
 from runway.cli.context import open_session
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
 from runway.cli.output import Output, Screen, emit, show_state
-from runway.cli.views.tables import RESOURCES, Column, bar, columns, legend, resource_usage
+from runway.cli.views.tables import (
+    Column,
+    amount_of,
+    bar,
+    columns,
+    describe_budget,
+    legend,
+    limited_resources,
+    resource_usage,
+)
 
 BAR_WIDTH: Final = 20
 
@@ -21,7 +30,7 @@ _COLUMNS: Final = [
 ]
 _HOLDERS: Final = [
     *columns("JOB", "STATE"),
-    *(Column(title=title, right=True) for title in ("GPU", "CPU", "MEMORY")),
+    *(Column(title=title, right=True) for title in ("GPU", "CPU", "MEMORY", "DISK")),
     Column(title=""),
 ]
 
@@ -47,15 +56,17 @@ def _show(screen: Screen, tenants: list[TenantQuotaView]) -> None:
             (
                 resource,
                 bar(resource_usage(entry, resource), BAR_WIDTH, encoding),
-                *(getattr(amount, resource) for amount in amounts),
+                *(amount_of(amount, resource) for amount in amounts),
             )
-            for resource in RESOURCES
+            for resource in limited_resources(entry.limit)
         ]
         screen.table(_COLUMNS, rows, indent=2)
+        if entry.budget is not None:
+            screen.out(f"  {describe_budget(entry.budget)}")
         if entry.jobs:
             screen.out("  used by")
             holders = (
-                (job.id, show_state(job.state or "deleted"), job.gpu, job.cpu, job.memory,
+                (job.id, show_state(job.state or "deleted"), job.gpu, job.cpu, job.memory, job.disk,
                  "terminating" if job.terminating else "")
                 for job in entry.jobs
             )  # fmt: skip

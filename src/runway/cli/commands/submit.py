@@ -20,7 +20,15 @@ from runway.cli.spec import SpecOptions, build_spec, with_spec_options
 from runway.cli.views.job_views import show_submitted
 from runway.cli.views.problems import show_violations
 from runway.cli.views.progress import progress
-from runway.cli.views.tables import RESOURCES, Column, resource_usage, show_amount, to_milli
+from runway.cli.views.tables import (
+    Column,
+    amount_of,
+    describe_budget,
+    limited_resources,
+    resource_usage,
+    show_amount,
+    to_milli,
+)
 from runway.cli.wait import finish, interruptible, wait_until
 from runway.jobs.models import JobView
 from runway.text import escape
@@ -154,16 +162,18 @@ def _show_dry_run(screen: Screen, plan: DryRun) -> None:
 
 
 def _show_quota(screen: Screen, plan: DryRun) -> None:
-    requested = {"jobs": "1"} | {line.resource: line.quantity for line in (plan.cost.lines if plan.cost else ())}
+    requested = plan.quota.requested
     rows: list[tuple[object, ...]] = []
-    for resource in RESOURCES:
+    for resource in limited_resources(plan.quota.limit):
         amounts = resource_usage(plan.quota, resource)
-        now, more = amounts.used + amounts.reserved, to_milli(requested.get(resource, "0"))
+        now, more = amounts.used + amounts.reserved, to_milli(str(amount_of(requested, resource))) if requested else 0
         shown = [show_amount(resource, amount) for amount in (now, more, now + more, amounts.limit)]
-        if plan.cost is None:
+        if requested is None:
             rows.append((resource, shown[0], "", "", shown[3], ""))
         else:
             over = Text("over", "bold red") if now + more > amounts.limit else ""
             rows.append((resource, shown[0], f"+{shown[1]}" if more else "", *shown[2:], over))
     screen.out("Quota", style="bold")
     screen.table(_QUOTA, rows, indent=2)
+    if plan.quota.budget is not None:
+        screen.out(f"  {describe_budget(plan.quota.budget)}")

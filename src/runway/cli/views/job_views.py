@@ -236,9 +236,11 @@ def _show_spec(screen: Screen, view: JobView) -> None:
     gpu = f", {resources.gpu} GPU {resources.gpu_type or ''}".rstrip() if resources.gpu else ""
     disk = f"{resources.disk} disk, " if resources.disk else ""
     timeout, grace = show_duration(spec.timeout_seconds), show_duration(spec.grace_period_seconds)
-    limits = f"timeout {timeout}, retries {spec.retries}, grace {grace}"
+    start = f", start within {show_duration(spec.start_timeout_seconds)}" if spec.start_timeout_seconds else ""
+    limits = f"timeout {timeout}{start}, retries {spec.retries}, grace {grace}"
     rows = (
         ("tenant", view.tenant),
+        ("pool", spec.pool),
         ("image", spec.image),
         ("ran", None if view.images_differ else next((a.image_id for a in view.attempts if a.image_id), None)),
         ("command", shlex.join([*spec.command, *spec.args]) or "(of the image)"),

@@ -12,7 +12,7 @@ from typing import Final
 
 from rich.text import Text
 
-from runway.api.models import QuotaSummary, TenantQuotaView
+from runway.api.models import AmountsView, BudgetView, QuotaSummary, TenantQuotaView
 from runway.quantity import ceil_units
 from runway.text import escape, show_bytes
 
@@ -80,6 +80,9 @@ def _cell(cell: object) -> Text:
 
 
 RESOURCES: Final = ("gpu", "cpu", "memory", "jobs")
+"""The resources that every quota limits."""
+_ALL_RESOURCES: Final = ("gpu", "cpu", "memory", "disk", "jobs", "usd_per_hour")
+_GPU_TYPES: Final = "gpu_types."
 
 _STYLES: Final = ("cyan", "yellow", "magenta", "dim")
 _BLOCKS: Final = "█▓▒░"
@@ -96,11 +99,30 @@ class ResourceUsage:
     limit: int
 
 
+def limited_resources(limit: AmountsView) -> list[str]:
+    """Return the resources that a quota limits, as in the policy: `gpu_types.a10g` are the GPUs of a type."""
+    limited = [resource for resource in _ALL_RESOURCES if getattr(limit, resource) is not None]
+    return [*limited, *(f"{_GPU_TYPES}{gpu_type}" for gpu_type in limit.gpu_types)]
+
+
+def amount_of(amounts: AmountsView, resource: str) -> object:
+    if resource.startswith(_GPU_TYPES):
+        return amounts.gpu_types.get(resource.removeprefix(_GPU_TYPES), 0)
+    return getattr(amounts, resource)
+
+
+def describe_budget(budget: BudgetView) -> str:
+    return (
+        f"budget of {budget.usd} USD in {budget.hours} h: {budget.spent} spent, {budget.committed} committed, "
+        f"{budget.reserved} reserved, {budget.free} free"
+    )
+
+
 def resource_usage(quota: TenantQuotaView | QuotaSummary, resource: str) -> ResourceUsage:
     """Return the usage of one resource; an amount that cannot be read counts as 0."""
     terminating = quota.held_by_terminating if isinstance(quota, TenantQuotaView) else None
     amounts = (quota.used, terminating, quota.reserved, quota.limit)
-    return ResourceUsage(*(to_milli(str(getattr(amount, resource))) if amount else 0 for amount in amounts))
+    return ResourceUsage(*(to_milli(str(amount_of(amount, resource))) if amount else 0 for amount in amounts))
 
 
 def to_milli(quantity: str) -> int:
@@ -112,8 +134,8 @@ def to_milli(quantity: str) -> int:
 
 
 def show_amount(resource: str, milli: int) -> str:
-    """Show thousandths of a resource: memory as `1.5Gi`, the others as a number."""
-    return show_bytes(milli / 1000) if resource == "memory" else f"{milli / 1000:g}"
+    """Show thousandths of a resource: memory and disk as `1.5Gi`, the others as a number."""
+    return show_bytes(milli / 1000) if resource in ("memory", "disk") else f"{milli / 1000:g}"
 
 
 def bar(amounts: ResourceUsage, width: int, encoding: str) -> Text:

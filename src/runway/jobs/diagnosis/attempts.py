@@ -4,13 +4,15 @@ The cause of an attempt that did not succeed, first match wins:
 
 1. The pod has not ended, or it succeeded: no cause.
 2. A cancellation or the job's deadline terminated the pod. The deadline takes precedence over the exit code that it
-   causes. For a pod that never started, the cause is the reason that it did not start.
+   causes. For a pod that never started, the cause is the reason that it did not start. A start deadline names it.
 3. The cluster disrupted the pod (condition DisruptionTarget): by the reason of the condition.
 4. The kubelet evicted the pod without a disruption (local disk limit).
 5. The node rejected the pod.
 6. The pod was deleted outside Runway.
 7. The container exited: by the precedence of `container_exit`.
 8. The container did not start: by the precedence of `container_start`.
+
+A fault of the node's GPUs replaces the causes 3 to 8 that it explains (`gpu_health`).
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_exit import diagnose_exit, memory_limit, signal_of, started_at
 from runway.jobs.diagnosis.container_start import IN_PROGRESS, diagnose_container_start
 from runway.jobs.diagnosis.disruption import disruption, disruption_of, eviction_of, rejection_of, status_evidence
+from runway.jobs.diagnosis.gpu_health import with_gpu_fault
+from runway.jobs.diagnosis.start_timeout import diagnose_start_timeout, start_timeout_of
+from runway.jobs.ending import diagnose_ending, ending_of
 from runway.jobs.models import Attempt
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job, Pod
@@ -56,15 +61,25 @@ def attempt_failure(snapshot: JobSnapshot, pod: Pod) -> AttemptFailure | None:
         return None
     reason = termination_reason(snapshot, pod)
     if reason == "cancel":
-        return AttemptFailure(f"the job was cancelled{_describe_termination(snapshot.job, pod)}", None)
+        return AttemptFailure(f"the job was cancelled{describe_termination(snapshot.job, pod)}", None)
     if reason == "deadline":
-        started = container_started(pod)
-        finding = deadline_of(snapshot, pod) if started else diagnose_container_start(snapshot, pod) or NEVER_STARTED
+        finding = _diagnose_at_deadline(snapshot, pod)
     elif pod.status.phase == "Succeeded":
         return None
     else:
         finding = _diagnose(snapshot, pod) or _unexplained(pod)
+        finding = with_gpu_fault(snapshot, pod, finding, container_started_at(pod), _finished_at(snapshot, pod))
     return AttemptFailure(finding.message, finding)
+
+
+def _diagnose_at_deadline(snapshot: JobSnapshot, pod: Pod) -> Diagnosis:
+    started = container_started(pod)
+    if (ending := ending_of(snapshot.job)) is not None:
+        return diagnose_ending(ending, describe_termination(snapshot.job, pod))
+    if (timeout := start_timeout_of(snapshot.job)) is not None:
+        reaction = describe_termination(snapshot.job, pod)
+        return diagnose_start_timeout(timeout, started=started, reaction=reaction)
+    return deadline_of(snapshot, pod) if started else diagnose_container_start(snapshot, pod) or NEVER_STARTED
 
 
 def container_started(pod: Pod) -> bool:
@@ -84,6 +99,12 @@ def counts_against_retries(pod: Pod) -> bool:
     return pod.status.phase != "Succeeded" and disruption(pod) is None
 
 
+def has_exited(pod: Pod) -> bool:
+    """Return whether a container of the pod has an exit code other than 0, which fails a Job without retries."""
+    ended = [status.state.terminated for status in pod.status.container_statuses]
+    return any(exit_ is not None and exit_.exit_code != 0 for exit_ in ended)
+
+
 def termination_reason(snapshot: JobSnapshot, pod: Pod) -> str | None:
     """Return `"cancel"` or `"deadline"` if the Job controller deleted the pod for it, otherwise None."""
     job, requested = snapshot.job, termination_requested_at(pod, snapshot.job)
@@ -91,10 +112,11 @@ def termination_reason(snapshot: JobSnapshot, pod: Pod) -> str | None:
         return None
     if requested is None and not _deletion_was_missed(snapshot, pod):
         return None
+    ending = ending_of(job)
     if ANNOTATION_CANCELLED_AT in job.metadata.annotations:
         reason, since = "cancel", _parse_time(job.metadata.annotations[ANNOTATION_CANCELLED_AT])
     else:
-        reason, since = "deadline", deadline_at(job)
+        reason, since = "deadline", ending.at if ending is not None else deadline_at(job)
     if requested is None or since is None or requested >= since - _CLOCK_SKEW:
         return reason
     return None
@@ -143,7 +165,7 @@ def deadline_of(snapshot: JobSnapshot, pod: Pod) -> Diagnosis:
                 f"raise timeout_seconds above {timeout}, shorten the job, or handle SIGTERM to save its work within "
                 f"grace_period_seconds ({grace})"
             )
-    message = f"{describe_timeout(job)} and was terminated{_describe_termination(job, pod)}"
+    message = f"{describe_timeout(job)} and was terminated{describe_termination(job, pod)}"
     return Diagnosis(FailureCode.DEADLINE_EXCEEDED, message, evidence, hint)
 
 
@@ -153,7 +175,7 @@ def _diagnose(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
         return finding
     deleted = pod.metadata.deletion_timestamp
     if deleted is not None and not _ended_before_deletion(pod):
-        how = _describe_termination(snapshot.job, pod) if container_started(pod) else " before it started"
+        how = describe_termination(snapshot.job, pod) if container_started(pod) else " before it started"
         message = f"the pod was deleted outside Runway{how}"
         return Diagnosis(FailureCode.POD_DELETED, message, {"deleted": deleted.isoformat()})
     if (ended := pod.container.terminated) is not None:
@@ -203,7 +225,7 @@ def _exceeded_grace_period(job: Job, pod: Pod) -> bool:
     return ended.finished_at is None or ended.finished_at >= until - _CLOCK_SKEW
 
 
-def _describe_termination(job: Job, pod: Pod) -> str:
+def describe_termination(job: Job, pod: Pod) -> str:
     """Return how the process reacted to its termination, as the end of a sentence."""
     ended, spec = pod.container.terminated, spec_of(job)
     if ended is None or not container_started(pod):
@@ -300,11 +322,27 @@ def _finished_at(snapshot: JobSnapshot, pod: Pod) -> datetime | None:
     if not snapshot.has_ended(pod):
         return None
     if pod.metadata.deletion_timestamp is not None:
-        return pod.metadata.deletion_timestamp
+        return _end_of_deletion(snapshot, pod)
     if target is not None:
         return target.last_transition_time
     # A node rejects a pod as soon as it is bound and writes no time.
     return _bound_at(pod) if rejection_of(pod) else None
+
+
+def _end_of_deletion(snapshot: JobSnapshot, pod: Pod) -> datetime | None:
+    """Return the end of a pod without a termination time, between the request of its deletion and its observed end.
+
+    Its deletion timestamp is the end of its grace period, which a pod without a running container does not use.
+    """
+    requested, until = termination_requested_at(pod, snapshot.job), pod.metadata.deletion_timestamp
+    if requested is None or until is None:
+        return None
+    # An edited grace period can be any number of years.
+    earliest = max(requested, pod.metadata.creation_timestamp or until)
+    if not container_started(pod):
+        return earliest
+    seen = snapshot.deletions_seen.get(pod.metadata.name)
+    return until if seen is None else max(earliest, min(until, seen))
 
 
 def _suspicious_success(snapshot: JobSnapshot, pod: Pod) -> str | None:

@@ -89,6 +89,14 @@ class FailureCode(StrEnum):
     DEADLINE_EXCEEDED = ("deadline_exceeded", *_USER,
         "the timeout passed while the job ran or between its attempts; takes precedence over the resulting 143 or 137",
         "raise timeout_seconds, which includes waiting and retries, or shorten the job")
+    GPU_IDLE = ("gpu_idle", *_USER,
+        "the GPUs of the job were idle for the time that the policy allows, and Runway ended it",
+        "find out with runway logs why the job does not use its GPUs, or resubmit it without GPUs")
+    GPU_HARDWARE = ("gpu_hardware", *_INFRA,
+        "the GPUs of the pod's node are faulty, as the node's health monitor reports", _RESUBMIT)
+    DISRUPTED_TOO_OFTEN = ("disrupted_too_often", *_INFRA,
+        "the cloud interrupted the job in a spot pool too often, and Runway ended it",
+        "resubmit the job in a pool that is not spot, or in shorter parts")
     EPHEMERAL_STORAGE_EXCEEDED = ("ephemeral_storage_exceeded", *_USER,
         "the job exceeded its limit of local disk, which includes /scratch, other files of its container and its log",
         "raise resources.disk, or write less to local disk and to the log")
@@ -130,11 +138,15 @@ class FailureCode(StrEnum):
         "the node's container runtime or GPU driver failed to set up the container",
         "resubmit the job, and report the node to the platform operators if it fails again")
     ADMISSION_REJECTED = ("admission_rejected", *_INFRA,
-        "the node rejected the pod, usually because resources or devices were in use; counts against the retries",
-        "resubmit the job with one or two retries, and contact the platform operators if it fails again")
+        "the node rejected every pod of the job, usually because resources or devices were in use",
+        _RESUBMIT_OR_CONTACT)
     UNSCHEDULABLE = ("unschedulable", *_INFRA,
         "the scheduler found no node for the pod before the deadline; the message names the missing resource",
         "resubmit the job with a longer timeout_seconds, which includes waiting, or request less")
+    START_TIMEOUT = ("start_timeout", *_INFRA,
+        ("no container started within the job's start_timeout_seconds, for a reason that Kubernetes does not report; "
+         "or one started at the moment when a start deadline ended the job"),
+        "resubmit the job, with a longer start_timeout_seconds if its image is large")
     QUOTA_BACKSTOP = ("quota_backstop", Category.POLICY, True,
         "the namespace's ResourceQuota rejected the pod until the deadline; pods created outside Runway also count",
         "resubmit the job when the namespace uses less")
@@ -187,6 +199,9 @@ class ConditionCode(StrEnum):
     POD_CREATION_REFUSED = "pod_creation_refused", "the API server rejects the pod for another reason"
     SUSPENDED = "suspended", "the Job was suspended outside Runway"
     UNSCHEDULABLE = "unschedulable", "no node fits the pod; the message gives the reasons, requests and free capacity"
+    NODE_STARTING = "node_starting", "an autoscaler starts a node for the pod; the message quotes it"
+    POOL_AT_MAXIMUM = "pool_at_maximum", "the pool has its maximum number of nodes, and none has room for the pod"
+    NO_CAPACITY = "no_capacity", "the autoscaler failed to get a node from the cloud; the message quotes it"
     IMAGE_PULL_FAILING = "image_pull_failing", "the node cannot pull the image; the message quotes the registry"
     SECRET_MISSING = "secret_missing", "a Secret or key does not exist; the job starts once someone creates it"
     VOLUME_NOT_READY = (
@@ -201,6 +216,8 @@ class ConditionCode(StrEnum):
         "node_unreachable",
         "the pod's node does not respond or is not ready; the job's state does not change",
     )
+    GPU_IDLE = "gpu_idle", "GPUs of the running job are idle; the message has the measured figures"
+    GPU_HARDWARE = "gpu_hardware", "the node's health monitor reports faulty GPUs"
     TERMINATING = "terminating", "the pod is terminating: it has a deletion timestamp and has not ended"
     RETRYING = "retrying", "the last attempt failed; the next one starts after Kubernetes' back-off"
 

@@ -30,6 +30,7 @@ from typing import Final
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_exit import diagnose_start_error, memory_limit, was_never_created
 from runway.jobs.diagnosis.references import IN_USE, REASONS, diagnose_claims, diagnose_mount, diagnose_secret
+from runway.jobs.diagnosis.scaling import scaling_of
 from runway.jobs.resources import ResourceVector, amounts_of
 from runway.jobs.snapshot import FreeCapacity, JobSnapshot
 from runway.kube.objects import GPU_RESOURCE, Event, Pod
@@ -120,7 +121,10 @@ def unschedulable(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
     if snapshot.free_capacity is not None:
         evidence["room"] = _free(snapshot.free_capacity, gpus=requests is None or requests.gpu > 0)
         message += f"; {evidence['room']}"
-    return Diagnosis(FailureCode.UNSCHEDULABLE, message, evidence, _hint(reasons))
+    scaling = scaling_of(snapshot, pod)
+    if scaling is not None:
+        evidence["autoscaler"] = scaling.message
+    return Diagnosis(FailureCode.UNSCHEDULABLE, message, evidence, scaling.hint if scaling else _hint(reasons))
 
 
 def _parse_reason(count: int, reason: str) -> UnschedulableReason:

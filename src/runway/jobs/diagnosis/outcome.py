@@ -3,15 +3,17 @@
 Precedence, first match wins:
 
 1. Kubernetes has not failed the Job, or the job was cancelled: no failure.
-2. The Job failed at its deadline:
+2. Runway ended the Job while it ran: the code of the reason, such as `gpu_idle`.
+3. A start deadline ended the Job: the code is its cause, or `start_timeout` if a container started at that moment.
+4. The Job failed at its deadline:
    a. an attempt ran at the deadline: `deadline_exceeded`, whatever exit code SIGTERM caused;
    b. an attempt ran before and was not disrupted: `deadline_exceeded`, with the reason for the wait since;
    c. no attempt could run: the code is the reason that the last one did not start;
    d. Kubernetes never created a pod: the reason for the rejection;
    e. `deadline_exceeded`, if Kubernetes reports nothing more.
-3. The Job failed by its attempts: the last one that counts decides, by the precedence of `attempt_failure`.
-4. The Job has no attempt: the reason that Kubernetes rejected the pod.
-5. Anything else: `unknown`, with Kubernetes' message as evidence.
+5. The Job failed by its attempts: the last one that counts decides, by the precedence of `attempt_failure`.
+6. The Job has no attempt: the reason that Kubernetes rejected the pod.
+7. Anything else: `unknown`, with Kubernetes' message as evidence.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from runway.jobs.diagnosis import attempts
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_start import diagnose_container_start, diagnose_pod_creation
 from runway.jobs.diagnosis.disruption import disruption, disruption_of
+from runway.jobs.diagnosis.start_timeout import diagnose_start_timeout, start_timeout_of
+from runway.jobs.ending import diagnose_ending, ending_of
 from runway.jobs.models import Failure
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job
@@ -50,6 +54,14 @@ def failure_of(finding: Diagnosis, evidence: Mapping[str, str]) -> Failure:
 
 
 def _by_deadline(snapshot: JobSnapshot) -> Diagnosis:
+    if (ending := ending_of(snapshot.job)) is not None:
+        last = snapshot.pods[-1] if snapshot.pods else None
+        at_end = last is not None and attempts.termination_reason(snapshot, last) == "deadline"
+        return diagnose_ending(ending, attempts.describe_termination(snapshot.job, last) if last and at_end else "")
+    if (timeout := start_timeout_of(snapshot.job)) is not None:
+        ran = next((pod for pod in snapshot.pods if attempts.container_started(pod)), None)
+        reaction = attempts.describe_termination(snapshot.job, ran) if ran else ""
+        return diagnose_start_timeout(timeout, started=ran is not None, reaction=reaction)
     for pod in reversed(snapshot.pods):
         if attempts.container_started(pod) and attempts.termination_reason(snapshot, pod) == "deadline":
             return attempts.deadline_of(snapshot, pod)

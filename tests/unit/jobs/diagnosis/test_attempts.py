@@ -8,18 +8,7 @@ from runway.jobs.models import Attempt, JobView
 from runway.jobs.snapshot import JobSnapshot
 from runway.jobs.view import job_view
 from runway.kube.objects import Job, Pod
-from tests.support.builders import (
-    Json,
-    condition,
-    disrupted,
-    ended,
-    job,
-    moment,
-    pod,
-    running,
-    unschedulable,
-    waiting,
-)
+from tests.support.builders import Json, condition, disrupted, ended, job, moment, pod, running, unschedulable, waiting
 from tests.support.diagnosis_case import DEADLINE, evicted, overdue, rejected
 
 BOUND: list[Json] = [condition("PodScheduled", since=3)]
@@ -46,8 +35,34 @@ def test_attempt_has_node_and_times() -> None:
 
 
 def test_unscheduled_attempt_has_no_times() -> None:
-    waiting = attempt(pod(node=None, conditions=[unschedulable()]))
-    assert (waiting.bound_at, waiting.started_at, waiting.finished_at) == (None, None, None)
+    pending = attempt(pod(node=None, conditions=[unschedulable()]))
+    assert (pending.bound_at, pending.started_at, pending.finished_at) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("found", "seen", "finished"),
+    [
+        (pod(state=running(), deleted=95, grace=30), 70, 70),
+        (pod(state=running(), deleted=95, grace=30), 120, 95),
+        (pod(state=running(), deleted=95, grace=30), 20, 65),
+        (pod(state=waiting("ErrImagePull"), deleted=95, grace=30), 67, 65),
+        (pod(deleted=95, grace=30), 120, 65),
+        (pod(created=1, deleted=95, grace=2**31 - 1), 120, 1),
+    ],
+    ids=[
+        "within its grace period",
+        "after it",
+        "by a clock that is behind",
+        "never started",
+        "never bound",
+        "an edited grace period",
+    ],
+)
+def test_deleted_attempt_never_ends_later_than_it_was_seen_to(found: Pod, seen: float, finished: float) -> None:
+    """The deletion timestamp includes the grace period, which a process need not use."""
+    gone = frozenset([found.metadata.name])
+    snapshot = JobSnapshot("vision", job(), (found,), gone, deletions_seen={found.metadata.name: moment(seen)})
+    assert job_view(snapshot).attempts[0].finished_at == moment(finished)
 
 
 @pytest.mark.parametrize(

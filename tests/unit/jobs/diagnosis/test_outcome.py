@@ -17,8 +17,9 @@ from tests.unit.jobs.diagnosis.cases.deadline import DEADLINES
 from tests.unit.jobs.diagnosis.cases.node import NODE
 from tests.unit.jobs.diagnosis.cases.process import PROCESS
 from tests.unit.jobs.diagnosis.cases.references import LATE, REFERENCES
+from tests.unit.jobs.diagnosis.cases.waste import WASTE
 
-CASES = PROCESS | NODE | DEADLINES | REFERENCES
+CASES = PROCESS | NODE | DEADLINES | REFERENCES | WASTE
 
 
 def failure(failed: Job, *pods: Pod) -> Failure:
@@ -39,7 +40,7 @@ def test_diagnosis_of_failed_job(name: str) -> None:
 
 
 def test_every_code_has_a_case() -> None:
-    assert len(CASES) == len(PROCESS) + len(NODE) + len(DEADLINES) + len(REFERENCES)
+    assert len(CASES) == sum(map(len, (PROCESS, NODE, DEADLINES, REFERENCES, WASTE)))
     assert {case.code for case in CASES.values()} == set(FailureCode)
 
 

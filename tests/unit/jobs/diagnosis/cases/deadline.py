@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from tests.support.builders import Json, condition, disrupted, ended, pod, running, unschedulable, waiting, warning
-from tests.support.diagnosis_case import DEADLINE, INFRA, POLICY, RUNWAY, USER, C, DiagnosisCase, overdue, rejected
+from tests.support.diagnosis_case import (
+    DEADLINE,
+    INFRA,
+    POLICY,
+    RUNWAY,
+    USER,
+    C,
+    DiagnosisCase,
+    ended_by_start_deadline,
+    overdue,
+    rejected,
+)
 
 EPOCH = -1795507200  # The kubelet writes 1970 for an unknown time; in seconds after START.
 _GPU_QUOTA = (
@@ -17,6 +28,43 @@ UNSCHEDULED: Json = {
 }  # fmt: skip
 
 DEADLINES: dict[str, DiagnosisCase] = {
+    # A terminating pod reports ContainerCreating again, and its events can be gone: the annotation has the cause.
+    "start deadline of an image": DiagnosisCase(
+        C.IMAGE_NOT_FOUND, USER, False,
+        "Runway ended the job because it had not started for 300 s: the registry has no such image",
+        [overdue(waiting("ContainerCreating"))], job=ended_by_start_deadline(),
+        hint="check the image's name and tag",
+        evidence={
+            "cause": "image_not_found", "since": "2026-11-24T08:00:05+00:00", "limit": "image", "limit_seconds": "300",
+            "job_reason": "DeadlineExceeded",
+        },
+    ),
+    "start deadline, pod never seen": DiagnosisCase(
+        C.REGISTRY_UNAVAILABLE, INFRA, True, "had not started for 1800 s",
+        job=ended_by_start_deadline(limit="registry", seconds=1800, cause="registry_unavailable"),
+    ),
+    "start deadline of a pod without a node": DiagnosisCase(
+        C.UNSCHEDULABLE, INFRA, True, "had not started for 900 s: no node fits", [pod(**UNSCHEDULED)],
+        job=ended_by_start_deadline(limit="unschedulable", seconds=900, cause="unschedulable", message="no node fits"),
+        hint="resubmit the job when nodes are free",
+    ),
+    "the job's own start deadline during a pull": DiagnosisCase(
+        C.START_TIMEOUT, INFRA, True, "did not start within its start_timeout_seconds of 60 s",
+        [overdue(waiting("ContainerCreating"))],
+        job=ended_by_start_deadline(limit="job", seconds=60, cause="start_timeout", message=""),
+        hint="raise start_timeout_seconds above 60",
+    ),
+    "a container started at the moment of the start deadline": DiagnosisCase(
+        C.START_TIMEOUT, INFRA, True,
+        "at the moment when its container started, because it had not started for 300 s: the registry has no such "
+        "image: ErrImagePull: not found; the process was killed by SIGTERM",
+        [overdue(ended(143, finished=72))], job=ended_by_start_deadline(),
+        hint="it can start now", evidence={"cause": "image_not_found", "limit_seconds": "300"},
+    ),
+    "a container started and succeeded at the moment of the start deadline": DiagnosisCase(
+        C.START_TIMEOUT, INFRA, True, "at the moment when its container started",
+        [pod(state=ended(0, started=69, finished=70))], job=ended_by_start_deadline(),
+    ),
     "SIGTERM exits with 143": DiagnosisCase(
         C.DEADLINE_EXCEEDED, USER, False, "timeout of 60 s and was terminated; the process was killed by SIGTERM",
         [overdue(ended(143, finished=71))], job=DEADLINE,

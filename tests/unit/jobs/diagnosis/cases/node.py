@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.builders import disrupted, ended, job, node, pod, running
-from tests.support.diagnosis_case import INFRA, RUNC, USER, C, DiagnosisCase, evicted, not_started, rejected
+from tests.support.diagnosis_case import EXITED, INFRA, RUNC, USER, C, DiagnosisCase, evicted, not_started, rejected
 
 NODE: dict[str, DiagnosisCase] = {
     # K8S pkg/kubelet/eviction/helpers.go: evictionMessage.
@@ -125,6 +125,16 @@ NODE: dict[str, DiagnosisCase] = {
         [pod(state=ended(143), conditions=[disrupted("SpotInterruption")])],
     ),
     # K8S pkg/kubelet/lifecycle/predicate.go: InsufficientResourceError.
+    "rejected four times without retries": DiagnosisCase(
+        C.ADMISSION_REJECTED, INFRA, True, "OutOfcpu",
+        [rejected("OutOfcpu", "Node didn't have enough resource: cpu", name) for name in ("a", "b", "c", "d")],
+        evidence={"counted_attempts": "4"},
+    ),
+    "rejected, then exit code 3 without retries": DiagnosisCase(
+        C.EXIT_NONZERO, USER, False, "code 3",
+        [rejected("OutOfcpu", "Node didn't have enough resource: cpu"), pod("a", created=20, state=ended(3))],
+        job=EXITED, evidence={"job_reason": "PodFailurePolicy"},
+    ),
     "rejected, out of CPU": DiagnosisCase(
         C.ADMISSION_REJECTED, INFRA, True, "OutOfcpu",
         [rejected("OutOfcpu", "Node didn't have enough resource: cpu, requested: 4000, used: 3900, capacity: 4000")],
