@@ -22,6 +22,13 @@ resource "aws_eks_addon" "vpc_cni" {
   depends_on = [aws_eks_addon.pod_identity, aws_iam_role_policy_attachment.vpc_cni]
 }
 
+# Reports broken GPUs, disks and networks as node conditions; node_repair_config acts on them.
+resource "aws_eks_addon" "node_monitoring" {
+  cluster_name  = aws_eks_cluster.this.name
+  addon_name    = "eks-node-monitoring-agent"
+  addon_version = lookup(var.addon_versions, "eks-node-monitoring-agent", null)
+}
+
 resource "aws_eks_addon" "kube_proxy" {
   cluster_name  = aws_eks_cluster.this.name
   addon_name    = "kube-proxy"
@@ -32,6 +39,15 @@ resource "aws_eks_addon" "coredns" {
   cluster_name  = aws_eks_cluster.this.name
   addon_name    = "coredns"
   addon_version = lookup(var.addon_versions, "coredns", null)
+
+  depends_on = [aws_eks_node_group.system]
+}
+
+# For kubectl top, which the runbooks use.
+resource "aws_eks_addon" "metrics_server" {
+  cluster_name  = aws_eks_cluster.this.name
+  addon_name    = "metrics-server"
+  addon_version = lookup(var.addon_versions, "metrics-server", null)
 
   depends_on = [aws_eks_node_group.system]
 }

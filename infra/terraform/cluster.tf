@@ -42,6 +42,7 @@ resource "aws_eks_cluster" "this" {
 
 # Created before the cluster. Otherwise EKS creates it without a key and without a retention limit.
 resource "aws_cloudwatch_log_group" "cluster" {
+  # checkov:skip=CKV_AWS_338: log_retention_days is a choice; a year of logs is a cost without a need here
   name              = "/aws/eks/${var.name}/cluster"
   retention_in_days = var.log_retention_days
   kms_key_id        = aws_kms_key.logs.arn

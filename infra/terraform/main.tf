@@ -2,7 +2,7 @@
 #
 # variables.tf   settings                      cluster.tf, access.tf   control plane and its access
 # locals.tf      derived values                addons.tf               CNI, DNS, pod identity
-# network.tf     VPC, NAT, flow logs           nodes.tf                system nodes, one node group per pool
+# network.tf     VPC, NAT, flow logs           nodes.tf                system nodes, node groups per pool and zone
 # kms.tf         keys                          autoscaler.tf           permissions of the cluster autoscaler
 # registry.tf    ECR                           tenants.tf              permissions of the tenants' jobs
 # budget.tf      cost alarm                    outputs.tf              values for other tools
@@ -19,7 +19,7 @@ terraform {
   }
 
   # Bucket, key and region come from an uncommitted file: terraform init -backend-config=backend.hcl
-  # (backend.hcl.example). Create the bucket once, outside this state, with versioning.
+  # (backend.hcl.example). bootstrap/ creates the bucket once, outside this state.
   backend "s3" {
     encrypt      = true
     use_lockfile = true

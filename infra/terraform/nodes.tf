@@ -1,5 +1,5 @@
-# System nodes are always on and run no jobs. Each pool of the policy, CPU or GPU, has one group that starts at zero.
-# The cluster autoscaler (autoscaler.tf, infra/kubernetes) scales the groups between zero and max_nodes.
+# System nodes are always on and run no jobs. Each pool of the policy, CPU or GPU, has one group per zone that starts at
+# zero. The cluster autoscaler (autoscaler.tf, infra/kubernetes) scales the groups; together they have max_nodes at most.
 
 resource "aws_eks_node_group" "system" {
   cluster_name           = aws_eks_cluster.this.name
@@ -26,6 +26,10 @@ resource "aws_eks_node_group" "system" {
     max_unavailable = 1
   }
 
+  node_repair_config {
+    enabled = true
+  }
+
   lifecycle {
     create_before_destroy = true
   }
@@ -42,21 +46,21 @@ resource "aws_eks_node_group" "system" {
 }
 
 resource "aws_eks_node_group" "jobs" {
-  for_each = local.node_groups
+  for_each = local.zonal_groups
 
   cluster_name           = aws_eks_cluster.this.name
   node_group_name_prefix = "${each.key}-"
   node_role_arn          = aws_iam_role.node.arn
-  subnet_ids             = [for subnet in aws_subnet.private : subnet.id]
+  subnet_ids             = [aws_subnet.private[each.value.zone].id]
   version                = var.kubernetes_version
-  ami_type               = each.value.ami_type
-  capacity_type          = each.value.capacity_type
-  instance_types         = [each.value.instance_type]
-  labels                 = each.value.labels
+  ami_type               = local.node_groups[each.value.pool].ami_type
+  capacity_type          = local.node_groups[each.value.pool].capacity_type
+  instance_types         = [local.node_groups[each.value.pool].instance_type]
+  labels                 = local.node_groups[each.value.pool].labels
 
   launch_template {
-    id      = aws_launch_template.node[each.key].id
-    version = aws_launch_template.node[each.key].latest_version
+    id      = aws_launch_template.node[each.value.pool].id
+    version = aws_launch_template.node[each.value.pool].latest_version
   }
 
   scaling_config {
@@ -66,13 +70,20 @@ resource "aws_eks_node_group" "jobs" {
   }
 
   taint {
-    key    = each.value.taint.key
-    value  = each.value.taint.value
+    key    = local.node_groups[each.value.pool].taint.key
+    value  = local.node_groups[each.value.pool].taint.value
     effect = "NO_SCHEDULE"
   }
 
   update_config {
     max_unavailable = 1
+  }
+
+  # EKS replaces a node that the monitoring agent reports as broken, GPUs included. Its jobs are disrupted.
+  # https://docs.aws.amazon.com/eks/latest/userguide/node-health.html
+  node_repair_config {
+    enabled                           = true
+    max_parallel_nodes_repaired_count = 1
   }
 
   lifecycle {
@@ -112,7 +123,11 @@ resource "aws_launch_template" "node" {
 
   name_prefix            = "${var.name}-${each.key}-"
   update_default_version = true
-  user_data              = each.value.gpu ? base64encode(file("${path.module}/gpu-node.mime")) : null
+
+  user_data = each.value.gpu || each.value.local_disk ? base64encode(templatefile("${path.module}/job-node.mime.tftpl", {
+    gpu        = each.value.gpu
+    local_disk = each.value.local_disk
+  })) : null
 
   metadata_options {
     http_endpoint               = "enabled"
@@ -126,6 +141,7 @@ resource "aws_launch_template" "node" {
     ebs {
       volume_type           = "gp3"
       volume_size           = each.value.disk_gib
+      throughput            = each.value.throughput
       encrypted             = true
       delete_on_termination = true
     }
@@ -144,7 +160,7 @@ resource "aws_launch_template" "node" {
 
 resource "aws_iam_role" "node" {
   name               = "${var.name}-node"
-  description        = "Nodes of ${var.name}: join the cluster and pull images, nothing else"
+  description        = "Nodes of ${var.name}: join the cluster, pull images, Session Manager"
   assume_role_policy = data.aws_iam_policy_document.node_trust.json
 }
 
@@ -159,8 +175,9 @@ data "aws_iam_policy_document" "node_trust" {
   }
 }
 
+# Session Manager is the way onto a node, for example to read the kernel log. Nodes have no SSH key and no open port.
 resource "aws_iam_role_policy_attachment" "node" {
-  for_each = toset(["AmazonEC2ContainerRegistryPullOnly", "AmazonEKSWorkerNodePolicy"])
+  for_each = toset(["AmazonEC2ContainerRegistryPullOnly", "AmazonEKSWorkerNodePolicy", "AmazonSSMManagedInstanceCore"])
 
   role       = aws_iam_role.node.name
   policy_arn = "arn:aws:iam::aws:policy/${each.value}"

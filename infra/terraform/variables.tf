@@ -123,7 +123,10 @@ variable "viewer_role_arns" {
 # Cluster
 
 variable "kubernetes_version" {
-  description = "Minor version of Kubernetes. The autoscaler's image in infra/kubernetes must have the same version."
+  description = <<-EOT
+    Minor version of Kubernetes. The autoscaler's image in infra/kubernetes must have the same version. EKS supports
+    1.35 until 2027-03-27; after that day AWS upgrades the control plane, so upgrade before it.
+  EOT
   type        = string
   default     = "1.35"
 
@@ -139,8 +142,11 @@ variable "addon_versions" {
   default     = {}
 
   validation {
-    condition     = alltrue([for name in keys(var.addon_versions) : contains(["coredns", "eks-pod-identity-agent", "kube-proxy", "vpc-cni"], name)])
-    error_message = "addon_versions may name coredns, eks-pod-identity-agent, kube-proxy and vpc-cni."
+    condition = alltrue([
+      for name in keys(var.addon_versions) :
+      contains(["coredns", "eks-node-monitoring-agent", "eks-pod-identity-agent", "kube-proxy", "metrics-server", "vpc-cni"], name)
+    ])
+    error_message = "addon_versions may name coredns, eks-node-monitoring-agent, eks-pod-identity-agent, kube-proxy, metrics-server and vpc-cni."
   }
 }
 
@@ -151,13 +157,24 @@ variable "deletion_protection" {
 }
 
 variable "log_retention_days" {
-  description = "Retention of control-plane logs and flow logs, in days."
+  description = "Retention of control-plane logs and flow logs, in days. Logs are the largest cost of an idle cluster after its nodes."
   type        = number
-  default     = 365
+  default     = 90
 
   validation {
-    condition     = contains([365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
-    error_message = "log_retention_days must be a year or more, and a value that CloudWatch supports (365, 400, 545, 731, ...)."
+    condition     = contains([7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
+    error_message = "log_retention_days must be 7 or more, and a value that CloudWatch supports (7, 14, 30, 60, 90, ..., 365, ...)."
+  }
+}
+
+variable "flow_log_traffic" {
+  description = "Traffic of the VPC that flow logs record: REJECT (refused connections), ACCEPT or ALL. ALL records every image pull."
+  type        = string
+  default     = "REJECT"
+
+  validation {
+    condition     = contains(["REJECT", "ACCEPT", "ALL"], var.flow_log_traffic)
+    error_message = "flow_log_traffic must be REJECT, ACCEPT or ALL."
   }
 }
 
@@ -189,20 +206,24 @@ variable "system_nodes" {
 
 variable "pools" {
   description = <<-EOT
-    Nodes for jobs: one node group per pool of Runway's policy, under the pool's name. Each scales from zero.
+    Nodes for jobs: one node group per pool of Runway's policy and zone. Each scales from zero. max_nodes is divided
+    among the zones, so a pool with zones = ["us-east-1a"] can use all its nodes there. local_disk_gib is the size of
+    the instance's own NVMe disks: if given, they hold images and scratch data.
     instance_type, cpu, memory, gpus and gpu_type must match the policy. cpu and memory are one node's share for jobs,
     below its nominal size. max_nodes limits the cost of the pool. spot means interruptible capacity: set the policy's
     hourly_usd to the spot price that you expect.
   EOT
   type = map(object({
-    instance_type = string
-    cpu           = number # vCPUs for jobs
-    memory_gib    = number # GiB for jobs
-    gpus          = optional(number, 0)
-    gpu_type      = optional(string) # the policy's gpu_type
-    max_nodes     = number
-    disk_gib      = optional(number, 200)
-    spot          = optional(bool, false)
+    instance_type  = string
+    cpu            = number # vCPUs for jobs
+    memory_gib     = number # GiB for jobs
+    gpus           = optional(number, 0)
+    gpu_type       = optional(string) # the policy's gpu_type
+    max_nodes      = number
+    disk_gib       = optional(number, 200)
+    local_disk_gib = optional(number, 0)
+    spot           = optional(bool, false)
+    zones          = optional(list(string)) # default: all of availability_zones
   }))
   default = {
     cpu = {
@@ -218,6 +239,8 @@ variable "pools" {
       gpus          = 4
       gpu_type      = "a10g"
       max_nodes     = 2
+      # One NVMe disk of 3,800 GB: https://aws.amazon.com/ec2/instance-types/g5/
+      local_disk_gib = 3500
     }
   }
 
@@ -244,6 +267,19 @@ variable "pools" {
   validation {
     condition     = alltrue([for pool in values(var.pools) : pool.disk_gib >= 50 && pool.disk_gib <= 2000 && floor(pool.disk_gib) == pool.disk_gib])
     error_message = "disk_gib must be a whole number from 50 to 2000."
+  }
+
+  validation {
+    condition     = alltrue([for pool in values(var.pools) : pool.local_disk_gib == 0 || (pool.local_disk_gib >= 50 && floor(pool.local_disk_gib) == pool.local_disk_gib)])
+    error_message = "local_disk_gib must be 0, or a whole number of at least 50."
+  }
+
+  validation {
+    condition = alltrue([
+      for pool in values(var.pools) : pool.zones == null ? true :
+      length(pool.zones) > 0 && length(distinct(pool.zones)) == length(pool.zones) && length(setsubtract(pool.zones, var.availability_zones)) == 0
+    ])
+    error_message = "zones of a pool must be different zones of availability_zones."
   }
 }
 

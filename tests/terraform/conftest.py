@@ -6,7 +6,9 @@ directory with an output per local value and planned there. Terraform creates no
 
 from __future__ import annotations
 
+import email
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ class Evaluation:
 
 
 Evaluate = Callable[..., Evaluation]
+UserData = Callable[..., dict[str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +69,29 @@ def evaluate(module: Module, tmp_path_factory: pytest.TempPathFactory) -> Evalua
         return Evaluation({name: output.get("value") for name, output in outputs.items()}, "")
 
     return evaluated
+
+
+@pytest.fixture(scope="session")
+def user_data(module: Module, tmp_path_factory: pytest.TempPathFactory) -> UserData:
+    """Return a function that renders the user data of a node as Terraform does: its parts by content type."""
+    directory = tmp_path_factory.mktemp("user-data")
+    [template] = re.findall(r"path\.module}/([\w.-]+)", str(module.resources["aws_launch_template.node"]["user_data"]))
+    shutil.copy(MODULE / template, directory)
+    text = f'templatefile("{template}", {{ gpu = var.gpu, local_disk = var.local_disk }})'
+    variables = "".join(f'variable "{name}" {{\n  type = bool\n}}\n' for name in ("gpu", "local_disk"))
+    (directory / "main.tf").write_text(f'{variables}output "text" {{\n  value = {text}\n}}\n', encoding="utf-8")
+    assert tools.run("terraform", "init", "-input=false", cwd=directory).returncode == 0
+
+    def rendered(*, gpu: bool, local_disk: bool) -> dict[str, str]:
+        given = [f"-var=gpu={str(gpu).lower()}", f"-var=local_disk={str(local_disk).lower()}"]
+        applied = tools.run("terraform", "apply", "-input=false", "-auto-approve", *given, cwd=directory)
+        assert applied.returncode == 0, applied.stderr
+        shown = tools.run("terraform", "output", "-raw", "text", cwd=directory)
+        message = email.message_from_string(shown.stdout)
+        parts = [part for part in message.walk() if not part.is_multipart()]
+        return {part.get_content_type(): str(part.get_payload()) for part in parts}
+
+    return rendered
 
 
 @pytest.fixture(scope="session")

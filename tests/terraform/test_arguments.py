@@ -8,15 +8,27 @@ from graphlib import TopologicalSorter
 import pytest
 
 from tests.terraform import provider
-from tests.terraform.hcl import MODULE, Module, parse
+from tests.terraform.hcl import MODULE, Module, load, parse
 
 ADDRESS = re.compile(r"(?<![\w.])((?:data\.)?aws_[a-z0-9_]+\.[a-z0-9_]+)")
 NAMED = re.compile(r"(?<![\w.])(var|local)\.([a-z0-9_]+)")
 
 
 def test_arguments_exist_in_provider_schema(module: Module) -> None:
-    assert module.resources
-    assert provider.faults(module) == []
+    for checked in (module, load(MODULE / "bootstrap")):
+        assert checked.resources
+        assert provider.faults(checked) == []
+
+
+def test_state_bucket_is_private_versioned_and_encrypted() -> None:
+    resources = load(MODULE / "bootstrap").resources
+    blocked = resources["aws_s3_bucket_public_access_block.state"]
+    assert {name for name, value in blocked.items() if value is True} == {
+        "block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets",
+    }  # fmt: skip
+    assert resources["aws_s3_bucket_versioning.state"]["versioning_configuration"] == [{"status": "Enabled"}]
+    assert "aws_s3_bucket_server_side_encryption_configuration.state" in resources
+    assert resources["aws_s3_bucket.state"]["lifecycle"] == [{"prevent_destroy": True}]
 
 
 def test_provider_schema_is_of_pinned_version(module: Module) -> None:

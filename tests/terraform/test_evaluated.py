@@ -47,7 +47,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an administrator who only reads": ({"viewer_role_arns": [ADMIN]}, "viewer_role_arns"),
     "a patch version": ({"kubernetes_version": "1.35.4"}, "kubernetes_version"),
     "an add-on that is not installed": ({"addon_versions": {"aws-ebs-csi-driver": "v1"}}, "addon_versions"),
-    "logs for a month": ({"log_retention_days": 30}, "log_retention_days"),
+    "logs for five days": ({"log_retention_days": 5}, "log_retention_days"),
+    "flow logs of everything": ({"flow_log_traffic": "all"}, "flow_log_traffic"),
     "a single system node": (
         {"system_nodes": {"instance_type": "m6i.xlarge", "count": 1, "disk_gib": 100}},
         "system_nodes",
@@ -61,6 +62,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "half a GPU": (pools(gpus=0.5), "gpus"),
     "a disk that images alone would fill": (pools(disk_gib=20), "disk_gib"),
     "half a CPU": (pools(cpu=0.5), "cpu"),
+    "a local disk that images alone would fill": (pools(local_disk_gib=20), "local_disk_gib"),
+    "a pool in a zone without a subnet": (pools(zones=["us-east-1f"]), "zones of a pool"),
+    "a pool without a zone": (pools(zones=[]), "zones of a pool"),
     "a repository with capitals": ({"repositories": ["Runway"]}, "repositories"),
     "a bucket with capitals": ({"data_bucket": "Data"}, "data_bucket"),
     "tenants without a bucket": ({"tenants": {"vision": "runway-vision"}}, "tenants"),
@@ -126,28 +130,41 @@ def test_cpu_pool_is_tainted(defaults: dict[str, Any]) -> None:
     assert group["taint"] == {"key": "runway.internal/pool", "value": "cpu"}
 
 
-def test_only_gpu_nodes_get_gpu_setup(defaults: dict[str, Any]) -> None:
+def test_launch_templates_have_gpu_setup_local_disk_and_disk_throughput(defaults: dict[str, Any]) -> None:
     assert defaults["launch_templates"] == {
-        "system": {"disk_gib": 100, "gpu": False},
-        "cpu": {"disk_gib": 200, "gpu": False},
-        "a10g": {"disk_gib": 200, "gpu": True},
+        "system": {"disk_gib": 100, "throughput": 125, "gpu": False, "local_disk": False},
+        "cpu": {"disk_gib": 200, "throughput": 500, "gpu": False, "local_disk": False},
+        "a10g": {"disk_gib": 200, "throughput": 500, "gpu": True, "local_disk": True},
     }
+
+
+@pytest.mark.parametrize(("max_nodes", "zones"), [(1, None), (2, None), (7, None), (5, ["us-east-1b"])])
+def test_pool_has_one_group_per_zone_and_max_nodes_in_all(
+    max_nodes: int, zones: list[str] | None, evaluate: Evaluate
+) -> None:
+    """An Auto Scaling group over several zones ends nodes, and their jobs, to balance the zones."""
+    groups = evaluate(**pools(max_nodes=max_nodes, zones=zones)).values["zonal_groups"]
+    assert [name for name, group in groups.items() if name != f"h100-{group['zone']}"] == []
+    sizes = [group["max_size"] for group in groups.values()]
+    assert sum(sizes) == max_nodes
+    assert max(sizes) - min(sizes) <= 1
+    assert {group["zone"] for group in groups.values()} <= set(zones or ["us-east-1a", "us-east-1b", "us-east-1c"])
 
 
 def test_autoscaler_tags_describe_nodes_of_empty_groups(defaults: dict[str, Any]) -> None:
     """https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/cloudprovider/aws/README.md"""
     prefix = "k8s.io/cluster-autoscaler/node-template/"
-    tags = [tag for tag in defaults["autoscaler_tags"].values() if tag["group"] == "a10g"]
+    tags = [tag for tag in defaults["autoscaler_tags"].values() if tag["group"] == "a10g-us-east-1a"]
     assert {tag["key"].removeprefix(prefix): tag["value"] for tag in tags} == {
         "label/runway.internal/pool": "a10g",
         "label/k8s.amazonaws.com/accelerator": "a10g",
         "taint/nvidia.com/gpu": "true:NoSchedule",
-        "resources/cpu": "46",
-        "resources/memory": "164Gi",
-        "resources/ephemeral-storage": "160Gi",
+        "resources/cpu": "46500m",
+        "resources/memory": "165Gi",
+        "resources/ephemeral-storage": "2800Gi",
         "resources/nvidia.com/gpu": "4",
     }
-    cpu = {tag["key"] for tag in defaults["autoscaler_tags"].values() if tag["group"] == "cpu"}
+    cpu = {tag["key"] for tag in defaults["autoscaler_tags"].values() if tag["group"] == "cpu-us-east-1c"}
     assert f"{prefix}resources/ephemeral-storage" in cpu
     assert f"{prefix}resources/nvidia.com/gpu" not in cpu
 

@@ -9,14 +9,20 @@ from typing import Any
 
 import hcl2
 import pytest
+import yaml
 
 from runway.policy import Policy, Pool, load_policy
-from runway.quantity import parse_bytes
+from runway.quantity import parse_bytes, parse_cpu
 from tests.terraform.hcl import CHECKOUT, MODULE, Module, plain
 
 EXAMPLE = CHECKOUT / "config" / "policy.eks.example.yaml"
 GIB = 1 << 30
 MIB = 1 << 20
+# Requests of the add-ons' own DaemonSets (CNI with its policy agent, pod identity, node monitoring), rounded up.
+EKS_DAEMON_MILLICPU = 250
+EKS_DAEMON_MEMORY = 256 * MIB
+KUBE_PROXY_MILLICPU = 100
+"""The autoscaler adds a kube-proxy pod of its own to every simulated node."""
 
 # vCPUs, GiB and maximum pods of the instance types: https://aws.amazon.com/ec2/instance-types/ and
 # https://github.com/awslabs/amazon-eks-ami/blob/main/templates/shared/runtime/eni-max-pods.txt
@@ -59,10 +65,25 @@ def test_largest_job_of_pool_fits_real_node(name: str, policy: Policy) -> None:
     """
     pool = policy.pools[name]
     cpus, gib, pods = NOMINAL[pool.instance_type]
-    kubelet_cpu = 60 + 10 + 2 * 5 + (cpus - 4) * 5 // 2
-    kubelet_memory = (255 + 11 * pods + 100) * MIB
-    assert pool.cpu <= cpus * 1000 - kubelet_cpu - 500
-    assert pool.memory <= Fraction(gib * GIB * 925, 1000) - kubelet_memory - GIB
+    assert pool.cpu <= cpus * 1000 - kubelet_cpu(cpus) - 500
+    assert pool.memory <= Fraction(gib * GIB * 925, 1000) - kubelet_memory(pods) - GIB
+
+
+@pytest.mark.parametrize("name", ["cpu", "a10g"])
+def test_largest_job_starts_a_node_from_zero(name: str, policy: Policy, defaults: dict[str, Any]) -> None:
+    """The autoscaler simulates a node of an empty group from its hints, minus kube-proxy and every DaemonSet.
+
+    https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/simulator/node_info_utils.go
+    """
+    pool, hints = policy.pools[name], defaults["node_groups"][name]["resources"]
+    daemons = [container(manifest)["resources"]["requests"] for manifest in daemon_sets()]
+    taken_cpu = EKS_DAEMON_MILLICPU + KUBE_PROXY_MILLICPU + sum(parse_cpu(requests["cpu"]) for requests in daemons)
+    taken_memory = EKS_DAEMON_MEMORY + sum(parse_bytes(requests["memory"]) for requests in daemons)
+    assert pool.cpu + taken_cpu <= parse_cpu(hints["cpu"])
+    assert pool.memory + taken_memory <= parse_bytes(hints["memory"])
+    cpus, gib, pods = NOMINAL[pool.instance_type]
+    assert parse_cpu(hints["cpu"]) <= cpus * 1000 - kubelet_cpu(cpus), "more than a real node has"
+    assert parse_bytes(hints["memory"]) <= Fraction(gib * GIB * 925, 1000) - kubelet_memory(pods)
 
 
 @pytest.mark.parametrize("name", ["cpu", "a10g"])
@@ -111,6 +132,28 @@ def test_readme_prices_match_policy(policy: Policy) -> None:
     for name, pool in policy.pools.items():
         [row] = [row for row in rows if row.startswith(f"| {pool.instance_type}, pool `{name}`")]
         assert f"| {pool.hourly_usd} /h |" in row
+
+
+def kubelet_cpu(cpus: int) -> int:
+    """Return the milli-CPU that EKS reserves for the kubelet of a node with more than four CPUs."""
+    return 60 + 10 + 2 * 5 + (cpus - 4) * 5 // 2
+
+
+def kubelet_memory(pods: int) -> int:
+    """Return the bytes that EKS reserves for the kubelet of a node with this maximum of pods, eviction included."""
+    return (255 + 11 * pods + 100) * MIB
+
+
+def daemon_sets() -> list[dict[str, Any]]:
+    """Return the DaemonSets of infra/kubernetes, all of which run on a GPU node."""
+    files = (CHECKOUT / "infra" / "kubernetes").glob("*.yaml")
+    objects = [item for path in files for item in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+    return [item for item in objects if item["kind"] == "DaemonSet"]
+
+
+def container(manifest: dict[str, Any]) -> dict[str, Any]:
+    [only] = manifest["spec"]["template"]["spec"]["containers"]
+    return dict(only)
 
 
 def node_group_of(pool: Pool) -> dict[str, object]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import email
+import json
 import re
 from typing import Any
 
 import pytest
+import yaml
 
 from runway.jobs.manifest import SERVICE_ACCOUNT
-from tests.terraform.hcl import MODULE, Body, Module
+from tests.terraform.conftest import UserData
+from tests.terraform.hcl import Body, Module
 
 EVERYWHERE = {"0.0.0.0/0", "::/0"}
 READ_ONLY = re.compile(r"^[a-z0-9]+:(Describe|Get|List)[A-Za-z]+$")
@@ -33,14 +35,15 @@ def test_node_disks_are_encrypted_gp3(module: Module) -> None:
 
 
 def test_nodes_have_private_addresses_only(module: Module) -> None:
-    for address, group in module.of_type("aws_eks_node_group").items():
-        assert group["subnet_ids"] == "${[for subnet in aws_subnet.private : subnet.id]}", address
-        assert "remote_access" not in group, address
+    groups = module.of_type("aws_eks_node_group")
+    assert groups["aws_eks_node_group.system"]["subnet_ids"] == "${[for subnet in aws_subnet.private : subnet.id]}"
+    assert groups["aws_eks_node_group.jobs"]["subnet_ids"] == ["${aws_subnet.private[each.value.zone].id}"]
+    assert [address for address, group in groups.items() if "remote_access" in group] == []
     assert [name for name, subnet in module.of_type("aws_subnet").items() if subnet["map_public_ip_on_launch"]] == []
     assert all("network_interfaces" not in template for template in module.of_type("aws_launch_template").values())
 
 
-@pytest.mark.parametrize(("group", "key"), [("system", '"system"'), ("jobs", "each.key")])
+@pytest.mark.parametrize(("group", "key"), [("system", '"system"'), ("jobs", "each.value.pool")])
 def test_every_node_group_uses_its_launch_template(group: str, key: str, module: Module) -> None:
     [used] = module.resources[f"aws_eks_node_group.{group}"]["launch_template"]
     assert used["id"] == f"${{aws_launch_template.node[{key}].id}}"
@@ -84,7 +87,7 @@ def test_kms_keys_rotate_and_logs_are_encrypted(module: Module) -> None:
 
 def test_vpc_flow_logs_are_enabled(module: Module) -> None:
     flows = module.the("aws_flow_log")
-    assert (flows["vpc_id"], flows["traffic_type"]) == ("${aws_vpc.this.id}", "ALL")
+    assert (flows["vpc_id"], flows["traffic_type"]) == ("${aws_vpc.this.id}", "${var.flow_log_traffic}")
 
 
 def test_security_groups_have_no_open_ingress(module: Module) -> None:
@@ -154,7 +157,8 @@ def test_roles_have_only_required_managed_policies(module: Module) -> None:
         "vpc_cni": "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy",
     }
     nodes = attached["aws_iam_role_policy_attachment.node"]["for_each"]
-    assert nodes == '${toset(["AmazonEC2ContainerRegistryPullOnly", "AmazonEKSWorkerNodePolicy"])}'
+    expected = ["AmazonEC2ContainerRegistryPullOnly", "AmazonEKSWorkerNodePolicy", "AmazonSSMManagedInstanceCore"]
+    assert nodes == f"${{toset({json.dumps(expected)})}}"
 
 
 def test_only_autoscaler_network_and_listed_tenants_have_aws_permissions(module: Module) -> None:
@@ -212,16 +216,28 @@ def test_terraform_uses_only_the_aws_provider(module: Module) -> None:
 
 
 @pytest.mark.parametrize("flag", ["envvar-when-unprivileged=false", "as-volume-mounts=true"])
-def test_gpu_nodes_ignore_visible_devices_of_containers(flag: str, module: Module) -> None:
-    user_data = module.resources["aws_launch_template.node"]["user_data"]
-    assert user_data == '${each.value.gpu ? base64encode(file("${path.module}/gpu-node.mime")) : null}'
-    message = email.message_from_string((MODULE / "gpu-node.mime").read_text(encoding="utf-8"))
-    assert message.is_multipart()
-    [part] = [part for part in message.walk() if not part.is_multipart()]
-    assert part.get_content_type() == "text/x-shellscript"
-    script = str(part.get_payload())
+def test_gpu_nodes_ignore_visible_devices_of_containers(flag: str, user_data: UserData) -> None:
+    script = user_data(gpu=True, local_disk=False)["text/x-shellscript"]
     assert script.startswith("#!/bin/bash\n")
     assert f"nvidia-ctk config --in-place --set accept-nvidia-visible-devices-{flag}\n" in script
+
+
+def test_nodes_with_local_disks_use_them(user_data: UserData) -> None:
+    """https://awslabs.github.io/amazon-eks-ami/nodeadm/doc/api/"""
+    parts = user_data(gpu=True, local_disk=True)
+    assert parts.keys() == {"application/node.eks.aws", "text/x-shellscript"}
+    config = yaml.safe_load(parts["application/node.eks.aws"])
+    assert (config["apiVersion"], config["kind"]) == ("node.eks.aws/v1alpha1", "NodeConfig")
+    assert config["spec"] == {"instance": {"localStorage": {"strategy": "RAID0"}}}
+    assert user_data(gpu=False, local_disk=True).keys() == {"application/node.eks.aws"}
+
+
+def test_broken_nodes_are_repaired_one_at_a_time(module: Module) -> None:
+    for group in ("system", "jobs"):
+        [repair] = module.resources[f"aws_eks_node_group.{group}"]["node_repair_config"]
+        assert repair["enabled"] is True
+    assert repair["max_parallel_nodes_repaired_count"] == 1
+    assert module.resources["aws_eks_addon.node_monitoring"]["addon_name"] == "eks-node-monitoring-agent"
 
 
 def statements(module: Module) -> list[tuple[str, Body]]:

@@ -38,4 +38,4 @@ def test_every_checkov_suppression_has_a_reason() -> None:
 
 
 def suppressions() -> list[re.Match[str]]:
-    return [found for path in MODULE.glob("*.tf") for found in SKIP.finditer(path.read_text(encoding="utf-8"))]
+    return [found for path in MODULE.rglob("*.tf") for found in SKIP.finditer(path.read_text(encoding="utf-8"))]
