@@ -95,11 +95,12 @@ test: terraform-tools browser cluster-up ## everything, on the real local Kubern
 
 beside: static
 	@$(BIN)/pytest $(PARALLEL) 2 --junitxml=$(REPORTS)/beside.xml \
-		tests/unit tests/api tests/fuzz tests/hostile tests/browser tests/model tests/observability tests/packaging \
+		tests/unit tests/api tests/fuzz tests/hostile tests/browser tests/proxy tests/model tests/observability tests/packaging \
 		tests/terraform
 
-browser: $(READY) ## Debian's Chromium and a font, for the tests of the console
+browser: $(READY) ## Debian's Chromium, a font and nginx, for the tests of the console and of streams
 	@$(BIN)/python -m tests.support.chromium
+	@$(BIN)/python -m tests.support.nginx
 
 terraform-tools: $(UV) ## tflint and checkov, for tests/terraform
 	@mkdir -p $(CACHE) .local/bin

@@ -88,7 +88,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        connection = AiohttpTransport(cluster, settings.max_in_flight) if isinstance(cluster, Access) else None
+        connection = AiohttpTransport(cluster, settings.max_in_flight, timing) if isinstance(cluster, Access) else None
         kubernetes = KubeClient(
             connection or cluster,  # type: ignore[arg-type]  # A served app has one of them.
             settings.kubernetes_seconds,

@@ -16,10 +16,35 @@ REMEMBERED_LINES: Final = 64  # A line may be out of order by this many lines.
 MAX_TIMESTAMP_LENGTH: Final = 36
 MAX_UNEXPECTED_BYTES: Final = 200
 LAST_SECOND: Final = 253_402_300_799  # 9999-12-31T23:59:59Z
+NANOSECONDS: Final = 1_000_000_000
+JUMP_SECONDS: Final = 2.0
+"""Lines that are this far apart may have lost lines between them: a file of the kubelet lasts for at least 3 s."""
 
 _STAMP: Final = re.compile(
     rb"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?(Z|[+-][0-9]{2}:[0-9]{2}) "
 )
+
+
+class LineTime(NamedTuple):
+    """The time of a line: as the source wrote it, and in nanoseconds since 1970."""
+
+    stamp: str
+    nanoseconds: int
+
+    @property
+    def moment(self) -> datetime:
+        return datetime.fromtimestamp(min(max(self.nanoseconds // NANOSECONDS, 0), LAST_SECOND), UTC)
+
+
+class Jump(NamedTuple):
+    """The times of two successive lines, in nanoseconds since 1970, with a pause between them."""
+
+    before: int
+    after: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.after - self.before) / NANOSECONDS
 
 
 class Piece(NamedTuple):
@@ -50,6 +75,8 @@ class LogCursor:
         self._from_start = from_start
         self._recent: deque[int] = deque()  # Times of the last lines returned.
         self._copies: Counter[int] = Counter()  # Number of lines returned of each recent time.
+        self.jump: Jump | None = None
+        """The first jump between two lines of the last `feed`."""
         self._floor: int | None = None  # Lines up to this time were returned, and are no longer recent.
         self._open = False  # Whether the end of the last line returned is missing.
         self._open_bytes = 0
@@ -69,6 +96,11 @@ class LogCursor:
         return not self._recent
 
     @property
+    def newest(self) -> int | None:
+        """Return the time of the last line returned, in nanoseconds since 1970."""
+        return self._recent[-1] if self._recent else None
+
+    @property
     def caught_up(self) -> bool:
         """Return whether this connection has reached the end of the connection before it."""
         return not self._behind
@@ -79,7 +111,7 @@ class LogCursor:
         if not self._recent:
             return None
         # One second earlier includes lines out of order. A time zone can move a time out of the calendar.
-        second = min(self._recent) // 1_000_000_000 - 1
+        second = min(self._recent) // NANOSECONDS - 1
         return datetime.fromtimestamp(min(max(second, 0), LAST_SECOND), UTC)
 
     @property
@@ -91,6 +123,7 @@ class LogCursor:
     def feed(self, chunk: bytes) -> list[Piece]:
         """Return the new pieces in the next bytes."""
         pieces: list[Piece] = []
+        self.jump = None
         if self._mode is _Mode.UNEXPECTED:
             self._keep_unexpected(chunk)
             return pieces
@@ -151,6 +184,8 @@ class LogCursor:
         return self._floor is not None and time <= self._floor
 
     def _remember_line(self, time: int) -> None:
+        if self.jump is None and self._recent and time - self._recent[-1] > JUMP_SECONDS * NANOSECONDS:
+            self.jump = Jump(self._recent[-1], time)
         if self.at_start and not self._from_start:
             self._floor = time - 1
         self._recent.append(time)
@@ -183,10 +218,17 @@ class LogCursor:
         self._unexpected = (self._unexpected + text[:MAX_UNEXPECTED_BYTES])[:MAX_UNEXPECTED_BYTES]
 
 
+def line_time(data: bytes) -> LineTime | None:
+    """Return the time at the beginning of a line; None without a valid one."""
+    match = _STAMP.match(data)
+    time = _nanoseconds(match) if match else None
+    return None if match is None or time is None else LineTime(match[0].decode().rstrip(), time)
+
+
 def _nanoseconds(match: re.Match[bytes]) -> int | None:
     moment, fraction, zone = match.groups()
     try:
         seconds = int(datetime.fromisoformat((moment + zone).decode()).timestamp())
     except ValueError:
         return None
-    return seconds * 1_000_000_000 + int((fraction or b"0").ljust(9, b"0"))
+    return seconds * NANOSECONDS + int((fraction or b"0").ljust(9, b"0"))

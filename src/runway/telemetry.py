@@ -163,6 +163,12 @@ class Metrics:
         self.jobs_finished = self._counter(
             "runway_jobs_finished_total", "Finished jobs, each counted once", "tenant", "state"
         )
+        self.incomplete_successes = self._counter(
+            "runway_incomplete_successes_total",
+            "Succeeded jobs whose work may be incomplete, each counted once: the cluster ended the pod, or the kernel "
+            "killed a process, and the job exited with 0",
+            "tenant",
+        )
         self.failures = self._counter(
             "runway_failures_total", "Failed jobs by failure code, each counted once", "tenant", "code", "category"
         )
@@ -198,6 +204,7 @@ class Metrics:
             self.submissions.labels(tenant, "created")
             self.rate_limited.labels(tenant)
             self.actual_cost.labels(tenant)
+            self.incomplete_successes.labels(tenant)
             for reason in UNCHARGED:
                 self.uncharged_cost.labels(tenant, reason)
             for state in states:

@@ -64,9 +64,16 @@ def bounded(text: str) -> str:
     return text if len(text) <= _MAX_MATCHED else text[: _MAX_MATCHED // 2] + _CUT + text[-_MAX_MATCHED // 2 :]
 
 
+def end_states(text: str) -> str:
+    """Replace each line by its end state: a carriage return starts it again, as in a progress bar."""
+    if "\r" not in text:
+        return text
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+
+
 def last_lines(text: str, limit: int = LAST_WORDS) -> str:
-    """Return the end of a log, with its line breaks."""
-    return escape(text[-limit:], keep="\n\t")[-limit:]
+    """Return the end of a log, with its line breaks and the end states of its lines."""
+    return escape(end_states(text)[-limit:], keep="\n\t")[-limit:]
 
 
 def show_bytes(amount: float) -> str:

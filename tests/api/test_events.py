@@ -47,7 +47,7 @@ async def test_stream_follows_a_job_to_its_end(runway: Runway) -> None:
         body = await stream.end()
         assert stream.ended is True
     assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert stream.headers["cache-control"] == "no-store"
+    assert stream.headers["cache-control"] == "no-store, no-transform"
     assert body.startswith(b"retry: 2000\n\n")
     seen = views(body)
     assert [seen[0]["state"], seen[-1]["state"]] == ["pending", "succeeded"]

@@ -106,7 +106,9 @@ async def test_repeated_tenant_header_is_rejected(runway: Runway) -> None:
         ("GET", "/v1/jobs/../../etc/passwd", 404, "not_found"),
         ("GET", "/v1/jobs/", 404, "not_found"),
         ("PUT", "/v1/jobs", 405, "method_not_allowed"),
-        ("OPTIONS", "/v1/jobs", 405, "method_not_allowed"),
+        ("OPTIONS", "/v1/jobs/", 404, "not_found"),
+        ("HEAD", "/v1/jobs/", 404, None),
+        ("HEAD", "/v1/jobs/rw-aaaaaaaaaaaaaaaaaaaa", 404, None),
         ("TRACE", "/v1/quota", 405, "method_not_allowed"),
         ("POST", "/v1/quota", 405, "method_not_allowed"),
         ("GET", "/v1/jobs/rw-%00", 404, "job_not_found"),
@@ -128,10 +130,14 @@ async def test_repeated_tenant_header_is_rejected(runway: Runway) -> None:
     ],
 )
 async def test_hostile_paths_and_parameters_get_documented_problem(
-    runway: Runway, method: str, path: str, status: int, code: str
+    runway: Runway, method: str, path: str, status: int, code: str | None
 ) -> None:
     headers = {"X-Tenant-ID": "vision"} if method in ("POST", "DELETE") else {}
-    _is_problem(await runway.client.request(method, path, headers=headers), status, code)
+    answer = await runway.client.request(method, path, headers=headers)
+    if code is None:
+        assert (answer.status_code, answer.content) == (status, b"")
+    else:
+        _is_problem(answer, status, code)
 
 
 async def test_misspelt_dry_run_parameter_creates_no_job(runway: Runway) -> None:
@@ -143,12 +149,43 @@ async def test_misspelt_dry_run_parameter_creates_no_job(runway: Runway) -> None
 
 
 @pytest.mark.parametrize(
-    ("path", "allow"), [("/v1/jobs", "GET, POST"), ("/v1/jobs/x", "GET, DELETE"), ("/v1/quota", "GET")]
+    ("path", "allow"),
+    [
+        ("/v1/jobs", "GET, HEAD, POST, OPTIONS"),
+        ("/v1/jobs/x", "GET, HEAD, DELETE, OPTIONS"),
+        ("/v1/quota", "GET, HEAD, OPTIONS"),
+        ("/docs", "GET, HEAD, OPTIONS"),
+    ],
 )
-async def test_405_lists_the_allowed_methods(runway: Runway, path: str, allow: str) -> None:
-    for method in ("PATCH", "HEAD"):
-        answer = await runway.client.request(method, path)
-        assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+async def test_405_and_options_list_the_allowed_methods(runway: Runway, path: str, allow: str) -> None:
+    refused = await runway.client.request("PATCH", path)
+    assert (refused.status_code, refused.headers["allow"]) == (405, allow)
+    options = await runway.client.request("OPTIONS", path)
+    assert (options.status_code, options.headers["allow"], options.content) == (204, allow, b"")
+
+
+async def test_head_has_the_status_and_headers_of_get_without_a_body(runway: Runway) -> None:
+    """Load balancers and link checkers send HEAD (tiangolo/fastapi issue 1773)."""
+    job_id = (await runway.submit("vision")).json()["id"]
+    paths = [str(vars(route)["path"]) for route in runway.app.routes if "GET" in getattr(route, "methods", ())]
+    replaced = {"{job_id}": job_id, "{tenant}": "vision", "{name}": "console.css"}
+    assert len(paths) > 12
+    for path in paths:
+        if path.endswith("/events"):
+            continue  # GET of an unfinished job does not end.
+        for name, value in replaced.items():
+            path = path.replace(name, value)
+        got, head = [await runway.client.request(method, path) for method in ("GET", "HEAD")]
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        assert head.headers["content-type"] == got.headers["content-type"], path
+
+
+async def test_head_of_a_stream_opens_none(runway: Runway) -> None:
+    job_id = (await runway.submit("vision")).json()["id"]
+    answer = await runway.client.head(f"/v1/jobs/{job_id}/events")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert answer.content == b""
+    assert "runway_open_streams 0.0" in (await runway.client.get("/metrics")).text
 
 
 @pytest.mark.parametrize(

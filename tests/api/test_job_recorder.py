@@ -78,7 +78,7 @@ async def test_failure_is_unchanged_after_pod_deletion_and_restart(kubernetes: F
         assert view["failure"]["code"] == "exit_nonzero"
         assert view["excerpt"] == {"pod": second, "text": "last words\n", "truncated": False}
         assert [attempt["exit_code"] for attempt in view["attempts"]] == [1, 3]
-        assert view["cost"]["actual"] == "0.000000"
+        assert view["cost"]["actual"] == "0.000001"
     for name in (pod, second):
         kubernetes.remove_pod(name)
     async with serve(kubernetes) as after:
@@ -95,6 +95,23 @@ async def test_success_keeps_end_of_log(runway: Runway) -> None:
     assert record["excerpt"]["truncated"]
     view = await runway.view(job_id)
     assert (view["excerpt"], view["failure"]) == (record["excerpt"], None)
+
+
+async def test_failure_keeps_what_came_before_a_progress_bar(runway: Runway) -> None:
+    """https://github.com/argoproj/argo-workflows/issues/7671: the bar fills the 2 KiB of the termination message."""
+    bar = b"".join(b"\r%3d%%|%s|" % (percent % 101, b"#" * 60) for percent in range(2000))
+    text = b"ModuleNotFoundError: No module named 'wandb'\n" + bar + b"\ngiving up\n"
+    job_id, pod = await running(runway, text)
+    failed(runway, job_id, pod, exit_code=1, message=text[-2048:].decode())
+    record = await final_record(runway, job_id)
+    assert record["excerpt"]["text"].startswith("ModuleNotFoundError: No module named 'wandb'\n")
+    assert record["excerpt"]["text"].endswith("|\ngiving up\n")
+    view = await runway.view(job_id)
+    assert view["failure"]["evidence"]["last_words"] == record["excerpt"]["text"]
+    assert view["failure"]["evidence"]["log_hint"] == "missing_module"
+    page = (await runway.client.get(f"/jobs/{job_id}", headers={"Accept": "text/html"})).text
+    assert "No module named" in page
+    assert page.count("%|#") < 5
 
 
 async def test_log_of_terminating_pod_is_captured(runway: Runway) -> None:
@@ -195,6 +212,27 @@ async def test_each_job_is_counted_once_across_restarts(kubernetes: FakeKubernet
         await final_record(after, other)
         await until_metric(after, "runway_jobs_finished_total", 1)
     assert records_sent(kubernetes) == 2
+
+
+async def test_drained_job_that_exits_with_0_is_counted_and_stays_explained(runway: Runway) -> None:
+    """https://github.com/kubernetes/kubernetes/issues/90636: the reason outlives the pod, in the record."""
+    metric_name = 'runway_incomplete_successes_total{tenant="vision"}'
+    assert await metric(runway, metric_name) == 0
+    job_id, pod = await running(runway)
+    drained = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    runway.kubernetes.set_status(pod, {**runway.kubernetes.pod(pod)["status"], "conditions": [drained]})
+    runway.kubernetes.terminate_pod(pod)
+    runway.kubernetes.end_pod(pod)
+    runway.kubernetes.complete(job_id)
+    await final_record(runway, job_id)
+    runway.kubernetes.remove_pod(pod)
+    await until_metric(runway, metric_name, 1)
+    view = await runway.view(job_id)
+    assert view["state"] == "succeeded"
+    assert "EvictionByEvictionAPI" in view["may_be_incomplete"]
+    page = (await runway.client.get(f"/jobs/{job_id}", headers={"Accept": "text/html"})).text
+    assert "May be incomplete" in page
+    assert "its work may be incomplete" in page
 
 
 async def test_only_leader_writes_records_and_next_leader_continues(kubernetes: FakeKubernetes) -> None:

@@ -10,7 +10,7 @@ import pytest
 from runway.errors import AmbiguousOutcome
 from tests.api.conftest import Runway, serve
 from tests.support.fake_cluster import FakeKubernetes
-from tests.support.fake_logs import Cut, FakeLog
+from tests.support.fake_logs import SECOND, Cut, FakeLog
 
 RESET = AmbiguousOutcome("the connection to the Kubernetes API broke: reset")
 
@@ -49,6 +49,64 @@ async def test_follow_waits_for_the_pod_and_ends_with_the_container(runway: Runw
         runway.kubernetes.end_pod(name)
         assert await stream.end() == b"one\n\xff\x00two\r\n\n"
         assert stream.ended is True
+
+
+async def test_log_is_that_of_the_job_container_beside_an_injected_one(runway: Runway) -> None:
+    """https://github.com/dagster-io/dagster/issues/4474: without a name Kubernetes refuses to choose a container."""
+    job_id, pod, log = await running(runway)
+    found = runway.kubernetes.pod(pod)
+    found["spec"]["containers"] = [{"name": "a-proxy"}, *found["spec"]["containers"]]
+    times = {"startedAt": "2026-11-24T08:00:00Z", "finishedAt": "2026-11-24T08:00:00Z"}
+    ended = {"name": "job", "state": {"terminated": {"exitCode": 0, **times}}}
+    proxy = {"name": "a-proxy", "state": {"running": {"startedAt": "2026-11-24T08:00:00Z"}}}
+    async with runway.stream(follow(job_id)) as stream:
+        log.write(b"one")
+        await stream.until(b"one")
+        runway.kubernetes.set_status(pod, {"phase": "Running", "containerStatuses": [proxy, ended]})
+        log.end()
+        assert await stream.end() == b"one\n"
+        assert stream.ended is True, "the log ends with the job's container, not with its pod"
+    assert {query["container"] for query in log.queries} == {"job"}
+    view = await runway.view(job_id)
+    assert view["state"] == "running"
+    assert [condition["code"] for condition in view["conditions"]] == ["other_container_running"]
+
+
+@pytest.mark.parametrize("query", ["", "?follow=true", "?tail=1", "?attempt=1&timestamps=true"])
+async def test_headers_say_that_the_beginning_of_a_log_may_be_missing(runway: Runway, query: str) -> None:
+    """https://github.com/kubernetes/kubernetes/issues/11046"""
+    job_id, pod, log = await running(runway)
+    log.write(b"early")
+    log.rotate()
+    log.write(b"late", step=20 * SECOND)
+    runway.kubernetes.end_pod(pod)
+    for method in ("GET", "HEAD"):
+        answer = await runway.client.request(method, f"/v1/jobs/{job_id}/logs{query}")
+        assert answer.headers["runway-log-first-line"] == "2026-11-24T08:00:20.000001000Z"
+        assert "earlier lines are missing if the log was too large" in answer.headers["runway-log-warning"]
+        assert b"early" not in answer.content
+
+
+async def test_log_of_a_job_that_waits_says_why(runway: Runway) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    answer = await runway.client.get(f"/v1/jobs/{job_id}/logs")
+    assert (answer.status_code, answer.json()["code"]) == (404, "logs_not_ready")
+    assert "pod_not_created" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("query", ["", "?follow=true", "?attempt=1"])
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_log_of_a_container_that_never_started_says_so(runway: Runway, query: str, deleted: bool) -> None:
+    job_id, pod, _ = await running(runway)
+    runway.kubernetes.end_pod(pod, 128, "StartError", 'exec: "trainn": executable file not found in $PATH: unknown')
+    runway.kubernetes.fail(job_id)
+    await runway.until_state(job_id, "failed")
+    if deleted:
+        runway.kubernetes.remove_pod(pod)
+    answer = await runway.client.get(f"/v1/jobs/{job_id}/logs{query}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "logs_not_ready")
+    assert "started" in answer.json()["detail"]
+    assert "the image has no such program" in answer.json()["detail"]
 
 
 async def test_waiting_log_stream_counts_as_open_until_closed(kubernetes: FakeKubernetes) -> None:

@@ -147,6 +147,36 @@ def test_job_page_follows_the_next_attempt(served: Served, browser: Browser) -> 
         assert seen.complaints == []
 
 
+def test_followed_progress_bar_shows_its_end_state(served: Served, browser: Browser) -> None:
+    """https://github.com/tqdm/tqdm/issues/1319"""
+
+    async def start(runway: Runway) -> str:
+        job_id = str((await runway.submit()).json()["id"])
+        log = FakeLog()
+        log.write(b"epoch 1")
+        runway.kubernetes.logs[runway.kubernetes.start_pod(job_id)] = log
+        await runway.until_state(job_id, "running")
+        return job_id
+
+    async def say(runway: Runway, *pieces: bytes, partial: bool = True) -> None:
+        log = runway.kubernetes.logs[f"{job_id}-0"]
+        assert isinstance(log, FakeLog)
+        log.write(*pieces, partial=partial)
+
+    job_id = served.run(start)
+    with Watched(browser, served.url) as seen:
+        seen.page.goto(f"/jobs/{job_id}")
+        expect(seen.page.locator("#log-note")).to_contain_text("Following attempt 1")
+        log = seen.page.locator("#log")
+        served.run(lambda runway: say(runway, b" 10%", b"\r 50%\r"))
+        expect(log).to_have_text("epoch 1\n 50%", use_inner_text=True)
+        served.run(lambda runway: say(runway, b" 90%"))
+        expect(log).to_have_text("epoch 1\n 90%", use_inner_text=True)
+        served.run(lambda runway: say(runway, b"\r100%\r", b"epoch 2\r", partial=False))
+        expect(log).to_have_text("epoch 1\n100%\nepoch 2", use_inner_text=True)
+        assert seen.complaints == []
+
+
 def test_hidden_page_closes_its_streams(served: Served, browser: Browser) -> None:
     job_id = served.run(lambda runway: hostile_job(runway, finished=False))
 

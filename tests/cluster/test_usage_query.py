@@ -49,6 +49,12 @@ SERIES = {
     f'DCGM_FI_DEV_GPU_UTIL{{gpu="2",{OTHER_POD}}}': "99x30",
     'DCGM_FI_DEV_GPU_UTIL{gpu="3",namespace="runway-vision",pod="rw-b-1"}': "30x30",
 }
+INJECTED = 'namespace="runway-vision",pod="rw-c-1"'
+SERIES |= {
+    f'container_cpu_usage_seconds_total{{{INJECTED},container="",image="",cpu="total"}}': "0+9x30",
+    f'container_cpu_usage_seconds_total{{{INJECTED},container="istio-proxy",image="istio",cpu="total"}}': "0+5x30",
+    f'container_cpu_usage_seconds_total{{{INJECTED},container="job",image="train",cpu="total"}}': "0+4x30",
+}
 EXPECTED = [
     ("rw-a-1", PodFigure.CPU_SECONDS, 30),
     ("rw-a-1", PodFigure.CPU_SAMPLED_AT, 30),
@@ -60,12 +66,14 @@ EXPECTED = [
     ("rw-a-1", PodFigure.CACHE_PEAK, 5),
     ("rw-a-1", PodFigure.GPU_PERCENT, 45),
     ("rw-b-1", PodFigure.GPU_PERCENT, 30),
+    ("rw-c-1", PodFigure.CPU_SECONDS, 120),
+    ("rw-c-1", PodFigure.CPU_SAMPLED_AT, 30),
 ]
 
 
 def test_usage_query_reads_only_cgroup_of_the_pod(tmp_path: Path) -> None:
     expected = [{"labels": f'{{pod="{pod}",figure="{figure}"}}', "value": value} for pod, figure, value in EXPECTED]
-    expression = promql("runway-vision", ["rw-a-1", "rw-b-1"], 90)
+    expression = promql("runway-vision", {"rw-a-1": "", "rw-b-1": "", "rw-c-1": "job"}, 90)
     case = {
         "interval": "1s",
         "input_series": [{"series": series, "values": values} for series, values in SERIES.items()],

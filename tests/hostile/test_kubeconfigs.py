@@ -8,8 +8,9 @@ import errno
 import json
 import ssl
 import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -220,13 +221,16 @@ def _make_certificate(folder: Path, name: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
+async def _empty_object(_: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(text=json.dumps({}))
+
+
 @asynccontextmanager
-async def _served(tls: ssl.SSLContext | None) -> AsyncIterator[int]:
-    """Serve an empty object at every path, and yield the port."""
-
-    async def answer(_: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(text=json.dumps({}))
-
+async def _served(
+    tls: ssl.SSLContext | None,
+    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] = _empty_object,
+) -> AsyncIterator[int]:
+    """Serve these answers at every path, and yield the port."""
     runner = web.ServerRunner(web.Server(answer))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
@@ -248,3 +252,57 @@ async def _reaches(kubeconfig_file: Path) -> bool:
     finally:
         await connection.close()
     return answer.status == 200
+
+
+async def test_requests_outlive_the_tokens_of_an_exec_plugin(tmp_path: Path) -> None:
+    """kubernetes-client/python issue 741: a token of EKS is valid for 15 minutes."""
+    plugin = f"""#!{sys.executable}
+import json, time
+expires = time.time() + 1.5
+print(json.dumps({{"status": {{
+    "token": str(expires), "expirationTimestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires + 1))}}}}))
+"""
+    seen: dict[str, int] = {}
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        token = request.headers["Authorization"].removeprefix("Bearer ")
+        if time.time() > float(token):
+            return web.Response(status=401)
+        seen[token] = seen.get(token, 0) + 1
+        return web.Response(text="{}")
+
+    (tmp_path / "plugin").write_text(plugin)
+    (tmp_path / "plugin").chmod(0o755)
+    async with _served(None, answer) as port:
+        user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(tmp_path / "plugin")}}
+        (tmp_path / "kubeconfig").write_text(_config(f"http://127.0.0.1:{port}", user=user))
+        loaded = await asyncio.to_thread(load_access, str(tmp_path / "kubeconfig"))
+        connection = AiohttpTransport(loaded, 4)
+        statuses = set()
+        async with asyncio.timeout(60):
+            while len(seen) < 4:
+                call = connection.request(
+                    "GET", "/version", query={}, body=None, content_type="application/json", seconds=15
+                )
+                statuses.add((await call).status)
+                async for _ in connection.stream("/api/v1/pods", query={"watch": "1"}, idle=5):
+                    pass
+        await connection.close()
+    assert statuses == {200}
+
+
+async def test_rejected_credentials_do_not_call_the_plugin_in_a_loop(tmp_path: Path) -> None:
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=401)
+
+    async with _served(None, answer) as port:
+        file = _with_plugin(tmp_path, f"echo call >> {tmp_path}/calls; echo '{CREDENTIAL % 'abc'}'")
+        file.write_text(file.read_text().replace(SERVER, f"http://127.0.0.1:{port}"))
+        connection = AiohttpTransport(await asyncio.to_thread(load_access, str(file)), 4)
+        for _ in range(20):
+            answered = await connection.request(
+                "GET", "/version", query={}, body=None, content_type="application/json", seconds=15
+            )
+            assert answered.status == 401
+        await connection.close()
+    assert len((tmp_path / "calls").read_text().splitlines()) <= 4

@@ -192,10 +192,13 @@ def pod(
     message: str | None = None,
     requests: Json | None = None,
     image_id: str | None = None,
+    others: Json | None = None,
+    init: Json | None = None,
 ) -> Pod:
     """Return a pod of the Job `of`. `state` is `running`, `waiting` or `ended`, and determines the phase.
 
-    `deleted` is the deletion timestamp, the end of the grace period.
+    `deleted` is the deletion timestamp, the end of the grace period. `others` and `init` are the states of injected
+    containers and init containers by name.
     """
     labels = {LABEL_JOB_NAME: of} if controller is None else {LABEL_JOB_NAME: of, LABEL_CONTROLLER: controller}
     metadata: Json = {
@@ -210,12 +213,18 @@ def pod(
         metadata |= {"deletionTimestamp": _time(deleted), **_given(deletionGracePeriodSeconds=grace)}
     status: Json = {"phase": phase or _phase(state), "startTime": _time(created), "conditions": list(conditions)}
     if state is not None:
-        status["containerStatuses"] = [{"name": "job", "state": state, **_given(imageID=image_id)}]
+        own = {"name": "job", "state": state, **_given(imageID=image_id)}
+        status["containerStatuses"] = sorted([own, *_statuses(others)], key=lambda one: str(one["name"]))
+        status["initContainerStatuses"] = _statuses(init)
     status |= _given(reason=reason, message=message)
     placed = {} if node is None else {"nodeName": node}
-    return msgspec.convert(
-        {"metadata": metadata, "spec": {**placed, "containers": [_container(requests)]}, "status": status}, Pod
-    )
+    injected = [{"name": name} for name in others or {}]
+    spec = {**placed, "containers": [*injected, _container(requests)]}
+    return msgspec.convert({"metadata": metadata, "spec": spec, "status": status}, Pod)
+
+
+def _statuses(states: Json | None) -> list[Json]:
+    return [{"name": name, "state": state} for name, state in (states or {}).items()]
 
 
 def running(since: float = 10) -> Json:

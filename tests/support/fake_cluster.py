@@ -147,6 +147,9 @@ class FakeKubernetes:
             raise UnexpectedStatus(_status(404, f'pods "{pod}" not found'))
         if "nodeName" not in self.pod(pod)["spec"]:
             raise UnexpectedStatus(Response(204, b""))
+        names = [container["name"] for container in self.pod(pod)["spec"].get("containers", [])]
+        if names and query["container"] not in names:
+            raise UnexpectedStatus(_status(400, f"container {query['container']} is not valid for pod {pod}"))
         if pod not in self.logs:
             raise UnexpectedStatus(_status(400, "container is waiting to start: ContainerCreating"))
         log = self.logs[pod]
@@ -190,7 +193,7 @@ class FakeKubernetes:
             "reason": reason or ("Completed" if exit_code == 0 else "Error"),
             "message": message,
             "startedAt": NOW,
-            "finishedAt": NOW,
+            "finishedAt": self.now(),
         }
         phase = "Failed" if exit_code else "Succeeded"
         self.set_status(name, {"phase": phase, "containerStatuses": [{"name": "job", "state": {"terminated": ended}}]})

@@ -63,6 +63,8 @@ class FakeLog:
     ended: bool = False
     cuts: list[Cut] = field(default_factory=list)
     queries: list[Mapping[str, str]] = field(default_factory=list)
+    file_start: int = 0
+    """The index of the first record in the newest file: the kubelet rotated the records before it away."""
     open: int = 0
     """The number of open connections."""
     stuck: bool = False
@@ -86,6 +88,10 @@ class FakeLog:
             self.records.append(Record(last + step, line, partial))
         self._news.set()
 
+    def rotate(self) -> None:
+        """Start a new file. Open connections continue as in the kubelet, without a gap."""
+        self.file_start = len(self.records)
+
     def end(self) -> None:
         """End the log, as when the container exits."""
         self.ended = True
@@ -98,11 +104,18 @@ class FakeLog:
 
     async def serve(self, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         """Serve one connection; with `follow`, until the end of the log."""
+        if "limitBytes" in query:
+            yield kubelet(self.records[self.file_start :])[: int(query["limitBytes"])]
+            return
         self.queries.append(dict(query))
         cut = self.cuts.pop(0) if self.cuts else None
         timestamps = query.get("timestamps") == "true"
         since = datetime.fromisoformat(query["sinceTime"]) if "sinceTime" in query else None
-        first = max(0, len(self.records) - int(query["tailLines"])) if "tailLines" in query else 0
+        first = (
+            max(self.file_start, len(self.records) - int(query["tailLines"]))
+            if "tailLines" in query
+            else self.file_start
+        )
         if self.refusals:
             raise UnexpectedStatus(self.refusals.pop(0))
         self.open += 1

@@ -210,15 +210,16 @@ def _check_credentials(env: Iterable[str]) -> list[Violation]:
 def canonical_repository(image: str) -> str:
     """Return the repository that a node would pull: `python:3.12` is `docker.io/library/python`.
 
-    As in the container runtimes, the first component is a registry only if it has a dot or a port.
+    As in the container runtimes, the first component is a registry only if it has a dot, a port or an upper-case
+    letter. The name of a registry has no case.
     https://kubernetes.io/docs/concepts/containers/images/#image-names
     """
     repository, _ = split_image(image)
-    first, slash, _ = repository.partition("/")
+    first, slash, rest = repository.partition("/")
     if not slash:
         return f"docker.io/library/{repository}"
-    if "." in first or ":" in first or first == "localhost":
-        return repository
+    if "." in first or ":" in first or first.lower() != first or first == "localhost":
+        return f"{first.lower()}/{rest}"
     return f"docker.io/{repository}"
 
 

@@ -35,7 +35,11 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestContext:
-    """Give each request an id, log it, answer unexpected exceptions, and add `X-Request-ID` and security headers."""
+    """Give each request an id, log it, answer unexpected exceptions, and add `X-Request-ID` and security headers.
+
+    A HEAD request is routed as GET, and its answer has no body.
+    https://www.rfc-editor.org/rfc/rfc9110#section-9.3.2
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -49,8 +53,10 @@ class RequestContext:
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        started = time.perf_counter()
-        status = 0
+        method, started, status = scope["method"], time.perf_counter(), 0
+        scope["state"]["head"] = is_head = method == "HEAD"
+        if is_head:
+            scope = {**scope, "method": "GET"}
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -59,8 +65,10 @@ class RequestContext:
                 headers = with_security_headers(message["headers"])
                 message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
                 route = getattr(scope.get("route"), "path", "none")
-                seconds = self.metrics.http_seconds.labels(route, scope["method"], str(status))
+                seconds = self.metrics.http_seconds.labels(route, method, str(status))
                 seconds.observe(time.perf_counter() - started)
+            elif is_head:
+                message["body"] = b""
             await send(message)
 
         try:
@@ -69,7 +77,7 @@ class RequestContext:
             log.info("client disconnected before its request was complete", path=scope["path"][:200])
         except Exception:
             self.metrics.internal_errors.inc()
-            log.exception("request failed", method=scope["method"], path=scope["path"][:200])
+            log.exception("request failed", method=method, path=scope["path"][:200])
             if status:
                 raise
             error = InternalError("the log has the traceback under the request id")
@@ -78,7 +86,7 @@ class RequestContext:
             log.log(
                 logging.DEBUG if status == 200 and scope["path"] in PROBE_PATHS else logging.INFO,
                 "request",
-                method=scope["method"],
+                method=method,
                 path=scope["path"][:200],
                 status=status,
                 milliseconds=round((time.perf_counter() - started) * 1000, 2),

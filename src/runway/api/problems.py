@@ -84,6 +84,8 @@ def install_error_handlers(app: FastAPI) -> None:
         if error.status_code != 405:
             return problem(RouteNotFound(f"no route {request.url.path[:200]!r}"), request.state.request_id)
         allow = ", ".join(_methods(request))
+        if request.method == "OPTIONS":  # https://www.rfc-editor.org/rfc/rfc9110#section-9.3.7
+            return Response(status_code=204, headers={"Allow": allow})
         refused = MethodNotAllowed(f"{request.method[:20]} is not allowed; allowed: {allow}")
         answer = problem(refused, request.state.request_id)
         answer.headers["Allow"] = allow
@@ -99,8 +101,9 @@ def _violation(fault: dict[str, Any]) -> Violation:
 def _methods(request: Request) -> list[str]:
     """List the methods of a path; the router's own error has only those of its first route."""
     place = {"type": "http", "path": request.scope["path"], "root_path": request.scope.get("root_path", "")}
-    return [
+    routed = [
         method
-        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
         if any(route.matches({**place, "method": method})[0] is Match.FULL for route in request.app.routes)
     ]
+    return [*(["GET", "HEAD"] if "GET" in routed else []), *(name for name in routed if name != "GET"), "OPTIONS"]

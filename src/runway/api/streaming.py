@@ -11,7 +11,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
@@ -37,6 +37,14 @@ log = structlog.get_logger()
 router = APIRouter(tags=["jobs"], dependencies=deps.CHECKED_PARAMETERS, generate_unique_id_function=operation_id)
 
 ATTEMPT_HEADER: Final = "Runway-Attempt"
+FIRST_LINE_HEADER: Final = "Runway-Log-First-Line"
+WARNING_HEADER: Final = "Runway-Log-Warning"
+_UNBUFFERED: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+"""A proxy must pass on each line at once, without compressing it. nginx and others understand X-Accel-Buffering.
+
+https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_buffering
+https://www.rfc-editor.org/rfc/rfc9111#section-5.2.2.6
+"""
 RETRY_MILLISECONDS: Final = 2000
 """The delay before a browser reconnects after the end of a stream."""
 
@@ -62,7 +70,16 @@ _LOG: Final[dict[str, Any]] = {
         ATTEMPT_HEADER: {
             "description": "The number of the attempt: use it as `attempt` to continue after a break",
             "schema": {"type": "integer"},
-        }
+        },
+        FIRST_LINE_HEADER: {
+            "description": "The time of the first line that the node still has, also with `tail`",
+            "schema": {"type": "string", "format": "date-time"},
+        },
+        WARNING_HEADER: {
+            "description": "Earlier lines may be missing: the log begins some time after its container. Then the "
+            "container was silent, or the node removed the beginning of a large log",
+            "schema": {"type": "string"},
+        },
     },
 }
 
@@ -85,11 +102,15 @@ async def read_logs(
     """Read the log of one attempt from its pod. After the pod is deleted: 410 with the stored excerpt."""
     use = deps.app_state(request)
     key = deps.find_job(use, job_id, scope)
-    selection = LogQuery(query.attempt, query.follow, query.tail, query.timestamps)
+    # HEAD reads no line and waits for none, but has the status and headers of GET.
+    head = request.state.head
+    selection = LogQuery(query.attempt, query.follow and not head, 0 if head else query.tail, query.timestamps)
 
     async def opened() -> Body:
-        opened = await open_log(use.kubernetes, use.cluster, key, selection, use.log_turn)
-        return Body(opened.chunks, {ATTEMPT_HEADER: str(opened.attempt)})
+        opened = await open_log(use.kubernetes, use.cluster, key, selection, use.log_turn, now=use.now)
+        headers = {FIRST_LINE_HEADER: opened.first_line_at, WARNING_HEADER: opened.warning}
+        known = {name: value for name, value in headers.items() if value is not None}
+        return Body(opened.chunks, {ATTEMPT_HEADER: str(opened.attempt), **known})
 
     return StreamingResponse(use, scope, opened, "text/plain; charset=utf-8")
 
@@ -181,12 +202,13 @@ class StreamingResponse(Response):
     def __init__(
         self, use: deps.AppState, scope: str | None, opened: Callable[[], Awaitable[Body]], media_type: str
     ) -> None:
-        super().__init__(media_type=media_type, headers={"Cache-Control": "no-store"})
+        super().__init__(media_type=media_type, headers=_UNBUFFERED)
         del self.headers["content-length"]
         self._use, self._scope, self._opened = use, scope, opened
-        self._begun = False
+        self._begun = self._head = False
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._head = scope["state"]["head"]
         self._use.limits.open_stream(self._scope)
         try:
             await self._answer(receive, send)
@@ -217,6 +239,8 @@ class StreamingResponse(Response):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
                 async for chunk in body.chunks:
+                    if self._head:
+                        break
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             except (errors.StreamInterrupted, errors.PublicError) as error:
                 # Without the last message the server breaks the connection off.
@@ -237,7 +261,8 @@ def close_streams_on_shutdown(closing: asyncio.Event) -> Iterator[None]:
     wrapped: dict[signal.Signals, Callable[[int, FrameType | None], object]] = {}
 
     def close(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(closing.set)
+        with suppress(RuntimeError):  # The loop is closed: another app in this process ended before this one.
+            loop.call_soon_threadsafe(closing.set)
         wrapped[signal.Signals(number)](number, frame)
 
     if threading.current_thread() is threading.main_thread():

@@ -73,6 +73,16 @@ class Answer(Generic[T]):
     document: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class LogStream:
+    """An open log: its attempt, if named, the time of the first line that the node still has, and its chunks."""
+
+    attempt: int | None
+    first_line_at: str
+    warning: str
+    chunks: Iterator[bytes]
+
+
 class Client:
     """Calls to one Runway for one tenant, or None. Every method raises RequestFailed; an invalid URL a ValueError."""
 
@@ -167,13 +177,18 @@ class Client:
     @contextmanager
     def logs(
         self, job_id: str, *, follow: bool, tail: int | None, attempt: int | None, timestamps: bool
-    ) -> Iterator[tuple[int | None, Iterator[bytes]]]:
-        """Open a log: its attempt, if named, and its chunks. A connection that breaks raises Unreachable at a chunk."""
+    ) -> Iterator[LogStream]:
+        """Open a log. A connection that breaks raises Unreachable at a chunk."""
         query = {"follow": follow or None, "tail": tail, "attempt": attempt, "timestamps": timestamps or None}
         timeout = _FOLLOW_TIMEOUT if follow else TIMEOUT
         with self._opened(f"/v1/jobs/{job_id}/logs", without_none(query), {}, timeout) as response:
             number = response.headers.get("Runway-Attempt", "")
-            yield int(number) if re.fullmatch(r"[0-9]{1,9}", number) else None, response.iter_bytes()
+            yield LogStream(
+                int(number) if re.fullmatch(r"[0-9]{1,9}", number) else None,
+                response.headers.get("Runway-Log-First-Line", ""),
+                response.headers.get("Runway-Log-Warning", ""),
+                response.iter_bytes(),
+            )
 
     @contextmanager
     def _opened(

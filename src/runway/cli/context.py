@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import select
 import sys
 import termios
@@ -90,6 +91,7 @@ class Environment:
     sleep: Callable[[float], None] = time.sleep
     monotonic: Callable[[], float] = time.monotonic
     random: Callable[[], float] = random.random
+    token: Callable[[], str] = secrets.token_hex
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     at_terminal: Callable[[], bool] = lambda: sys.stdin.isatty() and sys.stderr.isatty()
     keys: Callable[[], AbstractContextManager[ReadKey]] = terminal_keys

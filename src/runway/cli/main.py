@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -81,4 +83,8 @@ app.command()(version)
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or a pipe may have an encoding that lacks a character: show another instead of a traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app(obj=Environment())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import NoReturn
 
 import typer
@@ -18,6 +20,7 @@ from runway.jobs.models import JobView
 from runway.text import show_duration
 
 RETRY_BUDGET_SECONDS = 300.0
+CANCEL_RETRY_SECONDS = 10.0
 HEARTBEAT_SECONDS = 16.0
 """The server sends a heartbeat more often than this, so a deadline is at most this late while a stream is read."""
 IDLE_SECONDS = 40.0  # A stream that sends nothing for this long is dead: two heartbeats are missing.
@@ -35,9 +38,10 @@ class WaitTimedOut(Exception):
 
 
 class RetryBudget:
-    """Tolerates an unreachable server for `RETRY_BUDGET_SECONDS` from the first failure on."""
+    """Tolerates an unreachable server for `seconds` from the first failure on."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, seconds: float = RETRY_BUDGET_SECONDS) -> None:
+        self._seconds = seconds
         self._say = session.screen.err
         self._monotonic = session.environment.monotonic
         self._backoff = Backoff(session.environment.random)
@@ -50,9 +54,9 @@ class RetryBudget:
             raise error
         if self._since is None:
             self._since = now
-            self._say(f"{error}; retrying for up to {show_duration(RETRY_BUDGET_SECONDS)}", style="yellow")
+            self._say(f"{error}; retrying for up to {show_duration(self._seconds)}", style="yellow")
         pause = max(self._backoff.next(), float(error.retry_after or 0))
-        if now + pause > self._since + RETRY_BUDGET_SECONDS:
+        if now + pause > self._since + self._seconds:
             raise error
         return pause
 
@@ -161,26 +165,77 @@ def finish(job: Answer[JobView], output: Output, say: Say) -> NoReturn:
     raise typer.Exit(exit_code(job.value))
 
 
-@contextmanager
-def interruptible(session: Session, job_id: str, *, offer_cancel: bool = False) -> Iterator[None]:
-    """End the command on Ctrl-C, not the job, and say how to return to the job.
+class _Signalled(KeyboardInterrupt):
+    """SIGTERM or SIGHUP arrived: nobody is at the terminal."""
 
-    With `offer_cancel` ask at a terminal whether to cancel the job. A second Ctrl-C answers no.
+
+@contextmanager
+def interruptible(
+    session: Session, job_id: str, *, offer_cancel: bool = False, cancel: bool = False, exists: bool = True
+) -> Iterator[None]:
+    """End the command on Ctrl-C, SIGTERM and SIGHUP, not the job, and say how to return to the job.
+
+    `cancel` cancels the job first. `offer_cancel` asks at a terminal after Ctrl-C; a second Ctrl-C answers no. The
+    last line is the id alone. Without `exists` nobody knows yet whether the job exists.
     """
     try:
-        yield
+        with _signals_interrupt():
+            yield
     except KeyboardInterrupt as interrupt:
         say = session.screen.err
-        say()
-        if offer_cancel and session.environment.at_terminal() and _wants_cancel(job_id):
-            job = session.client.cancel(job_id).value
-            say(f"{job_id} is {job.state}. To wait until it is finished: runway wait {job_id}")
+        asked = offer_cancel and not isinstance(interrupt, _Signalled) and session.environment.at_terminal()
+        with suppress(OSError):  # After SIGHUP there may be no terminal.
+            say()
+        if cancel or (asked and _wants_cancel(job_id)):
+            _cancel(session, job_id)
         else:
-            say(f"Interrupted; {job_id} continues.")
-            say(f"  to wait for it:   runway wait {job_id}")
-            say(f"  to read its log:  runway logs -f {job_id}")
-            say(f"  to cancel it:     runway cancel {job_id}")
+            with suppress(OSError):
+                say(f"Interrupted; {job_id} {'continues' if exists else 'may exist'}.")
+                say(f"  to wait for it:   runway wait {job_id}")
+                say(f"  to read its log:  runway logs -f {job_id}")
+                say(f"  to cancel it:     runway cancel {job_id}")
+                say(job_id)
         raise typer.Exit(Exit.CANCELLED) from interrupt
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does. An ignored SIGHUP (nohup) stays ignored."""
+
+    def interrupt(_number: int, _frame: object) -> NoReturn:
+        raise _Signalled
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _cancel(session: Session, job_id: str) -> None:
+    """Cancel a job within `CANCEL_RETRY_SECONDS`: a runner that ends this process soon sends SIGKILL."""
+    say, budget = session.screen.err, RetryBudget(session, CANCEL_RETRY_SECONDS)
+    while True:
+        try:
+            job = session.client.cancel(job_id).value
+        except RequestFailed as error:
+            try:
+                session.environment.sleep(budget.pause_after(error))
+            except RequestFailed:
+                with suppress(OSError):
+                    say(f"{job_id} was not cancelled: {error}", style="bold red")
+                    say(job_id)
+                return
+        else:
+            with suppress(OSError):
+                say(f"{job_id} is {job.state}. To wait until it is finished: runway wait {job_id}")
+                say(job_id)
+            return
 
 
 def _wants_cancel(job_id: str) -> bool:

@@ -23,8 +23,9 @@ from runway.jobs.log_excerpt import RAW_BYTES
 from runway.jobs.models import Attempt, JobView, Usage
 from runway.jobs.timeline import Moment, deadline_of, moments_of
 from runway.jobs.usage import findings
-from runway.kube.client import read_tail
+from runway.kube.log_tail import read_tail
 from runway.services.job_usage import UsageReport, report_usage
+from runway.services.log_start import first_line_time, missing_start
 from runway.state.job_store import JobKey
 from runway.text import show_bytes, show_ratio
 
@@ -67,7 +68,8 @@ async def log_end(use: AppState, key: JobKey, view: JobView, scope: str | None) 
     attempt = view.attempts[-1] if view.attempts else None
     if attempt is None or (attempt.started_at is None and attempt.exit_code is None):
         return LogEnd("", False, "No container has started, so there is no log.")
-    if attempt.pod in use.cluster.deleted_pods(key):
+    pod = next((pod for pod in use.cluster.attempts(key) if pod.metadata.name == attempt.pod), None)
+    if pod is None or attempt.pod in use.cluster.deleted_pods(key):
         return _stored_excerpt(view, "its pod is deleted")
     try:
         use.limits.open_stream(scope)
@@ -75,7 +77,8 @@ async def log_end(use: AppState, key: JobKey, view: JobView, scope: str | None) 
         return LogEnd("", False, f"Not read: {error.detail}. Reload the page to retry.")
     try:
         async with asyncio.timeout(LOG_SECONDS):
-            end = await read_tail(use.kubernetes, key.namespace, attempt.pod, RAW_BYTES)
+            end = await read_tail(use.kubernetes, pod, RAW_BYTES)
+            warning = missing_start(pod, await first_line_time(use.kubernetes, pod), use.now())
     except NotFound:
         return _stored_excerpt(view, "its pod is deleted")
     except Rejected as error:
@@ -86,10 +89,11 @@ async def log_end(use: AppState, key: JobKey, view: JobView, scope: str | None) 
         return _stored_excerpt(view, str(error))
     finally:
         use.limits.close_stream(scope)
-    text = end.log.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    note = f" Note: {warning}." if warning else ""
+    text = end.log.decode("utf-8", "replace")
     if not text:
-        return LogEnd("", False, "The log is empty." if view.is_finished else "The log is empty so far.")
-    return LogEnd(text, end.cut, f"The last lines of pod {attempt.pod}.")
+        return LogEnd("", False, ("The log is empty." if view.is_finished else "The log is empty so far.") + note)
+    return LogEnd(text, end.cut, f"The last lines of pod {attempt.pod}.{note}")
 
 
 async def usage_shown(use: AppState, key: JobKey, view: JobView) -> UsageSection:

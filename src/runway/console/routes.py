@@ -47,7 +47,6 @@ MAX_VARIABLES: Final = 200
 MAX_COMMAND_LENGTH: Final = 4000
 """Characters of a command on a page."""
 
-_READ: Final = ["GET", "HEAD"]
 
 Handler = Callable[[Request, Any], Awaitable[Response]]
 
@@ -59,7 +58,7 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, _as_page(app.exception_handlers[kind]))
 
 
-@router.api_route("/", methods=_READ)
+@router.get("/")
 async def overview(request: Request, scope: ReadScope) -> Response:
     """Show the cluster at a glance. Before the first synchronization the page says that its figures are incomplete."""
     use = app_state(request)
@@ -79,7 +78,7 @@ async def overview(request: Request, scope: ReadScope) -> Response:
     )
 
 
-@router.api_route("/jobs", methods=_READ)
+@router.get("/jobs")
 async def jobs(
     request: Request,
     scope: ReadScope,
@@ -105,7 +104,7 @@ async def jobs(
     )
 
 
-@router.api_route("/jobs/{job_id}", methods=_READ)
+@router.get("/jobs/{job_id}")
 async def job(
     request: Request,
     job_id: str,
@@ -134,7 +133,7 @@ async def job(
     )
 
 
-@router.api_route("/tenants/{tenant}", methods=_READ)
+@router.get("/tenants/{tenant}")
 async def tenant(request: Request, tenant: str, scope: ReadScope) -> Response:
     """Show a tenant's quota, the jobs that use it, and its newest jobs."""
     use = app_state(request)
@@ -155,7 +154,7 @@ async def tenant(request: Request, tenant: str, scope: ReadScope) -> Response:
     )
 
 
-@router.api_route("/docs", methods=_READ)
+@router.get("/docs")
 async def docs(request: Request) -> Response:
     """Show the HTTP API from the OpenAPI document. It never changes: rendered once, it does not count as a read."""
     state = request.app.state
@@ -164,7 +163,7 @@ async def docs(request: Request) -> Response:
     return html_response(state.docs_page)
 
 
-@router.api_route("/static/{name}", methods=_READ)
+@router.get("/static/{name}")
 async def static(request: Request) -> Response:
     """Return a static file. Its path changes with its content, so a client may cache it forever."""
     file = STATIC_FILES.get(request.url.path)

@@ -28,12 +28,14 @@ from runway.controllers.leadership import Leadership
 from runway.controllers.log_capture import LogCapture
 from runway.jobs import record as records
 from runway.jobs.annotations import ANNOTATION_RECORD
+from runway.jobs.diagnosis.attempts import incomplete_success
 from runway.jobs.diagnosis.codes import FailureCode
 from runway.jobs.log_excerpt import RAW_BYTES, excerpt_of, secrets_of
 from runway.jobs.models import Excerpt, JobState, Usage
 from runway.jobs.record import Record
 from runway.jobs.snapshot import JobSnapshot
-from runway.kube.client import TAIL_SECONDS, KubeClient, read_tail
+from runway.kube.client import KubeClient
+from runway.kube.log_tail import TAIL_SECONDS, read_tail
 from runway.kube.objects import Job
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
@@ -249,10 +251,12 @@ class JobRecorder:
         captured = self._log_capture.of(pod)
         followed = captured.excerpt if captured else None
         known = followed if captured and captured.whole else records.excerpt_from_status(snapshot)
-        if known is not None or pod_name in snapshot.deleted_pods:
+        is_known = known is not None and not records.status_has_progress_bar(snapshot)
+        followed = followed or known
+        if is_known or pod_name in snapshot.deleted_pods:
             return known or followed
         try:
-            tail = await read_tail(self._kubernetes, pod.metadata.namespace, pod_name, RAW_BYTES)
+            tail = await read_tail(self._kubernetes, pod, RAW_BYTES)
         except (errors.NotFound, errors.Rejected) as error:
             log.info("no log to read", job_id=job_id, pod=pod_name, reason=str(error))
             return followed
@@ -313,6 +317,8 @@ class JobRecorder:
             return
         tenant = self._cluster.tenant_of(key)
         self._metrics.jobs_finished.labels(tenant, record.state).inc()
+        if record.state == "succeeded" and incomplete_success(record.attempts):
+            self._metrics.incomplete_successes.labels(tenant).inc()
         if record.failure is not None:
             self._metrics.failures.labels(tenant, record.failure.code, record.failure.category).inc()
         if record.actual is not None:

@@ -14,7 +14,8 @@ from runway.backoff import Timing
 from runway.errors import ClusterError, PublicError
 from runway.jobs.log_excerpt import RAW_BYTES, excerpt_of
 from runway.jobs.models import Excerpt
-from runway.kube.client import KubeClient, follow_tail
+from runway.kube.client import KubeClient
+from runway.kube.log_tail import follow_tail
 from runway.kube.objects import Pod
 from runway.state.job_store import ByteBudget
 
@@ -91,15 +92,15 @@ class LogCapture:
         done()
 
     async def _capture(self, pod: Pod, secrets: tuple[str, ...] | None) -> None:
-        namespace, name, uid = pod.metadata.namespace, pod.metadata.name, pod.metadata.uid
+        name, uid = pod.metadata.name, pod.metadata.uid
         grace = pod.metadata.deletion_grace_period_seconds or pod.spec.termination_grace_period_seconds or 0
         try:
             seconds = min(grace + MARGIN_SECONDS, MAX_FOLLOW_SECONDS)
-            tail = await follow_tail(self._kubernetes, namespace, name, RAW_BYTES, seconds)
+            tail = await follow_tail(self._kubernetes, pod, RAW_BYTES, seconds)
             excerpt = excerpt_of(name, tail.log, secrets, cut=tail.cut)
             if excerpt is not None:
                 self._captured[uid] = CapturedLog(excerpt, tail.whole)
-                self._budget.put(namespace, uid, len(excerpt.text.encode()))
+                self._budget.put(pod.metadata.namespace, uid, len(excerpt.text.encode()))
                 for _, excess in self._budget.excess():
                     del self._captured[excess]
         except (ClusterError, PublicError) as error:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import http
 import socket
+import struct
+import sys
 import uuid
 from contextlib import suppress
 from enum import Enum, auto
@@ -251,6 +253,8 @@ class HttpConnection(HttpToolsProtocol):
             self._response_deferred = True
             return
         self._active = cycle
+        if cycle.scope["http_version"] == "1.0":
+            app = self._for_old_client(cycle, app)
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
@@ -268,6 +272,40 @@ class HttpConnection(HttpToolsProtocol):
             self._table.mark_idle(self)
             if self._awaited is None:
                 self._await(_Awaited.NEXT_REQUEST, self.timeout_keep_alive)
+
+    def _for_old_client(self, cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+        """End a body of unknown length with the connection: HTTP/1.0 has no chunks, which uvicorn sends nevertheless.
+
+        A reset marks an incomplete body. https://www.rfc-editor.org/rfc/rfc9112#section-6.1
+        """
+
+        async def answer(scope: Any, receive: Any, send: Any) -> None:
+            is_delimited = True
+
+            async def send_without_chunks(message: Any) -> None:
+                nonlocal is_delimited
+                if message["type"] == "http.response.start":
+                    is_delimited = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+                    if not is_delimited:
+                        cycle.keep_alive = cycle.chunked_encoding = False
+                        cycle.expected_content_length = sys.maxsize
+                elif not is_delimited and not message.get("more_body", False):
+                    cycle.expected_content_length = len(message.get("body", b""))
+                await send(message)
+
+            try:
+                await app(scope, receive, send_without_chunks)
+            finally:
+                if not is_delimited and not cycle.response_complete and not cycle.disconnected:
+                    self._reset()
+
+        return answer
+
+    def _reset(self) -> None:
+        connection = self.transport.get_extra_info("socket")
+        with suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort("the response is incomplete")
 
     # --- Parts -----------------------------------------------------------------------------------------------------
 

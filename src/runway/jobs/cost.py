@@ -11,12 +11,17 @@ from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from runway.jobs.models import Attempt, CostLineView, CostView
 from runway.jobs.spec import Resources
 from runway.policy import Pool
 from runway.quantity import format_bytes, format_cpu
+
+MIN_CHARGE: Final = timedelta(seconds=1)
+"""Kubernetes dates in whole seconds, so a short job seems to take no time."""
+MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=5)
+"""An attempt that ended this much before it was bound has an invalid time."""
 
 
 class Charge(NamedTuple):
@@ -91,14 +96,19 @@ def _apportion(total: int, parts: list[tuple[int, int]]) -> list[int]:
 def actual_cost(hourly: Decimal, attempts: Iterable[Attempt]) -> Decimal | None:
     """Compute the cost of a finished job's attempts in USD, each from its binding to a node until its end.
 
-    Returns None if a time is unknown. The times are from different clocks, so an attempt may end before it was bound.
+    Returns None if a time is unknown or impossible. The times are from different clocks, so an attempt may end a little
+    before it was bound. A job that had a node is charged for at least a second.
     """
-    bound = timedelta()
+    durations = list[timedelta]()
     for attempt in attempts:
         if attempt.node is None:
             continue
         if attempt.bound_at is None or attempt.finished_at is None:
             return None
-        bound += max(timedelta(), attempt.finished_at - attempt.bound_at)
+        durations.append(attempt.finished_at - attempt.bound_at)
+    if any(duration < -MAX_CLOCK_DIFFERENCE for duration in durations):
+        return None
+    bound = sum((max(timedelta(), duration) for duration in durations), timedelta())
+    bound = max(bound, MIN_CHARGE) if durations else bound
     seconds = Fraction(bound // timedelta(microseconds=1), 1_000_000)
     return _usd(round(Fraction(hourly) * seconds / 3600 * 1_000_000))

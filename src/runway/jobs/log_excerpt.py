@@ -13,7 +13,7 @@ from typing import Final
 from runway.jobs.annotations import ANNOTATION_SPEC_HASH, spec_of
 from runway.jobs.models import Excerpt
 from runway.kube.objects import Job
-from runway.text import last_lines
+from runway.text import end_states, last_lines
 
 EXCERPT_BYTES: Final = 4096  # UTF-8 bytes of the excerpt.
 RAW_BYTES: Final = EXCERPT_BYTES + 32 * 1024
@@ -37,7 +37,7 @@ def excerpt_of(pod: str, log: bytes | str, secrets: Sequence[str] | None, *, cut
     if secrets is None:
         return None
     text = log if isinstance(log, str) else log.decode("utf-8", "replace")
-    text = redact(text.replace("\r\n", "\n"), secrets)
+    text = redact(end_states(text), secrets)
     shown = last_lines(text, EXCERPT_BYTES).encode("utf-8", "replace")
     kept = shown[-EXCERPT_BYTES:].decode("utf-8", "ignore")
     if not kept.strip():

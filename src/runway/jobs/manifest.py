@@ -68,6 +68,12 @@ def job_id(tenant: str, key: str) -> str:
     return "rw-" + base64.b32encode(digest[:15]).decode().lower()[:20]
 
 
+def keyed_job_id(tenant: str, idempotency_key: str) -> str:
+    """Return the name of the Job under an idempotency key."""
+    # A space separates keys from random tokens, which have none.
+    return job_id(tenant, f"key {idempotency_key}")
+
+
 def spec_hash_0_7(spec: AdmittedSpec) -> str:
     """Hash an admitted specification as version 0.7 does, so that 0.7 recognises the job after a roll back.
 

@@ -84,6 +84,7 @@ LABEL_GRAMMAR: Final = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 USER_OF_0_7: Final = 1000
 SHARED_MEMORY_OF_0_7: Final = "64Mi"
 """The user and the `/dev/shm` of every job of version 0.7, whose annotation has neither."""
+DIGEST_GRAMMAR: Final = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}"
 JOB_ID_GRAMMAR: Final = r"rw-[a-z2-7]{20}"
 
 Quantity = Annotated[str, text(pattern=json_pattern(GRAMMAR.pattern))]
@@ -229,7 +230,7 @@ class Attempt(Model):
     """The reason why the attempt did not succeed."""
     message: str | None
     """The cause in plain words, or the evidence against a reported success."""
-    image_id: Annotated[str, text(pattern="^sha256:[0-9a-f]{64}$")] | None = None
+    image_id: Annotated[str, text(pattern=json_pattern(DIGEST_GRAMMAR))] | None = None
     """The digest of the image that ran, as the container runtime reports it."""
 
 
@@ -361,6 +362,9 @@ class JobView(Model):
     """The stored resource usage of a finished job, if it was measured."""
     images_differ: bool = False
     """Whether the attempts in the view ran different images, for example because the tag moved between them."""
+    may_be_incomplete: str | None = None
+    """The reason why the work of a succeeded job may be incomplete: the cluster ended its pod, or the kernel killed one
+    of its processes, before it exited with 0. Null for any other job."""
     logs_url: Annotated[str, text(format="uri")] | None = None
     """The link to the stored logs of the job; null without `logs.url_template` in the policy or before an attempt."""
 

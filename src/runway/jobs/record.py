@@ -35,7 +35,7 @@ from runway.jobs.snapshot import JobSnapshot
 from runway.jobs.usage import with_usage
 from runway.kube.objects import Job, Pod, is_possible_year
 from runway.quantity import micro_usd
-from runway.text import escape
+from runway.text import LAST_WORDS, end_states, escape
 
 VERSION: Final = 1
 MAX_BYTES: Final = 16 * 1024
@@ -235,7 +235,17 @@ def failure_from_history(snapshot: JobSnapshot, known: AttemptHistory, excerpt: 
     blamed = counted[-1] if counted and failed.reason != "DeadlineExceeded" else known.attempts[-1]
     if blamed.cause is not None and all(pod.metadata.name != blamed.pod for pod in snapshot.pods):
         failure = _failure_of_recorded(blamed, blamed.cause, evidence)
-    return with_log_hint(failure, excerpt.text) if excerpt and excerpt.pod == blamed.pod else failure
+    if excerpt is None or excerpt.pod != blamed.pod:
+        return failure
+    return with_log_hint(_with_longer_last_words(failure, excerpt.text), excerpt.text)
+
+
+def _with_longer_last_words(failure: Failure, text: str) -> Failure:
+    """Take the last words from the log if a progress bar filled the termination message."""
+    words, longer = failure.evidence.get("last_words"), text[-LAST_WORDS:]
+    if words is None or len(longer) <= len(words) or not longer.rstrip().endswith(words.rstrip()):
+        return failure
+    return replace(failure, evidence=failure.evidence | {"last_words": longer})
 
 
 def _failure_of_recorded(blamed: Attempt, cause: str, evidence: dict[str, str]) -> Failure:
@@ -292,6 +302,14 @@ def excerpt_from_status(snapshot: JobSnapshot) -> Excerpt | None:
     if pod is None or ended is None or ended.termination_message is None:
         return None
     return excerpt_of(pod.metadata.name, ended.termination_message, secrets_of(snapshot.job))
+
+
+def status_has_progress_bar(snapshot: JobSnapshot) -> bool:
+    """Return whether a progress bar fills the termination message, which has only the last 2 KiB of the log."""
+    pod = last_started_pod(snapshot)
+    ended = pod.container.terminated if pod else None
+    message = (ended.termination_message if ended else None) or ""
+    return len(end_states(message)) < len(message.replace("\r\n", "\n")) // 2
 
 
 def encode(record: Record, job: Job) -> str:

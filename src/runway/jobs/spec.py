@@ -45,12 +45,33 @@ RESERVED_ENV_NAMES: Final = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
 https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
 """
 
+NVIDIA_ENV: Final = (
+    "NVIDIA_API_KEY", "NVIDIA_DISABLE_REQUIRE", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_REQUIRE_ARCH",
+    "NVIDIA_REQUIRE_BRAND", "NVIDIA_REQUIRE_CUDA", "NVIDIA_REQUIRE_DRIVER", "NVIDIA_TF32_OVERRIDE",
+)  # fmt: skip
+"""The variables of that prefix that a job may set, because they open no device. Others open GPUs, MIG, IMEX channels,
+NVSwitch or GDRCopy, and NVIDIA's container toolkit can add more.
+
+https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/docker-specialized.html
+"""
+DRIVER_CAPABILITIES: Final = ("all", "compat32", "compute", "display", "graphics", "ngx", "utility", "video")
+
 LABEL: Final = re.compile(LABEL_GRAMMAR)
-ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-IMAGE: Final = re.compile(
-    r"(?P<repository>[a-z0-9]+(?:(?:[._]|__|-+|:(?=[0-9]+/))[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)"
-    r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[a-f0-9]{64})?"
+ENV_NAME: Final = re.compile(r"[!-<>-~](?:[ -<>-~]{0,126}[!-<>-~])?")
+"""Printable ASCII without `=`, as in Kubernetes since 1.34, but without space at either end.
+
+https://kubernetes.io/docs/tasks/inject-data-application/define-environment-variable-container/
+"""
+_HOST: Final = (
+    r"[A-Za-z0-9](?:[-A-Za-z0-9]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[-A-Za-z0-9]*[A-Za-z0-9])?)*(?::[0-9]{1,5})?"
 )
+_PATH: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+IMAGE: Final = re.compile(
+    rf"(?P<repository>(?:{_HOST}/)?{_PATH}(?:/{_PATH})*)"
+    r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
+    r"(?P<digest>@(?:sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}))?"
+)
+"""https://github.com/distribution/reference/blob/v0.6.0/reference.go, without IPv6 hosts"""
 SECRET_REFERENCE: Final = re.compile(
     r"(?=[^/]{1,253}/)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
     r"/(?!\.\.|\.$)[-._a-zA-Z0-9]{1,253}"
@@ -239,12 +260,18 @@ def _check_working_dir(path: str) -> str:
     return path
 
 
+_RESERVED: Final = (
+    f"choose a name other than {', '.join(f'{prefix}*' for prefix in RESERVED_ENV_PREFIXES)}, "
+    f"{', '.join(RESERVED_ENV_NAMES)}; allowed are {', '.join(NVIDIA_ENV)}"
+)
+
+
 def _check_env_name(name: str) -> str:
     if ENV_NAME.fullmatch(name) is None:
-        raise _fault("malformed", "the name must be 1 to 128 letters, digits or '_', not starting with a digit")
-    if name.startswith(RESERVED_ENV_PREFIXES) or name in RESERVED_ENV_NAMES:
-        reserved = [*(f"{prefix}*" for prefix in RESERVED_ENV_PREFIXES), *RESERVED_ENV_NAMES]
-        raise _fault("reserved", "is reserved", hint=f"choose a name other than {', '.join(reserved)}")
+        message = "the name must be 1 to 128 printable ASCII characters without '=', and no space at either end"
+        raise _fault("malformed", message)
+    if name in RESERVED_ENV_NAMES or (name.startswith(RESERVED_ENV_PREFIXES) and name not in NVIDIA_ENV):
+        raise _fault("reserved", "is reserved", hint=_RESERVED)
     return name
 
 
@@ -276,6 +303,15 @@ def _check_distinct(names: list[str]) -> list[str]:
 def _check_size(strings: list[str]) -> list[str]:
     _check_bytes(strings, MAX_STRING_BYTES)
     return strings
+
+
+def _check_capabilities(env: dict[str, str]) -> dict[str, str]:
+    """Refuse a capability that the container toolkit does not know: it would not start the container."""
+    value = env.get("NVIDIA_DRIVER_CAPABILITIES", "")
+    if any(part not in ("", *DRIVER_CAPABILITIES) for part in value.split(",")):
+        message, limit = "has an unknown value of NVIDIA_DRIVER_CAPABILITIES", ", ".join(DRIVER_CAPABILITIES)
+        raise _fault("malformed", message, observed=shorten(value), limit=limit, hint="write it as compute,utility")
+    return env
 
 
 def _check_env_size(env: dict[str, str]) -> dict[str, str]:
@@ -320,14 +356,23 @@ _WorkingDir = Annotated[
 ]
 _Strings = Annotated[list[_String], Field(max_length=MAX_STRINGS), AfterValidator(_check_size)]
 _ENV_NAME_PATTERN: Final = (
-    rf"^(?!{'|'.join(RESERVED_ENV_PREFIXES)}|(?:{'|'.join(RESERVED_ENV_NAMES)})$)(?:{ENV_NAME.pattern})$"
+    rf"^(?:{'|'.join(NVIDIA_ENV)}|"
+    rf"(?!{'|'.join(RESERVED_ENV_PREFIXES)}|(?:{'|'.join(RESERVED_ENV_NAMES)})$)(?:{ENV_NAME.pattern}))$"
 )
+_CAPABILITIES_PATTERN: Final = rf"^(?:{'|'.join(DRIVER_CAPABILITIES)})?(?:,(?:{'|'.join(DRIVER_CAPABILITIES)})?)*$"
 _EnvName = Annotated[str, AfterValidator(_check_env_name)]
 _Env = Annotated[
     dict[_EnvName, _String],
     _at_most(MAX_ENV),
     AfterValidator(_check_env_size),
-    Field(json_schema_extra={"maxProperties": MAX_ENV, "propertyNames": {"pattern": _ENV_NAME_PATTERN}}),
+    AfterValidator(_check_capabilities),
+    Field(
+        json_schema_extra={
+            "maxProperties": MAX_ENV,
+            "propertyNames": {"pattern": _ENV_NAME_PATTERN},
+            "properties": {"NVIDIA_DRIVER_CAPABILITIES": {"type": "string", "pattern": _CAPABILITIES_PATTERN}},
+        }
+    ),
 ]
 _Secrets = Annotated[
     dict[_EnvName, Annotated[str, _form(SECRET_REFERENCE, 507), AfterValidator(_check_reference)]],
@@ -400,9 +445,10 @@ class SpecForm(_Form):
     """The absolute path of the working directory, without `..`. Default: the image's. `/scratch` is writable."""
     env: _Env | None = None
     """Environment variables. The process receives them verbatim. At most 32768 UTF-8 bytes with the names. Reserved
-    are the prefixes `RUNWAY_`, `KUBERNETES_`, `NVIDIA_` and `AWS_CONTAINER_`, and `AWS_ROLE_ARN` and
-    `AWS_WEB_IDENTITY_TOKEN_FILE`. Names that look like credentials belong in `secrets`. Variables replace the defaults
-    of `HOME`, `USER`, `LOGNAME`, `PYTHON_CPU_COUNT`, and the thread counts of OpenMP, MKL, OpenBLAS and numexpr."""
+    are the prefixes `RUNWAY_`, `KUBERNETES_`, `AWS_CONTAINER_`, and `NVIDIA_` except for a few names that open no
+    device, such as `NVIDIA_DRIVER_CAPABILITIES`; and `AWS_ROLE_ARN` and `AWS_WEB_IDENTITY_TOKEN_FILE`. Names that look
+    like credentials belong in `secrets`. Variables replace the defaults of `HOME`, `USER`, `LOGNAME`,
+    `PYTHON_CPU_COUNT`, and the thread counts of OpenMP, MKL, OpenBLAS and numexpr."""
     secrets: _Secrets | None = None
     """Environment variables with values from Kubernetes Secrets: `{"HF_TOKEN": "huggingface/token"}` sets `HF_TOKEN`
     to key `token` of Secret `huggingface`. The policy names the tenant's Secrets. Runway never reads the values."""

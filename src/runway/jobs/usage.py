@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
+from runway.jobs.diagnosis.codes import FailureCode
 from runway.jobs.models import Failure, SpecView, Usage
 from runway.quantity import parse_bytes, parse_cpu
 
@@ -19,6 +20,9 @@ THROTTLED_RATIO: Final = 0.25  # The minimum of a finding: the job was throttled
 THROTTLED_PERIODS: Final = 50
 """The minimum CPU periods of that finding (5 s): the start of any container is throttled too."""
 MEMORY_RATIO: Final = 0.9  # The minimum of a finding: an input that is a tenth larger can end the job.
+
+
+_OUT_OF_MEMORY: Final = frozenset({FailureCode.OOM_KILLED, FailureCode.OOM_CHILD_SUSPECTED})
 
 
 class PodFigure(StrEnum):
@@ -43,18 +47,31 @@ PodFigures = Mapping[PodFigure, float]
 
 
 def usage_of(
-    spec: SpecView | None, last: PodFigures, started_at: datetime | None, all_pods: Iterable[PodFigures]
+    spec: SpecView | None,
+    last: PodFigures,
+    started_at: datetime | None,
+    all_pods: Iterable[PodFigures],
+    *,
+    out_of_memory: bool = False,
 ) -> Usage:
-    """Combine the figures of the last attempt, the start of its container, and the memory peaks of all attempts."""
-    seconds, sampled_at = _figure(last, PodFigure.CPU_SECONDS), _moment(_figure(last, PodFigure.CPU_SAMPLED_AT))
+    """Combine the figures of the last attempt, the start of its container, and the memory peaks of all attempts.
+
+    `out_of_memory`: the kernel killed a process of an attempt, so the peak is the limit. Samples are older.
+    """
+    # A process needs memory and CPU time: 0 is a sample from before its start.
+    seconds = _figure(last, PodFigure.CPU_SECONDS) or None
+    sampled_at = _moment(_figure(last, PodFigure.CPU_SAMPLED_AT))
     peaks = [peak for pod in all_pods if (peak := _memory_peak(pod)) is not None]
+    limits = limits_of(spec)
+    if out_of_memory and limits.memory_limit_bytes is not None:
+        peaks.append(limits.memory_limit_bytes)
     periods, throttled = _figure(last, PodFigure.CPU_PERIODS), _figure(last, PodFigure.CPU_PERIODS_THROTTLED)
     percent = _figure(last, PodFigure.GPU_PERCENT)
     return replace(
-        limits_of(spec),
+        limits,
         cpu_seconds=seconds,
         cpu_cores=_mean(seconds, started_at, sampled_at),
-        memory_bytes=_whole(_figure(last, PodFigure.MEMORY)),
+        memory_bytes=_whole(_figure(last, PodFigure.MEMORY) or None),
         memory_peak_bytes=_whole(max(peaks, default=None)),
         throttled_ratio=min(throttled / periods, 1.0) if periods and throttled is not None else None,
         cpu_periods=_whole(periods),
@@ -87,9 +104,12 @@ def findings(usage: Usage) -> tuple[str, ...]:
 
 
 def with_usage(failure: Failure, usage: Usage) -> Failure:
-    """Add the usage to the evidence and the hint if the job was throttled or near its memory limit."""
+    """Add the usage to the evidence and the hint if the job was throttled or near its memory limit.
+
+    A failure by memory is unchanged: its message has the limit, and more CPU does not prevent it.
+    """
     found = findings(usage)
-    if not found:
+    if not found or failure.code in _OUT_OF_MEMORY:
         return failure
     evidence = {
         "throttled_ratio": None if usage.throttled_ratio is None else f"{usage.throttled_ratio:.2f}",

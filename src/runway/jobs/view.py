@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, LABEL_NAME, cost_of, spec_of
@@ -17,12 +17,15 @@ from runway.jobs.diagnosis.attempts import (
     attempt_failure,
     container_started,
     counts_against_retries,
+    deadline_at,
     has_exited,
+    incomplete_success,
     termination_requested_at,
 )
 from runway.jobs.diagnosis.codes import ConditionCode, Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_start import diagnose_container_start, diagnose_pod_creation
 from runway.jobs.diagnosis.gpu_health import describe_fault, gpu_fault_of
+from runway.jobs.diagnosis.other_containers import kept_alive_by
 from runway.jobs.diagnosis.scaling import scaling_of
 from runway.jobs.log_excerpt import secrets_of
 from runway.jobs.log_link import log_url
@@ -39,7 +42,11 @@ from runway.jobs.record import (
 )
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job, Pod
-from runway.text import one_line
+from runway.text import one_line, show_duration
+
+FIRST_BACKOFF: Final = timedelta(seconds=10)
+LONGEST_BACKOFF: Final = timedelta(minutes=10)
+"""The Job controller's delays before the next attempt."""
 
 _OF_FINDING: Final = {
     FailureCode.QUOTA_BACKSTOP: ConditionCode.QUOTA_BACKSTOP,
@@ -77,7 +84,7 @@ def job_view(snapshot: JobSnapshot, log_template: str | None = None) -> JobView:
         created_at=job.metadata.creation_timestamp,
         started_at=known.started_at,
         finished_at=condition.last_transition_time if condition and state.is_finished else None,
-        conditions=conditions_of(snapshot, state, retries),
+        conditions=conditions_of(snapshot, state, retries, known),
         attempts=list(known.attempts),
         attempts_left_out=known.left_out,
         disruptions=known.disruptions,
@@ -86,6 +93,7 @@ def job_view(snapshot: JobSnapshot, log_template: str | None = None) -> JobView:
         kubernetes=KubernetesRef(job.metadata.namespace, job.metadata.name),
         excerpt=excerpt,
         usage=record.usage if record else None,
+        may_be_incomplete=incomplete_success(known.attempts) if state is JobState.SUCCEEDED else None,
         images_differ=len({attempt.image_id for attempt in known.attempts if attempt.image_id}) > 1,
     )
     return view if log_template is None else replace(view, logs_url=log_url(log_template, view))
@@ -142,15 +150,18 @@ def _cost(job: Job, state: JobState, known: AttemptHistory, final: Record | None
     return replace(cost, actual=actual)
 
 
-def conditions_of(snapshot: JobSnapshot, state: JobState, retries: int) -> list[ConditionView]:
-    """Return why an unfinished job makes no progress."""
+def conditions_of(
+    snapshot: JobSnapshot, state: JobState, retries: int, known: AttemptHistory | None = None
+) -> list[ConditionView]:
+    """Return why an unfinished job makes no progress. `known` adds the attempts whose pods are deleted."""
     if state.is_finished:
         return []
     live = _live(snapshot.pods, snapshot.deleted_pods)
     found = [condition for pod in live for condition in _conditions_of_pod(snapshot, pod)]
     if state is JobState.PENDING and not live:
         retrying = bool(snapshot.pods) and _will_retry(snapshot.job, snapshot.pods, retries)
-        found += _conditions_between_pods(snapshot, retrying=retrying)
+        failures = known.left_out + len(known.attempts) if known else len(snapshot.pods)
+        found += _conditions_between_pods(snapshot, failures, retrying=retrying)
     if snapshot.idle_gpus is not None and state is JobState.RUNNING:
         found.append(ConditionView(ConditionCode.GPU_IDLE, snapshot.idle_gpus.message, None))
     return found
@@ -182,6 +193,13 @@ def _conditions_of_pod(snapshot: JobSnapshot, pod: Pod) -> Iterator[ConditionVie
         scaling = scaling_of(snapshot, pod) if finding.code is FailureCode.UNSCHEDULABLE else None
         if scaling is not None:
             yield ConditionView(scaling.code, scaling.message, scaling.since or since)
+    ended = pod.container.terminated
+    if ended is not None and (others := kept_alive_by(pod)) is not None:
+        message = (
+            f"the job's container has exited with code {ended.exit_code}, but {others} keeps pod {pod.metadata.name} "
+            "alive; the job keeps its quota until the pod ends"
+        )
+        yield ConditionView(ConditionCode.OTHER_CONTAINER_RUNNING, message, ended.finished_at)
     if (unreachable := _unreachable(snapshot, pod)) is not None:
         yield unreachable
     if (fault := gpu_fault_of(snapshot, pod)) is not None:
@@ -194,7 +212,7 @@ def _conditions_of_pod(snapshot: JobSnapshot, pod: Pod) -> Iterator[ConditionVie
         yield ConditionView(ConditionCode.TERMINATING, message, requested)
 
 
-def _conditions_between_pods(snapshot: JobSnapshot, *, retrying: bool) -> Iterator[ConditionView]:
+def _conditions_between_pods(snapshot: JobSnapshot, failures: int, *, retrying: bool) -> Iterator[ConditionView]:
     """Yield why a job has no live pod. `retrying` says whether another attempt will follow."""
     last = snapshot.pods[-1] if snapshot.pods else None
     if last is not None and not retrying:
@@ -202,10 +220,9 @@ def _conditions_between_pods(snapshot: JobSnapshot, *, retrying: bool) -> Iterat
     if last is not None:
         cause, ended = attempt_failure(snapshot, last), last.container.terminated
         why = f": {cause.message}" if cause else ""
-        message = f"attempt {len(snapshot.pods)} failed{why}; the next attempt follows"
-        yield ConditionView(
-            ConditionCode.RETRYING, message, ended.finished_at if ended else last.metadata.deletion_timestamp
-        )
+        ended_at = ended.finished_at if ended else last.metadata.deletion_timestamp
+        message = f"attempt {failures} failed{why}; {_next_attempt(snapshot.job, failures, ended_at)}"
+        yield ConditionView(ConditionCode.RETRYING, message, ended_at)
     if snapshot.job.spec.suspend:
         suspended = snapshot.job.condition("Suspended")
         yield ConditionView(
@@ -220,6 +237,22 @@ def _conditions_between_pods(snapshot: JobSnapshot, *, retrying: bool) -> Iterat
     elif last is None:
         message = "Kubernetes has not created the pod yet"
         yield ConditionView(ConditionCode.POD_NOT_CREATED, message, snapshot.job.metadata.creation_timestamp)
+
+
+def _next_attempt(job: Job, failures: int, ended_at: datetime | None) -> str:
+    """Say when Kubernetes creates the next pod: its back-off doubles with each failed pod, disrupted ones included.
+
+    https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-backoff-failure-policy
+    https://github.com/kubernetes/kubernetes/blob/v1.35.0/pkg/controller/job/backoff_utils.go
+    """
+    wait = min(FIRST_BACKOFF * 2 ** min(max(failures - 1, 0), 16), LONGEST_BACKOFF)
+    count = "a failed attempt" if failures == 1 else f"{failures} failed attempts"
+    text = f"after {count} Kubernetes waits {show_duration(wait.total_seconds())}"
+    if ended_at is None:
+        return text
+    due, deadline = ended_at + wait, deadline_at(job)
+    text += f", so the next one is due at {due:%H:%M:%S} UTC"
+    return f"{text}, past the job's timeout" if deadline is not None and deadline <= due else text
 
 
 def _code(finding: Diagnosis) -> ConditionCode:

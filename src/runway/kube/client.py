@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -39,10 +38,6 @@ IDLE_SECONDS: Final = 90.0
 """Bookmarks arrive about once a minute, so a watch that is silent for longer is dead."""
 MAX_EVENT_BYTES: Final = 16 << 20
 """etcd limits objects to 1.5 MiB, and JSON can escape one byte as six."""
-TAIL_LINES: Final = 100
-MAX_TAIL_READ_BYTES: Final = 1 << 20
-"""Bytes read of `TAIL_LINES`; beyond it only the last line is read. The container runtime cuts lines at 16 KiB."""
-TAIL_SECONDS: Final = 5.0
 
 VERB_METHODS: Final = {"get": "GET", "list": "GET", "watch": "GET", "create": "POST", "update": "PUT", "patch": "PATCH"}
 """The HTTP method by API verb. https://kubernetes.io/docs/reference/access-authn-authz/authorization/"""
@@ -224,11 +219,13 @@ class KubeClient:
         namespace: str,
         pod: str,
         *,
+        container: str,
         follow: bool,
         tail: int | None,
         timestamps: bool,
         idle: float,
         since: datetime | None = None,
+        limit_bytes: int | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """Yield the chunks of a pod's log, an empty one first. With `timestamps` each line starts with its time.
 
@@ -236,9 +233,11 @@ class KubeClient:
         breaks or is silent for `idle` seconds. A broken connection to the kubelet looks like the end of the log
         (StreamObject): https://github.com/kubernetes/apiserver/blob/v0.35.0/pkg/endpoints/handlers/responsewriters/writers.go
         """
-        query = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
+        query = {"container": container, "follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
         if tail is not None:
             query["tailLines"] = str(tail)
+        if limit_bytes is not None:
+            query["limitBytes"] = str(limit_bytes)
         if since is not None:
             query["sinceTime"] = since.strftime("%Y-%m-%dT%H:%M:%SZ")
         path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/log"
@@ -353,64 +352,3 @@ def _watch_error(line: bytes) -> errors.ClusterError:
     if status.code == 410:
         return errors.ResourceExpired(status.message or "expired")
     return errors.AmbiguousOutcome(status.message or "watch failed")
-
-
-@dataclass(frozen=True, slots=True)
-class LogTail:
-    """The end of a log. `cut`: it continues before this; `whole`: it was read to its end."""
-
-    log: bytes
-    cut: bool
-    whole: bool
-
-
-async def read_tail(client: KubeClient, namespace: str, pod: str, max_bytes: int) -> LogTail:
-    """Read the last `max_bytes` of the log of a terminated container.
-
-    Raises TimeoutError, NotFound if the pod is deleted, Rejected if it has no log, or the error of the read.
-    """
-    async with asyncio.timeout(TAIL_SECONDS):
-        for lines in (TAIL_LINES, 1):
-            chunks = client.read_log(namespace, pod, follow=False, tail=lines, timestamps=False, idle=TAIL_SECONDS)
-            buffer = _TailBuffer(max_bytes)
-            if await buffer.fill(chunks, MAX_TAIL_READ_BYTES):
-                break
-    return buffer.result(whole=True)
-
-
-async def follow_tail(client: KubeClient, namespace: str, pod: str, max_bytes: int, seconds: float) -> LogTail:
-    """Follow the log of a terminating container for at most `seconds`, and return its last `max_bytes`.
-
-    Raises NotFound, Rejected or the error of the read, if nothing was read before.
-    """
-    chunks = client.read_log(namespace, pod, follow=True, tail=TAIL_LINES, timestamps=False, idle=seconds)
-    buffer = _TailBuffer(max_bytes)
-    try:
-        async with asyncio.timeout(seconds):
-            await buffer.fill(chunks)
-    except (errors.ClusterError, TimeoutError) as error:
-        if not buffer.bytes_read and isinstance(error, errors.ClusterError):
-            raise
-        return buffer.result(whole=False)
-    return buffer.result(whole=True)
-
-
-class _TailBuffer:
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._tail = bytearray()
-        self.bytes_read = 0
-
-    async def fill(self, chunks: AsyncGenerator[bytes, None], max_read_bytes: int | None = None) -> bool:
-        """Read to the end; stop and return False after more than `max_read_bytes`."""
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                self.bytes_read += len(chunk)
-                self._tail += chunk
-                del self._tail[: -self._max_bytes]
-                if max_read_bytes is not None and self.bytes_read > max_read_bytes:
-                    return False
-        return True
-
-    def result(self, *, whole: bool) -> LogTail:
-        return LogTail(bytes(self._tail), self.bytes_read > len(self._tail), whole)

@@ -430,6 +430,7 @@ def intern_object(item: k8s.Object) -> k8s.Object:
     changes: dict[str, Any] = {"conditions": tuple(map(_intern_condition, item.status.conditions))}
     if isinstance(item, k8s.Pod):
         changes["container_statuses"] = tuple(map(_intern_image, item.status.container_statuses))
+        changes["init_container_statuses"] = tuple(map(_intern_image, item.status.init_container_statuses))
     status: Any = replace(item.status, **changes)
     spec: Any = _intern_spec(item.spec)
     return replace(item, metadata=metadata, spec=spec, status=status)

@@ -14,9 +14,12 @@ import os
 import re
 import signal
 import ssl
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -110,6 +113,7 @@ class _Kubeconfig(msgspec.Struct, rename="kebab"):
 
 
 class _Credential(msgspec.Struct, rename="camel"):
+    expiration_timestamp: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     token: str | None = None
     client_certificate_data: str | None = None
     client_key_data: str | None = None
@@ -125,6 +129,12 @@ class Access:
 
     configuration: Configuration
     tls: ssl.SSLContext
+    renew: Callable[[], Access]
+    """Load it again. It takes as long as `load_access`, and raises the same errors."""
+    expires_at: datetime | None = None
+    """When the credentials of an exec plugin expire, if it says so."""
+    files: tuple[Path, ...] = ()
+    """The files with credentials, which may be replaced at any time."""
 
 
 def load_access(kubeconfig: str | None, seconds: float = LOAD_SECONDS) -> Access:
@@ -146,23 +156,28 @@ def load_access(kubeconfig: str | None, seconds: float = LOAD_SECONDS) -> Access
 async def _load(kubeconfig: str | None, seconds: float) -> Access:
     source = "in-cluster configuration" if kubeconfig is None else f"KUBECONFIG {sanitize_message(kubeconfig)}"
     configuration = Configuration()
+    expires_at: datetime | None = None
+    files: tuple[Path, ...] = ()
     try:
         async with asyncio.timeout(seconds):
             if kubeconfig is None:
                 load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             else:
-                document = await _current_context(kubeconfig)
+                document, expires_at, files = await _current_context(kubeconfig)
                 await load_kube_config_from_dict(document, client_configuration=configuration)  # type: ignore[no-untyped-call]
         _check(configuration)
-        return Access(configuration, _tls(configuration))
+        return Access(configuration, _tls(configuration), partial(load_access, kubeconfig, seconds), expires_at, files)
     except TimeoutError:
         raise ConfigurationError(f"{source}: no credentials after {seconds:g} s") from None
     except (ConfigurationError, *_UNEXPECTED) as error:
         raise ConfigurationError(f"{source}: {sanitize_message(str(error) or type(error).__name__)}") from error
 
 
-async def _current_context(kubeconfig: str) -> dict[str, Any]:
-    """Return a kubeconfig of the current context, with the credentials of its exec plugin or token file."""
+async def _current_context(kubeconfig: str) -> tuple[dict[str, Any], datetime | None, tuple[Path, ...]]:
+    """Return a kubeconfig of the current context, with the credentials of its exec plugin or token file.
+
+    Also return when they expire, and their files.
+    """
     files = _read(kubeconfig)
     name = next((file.current_context for file in files if file.current_context), None)
     if name is None:
@@ -172,19 +187,22 @@ async def _current_context(kubeconfig: str) -> dict[str, Any]:
     user = _User()
     if context.user:
         user = _find("user", context.user, [named for file in files for named in file.users or ()]).user or user
+    expires_at = None
+    paths = (cluster.certificate_authority, user.client_certificate, user.client_key, user.token_file)
     if user.exec:
-        await _run_plugin(user.exec, user)
+        expires_at = await _run_plugin(user.exec, user)
     elif user.token_file and not user.token:
         user.token = _read_token(Path(user.token_file))
     user.exec = None
     if cluster.server.startswith("https:") and user == _User():
         raise ConfigurationError(f"context {name!r} has no user with credentials")
-    return {
+    document = {
         "current-context": "current",
         "contexts": [{"name": "current", "context": {"cluster": "current", "user": "current"}}],
         "clusters": [{"name": "current", "cluster": msgspec.to_builtins(cluster)}],
         "users": [{"name": "current", "user": msgspec.to_builtins(user)}],
     }
+    return document, expires_at, tuple(Path(path) for path in paths if path)
 
 
 def _read(kubeconfig: str) -> list[_Kubeconfig]:
@@ -212,8 +230,11 @@ def _find(kind: str, name: str, entries: list[_Entry]) -> _Entry:
     raise ConfigurationError(f"there is no {kind} {name!r}")
 
 
-async def _run_plugin(plugin: _Plugin, user: _User) -> None:
-    """https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins"""
+async def _run_plugin(plugin: _Plugin, user: _User) -> datetime | None:
+    """Set the credentials of a plugin, and return when they expire.
+
+    https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
+    """
     request = {"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": {"interactive": False}}
     variables = {variable.name: variable.value for variable in plugin.env or ()}
     process = await asyncio.create_subprocess_exec(
@@ -249,6 +270,7 @@ async def _run_plugin(plugin: _Plugin, user: _User) -> None:
         user.client_key_data = base64.b64encode(key.encode()).decode()
     else:
         raise ConfigurationError(f"{subject} returned neither a token nor a certificate with its key")
+    return credential.expiration_timestamp
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:

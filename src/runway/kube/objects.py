@@ -231,6 +231,7 @@ class PodStatus(_KubeObject, frozen=True):
     start_time: Time | None = None
     conditions: tuple[Condition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
+    init_container_statuses: tuple[ContainerStatus, ...] = ()
 
 
 class Pod(_KubeObject, frozen=True):
@@ -257,15 +258,35 @@ class Pod(_KubeObject, frozen=True):
         return self.metadata.labels.get(LABEL_CONTROLLER)
 
     @property
+    def container_name(self) -> str:
+        """The container that runs the job: `job`, or the first of a pod without such a container."""
+        names = [container.name for container in self.spec.containers or ()]
+        names = names or [status.name for status in self.status.container_statuses]
+        return CONTAINER if CONTAINER in names or not names else names[0]
+
+    @property
+    def job_status(self) -> ContainerStatus | None:
+        """The status of the container that runs the job. Statuses are sorted by name."""
+        name = self.container_name
+        return next((status for status in self.status.container_statuses if status.name == name), None)
+
+    @property
+    def other_statuses(self) -> tuple[ContainerStatus, ...]:
+        """The statuses of the containers that Runway did not create, such as injected ones; init containers first."""
+        name = self.container_name
+        others = tuple(status for status in self.status.container_statuses if status.name != name)
+        return (*self.status.init_container_statuses, *others)
+
+    @property
     def container(self) -> ContainerState:
         """The state of the container that runs the job; empty before the kubelet reports it."""
-        own = job_container_status(self.status.container_statuses)
+        own = self.job_status
         return own.state if own else ContainerState()
 
     @property
     def image_id(self) -> str | None:
         """The image that the job's container runs; None or empty before the kubelet reports it."""
-        own = job_container_status(self.status.container_statuses)
+        own = self.job_status
         return own.image_id if own else None
 
     @property
@@ -275,22 +296,14 @@ class Pod(_KubeObject, frozen=True):
         The kubelet reports such a container as terminated with 137, ContainerStatusUnknown, and without an id:
         https://github.com/kubernetes/kubernetes/blob/v1.35.0/pkg/kubelet/status/status_manager.go (TerminatePod)
         """
-        ended = self.container.terminated
-        return (
-            ended is not None
-            and ended.reason == "ContainerStatusUnknown"
-            and not any(status.container_id for status in self.status.container_statuses)
-        )
+        own = self.job_status
+        ended = own.state.terminated if own else None
+        lost = ended is not None and ended.reason == "ContainerStatusUnknown"
+        return lost and own is not None and not own.container_id
 
     def condition(self, type_: str) -> Condition | None:
         """Return the condition of this type, with any status."""
         return next((item for item in self.status.conditions if item.type == type_), None)
-
-
-def job_container_status(statuses: tuple[ContainerStatus, ...]) -> ContainerStatus | None:
-    """Return the status of the container that runs the job, otherwise the first. They are sorted by name."""
-    first = statuses[0] if statuses else None
-    return next((status for status in statuses if status.name == CONTAINER), first)
 
 
 def merge_pod_status(pod: Pod, known: Pod) -> Pod:
@@ -307,7 +320,7 @@ def merge_pod_status(pod: Pod, known: Pod) -> Pod:
             deletion_grace_period_seconds=deletion.deletion_grace_period_seconds,
         )
         pod = replace(pod, metadata=metadata)
-    own = job_container_status(pod.status.container_statuses)
+    own = pod.job_status
     now, before = pod.container.terminated, known.container.terminated
     if not own or not now or not before or now.termination_message is not None or before.termination_message is None:
         return pod

@@ -7,19 +7,24 @@ requests are plain JSON over aiohttp, because the official client's models cost 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
 from kubernetes.aio.config import ConfigException
 
+from runway.backoff import Timing
 from runway.errors import AmbiguousOutcome, NotExecuted, ResponseTooLarge, TooBusy
+from runway.kube.credentials import Credentials
 from runway.kube.kubeconfig import Access
 
 CONNECT_SECONDS = 2.0
 MAX_RESPONSE_BYTES = 16 << 20
 """Bytes of one response. A page of 500 usual Jobs has 3 MiB, the largest possible object 10 MiB."""
+RENEW_SECONDS = 15.0
+"""For the renewal of credentials that a stream needs."""
 MAX_QUEUED_PER_SLOT = 4
 """Calls that may wait per call in progress. More would time out, so they are rejected at once."""
 READ_BYTES = 1 << 16
@@ -57,24 +62,39 @@ class UnexpectedStatus(Exception):
         self.answer = answer
 
 
-class AiohttpTransport:
-    """The connections to one API server. Create it inside an event loop, and `close` it."""
+class _Connections:
+    """Connections with one client certificate and token."""
 
     def __init__(self, access: Access, max_in_flight: int) -> None:
-        self._configuration = access.configuration
-        self._tls_name = access.configuration.tls_server_name
+        self.access = access
         proxy, tls = access.configuration.proxy, access.tls
         # Watches and logs stay open for long, so they have their own pool and cannot starve calls.
         calls = aiohttp.TCPConnector(limit=max_in_flight, ssl=tls)
-        self._calls = aiohttp.ClientSession(connector=calls, proxy=proxy)
+        self.calls = aiohttp.ClientSession(connector=calls, proxy=proxy)
         streams = aiohttp.TCPConnector(limit=0, ssl=tls)
-        self._streams = aiohttp.ClientSession(connector=streams, proxy=proxy, read_bufsize=READ_BYTES)
+        self.streams = aiohttp.ClientSession(connector=streams, proxy=proxy, read_bufsize=READ_BYTES)
+        self.requests = 0
+
+    async def close(self) -> None:
+        await self.calls.close()
+        await self.streams.close()
+
+
+class AiohttpTransport:
+    """The connections to one API server. Create it inside an event loop, and `close` it."""
+
+    def __init__(self, access: Access, max_in_flight: int, timing: Timing | None = None) -> None:
+        self._credentials = Credentials(access, timing or Timing())
+        self._max_in_flight = max_in_flight
+        self._current = _Connections(access, max_in_flight)
+        self._retired: set[_Connections] = set()
         self._slots = asyncio.Semaphore(max_in_flight)
         self._waiting, self._max_waiting = 0, max_in_flight * MAX_QUEUED_PER_SLOT
 
     async def close(self) -> None:
-        await self._calls.close()
-        await self._streams.close()
+        await self._credentials.close()
+        for connections in (self._current, *self._retired):
+            await connections.close()
 
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
@@ -103,14 +123,15 @@ class AiohttpTransport:
     async def _call(
         self, method: str, path: str, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
     ) -> Response:
-        url = self._configuration.host + path
-        headers = {"Content-Type": content_type, "Accept": "application/json", **await self._authorization()}
         limit = aiohttp.ClientTimeout(total=seconds, sock_connect=min(CONNECT_SECONDS, seconds))
+        headers = {"Content-Type": content_type, "Accept": "application/json"}
         try:
-            async with self._calls.request(
-                method, url, params=query, data=body, headers=headers, timeout=limit, server_hostname=self._tls_name
-            ) as response:
-                return _answer(response, await _body(response))
+            async with self._use() as used:
+                answer = await _send(used, method, path, query, body, headers, limit)
+            if answer.status == 401 and await self._renewed(used.access, seconds):
+                async with self._use() as used:
+                    answer = await _send(used, method, path, query, body, headers, limit)
+            return answer
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotExecuted(f"no connection to the Kubernetes API: {_reason(error)}") from error
         except TimeoutError as error:
@@ -119,18 +140,20 @@ class AiohttpTransport:
             raise AmbiguousOutcome(f"the connection to the Kubernetes API broke: {_reason(error)}") from error
 
     async def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
-        url = self._configuration.host + path
-        headers = {"Accept": "*/*", **await self._authorization()}
         limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=idle)
+        renewed = False
         try:
-            async with self._streams.get(
-                url, params=query, headers=headers, timeout=limit, server_hostname=self._tls_name
-            ) as response:
-                if response.status != 200:
-                    raise UnexpectedStatus(_answer(response, await _body(response)))
-                yield b""
-                async for chunk in response.content.iter_any():
-                    yield chunk
+            while True:
+                async with self._use() as used, await _open(used, path, query, limit) as response:
+                    if response.status == 200:
+                        yield b""
+                        async for chunk in response.content.iter_any():
+                            yield chunk
+                        return
+                    answer = _answer(response, await _body(response))
+                renewed = answer.status == 401 and not renewed and await self._renewed(used.access, RENEW_SECONDS)
+                if not renewed:
+                    raise UnexpectedStatus(answer)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotExecuted(f"no connection to the Kubernetes API: {_reason(error)}") from error
         except TimeoutError as error:
@@ -138,13 +161,75 @@ class AiohttpTransport:
         except (aiohttp.ClientError, OSError) as error:
             raise AmbiguousOutcome(f"the connection to the Kubernetes API broke: {_reason(error)}") from error
 
-    async def _authorization(self) -> dict[str, str]:
-        """Return the bearer token, which the official client refreshes. Client certificates are in the TLS context."""
+    @asynccontextmanager
+    async def _use(self) -> AsyncIterator[_Connections]:
+        """Yield connections with valid credentials. Raises NotExecuted."""
+        access = await self._credentials.current()
+        if access is not self._current.access:
+            # Requests in progress, such as watches, end with the credentials that they began with.
+            self._retired.add(self._current)
+            self._current = _Connections(access, self._max_in_flight)
+        used = self._current
+        used.requests += 1
         try:
-            token = (await self._configuration.auth_settings()).get("BearerToken")
-        except (OSError, ConfigException) as error:  # The token of the service account is read again every minute.
-            raise NotExecuted(f"the token for the Kubernetes API cannot be read: {_reason(error)}") from error
-        return {"Authorization": str(token["value"])} if token else {}
+            yield used
+        finally:
+            used.requests -= 1
+            for idle in [retired for retired in self._retired if not retired.requests]:
+                self._retired.discard(idle)
+                await idle.close()
+
+    async def _renewed(self, rejected: Access, seconds: float) -> bool:
+        """Return whether there are other credentials than those that got a 401."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._credentials.replace(rejected)
+        except TimeoutError:
+            return False
+
+
+async def _send(
+    used: _Connections,
+    method: str,
+    path: str,
+    query: Mapping[str, str],
+    body: bytes | None,
+    headers: dict[str, str],
+    limit: aiohttp.ClientTimeout,
+) -> Response:
+    configuration = used.access.configuration
+    async with used.calls.request(
+        method,
+        configuration.host + path,
+        params=query,
+        data=body,
+        headers=headers | await _authorization(used.access),
+        timeout=limit,
+        server_hostname=configuration.tls_server_name,
+    ) as response:
+        return _answer(response, await _body(response))
+
+
+async def _open(
+    used: _Connections, path: str, query: Mapping[str, str], limit: aiohttp.ClientTimeout
+) -> aiohttp.ClientResponse:
+    configuration = used.access.configuration
+    return await used.streams.get(
+        configuration.host + path,
+        params=query,
+        headers={"Accept": "*/*"} | await _authorization(used.access),
+        timeout=limit,
+        server_hostname=configuration.tls_server_name,
+    )
+
+
+async def _authorization(access: Access) -> dict[str, str]:
+    """Return the bearer token. Client certificates are in the TLS context."""
+    try:
+        token = (await access.configuration.auth_settings()).get("BearerToken")
+    except (OSError, ConfigException) as error:  # The token of the service account is read again every minute.
+        raise NotExecuted(f"the token for the Kubernetes API cannot be read: {_reason(error)}") from error
+    return {"Authorization": str(token["value"])} if token else {}
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

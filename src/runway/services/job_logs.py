@@ -5,7 +5,8 @@
 3. Pass on the bytes from the kubelet without the timestamps that Runway requested.
 4. Open the log again after each connection, until it has ended (docs/decisions/010-complete-logs.md). Without `follow`,
    the log of a running container is read once.
-5. Raise StreamInterrupted if nothing new arrives within `RECONNECT_TIMEOUT_SECONDS`.
+5. Raise StreamInterrupted if nothing new arrives within `RECONNECT_TIMEOUT_SECONDS`, or if the kubelet rotated away
+   lines that were not read: it serves only its newest file (`log_start`).
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import structlog
 
 from runway import errors
 from runway.backoff import Backoff
+from runway.jobs.diagnosis.container_exit import failed_to_start
 from runway.jobs.log_excerpt import excerpt_of, secrets_of
 from runway.jobs.log_link import log_url
+from runway.jobs.models import JobView
 from runway.kube.client import KubeClient
 from runway.kube.objects import Pod
-from runway.log_cursor import LogCursor
+from runway.log_cursor import JUMP_SECONDS, NANOSECONDS, Jump, LogCursor
+from runway.services.log_start import first_line_time, missing_start
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 
@@ -39,6 +44,11 @@ READ_IDLE_SECONDS: Final = 30.0
 HEALTHY_SECONDS: Final = 30.0  # A connection that lasted this long is no failure, even without data.
 STATUS_SECONDS: Final = 2.0  # The kubelet reports the end of a container about a second after its log ends.
 LOOK_SECONDS: Final = 15.0  # The longest pause between two checks of a job that has not started.
+PAUSE_SECONDS: Final = 1.0
+"""A connection without data for this long has sent everything that the kubelet had. Lines that arrive this much closer
+than they were written were read late."""
+ROTATION_BYTES: Final = 1 << 20
+"""A rotation between fewer bytes than this is not looked for: the kubelet's files have 10 MiB by default."""
 SLICE_BYTES: Final = 1 << 16
 """Bytes of a log processed before other requests run: 1.5 ms, or 4 ms if all lines are empty."""
 
@@ -55,10 +65,16 @@ class LogQuery:
 
 @dataclass(frozen=True, slots=True)
 class OpenLog:
-    """An open log: its attempt and its bytes. Close `chunks`; it raises StreamInterrupted."""
+    """An open log: its attempt and its bytes. Close `chunks`; it raises StreamInterrupted.
+
+    `first_line_at` is the time of the first line that the node still has, None without one. `warning` says that earlier
+    lines may be missing.
+    """
 
     attempt: int
     chunks: AsyncGenerator[bytes, None]
+    first_line_at: str | None = None
+    warning: str | None = None
 
 
 async def open_log(
@@ -68,6 +84,7 @@ async def open_log(
     query: LogQuery,
     turn: asyncio.Lock,
     *,
+    now: Callable[[], datetime],
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     jitter: Callable[[], float] = random.random,
@@ -78,11 +95,13 @@ async def open_log(
     Raises JobNotFound, InvalidParameter, LogsNotReady, LogsGone with the excerpt, NotReady or KubernetesUnavailable.
     """
     attempt, pod = await _started(cluster, key, query) if query.follow else _find(cluster, key, query)
-    name = pod.metadata.name
+    name, asked_at = pod.metadata.name, now()
+    if _never_started(pod):
+        raise _no_log(cluster, key, pod)
     if name in cluster.deleted_pods(key):
         raise _log_unavailable(cluster, key, name, pod)
     cursor = LogCursor(from_start=query.tail is None)
-    reader = _LogStream(kubernetes, cluster, key, name, query, turn, clock, sleep, Backoff(jitter), cursor)
+    reader = _LogStream(kubernetes, cluster, key, pod, query, turn, clock, sleep, Backoff(jitter), cursor)
     try:
         first = await reader.connect()
     except errors.NotFound as error:
@@ -90,10 +109,12 @@ async def open_log(
             raise _log_unavailable(cluster, key, name, pod) from error
         raise errors.KubernetesUnavailable(f"the node does not know pod {name} at the moment: {error}") from error
     except errors.Rejected as error:
-        raise errors.LogsNotReady(str(error)) from error
+        raise errors.LogsNotReady("; ".join([str(error), *_waits(cluster.view(key))])) from error
     except errors.ClusterError as error:
         raise errors.KubernetesUnavailable(str(error)) from error
-    return OpenLog(attempt, reader.read(first))
+    begins = await first_line_time(kubernetes, pod)
+    chunks = reader.read(first)
+    return OpenLog(attempt, chunks, begins.stamp if begins else None, missing_start(pod, begins, asked_at))
 
 
 async def _started(cluster: ClusterState, key: JobKey, query: LogQuery) -> tuple[int, Pod]:
@@ -105,17 +126,31 @@ async def _started(cluster: ClusterState, key: JobKey, query: LogQuery) -> tuple
             except _NotYet:
                 pass
             else:
-                if (pod.container.running or pod.container.terminated) and not pod.never_had_a_container:
+                if (pod.container.running or pod.container.terminated) and not _never_started(pod):
                     return attempt, pod
                 if query.attempt is not None and (pod.is_terminal or pod.metadata.name in cluster.deleted_pods(key)):
-                    raise errors.LogsNotReady(
-                        f"attempt {attempt} ended before a container started, so there never was a log"
-                    )
+                    raise _no_log(cluster, key, pod)
             view = cluster.view(key)
             if view is not None and view.is_finished:
-                raise errors.LogsNotReady(f"the job is {view.state}, and no container of its last attempt has started")
+                why = f": {view.failure.message}" if view.failure else ""
+                raise errors.LogsNotReady(
+                    f"the job is {view.state}, and no container of its last attempt has started{why}"
+                )
             await reader.wait(LOOK_SECONDS)
             cluster.require_synced()
+
+
+def _never_started(pod: Pod) -> bool:
+    ended = pod.container.terminated
+    return pod.never_had_a_container or (ended is not None and failed_to_start(ended))
+
+
+def _no_log(cluster: ClusterState, key: JobKey, pod: Pod) -> errors.LogsNotReady:
+    view = cluster.view(key)
+    attempts = view.attempts if view else []
+    message = next((attempt.message for attempt in attempts if attempt.pod == pod.metadata.name), None)
+    text = f"pod {pod.metadata.name} ended before a container started, so there never was a log"
+    return errors.LogsNotReady(f"{text}: {message}" if message else text)
 
 
 class _NotYet(errors.LogsNotReady):
@@ -130,9 +165,9 @@ def _find(cluster: ClusterState, key: JobKey, query: LogQuery) -> tuple[int, Pod
     count = len(view.attempts)
     attempt = query.attempt or max(count, 1)
     if attempt == count + 1 and not view.is_finished:
-        raise _NotYet(f"attempt {attempt} has no pod yet")
+        raise _NotYet("; ".join([f"attempt {attempt} has no pod yet", *_waits(view)]))
     if count == 0:
-        raise errors.LogsNotReady("the job has no pod, so there is no log")
+        raise errors.LogsNotReady("; ".join(["the job has no pod, so there is no log", *_waits(view)]))
     if attempt > count:
         fault = errors.Violation("attempt", "too_large", "there is no such attempt", str(attempt), str(count))
         raise errors.InvalidParameter(f"the job has {count} attempts so far", violations=(fault,))
@@ -143,6 +178,10 @@ def _find(cluster: ClusterState, key: JobKey, query: LogQuery) -> tuple[int, Pod
     return attempt, pod
 
 
+def _waits(view: JobView | None) -> list[str]:
+    return [f"{condition.code}: {condition.message}" for condition in view.conditions] if view else []
+
+
 def _log_unavailable(
     cluster: ClusterState, key: JobKey, name: str, pod: Pod | None
 ) -> errors.LogsGone | errors.LogsNotReady:
@@ -150,8 +189,9 @@ def _log_unavailable(
     view = cluster.view(key)
     attempt = next((attempt for attempt in view.attempts if attempt.pod == name), None) if view else None
     ended = pod.container.terminated if pod else None
-    never_started = pod is not None and pod.never_had_a_container
-    if never_started or (attempt is not None and attempt.started_at is None and attempt.exit_code is None):
+    if pod is not None and _never_started(pod):
+        return _no_log(cluster, key, pod)
+    if attempt is not None and attempt.started_at is None and attempt.exit_code is None:
         return errors.LogsNotReady(f"pod {name} ended before a container started, so there never was a log")
     job, excerpt = cluster.job(key), view.excerpt if view and view.excerpt and view.excerpt.pod == name else None
     if excerpt is None and job is not None and ended is not None:
@@ -176,7 +216,7 @@ class _LogStream:
     _kubernetes: KubeClient
     _cluster: ClusterState
     _key: JobKey
-    _pod: str
+    _first_pod: Pod
     _query: LogQuery
     _turn: asyncio.Lock
     _clock: Callable[[], float]
@@ -188,17 +228,27 @@ class _LogStream:
     _brought_news: bool = False
     _final: bool = False
     """True if the container had ended before the connection was opened."""
+    _arrived: float = 0.0
+    _has_paused: bool = False
+    """Whether this connection has once sent everything that the kubelet had."""
+    _unverified_bytes: int = 0
+    """Bytes since the kubelet's file was last known to be the one that is read."""
     _whole: bool = False
     """True if the last connection ended without an error, so that it brought everything that existed then."""
 
+    @property
+    def _pod(self) -> str:
+        return self._first_pod.metadata.name
+
     async def connect(self) -> AsyncGenerator[bytes, None]:
-        """Open the next connection. Raises the errors of a call to Kubernetes."""
+        """Open the next connection. Raises the errors of a call to Kubernetes, and StreamInterrupted."""
         self._cursor.rewind()
         self._brought_news = False
         self._opened, self._final = self._clock(), self._ended()
         connection = self._kubernetes.read_log(
             self._key.namespace,
             self._pod,
+            container=self._first_pod.container_name,
             follow=self._query.follow,
             tail=self._query.tail if self._cursor.at_start else None,
             timestamps=True,
@@ -210,7 +260,40 @@ class _LogStream:
                 await anext(connection)
         except TimeoutError as error:
             raise errors.AmbiguousOutcome(f"the Kubernetes API did not answer within {OPEN_SECONDS:g} s") from error
+        self._arrived, self._has_paused = self._clock(), False
+        last = self._cursor.newest
+        try:
+            if last is not None:
+                await self._require_line(Jump(last, last + int(JUMP_SECONDS * NANOSECONDS)))
+        except errors.StreamInterrupted:
+            await connection.aclose()
+            raise
         return connection
+
+    async def _require_line(self, jump: Jump) -> None:
+        """Raise StreamInterrupted if the kubelet's file begins after a jump's first line, by more than the jump."""
+        begins = await first_line_time(self._kubernetes, self._first_pod)
+        if begins is None:
+            return
+        if begins.nanoseconds >= jump.after:
+            raise errors.StreamInterrupted(f"the node rotated the log of pod {self._pod} away before it was read")
+        self._unverified_bytes = 0
+
+    async def _detect_gap(self, piece: bytes) -> None:
+        """Raise StreamInterrupted if the kubelet skipped a file: it opens its newest one at the end of the last.
+
+        Lines that were read when they were written have no gap. The first pause of a connection is an exception: the
+        kubelet misses a rotation before it. https://github.com/kubernetes/kubernetes/issues/126564
+        """
+        pause, jump = self._clock() - self._arrived, self._cursor.jump
+        self._arrived += pause
+        self._unverified_bytes += len(piece)
+        was_first_pause = pause > PAUSE_SECONDS and not self._has_paused
+        self._has_paused |= was_first_pause
+        if jump is None or not self._query.follow or self._unverified_bytes < ROTATION_BYTES:
+            return
+        if was_first_pause or jump.seconds - pause > PAUSE_SECONDS:
+            await self._require_line(jump)
 
     async def read(self, connection: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         """Yield the bytes that were not sent before, of this and later connections. Raises StreamInterrupted."""
@@ -218,7 +301,9 @@ class _LogStream:
             try:
                 async with aclosing(_slices(connection)) as slices:
                     async for piece in slices:
-                        if text := await self._fresh(piece):
+                        text = await self._fresh(piece)
+                        await self._detect_gap(piece)
+                        if text:
                             yield text
                 if self._cursor.unexpected_text:
                     raise errors.Rejected(f"the kubelet said: {self._cursor.unexpected_text}")

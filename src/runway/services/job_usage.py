@@ -2,14 +2,15 @@
 
 All metrics are those of the pod's cgroup, the series without a container name in cAdvisor. Requests equal limits and
 there is one container, so pod and container have the same limits. Whichever cgroup runs out first throttles a process,
-so the container's own count of throttled periods is often too low.
+so the container's own count of throttled periods is often too low. A pod with injected containers has a larger cgroup,
+so its metrics are those of the job's container.
 https://github.com/google/cadvisor/blob/master/docs/storage/prometheus.md
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -21,6 +22,7 @@ from runway.jobs.annotations import spec_of
 from runway.jobs.diagnosis.attempts import container_started_at
 from runway.jobs.models import Usage
 from runway.jobs.usage import PodFigure, limits_of, usage_of
+from runway.kube.objects import Pod
 from runway.prometheus import Prometheus, SeriesValue, matching, matching_any
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
@@ -79,22 +81,43 @@ async def query_usage(
     ended_at = ended.finished_at + WHOLE_SECOND if ended and ended.finished_at else None
     first = min(pod.metadata.creation_timestamp or now() for pod in pods)
     window = (ended_at or now()) - first + CLOCK_SKEW
-    query = promql(key.namespace, [pod.metadata.name for pod in pods], math.ceil(window.total_seconds()))
+    query = promql(key.namespace, {pod.metadata.name: _cgroup(pod) for pod in pods}, math.ceil(window.total_seconds()))
     figures = figures_by_pod(await prometheus.query(query, at=ended_at))
     of_pods = [figures.get(pod.metadata.name, {}) for pod in pods]
-    return usage_of(spec, of_pods[-1], container_started_at(pods[-1]), of_pods)
+    out_of_memory = any(ended.reason == "OOMKilled" for pod in pods if (ended := pod.container.terminated))
+    return usage_of(spec, of_pods[-1], container_started_at(pods[-1]), of_pods, out_of_memory=out_of_memory)
 
 
-def promql(namespace: str, pods: Sequence[str], seconds: int) -> str:
-    """Write one query for all metrics of these pods: each series has the labels `pod` and `figure`."""
+def _cgroup(pod: Pod) -> str:
+    """Return the container whose cgroup is the job's; empty for that of the pod."""
+    is_shared = len(pod.spec.containers or ()) > 1 or bool(pod.spec.init_containers)
+    return pod.container_name if is_shared else ""
+
+
+def promql(namespace: str, pods: Mapping[str, str], seconds: int) -> str:
+    """Write one query for all metrics of these pods: each series has the labels `pod` and `figure`.
+
+    The values of `pods` are the containers that are measured, empty for the pods' own cgroups.
+    """
     in_pods = f"{matching('namespace', namespace)},{matching_any('pod', pods)}"
-    cgroup = f'{{{in_pods},container="",image=""}}'
+    parts: list[str] = []
+    for container in sorted(set(pods.values())):
+        names = [pod for pod, measured in pods.items() if measured == container]
+        of = f"{matching('namespace', namespace)},{matching_any('pod', names)},{matching('container', container)}"
+        parts += _cadvisor(f"{{{of}}}" if container else f'{{{of},image=""}}', seconds)
     # DCGM's exporter names the pod that uses the GPU. A scrape prefixes these labels if its target has labels of the
     # same name, as a pod does: https://github.com/NVIDIA/dcgm-exporter and
     # https://prometheus.io/docs/prometheus/latest/configuration/configuration/#scrape_config (honor_labels)
     exported = f"{matching('exported_namespace', namespace)},{matching_any('exported_pod', pods)}"
     gpu = f"avg_over_time(DCGM_FI_DEV_GPU_UTIL{{{in_pods}}}[{seconds}s])"
     gpu_exported = f"avg_over_time(DCGM_FI_DEV_GPU_UTIL{{{exported}}}[{seconds}s])"
+    parts.append(_named(PodFigure.GPU_PERCENT, f"avg by (pod) ({gpu})"))
+    renamed = f'label_replace({gpu_exported}, "pod", "$1", "exported_pod", "(.*)")'
+    parts.append(_named(PodFigure.GPU_PERCENT, f"avg by (pod) ({renamed})"))
+    return " or ".join(parts)
+
+
+def _cadvisor(cgroup: str, seconds: int) -> list[str]:
     by_figure = {
         PodFigure.CPU_SECONDS: f"last_over_time(container_cpu_usage_seconds_total{cgroup}[{seconds}s])",
         PodFigure.CPU_SAMPLED_AT: f"timestamp(container_cpu_usage_seconds_total{cgroup})",
@@ -108,11 +131,7 @@ def promql(namespace: str, pods: Sequence[str], seconds: int) -> str:
         PodFigure.MEMORY_MOST: f"max_over_time(container_memory_max_usage_bytes{cgroup}[{seconds}s])",
         PodFigure.CACHE_PEAK: f"max_over_time(container_memory_cache{cgroup}[{seconds}s])",
     }
-    parts = [_named(figure, f"max by (pod) ({series})") for figure, series in by_figure.items()]
-    parts.append(_named(PodFigure.GPU_PERCENT, f"avg by (pod) ({gpu})"))
-    renamed = f'label_replace({gpu_exported}, "pod", "$1", "exported_pod", "(.*)")'
-    parts.append(_named(PodFigure.GPU_PERCENT, f"avg by (pod) ({renamed})"))
-    return " or ".join(parts)
+    return [_named(figure, f"max by (pod) ({series})") for figure, series in by_figure.items()]
 
 
 def figures_by_pod(samples: Sequence[SeriesValue]) -> dict[str, dict[PodFigure, float]]:

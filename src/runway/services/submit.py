@@ -30,7 +30,7 @@ from runway.admission.validation import ValidatedSpec, validate
 from runway.controllers.leadership import Leadership
 from runway.controllers.sync import ClusterSync
 from runway.jobs.idempotency import is_same_request, request_hash
-from runway.jobs.manifest import Placement, job_id, job_manifest
+from runway.jobs.manifest import Placement, job_id, job_manifest, keyed_job_id
 from runway.jobs.models import JobView
 from runway.jobs.resources import vector_of
 from runway.jobs.spec import read_draft
@@ -154,9 +154,8 @@ class Submitter:
 
     def job_key(self, tenant: str, idempotency_key: str | None) -> JobKey:
         """Return the key of the new job. Without an idempotency key it has a random name."""
-        # A space separates the two kinds: a random token has none.
-        seed = self._token() if idempotency_key is None else f"key {idempotency_key}"
-        return JobKey(self.policy.tenants[tenant].namespace, job_id(tenant, seed))
+        name = job_id(tenant, self._token()) if idempotency_key is None else keyed_job_id(tenant, idempotency_key)
+        return JobKey(self.policy.tenants[tenant].namespace, name)
 
     def check_rate(self, tenant: str) -> None:
         """Count one submission of the tenant. Raises RateLimited with the seconds until the next one is allowed."""

@@ -289,6 +289,9 @@ def test_job_within_its_gpu_shares_fits_wherever_its_gpus_are_free(jobs: list[tu
         ("ghcr.io/acme/train:1", "ghcr.io/acme/train"),
         ("localhost/x", "localhost/x"),
         ("registry:5000/x:1", "registry:5000/x"),
+        ("GHCR.io/acme/train", "ghcr.io/acme/train"),
+        ("Registry/x", "registry/x"),
+        (f"python@sha512:{'0' * 128}", "docker.io/library/python"),
     ],
 )
 def test_canonical_repository_matches_the_pulled_image(image: str, repository: str) -> None:
@@ -307,6 +310,7 @@ def test_canonical_repository_matches_the_pulled_image(image: str, repository: s
         "ghcr.io/acme/train",
         "ghcr.io/acme/train:1",
         f"ghcr.io/acme/train@sha256:{'a' * 64}",
+        f"GHCR.IO/acme/train@sha512:{'a' * 128}",
     ],
 )
 def test_allowed_image_is_valid(image: str) -> None:

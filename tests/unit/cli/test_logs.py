@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import httpx2
 import pytest
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from runway.cli.commands.logs import MAX_JSON_LINE_BYTES
 from runway.cli.context import Environment
 from runway.cli.main import app
-from tests.support.cli import Chunks, Clock, FakeRunway, job, problem, reply, runway, serve
+from tests.support.cli import Chunks, Clock, FakeRunway, attempt, job, problem, reply, runway, serve
 
 
 def stamped(second: int, text: str) -> bytes:
@@ -211,6 +212,90 @@ def test_long_line_becomes_several_json_objects() -> None:
     entries = [json.loads(text) for text in result.stdout.splitlines()]
     assert [len(entry["line"]) for entry in entries] == [MAX_JSON_LINE_BYTES] * 2 + [7]
     assert {entry["timestamp"] for entry in entries} == {"2026-11-24T08:00:01.000000000Z"}
+
+
+WARNING = "the first line is from 2026-11-24 08:00:20 UTC, 20s after the container started; earlier lines are missing"
+
+
+@pytest.mark.parametrize("options", [[], ["-f"], ["--tail", "1"], ["-f", "--tail", "1", "--attempt", "1"]])
+def test_log_that_may_lack_its_beginning_says_so_on_stderr(options: list[str]) -> None:
+    """https://github.com/kubernetes/kubernetes/issues/11046"""
+    answer = log(stamped(20, "late"))
+    answer.headers["Runway-Log-Warning"] = WARNING
+    result = runway("logs", "rw-4f2a", *options, answers=[answer])
+    assert result.stdout == ("late\n" if "-f" in options else stamped(20, "late").decode())
+    assert " ".join(result.stderr.split()) == f"Note: {WARNING}"
+
+
+def test_lines_that_the_node_rotated_away_during_a_break_are_reported_once() -> None:
+    again = log(stamped(30, "thirty"), stamped(31, "more"))
+    again.headers["Runway-Log-First-Line"] = "2026-11-24T08:00:30.000000000Z"
+    again.headers["Runway-Log-Warning"] = WARNING
+    result = runway("logs", "rw-4f2a", "-f", answers=[log(stamped(1, "one"), BROKEN), again])
+    assert result.stdout == "one\nthirty\nmore\n"
+    assert result.stderr.count("may be missing") == 1
+    assert "lines between 08:00:01 and 08:00:30 UTC may be missing" in " ".join(result.stderr.split())
+    assert "earlier lines" not in result.stderr
+
+
+@pytest.mark.parametrize("first", ["2026-11-24T08:00:01.000000000Z", "", "not a time", "9999999-99-99", "\xff" * 300])
+def test_resumed_log_without_evidence_of_a_gap_has_no_note(first: str) -> None:
+    again = log(stamped(1, "one"), stamped(30, "thirty"))
+    again.headers["Runway-Log-First-Line"] = first
+    result = runway("logs", "rw-4f2a", "-f", answers=[log(stamped(1, "one"), BROKEN), again])
+    assert result.stdout == "one\nthirty\n"
+    assert "may be missing" not in result.stderr
+
+
+def test_quiet_log_behind_a_proxy_with_an_idle_limit_is_followed_for_hours() -> None:
+    """https://github.com/nginx/nginx/issues/1505: a proxy ends a response that is silent for a minute."""
+    clock = Clock()
+
+    def silent() -> httpx2.Response:
+        return httpx2.Response(200, stream=Quiet(clock, stamped(1, "one")), headers={"Content-Type": "text/plain"})
+
+    fake = FakeRunway([*[silent] * 100, log(stamped(1, "one"), stamped(2, "two"))])
+    result = runway("logs", "rw-4f2a", "-f", answers=fake, clock=clock)
+    assert result.stdout == "one\ntwo\n"
+    assert result.stderr == ""
+    assert result.exit_code == 0
+
+
+class Quiet(Chunks):
+    """A body that a proxy breaks off after a minute without data."""
+
+    def __init__(self, clock: Clock, *chunks: bytes) -> None:
+        super().__init__(*chunks)
+        self.clock = clock
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from super().__iter__()
+        self.clock.time += 60
+        raise BROKEN
+
+
+def events(*views: dict[str, object]) -> httpx2.Response:
+    body = b"".join(b"id: %d\ndata: %s\n\n" % (at, json.dumps(view).encode()) for at, view in enumerate(views))
+    return httpx2.Response(200, stream=Chunks(body), headers={"Content-Type": "text/event-stream"})
+
+
+def test_following_a_job_that_waits_says_why() -> None:
+    condition = {"code": "unschedulable", "message": "0/3 nodes: too few free GPUs", "since": None}
+    waiting, started = job("pending", conditions=[condition]), job("running", attempts=[attempt()])
+    fake = FakeRunway([log(stamped(1, "one"))], events=[events(waiting, waiting, started)])
+    result = runway("logs", "rw-4f2a", "-f", answers=fake)
+    assert result.stdout == "one\n"
+    assert result.stderr.count("unschedulable: 0/3 nodes: too few free GPUs") == 1
+
+
+def test_following_the_next_attempt_shows_the_wait_for_it() -> None:
+    condition = {"code": "retrying", "message": "attempt 1 failed", "since": None}
+    waiting = job("pending", conditions=[condition], attempts=[attempt("failed")])
+    for number, says in (("2", True), ("1", False)):
+        fake = FakeRunway([log(stamped(1, "two"))], events=[events(waiting)])
+        result = runway("logs", "rw-4f2a", "-f", "--attempt", number, answers=fake)
+        assert result.stdout == "two\n"
+        assert ("retrying: attempt 1 failed" in result.stderr) == says
 
 
 def test_followed_log_without_timestamps_is_an_error() -> None:

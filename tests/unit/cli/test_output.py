@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pty
+import subprocess
+import sys
 import unicodedata
 from contextlib import redirect_stdout
 
@@ -102,3 +104,14 @@ def test_pipe_gets_one_untruncated_line_for_each_record(monkeypatch: pytest.Monk
     result = runway("ls", answers=[reply({"jobs": [job(name="n" * 300)], "next_cursor": None})])
     assert len(result.stdout.splitlines()) == 2
     assert "n" * 300 in result.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_text_that_an_encoding_lacks_causes_no_traceback(encoding: str) -> None:
+    """flyteorg/flyte-sdk issue 1058."""
+    command = [sys.executable, "-c", "from runway.cli.main import main; main()", "status", "中é"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert b"is not a job id" in done.stderr
+    assert b"Traceback" not in done.stderr

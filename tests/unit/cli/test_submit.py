@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import httpx2
 import pytest
 import yaml
 
+from runway.jobs.manifest import keyed_job_id
 from tests.support.cli import (
     Chunks,
+    Clock,
     FakeRunway,
     attempt,
     failure,
@@ -101,10 +104,93 @@ def test_submit_and_wait_as_data_prints_the_last_view_alone() -> None:
     assert json.loads(result.stdout) == job("succeeded")
 
 
-def test_submission_is_never_retried() -> None:
-    fake = FakeRunway([httpx2.ReadTimeout("timed out")])
-    assert runway(*SUBMIT, answers=fake).exit_code == 125
+@pytest.mark.parametrize(
+    "lost",
+    [
+        httpx2.ReadTimeout("timed out"),
+        httpx2.ConnectError("refused"),
+        problem(502, "bad_gateway"),
+        problem(503, "not_leader", retry_after=2),
+        problem(503, "outcome_unknown", retry_after=2, id="rw-4f2a"),
+        problem(504, "timeout"),
+    ],
+    ids=["timeout", "refused", "502", "not leader", "outcome unknown", "504"],
+)
+def test_lost_answer_is_retried_under_one_key_and_is_no_replay(lost: httpx2.Response | Exception) -> None:
+    """aws/containers-roadmap issue 2798: a repeated command must not create a second job."""
+    fake = FakeRunway([lost, lost, reply(job(), 200, Idempotent_Replay="true")])
+    result = runway(*SUBMIT, answers=fake)
+    assert result.exit_code == 0
+    assert "nothing new was submitted" not in result.stdout
+    keys = {request.headers["Idempotency-Key"] for request in fake.requests}
+    assert len(fake.requests) == 3
+    assert len(keys) == 1
+    assert len(keys.pop()) >= 32
+    assert result.stderr.splitlines()[-1] == "Runway answers again"
+
+
+def test_each_submission_has_a_key_of_its_own() -> None:
+    keys = set()
+    for _ in range(3):
+        fake = FakeRunway([reply(job(), 201)])
+        runway(*SUBMIT, answers=fake)
+        keys.add(fake.requests[0].headers["Idempotency-Key"])
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [problem(503, "submissions_stopped", retry_after=30), problem(429, "rate_limited", retry_after=3)]
+    + [problem(status, "refused") for status in (400, 403, 409, 422)],
+)
+def test_refusal_is_not_retried(refusal: httpx2.Response) -> None:
+    fake = FakeRunway([refusal])
+    assert runway(*SUBMIT, answers=fake).exit_code in (1, 125)
     assert len(fake.requests) == 1
+
+
+def test_job_that_may_exist_is_named_after_the_last_retry() -> None:
+    fake, clock = FakeRunway([httpx2.ReadTimeout("timed out")]), Clock()
+    result = runway(*SUBMIT, "--idempotency-key", "k-1", answers=fake, clock=clock)
+    assert result.exit_code == 125
+    assert sum(clock.slept) <= 60
+    assert f"id: {keyed_job_id('vision', 'k-1')}" in result.stderr
+    assert "idempotency_key: k-1" in result.stderr
+    assert f"`runway status {keyed_job_id('vision', 'k-1')}`" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize("cancels", [False, True])
+@pytest.mark.parametrize("command", [(*SUBMIT, "--wait"), RUN])
+def test_signal_ends_the_command_and_names_the_job_last(command: tuple[str, ...], cancels: bool, name: str) -> None:
+    """apache/airflow issue 10383: CI ends a step with SIGTERM."""
+
+    def interrupted() -> httpx2.Response:
+        signal.raise_signal(signal.Signals[name])
+        raise AssertionError("the signal was ignored")
+
+    fake = FakeRunway([reply(job(), 201), interrupted, reply(job("cancelling"))])
+    options = ["--cancel-on-interrupt"] if cancels else []
+    before = signal.getsignal(signal.Signals[name])
+    result = runway(*command, *options, answers=fake)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "rw-4f2a"
+    assert ("DELETE /v1/jobs/rw-4f2a" in fake.paths) is cancels
+    assert signal.getsignal(signal.Signals[name]) == before
+
+
+def test_signal_during_the_submission_names_the_job_that_may_exist() -> None:
+    def interrupted() -> httpx2.Response:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("the signal was ignored")
+
+    fake = FakeRunway([interrupted, reply(job("cancelling"))])
+    result = runway(*RUN, "--idempotency-key", "k-1", answers=fake)
+    assert "may exist" in result.stderr
+    assert result.stderr.splitlines()[-1] == keyed_job_id("vision", "k-1")
+    fake = FakeRunway([interrupted, problem(503, "not_leader"), reply(job("cancelling"))])
+    result = runway(*RUN, "--idempotency-key", "k-1", "--cancel-on-interrupt", answers=fake)
+    assert fake.paths[1:] == [f"DELETE /v1/jobs/{keyed_job_id('vision', 'k-1')}"] * 2
 
 
 # submit --dry-run

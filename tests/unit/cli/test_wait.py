@@ -39,6 +39,16 @@ def test_exit_code_follows_the_outcome(view: dict[str, Any], exit_code: int) -> 
     assert runway("wait", "rw-4f2a", answers=[reply(view)]).exit_code == exit_code
 
 
+@pytest.mark.parametrize("command", ["wait", "status"])
+def test_success_that_may_be_incomplete_says_why_and_exits_with_0(command: str) -> None:
+    reason = "the pod was terminated (drained) but exited with code 0; its work may be incomplete"
+    view = job("succeeded", may_be_incomplete=reason, attempts=[attempt("succeeded", message=reason)])
+    result = runway(command, "rw-4f2a", answers=[reply(view)])
+    assert result.exit_code == 0
+    assert f"may be incomplete: {reason}" in " ".join(result.output.split())
+    assert " ".join(result.output.split()).count(reason) == 1
+
+
 def test_failure_comes_with_the_link_to_stored_logs() -> None:
     link = "https://logs.example.com/?job=rw-4f2a"
     view = failed("exit_nonzero", "user", ENDED_WITH_3) | {"logs_url": link}

@@ -277,7 +277,10 @@ def test_old_pull_warning_is_ignored_once_image_is_pulled() -> None:
 def test_retrying_message_has_cause_of_last_attempt() -> None:
     found = only(conditions(pod(state=ended(3, finished=50)), of=job(admitted=spec(retries=1))))
     assert (found.code, found.since) == ("retrying", moment(50))
-    assert found.message == "attempt 1 failed: the process exited with code 3; the next attempt follows"
+    assert found.message == (
+        "attempt 1 failed: the process exited with code 3; "
+        "after a failed attempt Kubernetes waits 10s, so the next one is due at 08:01:00 UTC"
+    )
     drained = only(conditions(pod(state=ended(143), conditions=[disrupted()])))
     assert "evicted from node node-1 through the eviction API" in drained.message
 
@@ -311,3 +314,21 @@ def replace_uid(event: Event) -> Event:
         reason=event.reason,
         message=event.message,
     )
+
+
+@pytest.mark.parametrize(
+    ("failures", "wait", "due"), [(2, "20s", "08:01:50"), (4, "1m20s", "08:02:50"), (9, "10m", "08:11:30")]
+)
+def test_next_attempt_is_due_after_a_back_off_that_doubles(failures: int, wait: str, due: str) -> None:
+    pods = [pod(f"p{number}", created=number, state=ended(1)) for number in range(failures)]
+    (found,) = conditions(*pods, of=job(admitted=spec(retries=10)))
+    assert (
+        f"after {failures} failed attempts Kubernetes waits {wait}, so the next one is due at {due} UTC"
+        in found.message
+    )
+    assert "timeout" not in found.message
+
+
+def test_next_attempt_that_is_due_after_the_deadline_says_so() -> None:
+    (found,) = conditions(pod(state=ended(1)), of=job(admitted=spec(retries=1), started=10, deadline=85))
+    assert found.message.endswith("is due at 08:01:40 UTC, past the job's timeout")

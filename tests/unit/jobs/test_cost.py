@@ -5,14 +5,15 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runway.jobs.cost import estimate_cost
-from runway.jobs.models import CostView
+from runway.jobs.cost import actual_cost, estimate_cost
+from runway.jobs.models import Attempt, CostView
 from runway.jobs.spec import Resources
 from runway.policy import Pool
-from tests.support.builders import policy
+from tests.support.builders import moment, policy
 
 GIB = 1 << 30
 MILLIONTH = Decimal("0.000001")
@@ -112,3 +113,36 @@ def _cut(total: int, weights: list[int]) -> list[int]:
         return [total, *[0] * (len(weights) - 1)]
     ends = [total * sum(weights[: i + 1]) // scale for i in range(len(weights))]
     return [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _attempt(bound: float | None, finished: float | None, node: str | None = "node-1") -> Attempt:
+    times = [None if seconds is None else moment(seconds) for seconds in (bound, finished)]
+    return Attempt("pod", node, "failed", 1, None, None, moment(0), times[0], None, times[1], True, None, None)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "seconds"),
+    [
+        ([(10, 20)], 10),
+        ([(10, 20), (30, 31)], 11),
+        ([(10, 10)], 1),
+        ([(10, 9), (20, 20)], 1),
+        ([(10, 5)], 1),
+        ([(10, 5), (20, 50)], 30),
+        ([(10, 4)], None),
+        ([(10, 20), (30, 24)], None),
+        ([(None, 20)], None),
+        ([(10, None)], None),
+        ([], 0),
+    ],
+)
+def test_actual_cost_is_at_least_a_second_and_unknown_for_impossible_times(
+    attempts: list[tuple[float | None, float | None]], seconds: int | None
+) -> None:
+    """Kubernetes dates in whole seconds, and the times of an attempt are from two clocks."""
+    found = actual_cost(Decimal("3.6"), [_attempt(*times) for times in attempts])
+    assert found == (None if seconds is None else Decimal(seconds) / 1000)
+
+
+def test_job_that_never_had_a_node_costs_nothing() -> None:
+    assert actual_cost(Decimal("3.6"), [_attempt(None, 20, node=None)]) == 0

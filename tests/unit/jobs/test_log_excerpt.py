@@ -56,6 +56,26 @@ def test_control_characters_are_escaped(log: bytes, shown: str) -> None:
     assert text_of(log) == shown
 
 
+@pytest.mark.parametrize(
+    ("log", "shown"),
+    [
+        (b"epoch 1\n 10%|#  |\r 50%|## |\r100%|###|\nloss 0.3\n", "epoch 1\n100%|###|\nloss 0.3\n"),
+        (b"epoch 1\n\r 10%\r 50%", "epoch 1\n 50%"),
+        (b"epoch 1\n 10%\r 50%\r", "epoch 1\n 50%"),
+        (b"one\r\ntwo\r\r\n", "one\ntwo\n"),
+        (b"\r\r\n\rx\n", "\nx\n"),
+    ],
+)
+def test_progress_bar_is_shown_in_its_end_state(log: bytes, shown: str) -> None:
+    """https://github.com/argoproj/argo-workflows/issues/7671, https://github.com/tqdm/tqdm/issues/1319"""
+    assert text_of(log) == shown
+
+
+def test_secret_after_a_carriage_return_is_redacted() -> None:
+    value = "hunter22\rhunter2222"
+    assert text_of(f"it is {value}", *secrets(API_TOKEN=value)) == HIDDEN
+
+
 @given(st.binary(max_size=2 * RAW_BYTES))
 def test_excerpt_of_any_bytes_is_bounded_and_sanitized(log: bytes) -> None:
     found = excerpt_of("pod", log, ())

@@ -19,6 +19,7 @@ from runway.jobs.spec import (
     MAX_STRING_BYTES,
     MAX_STRINGS,
     MAX_VOLUMES,
+    NVIDIA_ENV,
     AdmittedSpec,
     Resources,
     decode,
@@ -183,7 +184,8 @@ def test_name_that_is_a_label_is_accepted(name: str) -> None:
 @pytest.mark.parametrize(
     "image",
     ["", " python", "python:", "python:3.12\n", "Python", "a//b", "/a", "a/", "a:b:c", "a@sha256:abc", "https://x/y",
-     "a b", "a\0b", "$(A)", "-a", "python@sha512:" + "a" * 64, "pythön"],
+     "a b", "a\0b", "$(A)", "-a", "python@sha512:" + "a" * 64, "python@sha512:" + "A" * 128, "pythön", "r.io/Team/a",
+     "r_x.io:5000/a", "r.io:x/a", "r.io:123456/a", "r-.io/a", "r..io/a", "[::1]:5000/a"],
 )  # fmt: skip
 def test_invalid_image_reference_is_refused(image: str) -> None:
     assert faults(image=image) == {("image", "malformed")}
@@ -198,6 +200,11 @@ def test_invalid_image_reference_is_refused(image: str) -> None:
         ("runway.local/team/train:1.4", "runway.local/team/train", ":1.4"),
         ("localhost:5000/a__b/c--d:x", "localhost:5000/a__b/c--d", ":x"),
         (f"r.io/a@sha256:{'0' * 64}", "r.io/a", f"@sha256:{'0' * 64}"),
+        (f"r.io/a@sha512:{'0' * 128}", "r.io/a", f"@sha512:{'0' * 128}"),
+        (f"r.io/a@sha384:{'0' * 96}", "r.io/a", f"@sha384:{'0' * 96}"),
+        ("GHCR.io/acme/train:1", "GHCR.io/acme/train", ":1"),
+        ("Registry:5000/train", "Registry:5000/train", ""),
+        ("my_team/train", "my_team/train", ""),
         (f"r.io/a:1@sha256:{'0' * 64}", "r.io/a", f":1@sha256:{'0' * 64}"),
     ],
 )
@@ -288,7 +295,39 @@ def test_environment_is_bounded_in_bytes_including_names() -> None:
     assert faults(env={"AB": "x" * (MAX_ENV_BYTES - 1)}) == {("env", "too_large")}
 
 
-@pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "A=B", "A.B", "Ä", "A\n", "A\0", "\ud800", "A" * 129])
+@pytest.mark.parametrize(
+    "name", ["A-B", "spring.profiles.active", "1A", "A B", "a:b/c", "..x", "~", "nvidia_x", "A" * 128]
+)
+def test_variable_name_that_kubernetes_accepts_is_accepted(name: str) -> None:
+    """https://kubernetes.io/docs/tasks/inject-data-application/define-environment-variable-container/"""
+    assert read_draft(document(env={name: "x"})).form.env == {name: "x"}
+
+
+@pytest.mark.parametrize("name", NVIDIA_ENV)
+def test_nvidia_variable_that_opens_no_device_is_accepted(name: str) -> None:
+    assert faults(env={name: ""}) == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["NVIDIA_VISIBLE_DEVICES", "NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_IMEX_CHANNELS", "NVIDIA_GDRCOPY",
+             "NVIDIA_NEW", "NVIDIA_", "NVIDIA_REQUIRE_JETPACK", "NVIDIA_DRIVER_CAPABILITIES ", "NVIDIA_API_KEY_2"]
+)  # fmt: skip
+def test_other_nvidia_variables_are_refused(name: str) -> None:
+    assert only(env={name: "all"}).code in ("reserved", "malformed")
+
+
+@pytest.mark.parametrize(("value", "is_known"), [
+    ("compute,utility", True), ("all", True), ("", True), ("compute,", True), ("compute,gpu", False),
+    ("compute utility", False), ("ALL", False), ("x" * 30_000, False),
+])  # fmt: skip
+def test_driver_capability_must_be_known_to_the_container_toolkit(value: str, is_known: bool) -> None:
+    found = faults(env={"NVIDIA_DRIVER_CAPABILITIES": value})
+    assert found == (set() if is_known else {("env", "malformed")})
+
+
+@pytest.mark.parametrize(
+    "name", ["", "A=B", "=", "Ä", "A\n", "A\0", "\t", "A\x7f", " A", "A ", " ", "\ud800", "A" * 129]
+)
 def test_invalid_variable_name_is_refused(name: str) -> None:
     found = only(env={name: "x"})
     assert (found.field[:4], found.code) == ("env[", "malformed")
@@ -345,7 +384,7 @@ def test_malformed_secret_reference_is_refused_and_not_shown(reference: str) -> 
         (["huggingface/token"], ("secrets", "wrong_type")),
         ({"A": {"name": "huggingface", "key": "token"}}, ("secrets[A]", "wrong_type")),
         ({"A": None}, ("secrets[A]", "wrong_type")),
-        ({"A-B": "huggingface/token"}, ("secrets[A-B]", "malformed")),
+        ({"A=B": "huggingface/token"}, ("secrets[A=B]", "malformed")),
         ({f"K{at}": "a/b" for at in range(MAX_SECRETS + 1)}, ("secrets", "too_many")),
     ],
 )

@@ -140,6 +140,25 @@ def test_failure_includes_throttling_and_memory_findings() -> None:
     assert replace(found, hint=FAILURE.hint, evidence=FAILURE.evidence) == FAILURE
 
 
+@pytest.mark.parametrize("code", [FailureCode.OOM_KILLED, FailureCode.OOM_CHILD_SUSPECTED])
+def test_failure_by_memory_gets_no_hint_about_cpu(code: FailureCode) -> None:
+    failure = replace(FAILURE, code=code, hint="raise resources.memory")
+    throttled = replace(LIMITS, throttled_ratio=0.87, cpu_periods=100, memory_peak_bytes=64 * MIB)
+    assert with_usage(failure, throttled) == failure
+
+
+@pytest.mark.parametrize("sampled", [{}, {PodFigure.MEMORY_PEAK: 41.0 * MIB, PodFigure.MEMORY_MOST: 41.0 * MIB}])
+def test_out_of_memory_kill_means_that_the_peak_is_the_limit(sampled: PodFigures) -> None:
+    found = usage_of(ADMITTED, sampled, START, [sampled], out_of_memory=True)
+    assert found.memory_peak_bytes == found.memory_limit_bytes == 64 * MIB
+
+
+def test_zero_memory_or_cpu_time_is_a_sample_from_before_the_start() -> None:
+    """Unknown is never 0: 6 of 28 short jobs showed memory 0 without a time."""
+    found = usage({PodFigure.MEMORY: 0.0, PodFigure.CPU_SECONDS: 0.0, PodFigure.CPU_SAMPLED_AT: 1e9})
+    assert found == LIMITS
+
+
 @pytest.mark.parametrize("unremarkable", [Usage(), LIMITS, replace(LIMITS, throttled_ratio=0.1, cpu_periods=99)])
 def test_failure_is_unchanged_without_findings(unremarkable: Usage) -> None:
     assert with_usage(FAILURE, unremarkable) == FAILURE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,14 +16,21 @@ from runway.errors import AmbiguousOutcome, KubernetesUnavailable, NotExecuted, 
 from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
 from runway.kube.client import KubeClient
 from runway.kube.transport import Response
-from runway.services.job_logs import IDLE_SECONDS, RECONNECT_TIMEOUT_SECONDS, LogQuery, open_log
+from runway.services.job_logs import (
+    IDLE_SECONDS,
+    RECONNECT_TIMEOUT_SECONDS,
+    ROTATION_BYTES,
+    LogQuery,
+    OpenLog,
+    open_log,
+)
 from runway.services.watch_job import HEARTBEAT_SECONDS, Heartbeat, JobUpdated, watch_job
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 from runway.telemetry import Metrics
 from tests.support.builders import policy
 from tests.support.fake_cluster import FakeKubernetes
-from tests.support.fake_logs import Cut, FakeLog
+from tests.support.fake_logs import SECOND, Cut, FakeLog
 from tests.support.virtual_time import VirtualLoop
 
 RESET = AmbiguousOutcome("the connection to the Kubernetes API broke: reset")
@@ -35,6 +43,8 @@ class World:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self.now = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+        self.opened: OpenLog | None = None
         self.fake = FakeKubernetes({"runway-vision"})
         self.kubernetes = KubeClient(self.fake, 2.5)
         metrics = Metrics()
@@ -61,8 +71,16 @@ class World:
     async def read(self, query: LogQuery, got: bytearray) -> None:
         """Read the log into `got` to its end, and raise errors of the read."""
         log = await open_log(
-            self.kubernetes, self.cluster, KEY, query, asyncio.Lock(), clock=self.loop.time, jitter=lambda: 0.0
+            self.kubernetes,
+            self.cluster,
+            KEY,
+            query,
+            asyncio.Lock(),
+            now=lambda: self.now,
+            clock=self.loop.time,
+            jitter=lambda: 0.0,
         )
+        self.opened = log
         async with aclosing(log.chunks) as chunks:
             async for chunk in chunks:
                 got += chunk
@@ -245,6 +263,148 @@ def test_silent_log_is_reopened_and_loses_nothing() -> None:
         world.log.write(b"two")
         await world.seen(lambda: b"two" in got)
         assert len(world.log.queries) == 6
+        await world.end()
+        await reading
+        assert got == b"one\ntwo\n"
+
+    virtually(scenario)
+
+
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize("tail", [None, 1])
+@pytest.mark.parametrize("attempt", [None, 1])
+def test_log_that_may_be_rotated_says_when_its_first_line_was_written(
+    follow: bool, tail: int | None, attempt: int | None
+) -> None:
+    """https://github.com/kubernetes/kubernetes/issues/11046: the kubelet serves only the newest file of a large log."""
+
+    async def scenario(world: World) -> None:
+        world.log.write(*[b"early"] * 3)
+        world.log.rotate()
+        world.log.write(b"late", step=20 * SECOND)
+        world.log.write(b"last")
+        await world.end()
+        got = bytearray()
+        await world.read(LogQuery(follow=follow, tail=tail, attempt=attempt), got)
+        assert bytes(got) == (b"late\nlast\n" if tail is None else b"last\n")
+        assert world.opened is not None
+        assert world.opened.first_line_at == "2026-11-24T08:00:20.000003000Z"
+        assert world.opened.warning == (
+            "the first line is from 2026-11-24 08:00:20 UTC, 20s after the container started; "
+            "earlier lines are missing if the log was too large for the node"
+        )
+
+    virtually(scenario)
+
+
+def test_log_that_begins_with_its_container_has_no_warning() -> None:
+    async def scenario(world: World) -> None:
+        world.log.write(b"early", step=2 * SECOND)
+        world.log.write(b"late", step=20 * SECOND)
+        await world.end()
+        await world.read(LogQuery(), bytearray())
+        assert world.opened is not None
+        assert world.opened.first_line_at == "2026-11-24T08:00:02.000000000Z"
+        assert world.opened.warning is None
+
+    virtually(scenario)
+
+
+@pytest.mark.parametrize(("ran", "is_suspicious"), [(5, False), (60, True)])
+def test_empty_log_of_a_container_that_ran_for_long_may_be_rotated(ran: int, is_suspicious: bool) -> None:
+    async def scenario(world: World) -> None:
+        world.now += timedelta(seconds=ran)
+        await world.read(LogQuery(), bytearray())
+        assert world.opened is not None
+        assert world.opened.first_line_at is None
+        assert (world.opened.warning is not None) == is_suspicious
+
+    virtually(scenario)
+
+
+LINE = b"x" * 9_000
+MUCH = [LINE] * (ROTATION_BYTES // len(LINE) + 1)
+
+
+def test_log_that_is_read_too_slowly_breaks_off_where_the_node_skipped_a_file() -> None:
+    """https://github.com/kubernetes/kubernetes/issues/126564: 434,000 lines were missing without a sign."""
+
+    async def scenario(world: World) -> None:
+        got = bytearray()
+        reading = task(world.read(FOLLOW, got))
+        await asyncio.sleep(0.1)
+        world.log.write(*MUCH)
+        world.log.rotate()
+        world.log.write(b"after the gap", step=10 * SECOND)
+        with pytest.raises(StreamInterrupted, match="rotated the log"):
+            await reading
+        assert b"after the gap" not in got
+
+    virtually(scenario)
+
+
+def test_rotated_log_that_is_read_in_time_has_no_gap() -> None:
+    async def scenario(world: World) -> None:
+        got = bytearray()
+        reading = task(world.read(FOLLOW, got))
+        world.log.write(b"one")
+        await asyncio.sleep(10)
+        world.log.write(*MUCH, step=10 * SECOND // len(MUCH))
+        await asyncio.sleep(30)
+        world.log.rotate()
+        world.log.write(b"next file", step=30 * SECOND)
+        await world.seen(lambda: b"next file" in got)
+        world.log.write(*MUCH)
+        world.log.rotate()
+        world.log.write(b"a file without a pause")
+        await world.end()
+        await reading
+        assert got.count(b"\n") == 2 * len(MUCH) + 3
+
+    virtually(scenario)
+
+
+def test_pauses_of_a_log_that_is_read_late_are_no_gaps() -> None:
+    async def scenario(world: World) -> None:
+        world.log.write(*MUCH)
+        world.log.write(*[b"hourly"] * 100, step=3600 * SECOND)
+        await world.end()
+        got = bytearray()
+        await world.read(FOLLOW, got)
+        assert got.count(b"hourly") == 100
+
+    virtually(scenario)
+
+
+def test_log_rotated_while_the_node_was_unreachable_breaks_off() -> None:
+    async def scenario(world: World) -> None:
+        got = bytearray()
+        world.log.write(b"one")
+        reading = task(world.read(FOLLOW, got))
+        await world.seen(lambda: got)
+        world.log.write(*[b"lost"] * 10)
+        world.log.rotate()
+        world.log.write(b"later", step=20 * SECOND)
+        world.log.drop(RESET)
+        with pytest.raises(StreamInterrupted, match="rotated the log"):
+            await reading
+        assert b"later" not in got
+        assert world.log.open == 0
+
+    virtually(scenario)
+
+
+def test_log_rotated_while_it_was_silent_continues() -> None:
+    async def scenario(world: World) -> None:
+        got = bytearray()
+        world.log.write(b"one")
+        reading = task(world.read(FOLLOW, got))
+        await world.seen(lambda: got)
+        world.log.rotate()
+        world.log.drop(AmbiguousOutcome("the Kubernetes API sent nothing for 120 s"))
+        await asyncio.sleep(5)
+        world.log.write(b"two", step=125 * SECOND)
+        await world.seen(lambda: b"two" in got)
         await world.end()
         await reading
         assert got == b"one\ntwo\n"

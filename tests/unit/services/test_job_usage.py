@@ -113,6 +113,28 @@ async def test_query_covers_started_attempts_and_shows_the_last(
     assert set(re.findall(r"\[(\d+)s\]", query["query"])) == {"159"}
 
 
+async def test_usage_of_pod_with_injected_container_is_that_of_the_job_container(
+    cluster: ClusterState, prometheus: Prometheus, fake: FakePrometheus
+) -> None:
+    """https://github.com/kubeflow/trainer/issues/1182: the cgroup of the pod includes the other containers."""
+    cluster.store.upsert_pod(pod("alone", created=1, state=ended(1)))
+    cluster.store.upsert_pod(pod("proxied", created=50, state=running(60), others={"istio-proxy": running()}))
+    await query_usage(cluster, prometheus, KEY, now=now)
+
+    query = fake.queries[0]["query"]
+    assert 'pod=~"alone",container="",image=""' in query
+    assert 'pod=~"proxied",container="job"' in query
+
+
+async def test_peak_of_out_of_memory_kill_is_the_limit(
+    cluster: ClusterState, prometheus: Prometheus, fake: FakePrometheus
+) -> None:
+    cluster.store.upsert_pod(pod("first", state=ended(137, "OOMKilled")))
+    fake.knows("first", memory_peak=41 << 20)
+    found = await query_usage(cluster, prometheus, KEY, now=now)
+    assert found.memory_peak_bytes == found.memory_limit_bytes == 1 << 30
+
+
 async def test_query_is_bounded_for_many_attempts(
     cluster: ClusterState, prometheus: Prometheus, fake: FakePrometheus
 ) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Annotated, BinaryIO, Final, Literal
 
 import typer
 
 from runway.backoff import Backoff
-from runway.cli.client import ApiError, RequestFailed, StreamIdle
+from runway.cli.client import ApiError, LogStream, RequestFailed, StreamIdle
 from runway.cli.context import Exit, Session, open_session
 from runway.cli.options import DEFAULT_URL, JobId, Tenant, Url
 from runway.cli.output import Output
-from runway.cli.wait import RetryBudget
-from runway.log_cursor import LogCursor, Piece
-from runway.text import escape_controls
+from runway.cli.views.progress import progress
+from runway.cli.wait import IDLE_SECONDS, STABLE_SECONDS, RetryBudget
+from runway.jobs.models import JobView
+from runway.log_cursor import JUMP_SECONDS, NANOSECONDS, LineTime, LogCursor, Piece, line_time
+from runway.text import escape_controls, one_line
 
 MAX_JSON_LINE_BYTES = 1 << 16
 """A longer line becomes several JSON objects: a log without newlines must not fill the memory."""
@@ -49,20 +53,19 @@ def logs(
     problem_format = Output.JSON if output == "json" else Output.TABLE
     with open_session(context, url, tenant, problem_format) as session:
         if follow:
+            _show_wait(session, job_id, attempt)
             if not follow_log(session, job_id, writer, tail=tail, attempt=attempt):
                 session.screen.err(f"{job_id} ended before it wrote a log; `runway status {job_id}` shows why")
                 raise typer.Exit(Exit.REJECTED)
             return
         stamps = timestamps or output == "json"
         try:
-            with session.client.logs(job_id, follow=False, tail=tail, attempt=attempt, timestamps=stamps) as (
-                _,
-                chunks,
-            ):
+            with session.client.logs(job_id, follow=False, tail=tail, attempt=attempt, timestamps=stamps) as log:
+                _show_warning(session, log.warning)
                 if stamps:
-                    _write_new(chunks, LogCursor(), writer)
+                    _write_new(log.chunks, LogCursor(), writer)
                 else:
-                    for chunk in chunks:
+                    for chunk in log.chunks:
                         writer.write(Piece(b"", chunk))
                 writer.close()
         except ApiError as error:
@@ -78,16 +81,19 @@ def follow_log(
     """
     cursor = LogCursor(from_start=tail is None)
     budget, backoff = RetryBudget(session), Backoff(session.environment.random)
-    finished = False
+    finished, monotonic = False, session.environment.monotonic
     while True:
+        opened_at = math.inf
         try:
             with session.client.logs(
                 job_id, follow=True, attempt=attempt, timestamps=True, tail=tail if cursor.at_start else None
-            ) as (number, chunks):
+            ) as log:
+                opened_at = monotonic()
                 # Stay with this attempt: after a break another one may be the latest.
-                attempt = attempt if number is None else number
+                attempt = attempt if log.attempt is None else log.attempt
+                _show_warning(session, _gap_before(log, cursor) if cursor.newest else log.warning)
                 cursor.rewind()
-                _write_new(chunks, cursor, writer, budget.answered)
+                _write_new(log.chunks, cursor, writer, budget.answered)
             writer.close()
             return True
         except StreamIdle:
@@ -102,6 +108,9 @@ def follow_log(
                     session.screen.err(reason, style="yellow")
                     _show_link(session, error)
                 return True
+            if error.code == "unreachable" and monotonic() - opened_at > STABLE_SECONDS:
+                budget.answered()  # A proxy ends a quiet stream after a while.
+                continue
             if error.code != "logs_not_ready":
                 session.environment.sleep(budget.pause_after(error))
                 continue
@@ -164,6 +173,40 @@ def _write_new(
     if cursor.unexpected_text:
         detail = f"a line of the log has no timestamp: {cursor.unexpected_text[:80]!r}"
         raise ApiError(200, {"title": "Unexpected answer", "detail": detail, "code": "unexpected_answer"})
+
+
+def _show_wait(session: Session, job_id: str, attempt: int | None) -> None:
+    """Show on stderr why the job waits, until a container of the attempt starts. Without a stream show nothing."""
+    with (
+        suppress(RequestFailed),
+        progress(session) as show,
+        session.client.events(job_id, None, IDLE_SECONDS, lambda: False) as events,
+    ):
+        for _, view in events:
+            if view.value.is_finished or _has_started(view.value, attempt):
+                return
+            show(view.value)
+
+
+def _has_started(view: JobView, attempt: int | None) -> bool:
+    number = view.attempt_count if attempt is None else attempt
+    shown = view.attempts[-1:] if number == view.attempt_count else ()
+    return number < view.attempt_count or any(one.started_at is not None for one in shown)
+
+
+def _show_warning(session: Session, warning: str) -> None:
+    if warning:
+        session.screen.err(f"Note: {one_line(warning)}", style="yellow", hang=6)
+
+
+def _gap_before(log: LogStream, cursor: LogCursor) -> str:
+    """Say that lines are missing after a break: the node's file begins later than the last line shown. Else empty."""
+    begins, last = line_time(log.first_line_at.encode("latin-1", "replace") + b" "), cursor.newest
+    if begins is None or last is None or begins.nanoseconds - last <= JUMP_SECONDS * NANOSECONDS:
+        return ""
+    seen = LineTime("", last).moment
+    times = f"{seen:%H:%M:%S} and {begins.moment:%H:%M:%S} UTC"
+    return f"lines between {times} may be missing: the node rotated the log away"
 
 
 def _show_excerpt(session: Session, error: RequestFailed, writer: LogWriter) -> None:

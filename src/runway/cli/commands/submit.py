@@ -17,6 +17,7 @@ from runway.cli.context import Exit, Session, open_session
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
 from runway.cli.output import Output, Screen, emit
 from runway.cli.spec import SpecOptions, build_spec, with_spec_options
+from runway.cli.submission import submit_job
 from runway.cli.views.job_views import show_submitted
 from runway.cli.views.problems import show_violations
 from runway.cli.views.progress import progress
@@ -33,6 +34,9 @@ from runway.cli.wait import finish, interruptible, wait_until
 from runway.jobs.models import JobView
 from runway.text import escape
 
+CancelOnInterrupt = Annotated[
+    bool, typer.Option("--cancel-on-interrupt", help="Cancel the job on Ctrl-C, SIGTERM and SIGHUP, as in CI.")
+]
 _PRICE: Final = [Column(title="RESOURCE"), Column(title="QUANTITY", right=True), Column(title="USD", right=True)]
 _QUOTA: Final = [
     Column(title="RESOURCE"),
@@ -51,6 +55,7 @@ def submit(
     wait_for_end: Annotated[
         bool, typer.Option("--wait", help="Wait until the job is finished and exit like `runway wait`.")
     ] = False,
+    cancel_on_interrupt: CancelOnInterrupt = False,
     output: As = Output.TABLE,
     url: Url = DEFAULT_URL,
     tenant: Tenant = None,
@@ -58,7 +63,8 @@ def submit(
     """Submit a job and print its id, state and price.
 
     The spec comes from options, from a file, or from both: options override the file. Arguments after -- are the
-    command; it replaces the file's command and args.
+    command; it replaces the file's command and args. A lost answer loses nothing: for a minute, the command repeats the
+    submission under one idempotency key.
     """
     if dry_run and (wait_for_end or options.idempotency_key):
         raise typer.BadParameter("--dry-run submits nothing: remove --wait and --idempotency-key")
@@ -70,12 +76,12 @@ def submit(
             decision = plan.value.decision
             emit(plan.document, output, names=[decision], table=lambda: _show_dry_run(screen, plan.value))
             raise typer.Exit(Exit.OK if decision == "admitted" else Exit.REJECTED)
-        job, replayed = session.client.submit(spec, options.idempotency_key)
+        job, replayed = submit_job(session, spec, options.idempotency_key, cancel=cancel_on_interrupt)
         view = job.value
         if wait_for_end:
             if output.for_people:
                 show_submitted(screen.out, view, replayed=replayed)
-            with interruptible(session, view.id), progress(session) as show:
+            with interruptible(session, view.id, cancel=cancel_on_interrupt), progress(session) as show:
                 show(view)
                 job = wait_until(session, view.id, lambda view: view.is_finished, show=show)
             finish(job, output, screen.out)
@@ -88,6 +94,7 @@ def submit(
 def run(
     context: typer.Context,
     options: SpecOptions,
+    cancel_on_interrupt: CancelOnInterrupt = False,
     output: As = Output.TABLE,
     url: Url = DEFAULT_URL,
     tenant: Tenant = None,
@@ -95,15 +102,16 @@ def run(
     """Submit a job, follow its log, and exit with its outcome.
 
     The log is on stdout, everything else on stderr. With -o json, yaml or name the result is on stdout and the log on
-    stderr. Ctrl-C leaves the job running; on a terminal the command asks whether to cancel it.
+    stderr. Ctrl-C, SIGTERM and SIGHUP leave the job running, unless --cancel-on-interrupt is set; on a terminal Ctrl-C
+    asks whether to cancel it.
     """
     spec = build_spec(options)
     with open_session(context, url, tenant, output) as session:
-        job, replayed = session.client.submit(spec, options.idempotency_key)
+        job, replayed = submit_job(session, spec, options.idempotency_key, cancel=cancel_on_interrupt)
         job_id = job.value.id
         show_submitted(session.screen.err, job.value, replayed=replayed)
         writer = LogWriter(typer.get_binary_stream("stdout" if output.for_people else "stderr"))
-        with interruptible(session, job_id, offer_cancel=True):
+        with interruptible(session, job_id, offer_cancel=True, cancel=cancel_on_interrupt):
             job = _follow_attempts(session, job_id, writer)
         finish(job, output, session.screen.err)
 

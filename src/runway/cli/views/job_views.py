@@ -85,12 +85,18 @@ def show_submitted(say: Say, view: JobView, *, replayed: bool) -> None:
 def show_outcome(say: Say, view: JobView) -> None:
     cost = f"({_cost(view.cost)} USD)" if view.cost else ""
     say(Text(escape(view.id), "bold"), show_state(view.state), cost)
+    show_incomplete(say, view)
     if view.failure is not None:
         show_failure(say, view.failure)
         if view.excerpt is not None:
             show_excerpt(say, view.excerpt, EXCERPT_LINES)
         if view.logs_url is not None:
             say(f"Stored logs: {view.logs_url}")
+
+
+def show_incomplete(say: Say, view: JobView) -> None:
+    if view.may_be_incomplete:
+        say(f"  may be incomplete: {view.may_be_incomplete}", style="yellow", hang=4)
 
 
 def show_failure(say: Say, failure: Failure) -> None:
@@ -138,6 +144,7 @@ def _cost(cost: CostView | None) -> str:
 def show_job(screen: Screen, view: JobView, now: datetime) -> None:
     """Show on stdout what is known of a job, the most urgent first."""
     _show_head(screen, view, now)
+    show_incomplete(screen.out, view)
     if view.failure:
         screen.out("Failure", style="bold")
         show_failure(screen.out, view.failure)
@@ -198,7 +205,7 @@ def _show_attempts(screen: Screen, view: JobView, now: datetime) -> None:
     screen.out("Attempts", style="bold")
     numbered = list(enumerate(view.attempts, start=1 + view.attempts_left_out))
     screen.table(ATTEMPT_COLUMNS, (_attempt_row(number, attempt, now) for number, attempt in numbered), indent=2)
-    shown = view.failure.message if view.failure else None
+    shown = view.failure.message if view.failure else view.may_be_incomplete
     for number, attempt in numbered:
         if attempt.message not in (None, shown):
             screen.out(f"  {number}: {attempt.message}", hang=5)

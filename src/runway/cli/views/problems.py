@@ -71,7 +71,9 @@ def _hint(error: RequestFailed, url: str) -> str | None:
     """Return the server's hint, or the command line's own about how it was called."""
     match error.code:
         case "unreachable":
-            return f"check that Runway runs there (curl {url.rstrip('/')}/readyz), and the address: --url or RUNWAY_URL"
+            job_id = error.problem.get("id")
+            exists = f"; `runway status {job_id}` shows whether the job exists" if job_id else ""
+            return f"check that Runway runs there (curl {url.rstrip('/')}/readyz), and --url or RUNWAY_URL{exists}"
         case "tenant_required":
             return "name your tenant with --tenant NAME or RUNWAY_TENANT"
         case "unknown_tenant":

@@ -10,6 +10,7 @@ const MAX_PAUSE = 60000;
 const HIDDEN = /[\p{C}\p{Zl}\p{Zp}]/gu; // Controls, bidi, zero width: shown as escapes, except newline and tab.
 
 const escaped = (letter) => "\n\t".includes(letter) ? letter : "\\u{" + letter.codePointAt(0).toString(16) + "}";
+const endState = (line) => line.replace(/\r+$/, "").replace(/^[^]*\r/, "");
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 function show(how, words) {
@@ -110,7 +111,8 @@ async function follow(id, log) {
       if (answer.ok) {
         attempt = Number(answer.headers.get("Runway-Attempt"));
         document.getElementById("log-cut")?.remove();
-        note.textContent = "Following attempt " + attempt + ", from its last 200 lines.";
+        const warning = answer.headers.get("Runway-Log-Warning");
+        note.textContent = "Following attempt " + attempt + ", from its last 200 lines." + (warning ? " Note: " + warning + "." : "");
         await copy(answer.body, log);
         note.textContent = "The log of attempt " + attempt + " has ended.";
         while (Number(main.dataset.attempts) <= attempt && !("finished" in main.dataset)) await pause(1000);
@@ -132,18 +134,18 @@ async function follow(id, log) {
 
 async function copy(body, log) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let kept = 0;
-  log.textContent = "";
+  const lines = new Text(), line = new Text();
+  let rest = ""; // The unfinished line. A carriage return starts it again, as in a progress bar.
+  log.replaceChildren(lines, line);
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
     const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-    log.append(value.replace(/\r\n?/g, "\n").replace(HIDDEN, escaped));
-    kept += value.length;
-    if (kept > MAX_LOG_LENGTH) {
-      log.textContent = log.textContent.slice(-MAX_LOG_LENGTH / 2);
-      kept = MAX_LOG_LENGTH / 2;
-    }
+    const parts = (rest + value).split("\n");
+    rest = parts.pop().replace(/^[^]*\r(?=[^\r])/, "").slice(-MAX_LOG_LENGTH / 2);
+    lines.appendData(parts.map((part) => endState(part) + "\n").join("").replace(HIDDEN, escaped));
+    if (lines.length > MAX_LOG_LENGTH) lines.data = lines.data.slice(-MAX_LOG_LENGTH / 2);
+    line.data = endState(rest).replace(HIDDEN, escaped);
     if (atEnd) log.scrollTop = log.scrollHeight;
   }
 }

@@ -10,9 +10,10 @@ The cause of an attempt that did not succeed, first match wins:
 5. The node rejected the pod.
 6. The pod was deleted outside Runway.
 7. The container exited: by the precedence of `container_exit`.
-8. The container did not start: by the precedence of `container_start`.
+8. The container succeeded, but another container kept the pod alive until the deadline, or failed.
+9. The container did not start: by the precedence of `container_start`.
 
-A fault of the node's GPUs replaces the causes 3 to 8 that it explains (`gpu_health`).
+A fault of the node's GPUs replaces the causes 3 to 9 that it explains (`gpu_health`).
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from runway.jobs.diagnosis.container_exit import diagnose_exit, memory_limit, si
 from runway.jobs.diagnosis.container_start import IN_PROGRESS, diagnose_container_start
 from runway.jobs.diagnosis.disruption import disruption, disruption_of, eviction_of, rejection_of, status_evidence
 from runway.jobs.diagnosis.gpu_health import with_gpu_fault
+from runway.jobs.diagnosis.other_containers import failed_other, kept_alive_by, still_alive_at
 from runway.jobs.diagnosis.start_timeout import diagnose_start_timeout, start_timeout_of
 from runway.jobs.ending import diagnose_ending, ending_of
-from runway.jobs.models import Attempt
+from runway.jobs.models import DIGEST_GRAMMAR, Attempt
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job, Pod
 from runway.text import one_line
@@ -42,8 +44,8 @@ NEVER_STARTED: Final = Diagnosis(
     FailureCode.DEADLINE_EXCEEDED,
     "the job reached its timeout before it could start; Kubernetes does not report the reason",
 )
-IMAGE_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
-_IMAGE_ID: Final = re.compile(r"(?:^|[:@/])(?P<digest>[0-9a-f]{64})$")
+IMAGE_DIGEST: Final = re.compile(DIGEST_GRAMMAR)
+_IMAGE_ID: Final = re.compile(rf"(?:^|[@/])(?P<digest>{DIGEST_GRAMMAR}|[0-9a-f]{{64}})$")
 """Runtimes report `repository@sha256:...`, `docker://sha256:...`, `sha256:...` or only the hexadecimal digits."""
 
 
@@ -62,8 +64,13 @@ def attempt_failure(snapshot: JobSnapshot, pod: Pod) -> AttemptFailure | None:
     reason = termination_reason(snapshot, pod)
     if reason == "cancel":
         return AttemptFailure(f"the job was cancelled{describe_termination(snapshot.job, pod)}", None)
+    outlived = outlived_by_other(snapshot, pod)
+    if outlived is not None and ANNOTATION_CANCELLED_AT in snapshot.job.metadata.annotations:
+        return AttemptFailure(f"the job was cancelled; {outlived.message}", None)
     if reason == "deadline":
         finding = _diagnose_at_deadline(snapshot, pod)
+    elif outlived is not None:
+        finding = outlived
     elif pod.status.phase == "Succeeded":
         return None
     else:
@@ -169,6 +176,21 @@ def deadline_of(snapshot: JobSnapshot, pod: Pod) -> Diagnosis:
     return Diagnosis(FailureCode.DEADLINE_EXCEEDED, message, evidence, hint)
 
 
+def outlived_by_other(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
+    """Diagnose a pod that another container kept alive until the job's deadline or cancel; None for any other pod."""
+    ended, requested = pod.container.terminated, termination_requested_at(pod, snapshot.job)
+    if ended is None or requested is None or not _failed_at_deadline(snapshot.job):
+        return None
+    others = still_alive_at(pod, requested, _CLOCK_SKEW)
+    if others is None:
+        return None
+    found = diagnose_exit(ended, memory_limit(snapshot.job))
+    if found is not None:
+        return replace(found, message=f"{found.message}; {others} then kept the pod alive until it was terminated")
+    message = f"the job's container exited with code 0, but {others} kept the pod alive until it was terminated"
+    return Diagnosis(FailureCode.OTHER_CONTAINER_RUNNING, message, {"exit_code": "0", "other_containers": others})
+
+
 def _diagnose(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
     finding = disruption_of(pod, snapshot.node_of(pod)) or eviction_of(pod) or rejection_of(pod)
     if finding is not None:
@@ -179,11 +201,11 @@ def _diagnose(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
         message = f"the pod was deleted outside Runway{how}"
         return Diagnosis(FailureCode.POD_DELETED, message, {"deleted": deleted.isoformat()})
     if (ended := pod.container.terminated) is not None:
-        found = diagnose_exit(ended, memory_limit(snapshot.job))
+        found = diagnose_exit(ended, memory_limit(snapshot.job)) or failed_other(pod)
         return None if found is None else replace(found, evidence={**status_evidence(pod), **found.evidence})
     if pod.metadata.name in snapshot.deleted_pods:
         return Diagnosis(FailureCode.POD_DELETED, "the pod was deleted; Runway did not see how it ended")
-    return diagnose_container_start(snapshot, pod)
+    return diagnose_container_start(snapshot, pod) or failed_other(pod)
 
 
 def _unexplained(pod: Pod) -> Diagnosis:
@@ -261,6 +283,11 @@ def disruptions(attempts: Sequence[Attempt]) -> int:
     return sum(attempt.state == "failed" and not attempt.counted for attempt in attempts)
 
 
+def incomplete_success(attempts: Sequence[Attempt]) -> str | None:
+    """Return why the work of a succeeded job with these attempts may be incomplete; None without a reason."""
+    return next((attempt.message for attempt in reversed(attempts) if attempt.state == "succeeded"), None)
+
+
 def _attempt(snapshot: JobSnapshot, pod: Pod) -> Attempt:
     ended, cause, state = pod.container.terminated, attempt_failure(snapshot, pod), _state(snapshot, pod)
     return Attempt(
@@ -276,7 +303,7 @@ def _attempt(snapshot: JobSnapshot, pod: Pod) -> Attempt:
         finished_at=_finished_at(snapshot, pod),
         counted=state == "failed" and counts_against_retries(pod),
         cause=cause.finding.code if cause and cause.finding else None,
-        message=cause.message if cause else _suspicious_success(snapshot, pod) if state == "succeeded" else None,
+        message=cause.message if cause else _remark(snapshot, pod, state),
         image_id=_image_digest(pod),
     )
 
@@ -295,7 +322,10 @@ def _reason(pod: Pod) -> str | None:
 
 def _image_digest(pod: Pod) -> str | None:
     found = _IMAGE_ID.search(pod.image_id or "")
-    return f"sha256:{found['digest']}" if found else None
+    if found is None:
+        return None
+    digest = found["digest"]
+    return digest if ":" in digest else f"sha256:{digest}"
 
 
 def _state(snapshot: JobSnapshot, pod: Pod) -> str:
@@ -305,7 +335,7 @@ def _state(snapshot: JobSnapshot, pod: Pod) -> str:
         return "failed"
     if pod.terminating:
         return "terminating"
-    return "running" if pod.container.running else "waiting"
+    return "running" if container_started(pod) else "waiting"
 
 
 def _bound_at(pod: Pod) -> datetime | None:
@@ -327,6 +357,15 @@ def _finished_at(snapshot: JobSnapshot, pod: Pod) -> datetime | None:
         return target.last_transition_time
     # A node rejects a pod as soon as it is bound and writes no time.
     return _bound_at(pod) if rejection_of(pod) else None
+
+
+def _remark(snapshot: JobSnapshot, pod: Pod, state: str) -> str | None:
+    if state == "succeeded":
+        return _suspicious_success(snapshot, pod)
+    others, ended = kept_alive_by(pod), pod.container.terminated
+    if others is None or ended is None or snapshot.has_ended(pod):
+        return None
+    return f"the job's container has exited with code {ended.exit_code}; {others} keeps the pod alive"
 
 
 def _end_of_deletion(snapshot: JobSnapshot, pod: Pod) -> datetime | None:
@@ -354,4 +393,14 @@ def _suspicious_success(snapshot: JobSnapshot, pod: Pod) -> str | None:
     if target is not None:
         words = one_line(target.message or target.reason, 120)
         return f"the pod was terminated ({words}) but exited with code 0; its work may be incomplete"
+    if _deleted_while_running(snapshot.job, pod):
+        return "the pod was deleted while its process ran, which then exited with code 0; its work may be incomplete"
     return None
+
+
+def _deleted_while_running(job: Job, pod: Pod) -> bool:
+    """Return whether a deletion ended the process. A terminal pod is deleted without a grace period."""
+    requested, ended = termination_requested_at(pod, job), pod.container.terminated
+    if requested is None or ended is None or ended.finished_at is None:
+        return False
+    return pod.metadata.deletion_grace_period_seconds != 0 and ended.finished_at >= requested

@@ -177,6 +177,12 @@ class FailureCode(StrEnum):
     POD_DELETED = ("pod_deleted", *_INFRA,
         "the pod was deleted outside Runway; counts against the retries",
         "resubmit the job, and ask who deletes pods in the namespace")
+    OTHER_CONTAINER_RUNNING = ("other_container_running", Category.INFRA, False,
+        "the job's container succeeded, but another container, which was injected into the pod, ran until the timeout",
+        "ask the platform operators to end the injected container with the job, or not to inject it into jobs")
+    OTHER_CONTAINER_FAILED = ("other_container_failed", *_INFRA,
+        "the job's container did not fail, but another container, which was injected into the pod, failed",
+        "resubmit the job, and ask the platform operators about the injected container if it fails again")
     UNKNOWN = ("unknown", Category.INFRA, False,
         "any other failure, with Kubernetes' message as evidence",
         "run kubectl describe job in the namespace that this view names")
@@ -219,7 +225,11 @@ class ConditionCode(StrEnum):
     GPU_IDLE = "gpu_idle", "GPUs of the running job are idle; the message has the measured figures"
     GPU_HARDWARE = "gpu_hardware", "the node's health monitor reports faulty GPUs"
     TERMINATING = "terminating", "the pod is terminating: it has a deletion timestamp and has not ended"
-    RETRYING = "retrying", "the last attempt failed; the next one starts after Kubernetes' back-off"
+    OTHER_CONTAINER_RUNNING = (
+        "other_container_running",
+        "the job's container has ended, and another container keeps the pod alive; the job keeps its quota",
+    )
+    RETRYING = "retrying", "the last attempt failed; the next one is due after Kubernetes' back-off"
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,11 @@ def started_at(ended: Terminated) -> datetime | None:
     return started if started is not None and started.year > 1970 and ended.reason not in _NEVER_STARTED else None
 
 
+def failed_to_start(ended: Terminated) -> bool:
+    """Return whether the runtime did not start the container, so that it has no log."""
+    return ended.reason in _NEVER_STARTED
+
+
 def was_never_created(ended: Terminated) -> bool:
     """Return whether the kubelet invented this exit because the pod was deleted before its container existed."""
     return ended.reason in _LOST and started_at(ended) is None

@@ -29,9 +29,10 @@ from typing import Final
 
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_exit import diagnose_start_error, memory_limit, was_never_created
+from runway.jobs.diagnosis.other_containers import waiting_other
 from runway.jobs.diagnosis.references import IN_USE, REASONS, diagnose_claims, diagnose_mount, diagnose_secret
 from runway.jobs.diagnosis.scaling import scaling_of
-from runway.jobs.resources import ResourceVector, amounts_of
+from runway.jobs.resources import ResourceVector, requests_of
 from runway.jobs.snapshot import FreeCapacity, JobSnapshot
 from runway.kube.objects import GPU_RESOURCE, Event, Pod
 from runway.text import amounts_in_words, bounded, one_line
@@ -112,10 +113,10 @@ def unschedulable(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
     if volume is not None:
         return _with_evidence(volume, evidence)
     message = f"no node fits the pod: {_summary(nodes, reasons) or one_line(text) or 'no reason given'}"
-    containers = pod.spec.containers or snapshot.job.spec.template.spec.containers or ()
+    spec = pod.spec if pod.spec.containers else snapshot.job.spec.template.spec
     requests: ResourceVector | None = None
     with suppress(ValueError):
-        requests = amounts_of(containers[0].resources.requests if containers else {})
+        requests = requests_of(spec)
     if requests is not None:
         message += f"; the pod requests {amounts_in_words(requests.gpu or None, requests.cpu, requests.memory)}"
     if snapshot.free_capacity is not None:
@@ -185,6 +186,8 @@ def diagnose_container_start(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | Non
         if reason in _PULL or reason == "InvalidImageName":
             return _diagnose_image(reason, message, evidence)
         return _diagnose_container(snapshot, reason, message, evidence)
+    if (finding := waiting_other(pod, IN_PROGRESS)) is not None:
+        return finding
     if pod.container.running is not None or (ended is not None and not was_never_created(ended)):
         return None
     findings = (_diagnose_event(snapshot, pod, event) for event in reversed(snapshot.events_on(pod)))

@@ -6,7 +6,8 @@ Precedence, first match wins:
 2. Runway ended the Job while it ran: the code of the reason, such as `gpu_idle`.
 3. A start deadline ended the Job: the code is its cause, or `start_timeout` if a container started at that moment.
 4. The Job failed at its deadline:
-   a. an attempt ran at the deadline: `deadline_exceeded`, whatever exit code SIGTERM caused;
+   a. an attempt ran at the deadline: `deadline_exceeded`, whatever exit code SIGTERM caused; its own end if only
+      another container of its pod ran then;
    b. an attempt ran before and was not disrupted: `deadline_exceeded`, with the reason for the wait since;
    c. no attempt could run: the code is the reason that the last one did not start;
    d. Kubernetes never created a pod: the reason for the rejection;
@@ -65,6 +66,8 @@ def _by_deadline(snapshot: JobSnapshot) -> Diagnosis:
     for pod in reversed(snapshot.pods):
         if attempts.container_started(pod) and attempts.termination_reason(snapshot, pod) == "deadline":
             return attempts.deadline_of(snapshot, pod)
+        if (outlived := attempts.outlived_by_other(snapshot, pod)) is not None:
+            return outlived
     if not snapshot.pods:
         return _not_run(snapshot.job, diagnose_pod_creation(snapshot), "before it could start")
     last, started = snapshot.pods[-1], [pod for pod in snapshot.pods if attempts.container_started(pod)]

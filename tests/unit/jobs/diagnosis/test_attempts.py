@@ -121,6 +121,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
         ("", None),
         (None, None),
         ("hub.example.com/team/train:1", None),
+        (f"hub.example.com/team/train@sha512:{'a' * 128}", f"sha512:{'a' * 128}"),
         (f"{DIGEST}\n\x1b[2J", None),
         ("x" * 100_000, None),
     ],
@@ -221,3 +222,40 @@ def test_counted_attempt_is_no_disruption() -> None:
         pod("a", state=ended(1)), pod("b", state=ended(143), conditions=[disrupted()]), pod("c", state=running())
     )
     assert (shown.attempts_left_out, shown.disruptions) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (pod(state=ended(0), conditions=[disrupted()]), "the pod was terminated (EvictionByEvictionAPI)"),
+        (pod(state=ended(0, finished=90), deleted=110, grace=30), "deleted while its process ran"),
+        (pod(state=ended(0, "OOMKilled")), "memory limit of 1Gi"),
+    ],
+    ids=["drained", "deleted", "a child killed for memory"],
+)
+def test_success_that_may_be_incomplete_has_its_reason(found: Pod, words: str) -> None:
+    """https://github.com/kubernetes/kubernetes/issues/90636: a process can save its work and exit with 0."""
+    complete = view(found, of=job(outcome="Complete"))
+    assert complete.state == "succeeded"
+    assert words in (complete.may_be_incomplete or "")
+    assert complete.may_be_incomplete == complete.attempts[0].message
+    assert view(found).may_be_incomplete is None, "the Job is not complete yet"
+    assert view(found, of=CANCELLED).may_be_incomplete is None
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pod(state=ended(0)),
+        pod(state=ended(0, finished=90), deleted=95, grace=0),
+        pod(state=ended(0, finished=60), deleted=110, grace=30),
+    ],
+    ids=["not deleted", "deleted when terminal", "ended before the deletion"],
+)
+def test_plain_success_is_complete(found: Pod) -> None:
+    assert view(found, of=job(outcome="Complete")).may_be_incomplete is None
+
+
+def test_success_after_a_disrupted_attempt_is_complete() -> None:
+    first = pod("a", state=ended(143), conditions=[disrupted()])
+    assert view(first, pod("b", created=50, state=ended(0)), of=job(outcome="Complete")).may_be_incomplete is None

@@ -299,4 +299,10 @@ DEADLINES: dict[str, DiagnosisCase] = {
         events=[warning(DEADLINE, "FailedCreate", 'Error creating: admission webhook "validation.gatekeeper.sh" denied '
             "the request: [userpodlimits] container <cudasample> has no cpu limit")],
     ),
+    # https://github.com/dagster-io/dagster/issues/4474
+    "an injected container kept the pod alive": DiagnosisCase(
+        C.OTHER_CONTAINER_RUNNING, INFRA, False, "container istio-proxy kept the pod alive",
+        [overdue(ended(0, finished=40), phase="Failed", others={"istio-proxy": ended(143, finished=71)})],
+        job=DEADLINE, evidence={"exit_code": "0"},
+    ),
 }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.builders import condition, disrupted, ended, pod
-from tests.support.diagnosis_case import RUNC, USER, C, DiagnosisCase, not_started
+from tests.support.diagnosis_case import INFRA, RUNC, USER, C, DiagnosisCase, not_started
 
 PROCESS: dict[str, DiagnosisCase] = {
     "exit code": DiagnosisCase(
@@ -131,5 +131,11 @@ PROCESS: dict[str, DiagnosisCase] = {
     "DisruptionTarget is False": DiagnosisCase(
         C.EXIT_NONZERO, USER, False, "exited with code 1",
         [pod(state=ended(1), conditions=[condition("DisruptionTarget", "False")])],
+    ),
+    # https://github.com/kubeflow/trainer/issues/1182
+    "an injected container failed": DiagnosisCase(
+        C.OTHER_CONTAINER_FAILED, INFRA, True, "container istio-proxy failed with exit code 1",
+        [pod(state=ended(0), phase="Failed", others={"istio-proxy": ended(1)})],
+        evidence={"container": "istio-proxy"},
     ),
 }  # fmt: skip

@@ -1,0 +1,160 @@
+"""Situations of public reports on the local cluster: other containers, evictions, large logs, progress bars, names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from testbed.context import Context
+from testbed.http_client import Document, document, shell
+from testbed.server import Server
+
+pytestmark = pytest.mark.cluster
+
+RUNWAY = str(Path(sys.executable).with_name("runway"))
+ROTATION_SECONDS = 10
+"""The kubelet checks the size of a log this often (`containerLogMonitorInterval`)."""
+MEBIBYTES = 14
+"""More than the kubelet's `containerLogMaxSize`, with the time of each line."""
+
+
+def with_proxy(context: Context, script: str, *, proxy: str, **fields: object) -> Document:
+    """Create a Job of Runway with a second container, as a webhook that injects a proxy makes it."""
+    plan = document(context.runway.submit("vision", shell(script, **fields), dry_run=True))
+    manifest = plan["manifest"]
+    pod = manifest["spec"]["template"]["spec"]
+    injected = deepcopy(pod["containers"][0]) | {"name": "a-proxy", "command": ["sh", "-c", proxy]}
+    pod["containers"] = [injected, *pod["containers"]]
+    context.kubernetes.run("create", "--filename=-", stdin=json.dumps(manifest))
+    context.track(manifest["metadata"]["name"])
+    return context.until(manifest["metadata"]["name"], lambda seen: seen["state"] != "pending", "runs")
+
+
+def test_job_beside_an_injected_container_has_its_own_log_and_exit_code(context: Context) -> None:
+    """https://github.com/dagster-io/dagster/issues/4474"""
+    view = with_proxy(context, "echo of the job; exit 3", proxy="trap 'exit 0' TERM; echo of the proxy; sleep 4")
+    view = context.until_finished(view["id"])
+    assert (view["state"], view["failure"]["code"]) == ("failed", "exit_nonzero")
+    assert view["failure"]["evidence"]["exit_code"] == "3"
+    assert context.runway.log(view["id"]).text == "of the job\n"
+    view = context.until(view["id"], lambda seen: seen["excerpt"] is not None, "is recorded")
+    assert view["excerpt"]["text"] == "of the job\n"
+
+
+def test_pod_that_lives_for_an_injected_container_is_reported_and_ends_with_its_own_code(context: Context) -> None:
+    """https://github.com/kubeflow/trainer/issues/1182"""
+    proxy = "trap 'exit 0' TERM; sleep 600 & wait"
+    view = with_proxy(context, "echo done", proxy=proxy, timeout_seconds=15)
+    view = context.until(view["id"], lambda seen: seen["conditions"] != [], "has a condition")
+    assert (view["state"], view["conditions"][0]["code"]) == ("running", "other_container_running")
+    assert "a-proxy" in view["conditions"][0]["message"]
+    assert (view["attempts"][0]["exit_code"], context.runway.quota("vision")["used"]["jobs"]) == (0, 1)
+    view = context.until_finished(view["id"])
+    assert (view["state"], view["failure"]["code"]) == ("failed", "other_container_running")
+    assert context.runway.quota("vision")["used"]["jobs"] == 0
+
+
+def test_evicted_job_that_saves_its_work_and_exits_with_0_may_be_incomplete(context: Context, server: Server) -> None:
+    """https://github.com/kubernetes/kubernetes/issues/90636"""
+    view = context.submit("vision", shell("trap 'echo saved; exit 0' TERM; echo started; sleep 600 & wait"))
+    context.until_log(view["id"], "started")
+    pod = context.pod(view)["metadata"]
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod["name"]}}
+    path = f"/api/v1/namespaces/{pod['namespace']}/pods/{pod['name']}/eviction"
+    context.kubernetes.run("create", f"--raw={path}", "--filename=-", stdin=json.dumps(eviction))
+    view = context.until_finished(view["id"])
+    assert view["state"] == "succeeded"
+    assert "its work may be incomplete" in view["may_be_incomplete"]
+    waited = subprocess.run(
+        [RUNWAY, "wait", view["id"], "--url", server.url], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert waited.returncode == 0
+    assert "may be incomplete" in waited.stdout
+
+
+def test_plain_success_is_complete(context: Context) -> None:
+    view = context.until_finished(context.submit("vision", shell("true"))["id"])
+    assert (view["state"], view["may_be_incomplete"]) == ("succeeded", None)
+
+
+ROTATED = (
+    f"echo first; yes {'x' * 1000} | head -n {MEBIBYTES * 1024}; sleep {2 * ROTATION_SECONDS + 5}; "
+    "echo after the rotation; sleep 5"
+)
+"""A script that writes more than the kubelet keeps, waits for the rotation, and writes one line."""
+
+
+def test_rotated_log_says_that_its_beginning_may_be_missing(context: Context, server: Server) -> None:
+    """https://github.com/kubernetes/kubernetes/issues/11046"""
+    view = context.submit("vision", shell(ROTATED, timeout_seconds=120, resources={"cpu": "500m", "memory": "64Mi"}))
+    view = context.until_finished(view["id"], 120)
+    started = datetime.fromisoformat(view["attempts"][0]["started_at"])
+    for query in ({}, {"follow": True}, {"tail": 1}, {"attempt": 1}):
+        answer = context.runway.log(view["id"], **query)
+        assert answer.text == "after the rotation\n"
+        first = datetime.fromisoformat(answer.headers["Runway-Log-First-Line"][:26]).replace(tzinfo=UTC)
+        assert first - started > timedelta(seconds=ROTATION_SECONDS)
+        assert "earlier lines are missing" in answer.headers["Runway-Log-Warning"]
+    for options in ([], ["-f"]):
+        command = [RUNWAY, "logs", view["id"], *options, "--url", server.url]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (shown.returncode, shown.stdout) == (0, "after the rotation\n")
+        assert "earlier lines are missing" in " ".join(shown.stderr.split())
+
+
+def test_followed_large_log_has_no_gap_or_breaks_off(context: Context, server: Server) -> None:
+    """https://github.com/kubernetes/kubernetes/issues/126564: 434,000 lines were missing, without a sign."""
+    script = "i=0; while [ $i -lt 120000 ]; do echo $i " + "x" * 1000 + "; i=$((i + 1)); done"
+    resources = {"cpu": "1", "memory": "64Mi"}
+    view = context.submit("vision", shell(script, timeout_seconds=240, resources=resources))
+    context.until(view["id"], lambda seen: seen["state"] != "pending", "runs")
+    numbers: list[int] = []
+    try:
+        path = f"{server.url}/v1/jobs/{view['id']}/logs?follow=true"
+        with httpx2.Client(trust_env=False, timeout=120) as client, client.stream("GET", path) as answer:
+            numbers += [int(line.split(" ", 1)[0]) for line in answer.iter_lines() if line]
+    except httpx2.RemoteProtocolError:
+        broke_off = True
+    else:
+        broke_off = False
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "there is no gap before the end"
+    assert broke_off or numbers[-1] == 119_999
+
+
+def test_text_before_a_progress_bar_is_kept(context: Context) -> None:
+    """https://github.com/tqdm/tqdm/issues/1319"""
+    bar = "i=0; while [ $i -lt 400 ]; do printf '\\r%3d%% %060d' $((i % 101)) 0; i=$((i + 1)); done"
+    view = context.submit("vision", shell(f"echo cannot open data.csv; {bar}; echo; echo giving up; exit 1"))
+    view = context.until_finished(view["id"])
+    view = context.until(view["id"], lambda seen: seen["excerpt"] is not None, "is recorded")
+    text = view["excerpt"]["text"]
+    assert text.startswith("cannot open data.csv\n")
+    assert text.endswith("0\ngiving up\n")
+    assert text.count("%") == 1
+    assert view["failure"]["evidence"]["last_words"] == text
+
+
+def test_variables_with_names_of_kubernetes_reach_the_process(context: Context) -> None:
+    names = {"spring.profiles.active": "test", "A-B": "1", "1ST": "2", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+    view = context.submit("vision", shell("tr '\\0' '\\n' < /proc/self/environ", env=names))
+    context.until_finished(view["id"])
+    lines = context.runway.log(view["id"]).text.splitlines()
+    assert {f"{name}={value}" for name, value in names.items()} <= set(lines)
+
+
+def test_next_attempt_is_due_when_kubernetes_creates_it(context: Context) -> None:
+    view = context.submit("vision", shell("exit 1", retries=1))
+    view = context.until(view["id"], lambda seen: any(c["code"] == "retrying" for c in seen["conditions"]), "retries")
+    message = next(c["message"] for c in view["conditions"] if c["code"] == "retrying")
+    ended = datetime.fromisoformat(view["attempts"][0]["finished_at"])
+    assert f"the next one is due at {ended + timedelta(seconds=10):%H:%M:%S} UTC" in message
+    view = context.until_finished(view["id"])
+    late = datetime.fromisoformat(view["attempts"][1]["created_at"]) - ended
+    assert timedelta(seconds=9) <= late <= timedelta(seconds=20)
