@@ -64,6 +64,8 @@ class Soak:
     wrong: list[str] = field(default_factory=list)
     jobs: dict[str, tuple[str, str | None, str]] = field(default_factory=dict)
     """By id: tenant, key and expected final state."""
+    specs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The specifications of jobs as they were sent, by id."""
     states: list[State] = field(default_factory=list)
     outcomes: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Finished jobs by failure code or state."""
@@ -101,7 +103,7 @@ class Soak:
         self.check(answer in expected or status in (429, 503), f"{kind} got {answer}")
         if status == 201:
             self.check(body["id"] not in self.jobs, f"{body['id']} was created twice")
-            self.jobs[body["id"]] = (tenant, key, end)
+            self.jobs[body["id"]], self.specs[body["id"]] = (tenant, key, end), spec
             if self.chance.random() < 0.1:
                 await self.cancel(session, body["id"])
 
@@ -109,8 +111,7 @@ class Soak:
         async with session.get(f"{self.url}/v1/jobs/{job}", headers={"X-Tenant-ID": tenant}) as answer:
             if answer.status != 200:
                 return
-            spec = (await answer.json())["spec"]
-        status, body = await self._post(session, tenant, {name: value for name, value in spec.items() if value}, key)
+        status, body = await self._post(session, tenant, self.specs[job], key)
         # The job may have expired in between, a minute after it finished; then the submission creates a new one.
         self.check(status in (200, 201, 429, 503), f"a repeated submission got {status} {body.get('code')}")
         self.check(status >= 400 or body["id"] == job, f"a repeated submission of {job} is {body.get('id')}")

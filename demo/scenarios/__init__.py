@@ -1,6 +1,6 @@
 """All scenarios in display order. Each is independent of the others."""
 
-from demo.scenarios.admission import BAD_SPEC_REFUSED, GPU_QUOTA, RATE_LIMIT, STRANDED_GPUS
+from demo.scenarios.admission import BAD_SPEC_REFUSED, BUDGET, GPU_QUOTA, RATE_LIMIT, STRANDED_GPUS
 from demo.scenarios.emergency_stop import EMERGENCY_STOP
 from demo.scenarios.evidence import EVICTED, EVIDENCE, LOST_WORKER
 from demo.scenarios.outcomes import FAILURE, OUT_OF_MEMORY, SUCCESS, THROTTLING
@@ -22,6 +22,7 @@ SCENARIOS = (
     TYPO,
     BAD_SPEC_REFUSED,
     STRANDED_GPUS,
+    BUDGET,
     RATE_LIMIT,
     CANCEL,
     REPLAY,

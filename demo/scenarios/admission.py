@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
+from decimal import Decimal
 
 from demo.scenario import Scenario
 from demo.scenarios.outcomes import condition, container
 from testbed.context import Context, NotSeen, Source, expect
 from testbed.http_client import Document, document, shell
+from testbed.waiting import wait_for
 
 GPU = "nvidia.com/gpu"
+RECORD_SECONDS = 15.0
+"""Until Runway has recorded a finished job."""
 SIMULATED_LABEL = "runway.local/simulated-gpus"
 
 # Each key is a field of a spec that is wrong in as many ways as there are keys.
@@ -99,6 +104,43 @@ def refuse_stranding(context: Context) -> None:
     selected = preferred[0]["podAffinityTerm"]["labelSelector"]["matchLabels"]
     context.show(Source.KUBERNETES, f"with {share['cpu']} CPU it runs; its pod prefers nodes with pods of {selected}")
     expect(selected == {"runway.internal/pool": "a10g"}, f"the pod prefers {selected}")
+
+
+def spend_budget(context: Context) -> None:
+    policy = context.runway.policy()
+    budget = context.runway.quota("research")["budget"]
+    expect(budget is not None, "tenant research has no budget in this policy")
+    day = policy["limits"]["timeout_seconds"]["max"]
+    # No node of this pool runs, so the job waits and holds its ceiling. A dry run tells the price.
+    spec = shell("true", pool="large", resources={"cpu": "4", "memory": "16Gi"}, timeout_seconds=day)
+    ceiling = Decimal(document(context.runway.submit("research", spec, dry_run=True))["cost"]["ceiling"])
+    free = Decimal(budget["free"])
+    expect(ceiling <= free < 2 * ceiling, f"{free} USD are free, and a job costs at most {ceiling}")
+    first = context.submit("research", spec)
+    written = json.loads(context.job(first)["metadata"]["annotations"]["runway.internal/cost"])["ceiling"]
+    context.show(Source.KUBERNETES, f"the first Job says that it costs at most {written} USD")
+    expect(Decimal(written) == ceiling, f"the annotation says {written}, the dry run {ceiling}")
+
+    refused = context.try_to_submit("research", spec)
+    problem = refused.json()
+    expect(refused.status_code == 403, f"the second job got {refused.status_code}: {problem}")
+    (fault,) = problem["violations"]
+    context.show(Source.RUNWAY, f"the second job: {refused.status_code} {fault['code']}: {fault['message']}")
+    context.show(Source.RUNWAY, f"hint: {fault['hint']}")
+    expect(fault["code"] == "budget_exceeded", f"the violation is {fault}")
+
+    document(context.runway.cancel(first["id"]))
+    context.until_finished(first["id"])
+
+    def is_free() -> bool | None:
+        return Decimal(context.runway.quota("research")["budget"]["free"]) >= ceiling or None
+
+    # The ceiling counts until the job's record has its actual cost.
+    wait_for(is_free, "the cancelled job costs nothing", RECORD_SECONDS)
+    third = context.submit("research", spec)
+    after = context.runway.quota("research")["budget"]
+    context.show(Source.RUNWAY, f"the first job is cancelled before it ran; {third['id']} is admitted: {after}")
+    expect(Decimal(after["committed"]) == ceiling, f"committed are {after['committed']}")
 
 
 def limit_rate(context: Context) -> None:
@@ -195,6 +237,12 @@ STRANDED_GPUS = Scenario(
     "Stranded GPUs",
     "One GPU with all CPUs of its node is refused with a hint how much fits, and GPU pods prefer nodes with GPU pods.",
     refuse_stranding,
+)
+BUDGET = Scenario(
+    "A budget",
+    "A job whose maximum cost exceeds what is left of the tenant's budget of a day is refused. "
+    "It is admitted once an unfinished job has freed its share.",
+    spend_budget,
 )
 RATE_LIMIT = Scenario(
     "Rate limit",

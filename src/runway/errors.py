@@ -164,10 +164,10 @@ class RouteNotFound(PublicError):
 
 class JobNotFound(PublicError):
     status, code, title = 404, "job_not_found", "Unknown job"
-    hint = "check the id and the tenant; Kubernetes may have deleted the job after its time to live"
+    hint = "check the id and the tenant; finished jobs are deleted after a time (`limits.retention_seconds`)"
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"no job {job_id!r} for this caller")
+        super().__init__(f"no job has the id {job_id!r}")
 
 
 class LogsNotReady(PublicError):

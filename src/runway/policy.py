@@ -446,15 +446,17 @@ class Policy(_Frozen):
 
     @field_validator("pools")
     @classmethod
-    def _gpu_pools_are_distinct(cls, pools: dict[str, Pool]) -> dict[str, Pool]:
-        """Require different nodes for the pools of one GPU type: a job must run at the price of its pool."""
+    def _gpu_and_spot_pools_are_distinct(cls, pools: dict[str, Pool]) -> dict[str, Pool]:
+        """Require different nodes for the pools of one GPU type, and for spot: a job must run at its pool's price."""
         by_nodes: dict[tuple[object, ...], str] = {}
         for name, pool in pools.items():
-            if pool.gpu_type is None:
-                continue
             other = by_nodes.setdefault((pool.gpu_type, *sorted(pool.node_selector.items())), name)
-            if other != name:
+            if other == name:
+                continue
+            if pool.gpu_type is not None:
                 raise ValueError(f"{other} and {name} have gpu_type {pool.gpu_type} and the same node_selector")
+            if pool.spot != pools[other].spot:
+                raise ValueError(f"one of {other} and {name} is spot, and both have the same node_selector")
         return pools
 
     @field_validator("tenants")

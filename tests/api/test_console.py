@@ -14,7 +14,7 @@ from runway.api.dependencies import AppState
 from runway.console.job_page import LOG_SECONDS
 from runway.jobs.annotations import ANNOTATION_SPEC
 from runway.policy import load_policy, parse_policy
-from runway.services.list_jobs import scan_page
+from runway.services.list_jobs import JobFilter, scan_page
 from tests.api.conftest import POLICY, Runway, serve
 from tests.support.environment_fixtures import put_node
 from tests.support.fake_cluster import FakeKubernetes, copy_of
@@ -235,10 +235,10 @@ async def test_list_scan_is_bounded_and_returns_a_cursor(runway: Runway) -> None
         runway.kubernetes.now = lambda number=number: f"2026-11-24T08:00:{number:02}Z"  # type: ignore[misc]
         await runway.submit(tenant)
     cluster = _services(runway).cluster
-    found = scan_page(cluster, "runway-research", (), None, 10, max_scanned=4)
+    found = scan_page(cluster, JobFilter("runway-research"), None, 10, max_scanned=4)
     assert (found.keys, found.looked_at) == ([], 4)
     assert found.after is not None
-    rest = scan_page(cluster, "runway-research", (), found.after, 10, max_scanned=4)
+    rest = scan_page(cluster, JobFilter("runway-research"), found.after, 10, max_scanned=4)
     assert (len(rest.keys), rest.after, rest.looked_at) == (1, None, 2)
 
 

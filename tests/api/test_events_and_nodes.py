@@ -177,3 +177,62 @@ async def test_pool_metrics_follow_nodes_and_running_jobs(runway: Runway) -> Non
     runway.kubernetes.start_pod(job_id)
     hourly = float((await runway.until_state(job_id, "running"))["cost"]["hourly"])
     assert f'runway_pool_charged_hourly_usd{{pool="a10g"}} {hourly}' in (await runway.client.get("/metrics")).text
+
+
+# The free capacity of pools
+
+A10G = {"runway.local/gpu-type": "a10g"}
+DRY_RUN = {"image": "runway.local/busybox:1", "resources": {"cpu": "500m", "memory": "1Gi", "gpu": 1}}
+
+
+async def free_capacity(runway: Runway) -> dict[str, Any]:
+    pools = (await runway.client.get("/v1/policy")).json()["pools"]
+    return {name: pool["free"] for name, pool in pools.items()}
+
+
+async def dry_run_warnings(runway: Runway) -> list[str]:
+    answer = await runway.client.post("/v1/jobs?dry_run=true", json=DRY_RUN, headers={"X-Tenant-ID": "vision"})
+    assert answer.json()["decision"] == "admitted"
+    return list(answer.json()["warnings"][1:])
+
+
+async def test_policy_has_the_free_capacity_of_each_pool(runway: Runway) -> None:
+    assert set((await free_capacity(runway)).values()) == {None}, "unknown is not zero"
+    put_node(runway.kubernetes, labels=A10G)
+    await runway.until(lambda: any_known(runway))
+    found = await free_capacity(runway)
+    assert found["a10g"] == {"nodes": 1, "cpu": "8", "memory": "32Gi", "gpu": 8, "gpu_total": 8}
+    job_id = await submitted(runway, resources={"gpu": 2})
+    runway.kubernetes.start_pod(job_id, node="node-1")
+
+    async def is_used() -> bool:
+        return bool((await free_capacity(runway))["a10g"]["gpu"] == 6)
+
+    await runway.until(is_used)
+
+
+async def any_known(runway: Runway) -> bool:
+    return any((await free_capacity(runway)).values())
+
+
+async def test_dry_run_warns_when_no_node_has_room_and_still_admits(runway: Runway) -> None:
+    assert await dry_run_warnings(runway) == [], "no node is known"
+    put_node(runway.kubernetes, labels=A10G, allocatable={"nvidia.com/gpu": "0"})
+    await runway.until(lambda: any_known(runway))
+    [warning] = await dry_run_warnings(runway)
+    assert warning == (
+        "no node of pool a10g has 1 GPU, 0.5 CPU and 1Gi of memory free now (at most 0 GPU, 8 CPU and 32Gi of memory): "
+        "the job would wait"
+    )
+    put_node(runway.kubernetes, labels=A10G, ready=False)
+
+    async def is_gone() -> bool:
+        return "has no ready node now" in (await dry_run_warnings(runway))[0]
+
+    await runway.until(is_gone)
+    put_node(runway.kubernetes, labels=A10G)
+
+    async def has_room() -> bool:
+        return await dry_run_warnings(runway) == []
+
+    await runway.until(has_room)

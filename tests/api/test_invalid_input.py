@@ -235,3 +235,10 @@ async def test_parameter_names_are_checked_before_the_tenant(runway: Runway, ten
         ("dryrun", "unknown_parameter"),
         ("x", "unknown_parameter"),
     ]
+
+
+async def test_unknown_state_is_named_once_and_the_states_are_the_hint(runway: Runway) -> None:
+    answer = await runway.client.get("/v1/jobs?state=pending&state=done")
+    [violation] = answer.json()["violations"]
+    assert (violation["field"], violation["code"], violation["observed"]) == ("state", "enum", "done")
+    assert violation["hint"].startswith("use 'pending', 'running', 'succeeded'")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -179,6 +180,20 @@ def test_top_and_quota_list_jobs_and_cancel_accepts_several(cli: Cli) -> None:
     assert done.stdout.count("is cancelling") == 2
     assert "rw-unknown was not cancelled" in done.stderr
     assert [cli("wait", job_id).returncode for job_id in ids] == [130, 130]
+
+
+def test_jobs_are_found_by_name_and_start_of_id(cli: Cli) -> None:
+    name = f"named-{uuid4().hex[:8]}"
+    first, second = (cli("submit", *SPEC, f"--name={name}", "-o", "name", *SLEEP).stdout.strip() for _ in range(2))
+    # Kubernetes has creation times in whole seconds, so either of the two can be the newest.
+    assert json.loads(cli("status", name, "-o", "json").stdout)["id"] in (first, second)
+    assert json.loads(cli("status", first[:12], "-o", "json").stdout)["id"] == first
+    assert json.loads(cli("status", "-o", "json").stdout)["id"] in (first, second)
+    assert cli("ls", "--name", name, "--since", "1h", "-o", "name").stdout.split() in ([first, second], [second, first])
+    ambiguous = cli("cancel", "-y", name)
+    assert (ambiguous.returncode, first in ambiguous.stderr, second in ambiguous.stderr) == (2, True, True)
+    assert cli("cancel", "-y", "--name", name).returncode == 0
+    assert cli("wait", first, second).returncode == 130
 
 
 def test_documented_session_is_reproducible(server: Server) -> None:

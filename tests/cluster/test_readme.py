@@ -7,10 +7,12 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx2
@@ -21,7 +23,7 @@ from testbed.context import Context
 from testbed.http_client import IMAGE, shell
 from testbed.server import CHECKOUT, Server
 from testbed.waiting import wait_for
-from tests.support.documented import Block, blocks, environment, play, played
+from tests.support.documented import Block, blocks, code_blocks, environment, play, played
 from tests.support.locks import one_at_a_time
 
 pytestmark = pytest.mark.cluster
@@ -30,20 +32,39 @@ SERVED = "http://127.0.0.1:8000"
 
 
 def test_readme_quick_start_works(server: Server, tmp_path: Path) -> None:
-    """Run the first line in one shell, and the others together in a second one."""
+    """Run the first line in one shell, the others together in a second one, and then the quickstarts of the API."""
     [block] = blocks("README.md", "Use it")
     serve, rest = replace(block, commands=block.commands[:1]), replace(block, commands=block.commands[1:])
     # Only the machine's PATH: the block itself says where `runway` is.
     bare = environment() | {"PATH": os.environ["PATH"]}
+    [curl] = blocks("README.md", "With curl")
+    [program] = code_blocks("README.md", "python")
     with (
         one_at_a_time("names-of-the-documents"),
         stopped(server),
         serving(serve.script, bare, tmp_path / "serve.log"),
     ):
         said = played(rest, bare)
+        answers = played(curl, bare)
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert "hello" in said.splitlines()
     assert "succeeded" in said
-    assert "vision" in said
+    assert "Would be admitted" in said
+    assert "a10g" in said, "limits lists the pools"
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split()[-2:] == ["succeeded", "hello"]
+    submitted, listed = documents(answers)
+    assert [job["id"] for job in listed["jobs"]][:1] == [submitted["id"]]
+
+
+def documents(text: str) -> list[Any]:
+    """Read the JSON documents of one stream."""
+    found, decoder = [], json.JSONDecoder()
+    while text := text.lstrip():
+        document, end = decoder.raw_decode(text)
+        found.append(document)
+        text = text[end:]
+    return found
 
 
 def test_docs_page_is_at_the_documented_path(server: Server) -> None:

@@ -6,13 +6,17 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 
-from testbed.context import Context
-from testbed.http_client import Document, shell
+from testbed.context import Context, Tools
+from testbed.http_client import Document, RunwayClient, shell
+from testbed.kubectl import Kubectl
 from testbed.server import Server
 from testbed.waiting import wait_for
 
@@ -40,6 +44,58 @@ def test_300_concurrent_submissions_fill_but_never_exceed_quota(context: Context
     assert len(created) == quota["limit"]["gpu"] == 4
     assert context.runway.quota("vision")["used"]["gpu"] == 4
     assert sorted(unfinished(context)) == sorted(created)
+
+
+def test_300_concurrent_submissions_at_the_edge_of_a_budget_never_exceed_it(
+    server: Server, kubernetes: Kubectl, settings: Mapping[str, str], tmp_path: Path
+) -> None:
+    """The budget has room for seven ceilings beside what earlier jobs of the tenant cost."""
+    spec = shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi"}, timeout_seconds=300)
+    server.stop()
+    try:
+        with _runway_with_budget(settings, tmp_path, Decimal(1000)) as runway, RunwayClient(runway.url) as api:
+            spent = Decimal(api.quota("vision")["budget"]["spent"])
+            ceiling = Decimal(api.submit("vision", spec, dry_run=True).json()["cost"]["ceiling"])
+        limit = spent + 7 * ceiling
+        with _runway_with_budget(settings, tmp_path, limit) as runway, RunwayClient(runway.url) as api:
+            context = Context(Tools(api, kubernetes, None, runway), show=lambda *_: None)
+            try:
+                answers = at_once(runway, [(spec, None)] * 300)
+                created = [answer.json()["id"] for answer in answers if answer.status_code == 201]
+                for job_id in created:
+                    context.track(job_id)
+                refused = {answer.json()["violations"][0]["code"] for answer in answers if answer.status_code == 403}
+                assert {answer.status_code for answer in answers} == {201, 403}
+                assert refused == {"budget_exceeded"}
+                assert len(created) == 7
+                budget = api.quota("vision")["budget"]
+                assert Decimal(budget["committed"]) == 7 * ceiling
+                assert Decimal(budget["free"]) == 0
+                assert sorted(unfinished(context)) == sorted(created)
+
+                runway.kill()
+                runway.start()
+                after = api.quota("vision")["budget"]
+                assert after == budget
+                assert api.submit("vision", spec).status_code == 403
+            finally:
+                context.cancel_jobs()
+    finally:
+        server.start()
+
+
+@contextmanager
+def _runway_with_budget(settings: Mapping[str, str], folder: Path, usd: Decimal) -> Iterator[Server]:
+    """Run Runway with a budget of tenant vision, and without a limit of its rate that matters."""
+    policy = yaml.safe_load(Path(settings["RUNWAY_POLICY"]).read_text())
+    policy["tenants"]["vision"] |= {
+        "budget": {"usd": f"{usd:f}", "hours": 24},
+        "rate": {"per_minute": 60_000, "burst": 1000},
+    }
+    (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
+    with Server(folder / "runway.log", {**settings, "RUNWAY_POLICY": str(folder / "policy.yaml")}) as runway:
+        runway.start()
+        yield runway
 
 
 def test_ten_kills_under_load_exceed_no_quota_and_lose_no_job(context: Context, server: Server) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import httpx2
@@ -42,18 +43,24 @@ class Clock:
 class FakeRunway:
     """Gives its answers one after the other, repeats the last one, and records the requests.
 
-    Event streams have their own script; without one there are no streams, and the command line polls.
+    Event streams have their own script; without one there are no streams, and the command line polls. So have searches
+    by name or the start of an id; without one every search finds one job of exactly that id.
     """
 
     answers: list[Answer]
+    found: list[Answer] | None = None
     events: list[Answer] = field(default_factory=lambda: [problem(404, "not_found")])
     requests: list[httpx2.Request] = field(default_factory=list)
     streams: list[httpx2.Request] = field(default_factory=list)
+    searches: list[httpx2.Request] = field(default_factory=list)
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
         streaming = request.url.path.endswith("/events")
-        (self.streams if streaming else self.requests).append(request)
-        script = self.events if streaming else self.answers
+        text = request.url.params.get("name") or request.url.params.get("id_prefix")
+        (self.streams if streaming else self.searches if text else self.requests).append(request)
+        if text and self.found is None:
+            return jobs(job(id=text))
+        script = self.events if streaming else (self.found if text else None) or self.answers
         answer = script.pop(0) if len(script) > 1 else script[0]
         if isinstance(answer, Exception):
             raise answer
@@ -84,8 +91,9 @@ def runway(
     at_terminal: bool = False,
     stdin: str | None = None,
     tenant: str | None = "vision",
+    variables: Mapping[str, str | None] = MappingProxyType({}),
 ) -> Result:
-    """Run `runway ARGUMENTS` against a scripted Runway."""
+    """Run `runway ARGUMENTS` against a scripted Runway, without the configuration of the person who runs the tests."""
     clock = clock or Clock()
     fake = answers if isinstance(answers, FakeRunway) else FakeRunway(list(answers))
     environment = Environment(
@@ -96,12 +104,19 @@ def runway(
         now=lambda: NOW,
         at_terminal=lambda: at_terminal,
     )
-    variables = {"RUNWAY_URL": URL, "RUNWAY_TENANT": tenant, "RUNWAY_POLICY": None}
-    return CliRunner().invoke(app, arguments, obj=environment, env=variables, input=stdin, catch_exceptions=False)
+    own = {"RUNWAY_URL": URL, "RUNWAY_TENANT": tenant, "RUNWAY_POLICY": None, "XDG_CONFIG_HOME": "/nonexistent"}
+    return CliRunner().invoke(
+        app, arguments, obj=environment, env={**own, **variables}, input=stdin, catch_exceptions=False
+    )
 
 
 def reply(document: object, status: int = 200, **headers: str) -> httpx2.Response:
     return httpx2.Response(status, json=document, headers={name.replace("_", "-"): v for name, v in headers.items()})
+
+
+def jobs(*views: dict[str, Any], more: str | None = None) -> httpx2.Response:
+    """Return a page of jobs; `more` is its cursor."""
+    return reply({"jobs": list(views), "next_cursor": more})
 
 
 def problem(status: int, code: str, *, retry_after: int | None = None, **members: Any) -> httpx2.Response:

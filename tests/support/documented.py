@@ -64,6 +64,14 @@ def parse(document: str, text: str) -> list[Block]:
     return found
 
 
+def code_blocks(document: str, language: str) -> list[str]:
+    """Return the text of the blocks in a language. Raises AssertionError if the document has none."""
+    text = (CHECKOUT / document).read_text(encoding="utf-8")
+    found = [fence[3] for fence in FENCE.finditer(text) if fence[2] == language]
+    assert found, f"{document} has no block of {language}"
+    return found
+
+
 def environment(**more: str) -> dict[str, str]:
     """Return the variables that a shell needs for the programs of this Python and the local kubectl."""
     own = {name: os.environ[name] for name in ("HOME", "PYTHONPATH") if name in os.environ}

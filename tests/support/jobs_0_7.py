@@ -44,3 +44,16 @@ def _read() -> dict[str, JobOf07]:
 
 
 JOBS: Final = _read()
+FAILURE_CODES: Final = frozenset(
+    {
+        "aborted", "admission_rejected", "bus_error", "command_not_executable", "command_not_found",
+        "container_config_error", "container_lost", "deadline_exceeded", "drained", "ephemeral_storage_exceeded",
+        "evicted", "evicted_disk", "evicted_memory", "evicted_pids", "exit_nonzero", "floating_point_exception",
+        "illegal_instruction", "image_access_denied", "image_name_invalid", "image_not_found", "image_pull_failed",
+        "image_runs_as_root", "killed_by_signal", "node_lost", "node_shutdown", "node_tainted", "oom_child_suspected",
+        "oom_killed", "pod_creation_refused", "pod_deleted", "pod_security_refused", "preempted", "quota_backstop",
+        "registry_unavailable", "runtime_failed", "sandbox_failed", "segmentation_fault", "sigkill_unexplained",
+        "start_failed", "terminated", "unknown", "unschedulable",
+    }
+)  # fmt: skip
+"""The failure codes of version 0.7. It takes a record with another code for invalid, and overwrites it."""

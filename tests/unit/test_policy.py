@@ -535,6 +535,14 @@ def test_pools_of_one_gpu_type_need_different_nodes() -> None:
     assert [name for name, pool in two.pools.items() if pool.spot] == ["h100"]
 
 
+def test_spot_pool_without_gpus_needs_different_nodes() -> None:
+    """Otherwise its jobs would run on other nodes for the price of spot."""
+    spot = 'cpu-spot:\n    {spot: true, instance_type: m6i.4xlarge, hourly_usd: "0.3", cpu: "16", memory: 64Gi'
+    ((field, message),) = faults(("pools:\n", f"pools:\n  {spot}}}\n"))
+    assert (field, message) == ("pools", "one of cpu-spot and cpu is spot, and both have the same node_selector")
+    policy(("pools:\n", f"pools:\n  {spot}, node_selector: {{capacity: spot}}}}\n"))
+
+
 def test_duplicate_namespace_is_rejected() -> None:
     ((field, message),) = faults(("runway-speech", "runway-vision"))
     assert field == "tenants"

@@ -19,12 +19,12 @@ from runway.api import dependencies as deps
 from runway.api.models import DryRun, JobList, UsageView
 from runway.api.openapi import SPEC_SCHEMA
 from runway.api.problems import operation_id, responses
-from runway.jobs.models import TENANT_PATTERN, JobState, JobView, text
+from runway.jobs.models import LABEL_GRAMMAR, TENANT_PATTERN, JobState, JobView, json_pattern, text
 from runway.jobs.usage import findings
 from runway.services.cancel import cancel
 from runway.services.dry_run import dry_run as dry_run_job
 from runway.services.job_usage import report_usage
-from runway.services.list_jobs import Place, full_page
+from runway.services.list_jobs import JobFilter, Place, full_page
 from runway.state.job_store import JobKey
 
 router = APIRouter(tags=["jobs"], dependencies=deps.CHECKED_PARAMETERS, generate_unique_id_function=operation_id)
@@ -79,6 +79,10 @@ class ListQuery(deps.QueryParameters):
     """Only jobs of this tenant."""
     state: list[JobState] | None = None
     """Only jobs in this state; may be repeated."""
+    name: Annotated[str, Field(max_length=63, pattern=json_pattern(LABEL_GRAMMAR))] | None = None
+    """Only jobs of exactly this name. Names are not unique."""
+    id_prefix: Annotated[str, Field(pattern=r"^rw-[a-z2-7]{0,20}$")] | None = None
+    """Only jobs whose id starts so."""
     limit: Annotated[int, Field(ge=1, le=500)] = 50
     """The maximum number of jobs in a page. A page ends early at 1 MiB, with `next_cursor`."""
     cursor: Annotated[str | None, Field(max_length=400)] = None
@@ -149,9 +153,9 @@ async def list_jobs(request: Request, scope: deps.ReadScope, query: Annotated[Li
     use.cluster.require_synced()
     if scope is not None and query.tenant not in (None, scope):
         raise errors.InvalidParameter("`tenant` differs from the X-Tenant-ID header")
-    wanted = _namespace(use, scope or query.tenant)
+    wanted = JobFilter(_namespace(use, scope or query.tenant), query.state or (), query.name, query.id_prefix or "")
     after = read_cursor(query.cursor) if query.cursor else None
-    found = await full_page(use.cluster, wanted, query.state or (), after, query.limit + 1)
+    found = await full_page(use.cluster, wanted, after, query.limit + 1)
     jobs, last = _encode_page(use, found[: query.limit], scope)
     following = write_cursor(last) if last is not None and last != found[-1] else None
     return deps.json_response({"jobs": jobs, "next_cursor": following})

@@ -200,7 +200,7 @@ class DryRun(Model):
     manifest: dict[str, Any] | None
     """The Kubernetes Job of a submission; null if the specification itself is refused."""
     warnings: list[str]
-    """The warnings of the Kubernetes API server."""
+    """The warnings of the Kubernetes API server, and whether no node has room for the job now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +359,19 @@ class GpuShareView(Model):
 
 
 @dataclass(frozen=True, slots=True)
+class FreeView(Model):
+    """The free capacity of a pool now. CPU, memory and GPUs are the most of one node, perhaps of different nodes."""
+
+    nodes: Count
+    """The number of ready nodes that accept new pods."""
+    cpu: Cpu
+    memory: Memory
+    gpu: Gpu
+    gpu_total: Count
+    """The free GPUs of all these nodes."""
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView(Model):
     """Nodes of one type, and their prices."""
 
@@ -378,6 +391,8 @@ class PoolView(Model):
     """The hourly price of a node."""
     hourly_usd_per: dict[str, str]
     """The hourly prices of one `cpu`, one `memory_gib` and one `gpu`."""
+    free: FreeView | None = None
+    """The free capacity now; null while no node is known."""
 
 
 @dataclass(frozen=True, slots=True)

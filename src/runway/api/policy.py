@@ -8,14 +8,16 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from runway.api.dependencies import CHECKED_PARAMETERS, SCOPED, ClaimedTenant, app_state, json_response
-from runway.api.models import PolicyView
+from runway.api.models import FreeView, PolicyView
 from runway.api.problems import operation_id, responses
 from runway.errors import InvalidParameter, TenantRequired, UnknownTenant
 from runway.jobs.cost import estimate_cost
+from runway.jobs.snapshot import FreeCapacity
 from runway.jobs.spec import Resources
 from runway.policy import Policy, Pool
 from runway.pool_capacity import capacities
 from runway.quantity import format_bytes, format_cpu
+from runway.services.free_capacity import free_capacity_of
 
 router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
 
@@ -32,9 +34,14 @@ router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
 async def read_policy(request: Request, tenant: ClaimedTenant) -> Response:
     """Read the bounds, allowed images, pools, prices and tenants that Runway validates specifications against.
 
-    The volumes, Secrets and images of a tenant are sent only to that tenant.
+    The volumes, Secrets and images of a tenant are sent only to that tenant. `free` of a pool is its free capacity now;
+    it never rejects a job.
     """
-    return json_response(policy_view(app_state(request).policy, tenant))
+    use = app_state(request)
+    document = policy_view(use.policy, tenant)
+    for name, pool in use.policy.pools.items():
+        document["pools"][name]["free"] = _free_view(free_capacity_of(use.cluster, pool))
+    return json_response(document)
 
 
 def policy_view(policy: Policy, scope: str | None) -> dict[str, Any]:
@@ -60,6 +67,12 @@ def _own_view(policy: Policy, name: str) -> dict[str, Any]:
         "secrets": list(tenant.secrets),
         "images": {"allow": list(policy.images_of(name).allow)},
     }
+
+
+def _free_view(free: FreeCapacity | None) -> FreeView | None:
+    if free is None:
+        return None
+    return FreeView(free.nodes, format_cpu(free.cpu), format_bytes(free.memory), free.gpu, free.gpu_in_all)
 
 
 def _pool_view(name: str, pool: Pool) -> dict[str, Any]:

@@ -93,8 +93,13 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def _violation(fault: dict[str, Any]) -> Violation:
-    name = shorten(".".join(str(part) for part in fault["loc"][1:]))
-    observed = None if fault.get("input") is None else repr(fault["input"])[:80]
+    # The position of a repeated parameter is no part of its name.
+    name = shorten(".".join(str(part) for part in fault["loc"][1:] if not isinstance(part, int)))
+    given = fault.get("input")
+    observed = None if given is None else shorten(given) if isinstance(given, str) else repr(given)[:80]
+    if fault["type"] == "enum":
+        hint = f"use {fault['ctx']['expected']}"
+        return Violation(name, "enum", "is not a known value", observed, hint=hint)
     return Violation(name, str(fault["type"]), str(fault["msg"]), observed)
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -129,17 +130,29 @@ class Client:
     def job(self, job_id: str) -> Answer[JobView]:
         return _answer(JobView, self._send("GET", f"/v1/jobs/{job_id}"))
 
-    def jobs(self, states: Sequence[str] = (), limit: int | None = None) -> Answer[JobList]:
-        """Return the newest jobs in these states, at most `limit`; `next_cursor` is set where there are more."""
+    def jobs(
+        self,
+        states: Sequence[str] = (),
+        limit: int | None = None,
+        *,
+        name: str | None = None,
+        id_prefix: str | None = None,
+        since: datetime | None = None,
+    ) -> Answer[JobList]:
+        """Return the newest jobs that fit, at most `limit`; `next_cursor` is set where there are more."""
         found, documents = list[JobView](), list[Any]()
         cursor: str | None = None
         while True:
             size = PAGE_SIZE if limit is None else min(limit - len(found), PAGE_SIZE)
-            query = {"limit": size, "state": list(states) or None, "cursor": cursor}
+            query = {
+                "limit": size, "state": list(states) or None, "name": name, "id_prefix": id_prefix, "cursor": cursor
+            }  # fmt: skip
             page = _answer(JobList, self._send("GET", "/v1/jobs", params=without_none(query)))
-            found += page.value.jobs[:size]
-            documents += page.document["jobs"][:size]
-            cursor = page.value.next_cursor
+            recent = [view for view in page.value.jobs[:size] if since is None or _is_since(view, since)]
+            found += recent
+            documents += page.document["jobs"][: len(recent)]
+            # The newest come first: after the first older job, every job is older.
+            cursor = page.value.next_cursor if len(recent) == len(page.value.jobs[:size]) else None
             if cursor is None or len(found) == limit or not page.value.jobs:
                 return Answer(JobList(found, cursor), {"jobs": documents, "next_cursor": cursor})
 
@@ -156,6 +169,14 @@ class Client:
         if not isinstance(tenants, dict):
             raise _unexpected(response, "no policy")
         return list(tenants)
+
+    def policy(self) -> Mapping[str, Any]:
+        """Return the policy as sent: each version of the server adds fields, and a reader shows what there is."""
+        response = self._send("GET", "/v1/policy")
+        document = _document(response)
+        if not all(isinstance(document.get(name), dict) for name in ("limits", "images", "pools", "tenants")):
+            raise _unexpected(response, "no policy")
+        return document
 
     def usage(self, job_id: str) -> Answer[Usage]:
         return _answer(Usage, self._send("GET", f"/v1/jobs/{job_id}/usage"))
@@ -290,6 +311,10 @@ def _unexpected(response: httpx2.Response, what: str, *, retry_after: int | None
         "code": "unexpected_answer",
     }
     return ApiError(response.status_code, problem, retry_after=retry_after)
+
+
+def _is_since(view: JobView, moment: datetime) -> bool:
+    return view.created_at is None or view.created_at >= moment
 
 
 def without_none(query: Mapping[str, Any]) -> dict[str, Any]:

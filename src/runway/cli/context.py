@@ -29,17 +29,20 @@ from runway.jobs.models import JobView
 class Exit(IntEnum):
     """The exit codes. `wait`, `run` and `submit --wait` add the job's own exit code, which may be any other one.
 
-    124, 125 and 130 mean the same as for `timeout`, `docker run` and the shell; 75 is EX_TEMPFAIL of sysexits.h.
+    124, 125 and 130 mean the same as for `timeout`, `docker run` and the shell. 69, 75 and 77 are EX_UNAVAILABLE,
+    EX_TEMPFAIL and EX_NOPERM of sysexits.h.
     """
 
     doc: str
 
-    OK = 0, "success; for a job that was waited for: it succeeded"
-    REJECTED = 1, "rejected by Runway (a 4xx problem, a dry run), by policy validation, or cancelled at the prompt"
-    USAGE = 2, "invalid command line or file; cancel without -y and without a terminal"
-    TIMED_OUT = 75, "wait --timeout expired; the job continues"
-    DEADLINE = 124, "the job exceeded its deadline"
-    FAILED = 125, "the job could not run, or failed for a reason outside it; Runway failed or is unreachable"
+    OK = 0, "success"
+    REJECTED = 1, "refused: by Runway (a 4xx problem, a dry run), by policy validation, or at the prompt"
+    USAGE = 2, "invalid command line or file; an ambiguous job; cancel without -y and without a terminal"
+    UNAVAILABLE = 69, "Runway is unavailable or failed; a job may exist or continue"
+    TIMED_OUT = 75, "wait --timeout expired; the jobs continue"
+    STOPPED = 77, "an operator stopped all submissions"
+    DEADLINE = 124, "the job exceeded its timeout"
+    FAILED = 125, "the job failed for a reason outside it: infrastructure or policy"
     CANCELLED = 130, "the job was cancelled, or the command was interrupted"
 
     def __new__(cls, value: int, doc: str) -> Self:
@@ -125,5 +128,9 @@ def open_session(context: typer.Context, url: str, tenant: str | None, output: O
 
 
 def exit_for(error: RequestFailed) -> Exit:
+    if error.code == "ambiguous_job":
+        return Exit.USAGE
+    if error.code == "submissions_stopped":
+        return Exit.STOPPED
     rejected = isinstance(error, ApiError) and 400 <= error.status < 500 and error.code != "unexpected_answer"
-    return Exit.REJECTED if rejected else Exit.FAILED
+    return Exit.REJECTED if rejected else Exit.UNAVAILABLE

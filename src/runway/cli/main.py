@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from runway import __version__
-from runway.cli.commands import jobs, logs, policy, quota, submit, top
+from runway.cli.commands import config, jobs, limits, logs, policy, quota, submit, top
 from runway.cli.context import Environment, Exit
+from runway.cli.habits import Command, Group, SpecCommand
 from runway.cli.options import As
 from runway.cli.output import Output, Screen, emit
 
@@ -18,15 +19,17 @@ HTTP_PROTOCOL = "runway.http_server.protocol:BoundedHttpProtocol"
 """The protocol that limits requests, by name: the command line imports nothing of the server."""
 SHUTDOWN_SECONDS = 10  # Open requests, including followed logs, may take this long to end after SIGTERM.
 
-_OWN_CODE = "`wait`, `run` and `submit --wait` exit with the job's own code where the job itself failed."
 # \b keeps the lines apart where help is wrapped.
-_EXIT_CODES = "\n".join(["\b", "Exit codes:", *(f"{code.value:>4}  {code.doc}" for code in Exit), _OWN_CODE])
+_EXIT_CODES = "\n".join(["\b", "Exit codes:", *(f"{code.value:>4}  {code.doc}" for code in Exit)])
+_OWN_CODE = "`wait`, `run` and `submit --wait` exit with the job's own code if its process failed."
+_SEE_EXIT_CODES = "`runway --help` lists the exit codes."
 
 # Help is plain text: rich would read brackets in it as markup. Tracebacks never show local values, which may be secret.
 app = typer.Typer(
     name="runway",
+    cls=Group,
     help="Submit batch jobs to a shared Kubernetes cluster and track them.",
-    epilog=_EXIT_CODES,
+    epilog=f"{_EXIT_CODES}\n\n{_OWN_CODE}",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -65,15 +68,17 @@ def version(output: As = Output.TABLE) -> None:
     emit({"version": __version__}, output, names=[__version__], table=lambda: Screen().out(f"runway {__version__}"))
 
 
-app.command(epilog=_EXIT_CODES)(submit.submit)
-app.command(epilog=_EXIT_CODES)(submit.run)
-app.command()(jobs.ls)
-app.command()(jobs.status)
-app.command()(logs.logs)
-app.command(epilog=_EXIT_CODES)(jobs.wait)
-app.command()(jobs.cancel)
-app.command()(quota.quota)
-app.command()(top.top)
+app.command(cls=SpecCommand, epilog=_SEE_EXIT_CODES)(submit.submit)
+app.command(cls=SpecCommand, epilog=_SEE_EXIT_CODES)(submit.run)
+app.command(cls=Command)(jobs.ls)
+app.command(cls=Command)(jobs.status)
+app.command(cls=Command)(logs.logs)
+app.command(cls=Command, epilog=_SEE_EXIT_CODES)(jobs.wait)
+app.command(cls=Command)(jobs.cancel)
+app.command(cls=Command)(quota.quota)
+app.command(cls=Command)(limits.limits)
+app.command(cls=Command)(top.top)
+app.command(cls=Command)(config.config)
 app.add_typer(policy_app, name="policy")
 policy_app.command()(policy.check)
 app.add_typer(tenants_app, name="tenants")

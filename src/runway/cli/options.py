@@ -11,7 +11,8 @@ import typer
 from runway.cli.client import Client, RequestFailed
 from runway.cli.context import Environment
 from runway.cli.output import Output
-from runway.jobs.models import JobView
+from runway.cli.resolve import reference
+from runway.jobs.models import LABEL_GRAMMAR, JobView
 from runway.text import escape
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
@@ -21,6 +22,8 @@ COMPLETION_JOBS: Final = 100
 _SECONDS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1, "": 1}
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names
 _NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+
+_LABEL: Final = re.compile(LABEL_GRAMMAR)
 
 Words = list[tuple[str, str]]  # Completions, each with a description that a shell may show beside it.
 
@@ -39,21 +42,19 @@ def header_text(text: str | None) -> str | None:
     return text
 
 
-def _job_id(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is not a job id such as rw-4f2a; `runway ls` lists them")
-    return text
+def _job(text: str | None) -> str | None:
+    return text if text is None else reference(text)
 
 
-def _job_ids(texts: list[str]) -> list[str]:
-    return list(dict.fromkeys(_job_id(text) for text in texts))
+def _jobs(texts: list[str] | None) -> list[str]:
+    return list(dict.fromkeys(reference(text) for text in texts or ()))
 
 
-def _complete_job_ids(context: typer.Context, incomplete: str) -> Words:
+def _complete_jobs(context: typer.Context, incomplete: str) -> Words:
     return _words(_newest_jobs(context), incomplete)
 
 
-def _complete_active_job_ids(context: typer.Context, incomplete: str) -> Words:
+def _complete_active_jobs(context: typer.Context, incomplete: str) -> Words:
     return _words([view for view in _newest_jobs(context) if not view.is_finished], incomplete)
 
 
@@ -80,11 +81,14 @@ def _client(context: typer.Context, tenant: str | None) -> Client:
 
 
 def _words(views: list[JobView], incomplete: str) -> Words:
+    """Return the ids that fit, and the names that fit, each with its newest job."""
+    ids = {view.id: f"{view.state} {view.name or ''}".rstrip() for view in views}
+    names = {view.name: f"{view.state} {view.id}" for view in reversed(views) if view.name and incomplete}
     return [
-        (view.id, escape(f"{view.state} {view.name or ''}".rstrip()))
-        for view in views
-        # Shells evaluate completions, so only a name is passed to them.
-        if _NAME.fullmatch(view.id) and view.id.startswith(incomplete)
+        (word, escape(description))
+        for word, description in (ids | names).items()
+        # Shells evaluate completions, so only a label is passed to them.
+        if _LABEL.fullmatch(word) and word.startswith(incomplete)
     ]
 
 
@@ -107,13 +111,37 @@ Tenant = Annotated[
 As = Annotated[
     Output, typer.Option("-o", "--output", help="Format of the result on stdout; wide is a table with every column.")
 ]
-JobId = Annotated[
-    str,
+JobOrNewest = Annotated[
+    str | None,
     typer.Argument(
-        metavar="ID", callback=_job_id, autocompletion=_complete_job_ids, help="Job id, as `runway ls` shows it."
+        metavar="JOB",
+        callback=_job,
+        autocompletion=_complete_jobs,
+        help="Id, start of an id, or name (its newest job). Default: the tenant's newest job.",
     ),
 ]
-JobIds = Annotated[
+Jobs = Annotated[
     list[str],
-    typer.Argument(metavar="ID...", callback=_job_ids, autocompletion=_complete_active_job_ids, help="Job ids."),
+    typer.Argument(metavar="JOB", callback=_jobs, autocompletion=_complete_jobs, help="Ids, starts of ids, or names."),
+]
+JobsOrAll = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="JOB",
+        callback=_jobs,
+        autocompletion=_complete_active_jobs,
+        help="Ids, starts of ids, or names that only one unfinished job has.",
+    ),
+]
+JobsToShow = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="JOB",
+        callback=_jobs,
+        autocompletion=_complete_active_jobs,
+        help="Only these jobs: ids, starts of ids, or names.",
+    ),
+]
+JobName = Annotated[
+    str | None, typer.Option("--name", metavar="LABEL", callback=_job, help="Only jobs of exactly this name.")
 ]

@@ -7,22 +7,43 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from types import MappingProxyType
+from typing import Annotated, Any, Final
 
 import typer
 import yaml
 from typer import Argument, Option
 
 from runway.cli.client import without_none
-from runway.cli.options import duration_option, header_text
+from runway.cli.foreign import explain
+from runway.cli.options import duration_option, header_text, parse_duration
 from runway.jobs.spec import decode
+from runway.text import shorten
 from runway.yaml_loader import StrictLoader, parse
 
+EXAMPLE: Final = "--image python:3.12 --cpu 1 --memory 1Gi -- python -c 'print(1)'"
 MAX_FILE_BYTES = 1 << 20  # Runway accepts a body of at most this many bytes (`RUNWAY_MAX_BODY_BYTES`).
+_PLAIN_NUMBER: Final = re.compile(
+    r"[-+]?(?:(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{0,99})?|\.[0-9]{1,99})(?:[eE][-+]?[0-9]{1,3})?"
+)
+_TEXT_FIELDS: Final = ("name", "command", "args", "env", "max_cost_usd", "working_dir", "pool", "secrets", "volumes")
+RESOURCES: Final = ("cpu", "memory", "gpu", "gpu_type", "disk", "shared_memory")
+_FIELD_OF_OPTION: Final = {
+    "timeout": "timeout_seconds",
+    "start_timeout": "start_timeout_seconds",
+    "grace": "grace_period_seconds",
+    "max_cost": "max_cost_usd",
+    "workdir": "working_dir",
+    "secret": "secrets",  # pragma: allowlist secret
+    "volume": "volumes",
+    **{name: f"resources.{name}" for name in RESOURCES},
+}
+"""Names of options that are not names of fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +109,17 @@ def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
     return expanded
 
 
-def build_spec(options: SpecOptions) -> dict[str, object]:
-    """Return the spec of the file, if one was named, overridden by the options. Raises typer.BadParameter.
+def build_spec(
+    context: typer.Context, options: SpecOptions, defaults: Mapping[str, object] = MappingProxyType({})
+) -> dict[str, object]:
+    """Return the spec of the file or of stdin, overridden by the options. Raises typer.BadParameter.
 
     `--env` and `--secret` add to the file's variables, `--volume` to its volumes. A command replaces both `command` and
-    `args` of the file.
+    `args` of the file. Without a file, an image and a command the spec is read from stdin, unless that is a terminal.
+    `defaults` fill absent fields.
     """
-    spec = _read_file(options.file) if options.file is not None else {}
+    has_file = options.file is not None
+    spec = _read_file(options.file or "-") if has_file else _read_stdin(context, options, "image" in defaults)
     values = {
         "name": options.name,
         "image": options.image,
@@ -123,6 +148,7 @@ def build_spec(options: SpecOptions) -> dict[str, object]:
     _overlay(spec, "env", parse_env(options.env or []))
     _overlay(spec, "secrets", parse_env(options.secret or [], "--secret", "NAME=SECRET/KEY"))
     _append(spec, "volumes", options.volume or [])
+    spec = _with_defaults(spec, defaults)
     try:
         _check_json(spec)
     except ValueError as error:
@@ -163,7 +189,36 @@ def _append(spec: dict[str, object], field: str, values: Sequence[str]) -> None:
     spec[field] = [*known, *(value for value in values if value not in known)]
 
 
+def _with_defaults(spec: dict[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
+    resources, common = spec.get("resources", {}), defaults.get("resources", {})
+    if not isinstance(resources, Mapping) or not isinstance(common, Mapping):
+        return {**defaults, **spec}
+    filled = {**common, **resources}
+    if not filled.get("gpu") and "gpu_type" not in resources:
+        filled.pop("gpu_type", None)  # A default type does not make a CPU job invalid.
+    return {**defaults, **spec} | ({"resources": filled} if filled else {})
+
+
+def _read_stdin(context: typer.Context, options: SpecOptions, has_image: bool) -> dict[str, object]:
+    """Return the spec that a pipe brings, {} without one. A command without any option, pipe and image is an error."""
+    is_bare = all(getattr(options, field.name) in (None, []) for field in fields(options))
+    if options.image is not None or options.command or (has_image and not is_bare):
+        return {}
+    if sys.stdin is not None and not sys.stdin.isatty():
+        content = _content("-", "stdin")
+        if content.strip():
+            return _spec_in(content, "stdin")
+    if is_bare and not has_image:
+        context.fail(f"There is no job to submit. For example: {context.command_path} {EXAMPLE}")
+    return {}
+
+
 def _read_file(name: str) -> dict[str, object]:
+    shown = "stdin" if name == "-" else name
+    return _spec_in(_content(name, shown), shown)
+
+
+def _content(name: str, shown: str) -> bytes:
     try:
         if name == "-":
             content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
@@ -171,19 +226,73 @@ def _read_file(name: str) -> dict[str, object]:
             with Path(name).open("rb") as file:
                 content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise typer.BadParameter(f"{name} cannot be read: {error.strerror}", param_hint="--file") from error
+        raise typer.BadParameter(f"{shown} cannot be read: {error.strerror}", param_hint="--file") from error
     if len(content) > MAX_FILE_BYTES:
-        raise typer.BadParameter(f"{name} is larger than {MAX_FILE_BYTES} bytes", param_hint="--file")
+        raise typer.BadParameter(f"{shown} is larger than {MAX_FILE_BYTES} bytes", param_hint="--file")
+    return content
+
+
+def _spec_in(content: bytes, shown: str) -> dict[str, object]:
+    if (explanation := explain(shown, content)) is not None:
+        raise typer.BadParameter(explanation, param_hint="--file")
     try:
-        is_json = content.lstrip().startswith(b"{")
-        document = decode(content) if is_json else parse(content.decode("utf-8"), _SpecLoader)
-        _check_json(document)
+        return read_spec(content)
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise typer.BadParameter(f"{name} is not a job spec: {reason}", param_hint="--file") from error
+        raise typer.BadParameter(f"{shown} is not a job spec: {reason}", param_hint="--file") from error
+
+
+def read_spec(content: bytes) -> dict[str, object]:
+    """Read YAML or JSON as people write it: durations, and numbers where the API wants text.
+
+    Raises ValueError, also for YAML that means something else than it looks like: `no`, `012`, `1:30`.
+    """
+    is_json = content.lstrip().startswith(b"{")
+    document = decode(content) if is_json else parse(content.decode("utf-8"), SpecLoader)
     if not isinstance(document, dict):
-        raise typer.BadParameter(f"{name} is not a job spec: it must be one mapping", param_hint="--file")
-    return document
+        raise ValueError("it must be one mapping")
+    spec = as_fields(document)
+    _check_json(spec)
+    return spec
+
+
+def as_fields(document: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields as the API wants them. Raises ValueError for the name of an option, and for no duration."""
+    if wrong := [name for name in document if name in _FIELD_OF_OPTION]:
+        raise ValueError(", ".join(f"the field {name} is called {_FIELD_OF_OPTION[name]}" for name in wrong))
+    return {name: _as_field((name,), value) for name, value in document.items()}
+
+
+def _as_field(path: tuple[str, ...], value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _as_field((*path, name), item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_as_field(path, item) for item in value]
+    if path[0] == "env" and value is None:
+        raise ValueError(f'{".".join(path)} has no value: write "" for an empty one')
+    if path[0].endswith("_seconds") and isinstance(value, str):
+        try:
+            return parse_duration(value)
+        except typer.BadParameter as error:
+            raise ValueError(f"{path[0]}: {error.message}") from error
+    is_text = path[0] in _TEXT_FIELDS or (path[0] == "resources" and path[-1] != "gpu")
+    if isinstance(value, Number):
+        return value.text if is_text else value.amount
+    return str(value) if is_text and isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A plain number of a YAML file, as it is written: `1.50` stays `1.50` where the API wants text."""
+
+    text: str
+
+    @property
+    def amount(self) -> int | float:
+        return float(self.text) if re.search(r"[.eE]", self.text) else int(self.text)
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def _check_json(document: object) -> None:
@@ -196,10 +305,24 @@ def _check_json(document: object) -> None:
         raise ValueError(f"the text {error.object[error.start : error.end]!r} is not UTF-8") from error
 
 
-class _SpecLoader(StrictLoader):
-    """Dates stay text: no field of a job is one."""
+class SpecLoader(StrictLoader):
+    """Dates stay text, as no field is one. A value that YAML 1.1 changes is refused with the hint to quote it."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (as in the base class)
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def construct_number(self, node: yaml.ScalarNode) -> Number:
+        if not _PLAIN_NUMBER.fullmatch(node.value):
+            text = shorten(node.value)
+            raise ValueError(f'YAML reads {text} as another number; if it is text, write "{text}"')
+        return Number(node.value)
+
+    def refuse_boolean(self, node: yaml.ScalarNode) -> object:
+        raise ValueError(f'YAML reads {node.value} as a boolean, and no field is one; write "{node.value}"')
+
+
+SpecLoader.add_constructor("tag:yaml.org,2002:int", SpecLoader.construct_number)
+SpecLoader.add_constructor("tag:yaml.org,2002:float", SpecLoader.construct_number)
+SpecLoader.add_constructor("tag:yaml.org,2002:bool", SpecLoader.refuse_boolean)

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import typer
 
@@ -27,6 +27,9 @@ IDLE_SECONDS = 40.0  # A stream that sends nothing for this long is dead: two he
 STABLE_SECONDS = 5.0  # A stream that lasts longer than this resets the back-off.
 STREAM_PAUSE_SECONDS = 30.0
 """The job is polled for this long after a stream was rejected, for instance because none was free."""
+
+
+T = TypeVar("T")
 
 
 class WaitTimedOut(Exception):
@@ -65,6 +68,19 @@ class RetryBudget:
             self._say("Runway answers again")
         self._since = None
         self._backoff.reset()
+
+
+def patiently(session: Session, call: Callable[[], T]) -> T:
+    """Repeat a call while Runway is unreachable, within `RETRY_BUDGET_SECONDS`. Raises RequestFailed."""
+    budget = RetryBudget(session)
+    while True:
+        try:
+            result = call()
+        except RequestFailed as error:
+            session.environment.sleep(budget.pause_after(error))
+        else:
+            budget.answered()
+            return result
 
 
 def wait_until(
@@ -171,12 +187,17 @@ class _Signalled(KeyboardInterrupt):
 
 @contextmanager
 def interruptible(
-    session: Session, job_id: str, *, offer_cancel: bool = False, cancel: bool = False, exists: bool = True
+    session: Session,
+    job_id: str,
+    *others: str,
+    offer_cancel: bool = False,
+    cancel: bool = False,
+    exists: bool = True,
 ) -> Iterator[None]:
-    """End the command on Ctrl-C, SIGTERM and SIGHUP, not the job, and say how to return to the job.
+    """End the command on Ctrl-C, SIGTERM and SIGHUP, not the jobs, and say how to return to them.
 
     `cancel` cancels the job first. `offer_cancel` asks at a terminal after Ctrl-C; a second Ctrl-C answers no. The
-    last line is the id alone. Without `exists` nobody knows yet whether the job exists.
+    last lines are the ids alone. Without `exists` nobody knows yet whether the job exists.
     """
     try:
         with _signals_interrupt():
@@ -190,12 +211,19 @@ def interruptible(
             _cancel(session, job_id)
         else:
             with suppress(OSError):
-                say(f"Interrupted; {job_id} {'continues' if exists else 'may exist'}.")
-                say(f"  to wait for it:   runway wait {job_id}")
-                say(f"  to read its log:  runway logs -f {job_id}")
-                say(f"  to cancel it:     runway cancel {job_id}")
-                say(job_id)
+                _show_way_back(say, [job_id, *others], exists=exists)
         raise typer.Exit(Exit.CANCELLED) from interrupt
+
+
+def _show_way_back(say: Say, job_ids: list[str], *, exists: bool) -> None:
+    listed, it = " ".join(job_ids), "it" if len(job_ids) == 1 else "them"
+    state = "may exist" if not exists else "continues" if len(job_ids) == 1 else "continue"
+    say(f"Interrupted; {listed} {state}.")
+    say(f"  to wait for {it + ':':<6}runway wait {listed}")
+    say(f"  to read its log:  runway logs -f {job_ids[0]}")
+    say(f"  to cancel {it + ':':<8}runway cancel {listed}")
+    for job_id in job_ids:
+        say(job_id)
 
 
 @contextmanager

@@ -180,7 +180,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TimelineRow:
     """One attempt. `end` is the position of its end, None while it runs or where its end is unknown."""
 
     number: int
@@ -193,7 +193,7 @@ class Row:
 class Timeline:
     """The picture. Positions are in percent; `to_scale` is about the deadline."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TimelineRow, ...]
     start: datetime
     end: datetime
     finished: bool
@@ -247,12 +247,14 @@ def _last_time(view: JobView, start: datetime) -> datetime:
     return max((moment for moment in known if moment is not None), default=start)
 
 
-def _row(number: int, attempt: Attempt, scale: _Scale, now: datetime) -> Row:
+def _row(number: int, attempt: Attempt, scale: _Scale, now: datetime) -> TimelineRow:
     """Return an attempt. One without a known end continues to the edge only where it may still run."""
     ended = attempt.state in ("succeeded", "failed")
     until = attempt.finished_at or (None if ended else now)
     spans = tuple(_span(kind, start, end, scale) for kind, start, end in _parts(attempt, until))
-    return Row(number, attempt.state, spans, None if attempt.finished_at is None else scale.at(attempt.finished_at))
+    return TimelineRow(
+        number, attempt.state, spans, None if attempt.finished_at is None else scale.at(attempt.finished_at)
+    )
 
 
 def _parts(attempt: Attempt, until: datetime | None) -> Iterator[tuple[Kind, datetime, datetime]]:

@@ -31,7 +31,7 @@ from runway.errors import InvalidParameter, JobNotFound, PublicError, RouteNotFo
 from runway.jobs.annotations import usd
 from runway.jobs.models import JobState, JobView
 from runway.jobs.view import without_env_values
-from runway.services.list_jobs import scan_page
+from runway.services.list_jobs import JobFilter, scan_page
 from runway.state.job_store import JobKey
 
 router = APIRouter(include_in_schema=False)
@@ -64,7 +64,7 @@ async def overview(request: Request, scope: ReadScope) -> Response:
     use = app_state(request)
     known = _tenants(use, scope)
     tenants = [tenant_summary(use, tenant) for tenant in busiest(use, known)]
-    newest = _views(use, scan_page(use.cluster, _namespace(use, scope), (), None, NEWEST_JOBS).keys)
+    newest = _views(use, scan_page(use.cluster, JobFilter(_namespace(use, scope)), None, NEWEST_JOBS).keys)
     left_out = len(known) - len(tenants)
     return _page(
         use,
@@ -90,7 +90,8 @@ async def jobs(
     use = app_state(request)
     use.cluster.require_synced()
     wanted, states = _chosen_tenant(use, scope, tenant), _chosen_state(state)
-    found = scan_page(use.cluster, _namespace(use, wanted), states, read_cursor(cursor) if cursor else None, PAGE_SIZE)
+    after = read_cursor(cursor) if cursor else None
+    found = scan_page(use.cluster, JobFilter(_namespace(use, wanted), states), after, PAGE_SIZE)
     return _page(
         use,
         "jobs.html",
@@ -141,7 +142,7 @@ async def tenant(request: Request, tenant: str, scope: ReadScope) -> Response:
         raise RouteNotFound(f"the policy has no tenant {tenant[:63]!r}")
     use.cluster.require_synced()
     holders, count = holders_of(use, tenant)
-    newest = _views(use, scan_page(use.cluster, _namespace(use, tenant), (), None, NEWEST_JOBS).keys)
+    newest = _views(use, scan_page(use.cluster, JobFilter(_namespace(use, tenant)), None, NEWEST_JOBS).keys)
     return _page(
         use,
         "tenant.html",

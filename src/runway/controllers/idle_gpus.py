@@ -10,6 +10,7 @@ https://github.com/NVIDIA/dcgm-exporter
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
@@ -18,10 +19,10 @@ import structlog
 from runway.backoff import Timing
 from runway.controllers.job_ender import JobEnder
 from runway.errors import PrometheusUnavailable
-from runway.jobs.annotations import spec_of
 from runway.jobs.diagnosis.attempts import container_started_at
 from runway.jobs.diagnosis.codes import FailureCode
 from runway.jobs.gpu_idle import SLOT_SECONDS, GpuFigure, GpuFigures, IdleGpus, early_seconds, judge
+from runway.jobs.resources import requests_of
 from runway.kube.objects import Pod
 from runway.policy import IdleGpuLimit
 from runway.prometheus import SeriesValue, matching, matching_any
@@ -50,6 +51,8 @@ class IdleGpuController:
         self._limit = limit
         self._timing = timing
         self._problem: str | None = None
+        self._last_ended = JobKey("", "")
+        """The job that it last tried to end. Those after it are next: a namespace may refuse every patch."""
 
     async def run(self) -> None:
         """Measure until cancelled. A defect is logged, and does not end the process."""
@@ -67,9 +70,10 @@ class IdleGpuController:
             idle |= await self._measure(batch)
         self._cluster.set_idle_gpus(idle)
         if self._limit.action == "cancel":
-            whole = [key for key, found in idle.items() if found.is_full and found.idle == found.gpus]
-            for key in whole[:MAX_ENDS_PER_CHECK]:
-                found, (pod, _) = idle[key], jobs[key]
+            whole = sorted(key for key, found in idle.items() if found.is_full and found.idle == found.gpus)
+            at = bisect_right(whole, self._last_ended)
+            for key in (whole[at:] + whole[:at])[:MAX_ENDS_PER_CHECK]:
+                found, (pod, _), self._last_ended = idle[key], jobs[key], key
                 if self._is_running(key, pod):
                     message = f"Runway ended the job: {found.message.partition(';')[0]}"
                     await self._ender.end(key, FailureCode.GPU_IDLE, message, found.evidence)
@@ -79,14 +83,15 @@ class IdleGpuController:
         now, early = self._timing.now(), early_seconds(self._limit.for_seconds)
         found = {}
         for key in self._cluster.stats.on_nodes:
-            job, pods = self._cluster.job(key), self._cluster.attempts(key)
-            spec = spec_of(job) if job is not None else None
+            pods = self._cluster.attempts(key)
             started = container_started_at(pods[-1]) if pods else None
-            if spec is None or spec.resources.gpu == 0 or started is None or not self._is_running(key, pods[-1]):
+            # The pod's request: the specification of a job may have left the memory (`state.job_store`).
+            gpus = requests_of(pods[-1].spec).gpu if pods else 0
+            if gpus == 0 or started is None or not self._is_running(key, pods[-1]):
                 continue
             # A tenth less than the time: nine tenths of it suffice. Clocks may differ, so this only saves queries.
             if (now - started).total_seconds() >= 0.8 * early:
-                found[key] = (pods[-1], spec.resources.gpu)
+                found[key] = (pods[-1], gpus)
         return found
 
     def _is_running(self, key: JobKey, pod: Pod) -> bool:

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from runway import errors
+from runway.admission.quota import pod_succeeded
 from runway.backoff import Timing
 from runway.controllers.leadership import Leadership
 from runway.jobs.annotations import ANNOTATION_ENDED, cost_of, pool_of, spec_of
@@ -93,7 +94,12 @@ class JobEnder:
                     f"of which Kubernetes may retry {MAX_SPOT_DISRUPTIONS}"
                 )
                 evidence = {"disruptions": str(disruptions), "limit": str(MAX_SPOT_DISRUPTIONS)}
-                await self.end(key, FailureCode.DISRUPTED_TOO_OFTEN, message, evidence)
+                try:
+                    await self.end(key, FailureCode.DISRUPTED_TOO_OFTEN, message, evidence)
+                except Exception:
+                    log.exception("job not ended", job_id=key.name)
+                if key in self._disrupted:  # The other jobs are next: a namespace may refuse every patch.
+                    self._disrupted[key] = self._disrupted.pop(key)
 
     async def end(self, key: JobKey, code: FailureCode, message: str, evidence: dict[str, str]) -> None:
         """End a job, unless its outcome is decided or this process may not write. A failed attempt is only logged."""
@@ -128,6 +134,6 @@ class JobEnder:
         return (
             job is None
             or job.spec.active_deadline_seconds == 0
-            or any(job.condition(type_) for type_ in ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"))
-            or any(pod.status.phase == "Succeeded" for pod in self._cluster.attempts(key))
+            or job.has_outcome
+            or any(pod_succeeded(job, pod) for pod in self._cluster.attempts(key))
         )

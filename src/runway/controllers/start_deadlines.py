@@ -66,9 +66,11 @@ class _Wait:
     uid: str
     accepted: float
     """When this process first saw the job."""
-    has_history: bool
+    is_new: bool
     """Whether this process knows the job since its creation, so that no attempt preceded it."""
     backoff: Backoff
+    own_seconds: int | None = None
+    """The job's own limit. Kept here, because its specification can leave the memory (`state.job_store`)."""
     code: FailureCode | None = None
     pod: str = ""
     """The uid of the pod with the cause."""
@@ -148,8 +150,10 @@ class StartDeadlines:
             return None
         if wait is None or wait.uid != job.metadata.uid:
             wait = self._waits[key] = self._new_wait(job.metadata.uid, job.metadata.creation_timestamp)
+        if (spec := spec_of(job)) is not None:
+            wait.own_seconds = spec.start_timeout_seconds
         snapshot = self._cluster.snapshot(key)
-        found = start_wait(snapshot) if snapshot is not None else None
+        found = start_wait(snapshot, has_history=self._has_history(wait)) if snapshot is not None else None
         self._time_cause(wait, found)
         self._schedule(key, wait)
         return (snapshot, found, wait) if snapshot is not None and found is not None else None
@@ -160,6 +164,10 @@ class StartDeadlines:
         backoff = Backoff(self._timing.jitter, first=2.0, longest=MAX_BACKOFF_SECONDS)
         return _Wait(uid, self._timing.clock(), is_new, backoff)
 
+    def _has_history(self, wait: _Wait) -> bool:
+        """Return whether this process knows every attempt of the job: it has watched pods since the job's creation."""
+        return wait.is_new and self._cluster.watches[PODS.name].continuous_since <= wait.accepted
+
     def _time_cause(self, wait: _Wait, found: StartWait | None) -> None:
         cause = found.cause.code if found is not None and found.cause is not None else None
         pod = found.pod.metadata.uid if found is not None and found.pod is not None else ""
@@ -169,13 +177,13 @@ class StartDeadlines:
 
     def _schedule(self, key: JobKey, wait: _Wait) -> None:
         """Enter the wait into the heap, unless an earlier entry looks at it."""
-        due = max(self._due_at(key, wait), wait.not_before)
+        due = max(self._due_at(wait), wait.not_before)
         if due < wait.scheduled:
             wait.scheduled = due
             heapq.heappush(self._heap, (due, key))
 
-    def _due_at(self, key: JobKey, wait: _Wait) -> float:
-        return min(self._cause_due_at(wait), self._job_due_at(key, wait))
+    def _due_at(self, wait: _Wait) -> float:
+        return min(self._cause_due_at(wait), self._job_due_at(wait))
 
     def _cause_due_at(self, wait: _Wait) -> float:
         seconds = None if wait.code is None else getattr(self._limits, limit_of(wait.code))
@@ -184,11 +192,8 @@ class StartDeadlines:
         watches = (self._cluster.watches[PODS.name], self._cluster.diagnostic_watches[NODES.name])
         return float(max(wait.since, self._stopped_at, *(watch.continuous_since for watch in watches)) + seconds)
 
-    def _job_due_at(self, key: JobKey, wait: _Wait) -> float:
-        job = self._cluster.job(key)
-        spec = spec_of(job) if job is not None else None
-        seconds = spec.start_timeout_seconds if spec is not None else None
-        return float("inf") if seconds is None else wait.accepted + seconds
+    def _job_due_at(self, wait: _Wait) -> float:
+        return float("inf") if wait.own_seconds is None else wait.accepted + wait.own_seconds
 
     async def _end_due(self) -> None:
         while True:
@@ -215,7 +220,7 @@ class StartDeadlines:
             if wait is None or wait.scheduled != at:
                 continue  # A later entry replaces this one.
             wait.scheduled = float("inf")
-            if max(self._due_at(key, wait), wait.not_before) <= now:
+            if max(self._due_at(wait), wait.not_before) <= now:
                 wait.not_before = now + RECHECK_SECONDS
                 if self._may_write() and self._passed_limit(key) is not None:
                     ends += 1
@@ -292,8 +297,9 @@ class StartDeadlines:
 
     def _versions(self, key: JobKey) -> dict[str, int]:
         """Return the known versions of the job's existing pods by uid."""
-        entry = self._cluster.store.get(key)
-        return {} if entry is None else {pod.metadata.uid: resource_version_number(pod) for pod in entry.pods.values()}
+        deleted = self._cluster.deleted_pods(key)
+        pods = (pod for pod in self._cluster.attempts(key) if pod.metadata.name not in deleted)
+        return {pod.metadata.uid: resource_version_number(pod) for pod in pods}
 
     def _passed_limit(self, key: JobKey) -> StartTimeout | None:
         """Return the limit of the job that has passed; None without one, or if something is unknown."""
@@ -308,15 +314,11 @@ class StartDeadlines:
             limit = limit_of(found.cause.code)
             seconds = int(getattr(self._limits, limit))
             return StartTimeout(limit, seconds, found.cause.code, wait.since_time, one_line(found.cause.message))
-        spec, accepted = spec_of(job), job.metadata.creation_timestamp
-        is_continuous = self._cluster.watches[PODS.name].continuous_since <= wait.accepted
-        has_history = bool(snapshot.pods) or (wait.has_history and is_continuous)
-        if spec is None or spec.start_timeout_seconds is None or accepted is None or not has_history:
-            return None
-        if self._job_due_at(key, wait) > now:
+        accepted, has_history = job.metadata.creation_timestamp, bool(snapshot.pods) or self._has_history(wait)
+        if wait.own_seconds is None or accepted is None or not has_history or self._job_due_at(wait) > now:
             return None
         cause = explain(snapshot, found.pod)
-        return StartTimeout(StartLimit.JOB, spec.start_timeout_seconds, cause.code, accepted, one_line(cause.message))
+        return StartTimeout(StartLimit.JOB, wait.own_seconds, cause.code, accepted, one_line(cause.message))
 
     def _is_current(self, snapshot: JobSnapshot, pod: Pod | None) -> bool:
         """Return whether the pod's status is current: its node is ready, by a connected watch."""

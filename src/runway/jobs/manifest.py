@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -217,7 +217,7 @@ def _pod_spec(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
                 "name": VOLUME_SHARED_MEMORY,
                 "emptyDir": {"medium": "Memory", "sizeLimit": format_bytes(_whole_mib(spec.resources.shared_memory))},
             },
-            *(_claim(name, placement.volumes[name]) for name in spec.volumes),
+            *_claims(spec.volumes, placement.volumes),
         ],
     }
     if placement.pool.node_selector:
@@ -266,7 +266,7 @@ def _container(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
         "volumeMounts": [
             {"name": VOLUME_SCRATCH, "mountPath": SCRATCH},
             {"name": VOLUME_SHARED_MEMORY, "mountPath": SHARED_MEMORY},
-            *(_mount(name, placement.volumes[name]) for name in spec.volumes),
+            *_mounts(spec.volumes, placement.volumes),
         ],
         # The pod's status then has the last lines of the log, so a diagnosis can quote them without the log.
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -281,13 +281,39 @@ def _container(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
     return container
 
 
-def _claim(name: str, volume: TenantVolume) -> dict[str, object]:
-    source = {"claimName": volume.claim, "readOnly": volume.read_only}
-    return {"name": f"{CLAIM_VOLUME_PREFIX}{name}", "persistentVolumeClaim": source}
+def _claims(names: Sequence[str], volumes: Mapping[str, TenantVolume]) -> list[dict[str, object]]:
+    """Return a pod volume for each claim, writable if one of its volumes is."""
+    by_pod_volume: dict[str, list[TenantVolume]] = {}
+    for name, pod_volume in _pod_volumes(names, volumes).items():
+        by_pod_volume.setdefault(pod_volume, []).append(volumes[name])
+    return [
+        {
+            "name": pod_volume,
+            "persistentVolumeClaim": {
+                "claimName": mounted[0].claim,
+                "readOnly": all(volume.read_only for volume in mounted),
+            },
+        }
+        for pod_volume, mounted in by_pod_volume.items()
+    ]
 
 
-def _mount(name: str, volume: TenantVolume) -> dict[str, object]:
-    return {"name": f"{CLAIM_VOLUME_PREFIX}{name}", "mountPath": volume.path, "readOnly": volume.read_only}
+def _mounts(names: Sequence[str], volumes: Mapping[str, TenantVolume]) -> list[dict[str, object]]:
+    return [
+        {"name": pod_volume, "mountPath": volumes[name].path, "readOnly": volumes[name].read_only}
+        for name, pod_volume in _pod_volumes(names, volumes).items()
+    ]
+
+
+def _pod_volumes(names: Sequence[str], volumes: Mapping[str, TenantVolume]) -> dict[str, str]:
+    """Return the pod's volume for each name. Two volumes of one claim share one.
+
+    The kubelet may never start a pod with two volumes of one claim: https://github.com/kubernetes/kubernetes/issues/132921
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(volumes[name].claim, f"{CLAIM_VOLUME_PREFIX}{name}")
+    return {name: first[volumes[name].claim] for name in names}
 
 
 def _secret_key(reference: str) -> dict[str, object]:

@@ -37,7 +37,12 @@ from runway.kube.objects import Job, Pod, is_possible_year
 from runway.quantity import micro_usd
 from runway.text import LAST_WORDS, end_states, escape
 
-VERSION: Final = 1
+VERSION_0_7: Final = 1
+VERSION: Final = 2
+"""The version of a record with a code that version 0.7 does not know; others have `VERSION_0_7`.
+
+Version 0.7 overwrites a record with an unknown code, but no record of a later version. So a roll back loses none.
+"""
 MAX_BYTES: Final = 16 * 1024
 """Bytes of a record. Kubernetes limits all annotations of an object together to 256 KiB.
 
@@ -46,6 +51,14 @@ https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
 _MAX_TEXT: Final = 1024  # Characters of one text of a record, other than the excerpt and the termination message.
 _UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)  # Sorts attempts without a creation time first.
 _CODES: Final = {str(code): code for code in FailureCode}
+_CODES_SINCE_0_8: Final = frozenset(
+    {
+        FailureCode.DISRUPTED_TOO_OFTEN, FailureCode.GPU_HARDWARE, FailureCode.GPU_IDLE,
+        FailureCode.OTHER_CONTAINER_FAILED, FailureCode.OTHER_CONTAINER_RUNNING, FailureCode.SECRET_MISSING,
+        FailureCode.SHARED_MEMORY_EXCEEDED, FailureCode.START_TIMEOUT, FailureCode.VOLUME_MISSING,
+        FailureCode.VOLUME_MOUNT_FAILED, FailureCode.VOLUME_NOT_BOUND, FailureCode.VOLUME_ZONE_CONFLICT,
+    }
+)  # fmt: skip
 _ENDED: Final = frozenset({"succeeded", "failed"})
 
 FinalState = Literal["succeeded", "failed", "cancelled"]
@@ -202,7 +215,7 @@ def _base_record(
     snapshot: JobSnapshot, earlier: Record | None, known: AttemptHistory, excerpt: Excerpt | None, now: datetime
 ) -> Record:
     return Record(
-        version=VERSION,
+        version=VERSION_0_7,
         uid=snapshot.job.metadata.uid,
         kept_at=now,
         attempts=known.attempts,
@@ -353,7 +366,8 @@ def _is_valid(record: Record, job: Job) -> bool:
     for attempt in record.attempts:
         times += [attempt.created_at, attempt.bound_at, attempt.started_at, attempt.finished_at]
     return (
-        (record.version, record.uid) == (VERSION, job.metadata.uid)
+        record.version in (VERSION_0_7, VERSION)
+        and record.uid == job.metadata.uid
         and (record.state is None or job.finished)
         and (record.actual is None or usd(record.actual) is not None)
         and len(record.attempts) <= MAX_ATTEMPTS
@@ -406,7 +420,8 @@ def _limit_size(record: Record, job: Job) -> Record:
     )
     while len(_text(record).encode()) > MAX_BYTES:
         record = _shrink(record)
-    return record
+    codes = {attempt.cause for attempt in record.attempts} | {record.failure.code if record.failure else None}
+    return record if codes.isdisjoint(_CODES_SINCE_0_8) else msgspec.structs.replace(record, version=VERSION)
 
 
 def _shrink(record: Record) -> Record:

@@ -497,17 +497,29 @@ def _read_valid_fields(document: dict[str, Any]) -> tuple[SpecForm, list[Violati
     if isinstance(valid.get("resources"), dict):
         valid["resources"], unknown = _split_unknown("resources.", valid["resources"], ResourcesForm)
         violations += unknown
-    try:
-        return SpecForm.model_validate(valid), violations, set()
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-    faulty = {_field(fault["loc"]) for fault in faults}
-    for field in faulty:
-        name, _, member = field.partition(".")
-        del (valid[name] if member else valid)[member or name]
-    if "resources" in faulty:
-        faulty |= {f"resources.{name}" for name in ResourcesForm.model_fields}
-    return SpecForm.model_validate(valid), [*violations, *map(_violation, faults)], faulty
+    faulty: set[str] = set()
+    while True:
+        try:
+            return SpecForm.model_validate(valid), violations, faulty
+        except ValidationError as error:
+            faults = error.errors(include_url=False)
+        violations += map(_violation, faults)
+        faulty |= {_field(fault["loc"]) for fault in faults}
+        for loc in {fault["loc"][:2] for fault in faults}:
+            _leave_out(valid, loc)
+        if "resources" in faulty:
+            faulty |= {f"resources.{name}" for name in ResourcesForm.model_fields}
+
+
+def _leave_out(document: dict[str, Any], loc: tuple[int | str, ...]) -> None:
+    """Remove the fault at `loc`: a variable, so that the others are still checked, or the whole field."""
+    field, _, member = _field(loc).partition(".")
+    if field in ("env", "secrets") and len(loc) > 1 and loc[1] in document.get(field, {}):
+        document[field] = {name: value for name, value in document[field].items() if name != loc[1]}
+    elif member:
+        document[field].pop(member, None)
+    else:
+        document.pop(field, None)
 
 
 def _field(loc: tuple[int | str, ...]) -> str:

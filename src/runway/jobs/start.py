@@ -14,12 +14,13 @@ from typing import Final
 from runway.jobs.diagnosis.attempts import attempt_failure
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_start import diagnose_container_start, diagnose_pod_creation
+from runway.jobs.models import Attempt
 from runway.jobs.record import merge_attempts, record_of
 from runway.jobs.snapshot import JobSnapshot
-from runway.kube.objects import Pod
+from runway.kube.objects import Job, Pod
 
 FIRST_POD_SECONDS: Final = 60.0
-"""The first pod follows its Job within this time. With a later one, Runway may have missed an earlier attempt."""
+"""The first pod usually follows its Job within this time. Before a later one there may have been another attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,11 @@ class StartWait:
     cause: Diagnosis | None
 
 
-def start_wait(snapshot: JobSnapshot) -> StartWait | None:
-    """Return the wait of this job; None if it is finished, a container of it started, or either is unknown."""
+def start_wait(snapshot: JobSnapshot, *, has_history: bool = False) -> StartWait | None:
+    """Return the wait of this job; None if it is finished, a container of it started, or either is unknown.
+
+    `has_history`: every attempt since the job's creation is known.
+    """
     job = snapshot.job
     if job.has_outcome or job.metadata.unreadable or any(pod.metadata.unreadable for pod in snapshot.pods):
         return None
@@ -44,15 +48,19 @@ def start_wait(snapshot: JobSnapshot) -> StartWait | None:
     ended = sum(attempt.state in ("failed", "succeeded") for attempt in known.attempts)
     if known.started_at is not None or known.left_out or job.status.failed + job.status.succeeded > ended:
         return None
-    first = known.attempts[0].created_at if known.attempts else None
-    accepted = job.metadata.creation_timestamp
-    if known.attempts and (not first or not accepted or first - accepted > timedelta(seconds=FIRST_POD_SECONDS)):
+    if known.attempts and not has_history and not _is_first(known.attempts[0], job):
         return None
     live = [pod for pod in snapshot.pods if not snapshot.has_ended(pod)]
     if len(live) > 1:
         return None
     pod = live[0] if live else None
     return StartWait(pod, _cause(snapshot, pod) if pod is not None else None)
+
+
+def _is_first(attempt: Attempt, job: Job) -> bool:
+    """Return whether the attempt followed its Job so closely that no other preceded it."""
+    created, accepted = attempt.created_at, job.metadata.creation_timestamp
+    return created is not None and accepted is not None and created - accepted <= timedelta(seconds=FIRST_POD_SECONDS)
 
 
 def node_responds(snapshot: JobSnapshot, pod: Pod) -> bool:

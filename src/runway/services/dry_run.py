@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runway import errors
 from runway.jobs.resources import vector_of
+from runway.services.free_capacity import warn_of_wait
 from runway.services.submit import Submitter, create_failed
 
 
@@ -42,12 +43,14 @@ async def dry_run(submitter: Submitter, tenant: str, document: object) -> dict[s
         warnings = await submitter.kubernetes.create_job_dry_run(key.namespace, manifest)
     except errors.ClusterError as error:
         raise create_failed(error, key) from error
+    pool = submitter.policy.pools[validated.pool]
+    wait = warn_of_wait(submitter.cluster, validated.pool, pool, validated.spec.resources)
     return decision | {
         "decision": "refused" if violations else "admitted",
         "cost": validated.price,
         "quota": ledger.accounts[tenant].to_json(submitter.now()) | {"requested": request.to_json()},
         "manifest": manifest,
-        "warnings": list(warnings),
+        "warnings": [*warnings, *([wait] if wait else [])],
     }
 
 

@@ -156,7 +156,8 @@ SPOT = policy(
     node_selector: {size: big}}
   a10g-spot: {instance_type: g5.12xlarge, hourly_usd: "2.1", cpu: "48", memory: 192Gi, gpu: 4, gpu_type: a10g,
     spot: true, node_selector: {capacity: spot}}
-  cpu-spot: {instance_type: m6i.4xlarge, hourly_usd: "0.3", cpu: "16", memory: 64Gi, spot: true}
+  cpu-spot: {instance_type: m6i.4xlarge, hourly_usd: "0.3", cpu: "16", memory: 64Gi,
+    spot: true, node_selector: {capacity: spot}}
   t4-spot: {instance_type: g4dn.xlarge, hourly_usd: "0.2", cpu: "4", memory: 16Gi, gpu: 1, gpu_type: t4, spot: true}
 """,
     )
@@ -506,6 +507,32 @@ def test_unknown_secret_is_refused_with_those_of_the_tenant() -> None:
     found = refuse_as("vision", image=OWN_IMAGE, secrets={"A": "huggingface/any", "B": "runway-grafana/admin-password"})
     assert (found.field, found.code, found.observed) == ("secrets[B]", "unknown_secret", "runway-grafana")
     assert found.hint == "choose one of: huggingface, wandb"
+
+
+def test_malformed_variable_hides_no_violation_of_another() -> None:
+    big, unknown_capability = "x" * MAX_ENV_BYTES, {"NVIDIA_DRIVER_CAPABILITIES": "all,root"}
+    found = refuse(
+        env={"A=B": 1, "DB_PASSWORD": "x", "TOKEN": "x"} | unknown_capability,
+        secrets={"A": "/", "B": "runway-grafana/password", "TOKEN": "a/b"},
+    )
+    assert {(each.field, each.code) for each in found} == {
+        ("env[A=B]", "malformed"),
+        ("env[A=B]", "wrong_type"),
+        ("env", "malformed"),  # The capability.
+        ("secrets[A]", "malformed"),
+        ("secrets[B]", "unknown_secret"),
+        ("secrets[TOKEN]", "unknown_secret"),
+    }
+    found = refuse(env={"A=B": "x", "BIG": big})
+    assert {(each.field, each.code) for each in found} == {("env[A=B]", "malformed"), ("env", "too_large")}
+    found = refuse(env={"A=B": "x", "DB_PASSWORD": "x"}, secrets={"DB_PASSWORD": "a/b", "C": None})
+    assert {(each.field, each.code) for each in found} == {
+        ("env[A=B]", "malformed"),
+        ("env[DB_PASSWORD]", "secret_in_env"),
+        ("secrets[DB_PASSWORD]", "duplicate"),
+        ("secrets[DB_PASSWORD]", "unknown_secret"),
+        ("secrets[C]", "wrong_type"),
+    }
 
 
 @pytest.mark.parametrize(

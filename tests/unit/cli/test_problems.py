@@ -33,7 +33,7 @@ def test_missing_tenant_error_names_the_option() -> None:
     result = runway("ls", answers=fake, tenant=None)
     assert "X-Tenant-ID" not in fake.requests[0].headers
     assert result.exit_code == 1
-    assert "--tenant NAME or RUNWAY_TENANT" in result.stderr
+    assert "use --tenant NAME, export RUNWAY_TENANT=NAME" in result.stderr
 
 
 VIOLATIONS = [
@@ -94,7 +94,7 @@ def test_emergency_stop_shows_its_reason() -> None:
     """An unknown code is shown like every other problem."""
     answer = problem(503, "submissions_stopped", retry_after=60, detail="the GPU nodes are being replaced")
     result = runway("submit", "--image", "x", answers=[answer])
-    assert result.exit_code == 125
+    assert result.exit_code == 77
     assert result.stderr.splitlines() == [
         "Error: Not today (submissions_stopped)",
         "the GPU nodes are being replaced",
@@ -114,7 +114,7 @@ def test_problem_is_data_on_stdout_for_data_formats(form: str) -> None:
 
 def test_unknown_outcome_names_the_status_command() -> None:
     result = runway("submit", "--image", "x", answers=[problem(503, "outcome_unknown", retry_after=2, id="rw-9")])
-    assert result.exit_code == 125
+    assert result.exit_code == 69
     assert "`runway status rw-9`" in result.stderr
 
 
@@ -122,7 +122,7 @@ def test_servers_hint_is_shown() -> None:
     hint = "accepted jobs continue"
     stopped = problem(503, "submissions_stopped", retry_after=60, detail="driver rollout", hint=hint)
     result = runway("submit", "--image", "x", answers=[stopped])
-    assert result.exit_code == 125
+    assert result.exit_code == 77
     assert "submissions_stopped" in result.stderr
     assert "driver rollout" in result.stderr
     assert "hint: accepted jobs continue" in result.stderr
@@ -135,7 +135,7 @@ def test_unreachable_server_error_names_the_url_option() -> None:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
         # Bound but not listening: the port refuses every connection and no other process can use it.
         result = CliRunner().invoke(app, ["ls", "--url", url], obj=Environment())
-    assert result.exit_code == 125
+    assert result.exit_code == 69
     assert url in result.stderr
     assert "RUNWAY_URL" in result.stderr
 
@@ -167,7 +167,7 @@ def test_loopback_server_ignores_the_proxy(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_answer_of_another_service_is_an_error(answer: httpx2.Response) -> None:
     result = runway("ls", answers=[answer])
-    assert result.exit_code == 125
+    assert result.exit_code == 69
     assert "check the address" in result.stderr
 
 
@@ -181,7 +181,7 @@ def test_problem_with_malformed_violations_is_shown_without_them(violations: obj
 @pytest.mark.parametrize("field", ["created_at", "started_at", "finished_at"])
 def test_time_without_a_zone_is_an_error_of_the_server(field: str) -> None:
     result = runway("status", "rw-4f2a", answers=[reply(job("failed", **{field: "2026-11-24T08:05:00"}))])
-    assert result.exit_code == 125
+    assert result.exit_code == 69
     assert f"({field}: Input should have timezone info)" in " ".join(result.stderr.split())
 
 

@@ -174,7 +174,7 @@ def test_top_rotates_through_all_jobs() -> None:
         return reply(QUOTA) if request.url.path == "/v1/quota" else page(*views)
 
     with Client(URL, None, httpx2.MockTransport(answer)) as client:
-        source = Poller(Session(client, Screen(), Environment()))
+        source = Poller(Session(client, Screen(), Environment()), [])
         for look in range(1, 6):
             frame, _ = source.poll(USAGE_REQUESTS)
             assert asked.total() == look * USAGE_REQUESTS

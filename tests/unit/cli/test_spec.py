@@ -163,7 +163,7 @@ def test_values_are_not_validated_by_the_client() -> None:
     assert submitted("-f", "-", stdin="image: 7\nunheard: of\nresources: {cpu: 4}") == {
         "image": 7,
         "unheard": "of",
-        "resources": {"cpu": 4},
+        "resources": {"cpu": "4"},
     }
 
 

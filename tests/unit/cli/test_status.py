@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import yaml
 
 from tests.support.cli import (
@@ -38,7 +39,7 @@ def test_status_shows_a_failed_job_in_full() -> None:
     assert result.stdout.splitlines() == [
         "rw-4f2a train failed (accepted 10m ago, finished 5m ago)",
         "Failure",
-        "  oom_killed (user; not retryable)",
+        "  oom_killed: the job's own error; retrying will not help",
         "  used more than 16Gi",
         "  hint: ask for more",
         "Timeline (UTC, 2026-11-24)",
@@ -62,8 +63,8 @@ def test_status_shows_a_failed_job_in_full() -> None:
         "  process   user 65532, working directory /scratch",
         "  limits    timeout 1h, start within 15m, retries 1, grace 30s",
         "Cost in USD",
-        "  0.094533 in total, at most 1.418; 1.418 an hour",
-        "  an hour: 0.83 for 1 gpu (a10g/g5.12xlarge@5.672)",
+        "  0.094533 total (limit 1.418, rate 1.418/h)",
+        "  rate: 0.83 for 1 gpu (a10g/g5.12xlarge@5.672)",
         "Evidence",
         "  limit: 16Gi",
         "Kubernetes",
@@ -136,9 +137,9 @@ def test_cost_so_far_comes_from_the_attempts() -> None:
     ended = attempt("failed", bound_at="2026-11-24T08:00:00Z", finished_at="2026-11-24T08:05:00Z")
     view = job("running", attempts=[ended, attempt(bound_at="2026-11-24T08:05:00Z")])
     lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
-    assert "  about 0.236333 so far, at most 1.418; 1.418 an hour" in lines, "600 s of 1.418 USD an hour"
+    assert "  about 0.236333 so far (limit 1.418, rate 1.418/h)" in lines, "600 s of 1.418 USD an hour"
     unknown = job("running", attempts=[attempt()], attempts_left_out=3)
-    assert "  actual cost unknown, at most" in runway("status", "rw-4f2a", answers=[reply(unknown)]).stdout
+    assert "  actual cost unknown (limit" in runway("status", "rw-4f2a", answers=[reply(unknown)]).stdout
 
 
 def test_status_shows_usage_and_log_excerpt() -> None:
@@ -188,3 +189,25 @@ def test_status_as_data_is_the_servers_document() -> None:
     view = job(something_new={"deep": [1, None, "\x1b[31m"]})
     assert json.loads(runway("status", "rw-4f2a", "-o", "json", answers=[reply(view)]).stdout) == view
     assert yaml.safe_load(runway("status", "rw-4f2a", "-o", "yaml", answers=[reply(view)]).stdout) == view
+
+
+def test_end_of_the_log_follows_the_failure() -> None:
+    excerpt = {"pod": "rw-4f2a-x7k2p", "text": "ValueError: no data\n", "truncated": False}
+    view = job("failed", failure=failure(), excerpt=excerpt)
+    lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
+    assert lines[1:6] == [
+        "Failure",
+        "  exit_nonzero: the job's own error; retrying will not help",
+        "  the process ended with exit code 3",
+        "  hint: read the log",
+        "End of the log of rw-4f2a-x7k2p",
+    ]
+
+
+@pytest.mark.parametrize(("state", "ended"), [("succeeded", "succeeded"), ("cancelled", "failed")])
+def test_success_and_cancellation_have_no_cause(state: str, ended: str) -> None:
+    view = job(state, attempts=[attempt(ended, reason="Completed", counted=False)])
+    lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
+    row = lines[lines.index("Attempts") + 2]
+    assert row.split()[:3] == ["1", ended, "9m"]
+    assert "Completed" not in row

@@ -82,7 +82,7 @@ def test_wait_shows_cause_and_hint() -> None:
     result = runway("wait", "rw-4f2a", answers=[reply(view)])
     assert result.stdout.splitlines() == [
         "rw-4f2a failed (0.023633 USD)",
-        "  exit_nonzero (user; not retryable)",
+        "  exit_nonzero: the job's own error; retrying will not help",
         "  the process ended with exit code 3",
         "  hint: read the log",
     ]
@@ -116,7 +116,7 @@ def test_outage_is_reported_once_and_retried(outage: Answer) -> None:
 def test_outage_ends_the_wait_after_five_minutes() -> None:
     clock = Clock()
     result = runway("wait", "rw-4f2a", answers=[httpx2.ConnectError("connection refused")], clock=clock)
-    assert result.exit_code == 125
+    assert result.exit_code == 69
     assert "Error: Runway is unreachable" in result.stderr
     assert 290 < sum(clock.slept) <= 300
 
@@ -131,7 +131,7 @@ def test_retry_after_is_honoured() -> None:
 def test_retry_after_beyond_the_budget_ends_the_wait() -> None:
     clock = Clock()
     result = runway("wait", "rw-4f2a", answers=[problem(503, "not_ready", retry_after=3600)], clock=clock)
-    assert result.exit_code == 125
+    assert result.exit_code == 69
     assert clock.slept == []
     assert "Try again in 3600 s." in result.stderr
 
@@ -147,7 +147,7 @@ def test_expired_timeout_has_its_exit_code() -> None:
     result = runway("wait", "rw-4f2a", "--timeout", "1m30s", answers=[reply(job("running"))], clock=clock)
     assert result.exit_code == 75
     assert sum(clock.slept) == pytest.approx(90)
-    assert "Timed out after 1m30s: rw-4f2a is still running." in result.stderr
+    assert "Stopped waiting after 1m30s; rw-4f2a is still running." in result.stderr
 
 
 def test_timeout_expires_in_an_outage() -> None:
@@ -172,3 +172,24 @@ def test_interrupt_says_that_the_job_continues() -> None:
     assert "Interrupted; rw-4f2a continues." in result.stderr
     assert "runway wait rw-4f2a" in result.stderr
     assert "runway cancel rw-4f2a" in result.stderr
+
+
+def test_new_job_without_a_pod_is_no_alarm_and_a_long_message_is_not_repeated() -> None:
+    created = {"code": "pod_not_created", "message": "Kubernetes has not created the pod yet", "since": None}
+    pulling = {"code": "image_pull_failing", "message": "the registry said no", "since": None}
+    new = job("pending", created_at="2026-11-24T08:09:58Z", conditions=[created])
+    first = job("pending", created_at="2026-11-24T08:09:58Z", conditions=[pulling], attempts=[attempt("waiting")])
+    again = first | {"attempts": [attempt("waiting", node="node-2")]}
+    answers: list[Answer] = [reply(new), reply(first), reply(again), reply(job("cancelled"))]
+    lines = runway("wait", "rw-4f2a", answers=answers).stderr.splitlines()
+    assert [line.split(" (")[0] for line in lines] == [
+        "rw-4f2a is pending",
+        "rw-4f2a is pending, attempt 1 of 2 on node-1; image_pull_failing: the registry said no",
+        "rw-4f2a is pending, attempt 1 of 2 on node-2; image_pull_failing",
+    ]
+
+
+def test_pod_that_is_missing_for_longer_is_shown() -> None:
+    created = {"code": "pod_not_created", "message": "Kubernetes has not created the pod yet", "since": None}
+    answers: list[Answer] = [reply(job("pending", conditions=[created])), reply(job("cancelled"))]
+    assert "pod_not_created: Kubernetes has not" in runway("wait", "rw-4f2a", answers=answers).stderr

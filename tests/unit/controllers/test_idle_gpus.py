@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 
 from runway.backoff import Timing
-from runway.controllers.idle_gpus import PODS_PER_QUERY, IdleGpuController, figures_by_pod
-from runway.controllers.job_ender import MAX_SPOT_DISRUPTIONS, JobEnder
+from runway.controllers.idle_gpus import MAX_ENDS_PER_CHECK, PODS_PER_QUERY, IdleGpuController, figures_by_pod
+from runway.controllers.job_ender import MAX_ENDS_PER_SWEEP, MAX_SPOT_DISRUPTIONS, JobEnder
 from runway.controllers.leadership import ANNOTATION_SUBMISSIONS_STOPPED, Leadership
 from runway.controllers.sync import ClusterSync, DiagnosticsSync
 from runway.errors import PrometheusUnavailable
-from runway.jobs.annotations import ANNOTATION_ENDED, LABEL_MANAGED_BY, MANAGED_BY
+from runway.jobs.annotations import ANNOTATION_ENDED, ANNOTATION_SPEC, LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.gpu_idle import GpuFigure
 from runway.jobs.manifest import Placement, job_manifest
 from runway.jobs.models import JobView
 from runway.kube.client import KubeClient
 from runway.kube.leader_election import LeaderElector, LeaseLock
+from runway.kube.transport import Response
 from runway.policy import Policy
 from runway.prometheus import SeriesValue
 from runway.state.capacity_samples import capacity_samples
@@ -237,11 +238,11 @@ def test_figures_of_unknown_series_are_ignored() -> None:
     assert found == {"a": {("GPU-a", "", ""): {GpuFigure.PEAK: 1.0}}}
 
 
-def disrupt(world: World, pod: str) -> None:
+def disrupt(world: World, pod: str, phase: str = "Failed") -> None:
     """Evict a pod through the API."""
     target = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
     status: dict[str, Any] = copy_of(world.server.pod(pod))["status"]
-    status |= {"phase": "Failed", "conditions": [target]}
+    status |= {"phase": phase, "conditions": [target]}
     world.server.set_status(pod, status)
 
 
@@ -263,3 +264,67 @@ def test_job_in_a_spot_pool_ends_after_too_many_disruptions(world: World) -> Non
     assert failure is not None
     assert (failure.code, failure.retryable) == ("disrupted_too_often", True)
     assert {attempt.cause for attempt in world.view().attempts} == {"drained"}
+
+
+def test_idle_job_without_a_readable_specification_is_ended(world: World) -> None:
+    pod = world.run_job()
+    job = copy_of(world.server.job("rw-1"))
+    del job["metadata"]["annotations"][ANNOTATION_SPEC]
+    world.server.put("jobs", job, "MODIFIED")
+    world.figures = {(pod, "GPU-a"): IDLE}
+    world.wait(3700)
+    assert world.ended() is not None
+
+
+def test_attempt_that_exited_with_0_on_a_disruption_protects_no_later_one(world: World) -> None:
+    """Kubernetes may count such a pod as failed, and start another."""
+    disrupt(world, world.run_job(), phase="Succeeded")
+    pod = world.server.start_pod("rw-1")
+    world.figures = {(pod, "GPU-a"): IDLE}
+    world.wait(3700)
+    assert world.ended() is not None
+
+
+def test_defect_while_a_disrupted_job_is_ended_stops_no_later_attempt(world: World) -> None:
+    def defect() -> None:
+        raise RuntimeError("a defect")
+
+    pod = world.run_job()
+    world.server.before_patch.append(defect)
+    for _ in range(MAX_SPOT_DISRUPTIONS + 1):
+        disrupt(world, pod)
+        pod = world.server.start_pod("rw-1")
+        world.wait(1)
+    world.wait(20)
+    assert world.ended() is not None
+
+
+def refuse_patches(world: World, allowed: str) -> None:
+    """Refuse to patch every job but one, as in namespaces without Runway's Role."""
+    denied = Response(403, b'{"kind": "Status", "reason": "Forbidden", "message": "no Role", "code": 403}')
+
+    def answer() -> Response | None:
+        return None if world.server.calls[-1][1].endswith(f"/{allowed}") else denied
+
+    world.server.before_patch += [answer] * 1000
+
+
+def test_idle_jobs_that_cannot_be_ended_hold_up_no_other(world: World) -> None:
+    pods = {name: world.run_job(name) for name in (f"rw-{number:02}" for number in range(MAX_ENDS_PER_CHECK + 1))}
+    world.figures = {(pod, "GPU-a"): IDLE for pod in pods.values()}
+    refuse_patches(world, max(pods))
+    world.wait(3700)
+    assert world.ended(max(pods)) is not None
+
+
+def test_disrupted_jobs_that_cannot_be_ended_hold_up_no_other(world: World) -> None:
+    names = [f"rw-{number}" for number in range(MAX_ENDS_PER_SWEEP + 1)]
+    pods = {name: world.run_job(name) for name in names}
+    refuse_patches(world, names[-1])
+    for _ in range(MAX_SPOT_DISRUPTIONS + 1):
+        for name in names:
+            disrupt(world, pods[name])
+            pods[name] = world.server.start_pod(name)
+        world.wait(10)
+    world.wait(10)
+    assert world.ended(names[-1]) is not None

@@ -15,7 +15,7 @@ from runway.controllers.leadership import Leadership
 from runway.controllers.start_deadlines import MAX_ENDS_PER_TICK, StartDeadlines
 from runway.controllers.sync import ClusterSync, DiagnosticsSync
 from runway.errors import AmbiguousOutcome, NotExecuted
-from runway.jobs.annotations import ANNOTATION_START_TIMEOUT, LABEL_MANAGED_BY, MANAGED_BY
+from runway.jobs.annotations import ANNOTATION_SPEC, ANNOTATION_START_TIMEOUT, LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.diagnosis.start_timeout import StartLimit
 from runway.jobs.manifest import Placement, job_manifest
 from runway.kube.client import KubeClient
@@ -264,6 +264,15 @@ def test_pod_deleted_while_the_watch_is_silent_ends_no_job(world: World, start_t
     assert world.timeout() is None
 
 
+def test_pod_created_outside_runway_under_the_name_of_a_job_changes_nothing(world: World) -> None:
+    world.stuck()
+    container = {"name": "c", "resources": {"requests": {"cpu": "100m"}}}
+    metadata = {"namespace": NAMESPACE, "name": "rw-1", "uid": "uid-other"}
+    world.server.add("pods", {"metadata": metadata, "spec": {"containers": [container]}, "status": {}})
+    world.wait(300 + SLACK)
+    assert world.timeout() is not None
+
+
 def test_container_that_starts_between_read_and_patch_is_ended(world: World) -> None:
     pod = world.stuck()
     world.server.before_patch.append(lambda: world.runs(pod))
@@ -475,6 +484,42 @@ def test_start_timeout_of_a_job_without_a_pod(world: World) -> None:
     assert found["cause"] == "start_timeout"
 
 
+def test_job_whose_pod_was_created_late_is_ended_at_the_limit_of_its_cause(world: World) -> None:
+    """Such as after an hour without the service account. This process knows that no attempt preceded the pod."""
+    world.create()
+    world.wait(3600)
+    world.waits(world.start_pod(), *NOT_FOUND)
+    world.wait(300 - SLACK)
+    assert world.timeout() is None
+    world.wait(2 * SLACK)
+    assert world.timeout() is not None
+
+
+def restart(world: World) -> None:
+    world.process.kill()
+    world.wait(90)
+    world.process = Process(world, "one")
+
+
+def lose_contact(world: World) -> None:
+    world.server.go_down()
+    world.wait(90)
+    world.server.come_back()
+    world.wait(60)
+
+
+@pytest.mark.parametrize("gap", [restart, lose_contact])
+def test_job_whose_pod_was_created_late_and_that_may_have_run_is_left_alone(
+    world: World, gap: Callable[[World], None]
+) -> None:
+    world.create()
+    world.wait(90)
+    gap(world)
+    world.waits(world.start_pod(), *NOT_FOUND)
+    world.wait(1000)
+    assert world.timeout() is None
+
+
 def test_job_without_a_pod_that_may_have_run_is_left_alone(world: World) -> None:
     """Its pod may have run and been evicted while no Runway watched."""
     world.process.kill()
@@ -483,6 +528,16 @@ def test_job_without_a_pod_that_may_have_run_is_left_alone(world: World) -> None
     world.process = Process(world, "one")
     world.wait(500)
     assert world.timeout() is None
+
+
+def test_start_timeout_of_a_job_whose_specification_left_the_memory(world: World) -> None:
+    world.stuck(why=("ContainerCreating", ""), start_timeout_seconds=100)
+    world.wait(10)
+    job = copy_of(world.server.job("rw-1"))
+    del job["metadata"]["annotations"][ANNOTATION_SPEC]
+    world.server.put("jobs", job, "MODIFIED")
+    world.wait(100 + SLACK)
+    assert world.timeout() is not None
 
 
 def test_start_timeout_does_not_apply_once_a_container_started(world: World) -> None:

@@ -18,6 +18,7 @@ from runway.jobs.annotations import ANNOTATION_REQUEST_HASH, ANNOTATION_SPEC, AN
 from runway.jobs.manifest import INFRASTRUCTURE_RETRIES, Placement, escape_expansion, job_manifest, spec_hash_0_7
 from runway.jobs.record import MAX_BYTES as MAX_RECORD_BYTES
 from runway.jobs.spec import AdmittedSpec, read_draft
+from runway.policy import TenantVolume
 from runway.quantity import format_bytes, parse_bytes
 from tests.support.builders import COST, JOB, NAMESPACE, document, policy, spec
 from tests.support.jobs_0_7 import JOBS, JobOf07
@@ -165,6 +166,28 @@ def test_pod_has_exactly_the_named_volumes_at_the_paths_of_the_policy(admitted: 
         mounted = mounts.pop(f"claim-{name}")
         assert (mounted["mountPath"], mounted["readOnly"]) == (volume.path, volume.read_only)
     assert mounts.keys() == {"scratch", "shared-memory"}
+
+
+def test_volumes_of_one_claim_share_one_volume_of_the_pod() -> None:
+    """The kubelet may never start a pod with two volumes of one claim."""
+    shared = {
+        "read": TenantVolume(claim="shared", path="/read", read_only=True),
+        "write": TenantVolume(claim="shared", path="/write"),
+        "other": TenantVolume(claim="other", path="/other", read_only=True),
+    }
+    placement = Placement(JOB, "vision", NAMESPACE, REQUEST_HASH, POLICY.pools["cpu"], COST, shared)
+    rendered: Any = job_manifest(spec(volumes=("read", "write", "other")), placement, POLICY.limits)
+    pod = rendered["spec"]["template"]["spec"]
+    claims = {volume["name"]: volume.get("persistentVolumeClaim") for volume in pod["volumes"]}
+    assert [claim for claim in claims.values() if claim] == [
+        {"claimName": "shared", "readOnly": False},
+        {"claimName": "other", "readOnly": True},
+    ]
+    mounts = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+    assert [(claims[mounts[path]["name"]]["claimName"], mounts[path]["readOnly"]) for path in ("/read", "/write")] == [
+        ("shared", True),
+        ("shared", False),
+    ]
 
 
 @given(specs())

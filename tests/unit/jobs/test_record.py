@@ -20,6 +20,8 @@ from runway.jobs.diagnosis.codes import FailureCode
 from runway.jobs.models import Excerpt, Failure, JobView, Usage
 from runway.jobs.record import (
     MAX_BYTES,
+    VERSION,
+    VERSION_0_7,
     Record,
     charge_of,
     encode,
@@ -39,6 +41,7 @@ from runway.jobs.view import job_view
 from runway.kube.objects import Job, Pod
 from runway.text import last_lines
 from tests.support.builders import JOB, Json, condition, disrupted, ended, job, moment, pod, running, spec
+from tests.support.jobs_0_7 import FAILURE_CODES
 from tests.unit.jobs.diagnosis.cases.deadline import DEADLINES
 from tests.unit.jobs.diagnosis.cases.node import NODE
 from tests.unit.jobs.diagnosis.cases.process import PROCESS
@@ -192,6 +195,15 @@ def test_record_of_version_0_7_is_read() -> None:
     assert (view.failure.hint, view.attempts[0].image_id) == (FailureCode.EXIT_NONZERO.advice, None)
     # While the pod exists, it adds the image.
     assert job_view(snapshot_of(old, attempt)).attempts[0].image_id == image
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_version_0_7_leaves_a_record_that_it_cannot_read(name: str) -> None:
+    """It overwrites a record with an unknown failure code, unless a later version wrote it."""
+    record = final(CASES[name])
+    codes = {attempt.cause for attempt in record.attempts} | {record.failure.code if record.failure else None}
+    assert record.version == (VERSION_0_7 if codes <= FAILURE_CODES | {None} else VERSION)
+    assert record_of(with_record(CASES[name].job, record)) is not None
 
 
 def test_edited_image_of_a_recorded_attempt_is_ignored() -> None:
@@ -417,7 +429,7 @@ def test_record_of_unfinished_job_cannot_be_final() -> None:
 
 def test_record_of_later_version_is_left_unchanged() -> None:
     snapshot = snapshot_of(job(outcome="Complete"), attempt_pod(0, 0))
-    later = with_record(snapshot.job, spoilt(final(snapshot), version=2))
+    later = with_record(snapshot.job, spoilt(final(snapshot), version=VERSION + 1))
     assert written_by_newer_version(later)
     assert record_of(later) is None
     assert not written_by_newer_version(with_record(snapshot.job, final(snapshot)))

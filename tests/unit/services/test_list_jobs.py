@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
+from runway.jobs.annotations import LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY
 from runway.jobs.models import JobState
-from runway.services.list_jobs import full_page
+from runway.services.list_jobs import JobFilter, full_page
 from runway.state.cluster_state import ClusterState
 from runway.telemetry import Metrics
 from tests.support.builders import NAMESPACE, job, policy
@@ -16,11 +16,11 @@ from tests.support.builders import NAMESPACE, job, policy
 
 @pytest.fixture
 def cluster() -> ClusterState:
-    """Return a cluster state with 40 jobs; every tenth has failed."""
+    """Return a cluster state with 40 jobs; every tenth has failed, every second is named train."""
     cluster = ClusterState(policy(), Metrics())
     for number in range(40):
         made = job(f"rw-{number}", created=number, outcome="Complete" if number % 10 else "Failed")
-        made.metadata.labels[LABEL_MANAGED_BY] = MANAGED_BY
+        made.metadata.labels.update({LABEL_MANAGED_BY: MANAGED_BY, LABEL_NAME: ("eval", "train")[number % 2]})
         cluster.apply_job(made)
     return cluster
 
@@ -37,12 +37,14 @@ def cluster() -> ClusterState:
 async def test_page_is_filled_over_several_steps(
     cluster: ClusterState, states: tuple[JobState, ...], most: int, found: list[str]
 ) -> None:
-    places = await full_page(cluster, NAMESPACE, states, None, most, max_scanned=4)
+    places = await full_page(cluster, JobFilter(NAMESPACE, states), None, most, max_scanned=4)
     assert [key.name for _, key in places] == found
 
 
 async def test_scan_without_matches_yields_to_other_tasks(cluster: ClusterState) -> None:
-    looking = asyncio.create_task(full_page(cluster, NAMESPACE, (JobState.CANCELLED,), None, 50, max_scanned=4))
+    looking = asyncio.create_task(
+        full_page(cluster, JobFilter(NAMESPACE, (JobState.CANCELLED,)), None, 50, max_scanned=4)
+    )
     turns = 0
     while not looking.done():
         turns += 1
@@ -52,8 +54,24 @@ async def test_scan_without_matches_yields_to_other_tasks(cluster: ClusterState)
 
 
 async def test_created_or_deleted_job_moves_no_other_out_of_the_page(cluster: ClusterState) -> None:
-    looking = asyncio.create_task(full_page(cluster, NAMESPACE, (JobState.FAILED,), None, 9, max_scanned=4))
+    looking = asyncio.create_task(full_page(cluster, JobFilter(NAMESPACE, (JobState.FAILED,)), None, 9, max_scanned=4))
     await asyncio.sleep(0)
     cluster.apply_job(job("rw-new", version=50, created=100))
     cluster.refresh(cluster.store.delete_job(job("rw-38", version=51, created=38, outcome="Complete")))
     assert [key.name for _, key in await looking] == ["rw-30", "rw-20", "rw-10", "rw-0"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (JobFilter(name="train"), ["rw-39", "rw-37", "rw-35"]),
+        (JobFilter(name="eval", states=(JobState.FAILED,)), ["rw-30", "rw-20", "rw-10"]),
+        (JobFilter(name="train", states=(JobState.FAILED,)), []),
+        (JobFilter(name="trai"), []),
+        (JobFilter(id_prefix="rw-2"), ["rw-29", "rw-28", "rw-27"]),
+        (JobFilter(id_prefix="rw-2", name="eval"), ["rw-28", "rw-26", "rw-24"]),
+        (JobFilter("runway-research", name="train"), []),
+    ],
+)
+async def test_name_is_exact_and_filters_add_up(cluster: ClusterState, wanted: JobFilter, found: list[str]) -> None:
+    assert [key.name for _, key in await full_page(cluster, wanted, None, 3, max_scanned=4)] == found

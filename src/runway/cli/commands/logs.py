@@ -15,8 +15,9 @@ import typer
 from runway.backoff import Backoff
 from runway.cli.client import ApiError, LogStream, RequestFailed, StreamIdle
 from runway.cli.context import Exit, Session, open_session
-from runway.cli.options import DEFAULT_URL, JobId, Tenant, Url
+from runway.cli.options import DEFAULT_URL, JobOrNewest, Tenant, Url
 from runway.cli.output import Output
+from runway.cli.resolve import find_job, newest_job
 from runway.cli.views.progress import progress
 from runway.cli.wait import IDLE_SECONDS, STABLE_SECONDS, RetryBudget
 from runway.jobs.models import JobView
@@ -32,7 +33,7 @@ LogOutput = Literal["text", "json"]
 
 def logs(
     context: typer.Context,
-    job_id: JobId,
+    job: JobOrNewest = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Follow the log until the attempt ends.")] = False,
     tail: Annotated[int | None, typer.Option(min=0, metavar="LINES", help="Only the last lines.")] = None,
     attempt: Annotated[
@@ -52,6 +53,7 @@ def logs(
     writer = LogWriter(typer.get_binary_stream("stdout"), output, timestamps=timestamps)
     problem_format = Output.JSON if output == "json" else Output.TABLE
     with open_session(context, url, tenant, problem_format) as session:
+        job_id = newest_job(session) if job is None else find_job(session, job)
         if follow:
             _show_wait(session, job_id, attempt)
             if not follow_log(session, job_id, writer, tail=tail, attempt=attempt):

@@ -38,7 +38,7 @@ _HOLDERS: Final = [
 def quota(context: typer.Context, output: As = Output.TABLE, url: Url = DEFAULT_URL, tenant: Tenant = None) -> None:
     """Show a tenant's quota, its usage, and the jobs that use it.
 
-    RESERVED belongs to submissions in flight. TERMINATING is the part of USED that terminating pods use.
+    RESERVED: held by submissions in flight. TERMINATING: the part of USED that pods hold while they shut down.
     """
     with open_session(context, url, tenant, output) as session:
         page = session.client.quota()

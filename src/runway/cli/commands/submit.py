@@ -11,9 +11,10 @@ import typer
 from rich.text import Text
 
 from runway.api.models import DryRun
-from runway.cli.client import Answer, ApiError
+from runway.cli.client import Answer, ApiError, RequestFailed
 from runway.cli.commands.logs import LogWriter, follow_log
 from runway.cli.context import Exit, Session, open_session
+from runway.cli.habits import config_of
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
 from runway.cli.output import Output, Screen, emit
 from runway.cli.spec import SpecOptions, build_spec, with_spec_options
@@ -68,7 +69,7 @@ def submit(
     """
     if dry_run and (wait_for_end or options.idempotency_key):
         raise typer.BadParameter("--dry-run submits nothing: remove --wait and --idempotency-key")
-    spec = build_spec(options)
+    spec = build_spec(context, options, config_of(context).job)
     with open_session(context, url, tenant, output) as session:
         screen = session.screen
         if dry_run:
@@ -87,7 +88,28 @@ def submit(
             finish(job, output, screen.out)
         emit(job.document, output, names=[view.id], table=lambda: show_submitted(screen.out, view, replayed=replayed))
         if screen.stderr.is_terminal:
+            warn_of_wait(session, view)
             screen.err(f"next: runway wait {view.id}, or its log: runway logs -f {view.id}", style="dim")
+            screen.err(f"console: {url.rstrip('/')}/jobs/{view.id}", style="dim")
+
+
+def warn_of_wait(session: Session, view: JobView) -> None:
+    """Say that no node has room for a new job now, where the server knows."""
+    if view.cost is None or view.spec is None or view.state != "pending":
+        return
+    try:
+        pool = session.client.policy()["pools"].get(view.cost.rate_card.partition("/")[0])
+    except RequestFailed:
+        return
+    free = pool.get("free") if isinstance(pool, dict) else None
+    if isinstance(free, dict) and any(
+        to_milli(str(getattr(view.spec.resources, name))) > to_milli(str(free.get(name)))
+        for name in ("cpu", "memory", "gpu")
+        if name in free
+    ):
+        session.screen.err(
+            "No node has room for it now, so it waits; `runway limits` shows what is free.", style="yellow"
+        )
 
 
 @with_spec_options
@@ -105,7 +127,7 @@ def run(
     stderr. Ctrl-C, SIGTERM and SIGHUP leave the job running, unless --cancel-on-interrupt is set; on a terminal Ctrl-C
     asks whether to cancel it.
     """
-    spec = build_spec(options)
+    spec = build_spec(context, options, config_of(context).job)
     with open_session(context, url, tenant, output) as session:
         job, replayed = submit_job(session, spec, options.idempotency_key, cancel=cancel_on_interrupt)
         job_id = job.value.id
@@ -156,7 +178,7 @@ def _show_dry_run(screen: Screen, plan: DryRun) -> None:
     screen.out(decision, reason, "(dry run: nothing was submitted)", hang=2)
     show_violations(screen.out, map(asdict, plan.violations))
     for warning in plan.warnings:
-        screen.out(f"  warning of Kubernetes: {warning}", style="yellow", hang=4)
+        screen.out(f"  warning: {warning}", style="yellow", hang=4)
     if plan.cost is None:
         screen.out("Price: unknown until the spec is valid", style="dim")
     else:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Group
-from rich.live import Live
 from rich.text import Text
 
 from runway.api.models import TenantQuotaView
-from runway.backoff import Backoff
 from runway.cli.client import Answer, RequestFailed
 from runway.cli.context import Session, open_session
-from runway.cli.options import DEFAULT_URL, As, Tenant, Url
+from runway.cli.live import REFRESH_SECONDS, can_refresh, refresh
+from runway.cli.options import DEFAULT_URL, As, JobsToShow, Tenant, Url
 from runway.cli.output import Output, emit, show_state
+from runway.cli.resolve import find_job
 from runway.cli.views.job_views import cost_so_far
 from runway.cli.views.tables import RESOURCES, Column, bar, columns, lay_out, resource_usage, show_amount
 from runway.jobs.models import JobView, Usage
@@ -26,7 +25,6 @@ from runway.text import escape, show_between, show_bytes, show_ratio
 USAGE_REQUESTS: Final = 10  # Each refresh requests the usage of at most this many jobs, the oldest figures first.
 USAGE_REQUESTS_ONCE: Final = 30
 MAX_JOBS: Final = 200
-QUIT_KEYS: Final = ("q", "Q")
 ACTIVE_STATES: Final = ("running", "cancelling", "pending")
 BAR_WIDTH: Final = 8
 NARROW: Final = 100  # In fewer columns there are no bars.
@@ -49,26 +47,31 @@ _TENANT: Final = Column(title="TENANT", drop_priority=2)
 
 def top(
     context: typer.Context,
+    jobs: JobsToShow = None,
     once: Annotated[bool, typer.Option("--once", help="Print once and exit.")] = False,
-    every: Annotated[float, typer.Option(min=1, max=3600, metavar="SECONDS", help="Time between two refreshes.")] = 3,
+    every: Annotated[
+        float, typer.Option(min=1, max=3600, metavar="SECONDS", help="Refresh interval in seconds.")
+    ] = REFRESH_SECONDS,
     output: As = Output.TABLE,
     url: Url = DEFAULT_URL,
     tenant: Tenant = None,
 ) -> None:
-    """Show quota and active jobs with their usage, refreshed.
+    """Show quota, and the usage of active jobs, refreshed.
 
-    q exits. Without a terminal, or with -o json, yaml or name, the command prints once. Unknown figures are
-    shown as unknown.
+    Arguments select jobs. q exits. Without a terminal, or with -o json, yaml or name, the command prints once. Unknown
+    figures are shown as unknown.
     """
     with open_session(context, url, tenant, output) as session:
-        live = output.for_people and session.screen.stdout.is_terminal and session.environment.at_terminal()
-        if live and not once:
-            try:
-                _watch(session, every)
-            except KeyboardInterrupt:
-                return
+        poller = Poller(session, [find_job(session, job) for job in jobs or ()])
+        if can_refresh(session, output) and not once:
+            refresh(
+                session,
+                every,
+                lambda: poller.poll(USAGE_REQUESTS)[0],
+                lambda frame, outage: _lines(session, frame, every, outage),
+            )
         else:
-            frame, document = Poller(session).poll(USAGE_REQUESTS_ONCE)
+            frame, document = poller.poll(USAGE_REQUESTS_ONCE)
             emit(document, output, names=[view.id for view in frame.jobs], table=lambda: _print(session, frame))
 
 
@@ -84,31 +87,39 @@ class Frame:
 
 
 class Poller:
-    """Polls Runway and caches the usage of jobs."""
+    """Polls Runway for these jobs, or for all active ones, and caches the usage of jobs."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, job_ids: list[str]) -> None:
+        self._job_ids = job_ids
         self._client, self._now = session.client, session.environment.now
         self._usage: dict[str, Answer[Usage] | None] = {}  # The oldest figures first.
 
     def poll(self, usage_requests: int) -> tuple[Frame, dict[str, object]]:
         """Return quota, jobs and usage, and the same as the server's documents. Raises RequestFailed."""
         quota = self._client.quota()
-        page = self._client.jobs(ACTIVE_STATES, MAX_JOBS)
-        # Running jobs first; both halves stay newest first.
-        jobs = sorted(
-            zip(page.value.jobs, page.document["jobs"], strict=True), key=lambda job: job[0].state == "pending"
-        )
+        jobs, more = self._jobs()
         views = [view for view, _ in jobs]
-        running = [view.id for view in views if view.state != "pending"]
+        running = [view.id for view in views if view.state in ("running", "cancelling")]
         self._refresh(running, usage_requests)
         usage = {job_id: self._usage.get(job_id) for job_id in running}
         figures = {job_id: answer.value if answer else None for job_id, answer in usage.items()}
-        frame = Frame(self._now(), quota.value.tenants, views, page.value.next_cursor is not None, figures)
+        frame = Frame(self._now(), quota.value.tenants, views, more, figures)
         return frame, {
             "tenants": quota.document["tenants"],
             "jobs": [document for _, document in jobs],
             "usage": {job_id: answer.document if answer else None for job_id, answer in usage.items()},
         }
+
+    def _jobs(self) -> tuple[list[tuple[JobView, Any]], bool]:
+        """Return the jobs, each with its document, and whether more are active."""
+        if self._job_ids:
+            return [(job.value, job.document) for job in map(self._client.job, self._job_ids)], False
+        page = self._client.jobs(ACTIVE_STATES, MAX_JOBS)
+        # Running jobs first; both halves stay newest first.
+        jobs = sorted(
+            zip(page.value.jobs, page.document["jobs"], strict=True), key=lambda job: job[0].state == "pending"
+        )
+        return jobs, page.value.next_cursor is not None
 
     def _refresh(self, running: list[str], count: int) -> None:
         known = [job_id for job_id in self._usage if job_id in running]
@@ -120,27 +131,6 @@ class Poller:
                 self._usage[job_id] = self._client.usage(job_id)
             except RequestFailed:
                 self._usage[job_id] = None
-
-
-def _watch(session: Session, every: float) -> None:
-    """Refresh until a key exits. Report an outage, and keep the last figures."""
-    poller, backoff, frame = Poller(session), Backoff(session.environment.random), None
-    console, monotonic = session.screen.stdout, session.environment.monotonic
-    with session.environment.keys() as read_key, Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            outage, pause = None, every
-            try:
-                frame, _ = poller.poll(USAGE_REQUESTS)
-                backoff.reset()
-            except RequestFailed as error:
-                if frame is None or not error.transient:
-                    raise
-                outage, pause = str(error), max(every, backoff.next(), float(error.retry_after or 0))
-            live.update(Group(*_lines(session, frame, every, outage)), refresh=True)
-            until = monotonic() + pause
-            while (left := until - monotonic()) > 0:
-                if read_key(left) in QUIT_KEYS:
-                    return
 
 
 def _lines(session: Session, frame: Frame, every: float, outage: str | None) -> list[Text]:

@@ -19,6 +19,12 @@ from runway.jobs.timeline import moments_of
 from runway.text import escape, show_between, show_bytes, show_duration, show_ratio, show_usd
 
 EXCERPT_LINES: Final = 10
+FAULT_OF: Final = {
+    "user": "the job's own error",
+    "infra": "an infrastructure failure",
+    "policy": "a matter of the policy",
+    "runway": "a defect of Runway",
+}
 
 JOB_COLUMNS: Final = [
     Column(title="ID"),
@@ -100,8 +106,9 @@ def show_incomplete(say: Say, view: JobView) -> None:
 
 
 def show_failure(say: Say, failure: Failure) -> None:
-    retryable = "retryable" if failure.retryable else "not retryable"
-    say(Text.assemble("  ", (escape(failure.code), "bold red"), f" ({escape(failure.category)}; {retryable})"))
+    whose = FAULT_OF.get(failure.category, failure.category)
+    retry = "retrying may help" if failure.retryable else "retrying will not help"
+    say(Text.assemble("  ", (escape(failure.code), "bold red"), f": {escape(whose)}; {retry}"))
     say(f"  {failure.message}", hang=2)
     if failure.hint:
         say(f"  hint: {failure.hint}", style="green", hang=8)
@@ -148,6 +155,8 @@ def show_job(screen: Screen, view: JobView, now: datetime) -> None:
     if view.failure:
         screen.out("Failure", style="bold")
         show_failure(screen.out, view.failure)
+    if view.excerpt:
+        show_excerpt(screen.out, view.excerpt)
     if view.conditions:
         screen.out("Conditions", style="bold")
     for condition in view.conditions:
@@ -163,8 +172,6 @@ def show_job(screen: Screen, view: JobView, now: datetime) -> None:
         _show_cost(screen, view, view.cost, now)
     if view.failure:
         _show_evidence(screen, view.failure, view.excerpt)
-    if view.excerpt:
-        show_excerpt(screen.out, view.excerpt)
     if view.logs_url:
         # Not wrapped: the link is copied.
         screen.out("Stored logs", style="bold")
@@ -204,7 +211,9 @@ def _show_timeline(screen: Screen, view: JobView, now: datetime) -> None:
 def _show_attempts(screen: Screen, view: JobView, now: datetime) -> None:
     screen.out("Attempts", style="bold")
     numbered = list(enumerate(view.attempts, start=1 + view.attempts_left_out))
-    screen.table(ATTEMPT_COLUMNS, (_attempt_row(number, attempt, now) for number, attempt in numbered), indent=2)
+    failed = view.state != "cancelled"
+    rows = (_attempt_row(number, attempt, now, has_cause=failed) for number, attempt in numbered)
+    screen.table(ATTEMPT_COLUMNS, rows, indent=2)
     shown = view.failure.message if view.failure else view.may_be_incomplete
     for number, attempt in numbered:
         if attempt.message not in (None, shown):
@@ -220,15 +229,17 @@ def _show_attempts(screen: Screen, view: JobView, now: datetime) -> None:
         screen.out(f"  the cluster ended {view.disruptions}; they do not count against the retries", hang=4)
 
 
-def _attempt_row(number: int, attempt: Attempt, now: datetime) -> Sequence[object]:
+def _attempt_row(number: int, attempt: Attempt, now: datetime, *, has_cause: bool) -> Sequence[object]:
+    # The reason of an attempt that succeeded or was cancelled is `Completed` or `Error`, which explains nothing.
+    reason = attempt.reason if has_cause and attempt.state != "succeeded" else None
     return (
         number,
         show_state(attempt.state),
         attempt.exit_code,
         attempt.signal,
-        attempt.cause or attempt.reason,
+        attempt.cause or reason,
         show_between(attempt.started_at, attempt.finished_at or now),
-        "yes" if attempt.counted else "no",
+        "yes" if attempt.counted else "",
         attempt.node,
         attempt.pod,
     )
@@ -296,8 +307,8 @@ def _show_cost(screen: Screen, view: JobView, cost: CostView, now: datetime) -> 
     if spent is None:
         actual = "actual cost unknown"
     else:
-        actual = f"{show_usd(spent)} in total" if view.is_finished else f"about {show_usd(spent)} so far"
+        actual = f"{show_usd(spent)} total" if view.is_finished else f"about {show_usd(spent)} so far"
     lines = ", ".join(f"{show_usd(line.hourly)} for {line.quantity} {line.resource}" for line in cost.lines)
     screen.out(f"Cost in {cost.currency}", style="bold")
-    screen.out(f"  {actual}, at most {show_usd(cost.ceiling)}; {show_usd(cost.hourly)} an hour", hang=2)
-    screen.out(f"  an hour: {lines} ({cost.rate_card})", hang=4)
+    screen.out(f"  {actual} (limit {show_usd(cost.ceiling)}, rate {show_usd(cost.hourly)}/h)", hang=2)
+    screen.out(f"  rate: {lines} ({cost.rate_card})", hang=4)

@@ -14,7 +14,7 @@ from runway.cli.views.tables import columns, lay_out
 _SHOWN_APART: Final = frozenset(
     {
         "type", "title", "status", "detail", "code", "instance", "request_id", "violations", "excerpt", "quota",
-        "held_by", "held_by_count", "hint",
+        "held_by", "held_by_count", "hint", "candidates",
     }
 )  # fmt: skip
 HOLDERS_SHOWN: Final = 10
@@ -22,12 +22,16 @@ HOLDERS_SHOWN: Final = 10
 
 def show_problem(screen: Screen, error: RequestFailed, url: str) -> None:
     problem, say = error.problem, screen.err
+    if error.code == "tenant_required":  # The server speaks of a header.
+        problem = {"request_id": problem.get("request_id"), "title": "No tenant set"}
     say(f"Error: {problem.get('title')}", f"({error.code})", style="bold red", hang=2)
-    say(problem.get("detail") or "", hang=0)
+    if problem.get("detail"):
+        say(problem["detail"], hang=0)
     violations = problem.get("violations")
     if isinstance(violations, list):
         show_violations(say, [item for item in violations if isinstance(item, Mapping)])
     _show_quota(say, problem)
+    _show_candidates(say, problem.get("candidates"))
     for name, value in problem.items():
         if name not in _SHOWN_APART:
             say(f"  {name}: {compact(value)}", hang=4)
@@ -67,6 +71,13 @@ def _show_quota(say: Say, problem: Mapping[str, Any]) -> None:
         say(f"  held by {', '.join(compact(holder) for holder in holders[:HOLDERS_SHOWN])}{more}", hang=10)
 
 
+def _show_candidates(say: Say, candidates: object) -> None:
+    if isinstance(candidates, list):
+        rows = [[item.get(key) for key in ("id", "name", "state")] for item in candidates if isinstance(item, Mapping)]
+        for line in lay_out(columns("ID", "NAME", "STATE"), rows, width=None, indent=2):
+            say(line)
+
+
 def _hint(error: RequestFailed, url: str) -> str | None:
     """Return the server's hint, or the command line's own about how it was called."""
     match error.code:
@@ -75,7 +86,7 @@ def _hint(error: RequestFailed, url: str) -> str | None:
             exists = f"; `runway status {job_id}` shows whether the job exists" if job_id else ""
             return f"check that Runway runs there (curl {url.rstrip('/')}/readyz), and --url or RUNWAY_URL{exists}"
         case "tenant_required":
-            return "name your tenant with --tenant NAME or RUNWAY_TENANT"
+            return "use --tenant NAME, export RUNWAY_TENANT=NAME, or set `tenant` in .runway.yaml"
         case "unknown_tenant":
             return "check --tenant and RUNWAY_TENANT: `runway quota` without a tenant lists the tenants of the policy"
         case "outcome_unknown" if error.problem.get("id"):

@@ -15,13 +15,16 @@ from rich.text import Text
 from runway.cli.context import Session
 from runway.cli.output import Say, show_state, wrapped
 from runway.cli.views.job_views import cost_so_far
-from runway.jobs.models import JobView
+from runway.jobs.models import ConditionView, JobView
 from runway.jobs.timeline import deadline_of
 from runway.text import escape, show_between, show_duration, show_usd
 
 FRAMES_PER_SECOND: Final = 4
 CONDITIONS_SHOWN: Final = 3
 CONDITION_LINES: Final = 3
+MAX_MESSAGES: Final = 1000
+QUIET_SECONDS: Final = 5.0
+"""Kubernetes creates a pod within a second or so: `pod_not_created` is shown after this time."""
 BAR_WIDTH: Final = 24
 NARROW: Final = 75  # In this many columns or fewer the bar is half as wide.
 
@@ -41,18 +44,27 @@ def progress(session: Session) -> Iterator[Show]:
 
 
 class _Lines:
+    """A line for each change. A message that was shown before, such as a registry's, is not repeated."""
+
     def __init__(self, say: Say, now: Callable[[], datetime]) -> None:
         self._say = say
         self._now = now
-        self._shown: str | None = None
+        self._state: str | None = None
+        self._messages = set[str]()
 
     def __call__(self, view: JobView) -> None:
+        now = self._now()
+        conditions = _conditions(view, now)
         where = _where(view)
-        line = f"{view.id} is {view.state}{where and f', {where}'}"
-        line += "".join(f"; {condition.code}: {condition.message}" for condition in view.conditions)
-        if line != self._shown:
-            self._say(line, Text(f"({', '.join(_figures(view, self._now()))})", "dim"))
-        self._shown = line
+        state = f"{view.id} is {view.state}{where and f', {where}'}"
+        known = "; ".join([state, *(condition.code for condition in conditions)])
+        new = [condition for condition in conditions if condition.message not in self._messages]
+        if known != self._state or new:
+            words = [f"{each.code}: {each.message}" if each in new else each.code for each in conditions]
+            self._say("; ".join([state, *words]), Text(f"({', '.join(_figures(view, now))})", "dim"))
+        self._state = known
+        if len(self._messages) < MAX_MESSAGES:
+            self._messages |= {condition.message for condition in new}
 
 
 class _Display:
@@ -77,7 +89,7 @@ class _Display:
         self._spinner.update(text=Text("  ").join(part for part in head if part))
         now, width = self._now(), options.max_width
         lines = [_bar(view, now, console.encoding, BAR_WIDTH if width > NARROW else BAR_WIDTH // 2)]
-        for condition in view.conditions[:CONDITIONS_SHOWN]:
+        for condition in _conditions(view, now)[:CONDITIONS_SHOWN]:
             since = f" ({show_between(condition.since, now)})" if condition.since else ""
             text = Text(f"  {escape(condition.code)}{since}: {escape(condition.message)}", "yellow")
             wrapped_lines = wrapped(console, text, 4, width)
@@ -87,6 +99,12 @@ class _Display:
         for line in lines:
             line.truncate(width, overflow="ellipsis")
         yield Group(self._spinner, *lines)
+
+
+def _conditions(view: JobView, now: datetime) -> list[ConditionView]:
+    """Return the conditions; the first seconds of every job are no reason for one."""
+    is_new = view.created_at is not None and (now - view.created_at).total_seconds() < QUIET_SECONDS
+    return [each for each in view.conditions if each.code != "pod_not_created" or not is_new]
 
 
 def _where(view: JobView) -> str:

@@ -169,8 +169,8 @@ def deadline_of(snapshot: JobSnapshot, pod: Pod) -> Diagnosis:
         if _exceeded_grace_period(job, pod):
             evidence["grace_period"] = "overrun"
             hint = (
-                f"raise timeout_seconds above {timeout}, shorten the job, or handle SIGTERM to save its work within "
-                f"grace_period_seconds ({grace})"
+                f"raise timeout_seconds above {timeout}, or shorten the job; to save work before the kill, handle "
+                f"SIGTERM within {grace} s (grace_period_seconds)"
             )
     message = f"{describe_timeout(job)} and was terminated{describe_termination(job, pod)}"
     return Diagnosis(FailureCode.DEADLINE_EXCEEDED, message, evidence, hint)

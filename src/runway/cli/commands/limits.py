@@ -1,0 +1,119 @@
+"""`runway limits`: what a tenant may use, what it costs, and what is free now."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import typer
+from rich.text import Text
+
+from runway.cli.context import open_session
+from runway.cli.options import DEFAULT_URL, As, Tenant, Url
+from runway.cli.output import Output, Screen, emit
+from runway.cli.views.tables import Column, columns
+from runway.quantity import parse_bytes
+from runway.text import escape, show_bytes, show_duration, show_usd
+
+_LIMITS: Final = columns("FIELD", "MIN", "MAX", "DEFAULT")
+_POOLS: Final = [
+    *columns("POOL", "GPU TYPE"),
+    Column(title="A NODE"),
+    *(Column(title=title, right=True) for title in ("USD AN HOUR", "A CPU", "A GiB", "A GPU")),
+    Column(title="FREE NOW"),
+]
+_BYTES: Final = re.compile(r"[0-9]{1,15}[KMGTP]i")
+_NO_FIELDS: Final = ("ephemeral_storage",)
+"""Names of version 0.7 for a limit that is shown under its new name."""
+
+
+def limits(context: typer.Context, output: As = Output.TABLE, url: Url = DEFAULT_URL, tenant: Tenant = None) -> None:
+    """Show what you may use, what it costs, and what is free now.
+
+    Bounds, images, GPU types, prices, volumes and Secrets. FREE NOW has the ready nodes of a pool, and the most GPUs,
+    CPU and memory that one of them has free. Volumes and Secrets are those of the tenant. `runway quota` shows how much
+    of the quota is used.
+    """
+    with open_session(context, url, tenant, output) as session:
+        policy = session.client.policy()
+        emit(policy, output, names=list(policy["pools"]), table=lambda: _show(session.screen, policy, tenant))
+
+
+def _show(screen: Screen, policy: Mapping[str, Any], tenant: str | None) -> None:
+    screen.out("Limits of a job", style="bold")
+    screen.table(_LIMITS, _limits(policy["limits"]), indent=2)
+    about = _mapping(policy["tenants"].get(tenant or ""))
+    own = _mapping(about.get("own"))
+    screen.out("Images", style="bold")
+    for image in (_mapping(own.get("images")) or policy["images"]).get("allow") or ():
+        screen.out(f"  {image}")
+    screen.out("Pools, with prices in USD an hour", style="bold")
+    screen.table(_POOLS, [_pool(name, _mapping(pool)) for name, pool in policy["pools"].items()], indent=2)
+    if quota := _mapping(about.get("quota")):
+        rate = _mapping(about.get("rate"))
+        screen.out(f"Quota of {tenant}", style="bold")
+        amounts = ", ".join(f"{name} {_quantity(amount)}" for name, amount in quota.items() if amount)
+        screen.out(f"  {amounts}; {rate.get('per_minute')} submissions a minute, {rate.get('burst')} at once", hang=2)
+    for title in ("volumes", "secrets"):
+        if items := own.get(title):
+            screen.out(title.capitalize(), style="bold")
+            for item in items:
+                screen.out(f"  {item}", _volume(items[item]) if isinstance(items, Mapping) else "")
+
+
+def _limits(document: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+    """Yield a row for each bound, and for each number and text. Fields of a newer server are shown, too."""
+    for name, bound in document.items():
+        if name in _NO_FIELDS:
+            continue
+        if not isinstance(bound, Mapping):
+            yield name.removesuffix("_seconds"), "", "", _amount(name, bound)
+        elif bound.keys() & {"min", "max", "default"}:
+            yield name.removesuffix("_seconds"), *(_amount(name, bound.get(key)) for key in ("min", "max", "default"))
+        else:
+            for cause, value in bound.items():
+                yield f"{name.removesuffix('_seconds')}: {cause}", "", _amount(name, value) or "none", ""
+
+
+def _amount(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    return show_duration(value) if name.endswith("_seconds") and isinstance(value, int) else str(value)
+
+
+def _pool(name: str, pool: Mapping[str, Any]) -> tuple[object, ...]:
+    price, node = _mapping(pool.get("hourly_usd_per")), _mapping(pool.get("node"))
+    size = f"{_gpus(node)}{node.get('cpu')} CPU, {_quantity(node.get('memory'))}"
+    parts = (show_usd(price[part]) if part in price else "" for part in ("cpu", "memory_gib", "gpu"))
+    return name, pool.get("gpu_type"), size, show_usd(pool.get("hourly_usd")), *parts, _free(pool.get("free"), node)
+
+
+def _free(free: object, node: Mapping[str, Any]) -> Text:
+    known = _mapping(free)
+    if not known:
+        return Text("unknown", "dim")
+    if not known.get("nodes"):
+        return Text("no ready node", "yellow")
+    nodes = "1 node" if known["nodes"] == 1 else f"{known['nodes']} nodes"
+    gpus = f"{known.get('gpu')} GPU (of {known.get('gpu_total')}), " if node.get("gpu") else ""
+    return Text(escape(f"{nodes}: {gpus}{known.get('cpu')} CPU, {_quantity(known.get('memory'))}"))
+
+
+def _gpus(node: Mapping[str, Any]) -> str:
+    return f"{node['gpu']} GPU, " if node.get("gpu") else ""
+
+
+def _quantity(value: object) -> str:
+    """Show bytes as `1.5Gi`, and everything else as it is sent."""
+    text = ", ".join(f"{name} {amount}" for name, amount in value.items()) if isinstance(value, Mapping) else str(value)
+    return show_bytes(parse_bytes(text)) if _BYTES.fullmatch(text) else text
+
+
+def _volume(volume: object) -> str:
+    known = _mapping(volume)
+    return f"at {known.get('path')}{', read-only' if known.get('read_only') else ''}" if known else ""
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
