@@ -56,7 +56,7 @@ class Credentials:
         if access.expires_at is not None and now >= self._renew_at:
             self._start()
             if now >= access.expires_at:
-                await self._finished()
+                await self.settled()
                 if self._access is access:
                     raise NotExecuted(f"the credentials for the Kubernetes API have expired: {self._failure}")
         elif self._timing.clock() >= self._next_check:
@@ -69,7 +69,7 @@ class Credentials:
         """Renew credentials that the API server rejected. Return whether there are others now."""
         if self._access is rejected:
             self._start()
-            await self._finished()
+            await self.settled()
         return self._access is not rejected
 
     async def close(self) -> None:
@@ -90,7 +90,7 @@ class Credentials:
         if self._renewal is None and self._timing.clock() >= self._next_renewal:
             self._renewal = asyncio.create_task(self._renew(self._access.renew))
 
-    async def _finished(self) -> None:
+    async def settled(self) -> None:
         """Wait for the renewal in progress. A caller that is cancelled does not cancel it."""
         if self._renewal is not None:
             await asyncio.shield(self._renewal)

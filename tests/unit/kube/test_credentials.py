@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -39,23 +39,12 @@ class Plugin:
         return Access(cast("Any", None), cast("Any", None), self.issue, expires, self.files)
 
 
-async def _settled() -> None:
-    """Let a renewal in another thread end."""
-    for _ in range(1000):
-        if threading.active_count() == 1:
-            break
-        await asyncio.sleep(0)
-    await asyncio.sleep(0.01)
-
-
 async def _after(credentials: Credentials, plugin: Plugin, seconds: float) -> Access:
+    """Return the credentials after this time, and after the renewal that the question for them starts."""
     plugin.elapsed += seconds
-    before = plugin.calls
-    current = await credentials.current()
-    if plugin.calls == before:
-        await _settled()
-        current = await credentials.current()
-    return current
+    await credentials.current()
+    await credentials.settled()
+    return await credentials.current()
 
 
 async def test_credentials_are_renewed_before_they_expire_without_a_wait() -> None:
@@ -89,11 +78,10 @@ async def test_failing_plugin_is_called_ever_more_rarely() -> None:
     plugin.broken = True
     for _ in range(600):
         plugin.elapsed += 1
-        try:
+        with suppress(NotExecuted):
             await credentials.current()
-        except NotExecuted:
-            await _settled()
-    assert plugin.calls < 25
+        await credentials.settled()
+    assert 10 < plugin.calls < 25
 
 
 async def test_401_renews_once_for_all_waiting_requests() -> None:

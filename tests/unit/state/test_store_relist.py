@@ -103,7 +103,7 @@ class WatchedStore:
 
 
 @pytest.mark.parametrize("kind", ["jobs", "pods"])
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     names=st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.booleans()), min_size=4, max_size=10),
     listed=st.integers(1, 10),
