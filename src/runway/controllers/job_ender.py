@@ -104,7 +104,7 @@ class JobEnder:
     async def end(self, key: JobKey, code: FailureCode, message: str, evidence: dict[str, str]) -> None:
         """End a job, unless its outcome is decided or this process may not write. A failed attempt is only logged."""
         job = self._cluster.job(key)
-        if job is None or self._is_decided(key) or not self.may_write:
+        if job is None or self._is_decided(key) or not self._leadership.may_end_jobs:
             return
         ending = Ending(code, self._timing.now(), message, evidence)
         try:
@@ -116,17 +116,6 @@ class JobEnder:
             return
         self._metrics.jobs_ended.labels(code).inc()
         log.info("job ended", tenant=self._cluster.tenant_of(key), job_id=key.name, code=code)
-
-    @property
-    def may_write(self) -> bool:
-        """Whether this process may end jobs now: it leads, knows the newest state, and no stop is in force."""
-        watches = self._cluster.watches.values()
-        return (
-            self._leadership.is_leader
-            and self._cluster.failure is None
-            and self._leadership.stop_reason is None
-            and all(watch.synced and watch.disconnect_reason is None for watch in watches)
-        )
 
     def _is_decided(self, key: JobKey) -> bool:
         """Return whether the job has finished, succeeded, or got a deadline of zero."""

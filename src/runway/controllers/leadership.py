@@ -93,6 +93,17 @@ class Leadership:
         for refusal in self.refusals:
             raise refusal
 
+    @property
+    def may_end_jobs(self) -> bool:
+        """Whether this process may end jobs at a limit: it leads, its watches are connected, no stop is in force."""
+        watches = self._cluster.watches.values()
+        return (
+            self.is_leader
+            and self._cluster.failure is None
+            and self.stop_reason is None
+            and all(watch.synced and watch.disconnect_reason is None for watch in watches)
+        )
+
     async def run(self) -> None:
         """Relist at the start of each term; then write."""
         while True:

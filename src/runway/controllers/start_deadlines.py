@@ -222,19 +222,10 @@ class StartDeadlines:
             wait.scheduled = float("inf")
             if max(self._due_at(wait), wait.not_before) <= now:
                 wait.not_before = now + RECHECK_SECONDS
-                if self._may_write() and self._passed_limit(key) is not None:
+                if self._leadership.may_end_jobs and self._passed_limit(key) is not None:
                     ends += 1
                     yield key
             self._schedule(key, wait)
-
-    def _may_write(self) -> bool:
-        watches = self._cluster.watches.values()
-        return (
-            self._leadership.is_leader
-            and self._cluster.failure is None
-            and self._leadership.stop_reason is None
-            and all(watch.synced and watch.disconnect_reason is None for watch in watches)
-        )
 
     async def _end(self, key: JobKey) -> None:
         wait, outcome = self._waits.get(key), "failed"
@@ -263,7 +254,7 @@ class StartDeadlines:
         if not await self._read_pods(key):
             return
         timeout, job, wait = self._passed_limit(key), self._cluster.job(key), self._waits.get(key)
-        if timeout is None or job is None or wait is None or not self._may_write():
+        if timeout is None or job is None or wait is None or not self._leadership.may_end_jobs:
             return
         patch = deadline_patch(job, ANNOTATION_START_TIMEOUT, encode(timeout))
         try:
