@@ -145,9 +145,10 @@ class FakeKubernetes:
     async def _log(self, pod: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         if not any(name == pod for _, name in self.objects["pods"]):
             raise UnexpectedStatus(_status(404, f'pods "{pod}" not found'))
-        if "nodeName" not in self.pod(pod)["spec"]:
+        spec = self.pod(pod)["spec"]
+        if "nodeName" not in spec:
             raise UnexpectedStatus(Response(204, b""))
-        names = [container["name"] for container in self.pod(pod)["spec"].get("containers", [])]
+        names = _container_names(spec.get("containers"))
         if names and query["container"] not in names:
             raise UnexpectedStatus(_status(400, f"container {query['container']} is not valid for pod {pod}"))
         if pod not in self.logs:
@@ -394,6 +395,13 @@ def copy_of(item: Json) -> Json:
 
 def _scheduled(now: str) -> list[Json]:
     return [{"type": "PodScheduled", "status": "True", "lastTransitionTime": now}]
+
+
+def _container_names(containers: Any) -> list[Any]:
+    """Return the names of a pod's containers; tests also store what no API server would."""
+    if not isinstance(containers, list):
+        return []
+    return [container.get("name") for container in containers if isinstance(container, dict)]
 
 
 def _selected(kind: str, item: Json) -> bool:
