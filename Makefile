@@ -24,12 +24,16 @@ AUDIT = $(CACHE)/audit-$(shell sha256sum requirements/audit.txt | cut -c1-12)
 LOCAL_KUBECONFIG := .local/kubeconfig
 CLUSTER := $(if $(KUBECONFIG),,cluster-up)
 export KUBECONFIG ?= $(CURDIR)/$(LOCAL_KUBECONFIG)
-export RUNWAY_POLICY ?= $(CURDIR)/config/policy.local.yaml
+# Another cluster needs neither GPUs nor the local images.
+export RUNWAY_POLICY ?= $(CURDIR)/config/$(if $(CLUSTER),policy.local.yaml,policy.any-cluster.yaml)
+ifeq ($(CLUSTER),)
+export DEMO_IMAGE ?= docker.io/library/busybox:1.36
+endif
 # The local cluster brings its own kubectl; another cluster's is the one on the PATH.
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
 .PHONY: help setup check static types secrets fast test beside browser cluster-up cluster-down serve demo \
-	deploy-local undeploy-local bench soak simulate format requirements terraform-tools coverage audit
+	deploy-local undeploy-local deploy-tools bench soak simulate format requirements terraform-tools coverage audit
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s "$$(printf '\t')"
@@ -85,7 +89,7 @@ audit: $(UV) ## known vulnerabilities of the pinned packages; asks the package i
 REPORTS := .local/reports
 CLUSTER_TESTS := KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest -p no:randomly tests/cluster
 
-test: terraform-tools browser cluster-up ## everything, on the real local Kubernetes too
+test: terraform-tools deploy-tools browser cluster-up ## everything, on the real local Kubernetes too
 	@rm -rf $(REPORTS); mkdir -p $(REPORTS); failed=0; began=$$SECONDS; \
 	nice -n 5 $(MAKE) --no-print-directory beside > .local/beside.log 2>&1 & beside=$$!; \
 	$(CLUSTER_TESTS) -m "not alone" -n 3 --junitxml=$(REPORTS)/cluster.xml || failed=1; \
@@ -96,7 +100,7 @@ test: terraform-tools browser cluster-up ## everything, on the real local Kubern
 beside: static
 	@$(BIN)/pytest $(PARALLEL) 2 --junitxml=$(REPORTS)/beside.xml \
 		tests/unit tests/api tests/fuzz tests/hostile tests/browser tests/proxy tests/model tests/observability tests/packaging \
-		tests/terraform
+		tests/chart tests/terraform
 
 browser: $(READY) ## Debian's Chromium, a font and nginx, for the tests of the console and of streams
 	@$(BIN)/python -m tests.support.chromium
@@ -126,12 +130,15 @@ serve demo: export RUNWAY_PROMETHEUS_URL ?= http://127.0.0.1:16290
 endif
 
 serve: $(READY) $(CLUSTER) ## Runway at 127.0.0.1:8000
-	@$(BIN)/runway tenants render | kubectl apply -f -
+	@$(BIN)/runway tenants apply
 	@$(if $(CLUSTER),$(BIN)/python -m testbed.storage $(RUNWAY_POLICY))
 	@exec env RUNWAY_INSTANCE=serve $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log $(UVICORN)
 
 demo: $(READY) $(CLUSTER) ## run every scenario, show the evidence, write a report; DEPLOYED=1: against Runway in the cluster
 	@$(BIN)/python -m demo $(if $(DEPLOYED),--deployed)
+
+deploy-tools: $(READY) ## helm and actionlint, built once from source, for the chart and the workflows
+	@$(BIN)/python -m deploy tools
 
 deploy-local: $(READY) cluster-up ## Runway in the local cluster, under its own RBAC
 	@$(BIN)/python -m deploy up

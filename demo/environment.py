@@ -7,7 +7,7 @@ import platform
 
 from demo.scenarios.admission import SIMULATED_LABEL
 from runway import __version__
-from testbed.kubectl import Kubectl
+from testbed.kubectl import Kubectl, KubectlFailed
 
 
 def describe_environment(kubernetes: Kubectl, *, deployed: bool, here: bool) -> tuple[list[tuple[str, str]], bool]:
@@ -16,7 +16,10 @@ def describe_environment(kubernetes: Kubectl, *, deployed: bool, here: bool) -> 
     Raises KubectlFailed.
     """
     server = json.loads(kubernetes.run("version", "--output=json"))["serverVersion"]
-    nodes = kubernetes.select("nodes")
+    try:
+        nodes = kubernetes.select("nodes")
+    except KubectlFailed:  # Only administrators may list nodes.
+        nodes = []
     ready = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}"
     kernels = sorted({node["status"]["nodeInfo"]["kernelVersion"] for node in nodes})
     place = "a Deployment with its own service account" if deployed else "a process outside the cluster"

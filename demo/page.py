@@ -29,7 +29,7 @@ _environment = Environment(
 
 def page(recording: Recording) -> str:
     """Render the file. Recorded text is escaped here, and by the figures themselves."""
-    seen = sum(scenario.missing is None for scenario in recording.scenarios)
+    seen = sum(scenario.missing is None and scenario.needs is None for scenario in recording.scenarios)
     longest = max((scenario.seconds for scenario in recording.scenarios), default=0.0)
     return _environment.get_template("page.html").render(
         recording=recording,

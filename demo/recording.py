@@ -70,6 +70,7 @@ class ScenarioRun:
     missing: str | None
     evidence: tuple[Evidence, ...]
     jobs: tuple[JobRecord, ...]
+    needs: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -143,6 +144,7 @@ class Recorder:
                 began=self._scenario_began,
                 ended=self.now,
                 missing=outcome.missing,
+                needs=outcome.needs,
                 evidence=tuple(self._evidence),
                 jobs=tuple(self._job(view) for view in jobs),
             )

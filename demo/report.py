@@ -41,6 +41,8 @@ class Report:
         self._console.print(Text("    ") + _outcome_text(outcome) + Text(f" in {outcome.seconds:.1f} s"))
         if outcome.missing:
             self._console.print(Text(f"    {escape(outcome.missing)}", style="red"))
+        elif outcome.needs:
+            self._console.print(Text(f"    it needs {escape(outcome.needs)}", style="yellow"))
 
     def summary(self, outcomes: Sequence[Outcome]) -> None:
         """Print one line per scenario, and the totals."""
@@ -50,8 +52,13 @@ class Report:
             self._console.print(title + _outcome_text(outcome))
         seen = sum(outcome.seen for outcome in outcomes)
         total = sum(outcome.seconds for outcome in outcomes)
-        self._console.print(Text(f"    {seen} of {len(outcomes)} claims seen in {total:.0f} s", style="bold"))
+        hidden = sum(outcome.needs is not None for outcome in outcomes)
+        words = f"{seen} of {len(outcomes)} claims seen in {total:.0f} s"
+        words += f", {hidden} not shown: this cluster lacks what they need" if hidden else ""
+        self._console.print(Text(f"    {words}", style="bold"))
 
 
 def _outcome_text(outcome: Outcome) -> Text:
+    if outcome.needs is not None and outcome.missing is None:
+        return Text("NOT SHOWN", style="bold yellow")
     return Text("SEEN", style="bold green") if outcome.seen else Text("NOT SEEN", style="bold red")

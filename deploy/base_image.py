@@ -1,7 +1,7 @@
 """Build the base image of the local image from Debian packages.
 
-It replaces the Dockerfile's default, python:3.11-slim-bookworm, because the local cluster has no registry. Both have
-the same Debian and the same Python.
+It replaces the Dockerfile's default, the public Python image, because the local cluster has no registry. Both have
+Python 3.11; the Debian release differs.
 """
 
 import hashlib

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,8 +11,8 @@ from typing import Self
 
 import httpx2
 
-from deploy import image, manifests
-from deploy.manifests import NAMESPACE
+from deploy import image
+from deploy.helm import NAMESPACE, RELEASE, VALUES, Helm, HelmFailed, policy_option
 from localcluster.images import ctr
 from localcluster.progress import step
 from testbed.kubectl import Document, Kubectl, KubectlFailed
@@ -21,7 +22,7 @@ from testbed.tenants import apply_tenants
 from testbed.waiting import TimedOut, wait_for
 
 LEASE = ("runway-writer", "default")
-"""Name and namespace, as in overlays/local."""
+"""Name and namespace, as in values/local.yaml."""
 PODS = (f"--namespace={NAMESPACE}", "--selector=app.kubernetes.io/name=runway")
 ROLLOUT_SECONDS = 120
 DELETE_SECONDS = 60
@@ -35,20 +36,39 @@ class DeployFailed(Exception):
 
 
 def up(kubernetes: Kubectl, policy: Path) -> None:
-    """Build, import, apply, and wait until it is the leader. Raises DeployFailed, KubectlFailed, LocalClusterError."""
+    """Build, import and install it, and wait until it is the leader.
+
+    Raises DeployFailed, KubectlFailed, LocalClusterError and TenantsFailed.
+    """
     name = image.ensure_imported()
     apply_tenants(kubernetes, policy)
     provide_storage(kubernetes, policy)
-    with step("manifests applied"):
-        kubernetes.apply(manifests.render("local", name))
-    with step("rolled out"):
-        _wait_for_rollout(kubernetes)
+    with step("chart installed"):
+        create_namespace(kubernetes)
+        try:
+            Helm(kubernetes.kubeconfig).upgrade(*local_options(name, policy), f"--timeout={ROLLOUT_SECONDS}s")
+        except HelmFailed as error:
+            raise DeployFailed(f"{error}\n{_describe_pods(kubernetes)}") from error
+    with step("leader"):
         _wait_for_lease(kubernetes)
     _remove_other_images(name)
 
 
+def local_options(image_name: str, policy: Path) -> tuple[str, ...]:
+    """Return Helm's options for this image and policy on the local cluster."""
+    tag = image_name.rpartition(":")[2]
+    return (f"--values={VALUES / 'local.yaml'}", f"--set=image.tag={tag}", policy_option(policy))
+
+
+def create_namespace(kubernetes: Kubectl) -> None:
+    """Create Runway's namespace with Pod Security "restricted". The chart cannot: its release is stored there."""
+    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+    kubernetes.apply(json.dumps(namespace))
+
+
 def down(kubernetes: Kubectl) -> None:
-    """Remove the Deployment if it exists; tenants and their jobs remain."""
+    """Remove the release and its namespace if they exist; tenants and their jobs remain."""
     with step("removed"):
         # The process first, while RBAC still lets it release the Lease.
         kubernetes.run(
@@ -56,9 +76,12 @@ def down(kubernetes: Kubectl) -> None:
             *("--cascade=foreground", "--wait", f"--timeout={DELETE_SECONDS}s"),
             timeout=DELETE_SECONDS + 5,
         )
+        try:
+            Helm(kubernetes.kubeconfig).run("uninstall", RELEASE, "--ignore-not-found", "--wait")
+        except HelmFailed as error:
+            raise DeployFailed(str(error)) from error
         kubernetes.run(
-            *("delete", "--filename=-", "--ignore-not-found", "--wait", f"--timeout={DELETE_SECONDS}s"),
-            stdin=manifests.render("local"),
+            *("delete", f"namespace/{NAMESPACE}", "--ignore-not-found", "--wait", f"--timeout={DELETE_SECONDS}s"),
             timeout=DELETE_SECONDS + 5,
         )
 
@@ -150,16 +173,6 @@ def _started(pod: Document | None) -> Document | None:
     if pod is None or "podIP" not in pod["status"]:
         return None
     return pod if any("running" in state["state"] for state in pod["status"].get("containerStatuses", [])) else None
-
-
-def _wait_for_rollout(kubernetes: Kubectl) -> None:
-    try:
-        kubernetes.run(
-            *("rollout", "status", "deployment/runway", f"--namespace={NAMESPACE}", f"--timeout={ROLLOUT_SECONDS}s"),
-            timeout=ROLLOUT_SECONDS + 5,
-        )
-    except KubectlFailed as error:
-        raise DeployFailed(f"{error}\n{_describe_pods(kubernetes)}") from error
 
 
 def _wait_for_lease(kubernetes: Kubectl) -> None:

@@ -1,4 +1,4 @@
-"""Export observability/prometheusrule.yaml as a plain Prometheus rule file.
+"""Export chart/files/prometheusrule.yaml as a plain Prometheus rule file.
 
 For promtool, or for a Prometheus without the operator: `python -m deploy.export_rules > rules.yaml`
 """
@@ -12,6 +12,8 @@ from typing import Any, Final
 import yaml
 
 OBSERVABILITY: Final = Path(__file__).parent / "observability"
+"""The promtool tests of the rules."""
+RULES: Final = Path(__file__).parent / "chart" / "files" / "prometheusrule.yaml"
 
 
 def rule_file() -> dict[str, Any]:
@@ -19,7 +21,7 @@ def rule_file() -> dict[str, Any]:
 
     https://prometheus-operator.dev/docs/developer/alerting/#deploying-prometheus-rules
     """
-    document: dict[str, Any] = yaml.safe_load((OBSERVABILITY / "prometheusrule.yaml").read_text())
+    document: dict[str, Any] = yaml.safe_load(RULES.read_text())
     spec: dict[str, Any] = document["spec"]
     return spec
 

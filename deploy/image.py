@@ -102,7 +102,7 @@ def _certificate_authorities() -> str | None:
 
 def _sources() -> Iterator[Path]:
     checkout = paths.this_checkout()
-    yield from (DOCKERFILE, Path(".dockerignore"), REQUIREMENTS, Path("main.py"))
+    yield from (DOCKERFILE, Path(".dockerignore"), REQUIREMENTS)
     yield from sorted(file.relative_to(checkout) for file in (checkout / "src/runway").rglob("*.py"))
 
 

@@ -32,6 +32,10 @@ class NotSeen(Exception):
     """The claim did not hold; the message gives the observed value."""
 
 
+class Unavailable(Exception):
+    """This cluster lacks what a claim needs; the message names it. The claim is neither verified nor refuted."""
+
+
 class Process(Protocol):
     """A Runway that a test can kill and start: on this machine or in a pod of the local cluster."""
 
@@ -140,6 +144,16 @@ class Context:
         if found is None:
             raise NotSeen(f"Kubernetes has no Job {view['id']}")
         return found
+
+    def require_gpus(self, count: int) -> None:
+        """Check that tenant vision may use this many GPUs, and that a pool of the policy has some. Raises Unavailable.
+
+        Nodes are not checked: a pool may start from zero.
+        """
+        policy = self.runway.policy()
+        has_pool = any(pool["node"]["gpu"] for pool in policy["pools"].values())
+        if not has_pool or policy["tenants"]["vision"]["quota"]["gpu"] < count:
+            raise Unavailable(f"a pool with GPUs in the policy, and a quota of {count} GPUs or more for tenant vision")
 
     def cancel_jobs(self) -> None:
         """Cancel the unfinished jobs of this scenario and wait until they are finished."""

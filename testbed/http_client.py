@@ -77,9 +77,10 @@ class RunwayClient:
         """Return the quota of a tenant: limit, used, reserved, and the jobs that use it."""
         return dict(document(self._http.get("/v1/quota", headers={"X-Tenant-ID": tenant}))["tenants"][0])
 
-    def policy(self) -> Document:
-        """Return the limits, pools, prices and tenants in force."""
-        return document(self._http.get("/v1/policy"))
+    def policy(self, tenant: str | None = None) -> Document:
+        """Return the limits, pools, prices and tenants in force; with a tenant, also its volumes and Secrets."""
+        headers = {"X-Tenant-ID": tenant} if tenant else {}
+        return document(self._http.get("/v1/policy", headers=headers))
 
 
 def document(response: httpx2.Response) -> Document:

@@ -34,6 +34,7 @@ class Kubectl:
     """Run kubectl on one cluster. Every method raises KubectlFailed."""
 
     def __init__(self, kubeconfig: Path) -> None:
+        self.kubeconfig = kubeconfig
         self._command = [str(find_kubectl()), f"--kubeconfig={kubeconfig}"]
 
     def run(self, *arguments: str, stdin: str = "", timeout: float = TIMEOUT_SECONDS) -> str:

@@ -8,11 +8,14 @@ from decimal import Decimal
 
 from demo.scenario import Scenario
 from demo.scenarios.outcomes import condition, container
-from testbed.context import Context, NotSeen, Source, expect
+from testbed.context import Context, NotSeen, Source, Unavailable, expect
 from testbed.http_client import Document, document, shell
 from testbed.waiting import wait_for
 
 GPU = "nvidia.com/gpu"
+GPU_POOL = "a10g"
+WAITING_POOL = "large"
+"""A pool without nodes that jobs can select: its jobs wait, and hold their maximum cost."""
 RECORD_SECONDS = 15.0
 """Until Runway has recorded a finished job."""
 SIMULATED_LABEL = "runway.local/simulated-gpus"
@@ -37,6 +40,7 @@ BAD_FIELDS = {
 
 
 def share_gpus(context: Context) -> None:
+    context.require_gpus(4)
     quota = context.runway.quota("vision")
     expect(quota["used"]["gpu"] == 0, f"vision uses GPUs before the scenario starts: {quota['jobs']}")
     first, second = (_run_on_gpus(context, 2) for _ in range(2))
@@ -87,8 +91,12 @@ def refuse_bad_spec(context: Context) -> None:
 
 
 def refuse_stranding(context: Context) -> None:
-    share = context.runway.policy()["pools"]["a10g"]["per_gpu"]
-    wide = _gpu_spec(1) | {"resources": {"cpu": "2", "memory": "32Mi", "gpu": 1}}
+    context.require_gpus(1)
+    pool = context.runway.policy()["pools"].get(GPU_POOL)
+    if pool is None or pool["per_gpu"] is None:
+        raise Unavailable(f"pool {GPU_POOL} with `per_gpu` in the policy")
+    share = pool["per_gpu"]
+    wide = _gpu_spec(1) | {"resources": {"cpu": pool["node"]["cpu"], "memory": "32Mi", "gpu": 1}}
     answer = context.try_to_submit("vision", wide)
     problem = answer.json()
     expect(answer.status_code == 422, f"one GPU with all CPUs of the node got {answer.status_code}: {problem}")
@@ -103,16 +111,17 @@ def refuse_stranding(context: Context) -> None:
     preferred = pod["spec"]["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     selected = preferred[0]["podAffinityTerm"]["labelSelector"]["matchLabels"]
     context.show(Source.KUBERNETES, f"with {share['cpu']} CPU it runs; its pod prefers nodes with pods of {selected}")
-    expect(selected == {"runway.internal/pool": "a10g"}, f"the pod prefers {selected}")
+    expect(selected == {"runway.internal/pool": GPU_POOL}, f"the pod prefers {selected}")
 
 
 def spend_budget(context: Context) -> None:
     policy = context.runway.policy()
+    if not policy["tenants"].get("research", {}).get("budget") or WAITING_POOL not in policy["pools"]:
+        raise Unavailable(f"a budget of tenant research, and pool {WAITING_POOL} without nodes, in the policy")
     budget = context.runway.quota("research")["budget"]
-    expect(budget is not None, "tenant research has no budget in this policy")
     day = policy["limits"]["timeout_seconds"]["max"]
-    # No node of this pool runs, so the job waits and holds its ceiling. A dry run tells the price.
-    spec = shell("true", pool="large", resources={"cpu": "4", "memory": "16Gi"}, timeout_seconds=day)
+    # A dry run tells the price.
+    spec = shell("true", pool=WAITING_POOL, resources={"cpu": "4", "memory": "16Gi"}, timeout_seconds=day)
     ceiling = Decimal(document(context.runway.submit("research", spec, dry_run=True))["cost"]["ceiling"])
     free = Decimal(budget["free"])
     expect(ceiling <= free < 2 * ceiling, f"{free} USD are free, and a job costs at most {ceiling}")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from demo.scenario import Scenario
-from testbed.context import Context, NotSeen, Source, expect
+from testbed.context import Context, Source, Unavailable, expect
 from testbed.http_client import Document, document, shell
 from testbed.waiting import wait_for
 
@@ -19,7 +19,7 @@ SLEEP = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
 
 def stop_submissions(context: Context) -> None:
     if context.server is None:
-        raise NotSeen("the demo did not start this Runway, so its Lease is unknown")
+        raise Unavailable("a Runway that the demo has started, whose Lease it knows")
     name, namespace = context.server.lease
     annotate: Callable[[str], str] = lambda text: context.kubernetes.run(  # noqa: E731
         "annotate", "lease", name, f"--namespace={namespace}", "--overwrite", f"{ANNOTATION}{text}"

@@ -10,7 +10,7 @@ import httpx2
 
 from demo.scenario import Scenario
 from localcluster import LocalCluster
-from testbed.context import Context, NotSeen, Source, expect
+from testbed.context import Context, Source, Unavailable, expect
 from testbed.http_client import Document, document, shell
 from testbed.waiting import wait_for
 
@@ -21,7 +21,8 @@ AT_ONCE = 20
 
 def kill_runway(context: Context) -> None:
     if context.server is None:
-        raise NotSeen("the demo did not start this Runway, so it cannot kill it")
+        raise Unavailable("a Runway that the demo has started, so that it can kill it")
+    context.require_gpus(4)
     spec = shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi", "gpu": 3}, timeout_seconds=120)
     view = context.submit("vision", spec)
     context.until_log(view["id"], "started")
@@ -77,7 +78,7 @@ def replay(context: Context) -> None:
 
 def lose_kubernetes(context: Context) -> None:
     if context.kernel is None:
-        raise NotSeen("only the local cluster's API server can be frozen")
+        raise Unavailable("the local cluster, whose API server the demo can freeze")
     api_server = LocalCluster.default().component("kube-apiserver")
     key, spec = f"demo {uuid.uuid4()}", shell("true")
     # Runway needs an open connection here: on a new one it would know that nothing was sent.

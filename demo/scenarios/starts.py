@@ -13,6 +13,7 @@ GPUS = {"cpu": "100m", "memory": "32Mi", "gpu": 4}
 
 
 def free_the_gpus_of_a_typo(context: Context) -> None:
+    context.require_gpus(4)
     quota = context.runway.quota("vision")
     expect(quota["used"]["gpu"] == 0, f"vision uses GPUs before the scenario starts: {quota['jobs']}")
     repository, _, tag = IMAGE.rpartition(":")

@@ -9,13 +9,16 @@ import re
 import uuid
 
 from demo.scenario import Scenario
-from testbed.context import Context, NotSeen, Source, expect
+from testbed.context import Context, NotSeen, Source, Unavailable, expect
 from testbed.http_client import Document
-from testbed.storage import volume_directory
+from testbed.storage import DATASETS, volume_directory
 
-TRAIN_IMAGE = os.environ.get("DEMO_TRAIN_IMAGE", "runway.local/train:1")
+LOCAL_IMAGE = "runway.local/train:1"
+TRAIN_IMAGE = os.environ.get("DEMO_TRAIN_IMAGE", LOCAL_IMAGE)
 """An image with Python and numpy that the nodes have or can pull; by default the image of the local cluster."""
 CHECKPOINTS = "checkpoints"
+HUGGING_FACE = "huggingface"
+"""The Secret with the token."""
 TIMEOUT_SECONDS = 12
 STEPS_AFTER_RESUME = 5
 WORKERS = 4
@@ -88,8 +91,8 @@ def training_job(run: str, *, steps: int, **fields: object) -> Document:
         "image": TRAIN_IMAGE,
         "command": ["python3", "-c", SCRIPT],
         "env": {"RUN": run, "STEPS": str(steps)},
-        "secrets": {"HF_TOKEN": "huggingface/token"},
-        "volumes": ["datasets", CHECKPOINTS],
+        "secrets": {"HF_TOKEN": f"{HUGGING_FACE}/token"},
+        "volumes": [DATASETS, CHECKPOINTS],
         "resources": {"cpu": "500m", "memory": "1Gi"},
         "timeout_seconds": 60,
         "grace_period_seconds": 10,
@@ -99,6 +102,7 @@ def training_job(run: str, *, steps: int, **fields: object) -> Document:
 
 def train_and_resume(context: Context, **fields: object) -> None:
     """Train until the deadline, and continue from the checkpoint; `fields` replace those of the spec."""
+    _require_data(context)
     run = f"run-{uuid.uuid4().hex[:12]}"
     view = context.submit("vision", training_job(run, steps=10**6, timeout_seconds=TIMEOUT_SECONDS, **fields))
     context.until_log(view["id"], f"workers {WORKERS} ")
@@ -140,14 +144,23 @@ def train_and_resume(context: Context, **fields: object) -> None:
     )
 
 
+def _require_data(context: Context) -> None:
+    """Check that the policy has the data and the Secret, and that another cluster has an image. Raises Unavailable."""
+    own = context.runway.policy("vision")["tenants"]["vision"]["own"]
+    if not own["volumes"].keys() >= {DATASETS, CHECKPOINTS} or HUGGING_FACE not in own["secrets"]:
+        raise Unavailable(f"the volumes {DATASETS} and {CHECKPOINTS} and the Secret {HUGGING_FACE} of tenant vision")
+    if context.kernel is None and TRAIN_IMAGE == LOCAL_IMAGE:
+        raise Unavailable("an image with Python and numpy, which DEMO_TRAIN_IMAGE names")
+
+
 def _expect_environment(context: Context, view: Document, log: str, user: int) -> None:
     shared = max(int(found) for found in re.findall(r" shared (\d+) of", log))
     expect(shared >= SHARED_MIB, f"the workers share {shared} MiB, not {SHARED_MIB}")
     who = _number(log, r"^user (\d+) \S+ home /scratch$")
     expect(who == user, f"the process is user {who}, not {user}")
-    secret = context.kubernetes.get("secret", "huggingface", view["kubernetes"]["namespace"])
+    secret = context.kubernetes.get("secret", HUGGING_FACE, view["kubernetes"]["namespace"])
     if secret is None:
-        raise NotSeen("there is no Secret huggingface")
+        raise NotSeen(f"there is no Secret {HUGGING_FACE}")
     token = base64.b64decode(secret["data"]["token"])
     expect(f"token {hashlib.sha256(token).hexdigest()}" in log, "the job did not get the secret's value")
     job = str(context.job(view)) + str(context.runway.job(view["id"]))

@@ -1,6 +1,6 @@
 """The Grafana dashboard as code.
 
-`python -m deploy.dashboards` writes deploy/observability/dashboards/runway.json. The rows show the health of the
+`python -m deploy.dashboards` writes deploy/chart/files/dashboard.json. The rows show the health of the
 platform first, then the tenants, then Runway itself.
 """
 
@@ -15,8 +15,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from deploy.dashboards import control_plane, tenants
 from deploy.dashboards.panels import assemble, choice
 
-FILE: Final = Path(__file__).resolve().parents[1] / "observability" / "dashboards" / "runway.json"
-"""Kustomize makes a ConfigMap of this file."""
+FILE: Final = Path(__file__).resolve().parents[1] / "chart" / "files" / "dashboard.json"
+"""The chart makes a ConfigMap of this file, with the runbook links of the installation."""
 
 
 def rendered() -> str:

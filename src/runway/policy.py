@@ -46,7 +46,7 @@ RESERVED_PATHS: Final = ("/dev", "/etc", "/proc", "/run", "/scratch", "/sys", "/
 """Directories that Runway, the runtime or Kubernetes provides. No volume may be at, above or below one."""
 DISK_PER_JOB: Final = 10 * 1024**3  # Bytes of disk of a job, if the policy sets no limit.
 MIN_DISK: Final = 1024**3  # Bytes of disk that a job may at least ask for, if the policy has no `limits.disk`.
-RUNWAY_NAMESPACE: Final = "runway"  # Namespace of Runway itself (deploy/kustomize/base).
+RUNWAY_NAMESPACE: Final = "runway"  # Namespace of Runway itself (deploy/chart).
 
 _DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 TENANT_NAME: Final = re.compile(_DNS_LABEL)

@@ -8,10 +8,15 @@ They also bind users who bypass Runway. Each tenant gets:
 - NetworkPolicies that deny ingress, and egress to the node's metadata address;
 - the service account of its jobs;
 - a Role and RoleBinding for Runway.
+
+`render_admission_policy` adds an optional backstop for all of them: only Runway and the Job controller create Jobs and
+pods there.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Final
 
 from runway.jobs.annotations import LABEL_MANAGED_BY, LABEL_TENANT, MANAGED_BY
@@ -25,6 +30,13 @@ LINK_LOCAL: Final = "169.254.0.0/16"
 """An EKS node has its metadata service and its Pod Identity agent at link-local addresses."""
 POD_IDENTITY_AGENT: Final = "169.254.170.23/32"
 """https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html"""
+RUNWAY_USER: Final = f"system:serviceaccount:{RUNWAY_NAMESPACE}:runway"
+JOB_CONTROLLERS: Final = ("system:serviceaccount:kube-system:job-controller", "system:kube-controller-manager")
+"""The users of the Job controller: with a service account for each controller, which is usual, and without.
+
+https://kubernetes.io/docs/reference/access-authn-authz/rbac/#controller-roles
+"""
+ADMISSION_POLICY: Final = "runway-only-runway-creates-jobs"
 
 Manifest = dict[str, object]
 
@@ -135,9 +147,50 @@ def _permissions(namespaced: Manifest) -> list[Manifest]:
         {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
     ]
     role = {"apiGroup": RBAC, "kind": "Role", "name": "runway"}
-    # The account of deploy/kustomize/base. It need not exist if Runway runs outside the cluster.
+    # The account of deploy/chart. It need not exist if Runway runs outside the cluster.
     account = {"kind": "ServiceAccount", "name": "runway", "namespace": RUNWAY_NAMESPACE}
     return [
         _manifest(f"{RBAC}/v1", "Role", "runway", namespaced, rules=rules),
         _manifest(f"{RBAC}/v1", "RoleBinding", "runway", namespaced, roleRef=role, subjects=[account]),
+    ]
+
+
+def render_admission_policy(runway_users: Sequence[str] = (RUNWAY_USER,)) -> list[Manifest]:
+    """Return a ValidatingAdmissionPolicy for the namespaces of all tenants, and its binding.
+
+    Only these users create Jobs, and only the Job controller creates pods, for a Job. It needs no webhook, and binds
+    cluster administrators too. https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
+    """
+    users, controllers = json.dumps(list(runway_users)), json.dumps(JOB_CONTROLLERS)
+    rules = [
+        {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs", "cronjobs"]},
+        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
+    ]
+    is_pod = "request.kind.kind == 'Pod'"
+    of_job = "has(object.metadata.ownerReferences) && object.metadata.ownerReferences.exists(o, o.kind == 'Job')"
+    spec: Manifest = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {
+            "namespaceSelector": {"matchExpressions": [{"key": LABEL_TENANT, "operator": "Exists"}]},
+            "resourceRules": rules,
+        },
+        "validations": [
+            {
+                "expression": f"{is_pod} || request.userInfo.username in {users}",
+                "message": "only Runway creates Jobs in the namespace of a tenant",
+                "reason": "Forbidden",
+            },
+            {
+                "expression": f"!({is_pod}) || (request.userInfo.username in {controllers} && {of_job})",
+                "message": "only the Job controller creates pods in the namespace of a tenant",
+                "reason": "Forbidden",
+            },
+        ],
+    }
+    binding: Manifest = {"policyName": ADMISSION_POLICY, "validationActions": ["Deny"]}
+    metadata: Manifest = {"labels": {LABEL_MANAGED_BY: MANAGED_BY}}
+    version = "admissionregistration.k8s.io/v1"
+    return [
+        _manifest(version, "ValidatingAdmissionPolicy", ADMISSION_POLICY, metadata, spec=spec),
+        _manifest(version, "ValidatingAdmissionPolicyBinding", ADMISSION_POLICY, metadata, spec=binding),
     ]

@@ -19,6 +19,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from deploy import deployment
+from deploy.deployment import DeployedRunway
 from localcluster import LocalCluster
 from testbed.context import Context, Tools
 from testbed.http_client import RunwayClient
@@ -30,7 +32,7 @@ from testbed.tenants import apply_tenants
 from tests.support.locks import one_at_a_time
 
 POLICY = CHECKOUT / "config" / "policy.local.yaml"
-"""The documents and `deploy/kustomize/overlays/local` use its namespaces and the Lease in `default`."""
+"""The documents use its namespaces, and `deploy/values/local.yaml` the Lease in `default`."""
 
 
 class _Distribution(LoadScopeScheduling):  # type: ignore[misc]
@@ -148,3 +150,18 @@ def demo_environment(monkeypatch: pytest.MonkeyPatch, server: Server, settings: 
     with one_at_a_time("demo"):
         yield
     server.start()
+
+
+@pytest.fixture(scope="module")
+def deployed(server: Server, kubernetes: Kubectl) -> Iterator[DeployedRunway]:
+    """Deploy Runway under the names of the documents, and stop the shared server meanwhile."""
+    with one_at_a_time("names-of-the-documents"):
+        server.stop()
+        try:
+            deployment.up(kubernetes, POLICY)
+            with DeployedRunway(kubernetes) as running:
+                running.start()
+                yield running
+        finally:
+            deployment.down(kubernetes)
+            server.start()

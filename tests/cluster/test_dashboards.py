@@ -10,14 +10,12 @@ from collections.abc import Iterator, Mapping
 
 import httpx2
 import pytest
-import yaml
 
 from localcluster import LocalCluster
 from localcluster.monitoring import scraping
 from testbed.context import Context, Tools
 from testbed.http_client import Document, document, shell
-from testbed.kubectl import Kubectl
-from testbed.server import CHECKOUT, Server
+from testbed.server import Server
 from testbed.waiting import wait_for
 from tests.cluster.test_diagnosis import job_manifest
 from tests.support.panels import Query, dashboard, queries
@@ -136,19 +134,6 @@ def test_failure_categories_and_rejections_are_distinguished(prometheus: httpx2.
         "quota_exceeded",
         "rate_limited",
     }
-
-
-def test_api_server_accepts_dashboard_config_map_with_grafana_label(kubernetes: Kubectl) -> None:
-    made = yaml.safe_load_all(kubernetes.run("kustomize", str(CHECKOUT / "deploy" / "observability")))
-    [config_map] = [manifest for manifest in made if manifest["kind"] == "ConfigMap"]
-    # The namespace of Runway need not exist for a dry run in another one.
-    config_map["metadata"]["namespace"] = "default"
-    created = json.loads(
-        kubernetes.run("create", "--dry-run=server", "--output=json", "-f", "-", stdin=json.dumps(config_map))
-    )
-    assert created["metadata"]["labels"]["grafana_dashboard"] == "1"
-    (content,) = created["data"].values()
-    assert json.loads(content) == dashboard()
 
 
 def filled_in(expression: str) -> str:

@@ -11,20 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from deploy import deployment, manifests
 from deploy.deployment import LEASE, DeployedRunway, find_pod
-from deploy.manifests import NAMESPACE
+from deploy.helm import NAMESPACE, VALUES, Helm, policy_option
 from runway.policy import load_policy
 from runway.tenant_manifests import render as render_tenants
+from runway.tenant_manifests import render_admission_policy
 from testbed.context import Context, Tools
 from testbed.http_client import Document, RunwayClient, shell
 from testbed.kernel_log import Kernel
 from testbed.kubectl import Kubectl, KubectlFailed, find_kubectl
-from testbed.server import CHECKOUT, Server
+from testbed.server import CHECKOUT
 from testbed.waiting import TimedOut, wait_for
-from tests.cluster.conftest import POLICY
 from tests.support.documented import Block, blocks, environment, play, played
-from tests.support.locks import one_at_a_time
 from tests.support.operator_kinds import operator_kinds
 from tests.support.views import but_for_free_capacity
 
@@ -34,25 +32,6 @@ SLEEP = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
 ACCOUNT = "system:serviceaccount:runway:runway"
 LEASE_NAME, LEASE_NAMESPACE = LEASE
 DRY_RUN = {"kubectl apply": "kubectl apply --dry-run=server"}
-
-
-@pytest.fixture(scope="module")
-def deployed(server: Server, kubernetes: Kubectl) -> Iterator[DeployedRunway]:
-    """Deploy Runway under the names of the documents, and stop the shared server meanwhile."""
-    with one_at_a_time("names-of-the-documents"):
-        yield from _deployed(server, kubernetes)
-
-
-def _deployed(server: Server, kubernetes: Kubectl) -> Iterator[DeployedRunway]:
-    server.stop()
-    try:
-        deployment.up(kubernetes, POLICY)
-        with DeployedRunway(kubernetes) as running:
-            running.start()
-            yield running
-    finally:
-        deployment.down(kubernetes)
-        server.start()
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +129,13 @@ def test_service_endpoint_is_the_runway_pod(kubernetes: Kubectl) -> None:
 
 
 @pytest.mark.usefixtures("deployed")
-@pytest.mark.parametrize(("overlay", "policy"), [("local", "policy.local.yaml"), ("eks", "policy.eks.example.yaml")])
-def test_api_server_accepts_every_manifest(kubernetes: Kubectl, overlay: str, policy: str) -> None:
-    rendered = manifests.render(overlay)
-    tenants = render_tenants(load_policy(CHECKOUT / "config" / policy))
+@pytest.mark.parametrize(
+    ("values", "policy"), [("local.yaml", "policy.local.yaml"), ("eks.example.yaml", "policy.eks.example.yaml")]
+)
+def test_api_server_accepts_every_manifest(kubernetes: Kubectl, values: str, policy: str) -> None:
+    file = CHECKOUT / "config" / policy
+    rendered = Helm().template(f"--values={VALUES / values}", policy_option(file))
+    tenants = [*render_tenants(load_policy(file)), *render_admission_policy()]
     for manifest in (rendered, json.dumps({"apiVersion": "v1", "kind": "List", "items": tenants})):
         output = kubernetes.run("apply", "--dry-run=server", "--filename=-", stdin=manifest, timeout=60)
         assert output.count("server dry run") == len(output.splitlines()) > 0
@@ -252,17 +234,20 @@ def test_runbook_commands_run_without_errors(context: Context, deployed: Deploye
 
 @pytest.mark.usefixtures("deployed")
 def test_documented_installation_works(kubeconfig: Path, tmp_path: Path) -> None:
-    """Run the block in a copy of the checkout with sed as the editor and server-side dry runs."""
-    for folder in ("config", "deploy/kustomize"):
+    """Run the block in a copy of the checkout, with dry runs in place of changes."""
+    for folder in ("config", "deploy/chart", "deploy/values"):
         shutil.copytree(CHECKOUT / folder, tmp_path / folder)
-    edit = "sed -i s/policy.eks.example.yaml/policy.eks.yaml/"
-    # Docker needs a daemon and a registry; the deployment of these tests builds this Dockerfile with buildah.
-    [install] = blocks("docs/operations.md", "Deploy", skip=("docker build",))
-    said = played(install, environment(KUBECONFIG=str(kubeconfig), EDITOR=edit), DRY_RUN, cwd=tmp_path)
-    assert "namespace/runway-vision" in said
-    assert "deployment.apps/runway" in said
-    assert "successfully rolled out" in said
-    assert "policy.eks.yaml" in (tmp_path / "deploy/kustomize/overlays/eks/kustomization.yaml").read_text()
+    # Docker needs a daemon and a registry; tests/packaging installs the command line, and test_chart.py runs doctor.
+    [install] = blocks("docs/operations.md", "Deploy", skip=("docker ", "pip install", "runway doctor"))
+    dry_runs = {
+        "kubectl create namespace runway": "kubectl create namespace runway --dry-run=server -o name || true",
+        "runway tenants apply": "runway tenants apply --dry-run",
+        "helm -n runway upgrade": "helm -n runway upgrade --dry-run=server",
+    }
+    said = played(install, environment(KUBECONFIG=str(kubeconfig)), dry_runs, cwd=tmp_path)
+    assert "Namespace runway-vision accepted (dry run)" in said
+    assert "kind: Deployment" in said
+    assert "123456789012.dkr.ecr.us-east-1.amazonaws.com/runway" in said
 
 
 @pytest.mark.usefixtures("deployed")
@@ -281,28 +266,25 @@ def test_documented_monitoring_installation_works(kubernetes: Kubectl, kubeconfi
         alerting = kubernetes.get("secret", "runway-alerting", "monitoring")
     finally:
         kubernetes.run("delete", "namespace", "monitoring", "--ignore-not-found", "--wait=false")
-    assert "prometheusrule.monitoring.coreos.com" in said[1]
+    assert "servicemonitor.monitoring.coreos.com" in said[1]
     assert len(said[2]) == 32, "the password: 24 bytes in base 64"
     assert alerting is not None
     assert alerting["data"].keys() == {"pager-url", "tickets-url"}
 
 
-def test_documented_restart_and_rollback_work(
+def test_documented_restart_works(
     context: Context, deployed: DeployedRunway, kubernetes: Kubectl, kubeconfig: Path
 ) -> None:
-    """Restart first, so that there is a revision to roll back to. A job keeps running meanwhile."""
-    running = context.submit("vision", shell(SLEEP))["id"]
+    """A job keeps running meanwhile."""
+    running, before = context.submit("vision", shell(SLEEP))["id"], holder(kubernetes)
     context.until_log(running, "started")
-    text, pods = (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8"), set()
-    for change in ("restart", "undo"):
-        command = f"kubectl -n runway rollout {change} deployment/runway"
-        assert f"`{command}`" in text
-        wait = "kubectl -n runway rollout status deployment/runway --timeout=60s"
-        played(Block("", change, (command, wait)), environment(KUBECONFIG=str(kubeconfig)))
-        deployed.start()
-        pods.add(holder(kubernetes))
-        assert context.runway.job(running)["state"] == "running"
-    assert len(pods) == 2
+    command = "kubectl -n runway rollout restart deployment/runway"
+    assert f"`{command}`" in (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8")
+    wait = "kubectl -n runway rollout status deployment/runway --timeout=60s"
+    played(Block("", "restart", (command, wait)), environment(KUBECONFIG=str(kubeconfig)))
+    deployed.start()
+    assert context.runway.job(running)["state"] == "running"
+    assert holder(kubernetes) != before
 
 
 def populate(context: Context) -> list[str]:

@@ -102,13 +102,3 @@ def test_every_alert_has_a_runbook(alert: Json) -> None:
 def test_every_runbook_has_an_alert() -> None:
     written = {anchor for anchor, section in sections("runbooks.md").items() if RUNBOOK[0] in section}
     assert written == {alert["alert"].lower() for alert in alerts()}
-
-
-def test_service_monitor_port_exists_on_service() -> None:
-    service = yaml.safe_load((OBSERVABILITY.parent / "kustomize" / "base" / "service.yaml").read_text())
-    labels = yaml.safe_load((OBSERVABILITY.parent / "kustomize" / "base" / "kustomization.yaml").read_text())["labels"]
-    monitor = yaml.safe_load((OBSERVABILITY / "servicemonitor.yaml").read_text())
-    (endpoint,) = monitor["spec"]["endpoints"]
-    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
-    assert monitor["spec"]["selector"]["matchLabels"] == labels[0]["pairs"]
-    assert monitor["metadata"]["namespace"] == service["metadata"]["namespace"]

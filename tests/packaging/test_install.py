@@ -86,10 +86,18 @@ def test_command_line_installs_no_module_of_the_server(command_line: Run) -> Non
     assert command_line("python", "-c", script).stdout == "[]\n"
 
 
-def test_serve_without_the_server_extra_names_the_command(command_line: Run) -> None:
-    answer = command_line("runway", "serve")
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [(("serve",), ()), (("doctor",), ("--policy", POLICY)), (("tenants", "apply"), ("--policy", POLICY))],
+)
+def test_command_of_the_server_extra_is_named_without_it(
+    command_line: Run, command: tuple[str, ...], options: tuple[str, ...]
+) -> None:
+    answer = command_line("runway", *command, *options)
     assert answer.returncode == 2
-    assert answer.stderr == "Error: `runway serve` needs the server's packages: pip install '.[server]'\n"
+    assert (
+        answer.stderr == f"Error: `runway {' '.join(command)}` needs the server's packages: pip install '.[server]'\n"
+    )
 
 
 def test_server_extra_installs_the_server(wheel: Path, tmp_path: Path) -> None:

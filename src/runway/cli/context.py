@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import secrets
@@ -15,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Self
+from typing import Any, Self
 
 import httpx2
 import typer
@@ -23,6 +24,7 @@ import typer
 from runway.cli.client import ApiError, Client, RequestFailed
 from runway.cli.output import Output, Screen, emit_data
 from runway.cli.views.problems import show_problem
+from runway.errors import ConfigurationError
 from runway.jobs.models import JobView
 
 
@@ -36,7 +38,7 @@ class Exit(IntEnum):
     doc: str
 
     OK = 0, "success"
-    REJECTED = 1, "refused: by Runway (a 4xx problem, a dry run), by policy validation, or at the prompt"
+    REJECTED = 1, "refused: by Runway (a 4xx problem, a dry run), by policy validation or doctor, or at the prompt"
     USAGE = 2, "invalid command line or file; an ambiguous job; cancel without -y and without a terminal"
     UNAVAILABLE = 69, "Runway is unavailable or failed; a job may exist or continue"
     TIMED_OUT = 75, "wait --timeout expired; the jobs continue"
@@ -134,3 +136,24 @@ def exit_for(error: RequestFailed) -> Exit:
         return Exit.STOPPED
     rejected = isinstance(error, ApiError) and 400 <= error.status < 500 and error.code != "unexpected_answer"
     return Exit.REJECTED if rejected else Exit.UNAVAILABLE
+
+
+def load_server_module(name: str, command: str) -> Any:
+    """Import a module that needs the server's packages, by name: contract "the command line talks HTTP"."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        Screen().err(
+            f"Error: `runway {command}` needs the server's packages: pip install '.[server]'", style="bold red"
+        )
+        raise typer.Exit(Exit.USAGE) from error
+
+
+@contextmanager
+def configuration_errors(screen: Screen) -> Iterator[None]:
+    """End the command with a message where a kubeconfig or a setting is invalid."""
+    try:
+        yield
+    except ConfigurationError as error:
+        screen.err(f"Error: {error}", style="bold red")
+        raise typer.Exit(Exit.USAGE) from error

@@ -136,16 +136,16 @@ class Group(TyperGroup):
         if name not in self.commands:
             name = next((command for command, words in COMMANDS.items() if name in words), name)
         if name not in self.commands and not ctx.resilient_parsing:
-            ctx.fail(f"No such command {shorten(args[0])!r}. {self._advice(name)}")
+            ctx.fail(f"No such command {shorten(args[0])!r}. {self._advice(ctx, name)}")
         return super().resolve_command(ctx, [name, *rest])
 
-    def _advice(self, name: str) -> str:
+    def _advice(self, ctx: Any, name: str) -> str:
         if name in NO_COMMAND:
             return NO_COMMAND[name]
         visible = [known for known, command in self.commands.items() if not command.hidden]
         close = [known for known in visible if len(name) > 1 and known.startswith(name)]
         close = close or get_close_matches(name, visible, cutoff=_CLOSE)
-        return f"Did you mean {' or '.join(close)}?" if close else "`runway --help` lists the commands."
+        return f"Did you mean {' or '.join(close)}?" if close else f"`{ctx.command_path} --help` lists the commands."
 
 
 class Command(TyperCommand):

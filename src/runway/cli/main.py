@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from runway import __version__
-from runway.cli.commands import config, jobs, limits, logs, policy, quota, submit, top
-from runway.cli.context import Environment, Exit
+from runway.cli.commands import config, doctor, jobs, limits, logs, policy, quota, submit, top
+from runway.cli.context import Environment, Exit, load_server_module
 from runway.cli.habits import Command, Group, SpecCommand
 from runway.cli.options import As
 from runway.cli.output import Output, Screen, emit
@@ -35,8 +35,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-policy_app = typer.Typer(help="Validate the policy file.", no_args_is_help=True, rich_markup_mode=None)
-tenants_app = typer.Typer(help="Render the tenants of the policy.", no_args_is_help=True, rich_markup_mode=None)
+policy_app = typer.Typer(cls=Group, help="Validate the policy file.", no_args_is_help=True, rich_markup_mode=None)
+tenants_app = typer.Typer(
+    cls=Group, help="Render or apply the tenants of the policy.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def serve(
@@ -46,19 +48,14 @@ def serve(
     """Serve the HTTP API. RUNWAY_* variables configure it; KUBECONFIG or the service account names the cluster."""
     # The other commands start faster without uvicorn. The app is named, not imported: contract "the command line
     # talks HTTP".
-    try:
-        import uvicorn
-    except ModuleNotFoundError as error:
-        Screen().err("Error: `runway serve` needs the server's packages: pip install '.[server]'", style="bold red")
-        raise typer.Exit(Exit.USAGE) from error
-
-    uvicorn.run(
+    load_server_module("uvicorn", "serve").run(
         "runway.app:create",
         factory=True,
         host=host,
         port=port,
         http=HTTP_PROTOCOL,
         ws="none",
+        access_log=False,  # Runway logs each request itself.
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 
@@ -80,9 +77,11 @@ app.command(cls=Command)(limits.limits)
 app.command(cls=Command)(top.top)
 app.command(cls=Command)(config.config)
 app.add_typer(policy_app, name="policy")
-policy_app.command()(policy.check)
+policy_app.command(cls=Command)(policy.check)
 app.add_typer(tenants_app, name="tenants")
-tenants_app.command()(policy.render)
+tenants_app.command(cls=Command)(policy.render)
+tenants_app.command(cls=Command)(policy.apply)
+app.command(cls=Command, epilog=_SEE_EXIT_CODES)(doctor.doctor)
 app.command()(serve)
 app.command()(version)
 

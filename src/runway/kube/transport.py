@@ -37,6 +37,8 @@ class Response:
     body: bytes
     warnings: tuple[str, ...] = ()
     retry_after: int | None = None
+    date: str | None = None
+    """The API server's clock in whole seconds: https://www.rfc-editor.org/rfc/rfc9110#name-date"""
 
 
 class Transport(Protocol):
@@ -252,6 +254,7 @@ def _answer(response: aiohttp.ClientResponse, body: bytes) -> Response:
         body=body,
         warnings=tuple(response.headers.getall("Warning", [])),
         retry_after=int(retry_after) if retry_after.isascii() and retry_after.isdigit() else None,
+        date=response.headers.get("Date"),
     )
 
 

@@ -122,7 +122,7 @@ class NodeCache:
 
     def _add_to_pool(self, found: PoolNodes, pool: Pool, name: str, node: Node) -> None:
         found.faulty_gpu_nodes += gpu_fault(node) is not None
-        if not _is_ready(node):
+        if not is_ready(node):
             found.not_ready += 1
             return
         allocatable, free = _allocatable(node), self._free_on(node)
@@ -232,18 +232,27 @@ class NodeCache:
 def pool_of_node(node: Node, pools: Mapping[str, Pool]) -> str | None:
     """Return the pool that a node belongs to; None for a node that runs no jobs of the policy."""
     labels, found, longest = node.metadata.labels, None, -1
-    taints = [
+    for name, pool in pools.items():
+        if len(pool.node_selector) <= longest or not pool.node_selector.items() <= labels.items():
+            continue
+        if not untolerated_taints(node, pool):
+            found, longest = name, len(pool.node_selector)
+    return found
+
+
+def lasting_taints(node: Node) -> list[Taint]:
+    """Return the taints that keep pods away and do not come and go with the state of the node."""
+    return [
         taint
         for taint in node.spec.taints
         if taint.effect in _SCHEDULING_TAINT_EFFECTS and not taint.key.startswith(_PASSING_TAINTS)
     ]
-    for name, pool in pools.items():
-        if len(pool.node_selector) <= longest or not pool.node_selector.items() <= labels.items():
-            continue
-        tolerations = [Toleration(item.key, item.operator, item.value, item.effect) for item in pool.tolerations]
-        if all(_is_tolerated(taint, tolerations) for taint in taints):
-            found, longest = name, len(pool.node_selector)
-    return found
+
+
+def untolerated_taints(node: Node, pool: Pool) -> list[Taint]:
+    """Return the lasting taints that keep the jobs of a pool away from a node."""
+    tolerations = [Toleration(item.key, item.operator, item.value, item.effect) for item in pool.tolerations]
+    return [taint for taint in lasting_taints(node) if not _is_tolerated(taint, tolerations)]
 
 
 def is_undersized(allocatable: ResourceVector, pool: Pool) -> bool:
@@ -251,7 +260,7 @@ def is_undersized(allocatable: ResourceVector, pool: Pool) -> bool:
     return allocatable.cpu < pool.cpu or allocatable.memory < pool.memory or allocatable.gpu < pool.gpu
 
 
-def _is_ready(node: Node) -> bool:
+def is_ready(node: Node) -> bool:
     ready = node.condition("Ready")
     return ready is not None and ready.status == "True"
 
@@ -260,7 +269,7 @@ def _can_schedule(node: Node, pod: Pod) -> bool:
     """https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#nodeselector"""
     taints = [taint for taint in node.spec.taints if taint.effect in _SCHEDULING_TAINT_EFFECTS]
     return (
-        _is_ready(node)
+        is_ready(node)
         and not node.spec.unschedulable
         and node.metadata.labels.items() >= pod.spec.node_selector.items()
         and all(_is_tolerated(taint, pod.spec.tolerations) for taint in taints)

@@ -197,6 +197,19 @@ def test_unknown_command_gets_advice(word: str, advice: str) -> None:
     assert "\x1b" not in answer
 
 
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("tenants aply", "Did you mean apply?"),
+        ("tenants frob", "`runway tenants --help` lists the commands"),
+        ("tenants apply --dryrun", "did you mean --dry-run?"),
+        ("doctor --json", "use -o json"),
+    ],
+)
+def test_commands_of_operators_give_the_same_advice(words: str, advice: str) -> None:
+    assert advice in refused(*words.split())
+
+
 @pytest.mark.parametrize(("word", "said"), [("whoami", "RUNWAY_TENANT"), ("ls -a", "rw-4f2a"), ("ls -n 3", "rw-4f2a")])
 def test_other_habits_are_understood(word: str, said: str) -> None:
     assert said in runway(*word.split(), answers=[jobs(job())]).stdout

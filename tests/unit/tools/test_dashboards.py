@@ -6,10 +6,9 @@ import re
 from typing import Any
 
 import pytest
-import yaml
 
 from deploy.dashboards import FILE, rendered
-from deploy.export_rules import OBSERVABILITY, rule_file
+from deploy.export_rules import rule_file
 from tests.support.metric_names import faults, metric_names, sections
 from tests.support.panels import Query, dashboard, panels, queries
 
@@ -41,13 +40,6 @@ def panel(request: pytest.FixtureRequest) -> Json:
 
 def test_committed_dashboard_is_current() -> None:
     assert FILE.read_text(encoding="utf-8") == rendered(), "run `python -m deploy.dashboards` and commit the file"
-
-
-def test_grafana_gets_the_dashboard_as_a_config_map() -> None:
-    kustomization = yaml.safe_load((OBSERVABILITY / "kustomization.yaml").read_text())
-    assert kustomization["generatorOptions"]["labels"]["grafana_dashboard"] == "1"
-    [generated] = kustomization["configMapGenerator"]
-    assert generated["files"] == [str(FILE.relative_to(OBSERVABILITY))]
 
 
 @pytest.mark.parametrize("query", queries(), ids=lambda query: str(query.where))

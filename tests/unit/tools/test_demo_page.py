@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
@@ -83,6 +84,14 @@ def test_report_shows_claims_outcomes_evidence_and_facts() -> None:
     assert "v1.35.4, 1 node" in text
     assert '<span class="source linux">Linux</span><span class="text">killed</span>' in text
     assert "2026-11-24 08:00:00 UTC, for 20 s" in text
+
+
+def test_scenario_that_the_cluster_cannot_show_counts_as_not_shown() -> None:
+    text = page(recording(played(1), replace(played(2), needs="4 GPUs")))
+    assert "<h1>1 of 2 claims seen</h1>" in text
+    assert text.count("NOT SHOWN") == 2
+    assert "NOT SEEN" not in text
+    assert "It needs 4 GPUs." in text
 
 
 def test_report_escapes_recorded_text() -> None:

@@ -9,7 +9,6 @@ import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -19,7 +18,6 @@ from tests.support.metric_names import sections
 
 VALUES_FILE = CHECKOUT / "infra" / "kubernetes" / "monitoring" / "kube-prometheus-stack.values.yaml"
 VALUES: dict[str, Any] = yaml.safe_load(VALUES_FILE.read_text(encoding="utf-8"))
-BASE = CHECKOUT / "deploy" / "kustomize" / "base"
 SYSTEM = {"runway.internal/pool": "system"}
 
 SPEC, KUBELET, ALERTS = "prometheus.prometheusSpec", "kubelet.serviceMonitor", "alertmanager.alertmanagerSpec"
@@ -59,8 +57,8 @@ def test_runway_monitors_are_selected_without_release_label() -> None:
     spec = VALUES["prometheus"]["prometheusSpec"]
     assert {spec[f"{kind}SelectorNilUsesHelmValues"] for kind in SELECTORS} == {False}
     dashboards = VALUES["grafana"]["sidecar"]["dashboards"]
-    made = yaml.safe_load((CHECKOUT / "deploy" / "observability" / "kustomization.yaml").read_text())
-    assert made["generatorOptions"]["labels"][dashboards["label"]] == dashboards["labelValue"]
+    template = (CHECKOUT / "deploy" / "chart" / "templates" / "monitoring.yaml").read_text()
+    assert f'    {dashboards["label"]}: "{dashboards["labelValue"]}"\n' in template
     assert dashboards["searchNamespace"] == "ALL"
 
 
@@ -109,25 +107,6 @@ def test_monitoring_runs_on_system_nodes_without_volumes() -> None:
         assert place["nodeSelector"] == SYSTEM
     assert "volumeClaimTemplate:" not in VALUES_FILE.read_text(encoding="utf-8")
     assert VALUES["grafana"]["persistence"]["enabled"] is False
-
-
-def test_runway_queries_installed_prometheus() -> None:
-    overlay = yaml.safe_load((CHECKOUT / "deploy/kustomize/overlays/eks/kustomization.yaml").read_text())
-    added = [change["value"] for patch in overlay["patches"] for change in yaml.safe_load(patch["patch"])]
-    (url,) = [value["value"] for value in added if value.get("name") == "RUNWAY_PROMETHEUS_URL"]
-    # https://github.com/prometheus-community/helm-charts/blob/main/charts/kube-prometheus-stack/templates/prometheus/service.yaml
-    service, _, namespace = str(urlsplit(url).hostname).partition(".")
-    assert service == f"{VALUES['fullnameOverride']}-prometheus"
-
-    policy = yaml.safe_load((BASE / "network-policy.yaml").read_text())
-    ways = {
-        (peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port["port"])
-        for rule in policy["spec"]["egress"]
-        for peer in rule["to"]
-        if "namespaceSelector" in peer
-        for port in rule["ports"]
-    }
-    assert (namespace, urlsplit(url).port) in ways
 
 
 def keys(values: dict[str, Any], path: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`runway policy check` and `runway tenants render`: read the policy file.
+"""`runway policy check`, `runway tenants render` and `runway tenants apply`: read the policy file.
 
 These commands import the policy's modules when they run, so that the other commands start faster.
 """
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from runway.cli.context import Exit
+from runway.cli.context import Exit, configuration_errors, load_server_module
+from runway.cli.options import As
 from runway.cli.output import Output, Screen, emit, emit_data, to_yaml
 from runway.cli.views.tables import columns
 from runway.errors import PolicyError
@@ -19,6 +20,24 @@ from runway.text import show_duration
 
 if TYPE_CHECKING:
     from runway.policy import PerGpu, Policy
+
+PolicyFile = Annotated[Path, typer.Option("--policy", envvar="RUNWAY_POLICY", metavar="FILE", help="The policy file.")]
+OneTenant = Annotated[str | None, typer.Option(metavar="NAME", help="Only this tenant.")]
+AdmissionPolicy = Annotated[
+    bool,
+    typer.Option(
+        "--admission-policy",
+        help="Also a ValidatingAdmissionPolicy: only Runway and the Job controller create Jobs and pods there.",
+    ),
+]
+RunwayUsers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runway-user",
+        metavar="USER",
+        help="Kubernetes user that Runway runs as, for --admission-policy; repeatable. Default: its service account.",
+    ),
+]
 
 
 def check(
@@ -29,7 +48,7 @@ def check(
     from runway.pool_capacity import capacities
 
     screen = Screen()
-    policy = _load(file, screen, output)
+    policy = load_policy_file(file, screen, output)
     document = policy.model_dump(mode="json")
     capacity = [found.to_json() for found in capacities(policy)]
     emit(
@@ -41,8 +60,10 @@ def check(
 
 
 def render(
-    policy: Annotated[Path, typer.Option("--policy", envvar="RUNWAY_POLICY", metavar="FILE", help="The policy file.")],
-    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Only this tenant.")] = None,
+    policy: PolicyFile,
+    tenant: OneTenant = None,
+    admission_policy: AdmissionPolicy = False,
+    runway_user: RunwayUsers = None,
     output: Annotated[
         Literal["yaml", "json"], typer.Option("-o", "--output", help="A YAML stream, or one JSON List.")
     ] = "yaml",
@@ -51,25 +72,74 @@ def render(
 
     Each tenant has a namespace, quota, limits, network policies, a service account for its jobs, and a role for Runway.
 
-    `runway tenants render | kubectl apply -f -` creates or updates them.
+    `runway tenants apply` creates or updates them.
     """
-    from runway.tenant_manifests import render as render_tenants
-
-    loaded = _load(policy, Screen(), Output.JSON if output == "json" else Output.TABLE)
-    if tenant is not None:
-        if tenant not in loaded.tenants:
-            raise typer.BadParameter(
-                f"{tenant!r} is not in the policy; it has {', '.join(loaded.tenants)}", param_hint="--tenant"
-            )
-        loaded = loaded.model_copy(update={"tenants": {tenant: loaded.tenants[tenant]}})
-    manifests = render_tenants(loaded)
+    loaded = load_policy_file(policy, Screen(), Output.JSON if output == "json" else Output.TABLE)
+    manifests = _manifests(loaded, tenant, admission_policy, runway_user)
     if output == "yaml":
         typer.echo(to_yaml(manifests), nl=False)
     else:
         emit_data({"apiVersion": "v1", "kind": "List", "items": manifests}, Output.JSON)
 
 
-def _load(file: Path, screen: Screen, output: Output) -> Policy:
+def apply(
+    policy: PolicyFile,
+    tenant: OneTenant = None,
+    admission_policy: AdmissionPolicy = False,
+    runway_user: RunwayUsers = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Let the API server check each object, and change nothing.")
+    ] = False,
+    output: As = Output.TABLE,
+) -> None:
+    """Create or update the Kubernetes objects of the tenants, with your own kubeconfig. Deletes nothing.
+
+    KUBECONFIG or ~/.kube/config names the cluster. It needs permission to create namespaces and Roles.
+    """
+    screen = Screen()
+    loaded = load_policy_file(policy, screen, output)
+    manifests = _manifests(loaded, tenant, admission_policy, runway_user)
+    with configuration_errors(screen):
+        results = load_server_module("runway.doctor.run", "tenants apply").apply(manifests, dry_run=dry_run)
+    objects = [{"object": name, "accepted": reason is None, "reason": reason} for name, reason in results]
+
+    def show() -> None:
+        for name, reason in results:
+            if reason is None:
+                screen.out(name, "accepted (dry run)" if dry_run else "applied")
+            else:
+                screen.err(f"{name}: {reason}", style="red")
+
+    is_complete = all(reason is None for _, reason in results)
+    emit(
+        {"complete": is_complete, "dry_run": dry_run, "objects": objects},
+        output,
+        names=[name for name, _ in results],
+        table=show,
+    )
+    if not is_complete:
+        raise typer.Exit(Exit.REJECTED)
+
+
+def _manifests(
+    policy: Policy, tenant: str | None, admission_policy: bool, runway_users: list[str] | None
+) -> list[dict[str, object]]:
+    from runway.tenant_manifests import RUNWAY_USER, render_admission_policy
+    from runway.tenant_manifests import render as render_tenants
+
+    if tenant is not None:
+        if tenant not in policy.tenants:
+            raise typer.BadParameter(
+                f"{tenant!r} is not in the policy; it has {', '.join(policy.tenants)}", param_hint="--tenant"
+            )
+        policy = policy.model_copy(update={"tenants": {tenant: policy.tenants[tenant]}})
+    manifests = render_tenants(policy)
+    if runway_users and not admission_policy:
+        raise typer.BadParameter("it needs --admission-policy", param_hint="--runway-user")
+    return manifests + (render_admission_policy(runway_users or [RUNWAY_USER]) if admission_policy else [])
+
+
+def load_policy_file(file: Path, screen: Screen, output: Output) -> Policy:
     from runway.policy import load_policy
 
     try:

@@ -1,0 +1,81 @@
+"""The API server's version and clock, and the permissions that Runway needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+from runway.doctor.findings import Finding, failed, ok, unknown, warning
+from runway.errors import ClusterError
+from runway.kube.operator_client import Access, OperatorClient, ServerVersion, for_all
+from runway.policy import RUNWAY_NAMESPACE, Policy
+
+MIN_VERSION: Final = (1, 30)
+"""The first with `preStop.sleep` enabled and ValidatingAdmissionPolicy. deploy/chart/Chart.yaml has the same."""
+MAX_CLOCK_SECONDS: Final = 5.0
+"""The API server's date has whole seconds, and the call takes a moment. TLS and tokens tolerate minutes."""
+SERVICE_ACCOUNT: Final = (RUNWAY_NAMESPACE, "runway")
+LEASE: Final = "runway-writer"
+
+CLUSTER_NEEDS: Final = tuple(
+    Access(verb, resource, group)
+    for group, resource in (("batch", "jobs"), ("", "pods"), ("", "events"), ("", "nodes"))
+    for verb in ("list", "watch")
+)
+
+
+def check_version(server: ServerVersion) -> Finding:
+    least = ".".join(map(str, MIN_VERSION))
+    if (server.major, server.minor) < MIN_VERSION:
+        return failed("version", "API server", f"{server.name}; Runway needs {least}", "upgrade the cluster")
+    return ok("version", "API server", f"{server.name}; at least {least}")
+
+
+def check_clock(server: ServerVersion, now: datetime) -> Finding:
+    """Compare this machine's clock with that of the API server."""
+    if server.date is None:
+        return unknown("clock", "API server", "its response has no date", "compare the clocks with `date`")
+    seconds = (now - server.date).total_seconds()
+    if abs(seconds) > MAX_CLOCK_SECONDS:
+        observed = f"this machine is {abs(seconds):.0f} s {'ahead' if seconds > 0 else 'behind'}"
+        return warning("clock", "API server", observed, "repair NTP on this machine and on the nodes")
+    return ok("clock", "API server", f"differs by at most {MAX_CLOCK_SECONDS:.0f} s")
+
+
+async def check_permissions(
+    client: OperatorClient, policy: Policy, lease_namespace: str, *, as_runway: bool
+) -> list[Finding]:
+    """Ask for every permission of a running Runway: those of the caller, or of Runway's service account."""
+    account = SERVICE_ACCOUNT if as_runway else None
+    of_chart = "install the chart, which grants it" if as_runway else "use credentials with it; the chart grants it"
+    of_tenants = "run `runway tenants apply`, which grants it" if as_runway else "use credentials with it"
+    places = [("all namespaces", CLUSTER_NEEDS, of_chart), (lease_namespace, _lease_needs(lease_namespace), of_chart)]
+    places += [(tenant.namespace, _tenant_needs(tenant.namespace), of_tenants) for tenant in policy.tenants.values()]
+
+    async def missing(needs: Iterable[Access]) -> list[str]:
+        return [need.words for need in needs if not await client.is_allowed(need, account)]
+
+    try:
+        lists = await for_all([needs for _, needs, _ in places], missing)
+    except ClusterError as error:
+        fix = "use credentials that may create access reviews"
+        return [unknown("permissions", "all namespaces", str(error), fix)]
+    findings = [
+        failed("permissions", place, f"not allowed: {', '.join(words)}", fix)
+        for (place, _, fix), words in zip(places, lists, strict=True)
+        if words
+    ]
+    count = sum(len(needs) for _, needs, _ in places)
+    return findings or [ok("permissions", "Runway" if as_runway else "these credentials", f"all {count} allowed")]
+
+
+def _lease_needs(namespace: str) -> tuple[Access, ...]:
+    group = "coordination.k8s.io"
+    named = (Access(verb, "leases", group, namespace=namespace, name=LEASE) for verb in ("get", "update"))
+    return (Access("create", "leases", group, namespace=namespace), *named)
+
+
+def _tenant_needs(namespace: str) -> tuple[Access, ...]:
+    jobs = (Access(verb, "jobs", "batch", namespace=namespace) for verb in ("create", "get", "patch"))
+    return (*jobs, Access("get", "pods", subresource="log", namespace=namespace))

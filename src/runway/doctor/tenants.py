@@ -1,0 +1,141 @@
+"""The namespaces, ResourceQuotas and service accounts, against what the policy renders."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, Final
+
+from runway.doctor.findings import Finding, failed, ok, unknown, warning
+from runway.errors import ClusterError, Rejected
+from runway.kube.operator_client import Json, OperatorClient, for_all
+from runway.policy import RUNWAY_NAMESPACE, Policy
+from runway.quantity import ceil_units
+from runway.tenant_manifests import render
+
+APPLY: Final = "run `runway tenants apply`"
+READ: Final = "use credentials that may read it"
+ENFORCE: Final = "pod-security.kubernetes.io/enforce"
+RESTRICTED: Final = "restricted"
+
+
+async def check_tenants(client: OperatorClient, policy: Policy) -> list[Finding]:
+    """Compare every object of the tenants: that it exists, its Pod Security level, its quota."""
+    manifests: list[dict[str, Any]] = list(render(policy))
+    found = await for_all(manifests, lambda manifest: _get(client, manifest))
+    missing: dict[str, list[str]] = defaultdict(list)
+    findings: list[Finding] = []
+    for manifest, item in zip(manifests, found, strict=True):
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        namespace = metadata.get("namespace", metadata["name"])
+        if isinstance(item, ClusterError):
+            findings.append(unknown("tenant objects", namespace, f"{kind} {metadata['name']}: {item}", READ))
+        elif item is None:
+            missing[namespace].append(f"{kind} {metadata['name']}")
+        elif kind == "Namespace":
+            findings.append(_pod_security(namespace, item, failed, APPLY))
+        elif kind == "ResourceQuota":
+            findings.append(_quota(namespace, manifest["spec"]["hard"], item))
+        elif kind == "ServiceAccount":
+            findings += _job_account(namespace, manifest, item)
+    findings += [_missing(namespace, names) for namespace, names in missing.items()]
+    if not missing:
+        findings.append(ok("tenant objects", f"{len(policy.tenants)} tenants", "all that could be read exist"))
+    return findings
+
+
+async def check_claims(client: OperatorClient, policy: Policy) -> list[Finding]:
+    """Check that the claims of the policy's volumes exist. It does not read Secrets."""
+    claims = {(each.namespace, volume.claim) for each in policy.tenants.values() for volume in each.volumes.values()}
+    manifests: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": namespace}}
+        for namespace, name in sorted(claims)
+    ]
+    found = await for_all(manifests, lambda manifest: _get(client, manifest))
+    findings = []
+    for (namespace, name), item in zip(sorted(claims), found, strict=True):
+        if isinstance(item, ClusterError):
+            findings.append(unknown("volumes", namespace, f"claim {name}: {item}", READ))
+        elif item is None:
+            fix = "create the claim, or remove it from the tenant's volumes"
+            findings.append(warning("volumes", namespace, f"there is no claim {name}", fix))
+    return findings or ([ok("volumes", "claims", f"all {len(claims)} exist")] if claims else [])
+
+
+async def check_runway_namespace(client: OperatorClient) -> list[Finding]:
+    """Check the namespace and the service account of Runway itself. Without them Runway is not installed there."""
+    place = f"/api/v1/namespaces/{RUNWAY_NAMESPACE}"
+    install = "install the chart, unless Runway runs outside the cluster"
+    try:
+        namespace = await client.get_path(place)
+        account = await client.get_path(f"{place}/serviceaccounts/runway")
+    except ClusterError as error:
+        return [unknown("service account", RUNWAY_NAMESPACE, str(error), READ)]
+    if namespace is None:
+        return [warning("service account", RUNWAY_NAMESPACE, "there is no such namespace", install)]
+    label = f"run `kubectl label namespace {RUNWAY_NAMESPACE} {ENFORCE}={RESTRICTED}`"
+    security = _pod_security(RUNWAY_NAMESPACE, namespace, warning, label)
+    if account is None:
+        return [security, warning("service account", RUNWAY_NAMESPACE, "there is no service account runway", install)]
+    return [security, ok("service account", RUNWAY_NAMESPACE, "runway exists")]
+
+
+async def _get(client: OperatorClient, manifest: dict[str, Any]) -> Json | ClusterError | None:
+    try:
+        return await client.get_object(manifest)
+    except Rejected as error:
+        return error
+
+
+def _missing(namespace: str, names: list[str]) -> Finding:
+    is_whole = any(name.startswith("Namespace ") for name in names)
+    observed = "there is no such namespace" if is_whole else f"missing: {', '.join(names)}"
+    return failed("tenant objects", namespace, observed, APPLY)
+
+
+def _pod_security(namespace: str, item: Json, problem: Callable[[str, str, str, str], Finding], fix: str) -> Finding:
+    """https://kubernetes.io/docs/concepts/security/pod-security-admission/"""
+    level = ((item.get("metadata") or {}).get("labels") or {}).get(ENFORCE)
+    if level == RESTRICTED:
+        return ok("pod security", namespace, f"enforce: {RESTRICTED}")
+    return problem("pod security", namespace, f"enforce: {level or 'not set'}, not {RESTRICTED}", fix)
+
+
+def _job_account(namespace: str, manifest: dict[str, Any], item: Json) -> list[Finding]:
+    """Compare the identity and the pull secrets of the tenant's jobs; other annotations and secrets are no fault."""
+    subject = f"{namespace}/{manifest['metadata']['name']}"
+    annotations = (item.get("metadata") or {}).get("annotations") or {}
+    wanted = manifest["metadata"]["annotations"]
+    differing = [f"annotation {key}" for key, value in wanted.items() if annotations.get(key) != value]
+    has = [secret.get("name") for secret in item.get("imagePullSecrets") or []]
+    differing += [f"pull secret {each['name']}" for each in manifest["imagePullSecrets"] if each["name"] not in has]
+    if differing:
+        observed = f"missing or different: {', '.join(differing)}"
+        return [failed("service account", subject, observed, APPLY)]
+    return []
+
+
+def _quota(namespace: str, wanted: dict[str, str], item: Json) -> Finding:
+    """A lower ResourceQuota makes admitted jobs wait; a higher one is no backstop."""
+    hard = (item.get("spec") or {}).get("hard") or {}
+    low = [name for name, value in wanted.items() if name in hard and _amount(hard[name]) < _amount(value)]
+    high = [name for name, value in wanted.items() if name not in hard or _amount(hard[name]) > _amount(value)]
+    extra = sorted(hard.keys() - wanted.keys())
+    if low:
+        shown = ", ".join(f"{name} {hard[name]} (policy: {wanted[name]})" for name in low)
+        return failed("quota", namespace, f"lower than the policy: {shown}", APPLY)
+    if high:
+        shown = ", ".join(f"{name} {hard.get(name, 'not set')} (policy: {wanted[name]})" for name in high)
+        return warning("quota", namespace, f"higher than the policy: {shown}", APPLY)
+    if extra:
+        fix = "remove it from the ResourceQuota, or add it to the tenant's quota"
+        return warning("quota", namespace, f"not in the policy: {', '.join(extra)}", fix)
+    return ok("quota", namespace, "ResourceQuota equals the policy")
+
+
+def _amount(quantity: object) -> int:
+    """Return thousandths; an unreadable quantity is less than any."""
+    try:
+        return ceil_units(str(quantity), 1000)
+    except ValueError:
+        return -1

@@ -1,0 +1,204 @@
+"""Calls of the operator's commands: read any object, apply it, ask for permissions.
+
+They run with the operator's kubeconfig. The server never uses this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from runway.errors import AmbiguousOutcome, NotFound
+from runway.kube.client import KubeClient
+from runway.kube.kubeconfig import load_access
+from runway.kube.transport import AiohttpTransport, Response, Transport
+
+CALL_SECONDS: Final = 10.0
+AT_ONCE: Final = 8
+"""Concurrent calls of one command."""
+FIELD_MANAGER: Final = "runway"
+"""The owner of the applied fields. https://kubernetes.io/docs/reference/using-api/server-side-apply/"""
+
+PATHS: Final[Mapping[tuple[str, str], str]] = {
+    ("v1", "Namespace"): "/api/v1/namespaces",
+    ("v1", "LimitRange"): "/api/v1/namespaces/{namespace}/limitranges",
+    ("v1", "PersistentVolumeClaim"): "/api/v1/namespaces/{namespace}/persistentvolumeclaims",
+    ("v1", "ResourceQuota"): "/api/v1/namespaces/{namespace}/resourcequotas",
+    ("v1", "ServiceAccount"): "/api/v1/namespaces/{namespace}/serviceaccounts",
+    ("networking.k8s.io/v1", "NetworkPolicy"): "/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies",
+    ("rbac.authorization.k8s.io/v1", "Role"): "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles",
+    (
+        "rbac.authorization.k8s.io/v1",
+        "RoleBinding",
+    ): "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings",
+    (
+        "admissionregistration.k8s.io/v1",
+        "ValidatingAdmissionPolicy",
+    ): "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+    (
+        "admissionregistration.k8s.io/v1",
+        "ValidatingAdmissionPolicyBinding",
+    ): "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+}
+"""The collection of each kind that `runway.tenant_manifests` renders, by apiVersion and kind."""
+
+Json = dict[str, Any]
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerVersion:
+    """The version of the API server. `date` is its clock in whole seconds, if it sent one."""
+
+    major: int
+    minor: int
+    name: str
+    date: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One permission: a verb on a resource, in one namespace or in all."""
+
+    verb: str
+    resource: str
+    group: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+
+    @property
+    def words(self) -> str:
+        """`get pods/log` or `update leases runway-writer`."""
+        resource = f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+        return f"{self.verb} {resource} {self.name}".rstrip()
+
+
+class OperatorClient(KubeClient):
+    """`KubeClient` with the calls of the operator's commands. Errors are those of `runway.errors`."""
+
+    def __init__(self, transport: Transport, seconds: float = CALL_SECONDS) -> None:
+        super().__init__(transport, seconds)
+
+    async def version(self) -> ServerVersion:
+        """Get the version of the API server."""
+        answer = await self._call("get", "version", "/version")
+        document = _json(answer)
+        # Managed clusters write 35+.
+        numbers = [re.match(r"[0-9]{1,6}", str(document.get(part, ""))) for part in ("major", "minor")]
+        major, minor = (int(number[0]) if number else 0 for number in numbers)
+        return ServerVersion(major, minor, str(document.get("gitVersion", f"{major}.{minor}")), _date(answer))
+
+    async def get_object(self, manifest: Mapping[str, Any]) -> Json | None:
+        """Get the object that a manifest names; None without one."""
+        return await self.get_path(_path(manifest))
+
+    async def get_path(self, path: str) -> Json | None:
+        """Get the object at a path of the API; None without one."""
+        try:
+            return _json(await self._call("get", "objects", path))
+        except NotFound:
+            return None
+
+    async def apply(self, manifest: Mapping[str, Any], *, dry_run: bool = False) -> None:
+        """Create an object, or update the fields that the manifest has. Deletes nothing; a dry run changes nothing.
+
+        `force` takes the fields from other owners, such as an earlier `kubectl apply`.
+        https://kubernetes.io/docs/reference/using-api/server-side-apply/#conflicts
+        """
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"} | ({"dryRun": "All"} if dry_run else {})
+        # JSON is YAML, and every version of the API server accepts this type.
+        content_type = "application/apply-patch+yaml"
+        await self._call("patch", "objects", _path(manifest), query=query, body=manifest, content_type=content_type)
+
+    async def is_allowed(self, access: Access, service_account: tuple[str, str] | None = None) -> bool:
+        """Ask whether the caller, or a service account (namespace, name), has a permission.
+
+        https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access
+        """
+        attributes = {
+            "verb": access.verb,
+            "group": access.group,
+            "resource": access.resource,
+            "subresource": access.subresource,
+            "namespace": access.namespace,
+            "name": access.name,
+        }
+        kind, spec = "SelfSubjectAccessReview", {"resourceAttributes": attributes}
+        if service_account is not None:
+            namespace, name = service_account
+            groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
+            kind = "SubjectAccessReview"
+            spec |= {"user": f"system:serviceaccount:{namespace}:{name}", "groups": groups}  # type: ignore[dict-item]
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
+        path = f"/apis/authorization.k8s.io/v1/{kind.lower()}s"
+        answer = _json(await self._call("create", "reviews", path, body=body))
+        return (answer.get("status") or {}).get("allowed") is True
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator[OperatorClient]:
+    """Connect as kubectl does: `KUBECONFIG`, else ~/.kube/config, else the pod's service account.
+
+    Raises ConfigurationError.
+    """
+    home = Path.home() / ".kube" / "config"
+    kubeconfig = os.environ.get("KUBECONFIG") or (str(home) if home.exists() else None)
+    transport = AiohttpTransport(load_access(kubeconfig), AT_ONCE)
+    try:
+        yield OperatorClient(transport)
+    finally:
+        await transport.close()
+
+
+async def for_all(items: Iterable[_Item], call: Callable[[_Item], Awaitable[_Result]]) -> list[_Result]:
+    """Return the results of `call` for each item in order, `AT_ONCE` calls at a time. Raises the first error."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(item: _Item) -> _Result:
+        async with slots:
+            return await call(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(item)) for item in items]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _path(manifest: Mapping[str, Any]) -> str:
+    collection = PATHS[str(manifest["apiVersion"]), str(manifest["kind"])]
+    metadata = manifest["metadata"]
+    path = collection.format(namespace=quote(str(metadata.get("namespace", "")), safe=""))
+    return f"{path}/{quote(str(metadata['name']), safe='')}"
+
+
+def _json(answer: Response) -> Json:
+    try:
+        document = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise AmbiguousOutcome(f"the answer of Kubernetes could not be read: {error}") from error
+    if not isinstance(document, dict):
+        raise AmbiguousOutcome("the answer of Kubernetes is no object")
+    return document
+
+
+def _date(answer: Response) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(answer.date or "")
+    except ValueError:
+        return None
+    return date if date.tzinfo else None
