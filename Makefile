@@ -102,9 +102,10 @@ beside: static
 		tests/unit tests/api tests/fuzz tests/hostile tests/browser tests/proxy tests/model tests/observability tests/packaging \
 		tests/chart tests/terraform
 
-browser: $(READY) ## Debian's Chromium, a font and nginx, for the tests of the console and of streams
+browser: $(READY) ## Debian's Chromium, a font, nginx and Alertmanager, for the tests of console, streams and pages
 	@$(BIN)/python -m tests.support.chromium
 	@$(BIN)/python -m tests.support.nginx
+	@$(BIN)/python -m tests.support.alertmanager
 
 terraform-tools: $(UV) ## tflint and checkov, for tests/terraform
 	@mkdir -p $(CACHE) .local/bin

@@ -1,7 +1,7 @@
 """The Grafana dashboard as code.
 
-`python -m deploy.dashboards` writes deploy/chart/files/dashboard.json. The rows show the health of the
-platform first, then the tenants, then Runway itself.
+`python -m deploy.dashboards` writes deploy/chart/files/dashboard.json. The rows show the health of the platform, its
+capacity and cost, the tenants, the GPUs and the waiting jobs, then Runway itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from deploy.dashboards import control_plane, tenants
+from deploy.dashboards import capacity, control_plane, tenants
 from deploy.dashboards.panels import assemble, choice
 
 FILE: Final = Path(__file__).resolve().parents[1] / "chart" / "files" / "dashboard.json"
@@ -24,8 +24,15 @@ def rendered() -> str:
     dashboard = assemble(
         "runway",
         "Runway",
-        "Platform health, tenants and control plane. Every panel links to its runbook.",
-        [("Platform health", control_plane.health()), *tenants.rows(), *control_plane.rows()],
+        "Health, capacity, tenants, GPUs and Runway. Every panel links to its runbook.",
+        [
+            ("Health", control_plane.health()),
+            capacity.capacity_and_cost(),
+            tenants.row(),
+            capacity.gpus(),
+            capacity.waiting(),
+            *control_plane.rows(),
+        ],
         choice("tenant", "Tenant", "label_values(runway_tenant_info, tenant)"),
     )
     return json.dumps(dashboard, cls=JSONEncoder, indent=2, sort_keys=True) + "\n"

@@ -57,17 +57,12 @@ def health() -> list[Panel]:
             rising(90, 120),
         ),
         number(
-            "Submissions failed by Runway, 5 min",
-            f"Share of submissions that got 503 or 500 without a fault of a tenant. {see('RunwaySubmissionsFailing')}",
-            "percentunit",
-            (
-                or_none_yet(
-                    or_none_yet(f'sum(rate(runway_submissions_total{{outcome=~"{OWN_REFUSALS}"}}[5m]))')
-                    + " / (sum(rate(runway_submissions_total[5m])) > 0)"
-                ),
-                "share",
-            ),
-            rising(0.01, 0.05),
+            "Error budget burn rate, 1 h",
+            "Share of submissions that got 5xx without a fault of a tenant, over the 0.1 % that the objective allows. "
+            + see("RunwaySubmissionsFailing"),
+            "short",
+            (_burn_rate("1h"), "burn rate"),
+            rising(6, 14.4),
         ),
         number(
             "Longest wait",
@@ -87,6 +82,11 @@ def health() -> list[Panel]:
             words=True,
         ),
     ]
+
+
+def _burn_rate(window: str) -> str:
+    failed = or_none_yet(f'sum(rate(runway_submissions_total{{outcome=~"{OWN_REFUSALS}"}}[{window}]))')
+    return or_none_yet(f"{failed} / (sum(rate(runway_submissions_total[{window}])) > 0) / 0.001")
 
 
 def _quantile(quantile: float, metric: str, *by: str) -> str:
@@ -124,6 +124,14 @@ def _requests() -> list[Panel]:
             f"caller the reason. {see('RunwaySubmissionsFailing')}",
             "reqps",
             ("sum by (status) (rate(runway_http_request_seconds_count[$__rate_interval]))", "{{status}}"),
+        ),
+        graph(
+            "Error budget burn rate by window",
+            "1 spends the budget of 0.1 % in 30 days. Above 1 over three days and six hours a ticket, above 6 over six "
+            f"hours or 14.4 over one a page. {see('RunwayErrorBudgetBurning', 'RunwaySubmissionsFailing')}",
+            "short",
+            *((_burn_rate(window), window) for window in ("5m", "1h", "6h", "3d")),
+            steps=((None, "green"), (1, "orange"), (14.4, "red")),
         ),
         graph(
             "Quota release after the end of a job",
@@ -232,10 +240,10 @@ def _process() -> list[Panel]:
         graph(
             "Process memory",
             "Resident memory: about 90 MiB, and 6 KiB for each job with its pod. The limit of the Deployment is 1 GiB. "
-            f"Raise it in time, see Memory in [Deploy]({DOCUMENTS}/operations.md#deploy). {see('RunwayNotSynced')}",
+            f"Raise it in time, see Memory in [Deploy]({DOCUMENTS}/operations.md#deploy). {see('RunwayMemoryHigh')}",
             "bytes",
             ('max by (instance) (process_resident_memory_bytes{job="runway"})', "{{instance}}"),
-            steps=rising(700 * 2**20, 900 * 2**20),
+            steps=rising(640 * 2**20, 768 * 2**20),
         ),
         graph(
             "Process CPU",
@@ -247,7 +255,7 @@ def _process() -> list[Panel]:
         ),
         graph(
             "Process uptime",
-            "Falls to 0 at a restart: `kubectl -n runway describe pods` gives the reason. " + see("RunwayNoWriter"),
+            "Falls to 0 at a restart: `kubectl -n runway describe pods` gives the reason. " + see("RunwayRestarting"),
             "s",
             ('time() - max by (instance) (process_start_time_seconds{job="runway"})', "{{instance}}"),
         ),

@@ -37,6 +37,8 @@ Row: TypeAlias = tuple[str, Sequence[Panel]]
 PLAIN: Final[Steps] = ((None, "blue"),)
 MUST_BE_ONE: Final[Steps] = ((None, "red"), (1, "green"))
 
+SELECTED: Final = 'tenant=~"$tenant"'
+"""The tenants that the user selects."""
 OWN_REFUSALS: Final = "kubernetes_unavailable|outcome_unknown|not_ready|too_busy|internal_error"
 """Outcomes without a fault of a tenant, as in the alert RunwaySubmissionsFailing."""
 

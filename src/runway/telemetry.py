@@ -66,6 +66,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_pool_hourly_usd": ("Hourly price of the nodes of a pool that run", ("pool",)),
     "runway_pool_charged_hourly_usd": ("Hourly price of the jobs on the nodes of a pool", ("pool",)),
     "runway_pool_undersized_nodes": ("Ready nodes that are smaller than the policy says", ("pool",)),
+    "runway_pool_nodes_without_gpus": ("Ready nodes of a pool with GPUs that offer none", ("pool",)),
     "runway_pool_nodes_without_gpu_pods": ("Ready GPU nodes without a pod that requests a GPU", ("pool",)),
     "runway_pool_faulty_gpu_nodes": ("Nodes whose health monitor reports faulty GPUs", ("pool",)),
     "runway_idle_gpus": ("GPUs of running jobs that were idle for the policy's time", ("tenant", "gpu_type")),

@@ -4,8 +4,13 @@ This covers 15 of the alerts. Only promtool tests the others, because they need:
 
 - RunwayExplanationsStale, RunwayEvidenceNotKept: an outage of five real minutes
 - RunwaySubmissionsSlow: a slow API server
+- RunwayErrorBudgetBurning: days of submissions
+- RunwayMemoryHigh, RunwayQuotaMismatch: kube-state-metrics
+- RunwayRestarting: a second crash
+- RunwayAutoscalerDown, RunwayScaleUpsFailing: a cluster autoscaler
 - RunwayServerErrors: a defect in Runway
-- RunwayGpuIdle, RunwayGpuHardware: real GPUs
+- RunwayGpuIdle, RunwayGpuHardware, RunwayGpuXid, RunwayGpuMemoryErrors, RunwayGpusNotRegistered: real GPUs
+- RunwayGpuMetricsMissing: fires at rest, since the local cluster has no DCGM exporter
 - RunwayStartDeadlinesFailing: patches that fail for five minutes
 - RunwayPoolNodesUndersized, RunwayGpusStranded, RunwayNodeCostUncharged: nodes of another size or number
 - RunwayUndecodableObjects: a broken object, as in test_hostile_objects.py
@@ -70,8 +75,9 @@ WITHOUT_FOR = {rule["alert"] for group in RULES["groups"] for rule in group["rul
 
 SLEEP = "trap 'exit 0' TERM; echo started; sleep 900 & wait"
 IGNORE_SIGTERM = "trap '' TERM; echo started; while :; do sleep 1; done"
-AT_REST = {"RunwayGpuNodesEmpty", "RunwayGpusStranded"}
-"""The local node has GPUs: no autoscaler removes it without GPU pods, and pods of other tests use its two CPUs."""
+AT_REST = {"RunwayGpuNodesEmpty", "RunwayGpusStranded", "RunwayGpuMetricsMissing"}
+"""The local node has simulated GPUs: no autoscaler removes it without GPU pods, pods of other tests use its two CPUs,
+and no exporter measures its GPUs."""
 NODES = {"cpu": "1", "memory": "1Gi"}
 """The size of a node in the policy of this test, which the local node exceeds."""
 NO_NODES = {"instance_type": "none", "hourly_usd": "1", **NODES, "node_selector": {"runway.local/size": "none"}}

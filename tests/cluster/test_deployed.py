@@ -254,11 +254,12 @@ def test_documented_installation_works(kubeconfig: Path, tmp_path: Path) -> None
 def test_documented_monitoring_installation_works(kubernetes: Kubectl, kubeconfig: Path, tmp_path: Path) -> None:
     """Create the Secrets as documented; apply the operator's objects as server-side dry runs."""
     replaced = dict(DRY_RUN)
-    for word in ("PAGER_URL_FILE", "TICKETS_URL_FILE"):
+    for word in ("PAGER_URL_FILE", "TICKETS_URL_FILE", "HEARTBEAT_URL_FILE"):
         (tmp_path / word).write_text("https://example.org/hook")
         replaced[word] = str(tmp_path / word)
-    # Helm needs the chart repository; a port-forward needs its Services and does not exit.
-    documented = blocks("docs/operations.md", "Monitoring", skip=("helm ", "kubectl -n monitoring port-forward"))
+    # Helm needs the chart repository; a port-forward and the test page need what it installs.
+    skip = ("helm ", "kubectl -n monitoring port-forward", "kubectl -n monitoring exec")
+    documented = blocks("docs/operations.md", "Monitoring", skip=skip)
     assert kubernetes.get("namespace", "monitoring") is None
     try:
         with operator_kinds(kubernetes):
@@ -269,7 +270,7 @@ def test_documented_monitoring_installation_works(kubernetes: Kubectl, kubeconfi
     assert "servicemonitor.monitoring.coreos.com" in said[1]
     assert len(said[2]) == 32, "the password: 24 bytes in base 64"
     assert alerting is not None
-    assert alerting["data"].keys() == {"pager-url", "tickets-url"}
+    assert alerting["data"].keys() == {"pager-url", "tickets-url", "heartbeat-url"}
 
 
 def test_documented_restart_works(

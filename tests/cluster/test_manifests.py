@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import yaml
@@ -28,13 +29,13 @@ def test_api_server_accepts_manifests_of_the_terraform_cluster(kubernetes: Kubec
 
 
 def test_prometheus_operator_crds_accept_monitoring_manifests(kubernetes: Kubectl, helm: Helm) -> None:
-    """Use an existing namespace; `runway` exists only while Runway is deployed."""
+    """Use an existing namespace; `runway` exists only while Runway is deployed, and `monitoring` does not."""
     options = ("--show-only=templates/monitoring.yaml", "--set=serviceMonitor.enabled=true,rules.enabled=true")
     chart = helm.template(policy_option(POLICY), *options, "--set=dashboard.enabled=true")
     folder = kubernetes.run("kustomize", str(CHECKOUT / "infra/kubernetes/monitoring"))
     with operator_kinds(kubernetes):
         for rendered in (chart, folder):
-            used = rendered.replace("namespace: runway\n", "namespace: default\n")
+            used = re.sub(r"namespace: (runway|monitoring)\n", "namespace: default\n", rendered)
             try_to_apply(kubernetes, used)
             with pytest.raises(KubectlFailed, match="unknown field"):
                 try_to_apply(kubernetes, used.replace("  endpoints:", "  endpoint: []\n  endpoints:"))

@@ -10,19 +10,30 @@ from runway.telemetry import GAUGES, Metrics
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCRAPED = {"job", "instance", "pod", "namespace"}
 """Labels that a scrape adds to every series."""
+_GPU = {"Hostname", "gpu", "UUID"}
 FOREIGN = {
-    "DCGM_FI_DEV_GPU_UTIL",
-    "process_cpu_seconds_total",
-    "process_open_fds",
-    "process_resident_memory_bytes",
-    "process_start_time_seconds",
+    "DCGM_FI_DEV_GPU_UTIL": _GPU,
+    "DCGM_FI_DEV_ROW_REMAP_FAILURE": _GPU,
+    "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS": _GPU,
+    "DCGM_FI_DEV_XID_ERRORS": _GPU,
+    "cluster_autoscaler_failed_scale_ups_total": {"reason"},
+    "cluster_autoscaler_last_activity": {"activity"},
+    "container_memory_working_set_bytes": {"container"},
+    "kube_pod_container_resource_limits": {"container", "resource"},
+    "kube_resourcequota": {"resourcequota", "resource", "type"},
+    "process_cpu_seconds_total": set[str](),
+    "process_open_fds": set[str](),
+    "process_resident_memory_bytes": set[str](),
+    "process_start_time_seconds": set[str](),
 }
-"""Metrics of other exporters, and process metrics, which Runway exports too.
+"""Metrics of other exporters with their labels, and process metrics, which Runway exports too.
 
-https://docs.nvidia.com/datacenter/dcgm/latest/gpu-telemetry/dcgm-exporter.html
+https://github.com/NVIDIA/dcgm-exporter/blob/main/etc/default-counters.csv
+https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/proposals/metrics.md
+https://github.com/kubernetes/kube-state-metrics/tree/main/docs/metrics
 https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
 """
-NAME = re.compile(r"\b((?:runway|process|container|DCGM)_\w+)(?:\{([^}]*)\})?")
+NAME = re.compile(r"\b((?:runway|process|container|DCGM|kube|cluster_autoscaler)_\w+)(?:\{([^}]*)\})?")
 
 
 def metric_names() -> dict[str, set[str]]:
@@ -41,12 +52,12 @@ def metric_names() -> dict[str, set[str]]:
 
 def faults(expression: str) -> list[str]:
     """List the unknown metrics of a PromQL expression, and the labels that a metric does not have."""
-    known, found, labels = metric_names(), [], set(SCRAPED)
+    known, found, labels = metric_names() | FOREIGN, [], set(SCRAPED)
     for name, matchers in NAME.findall(expression):
-        if name not in known and name not in FOREIGN:
+        if name not in known:
             found.append(f"{name} is not exported")
             continue
-        own = known.get(name, set()) | SCRAPED
+        own = known[name] | SCRAPED
         labels |= own
         found += [
             f"{name} has no label {label}" for label in re.findall(r"(\w+)\s*[!=]~?\"", matchers) if label not in own

@@ -22,7 +22,7 @@ from testbed.waiting import wait_for
 
 Json = dict[str, Any]
 
-SECONDS = {"s": 1, "m": 60, "h": 3600}
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 POLL_SECONDS = 0.25
 
 
@@ -156,6 +156,6 @@ def evaluating(rules: Json, target: str, folder: Path) -> Iterator[Alarms]:
 
 
 def _divided(duration: str, by: int) -> str:
-    found = re.fullmatch(r"(\d+)([smh])", duration)
+    found = re.fullmatch(r"(\d+)([smhd])", duration)
     assert found, f"unknown duration: {duration}"
     return f"{max(1, round(int(found[1]) * SECONDS[found[2]] / by))}s"

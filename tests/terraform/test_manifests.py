@@ -108,13 +108,29 @@ def test_autoscaler_role_has_no_secrets_and_no_wildcards(manifests: dict[tuple[s
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
 
 
-def test_exporter_scrape_keeps_original_labels(manifests: dict[tuple[str, str], Manifest]) -> None:
-    monitor = yaml.safe_load((DIRECTORY / "monitoring" / "dcgm-exporter.yaml").read_text(encoding="utf-8"))
-    service = manifests["Service", "dcgm-exporter"]
-    [endpoint] = monitor["spec"]["endpoints"]
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+def monitoring(file: str) -> dict[str, Manifest]:
+    path = DIRECTORY / "monitoring" / file
+    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(path.read_text(encoding="utf-8"))}
+
+
+@pytest.mark.parametrize("name", ["dcgm-exporter", "cluster-autoscaler"])
+def test_prometheus_finds_the_port_of_the_exporter(name: str, manifests: dict[tuple[str, str], Manifest]) -> None:
+    found = monitoring(f"{name}.yaml")
+    monitor, service = found["ServiceMonitor"], found.get("Service") or manifests["Service", name]
     assert monitor["metadata"]["namespace"] == service["metadata"]["namespace"]
-    assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    [workload] = [
+        each for (kind, own), each in manifests.items() if own == name and kind in {"Deployment", "DaemonSet"}
+    ]
+    assert service["spec"]["selector"].items() <= workload["spec"]["template"]["metadata"]["labels"].items()
+    [endpoint], [port] = monitor["spec"]["endpoints"], container(workload)["ports"]
+    assert [each["targetPort"] for each in service["spec"]["ports"] if each["name"] == endpoint["port"]] == [
+        port["name"]
+    ]
+
+
+def test_exporter_scrape_keeps_original_labels() -> None:
+    [endpoint] = monitoring("dcgm-exporter.yaml")["ServiceMonitor"]["spec"]["endpoints"]
     assert endpoint["honorLabels"] is True, "the pod that holds the GPU, not the exporter's own"
 
 

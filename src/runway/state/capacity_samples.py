@@ -40,6 +40,7 @@ def _pool_samples(policy: Policy, cluster: ClusterState) -> Iterator[GaugeSample
         yield GaugeSample("runway_pool_undersized_nodes", (name,), nodes.undersized)
         if pool.gpu:
             yield GaugeSample("runway_pool_faulty_gpu_nodes", (name,), nodes.faulty_gpu_nodes)
+            yield GaugeSample("runway_pool_nodes_without_gpus", (name,), nodes.without_gpus)
             yield GaugeSample("runway_pool_nodes_without_gpu_pods", (name,), nodes.without_gpu_pods)
             yield GaugeSample("runway_pool_stranded_gpus", (name,), nodes.stranded_gpus)
 

@@ -47,6 +47,8 @@ class PoolNodes:
     """Ready nodes with less CPU, memory or GPUs than the policy gives a node of the pool."""
     smallest: ResourceVector = ZERO
     """The least CPU, memory and GPUs of any of them."""
+    without_gpus: int = 0
+    """Ready nodes of a pool with GPUs that have no allocatable GPU."""
     without_gpu_pods: int = 0
     """Ready nodes with GPUs, of which no pod requests one."""
     faulty_gpu_nodes: int = 0
@@ -133,6 +135,7 @@ class NodeCache:
             found.smallest = allocatable.minimum(found.smallest) if found.undersized else allocatable
             found.undersized += 1
         if pool.gpu:
+            found.without_gpus += allocatable.gpu == 0
             found.without_gpu_pods += allocatable.gpu > 0 and free.gpu >= allocatable.gpu
             # An undersized node is counted already, and has no even shares.
             usable = min(free.cpu * allocatable.gpu // pool.cpu, free.memory * allocatable.gpu // pool.memory)

@@ -204,6 +204,18 @@ def test_pool_sums_allocatable_and_requested_of_ready_nodes() -> None:
     assert (found.ready, found.not_ready, found.total, found.without_gpu_pods) == (2, 1, 3, 1)
 
 
+def test_ready_node_without_allocatable_gpus_is_counted_apart_from_idle_ones() -> None:
+    """The device plugin has registered none. A node that is not ready, or of a pool without GPUs, does not count."""
+    found = pools(
+        node(),
+        node("node-2", allocatable={"nvidia.com/gpu": "0"}),
+        node("node-3", allocatable={"nvidia.com/gpu": "0"}, ready="False"),
+        node("node-4", allocatable={"nvidia.com/gpu": "0"}, labels={"pool": "cpu"}),
+    )
+    assert (found["a10g"].without_gpus, found["a10g"].without_gpu_pods) == (1, 1)
+    assert found["cpu"].without_gpus == 0
+
+
 def test_free_gpus_without_their_share_of_cpu_or_memory_are_stranded() -> None:
     def stranded(*pods: Pod, **more: Any) -> int:
         return pools(node(**more), pods=pods)["a10g"].stranded_gpus

@@ -14,8 +14,6 @@ from tests.support.panels import Query, dashboard, panels, queries
 
 ALL = panels()
 ALERTS = {rule["alert"]: rule["expr"] for group in rule_file()["groups"] for rule in group["rules"]}
-WITHOUT_A_PANEL = {"RunwayGpuIdle"}
-"""It needs real GPUs, so its queries have no test data."""
 OWN_THRESHOLDS = {
     "Undecodable objects",
     "Process memory",
@@ -27,7 +25,8 @@ OWN_THRESHOLDS = {
     "Jobs and pods listed",
 }
 """Panels whose colours do not come from the comparison of an alert."""
-OF_ALL_TENANTS = {"Longest wait", "Submissions failed by Runway, 5 min"}
+OF_ALL_TENANTS = {"Longest wait", "Error budget burn rate, 1 h", "Error budget burn rate by window"}
+FIRST_ROWS = ["Health", "Capacity and cost", "Tenants", "GPUs", "Waiting by reason"]
 
 Json = dict[str, Any]
 
@@ -82,7 +81,12 @@ def test_red_threshold_is_the_threshold_of_the_alert(panel: Json) -> None:
 
 
 def test_every_alert_has_a_panel() -> None:
-    assert {alert for panel in ALL for alert in alerts_of(panel)} == ALERTS.keys() - WITHOUT_A_PANEL
+    assert {alert for panel in ALL for alert in alerts_of(panel)} == ALERTS.keys()
+
+
+def test_rows_answer_the_questions_of_an_operator_first() -> None:
+    rows = [each["title"] for each in dashboard()["panels"] if each["type"] == "row"]
+    assert rows[: len(FIRST_ROWS)] == FIRST_ROWS
 
 
 def test_panels_do_not_overlap_and_use_the_selected_data_source() -> None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import yaml
 
 from deploy.export_rules import rule_file
@@ -29,6 +30,7 @@ KNOWN = {
     *(f"{name}.enabled" for name in ("kubeControllerManager", "kubeScheduler", "kubeEtcd", "kubeProxy")),
     *(f"defaultRules.rules.{name}" for name in ("etcd", "kubeControllerManager", "kubeProxy")),
     *(f"defaultRules.rules.{name}" for name in ("kubeSchedulerAlerting", "kubeSchedulerRecording")),
+    "defaultRules.disabled",
     *(f"{SPEC}.{kind}SelectorNilUsesHelmValues" for kind in SELECTORS),
     *(f"{SPEC}.{name}" for name in ("scrapeInterval", "evaluationInterval", "storageSpec", "retention")),
     *(f"{SPEC}.{name}" for name in ("retentionSize", "resources", "nodeSelector")),
@@ -45,7 +47,15 @@ KNOWN = {
     "prometheusOperator.nodeSelector",
     "prometheusOperator.admissionWebhooks.patch.nodeSelector",
     "kube-state-metrics.nodeSelector",
+    "prometheus-node-exporter.hostNetwork",
     "prometheus-node-exporter.tolerations",
+}
+# Of the chart's rules. A name that the chart does not know would disable nothing, without an error.
+CHART_ALERTS = {
+    *("KubeJobFailed", "KubeJobNotCompleted", "KubeContainerWaiting", "KubeQuotaAlmostFull", "KubeQuotaFullyUsed"),
+    *("KubeCPUOvercommit", "KubeMemoryOvercommit", "KubeCPUQuotaOvercommit", "KubeMemoryQuotaOvercommit"),
+    *("CPUThrottlingHigh", "NodeCPUHighUsage", "NodeSystemSaturation", "NodeMemoryHighUtilization"),
+    *("NodeMemoryMajorPagesFaults", "NodeDiskIOSaturation", "NodeRAIDDegraded", "KubeNodeNotReady", "Watchdog"),
 }
 
 
@@ -82,16 +92,65 @@ def test_values_contain_no_password_and_no_receiver_url() -> None:
 
 
 def test_every_alert_severity_has_a_receiver() -> None:
+    """tests/observability sends alerts through the routing."""
     config = VALUES["alertmanager"]["config"]
     routes = {route["matchers"][0]: route["receiver"] for route in config["route"]["routes"]}
     severities = {rule["labels"]["severity"] for group in rule_file()["groups"] for rule in group["rules"]}
-    assert routes == {"severity = page": "pager", "severity = ticket": "tickets"}
+    assert routes == {
+        "alertname = Watchdog": "heartbeat",
+        'severity =~ "page|critical"': "pager",
+        'severity =~ "ticket|warning"': "tickets",
+    }
     assert severities == {"page", "ticket"}
     assert {*routes.values(), config["route"]["receiver"]} == {each["name"] for each in config["receivers"]}
+
+
+def test_inhibit_rules_name_existing_alerts() -> None:
     alerts = {rule["alert"] for group in rule_file()["groups"] for rule in group["rules"]}
-    for inhibition in config["inhibit_rules"]:
+    for inhibition in VALUES["alertmanager"]["config"]["inhibit_rules"]:
         for matchers in (inhibition["source_matchers"], inhibition["target_matchers"]):
-            assert set(re.findall(r"Runway\w+", matchers[0])) < alerts
+            assert set(re.findall(r"Runway\w+", matchers[0])) <= alerts
+
+
+def test_chart_alerts_that_are_normal_for_batch_jobs_are_disabled() -> None:
+    disabled = VALUES["defaultRules"]["disabled"]
+    assert set(disabled.values()) == {True}
+    assert disabled.keys() == CHART_ALERTS - {"NodeRAIDDegraded", "KubeNodeNotReady", "Watchdog"}
+
+
+Pod = tuple[str, dict[str, str]]
+"""A pod's namespace and labels."""
+JOB: Pod = ("runway-vision", {"app.kubernetes.io/name": "prometheus"})
+OTHER: Pod = ("default", {})
+RUNWAY: Pod = ("runway", {"app.kubernetes.io/name": "runway"})
+PROMETHEUS: Pod = ("monitoring", {"app.kubernetes.io/name": "prometheus"})
+OPERATOR: Pod = ("monitoring", {"app": "kube-prometheus-stack-operator"})
+SERVICES: dict[str, tuple[Pod, int]] = {
+    "alertmanager": (("monitoring", {"app.kubernetes.io/name": "alertmanager"}), 9093),
+    "prometheus": (PROMETHEUS, 9090),
+    "grafana": (("monitoring", {"app.kubernetes.io/name": "grafana"}), 3000),
+    "kube-state-metrics": (("monitoring", {"app.kubernetes.io/name": "kube-state-metrics"}), 8080),
+    "node-exporter": (("monitoring", {"app.kubernetes.io/name": "prometheus-node-exporter"}), 9100),
+    "dcgm-exporter": (("kube-system", {"app.kubernetes.io/name": "dcgm-exporter"}), 9400),
+    "cluster-autoscaler": (("kube-system", {"app.kubernetes.io/name": "cluster-autoscaler"}), 8085),
+}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_jobs_reach_no_part_of_the_monitoring(service: str) -> None:
+    to, port = SERVICES[service]
+    assert not is_allowed(JOB, to, port)
+    assert not is_allowed(OTHER, to, port)
+    assert is_allowed(PROMETHEUS, to, port)
+    assert VALUES["prometheus-node-exporter"]["hostNetwork"] is False, "a policy does not apply to the host's network"
+
+
+def test_runway_reaches_prometheus_only_and_the_api_server_the_operator() -> None:
+    reached = {name for name, (to, port) in SERVICES.items() if is_allowed(RUNWAY, to, port)}
+    assert reached == {"prometheus"}
+    assert not is_allowed(RUNWAY, PROMETHEUS, 8080)
+    assert is_allowed(("", {}), OPERATOR, 10250)
+    assert not is_allowed(("", {}), OPERATOR, 9090)
 
 
 def test_monitoring_runs_on_system_nodes_without_volumes() -> None:
@@ -128,4 +187,42 @@ def dropped(labels: dict[str, str]) -> bool:
     assert {rule["action"] for rule in rules} == {"drop"}
     return any(
         re.fullmatch(rule["regex"], ";".join(labels.get(name, "") for name in rule["sourceLabels"])) for rule in rules
+    )
+
+
+POLICIES = list(yaml.safe_load_all(VALUES_FILE.with_name("network-policy.yaml").read_text(encoding="utf-8")))
+
+
+def is_allowed(source: Pod, to: Pod, port: int) -> bool:
+    """Return whether the policies admit a connection.
+
+    https://kubernetes.io/docs/concepts/services-networking/network-policies/
+    """
+    (namespace, labels) = to
+    policies = [
+        policy["spec"]
+        for policy in POLICIES
+        if policy["metadata"]["namespace"] == namespace and selects(policy["spec"]["podSelector"], labels)
+    ]
+    return not policies or any(
+        ("ports" not in rule or port in {each["port"] for each in rule["ports"]})
+        and ("from" not in rule or any(is_peer(peer, source, namespace) for peer in rule["from"]))
+        for policy in policies
+        for rule in policy["ingress"]
+    )
+
+
+def is_peer(peer: dict[str, Any], source: Pod, namespace: str) -> bool:
+    (name, labels) = source
+    within = {"kubernetes.io/metadata.name": name}
+    selector = peer.get("namespaceSelector", {"matchLabels": {"kubernetes.io/metadata.name": namespace}})
+    return selects(selector, within) and selects(peer.get("podSelector", {}), labels)
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    assert selector.keys() <= {"matchLabels", "matchExpressions"}
+    expressions = selector.get("matchExpressions", [])
+    assert {each["operator"] for each in expressions} <= {"In"}
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(each["key"]) in each["values"] for each in expressions
     )
