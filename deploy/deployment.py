@@ -23,7 +23,11 @@ from testbed.waiting import TimedOut, wait_for
 
 LEASE = ("runway-writer", "default")
 """Name and namespace, as in values/local.yaml."""
-PODS = (f"--namespace={NAMESPACE}", "--selector=app.kubernetes.io/name=runway")
+PODS = (
+    f"--namespace={NAMESPACE}",
+    "--selector=app.kubernetes.io/name=runway,app.kubernetes.io/component=control-plane",
+)
+"""Not the pod of the policy check, which stays after a failure."""
 ROLLOUT_SECONDS = 120
 DELETE_SECONDS = 60
 LEADER_SECONDS = 30.0

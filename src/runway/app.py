@@ -30,6 +30,7 @@ from runway.controllers.job_ender import JobEnder
 from runway.controllers.job_recorder import JobRecorder
 from runway.controllers.leadership import Leadership
 from runway.controllers.start_deadlines import StartDeadlines
+from runway.controllers.supported_version import wait_for_supported_version
 from runway.controllers.sync import ClusterSync, DiagnosticsSync
 from runway.errors import ConfigurationError
 from runway.http_server.bounds import Bounds, raise_limit
@@ -112,22 +113,26 @@ def create_app(
         use = app.state.services = AppState(
             settings, policy, kubernetes, state, leadership, submitter, limits, metrics, prometheus, now=_now
         )
-        # The Lease first: lists requested after its acquisition need no repetition before the first write.
-        await election.try_acquire_or_renew()
         loops = [election.run, sync.run, diagnostics.run, leadership.run, recorder.run, starts.run, ender.run]
         if policy.limits.idle_gpu is not None and prometheus is None:
             log.warning("idle GPUs are not measured: RUNWAY_PROMETHEUS_URL is not set")
         elif policy.limits.idle_gpu is not None and prometheus is not None:
             loops.append(IdleGpuController(state, prometheus.query, ender, policy.limits.idle_gpu, timing).run)
-        tasks = [asyncio.create_task(run()) for run in loops]
+
+        async def work() -> None:
+            await wait_for_supported_version(kubernetes, state, timing)
+            # The Lease first: lists requested after its acquisition need no repetition before the first write.
+            await election.try_acquire_or_renew()
+            await asyncio.gather(*(run() for run in loops), return_exceptions=True)
+
+        working = asyncio.create_task(work())
         try:
             with streaming.close_streams_on_shutdown(use.closing):
                 yield
         finally:
             await submitter.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
             await election.release()
             if prometheus is not None:
                 await prometheus.close()

@@ -14,7 +14,7 @@ from deploy.export_rules import rule_file
 from deploy.helm import CHART, VALUES, Helm, HelmFailed, policy_option
 from runway import __version__
 from runway.cli.main import SHUTDOWN_SECONDS
-from runway.doctor.access import MIN_VERSION
+from runway.kube.server_version import MIN_VERSION
 from runway.policy import parse_policy
 from runway.tenant_manifests import RUNWAY_USER, render
 from testbed.server import CHECKOUT

@@ -7,11 +7,15 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from demo.__main__ import main
 from demo.scenarios import SCENARIOS
+from demo.scenarios.emergency_stop import EMERGENCY_STOP
+from demo.scenarios.evidence import LOST_WORKER
+from demo.scenarios.outcomes import FAILURE, OUT_OF_MEMORY, SUCCESS, THROTTLING
 from localcluster.images import ctr
 from testbed import http_client
 from testbed.kubectl import Kubectl
@@ -30,6 +34,10 @@ NOT_SHOWN = {
     "A real training job", "GPU quota", "A typo in an image", "Stranded GPUs", "A budget", "Runway killed",
     "Kubernetes does not answer",
 }  # fmt: skip
+OTHER_EVIDENCE = (SUCCESS, OUT_OF_MEMORY, LOST_WORKER, THROTTLING)
+"""Their evidence differs on a cluster whose kernel the demo cannot read. tests/cluster/test_demo.py runs all others."""
+OTHER_RIGHTS = (FAILURE, EMERGENCY_STOP)
+"""They read a log and annotate the Lease."""
 
 
 @pytest.fixture
@@ -41,7 +49,9 @@ def foreign(
     shutil.copy(kubeconfig, copy)
     policy = tmp_path / "policy.yaml"
     text = PLAIN.read_text(encoding="utf-8")
-    policy.write_text(re.sub(r"namespace: (runway-\w+)", r"namespace: \1-plain", text), encoding="utf-8")
+    # Of this test alone: the namespaces of another one may still be terminating.
+    suffix = uuid4().hex[:5]
+    policy.write_text(re.sub(r"namespace: (runway-\w+)", rf"namespace: \1-{suffix}", text), encoding="utf-8")
     ctr("images", "tag", "--force", LOCAL_IMAGE, PUBLIC_IMAGE)
     for name, value in (("KUBECONFIG", copy), ("RUNWAY_POLICY", policy), ("RUNWAY_LEASE_NAMESPACE", "default")):
         monkeypatch.setenv(name, str(value))
@@ -54,17 +64,17 @@ def foreign(
     finally:
         ctr("images", "remove", PUBLIC_IMAGE)
         for tenant in ("vision", "speech", "research"):
-            kubernetes.run("delete", "namespace", f"runway-{tenant}-plain", "--ignore-not-found", "--wait=false")
+            kubernetes.run("delete", "namespace", f"runway-{tenant}-{suffix}", "--ignore-not-found", "--wait=false")
         server.start()
 
 
 @pytest.mark.usefixtures("foreign")
 def test_demo_shows_what_a_plain_cluster_can_show(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main() == 0
+    scenarios = [*OTHER_EVIDENCE, *(each for each in SCENARIOS if each.title in NOT_SHOWN)]
+    assert main(scenarios) == 0
     shown = capsys.readouterr().out
     assert hidden(shown) == NOT_SHOWN
-    count = len(SCENARIOS)
-    assert f"{count - len(NOT_SHOWN)} of {count} claims seen" in shown
+    assert f"{len(OTHER_EVIDENCE)} of {len(scenarios)} claims seen" in shown
     assert f"{len(NOT_SHOWN)} not shown: this cluster lacks what they need" in shown
     assert "it needs a pool with GPUs in the policy, and a quota of 4 GPUs or more for tenant vision" in shown
 
@@ -81,13 +91,13 @@ def test_demo_without_the_rights_of_an_administrator_uses_the_applied_tenants(
         limited = json.loads(kubernetes.run("config", "view", "--raw", "--flatten", "--output=json"))
         limited["users"][0]["user"] = {"token": kubernetes.run("create", "token", USER, "--namespace=default").strip()}
         foreign.write_text(json.dumps(limited))
-        assert main() == 0
+        assert main(OTHER_RIGHTS) == 0
     finally:
         kubernetes.run("delete", "clusterrolebinding,clusterrole", USER, "--ignore-not-found")
         kubernetes.run("delete", "rolebinding,serviceaccount", USER, "--namespace=default", "--ignore-not-found")
     shown = capsys.readouterr().out
     assert "tenants: not applied, because this kubeconfig may not" in shown
-    assert hidden(shown) >= NOT_SHOWN
+    assert f"{len(OTHER_RIGHTS)} of {len(OTHER_RIGHTS)} claims seen" in shown
 
 
 def hidden(shown: str) -> set[str]:

@@ -1,57 +1,31 @@
-"""The wheel installs alone as the command line, and with its extra as the server.
-
-Each installation is a fresh virtual environment with the versions of requirements/runtime.txt. uv takes the packages
-from its cache, and asks the package index only when the cache lacks one.
-"""
+"""The wheel installs alone as the command line, and with its extra as the server."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-CHECKOUT: Final = Path(__file__).parents[2]
-UV: Final = CHECKOUT / ".local" / "uv" / "bin" / "uv"
+from tests.support.installation import CHECKOUT, build_wheel, install, run
+
 POLICY: Final = str(CHECKOUT / "config" / "policy.local.yaml")
 SERVER_MODULES: Final = ("aiohttp", "fastapi", "kubernetes", "starlette", "structlog", "uvicorn")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command without the variables that would let it see this checkout or its settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "RUNWAY_", "VIRTUAL_"))}
-    return subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=120, check=False)
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("wheel")
-    built = run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", directory, cwd=CHECKOUT)
-    assert built.returncode == 0, built.stderr
-    [wheel] = directory.glob("*.whl")
-    return wheel
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def installed(package: str, place: Path) -> Run:
     """Install the package in a new environment; return a function that runs one of its programs."""
-    environment = place / "venv"
-    made = run(UV, "venv", "--quiet", "--python", sys.executable, environment, cwd=place)
-    assert made.returncode == 0, made.stderr
-    constraints = CHECKOUT / "requirements" / "runtime.txt"
-    install = (UV, "pip", "install", "--quiet", "--python", environment, "--constraint", constraints)
-    offline = run(*install, "--offline", package, cwd=place)
-    if offline.returncode:
-        online = run(*install, package, cwd=place)
-        assert online.returncode == 0, (
-            f"uv's cache lacks a package, and the index does not answer:\n{offline.stderr}\n{online.stderr}"
-        )
-    return lambda program, *arguments: run(environment / "bin" / program, *arguments, cwd=place)
+    programs = install(package, place)
+    return lambda program, *arguments: run(programs / program, *arguments, cwd=place)
 
 
 @pytest.fixture(scope="module")

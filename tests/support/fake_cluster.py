@@ -35,6 +35,11 @@ MAX_ANNOTATION_BYTES = 256 * 1024
 NOW = "2026-11-24T08:00:00Z"
 
 
+def server_version(major: str, minor: str) -> Response:
+    """Return the response of `/version`."""
+    return _json(200, {"major": major, "minor": minor, "gitVersion": f"v{major}.{minor}.0"})
+
+
 class FakeKubernetes:
     """The API server, and the changes of its controllers: `start_pod`, `end_pod`, `complete`, `fail`, `delete_job`."""
 
@@ -47,6 +52,7 @@ class FakeKubernetes:
         self.logs: dict[str, bytes | FakeLog] = {}
         """By pod: a complete log, or one that a test keeps writing."""
         self.lease: Json = {}
+        self.version_answer = server_version("1", "35")
         self.calls: list[tuple[str, str]] = []
         self.patches: list[Json] = []
         """Every patch of a Job."""
@@ -85,7 +91,7 @@ class FakeKubernetes:
     ) -> Response:
         """Execute one call."""
         if path == "/version":
-            return _json(200, {"major": "1", "minor": "35"})
+            return self.version_answer
         if "/leases" in path:
             return self._lease(method, path, body)
         if path in KINDS:

@@ -8,11 +8,10 @@ from typing import Final
 
 from runway.doctor.findings import Finding, failed, ok, unknown, warning
 from runway.errors import ClusterError
-from runway.kube.operator_client import Access, OperatorClient, ServerVersion, for_all
+from runway.kube.operator_client import Access, OperatorClient, for_all
+from runway.kube.server_version import MIN_VERSION_NAME, ServerVersion
 from runway.policy import RUNWAY_NAMESPACE, Policy
 
-MIN_VERSION: Final = (1, 30)
-"""The first with `preStop.sleep` enabled and ValidatingAdmissionPolicy. deploy/chart/Chart.yaml has the same."""
 MAX_CLOCK_SECONDS: Final = 5.0
 """The API server's date has whole seconds, and the call takes a moment. TLS and tokens tolerate minutes."""
 SERVICE_ACCOUNT: Final = (RUNWAY_NAMESPACE, "runway")
@@ -26,10 +25,12 @@ CLUSTER_NEEDS: Final = tuple(
 
 
 def check_version(server: ServerVersion) -> Finding:
-    least = ".".join(map(str, MIN_VERSION))
-    if (server.major, server.minor) < MIN_VERSION:
-        return failed("version", "API server", f"{server.name}; Runway needs {least}", "upgrade the cluster")
-    return ok("version", "API server", f"{server.name}; at least {least}")
+    if server.is_too_old:
+        return failed("version", "API server", f"{server.name}; Runway needs {MIN_VERSION_NAME}", "upgrade the cluster")
+    if server.number is None:
+        fix = f"make sure that it is {MIN_VERSION_NAME} or later: see `kubectl version`"
+        return unknown("version", "API server", "its response has no version", fix)
+    return ok("version", "API server", f"{server.name}; at least {MIN_VERSION_NAME}")
 
 
 def check_clock(server: ServerVersion, now: datetime) -> Finding:

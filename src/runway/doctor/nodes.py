@@ -10,7 +10,8 @@ from runway.errors import ClusterError
 from runway.jobs.resources import ResourceVector, amounts_of
 from runway.kube.client import NODES
 from runway.kube.objects import GPU_RESOURCE, Node
-from runway.kube.operator_client import Json, OperatorClient, ServerVersion
+from runway.kube.operator_client import Json, OperatorClient
+from runway.kube.server_version import ServerVersion
 from runway.policy import Policy, Pool
 from runway.quantity import format_bytes, format_cpu
 from runway.state.node_capacity import is_ready, lasting_taints, pool_of_node, untolerated_taints

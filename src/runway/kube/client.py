@@ -25,6 +25,7 @@ from runway.kube.objects import (
     Pod,
     WatchEvent,
 )
+from runway.kube.server_version import ServerVersion, read_version
 from runway.kube.transport import Response, Transport, UnexpectedStatus
 from runway.text import one_line
 
@@ -152,6 +153,10 @@ class KubeClient:
         """Apply a merge patch to a Job. Raises NotFound without one."""
         path, content_type = f"{_jobs(namespace)}/{quote(name)}", "application/merge-patch+json"
         return self._job(await self._call("patch", "jobs", path, body=patch, content_type=content_type))
+
+    async def version(self) -> ServerVersion:
+        """Get the version of the API server."""
+        return read_version(await self._call("get", "version", "/version"))
 
     async def ping(self, seconds: float) -> None:
         """Check that the API server responds within `seconds`."""

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -59,16 +56,6 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
-class ServerVersion:
-    """The version of the API server. `date` is its clock in whole seconds, if it sent one."""
-
-    major: int
-    minor: int
-    name: str
-    date: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class Access:
     """One permission: a verb on a resource, in one namespace or in all."""
 
@@ -91,15 +78,6 @@ class OperatorClient(KubeClient):
 
     def __init__(self, transport: Transport, seconds: float = CALL_SECONDS) -> None:
         super().__init__(transport, seconds)
-
-    async def version(self) -> ServerVersion:
-        """Get the version of the API server."""
-        answer = await self._call("get", "version", "/version")
-        document = _json(answer)
-        # Managed clusters write 35+.
-        numbers = [re.match(r"[0-9]{1,6}", str(document.get(part, ""))) for part in ("major", "minor")]
-        major, minor = (int(number[0]) if number else 0 for number in numbers)
-        return ServerVersion(major, minor, str(document.get("gitVersion", f"{major}.{minor}")), _date(answer))
 
     async def get_object(self, manifest: Mapping[str, Any]) -> Json | None:
         """Get the object that a manifest names; None without one."""
@@ -194,11 +172,3 @@ def _json(answer: Response) -> Json:
     if not isinstance(document, dict):
         raise AmbiguousOutcome("the answer of Kubernetes is no object")
     return document
-
-
-def _date(answer: Response) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(answer.date or "")
-    except ValueError:
-        return None
-    return date if date.tzinfo else None

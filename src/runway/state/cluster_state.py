@@ -219,6 +219,8 @@ class ClusterState:
         """No quota, state or readiness depends on these."""
         self.pod_list_needed = asyncio.Event()
         """Set while an unfinished Job was deleted, of which a pod may be unknown."""
+        self.unsupported: str | None = None
+        """Why Runway leaves this cluster alone: its API server is too old. None otherwise."""
         self.failure: str | None = None
         """The defect that ended the sync loop; None while it runs."""
 
@@ -282,6 +284,8 @@ class ClusterState:
         """Raise NotReady before the first lists are applied, and after the sync loop failed."""
         if self.failure:
             raise NotReady(self.failure, retry_after=30)
+        if self.unsupported:
+            raise NotReady(self.unsupported, retry_after=60)
         if not self.synced:
             raise NotReady("the jobs in the cluster are still being listed")
 

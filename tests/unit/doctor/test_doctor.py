@@ -160,8 +160,10 @@ def test_kubeconfig_of_the_home_directory_is_the_default(
     assert doctor(policy)[1] == []
 
 
-@pytest.mark.parametrize(("minor", "status"), [("29", "failed"), ("29+", "failed"), ("", "failed")])
-def test_old_api_server_fails(cluster: FakeApiServer, policy: Path, minor: str, status: str) -> None:
+@pytest.mark.parametrize(("minor", "status"), [("29", "failed"), ("29+", "failed"), ("", "unknown")])
+def test_old_api_server_fails_and_unreadable_version_is_unknown(
+    cluster: FakeApiServer, policy: Path, minor: str, status: str
+) -> None:
     cluster.version = {"major": "1", "minor": minor, "gitVersion": f"v1.{minor}.0"}
     assert only(policy)[:2] == (status, "version")
 
