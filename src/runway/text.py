@@ -10,6 +10,7 @@ import math
 import re
 import unicodedata
 from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
 from runway.quantity import format_bytes, parse_bytes
@@ -21,7 +22,9 @@ _MAX_MATCHED: Final = 4000
 _CUT: Final = " ... "
 _BYTE_UNITS: Final = (("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10))
 _TIME_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
-_USD: Final = re.compile(r"(-?[0-9]{1,12})(?:\.([0-9]{1,12}))?")
+_USD: Final = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,28})?")
+_SMALLEST_USD: Final = Decimal("0.0001")
+_USD_DIGITS: Final = 4  # Significant digits of an amount, whose cents always show.
 # Controls, format characters (bidi overrides, zero width), lone surrogates, line and paragraph separators.
 _STEERING: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -116,10 +119,20 @@ def show_between(start: datetime | None, end: datetime | None) -> str:
 
 
 def show_usd(amount: object) -> str:
-    """Show USD with two or more decimals: `1.418000` is `1.418`, `2` is `2.00`. Escape other text."""
-    text = str(amount)
-    match = _USD.fullmatch(text)
-    return f"{match[1]}.{(match[2] or '').rstrip('0'):0<2}" if match else escape(text)
+    """Show USD with four significant digits, and always with cents: `0.003554`, `12.35`, `1234.50`, `<0.0001`.
+
+    Rounding keeps the order of amounts: an amount within its limit never shows as above it. Escape other text.
+    """
+    text = f"{amount:f}" if isinstance(amount, Decimal) else str(amount)
+    if not _USD.fullmatch(text):
+        return escape(text)
+    usd = Decimal(text)
+    if 0 < abs(usd) < _SMALLEST_USD:
+        return f"<{_SMALLEST_USD}" if usd > 0 else f">-{_SMALLEST_USD}"
+    decimals = max(2, _USD_DIGITS - 1 - usd.adjusted()) if usd else 2
+    rounded = usd.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
+    whole, _, fraction = f"{abs(rounded):f}".partition(".")
+    return f"{'-' if rounded < 0 else ''}{whole}.{fraction.rstrip('0'):0<2}"
 
 
 def show_ratio(ratio: float) -> str:

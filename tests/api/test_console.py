@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +23,7 @@ from tests.support.fake_logs import FakeLog
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>\u202e\x1b[31m\x00'
-PAGES = ("/", "/jobs", "/jobs?tenant=vision&state=running", "/tenants/vision", "/nowhere", "/jobs/rw-none")
+PAGES = ("/", "/jobs", "/jobs?tenant=vision&state=running", "/capacity", "/tenants/vision", "/nowhere", "/jobs/rw-none")
 
 
 class _Elements(HTMLParser):
@@ -66,7 +67,8 @@ async def test_overview_shows_quota_jobs_by_state_and_control_plane(runway: Runw
     text = words(html)
     assert "GPU 3 of 4" in text
     assert "CPU 0.1 of 32" in text
-    assert "GPU none allowed" in text, "research has no GPUs"
+    assert "2 tenants without active jobs speech research" in text
+    assert "GPU none allowed" in words(await get(runway, "/tenants/research"))
     assert '<rect class="running" x="0.0%" width="75.0%"' in html
     assert "/jobs?tenant=vision&state=running" in _Elements(html).links()
     assert f"/jobs/{job_id}" in _Elements(html).links()
@@ -105,7 +107,7 @@ async def test_page_of_failed_job_shows_failure_attempts_and_log(runway: Runway)
     assert text.count("SIGKILL, exit 137 OOMKilled") == 2
     assert "allocating 2 GiB" in text
     assert "No Prometheus is configured, so usage is unknown." in text
-    assert "Memory, peak unknown, of 64Mi" in text
+    assert "Memory (peak) unknown, of 64Mi" in text
     assert "describe job" in text
 
 
@@ -129,6 +131,22 @@ async def test_page_of_pending_job_shows_its_conditions(runway: Runway) -> None:
     text = words(await get(runway, f"/jobs/{job_id}"))
     assert "Conditions unschedulable" in text
     assert "No container has started, so there is no log." in text
+    assert "Full log" not in text, "the link could only lead to an error"
+
+
+async def test_log_link_goes_with_the_pod(runway: Runway) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    pod = runway.kubernetes.start_pod(job_id)
+    runway.kubernetes.logs[pod] = b"hello\n"
+    await runway.until_state(job_id, "running")
+    assert f"/v1/jobs/{job_id}/logs" in _Elements(await get(runway, f"/jobs/{job_id}")).links()
+    runway.kubernetes.end_pod(pod, 1)
+    runway.kubernetes.remove_pod(pod)
+    runway.kubernetes.fail(job_id)
+    await runway.until_state(job_id, "failed")
+    html = await get(runway, f"/jobs/{job_id}")
+    assert "its pod is deleted" in words(html)
+    assert f"/v1/jobs/{job_id}/logs" not in _Elements(html).links()
 
 
 async def test_environment_values_are_not_shown(runway: Runway) -> None:
@@ -155,7 +173,9 @@ async def test_hostile_text_of_a_job_is_escaped(runway: Runway) -> None:
         assert not re.search("[\u202e\x1b\x00]", html), "the page escapes invisible characters"
 
 
-@pytest.mark.parametrize("where", ["/{}", "/jobs/{}", "/tenants/{}", "/static/{}", "/jobs?tenant={}", "/jobs?state={}"])
+@pytest.mark.parametrize(
+    "where", ["/{}", "/jobs/{}", "/tenants/{}", "/static/{}", "/jobs?tenant={}", "/jobs?state={}", "/jobs?sort={}"]
+)
 async def test_hostile_text_of_a_url_is_escaped(runway: Runway, where: str) -> None:
     answer = await runway.client.get(where.format(quote(HOSTILE)), headers=BROWSER)
     assert answer.status_code in (404, 422)
@@ -222,11 +242,121 @@ async def test_jobs_are_filtered_and_paged_newest_first(kubernetes: FakeKubernet
         older = next(link for link in _Elements(first).links() if "cursor=" in link)
         last = await get(runway, older)
         assert _listed(last) == ids[2::-1]
-        assert not any("cursor=" in link for link in _Elements(last).links())
+        assert not [link for link in _Elements(last).links() if link.startswith("/jobs?") and "cursor=" in link]
         assert _listed(await get(runway, "/jobs?tenant=research&state=")) == ids[50::-10]
         assert _listed(await get(runway, "/jobs", tenant="research")) == ids[50::-10]
         assert _listed(await get(runway, "/jobs?state=running")) == []
         assert "No jobs match." in words(await get(runway, "/jobs?state=running"))
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("q=train", ["train-b", "Train-A"]),
+        ("q=AIN-a", ["Train-A"]),
+        ("q=%20eval%20&state=running", ["eval"]),
+        ("q=nothing", []),
+        ("sort=name", ["eval", "Train-A", "train-b"]),
+        ("sort=gpu", ["train-b", "Train-A", "eval"]),
+        ("sort=cost&q=train", ["train-b", "Train-A"]),
+        ("sort=state", ["Train-A", "eval", "train-b"]),
+        ("q=train&tenant=speech", []),
+    ],
+)
+async def test_jobs_are_searched_and_sorted(runway: Runway, query: str, names: list[str]) -> None:
+    for number, (name, gpus) in enumerate((("Train-A", 1), ("train-b", 2), ("eval", 0))):
+        runway.kubernetes.now = lambda number=number: f"2026-11-24T08:00:{number:02}Z"  # type: ignore[misc]
+        job_id = (await runway.submit(name=name, resources={"gpu": gpus})).json()["id"]
+        if name != "Train-A":
+            runway.kubernetes.start_pod(job_id)
+            await runway.until_state(job_id, "running")
+    assert re.findall(r'<th scope="row"><a [^>]+>([^<]+)</a>', await get(runway, f"/jobs?{query}")) == names
+
+
+async def test_job_is_found_by_the_start_of_its_id_in_its_tenant_only(runway: Runway) -> None:
+    job_id = (await runway.submit(name="train")).json()["id"]
+    await runway.submit(name="other")
+    for start in (job_id, job_id[:9], job_id.removeprefix("rw-")[:8]):
+        assert _listed(await get(runway, f"/jobs?q={start}")) == [job_id]
+        assert _listed(await get(runway, f"/jobs?q={start}", tenant="speech")) == []
+
+
+async def test_job_page_leads_back_to_its_place_in_the_list(runway: Runway) -> None:
+    job_id = (await runway.submit(name="train")).json()["id"]
+    links = _Elements(await get(runway, "/jobs?state=pending&q=tra&sort=cost&tenant=")).links()
+    [link] = [link for link in links if link.startswith(f"/jobs/{job_id}")]
+    html = await get(runway, link)
+    assert "/jobs?state=pending&q=tra&sort=cost" in _Elements(html).links()
+    assert '<a href="/jobs" aria-current="true">' in html
+    _inert(await get(runway, f"/jobs?q={quote(HOSTILE[:60])}"))
+    hostile = await get(runway, f"/jobs/{job_id}?q={quote(HOSTILE[:60])}&tenant=//evil.example")
+    _inert(hostile)
+    assert all(link.startswith(("/", "#")) and not link.startswith("//") for link in _Elements(hostile).links() if link)
+
+
+async def test_sorted_list_says_that_older_jobs_are_on_the_next_page(runway: Runway) -> None:
+    first = runway.kubernetes.job((await runway.submit(name="n000")).json()["id"])
+    for number in range(1, 103):
+        job = copy_of(first)
+        job["metadata"] |= {
+            "name": f"rw-{'a' * 17}{number:03}".translate(str.maketrans("0189", "wxyz")),
+            "uid": f"uid-{number}",
+            "creationTimestamp": f"2026-11-24T08:{number // 60:02}:{number % 60:02}Z",
+        }
+        job["metadata"]["labels"] |= {"runway.internal/name": f"n{number:03}"}
+        runway.kubernetes.add("jobs", job)
+
+    async def listed() -> str | None:
+        html = await get(runway, "/jobs?sort=name")
+        return html if len(_listed(html)) == 100 else None
+
+    html = await runway.until(listed)
+    assert "100 jobs of this page, sorted; older jobs are on the next page" in words(html)
+    older = next(link for link in _Elements(html).links() if "cursor=" in link)
+    assert "sort=name" in older
+    assert re.findall(r">(n\d{3})<", await get(runway, older)) == ["n000", "n001", "n002"]
+
+
+async def test_overview_begins_with_the_failures_of_the_last_hour(runway: Runway) -> None:
+    def clock(minutes_ago: int) -> None:
+        time = f"{datetime.now(UTC) - timedelta(minutes=minutes_ago):%Y-%m-%dT%H:%M:%SZ}"
+        runway.kubernetes.now = lambda: time
+
+    async def fail(name: str, minutes_ago: int) -> None:
+        clock(180)
+        job_id = (await runway.submit(name=name)).json()["id"]
+        pod = runway.kubernetes.start_pod(job_id)
+        clock(minutes_ago)
+        runway.kubernetes.end_pod(pod, 3)
+        runway.kubernetes.fail(job_id)
+        await runway.until_state(job_id, "failed")
+
+    assert "Failed in the last hour No job. All failed jobs" in words(await get(runway, "/"))
+    await fail("long-ago", 61)
+    for number in range(6):
+        await fail(f"n{number}", 10 + number)
+    html = await get(runway, "/")
+    first = html.partition('<section aria-labelledby="quota-title">')[0]
+    assert re.findall(r">(n\d|long-ago)<", first) == ["n0", "n1", "n2", "n3", "n4"]
+    assert "6 jobs failed in the last hour." in words(first)
+    assert "Finished jobs count for 1d, then Kubernetes deletes them." in words(html)
+    assert "No job. All failed jobs" in words(await get(runway, "/", tenant="speech"))
+
+
+async def test_running_job_shows_the_cost_so_far_and_one_form_of_amounts(runway: Runway) -> None:
+    resources = {"cpu": "100m", "memory": "62500Ki", "gpu": 1}
+    started = datetime.now(UTC) - timedelta(minutes=30)
+    runway.kubernetes.now = lambda: f"{started:%Y-%m-%dT%H:%M:%SZ}"
+    job_id = (await runway.submit(resources=resources)).json()["id"]
+    assert "So far about 0.00 of at most 1.4" in words(await get(runway, f"/jobs/{job_id}"))
+    runway.kubernetes.start_pod(job_id)
+    await runway.until_state(job_id, "running")
+    text = words(await get(runway, f"/jobs/{job_id}"))
+    assert re.search(r"So far about 0\.69\d+ of at most 1\.4", text), "half an hour of 1.389 USD"
+    assert "Resources 0.1 CPU, 61Mi, 1 GPU a10g" in text
+    assert re.search(r"cpu 0\.1 0\.0056\d+ memory 61Mi 0\.00037\d ", text)
+    assert "100m" not in text
+    assert "62500Ki" not in text
 
 
 async def test_list_scan_is_bounded_and_returns_a_cursor(runway: Runway) -> None:
@@ -248,19 +378,21 @@ async def test_list_scan_is_bounded_and_returns_a_cursor(runway: Runway) -> None
         ("/jobs?state=asleep", 422, "choose one of pending"),
         ("/jobs?tenant=nobody", 422, "choose one of vision"),
         ("/jobs?cursor=nonsense", 422, "the cursor is not a `next_cursor`"),
+        ("/jobs?sort=age", 422, "choose one of name"),
+        ("/jobs?q=" + "x" * 64, 422, "a parameter is invalid"),
         ("/jobs?cursor=%ff%fe", 422, "the cursor is not a `next_cursor`"),
         ("/jobs?tenant=" + "x" * 100, 422, "a parameter is invalid"),
         ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa?log=perhaps", 422, "a parameter is invalid"),
-        ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa", 404, "Unknown job"),
-        ("/jobs/" + "x" * 5000, 404, "Unknown job"),
+        ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa", 404, "unknown job"),
+        ("/jobs/" + "x" * 5000, 404, "unknown job"),
         ("/tenants/nobody", 404, "the policy has no tenant"),
-        ("/nowhere", 404, "Unknown path"),
+        ("/nowhere", 404, "unknown path"),
     ],
 )
 async def test_errors_are_html_pages_or_problem_documents_by_accept_header(
     runway: Runway, path: str, status: int, says: str
 ) -> None:
-    assert says in words(await get(runway, path, status))
+    assert says in words(await get(runway, path, status)).lower()
     plain = await runway.client.get(path, headers={"Accept": "application/json"})
     assert (plain.status_code, plain.headers["content-type"]) == (status, "application/problem+json")
 
@@ -358,7 +490,8 @@ async def test_lost_watch_is_shown_with_its_reason(runway: Runway) -> None:
 
 
 def _listed(html: str) -> list[str]:
-    return [link.removeprefix("/jobs/") for link in _Elements(html).links() if link.startswith("/jobs/rw-")]
+    links = [link.partition("?")[0] for link in _Elements(html).links()]
+    return [link.removeprefix("/jobs/") for link in links if link.startswith("/jobs/rw-")]
 
 
 def _services(runway: Runway) -> AppState:
@@ -379,13 +512,18 @@ async def test_overview_of_thousand_tenants_shows_the_highest_usage(kubernetes: 
     assert len(html) < 400_000
 
 
-async def test_overview_shows_nodes_of_pools_and_quotas_beside_them(runway: Runway) -> None:
+async def test_capacity_page_shows_nodes_free_amounts_and_quotas_of_pools(runway: Runway) -> None:
     put_node(runway.kubernetes, labels={"runway.local/gpu-type": "a10g"}, allocatable={"cpu": "1"})
 
     async def shown() -> str | None:
-        text = str((await runway.client.get("/", headers={"Accept": "text/html"})).text)
+        text = words(await get(runway, "/capacity"))
         return text if "1 smaller than the policy says" in text else None
 
-    page = await runway.until(shown)
-    assert "Quotas against pools" in page
-    assert "0 of 8" in page
+    text = await runway.until(shown)
+    assert "a10g 1 node ready GPU 0 of 8, 8 free CPU 0 of 1, 1 free" in text
+    assert "Most free 8 GPU, 1 CPU and 32Gi of memory, on one node that takes its jobs" in text
+    assert "USD an hour 5.672 a node: 1.383 a GPU, 0.05659 a CPU, 0.006288 a GiB" in text
+    assert "Now nodes 5.672, jobs 0.00 USD an hour" in text
+    assert "Timeout 1s to 1d, by default 1h" in text
+    assert "large 0 nodes ready No node of this pool is ready." in text
+    assert "Sum of quotas Pools hold gpu a10g 6" in text

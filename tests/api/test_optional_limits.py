@@ -247,7 +247,7 @@ async def test_console_and_dry_run_show_the_limits(dated: FakeKubernetes) -> Non
             html = (await runway.client.get(path)).text
             for name in ("GPU a10g", "USD an hour", "USD in 24 h"):
                 assert f'<span class="name">{name}</span>' in html
-        assert "300 USD in 24 h: 0 spent, 1.3" in html
+        assert "300.00 USD in 24 h: 0.00 spent, 1.3" in html
         answer = await runway.client.post("/v1/jobs?dry_run=true", json=job(**DEAR), headers={"X-Tenant-ID": "vision"})
         plan = answer.json()
         assert plan["quota"]["requested"]["gpu_types"] == {"a10g": 1}

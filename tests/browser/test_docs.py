@@ -9,8 +9,7 @@ from tests.browser.conftest import Served
 from tests.support.chromium import NARROW, WIDE, Watched
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize(("scheme", "width"), [("light", WIDE), ("dark", NARROW)])
 def test_docs_page_needs_no_scripts(served: Served, browser: Browser, width: int, scheme: str) -> None:
     options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
     asked: list[str] = []

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runway.text import (
     amounts_in_words,
@@ -97,15 +101,44 @@ def test_time_between_two_times_is_empty_where_one_is_unknown() -> None:
     ("usd", "shown"),
     [
         ("0.000000", "0.00"),
+        ("3", "3.00"),
         ("12.5", "12.50"),
         ("0.012500", "0.0125"),
-        ("3", "3.00"),
+        ("0.720000", "0.72"),
+        ("0.0168464", "0.01685"),
+        ("1.4184", "1.418"),
+        ("9.99996", "10.00"),
+        ("123.456", "123.46"),
+        ("1234567.5", "1234567.50"),
+        ("0.0001", "0.0001"),
+        ("0.000099", "<0.0001"),
         ("-1.50", "-1.50"),
+        ("-0.000001", ">-0.0001"),
+        (Decimal("0E-9"), "0.00"),
+        (Decimal("1E-9"), "<0.0001"),
+        (Decimal("NaN"), "NaN"),
         ("a\x1b", "a\\x1b"),
     ],
 )
-def test_money_has_two_or_more_decimals(usd: str, shown: str) -> None:
+def test_money_has_cents_and_four_significant_digits(usd: object, shown: str) -> None:
     assert show_usd(usd) == shown
+
+
+MONEY = st.decimals(0, 10**9, places=6)
+
+
+@given(MONEY)
+def test_shown_money_is_within_half_a_unit_of_its_last_digit(usd: Decimal) -> None:
+    shown = show_usd(usd)
+    assert re.fullmatch(r"[0-9]+\.[0-9]{2,7}|<0\.0001", shown)
+    if shown != "<0.0001":
+        assert abs(Decimal(shown) - usd) <= min(usd / 2000, Decimal("0.005"))
+
+
+@given(MONEY, MONEY)
+def test_shown_money_keeps_the_order_of_amounts(one: Decimal, other: Decimal) -> None:
+    low, high = (Decimal(show_usd(usd).replace("<0.0001", "0.00005")) for usd in sorted((one, other)))
+    assert low <= high
 
 
 def test_positive_ratio_is_never_zero_percent() -> None:

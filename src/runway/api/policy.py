@@ -75,10 +75,15 @@ def _free_view(free: FreeCapacity | None) -> FreeView | None:
     return FreeView(free.nodes, format_cpu(free.cpu), format_bytes(free.memory), free.gpu, free.gpu_in_all)
 
 
-def _pool_view(name: str, pool: Pool) -> dict[str, Any]:
+def unit_prices(name: str, pool: Pool) -> dict[str, str]:
+    """Return the hourly prices of a CPU, a GiB of memory and, in a pool with GPUs, a GPU, in USD."""
     parts = {"cpu": Resources(1000, 0), "memory_gib": Resources(0, 1024**3), "gpu": Resources(0, 0, 1)}
     if not pool.gpu:
         del parts["gpu"]
+    return {part: estimate_cost(name, pool, one, 0).hourly for part, one in parts.items()}
+
+
+def _pool_view(name: str, pool: Pool) -> dict[str, Any]:
     return {
         "instance_type": pool.instance_type,
         "gpu_type": pool.gpu_type,
@@ -87,5 +92,5 @@ def _pool_view(name: str, pool: Pool) -> dict[str, Any]:
         "max_nodes": pool.max_nodes,
         "per_gpu": None if pool.per_gpu is None else pool.per_gpu.model_dump(mode="json"),
         "hourly_usd": f"{pool.hourly_usd:f}",
-        "hourly_usd_per": {part: estimate_cost(name, pool, one, 0).hourly for part, one in parts.items()},
+        "hourly_usd_per": unit_prices(name, pool),
     }

@@ -24,6 +24,7 @@ from runway.jobs.models import Attempt, JobView, Usage
 from runway.jobs.timeline import Moment, deadline_of, moments_of
 from runway.jobs.usage import findings
 from runway.kube.log_tail import read_tail
+from runway.kube.objects import Pod
 from runway.services.job_usage import UsageReport, report_usage
 from runway.services.log_start import first_line_time, missing_start
 from runway.state.job_store import JobKey
@@ -66,10 +67,10 @@ async def log_end(use: AppState, key: JobKey, view: JobView, scope: str | None) 
     The read uses one of the streams of the caller's scope, as a log stream of the API does.
     """
     attempt = view.attempts[-1] if view.attempts else None
-    if attempt is None or (attempt.started_at is None and attempt.exit_code is None):
+    if attempt is None or not _has_started(attempt):
         return LogEnd("", False, "No container has started, so there is no log.")
-    pod = next((pod for pod in use.cluster.attempts(key) if pod.metadata.name == attempt.pod), None)
-    if pod is None or attempt.pod in use.cluster.deleted_pods(key):
+    pod = pod_with_log(use, key, view)
+    if pod is None:
         return _stored_excerpt(view, "its pod is deleted")
     try:
         use.limits.open_stream(scope)
@@ -96,6 +97,18 @@ async def log_end(use: AppState, key: JobKey, view: JobView, scope: str | None) 
     return LogEnd(text, end.cut, f"The last lines of pod {attempt.pod}.{note}")
 
 
+def pod_with_log(use: AppState, key: JobKey, view: JobView) -> Pod | None:
+    """Return the pod of the last attempt; None if its container has not started, or the pod is deleted."""
+    last = view.attempts[-1] if view.attempts else None
+    if last is None or not _has_started(last) or last.pod in use.cluster.deleted_pods(key):
+        return None
+    return next((pod for pod in use.cluster.attempts(key) if pod.metadata.name == last.pod), None)
+
+
+def _has_started(attempt: Attempt) -> bool:
+    return attempt.started_at is not None or attempt.exit_code is not None
+
+
 async def usage_shown(use: AppState, key: JobKey, view: JobView) -> UsageSection:
     """Return the usage of a job. Raises JobNotFound."""
     record = use.cluster.record(key)
@@ -110,25 +123,30 @@ def figures_of(usage: Usage, gpus: int) -> tuple[FigureView, ...]:
     peak, memory_limit = usage.memory_peak_bytes, usage.memory_limit_bytes
     figures = [
         FigureView(
-            "CPU, mean",
-            None if cpu is None else f"{cpu:.3g}",
+            "CPU (average)",
+            None if cpu is None else _show_cpu(cpu),
             None if cpu_limit is None else f"{cpu_limit:g} CPU",
             None if cpu is None or not cpu_limit else min(cpu / cpu_limit, 1.0),
         ),
         FigureView(
-            "CPU periods throttled",
+            "CPU throttled",
             None if usage.throttled_ratio is None else show_ratio(usage.throttled_ratio),
             None if usage.cpu_periods is None else f"{usage.cpu_periods} periods",
             usage.throttled_ratio,
         ),
-        FigureView("Memory, last", *_memory(usage.memory_bytes, memory_limit)),
-        FigureView("Memory, peak", *_memory(peak, memory_limit)),
+        FigureView("Memory (last sample)", *_memory(usage.memory_bytes, memory_limit)),
+        FigureView("Memory (peak)", *_memory(peak, memory_limit)),
     ]
     if gpus:
         utilisation = usage.gpu_utilisation
         shown = None if utilisation is None else show_ratio(utilisation)
-        figures.append(FigureView("GPU, mean", shown, f"{gpus} GPU", utilisation))
+        figures.append(FigureView("GPU (average)", shown, f"{gpus} GPU", utilisation))
     return tuple(figures)
+
+
+def _show_cpu(cores: float) -> str:
+    """Show CPU to a hundredth; a positive amount is never 0."""
+    return "<0.01" if 0 < cores < 0.01 else f"{round(cores, 2):g}"
 
 
 def _memory(amount: int | None, limit: int | None) -> tuple[str | None, str | None, float | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from heapq import nlargest
 from itertools import islice
@@ -12,11 +12,11 @@ from typing import Final
 
 from runway.admission.quota import Row, TenantQuota
 from runway.api.dependencies import AppState
-from runway.console.templating import show_cores
+from runway.console.templating import show_cores, show_micro_usd
 from runway.errors import PublicError
+from runway.jobs.annotations import LABEL_NAME
 from runway.jobs.models import JobState
 from runway.jobs.resources import ZERO, ResourceVector
-from runway.quantity import format_usd
 from runway.state.job_store import JobKey
 from runway.text import show_bytes
 
@@ -24,7 +24,7 @@ NAMES: Final = {
     "gpu": "GPU", "cpu": "CPU", "memory": "Memory", "disk": "Disk", "jobs": "Jobs", "usd_per_hour": "USD an hour"
 }  # fmt: skip
 _SHOW: Final[dict[str, Callable[[int], str]]] = {
-    "cpu": show_cores, "memory": show_bytes, "disk": show_bytes, "usd_per_hour": format_usd
+    "cpu": show_cores, "memory": show_bytes, "disk": show_bytes, "usd_per_hour": show_micro_usd
 }  # fmt: skip
 MAX_TENANTS: Final = 100
 """Tenants on the overview; each adds 1.6 kB to the page."""
@@ -32,6 +32,9 @@ MAX_HOLDERS: Final = 50
 """Jobs on the page of a tenant that use its quota, those with the most GPUs, then CPU, first."""
 MAX_JOBS_SCANNED: Final = 2000
 """Jobs that the page compares for that, which bounds its cost."""
+RECENT: Final = timedelta(hours=1)
+MAX_FAILURES: Final = 5
+"""The failures of that time on the overview, latest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One resource of a tenant. `full`: nothing is free. Not `allowed`: the limit is 0."""
+    """One resource of a tenant or a pool. `full`: nothing is free. Not `allowed`: the limit is 0."""
 
     name: str
     used: str
     reserved: str | None
     terminating: str | None
     limit: str
+    free: str
     allowed: bool
     full: bool
     parts: tuple[Part, ...]
@@ -62,6 +66,7 @@ class Holder:
     """A job that uses quota. `state` is None for the remaining pods of a deleted Job, and for pods of other owners."""
 
     id: str
+    name: str | None
     state: JobState | None
     held: ResourceVector
     terminating: bool
@@ -69,15 +74,23 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class TenantSummary:
-    """A tenant at a glance. `ceiling` is the maximum cost of its active jobs, and `budget` has its parts, in USD."""
+    """A tenant at a glance. `ceiling` is the maximum cost of its active jobs, and `budget` has its parts, in USD.
+
+    Nothing of an idle tenant uses or reserves quota.
+    """
 
     name: str
     namespace: str
+    is_idle: bool
     bars: tuple[Bar, ...]
     states: dict[JobState, int]
     waiting_since: datetime | None
     ceiling: Decimal
     budget: dict[str, object] | None
+
+    @property
+    def jobs(self) -> int:
+        return sum(self.states.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +140,7 @@ def tenant_summary(use: AppState, tenant: str) -> TenantSummary:
     return TenantSummary(
         tenant,
         use.policy.tenants[tenant].namespace,
+        account.used == account.reserved == ZERO,
         bars_of(account, now),
         {state: cluster.stats.states[tenant, state] for state in JobState},
         cluster.stats.longest_pending(tenant),
@@ -162,10 +176,28 @@ def holders_of(use: AppState, tenant: str) -> tuple[list[Holder], int]:
         MAX_HOLDERS, first, key=lambda entry: (entry[1].amounts.gpu, entry[1].amounts.cpu, entry[1].amounts.memory)
     )
     holders = [
-        Holder(job_id, use.cluster.stats.state(JobKey(namespace, job_id)), usage.amounts, usage.terminating != ZERO)
+        Holder(
+            job_id,
+            _name_of(use, key := JobKey(namespace, job_id)),
+            use.cluster.stats.state(key),
+            usage.amounts,
+            usage.terminating != ZERO,
+        )
         for job_id, usage in largest
     ]
     return holders, account.used.jobs
+
+
+def _name_of(use: AppState, key: JobKey) -> str | None:
+    job = use.cluster.job(key)
+    return None if job is None else job.metadata.labels.get(LABEL_NAME)
+
+
+def recent_failures(use: AppState, tenants: list[str]) -> tuple[list[JobKey], int]:
+    """Return the latest jobs of these tenants that failed in the last hour, and the number of all of them."""
+    since = use.now() - RECENT
+    found = [place for tenant in tenants for place in use.cluster.stats.failed_since(tenant, since)]
+    return [key for _, key in nlargest(MAX_FAILURES, found)], len(found)
 
 
 def bars_of(account: TenantQuota, now: datetime) -> tuple[Bar, ...]:
@@ -174,23 +206,27 @@ def bars_of(account: TenantQuota, now: datetime) -> tuple[Bar, ...]:
     if account.budget is not None:
         used = account.budget.spent(now) + account.used.ceiling
         name = f"USD in {account.budget.hours} h"
-        bars.append(_bar(name, format_usd, account.budget.limit, used, account.reserved.ceiling))
+        bars.append(bar_of(name, show_micro_usd, account.budget.limit, used, account.reserved.ceiling))
     return tuple(bars)
 
 
 def _row_bar(account: TenantQuota, row: Row, limit: int) -> Bar:
     name = NAMES.get(row.name) or f"GPU {row.gpu_type}"
     amounts = map(row.amount, (account.used, account.reserved, account.terminating))
-    return _bar(name, _SHOW.get(row.name, str), limit, *amounts)
+    return bar_of(name, _SHOW.get(row.name, str), limit, *amounts)
 
 
-def _bar(name: str, show: Callable[[int], str], limit: int, used: int, reserved: int, terminating: int = 0) -> Bar:
+def bar_of(
+    name: str, show: Callable[[int], str], limit: int, used: int, reserved: int = 0, terminating: int = 0
+) -> Bar:
+    """Return the bar of one resource. `show` formats its amounts."""
     return Bar(
         name=name,
         used=show(used),
         reserved=show(reserved) if reserved else None,
         terminating=show(terminating) if terminating else None,
         limit=show(limit),
+        free=show(max(0, limit - used - reserved)),
         allowed=limit > 0,
         full=used + reserved >= limit,
         parts=_parts(limit, {"running": used - terminating, "terminating": terminating, "reserved": reserved}),

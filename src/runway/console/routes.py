@@ -1,4 +1,4 @@
-"""The pages: overview, jobs, one job, one tenant, the API, and errors.
+"""The pages: overview, jobs, one job, one tenant, capacity, the API, and errors.
 
 A page is a read: it counts against the read rate of the tenant in `X-Tenant-ID`, or of all callers without that header.
 The header scopes a page as it scopes the API. The log and event streams of a page count too: a browser sends no header.
@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
@@ -23,12 +23,14 @@ from starlette.exceptions import HTTPException
 from runway.api.dependencies import AppState, ReadScope, app_state, find_job
 from runway.api.jobs import read_cursor, write_cursor
 from runway.console.docs_page import reference_of
-from runway.console.job_page import log_end, timeline_of, usage_shown
-from runway.console.overview_page import busiest, health_of, holders_of, tenant_summary
-from runway.console.pools import capacity_rows, pool_rows
+from runway.console.job_page import log_end, pod_with_log, timeline_of, usage_shown
+from runway.console.jobs_page import SORTS, ListAddress, in_order, list_address
+from runway.console.overview_page import busiest, health_of, holders_of, recent_failures, tenant_summary
+from runway.console.pools import capacity_rows, pool_summaries
 from runway.console.templating import STATIC_FILES, html_response, render, render_page
 from runway.errors import InvalidParameter, JobNotFound, PublicError, RouteNotFound, Violation
 from runway.jobs.annotations import usd
+from runway.jobs.cost import cost_so_far
 from runway.jobs.models import JobState, JobView
 from runway.jobs.view import without_env_values
 from runway.services.list_jobs import JobFilter, scan_page
@@ -36,8 +38,6 @@ from runway.state.job_store import JobKey
 
 router = APIRouter(include_in_schema=False)
 
-PAGE_SIZE: Final = 50
-"""Jobs on a page."""
 NEWEST_JOBS: Final = 10
 """Jobs on the overview and on the page of a tenant."""
 API_PATHS: Final = ("/v1", "/healthz", "/readyz", "/metrics", "/openapi.json")
@@ -48,6 +48,7 @@ MAX_COMMAND_LENGTH: Final = 4000
 """Characters of a command on a page."""
 
 
+Address = Annotated[ListAddress, Depends(list_address)]
 Handler = Callable[[Request, Any], Awaitable[Response]]
 
 
@@ -64,42 +65,54 @@ async def overview(request: Request, scope: ReadScope) -> Response:
     use = app_state(request)
     known = _tenants(use, scope)
     tenants = [tenant_summary(use, tenant) for tenant in busiest(use, known)]
+    failures, failures_count = recent_failures(use, known)
     newest = _views(use, scan_page(use.cluster, JobFilter(_namespace(use, scope)), None, NEWEST_JOBS).keys)
-    left_out = len(known) - len(tenants)
     return _page(
         use,
         "overview.html",
         tenants=tenants,
-        left_out=left_out,
+        left_out=len(known) - len(tenants),
+        failures=_views(use, failures),
+        failures_count=failures_count,
         newest=newest,
-        pools=pool_rows(use),
-        capacity=capacity_rows(use),
+        pools=pool_summaries(use),
         health=health_of(use),
+        retention=use.policy.limits.retention_seconds,
+    )
+
+
+@router.get("/capacity")
+async def capacity(request: Request, _scope: ReadScope) -> Response:
+    """Show what exists, what is used and what is free in each pool, its prices, and the limits of a job."""
+    use = app_state(request)
+    return _page(
+        use,
+        "capacity.html",
+        pools=pool_summaries(use),
+        limits=use.policy.limits,
+        images=use.policy.images.allow,
+        capacity=capacity_rows(use),
     )
 
 
 @router.get("/jobs")
-async def jobs(
-    request: Request,
-    scope: ReadScope,
-    tenant: Annotated[str, Query(max_length=63)] = "",
-    state: Annotated[str, Query(max_length=20)] = "",
-    cursor: Annotated[str, Query(max_length=400)] = "",
-) -> Response:
-    """Show a page of jobs. An empty parameter means none: a form sends it."""
+async def jobs(request: Request, scope: ReadScope, address: Address) -> Response:
+    """Show a page of jobs."""
     use = app_state(request)
     use.cluster.require_synced()
-    wanted, states = _chosen_tenant(use, scope, tenant), _chosen_state(state)
-    after = read_cursor(cursor) if cursor else None
-    found = scan_page(use.cluster, JobFilter(_namespace(use, wanted), states), after, PAGE_SIZE)
+    wanted = JobFilter(
+        _namespace(use, _chosen_tenant(use, scope, address.tenant)), _chosen_state(address.state), search=address.q
+    )
+    if address.sort and address.sort not in SORTS:
+        raise _invalid_filter("sort", "is not an order", address.sort, list(SORTS))
+    after = read_cursor(address.cursor) if address.cursor else None
+    found = scan_page(use.cluster, wanted, after, address.page_size)
     return _page(
         use,
         "jobs.html",
-        views=_views(use, found.keys),
+        views=in_order(_views(use, found.keys), address.sort),
         tenants=_tenants(use, scope),
-        tenant=wanted or "",
-        state=state,
-        cursor=cursor,
+        list=address,
         following=write_cursor(found.after) if found.after else "",
         looked_at=found.looked_at,
     )
@@ -110,6 +123,7 @@ async def job(
     request: Request,
     job_id: str,
     scope: ReadScope,
+    address: Address,
     log: Annotated[bool, Query(description="Whether to read the end of the log")] = True,
 ) -> Response:
     """Show one job in full."""
@@ -126,10 +140,13 @@ async def job(
         "job.html",
         job=without_env_values(view),
         log=shown_log,
+        has_log=pod_with_log(use, key, view) is not None,
         usage=usage,
         timeline=timeline_of(view, use.now()),
         command=_command(view),
-        spent=_spent(view),
+        spent=(spent := cost_so_far(view, use.now())),
+        spent_percent=_percent_of_ceiling(view, spent),
+        list=address,
         env=_env_lengths(view),
     )
 
@@ -251,11 +268,10 @@ def _env_lengths(view: JobView) -> list[tuple[str, int]]:
     return [(name, len(value)) for name, value in islice(sorted(env.items()), MAX_VARIABLES)]
 
 
-def _spent(view: JobView) -> float:
-    """Return the actual cost in percent of its ceiling; 0 where either is unknown."""
-    actual = usd(view.cost.actual) if view.cost and view.cost.actual else None
+def _percent_of_ceiling(view: JobView, spent: Decimal | None) -> float:
+    """Return the cost in percent of its ceiling; 0 where either is unknown."""
     ceiling = usd(view.cost.ceiling) if view.cost else None
-    return round(float(min(100 * actual / ceiling, Decimal(100))), 2) if actual and ceiling else 0.0
+    return round(float(min(100 * spent / ceiling, Decimal(100))), 2) if spent and ceiling else 0.0
 
 
 async def _nothing() -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from importlib.resources import files
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from fastapi.responses import Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from runway import __version__
+from runway.quantity import parse_bytes, parse_cpu
 from runway.text import escape, show_between, show_bytes, show_duration, show_ratio, show_usd
 
 CONTENT_SECURITY_POLICY: Final = "; ".join(
@@ -98,6 +100,24 @@ def show_cores(milli: int) -> str:
     return f"{milli / 1000:g}"
 
 
+def show_micro_usd(micro: int) -> str:
+    """Show micro-USD as USD."""
+    return show_usd(Decimal(micro).scaleb(-6))
+
+
+def show_quantity(text: str, parse: Callable[[str], int], show: Callable[[int], str]) -> str:
+    """Show a stored quantity as all amounts are shown. An edited annotation may hold any text."""
+    try:
+        return show(parse(text))
+    except ValueError:
+        return escape(text)
+
+
+def sentence(text: str) -> str:
+    """Begin a text with a capital, and end it with a full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
 def _escape_untrusted(value: Any) -> Any:
     """Escape hidden and steering characters. Markup is the output of a macro, whose parts were escaped before."""
     return escape(value, keep="\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
@@ -166,10 +186,13 @@ def _make_environment() -> Environment:
         "blocks": blocks,
         "bytes": show_bytes,
         "cores": show_cores,
+        "cpu": lambda text: show_quantity(text, parse_cpu, show_cores),
         "duration": show_duration,
+        "memory": lambda text: show_quantity(text, parse_bytes, show_bytes),
         "pieces": pieces,
         "ratio": show_ratio,
         "rfc3339": rfc3339,
+        "sentence": sentence,
         "time": show_time,
         "usd": show_usd,
     }

@@ -7,13 +7,14 @@ exact until then.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
-from decimal import Decimal
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from runway.jobs.models import Attempt, CostLineView, CostView
+from runway.jobs.models import Attempt, CostLineView, CostView, JobView
 from runway.jobs.spec import Resources
 from runway.policy import Pool
 from runway.quantity import format_bytes, format_cpu
@@ -112,3 +113,18 @@ def actual_cost(hourly: Decimal, attempts: Iterable[Attempt]) -> Decimal | None:
     bound = max(bound, MIN_CHARGE) if durations else bound
     seconds = Fraction(bound // timedelta(microseconds=1), 1_000_000)
     return _usd(round(Fraction(hourly) * seconds / 3600 * 1_000_000))
+
+
+def cost_so_far(view: JobView, now: datetime) -> Decimal | None:
+    """Return the actual cost of a finished job, else the cost of its attempts until `now`; None where unknown."""
+    if view.cost is None:
+        return None
+    try:
+        if view.cost.actual is not None:
+            return Decimal(view.cost.actual)
+        hourly = Decimal(view.cost.hourly)
+    except InvalidOperation:
+        return None
+    if view.attempts_left_out or view.is_finished:
+        return None
+    return actual_cost(hourly, [replace(attempt, finished_at=attempt.finished_at or now) for attempt in view.attempts])

@@ -21,12 +21,16 @@ Place = tuple[datetime, JobKey]
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """The jobs of a list: of one namespace, in any of these states, of exactly this name. None and () match all."""
+    """The jobs of a list: of one namespace, in any of these states, of exactly this name. None and () match all.
+
+    `search` is a part of the name, in any case, or the start of the id, with or without `rw-`.
+    """
 
     namespace: str | None = None
     states: Collection[JobState] = ()
     name: str | None = None
     id_prefix: str = ""
+    search: str = ""
 
     def matches(self, cluster: ClusterState, key: JobKey) -> bool:
         """Return whether Runway created the job and it fits. O(1)."""
@@ -34,13 +38,16 @@ class JobFilter:
             return False
         # The state is None if Runway did not create the job.
         state = cluster.stats.state(key)
-        return state is not None and (not self.states or state in self.states) and self._has_name(cluster, key)
+        return state is not None and (not self.states or state in self.states) and self._fits_name(cluster, key)
 
-    def _has_name(self, cluster: ClusterState, key: JobKey) -> bool:
-        if self.name is None:
+    def _fits_name(self, cluster: ClusterState, key: JobKey) -> bool:
+        if self.name is None and not self.search:
             return True
         job = cluster.job(key)
-        return job is not None and job.metadata.labels.get(LABEL_NAME) == self.name
+        name = "" if job is None else job.metadata.labels.get(LABEL_NAME, "")
+        if self.name not in (None, name):
+            return False
+        return self.search.lower() in name.lower() or key.name.startswith((self.search, f"rw-{self.search}"))
 
 
 @dataclass(frozen=True, slots=True)

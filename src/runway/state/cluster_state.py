@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -100,6 +101,7 @@ class JobStat(msgspec.Struct, frozen=True, gc=False):
     """The contribution of one job."""
 
     state: JobState
+    failed_at: datetime | None = None
     pending_since: datetime | None = None
     waits_for: str | None = None
     """The condition of a pending job, or `NO_CONDITION`."""
@@ -121,7 +123,8 @@ def job_stat(
     retries = spec.retries if spec else 0
     state = state_of(job, pods, deleted_pods, retries)
     if state.is_finished:
-        return JobStat(state)
+        condition = job.condition("Failed") if state is JobState.FAILED else None
+        return JobStat(state, failed_at=condition.last_transition_time if condition else None)
     is_bound = any(pod.spec.node_name and not pod.is_terminal and pod.metadata.name not in deleted_pods for pod in pods)
     stat = JobStat(
         state,
@@ -152,16 +155,20 @@ class JobStats:
         self._stats: dict[JobKey, JobStat] = {}
         self._pending: dict[str, list[tuple[datetime, JobKey]]] = {tenant: [] for tenant in tenants}
         """The pending jobs of each tenant, longest first."""
+        self._failed: dict[str, list[tuple[datetime, JobKey]]] = {tenant: [] for tenant in tenants}
+        """The failed jobs of each tenant, in the order of their ends."""
 
     def put(self, tenant: str, key: JobKey, stat: JobStat | None) -> None:
         """Replace the contribution of a job; None removes it."""
-        before, pending = self._stats.pop(key, None), self._pending[tenant]
+        before, pending, failed = self._stats.pop(key, None), self._pending[tenant], self._failed[tenant]
         if before is not None:
             self.states[tenant, before.state] -= 1
             self._count(tenant, before, -1)
             self.on_nodes.discard(key)
             if before.pending_since is not None:
                 del pending[bisect_left(pending, (before.pending_since, key))]
+            if before.failed_at is not None:
+                del failed[bisect_left(failed, (before.failed_at, key))]
         if stat is not None:
             self._stats[key] = stat
             self.states[tenant, stat.state] += 1
@@ -170,6 +177,8 @@ class JobStats:
                 self.on_nodes.add(key)
             if stat.pending_since is not None:
                 insort(pending, (stat.pending_since, key))
+            if stat.failed_at is not None:
+                insort(failed, (stat.failed_at, key))
 
     def _count(self, tenant: str, stat: JobStat, sign: int) -> None:
         if stat.waits_for is not None:
@@ -186,6 +195,11 @@ class JobStats:
         """Return the start of the longest current wait of a tenant's jobs; None without a pending job."""
         pending = self._pending[tenant]
         return pending[0][0] if pending else None
+
+    def failed_since(self, tenant: str, moment: datetime) -> list[tuple[datetime, JobKey]]:
+        """Return the jobs of a tenant that failed since then, with the times, oldest first."""
+        failed = self._failed[tenant]
+        return failed[bisect_left(failed, moment, key=itemgetter(0)) :]
 
 
 class ClusterState:

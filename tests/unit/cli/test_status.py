@@ -63,7 +63,7 @@ def test_status_shows_a_failed_job_in_full() -> None:
         "  process   user 65532, working directory /scratch",
         "  limits    timeout 1h, start within 15m, retries 1, grace 30s",
         "Cost in USD",
-        "  0.094533 total (limit 1.418, rate 1.418/h)",
+        "  0.09453 total (limit 1.418, rate 1.418/h)",
         "  rate: 0.83 for 1 gpu (a10g/g5.12xlarge@5.672)",
         "Evidence",
         "  limit: 16Gi",
@@ -137,7 +137,7 @@ def test_cost_so_far_comes_from_the_attempts() -> None:
     ended = attempt("failed", bound_at="2026-11-24T08:00:00Z", finished_at="2026-11-24T08:05:00Z")
     view = job("running", attempts=[ended, attempt(bound_at="2026-11-24T08:05:00Z")])
     lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
-    assert "  about 0.236333 so far (limit 1.418, rate 1.418/h)" in lines, "600 s of 1.418 USD an hour"
+    assert "  about 0.2363 so far (limit 1.418, rate 1.418/h)" in lines, "600 s of 1.418 USD an hour"
     unknown = job("running", attempts=[attempt()], attempts_left_out=3)
     assert "  actual cost unknown (limit" in runway("status", "rw-4f2a", answers=[reply(unknown)]).stdout
 

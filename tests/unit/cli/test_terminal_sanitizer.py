@@ -109,7 +109,7 @@ def test_live_progress_shows_attempt_node_and_cost() -> None:
     fake = FakeRunway([reply(job("succeeded"))], events=[stream(event(running, "1"))])
     shown = plain(seen("wait", "rw-4f2a", answers=fake)[1])
     assert "running  attempt 2 of 2 on node-7" in shown
-    assert "0.24815 of at most 1.418 USD" in shown
+    assert "0.2482 of at most 1.418 USD" in shown
 
 
 def test_dumb_terminal_gets_a_line_for_each_change(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_wait_shows_each_change_once() -> None:
     assert result.exit_code == 130
     assert result.stderr.splitlines() == [
         "rw-4f2a is pending; unschedulable: 0/1 nodes: insufficient GPU (10m of 1h, 0.00 of at most 1.418 USD)",
-        "rw-4f2a is running, attempt 1 of 2 on node-1 (10m of 1h, 0.224517 of at most 1.418 USD)",
+        "rw-4f2a is running, attempt 1 of 2 on node-1 (10m of 1h, 0.2245 of at most 1.418 USD)",
         "rw-4f2a is cancelling (10m of 1h, 0.00 of at most 1.418 USD)",
     ]
     assert clock.slept == sorted(set(clock.slept)), "each pause is longer than the one before"

@@ -54,19 +54,19 @@ def test_optional_limits_and_the_budget_have_bars() -> None:
         for name in ("GPU a10g", "USD an hour", "USD in 24 h")
     ] == [
         ("GPU a10g", "1", None, "2", [50]),
-        ("USD an hour", "5", None, "20", [25]),
-        ("USD in 24 h", "50", "10", "100", [50, 10]),
+        ("USD an hour", "5.00", None, "20.00", [25]),
+        ("USD in 24 h", "50.00", "10.00", "100.00", [50, 10]),
     ]
 
 
 def test_unknown_usage_differs_from_zero_usage() -> None:
     unknown = figures_of(Usage(cpu_limit_cores=0.5), gpus=1)
     assert [(figure.name, figure.value) for figure in unknown] == [
-        ("CPU, mean", None),
-        ("CPU periods throttled", None),
-        ("Memory, last", None),
-        ("Memory, peak", None),
-        ("GPU, mean", None),
+        ("CPU (average)", None),
+        ("CPU throttled", None),
+        ("Memory (last sample)", None),
+        ("Memory (peak)", None),
+        ("GPU (average)", None),
     ]
     nothing = figures_of(Usage(cpu_cores=0.0, cpu_limit_cores=0.5, throttled_ratio=0.0, cpu_periods=9), gpus=0)
     assert [(figure.value, figure.of, figure.ratio) for figure in nothing[:2]] == [

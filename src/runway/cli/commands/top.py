@@ -16,8 +16,8 @@ from runway.cli.live import REFRESH_SECONDS, can_refresh, refresh
 from runway.cli.options import DEFAULT_URL, As, JobsToShow, Tenant, Url
 from runway.cli.output import Output, emit, show_state
 from runway.cli.resolve import find_job
-from runway.cli.views.job_views import cost_so_far
 from runway.cli.views.tables import RESOURCES, Column, bar, columns, lay_out, resource_usage, show_amount
+from runway.jobs.cost import cost_so_far
 from runway.jobs.models import JobView, Usage
 from runway.jobs.usage import MEMORY_RATIO, THROTTLED_RATIO
 from runway.text import escape, show_between, show_bytes, show_ratio

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from rich.text import Text
 
 from runway.cli.output import STATE_STYLES, Say, Screen, compact, show_state
 from runway.cli.views.tables import Column
-from runway.jobs.cost import actual_cost
+from runway.jobs.cost import cost_so_far
 from runway.jobs.models import Attempt, CostView, Excerpt, Failure, JobView, Usage
 from runway.jobs.timeline import moments_of
 from runway.text import escape, show_between, show_bytes, show_duration, show_ratio, show_usd
@@ -62,21 +60,6 @@ def rows_of(
         for row, view in zip(rows, views, strict=True):
             row.insert(1, view.tenant)
     return heads, rows
-
-
-def cost_so_far(view: JobView, now: datetime) -> Decimal | None:
-    """Return the actual cost of a finished job, else the cost of its attempts until `now`; None where unknown."""
-    if view.cost is None:
-        return None
-    try:
-        if view.cost.actual is not None:
-            return Decimal(view.cost.actual)
-        hourly = Decimal(view.cost.hourly)
-    except InvalidOperation:
-        return None
-    if view.attempts_left_out or view.is_finished:
-        return None
-    return actual_cost(hourly, [replace(attempt, finished_at=attempt.finished_at or now) for attempt in view.attempts])
 
 
 def show_submitted(say: Say, view: JobView, *, replayed: bool) -> None:

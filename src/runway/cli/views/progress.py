@@ -14,7 +14,7 @@ from rich.text import Text
 
 from runway.cli.context import Session
 from runway.cli.output import Say, show_state, wrapped
-from runway.cli.views.job_views import cost_so_far
+from runway.jobs.cost import cost_so_far
 from runway.jobs.models import ConditionView, JobView
 from runway.jobs.timeline import deadline_of
 from runway.text import escape, show_between, show_duration, show_usd

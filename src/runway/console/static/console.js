@@ -11,6 +11,7 @@ const HIDDEN = /[\p{C}\p{Zl}\p{Zp}]/gu; // Controls, bidi, zero width: shown as 
 
 const escaped = (letter) => "\n\t".includes(letter) ? letter : "\\u{" + letter.codePointAt(0).toString(16) + "}";
 const endState = (line) => line.replace(/\r+$/, "").replace(/^[^]*\r/, "");
+const root = document.documentElement;
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 function show(how, words) {
@@ -25,11 +26,11 @@ function put(text) {
     const fresh = next.getElementById(part.id);
     const chosen = getSelection();
     if (!fresh || fresh.innerHTML === part.source || (!chosen.isCollapsed && part.contains(chosen.anchorNode))) continue;
-    const open = [...part.querySelectorAll("details[open]")].map((one) => one.id);
+    const open = [...part.querySelectorAll("details")].map((one) => [one.id, one.open]);
     const focused = part.contains(document.activeElement) ? path(document.activeElement, part) : null;
     part.source = fresh.innerHTML;
     part.replaceChildren(...document.adoptNode(fresh).childNodes);
-    for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+    for (const [id, was] of open) document.getElementById(id)?.toggleAttribute("open", was);
     if (focused) part.querySelector(focused)?.focus({ preventScroll: true });
   }
   document.title = next.title;
@@ -97,7 +98,47 @@ function listen(id) {
   poll(10, () => { open(); return !finished; });
 }
 
+// Shows a followed log: at its end, unless the reader pauses or scrolls up. Then new text waits, so that nothing moves.
+function logView(log) {
+  const button = document.getElementById("log-follow"), state = document.getElementById("log-state");
+  let paused = "", held = "", lines = 0, ended = false, write = () => {};
+  const toEnd = () => { log.scrollTop = log.scrollHeight; };
+  const isAtEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 24;
+  const set = (how) => {
+    paused = how;
+    if (!paused && held) write(held);
+    if (!paused) [held, lines] = ["", 0], toEnd();
+    show();
+  };
+  const show = () => {
+    button.textContent = paused ? "Follow" : "Pause";
+    button.hidden = ended && !paused;
+    state.textContent = paused ? "Paused" + (lines ? `, ${lines} new line${lines === 1 ? "" : "s"}` : "") : "";
+  };
+  button.addEventListener("click", () => set(paused ? "" : "button"));
+  log.addEventListener("scroll", () => {
+    const how = isAtEnd() || (ended && !paused) ? "" : "scroll";
+    if (paused !== "button" && paused !== how) set(how);
+  });
+  new ResizeObserver(() => { if (!paused) toEnd(); }).observe(log);
+  return {
+    start(writer) { write = writer; held = ""; lines = 0; },
+    add(text) {
+      if (paused) {
+        held = (held + text).slice(-MAX_LOG_LENGTH);
+        lines += text.split("\n").length - 1;
+        show();
+      } else {
+        write(text);
+        toEnd();
+      }
+    },
+    end() { ended = true; show(); },
+  };
+}
+
 async function follow(id, log) {
+  const view = logView(log);
   const note = document.getElementById("log-note");
   let attempt = null, tries = 0;
   for (;;) {
@@ -113,10 +154,10 @@ async function follow(id, log) {
         document.getElementById("log-cut")?.remove();
         const warning = answer.headers.get("Runway-Log-Warning");
         note.textContent = "Following attempt " + attempt + ", from its last 200 lines." + (warning ? " Note: " + warning + "." : "");
-        await copy(answer.body, log);
+        await pass(answer.body, log, view);
         note.textContent = "The log of attempt " + attempt + " has ended.";
         while (Number(main.dataset.attempts) <= attempt && !("finished" in main.dataset)) await pause(1000);
-        if (Number(main.dataset.attempts) <= attempt) return;
+        if (Number(main.dataset.attempts) <= attempt) return view.end();
         attempt += 1;
         tries = 0;
         continue;
@@ -132,25 +173,60 @@ async function follow(id, log) {
   }
 }
 
-async function copy(body, log) {
+async function pass(body, log, view) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   const lines = new Text(), line = new Text();
   let rest = ""; // The unfinished line. A carriage return starts it again, as in a progress bar.
-  log.replaceChildren(lines, line);
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-    const parts = (rest + value).split("\n");
+  view.start((text) => {
+    if (!line.isConnected) log.replaceChildren(lines, line);
+    const parts = (rest + text).split("\n");
     rest = parts.pop().replace(/^[^]*\r(?=[^\r])/, "").slice(-MAX_LOG_LENGTH / 2);
     lines.appendData(parts.map((part) => endState(part) + "\n").join("").replace(HIDDEN, escaped));
     if (lines.length > MAX_LOG_LENGTH) lines.data = lines.data.slice(-MAX_LOG_LENGTH / 2);
     line.data = endState(rest).replace(HIDDEN, escaped);
-    if (atEnd) log.scrollTop = log.scrollHeight;
+  });
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    view.add(value);
   }
 }
 
+// Applies the filters without a reload: the address keeps them, and the list is a part that the server renders.
+function watchFilters(form) {
+  let waiting = null;
+  const apply = async () => {
+    clearTimeout(waiting);
+    const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
+    const address = "/jobs" + (query.size ? "?" + query : "");
+    if (!main.dataset.refresh) return location.assign(address); // A page of older jobs is not updated.
+    history.replaceState(null, "", address);
+    if (await refresh()) announcement.textContent = document.getElementById("count").textContent;
+  };
+  form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(apply, 250); });
+  form.addEventListener("submit", (event) => { event.preventDefault(); apply(); });
+}
+
+// Copies the text of an element. Without the clipboard, as on a page without TLS, it selects the text for the reader.
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const source = document.getElementById(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(source.textContent);
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(source);
+    button.textContent = document.execCommand("copy") ? "Copied" : "Selected: press Ctrl+C";
+  }
+  setTimeout(() => { button.textContent = "Copy"; }, 4000);
+});
+
+root.classList.add("has-script");
+const filters = document.getElementById("filters");
+if (filters) watchFilters(filters);
 const log = document.getElementById("log");
+document.getElementById("log-wrap")?.addEventListener("change", ({ target }) => log.classList.toggle("nowrap", !target.checked));
 if (log) log.scrollTop = log.scrollHeight;
 if (main.dataset.refresh) poll(Number(main.dataset.refresh));
 if (main.dataset.job && !("finished" in main.dataset)) {
