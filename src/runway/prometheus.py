@@ -7,6 +7,7 @@ Untrusted text enters a query only through `matching` and `matching_any`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -20,10 +21,12 @@ import aiohttp
 import msgspec
 
 from runway.errors import PrometheusUnavailable
+from runway.fair_share import FairSemaphore, FairSlots, Owner
 
 QUERY_TIMEOUT_SECONDS: Final = 2.0
 """For one query, its wait for a connection included."""
 MAX_CONCURRENT_QUERIES: Final = 8
+"""Divided fairly, as the pending ones are: at most half of them for one tenant."""
 MAX_PENDING_QUERIES: Final = 64
 """Queries in progress or waiting. Runway rejects more at once, since they would only time out."""
 MAX_RESPONSE_BYTES: Final = 1 << 20
@@ -46,7 +49,8 @@ class Prometheus:
     def __init__(self, url: str, *, seconds: float = QUERY_TIMEOUT_SECONDS) -> None:
         self._url = url.rstrip("/") + "/api/v1/query"
         self._seconds = seconds
-        self._pending = 0
+        self._pending = FairSlots(MAX_PENDING_QUERIES)
+        self._concurrent = FairSemaphore(MAX_CONCURRENT_QUERIES)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=MAX_CONCURRENT_QUERIES),
             timeout=aiohttp.ClientTimeout(total=seconds),
@@ -58,16 +62,20 @@ class Prometheus:
     async def close(self) -> None:
         await self._session.close()
 
-    async def query(self, promql: str, at: datetime | None = None) -> list[SeriesValue]:
+    async def query(self, promql: str, owner: Owner = None, at: datetime | None = None) -> list[SeriesValue]:
         """Return the samples of an instant vector at a time, by default Prometheus' current time.
 
+        `owner` is the namespace that asks.
         Drops NaN and infinities, which come from a division by zero or a stale series. Raises PrometheusUnavailable.
         """
-        if self._pending >= MAX_PENDING_QUERIES:
-            raise PrometheusUnavailable(f"{self._pending} queries to Prometheus are pending, the maximum")
-        self._pending += 1
+        if not self._pending.has_room(owner):
+            detail = f"{self._pending.held[owner]} queries to Prometheus are pending, the share of one tenant"
+            raise PrometheusUnavailable(detail)
+        self._pending.take(owner)
+        form = {"query": promql} | ({} if at is None else {"time": str(at.timestamp())})
         try:
-            status, body = await self._post({"query": promql} | ({} if at is None else {"time": str(at.timestamp())}))
+            async with asyncio.timeout(self._seconds), self._concurrent.slot(owner):
+                status, body = await self._post(form)
         except TimeoutError as error:
             raise PrometheusUnavailable(f"Prometheus did not answer within {self._seconds:g} s") from error
         except aiohttp.ClientConnectorError as error:
@@ -75,7 +83,7 @@ class Prometheus:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise PrometheusUnavailable(f"the connection to Prometheus broke: {type(error).__name__}") from error
         finally:
-            self._pending -= 1
+            self._pending.release(owner)
         return _samples(status, body)
 
     async def _post(self, form: Mapping[str, str]) -> tuple[int, bytes]:

@@ -14,6 +14,7 @@ import pytest
 from runway.api.dependencies import AppState
 from runway.console.job_page import LOG_SECONDS
 from runway.jobs.annotations import ANNOTATION_SPEC
+from runway.jobs.models import JobState
 from runway.policy import load_policy, parse_policy
 from runway.services.list_jobs import JobFilter, scan_page
 from tests.api.conftest import POLICY, Runway, serve
@@ -365,11 +366,14 @@ async def test_list_scan_is_bounded_and_returns_a_cursor(runway: Runway) -> None
         runway.kubernetes.now = lambda number=number: f"2026-11-24T08:00:{number:02}Z"  # type: ignore[misc]
         await runway.submit(tenant)
     cluster = _services(runway).cluster
-    found = scan_page(cluster, JobFilter("runway-research"), None, 10, max_scanned=4)
+    wanted = JobFilter(states=(JobState.FAILED,))
+    found = scan_page(cluster, wanted, None, 10, max_scanned=4)
     assert (found.keys, found.looked_at) == ([], 4)
     assert found.after is not None
-    rest = scan_page(cluster, JobFilter("runway-research"), found.after, 10, max_scanned=4)
-    assert (len(rest.keys), rest.after, rest.looked_at) == (1, None, 2)
+    rest = scan_page(cluster, wanted, found.after, 10, max_scanned=4)
+    assert (rest.keys, rest.after, rest.looked_at) == ([], None, 2)
+    own = scan_page(cluster, JobFilter("runway-research"), None, 10, max_scanned=4)
+    assert (len(own.keys), own.after, own.looked_at) == (1, None, 1), "the jobs of another tenant are not scanned"
 
 
 @pytest.mark.parametrize(

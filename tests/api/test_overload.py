@@ -55,7 +55,7 @@ async def submit_until_blocked(
 
 async def test_submission_above_the_concurrency_limit_is_refused_at_once(blocked: BlockedCreates) -> None:
     async with serve(blocked, max_in_flight=2) as runway:
-        inside = await submit_until_blocked(runway, blocked, {"vision": 2, "research": 2})
+        inside = await submit_until_blocked(runway, blocked, {"vision": 2, "research": 1, "speech": 1})
         assert len(inside) == 2 * SUBMISSIONS_PER_CALL
         refused = await runway.submit(tenant="speech")
         assert (refused.status_code, refused.json()["code"]) == (503, "too_busy")
@@ -72,7 +72,10 @@ async def test_one_tenant_gets_half_of_the_submission_slots(blocked: BlockedCrea
         refused = await runway.submit(tenant="vision")
         assert (refused.status_code, refused.json()["code"]) == (503, "too_busy")
         assert "vision" in refused.json()["detail"]
-        inside += await submit_until_blocked(runway, blocked, {"research": 2})
+        inside += await submit_until_blocked(runway, blocked, {"research": 1})
+        refused = await runway.submit(tenant="research")
+        assert "1 of them for tenant research" in refused.json()["detail"], "the last slot is for a third tenant"
+        inside += await submit_until_blocked(runway, blocked, {"speech": 1})
         blocked.unblock.set()
         assert await asyncio.gather(*inside) == [201] * 4
 
@@ -100,20 +103,21 @@ async def test_bodies_in_transit_are_bounded_per_tenant(runway: Runway) -> None:
         headers = {"X-Tenant-ID": tenant, "Content-Type": "application/json"}
         return asyncio.create_task(runway.client.post("/v1/jobs", content=slow_body(), headers=headers))
 
-    async def until_they_are_read(tenant: str) -> list[asyncio.Task[httpx2.Response]]:
-        sent = [send(tenant) for _ in range(MAX_BODIES // 2)]
+    async def until_they_are_read(tenant: str, bodies: int) -> list[asyncio.Task[httpx2.Response]]:
+        sent = [send(tenant) for _ in range(bodies)]
         for _ in sent:
             await arrived.acquire()
         return sent
 
-    inside = await until_they_are_read("vision")
+    inside = await until_they_are_read("vision", MAX_BODIES // 2)
     refused = await runway.submit(tenant="vision")
     assert (refused.status_code, refused.json()["code"]) == (503, "too_busy")
     assert "vision" in refused.json()["detail"]
     assert (await runway.submit(tenant="speech")).status_code == 201
-    inside += await until_they_are_read("speech")
-    refused = await runway.submit(tenant="research")
+    inside += await until_they_are_read("speech", MAX_BODIES // 4)
+    refused = await runway.submit(tenant="speech")
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert (await runway.submit(tenant="research")).status_code == 201
     rest.set()
     assert {answer.status_code for answer in await asyncio.gather(*inside)} == {422}
     assert (await runway.submit(tenant="vision")).status_code == 201

@@ -158,3 +158,26 @@ def test_next_attempt_is_due_when_kubernetes_creates_it(context: Context) -> Non
     view = context.until_finished(view["id"])
     late = datetime.fromisoformat(view["attempts"][1]["created_at"]) - ended
     assert timedelta(seconds=9) <= late <= timedelta(seconds=20)
+
+
+def test_failing_jobs_of_one_tenant_displace_no_record_log_warning_or_stream_of_another(
+    context: Context, server: Server
+) -> None:
+    noisy = [context.submit("vision", shell("echo noise; exit 1"))["id"] for _ in range(40)]
+    waits = context.submit("speech", shell("true", image="runway.local/nosuch:1"))
+    view = context.submit("speech", shell("echo of the other tenant; exit 3"))
+    with httpx2.Client(base_url=server.url, trust_env=False, timeout=60) as client:
+        with client.stream("GET", f"/v1/jobs/{view['id']}/events", headers={"X-Tenant-ID": "speech"}) as stream:
+            assert stream.status_code == 200
+            events = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: ")]
+        last = json.loads(events[-1])
+        assert (last["state"], last["failure"]["evidence"]["exit_code"]) == ("failed", "3")
+        assert last["excerpt"]["text"] == "of the other tenant\n", "the record is written before the stream ends"
+        assert context.runway.log(view["id"]).text == "of the other tenant\n"
+        sample = 'runway_failures_total{category="user",code="exit_nonzero",tenant="speech"} '
+        metrics = client.get("/metrics").text.splitlines()
+        assert float(next(line for line in metrics if line.startswith(sample)).split()[-1]) >= 1
+    context.until(
+        waits["id"], lambda seen: any("nosuch" in found["message"] for found in seen["conditions"]), "is explained"
+    )
+    assert context.until_finished(noisy[-1])["failure"]["code"] == "exit_nonzero"

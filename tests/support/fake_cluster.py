@@ -49,6 +49,8 @@ class FakeKubernetes:
         self.history: dict[str, list[tuple[int, str, Json]]] = {kind: [] for kind in KINDS.values()}
         self.forbidden: set[str] = set()
         """Kinds that Runway must not list or watch (RBAC)."""
+        self.without_role: set[str] = set()
+        """Namespaces in which Runway may patch no Job (RBAC)."""
         self.logs: dict[str, bytes | FakeLog] = {}
         """By pod: a complete log, or one that a test keeps writing."""
         self.lease: Json = {}
@@ -107,6 +109,8 @@ class FakeKubernetes:
             return _status(404, f'jobs.batch "{name}" not found')
         if method == "PATCH":
             assert content_type == "application/merge-patch+json"
+            if namespace in self.without_role:
+                return _forbidden("jobs", "patch")
             return self._patch(job, json.loads(body or b"{}"))
         return _json(200, job)
 
@@ -414,8 +418,8 @@ def _selected(kind: str, item: Json) -> bool:
     return kind != "events" or item.get("reason") not in ROUTINE_REASONS
 
 
-def _forbidden(kind: str) -> Response:
-    return _status(403, f'{kind} is forbidden: User "runway" cannot list resource "{kind}"')
+def _forbidden(kind: str, verb: str = "list") -> Response:
+    return _status(403, f'{kind} is forbidden: User "runway" cannot {verb} resource "{kind}"')
 
 
 def _merge(target: Json, patch: Json) -> Json:

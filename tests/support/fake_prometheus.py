@@ -32,6 +32,12 @@ class FakePrometheus:
         """Add these figures of a pod."""
         self.samples += [({"pod": pod, "figure": name}, str(value)) for name, value in figures.items()]
 
+    async def until_asked(self, queries: int) -> None:
+        """Wait until this number of queries has arrived."""
+        async with asyncio.timeout(5):
+            while len(self.queries) < queries:  # noqa: ASYNC110 (one condition, for tests only)
+                await asyncio.sleep(0.001)
+
     async def answer(self, request: web.Request) -> web.Response:
         self.queries.append({name: str(value) for name, value in (await request.post()).items()})
         self.credentials = request.headers.get("Authorization")

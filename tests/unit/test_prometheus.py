@@ -15,7 +15,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runway.errors import PrometheusUnavailable
-from runway.prometheus import MAX_PENDING_QUERIES, MAX_RESPONSE_BYTES, Prometheus, matching, matching_any
+from runway.prometheus import (
+    MAX_CONCURRENT_QUERIES,
+    MAX_PENDING_QUERIES,
+    MAX_RESPONSE_BYTES,
+    Prometheus,
+    matching,
+    matching_any,
+)
 from tests.support.fake_prometheus import FakePrometheus, fake_prometheus, vector
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -151,15 +158,18 @@ async def test_refused_connection_is_unavailable() -> None:
         await client.close()
 
 
-async def test_query_beyond_pending_maximum_is_rejected_at_once(client: Prometheus, fake: FakePrometheus) -> None:
+async def test_slow_queries_of_one_tenant_delay_no_query_of_another(client: Prometheus, fake: FakePrometheus) -> None:
     fake.gate.clear()
     async with asyncio.TaskGroup() as tasks:
-        waiting = [tasks.create_task(client.query("up")) for _ in range(MAX_PENDING_QUERIES)]
-        await asyncio.sleep(0)
-        with pytest.raises(PrometheusUnavailable, match="64 queries to Prometheus are pending"):
-            await client.query("up")
+        waiting = [tasks.create_task(client.query("vision", "runway-vision")) for _ in range(MAX_PENDING_QUERIES // 2)]
+        await fake.until_asked(MAX_CONCURRENT_QUERIES // 2)
+        with pytest.raises(PrometheusUnavailable, match="32 queries to Prometheus are pending"):
+            await client.query("vision", "runway-vision")
+        waiting.append(tasks.create_task(client.query("speech", "runway-speech")))
+        await fake.until_asked(MAX_CONCURRENT_QUERIES // 2 + 1)
+        assert fake.queries[-1] == {"query": "speech"}
         fake.gate.set()
-    assert [task.result() for task in waiting] == [[]] * MAX_PENDING_QUERIES
+    assert [task.result() for task in waiting] == [[]] * len(waiting)
 
 
 async def test_password_is_sent_and_not_in_messages(fake: FakePrometheus) -> None:

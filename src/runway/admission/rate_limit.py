@@ -1,6 +1,7 @@
 """Rate limits, and bounds on streams, submissions and bodies in progress.
 
-Every bound is per tenant, so a tenant that sends many requests does not slow another.
+Rates are per tenant, and tenants share the other bounds fairly (`runway.fair_share`). So a tenant that sends many
+requests does not slow another.
 
 The rate limit is the generic cell rate algorithm (GCRA): a token bucket without a timer. Its state is the theoretical
 arrival time (TAT) of the next request that keeps exactly to the rate.
@@ -11,13 +12,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 from runway.errors import RateLimited, TooBusy
+from runway.fair_share import FairSlots
 from runway.policy import Policy, Rate
 
 ANONYMOUS: Final = Rate(per_minute=6000, burst=600)  # The rate of all reads without a tenant header together.
@@ -70,15 +71,15 @@ class RequestLimits:
         self, policy: Policy, max_streams: int, max_calls: int, clock: Callable[[], int] = time.monotonic_ns
     ) -> None:
         self._policy = policy
-        self._max_streams = max_streams
         self._anonymous_streams = max(1, int(max_streams * ANONYMOUS_STREAM_SHARE))
-        self._max_submissions = max_calls * SUBMISSIONS_PER_CALL
         self._clock = clock
         self._reads: dict[str | None, RateLimiter] = {None: RateLimiter(ANONYMOUS)}
         self._reads |= {name: RateLimiter(tenant.rate.reads) for name, tenant in policy.tenants.items()}
-        self.streams: Counter[str | None] = Counter()
-        self.submissions: Counter[str] = Counter()
-        self.bodies: Counter[str] = Counter()
+        self._streams = FairSlots(max_streams)
+        self.streams = self._streams.held
+        """Open streams by tenant."""
+        self._submissions = FairSlots(max_calls * SUBMISSIONS_PER_CALL)
+        self._bodies = FairSlots(MAX_BODIES)
 
     def check_read_rate(self, tenant: str | None) -> None:
         """Count one read. Raises RateLimited with the seconds until the next one is allowed."""
@@ -91,37 +92,38 @@ class RequestLimits:
         limit = self._anonymous_streams if tenant is None else self._policy.tenants[tenant].rate.streams
         if self.streams[tenant] >= limit:
             raise RateLimited(f"{_name(tenant)}: {limit} of {limit} streams are open", retry_after=STREAM_RETRY_SECONDS)
-        if self.streams.total() >= self._max_streams:
-            raise TooBusy(f"all {self._max_streams} streams of this process are open")
-        self.streams[tenant] += 1
+        _take(self._streams, tenant, "streams are open", STREAM_RETRY_SECONDS)
 
     def close_stream(self, tenant: str | None) -> None:
         """Count one stream less of a tenant, or of all callers without one."""
-        self.streams[tenant] -= 1
+        self._streams.release(tenant)
 
     def submission_slot(self, tenant: str) -> AbstractContextManager[None]:
         """Count a submission while it is in progress. Raises TooBusy at once if too many are."""
-        return _slot(self.submissions, tenant, self._max_submissions, "submissions are in progress")
+        return _slot(self._submissions, tenant, "submissions are in progress")
 
     def body_slot(self, tenant: str) -> AbstractContextManager[None]:
         """Count a request body while it is received. Raises TooBusy at once if too many are."""
-        return _slot(self.bodies, tenant, MAX_BODIES, "request bodies are being received")
+        return _slot(self._bodies, tenant, "request bodies are being received")
 
 
 @contextmanager
-def _slot(counts: Counter[str], tenant: str, limit: int, activity: str) -> Iterator[None]:
-    """Count one more for this tenant: at most `limit` in all, and half of that for one tenant. Raises TooBusy."""
-    share = limit // 2
-    if counts.total() >= limit:
-        raise TooBusy(f"{limit} {activity} already", retry_after=SUBMISSION_RETRY_SECONDS)
-    if counts[tenant] >= share:
-        detail = f"{share} {activity} for tenant {tenant}, the limit of one tenant"
-        raise TooBusy(detail, retry_after=SUBMISSION_RETRY_SECONDS)
-    counts[tenant] += 1
+def _slot(slots: FairSlots, tenant: str, activity: str) -> Iterator[None]:
+    """Hold a slot of this tenant. Raises TooBusy."""
+    _take(slots, tenant, activity, SUBMISSION_RETRY_SECONDS)
     try:
         yield
     finally:
-        counts[tenant] -= 1
+        slots.release(tenant)
+
+
+def _take(slots: FairSlots, tenant: str | None, activity: str, retry_after: int) -> None:
+    """Take a slot if this tenant holds fewer than are free. Raises TooBusy."""
+    if not slots.has_room(tenant):
+        shares = f"{slots.held[tenant]} of them for {_name(tenant)}; a tenant gets one more while it has fewer than"
+        detail = f"{slots.limit - slots.free} of {slots.limit} {activity}, {shares} the {slots.free} that are free"
+        raise TooBusy(detail, retry_after=retry_after)
+    slots.take(tenant)
 
 
 def _name(tenant: str | None) -> str:

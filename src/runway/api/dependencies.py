@@ -21,6 +21,7 @@ from runway import errors
 from runway.admission.rate_limit import RequestLimits
 from runway.api.problems import MAX_VIOLATIONS
 from runway.controllers.leadership import Leadership
+from runway.fair_share import FairSemaphore
 from runway.jobs.annotations import JOB_ID
 from runway.jobs.models import TENANT_PATTERN, JobView
 from runway.jobs.spec import decode
@@ -75,7 +76,7 @@ class AppState:
     now: Callable[[], datetime]
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a signal ends the process: open streams end then."""
-    log_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    log_turn: FairSemaphore = field(default_factory=lambda: FairSemaphore(1))
     """Held while a slice of a log is processed, so that logs do not delay other requests."""
 
 

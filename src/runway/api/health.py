@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Final
 
 from fastapi import APIRouter, Request
@@ -13,9 +12,12 @@ from runway.api.dependencies import app_state, json_response
 from runway.api.models import HealthView, ReadyView, UndecodableView
 from runway.api.problems import operation_id, responses
 from runway.errors import ClusterError, KubernetesUnavailable, NotReady, TooBusy
+from runway.fair_share import FairQueue
 
 router = APIRouter(tags=["platform"], generate_unique_id_function=operation_id)
 
+MAX_UNDECODABLE_SHOWN: Final = 20
+"""Undecodable objects that `/readyz` names, of each namespace in turn."""
 FRESH_SECONDS: Final = 3.0
 """A watch event of this age shows that Kubernetes is in contact."""
 PING_SECONDS: Final = 0.8
@@ -57,11 +59,10 @@ async def readyz(request: Request) -> Response:
             await use.kubernetes.ping(PING_SECONDS)
         except (ClusterError, TooBusy) as error:
             raise KubernetesUnavailable(f"contact is lost: {error}") from error
-    undecodable = (
-        UndecodableView(kind=kind, namespace=namespace, name=name, fields=list(fields))
-        for kind, watch in cluster.all_watches.items()
-        for (namespace, name), fields in watch.undecodable.items()
-    )
+    undecodable: FairQueue[tuple[str, str, str, tuple[str, ...]]] = FairQueue()
+    for kind, watch in cluster.all_watches.items():
+        for (namespace, name), fields in watch.undecodable.items():
+            undecodable.put(namespace, (kind, namespace, name, fields))
     reason = use.leadership.stop_reason
     return json_response(
         ReadyView(
@@ -72,7 +73,10 @@ async def readyz(request: Request) -> Response:
             watch_age_seconds={kind: round(cluster.age(watch), 1) for kind, watch in cluster.watches.items()},
             jobs=len(cluster.store),
             undecodable_objects=sum(len(watch.undecodable) for watch in cluster.all_watches.values()),
-            undecodable=list(islice(undecodable, 20)),
+            undecodable=[
+                UndecodableView(kind, namespace, name, list(fields))
+                for kind, namespace, name, fields in undecodable.take_up_to(MAX_UNDECODABLE_SHOWN)
+            ],
         )
     )
 

@@ -10,7 +10,6 @@ https://github.com/NVIDIA/dcgm-exporter
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
@@ -19,6 +18,7 @@ import structlog
 from runway.backoff import Timing
 from runway.controllers.job_ender import JobEnder
 from runway.errors import PrometheusUnavailable
+from runway.fair_share import FairQueue
 from runway.jobs.diagnosis.attempts import container_started_at
 from runway.jobs.diagnosis.codes import FailureCode
 from runway.jobs.gpu_idle import SLOT_SECONDS, GpuFigure, GpuFigures, IdleGpus, early_seconds, judge
@@ -35,8 +35,8 @@ CHECK_SECONDS: Final = 60.0
 PODS_PER_QUERY: Final = 40
 """With 8 GPUs each, the response has about 400 KB of the 1 MiB that Runway reads."""
 MAX_ENDS_PER_CHECK: Final = 20
-Query = Callable[[str], Awaitable[Sequence[SeriesValue]]]
-"""Returns the samples of an instant query. Raises PrometheusUnavailable."""
+Query = Callable[[str, str], Awaitable[Sequence[SeriesValue]]]
+"""Returns the samples of an instant query for a namespace. Raises PrometheusUnavailable."""
 
 
 class IdleGpuController:
@@ -51,8 +51,8 @@ class IdleGpuController:
         self._limit = limit
         self._timing = timing
         self._problem: str | None = None
-        self._last_ended = JobKey("", "")
-        """The job that it last tried to end. Those after it are next: a namespace may refuse every patch."""
+        self._to_end: FairQueue[JobKey] = FairQueue()
+        """The jobs that were idle for the whole time. Those not tried are next: a namespace may refuse every patch."""
 
     async def run(self) -> None:
         """Measure until cancelled. A defect is logged, and does not end the process."""
@@ -70,13 +70,13 @@ class IdleGpuController:
             idle |= await self._measure(batch)
         self._cluster.set_idle_gpus(idle)
         if self._limit.action == "cancel":
-            whole = sorted(key for key, found in idle.items() if found.is_full and found.idle == found.gpus)
-            at = bisect_right(whole, self._last_ended)
-            for key in (whole[at:] + whole[:at])[:MAX_ENDS_PER_CHECK]:
-                found, (pod, _), self._last_ended = idle[key], jobs[key], key
-                if self._is_running(key, pod):
-                    message = f"Runway ended the job: {found.message.partition(';')[0]}"
-                    await self._ender.end(key, FailureCode.GPU_IDLE, message, found.evidence)
+            whole = {key: found for key, found in idle.items() if found.is_full and found.idle == found.gpus}
+            for key in sorted(whole):
+                self._to_end.put(key.namespace, key)
+            for key in self._to_end.take_up_to(MAX_ENDS_PER_CHECK):
+                if key in whole and self._is_running(key, jobs[key][0]):
+                    message = f"Runway ended the job: {whole[key].message.partition(';')[0]}"
+                    await self._ender.end(key, FailureCode.GPU_IDLE, message, whole[key].evidence)
 
     def _running(self) -> dict[JobKey, tuple[Pod, int]]:
         """Return the running GPU jobs that can have been idle long enough, with pod and number of GPUs."""
@@ -110,7 +110,7 @@ class IdleGpuController:
         namespace = next(iter(jobs)).namespace
         query = promql(namespace, [pod.metadata.name for pod, _ in jobs.values()], self._limit.for_seconds)
         try:
-            figures = figures_by_pod(await self._query(query))
+            figures = figures_by_pod(await self._query(query, namespace))
         except PrometheusUnavailable as error:
             if self._problem != str(error):
                 log.warning("GPU utilisation unknown", reason=str(error))

@@ -16,6 +16,7 @@ from runway import errors
 from runway.admission.quota import pod_succeeded
 from runway.backoff import Timing
 from runway.controllers.leadership import Leadership
+from runway.fair_share import FairQueue
 from runway.jobs.annotations import ANNOTATION_ENDED, cost_of, pool_of, spec_of
 from runway.jobs.diagnosis.codes import FailureCode
 from runway.jobs.ending import Ending, encode
@@ -57,6 +58,8 @@ class JobEnder:
         self._changed = cluster.subscriptions.subscribe_all()
         self._disrupted: dict[JobKey, int] = {}
         """The disruptions of the jobs that exceeded the limit."""
+        self._due: FairQueue[JobKey] = FairQueue()
+        """The same jobs, by namespace."""
         for code in (FailureCode.GPU_IDLE, FailureCode.DISRUPTED_TOO_OFTEN):
             metrics.jobs_ended.labels(code)  # From 0 on: the first one shows as an increase.
 
@@ -76,6 +79,7 @@ class JobEnder:
 
     def _count_disruptions(self, key: JobKey) -> None:
         self._disrupted.pop(key, None)
+        self._due.discard(key.namespace, key)
         job = self._cluster.job(key)
         if not self._spot_pools or job is None or pool_of(spec_of(job), cost_of(job)) not in self._spot_pools:
             return
@@ -84,11 +88,15 @@ class JobEnder:
             disruptions = merge_attempts(snapshot, record_of(job)).disruptions
             if disruptions > MAX_SPOT_DISRUPTIONS:
                 self._disrupted[key] = disruptions
+                self._due.put(key.namespace, key)
 
     async def _end_disrupted(self) -> None:
         while True:
             await self._timing.sleep(RETRY_SECONDS)
-            for key, disruptions in list(self._disrupted.items())[:MAX_ENDS_PER_SWEEP]:
+            for key in self._due.take_up_to(MAX_ENDS_PER_SWEEP):
+                disruptions = self._disrupted.get(key)
+                if disruptions is None:
+                    continue  # It finished while the others were ended.
                 message = (
                     f"Runway ended the job after {disruptions} disruptions in a spot pool, "
                     f"of which Kubernetes may retry {MAX_SPOT_DISRUPTIONS}"
@@ -99,7 +107,7 @@ class JobEnder:
                 except Exception:
                     log.exception("job not ended", job_id=key.name)
                 if key in self._disrupted:  # The other jobs are next: a namespace may refuse every patch.
-                    self._disrupted[key] = self._disrupted.pop(key)
+                    self._due.put(key.namespace, key)
 
     async def end(self, key: JobKey, code: FailureCode, message: str, evidence: dict[str, str]) -> None:
         """End a job, unless its outcome is decided or this process may not write. A failed attempt is only logged."""

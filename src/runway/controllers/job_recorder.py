@@ -5,8 +5,8 @@ The record is an annotation of the Job.
 1. `_process_changes` reads each changed job. A record is pending if the job is finished, or if an attempt's pod is
    terminating or deleted. It stays pending until the Job has the record.
 2. `log_capture` follows the log of each terminating pod.
-3. Workers take pending records: they read the end of the log, compute the record, and patch it onto the version of the
-   Job that they read. A conflict or an error makes the record pending again, after a pause.
+3. Workers take pending records, of each tenant in turn: they read the end of the log, compute the record, and patch it
+   onto the version of the Job that they read. After a conflict or an error the record is pending again, after a pause.
 
 Only the leader writes. The first list makes pending what another process, or this one before a restart, left. A missing
 record changes no job state; it only makes the explanation less precise.
@@ -39,11 +39,13 @@ from runway.kube.log_tail import TAIL_SECONDS, read_tail
 from runway.kube.objects import Job
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
+from runway.state.subscriptions import JobQueue
 from runway.telemetry import Metrics
 
 log = structlog.get_logger()
 
-WORKERS: Final = 8
+WORKERS: Final = 16
+"""Records in progress, divided fairly: at most half of them for one tenant, whose kubelets may be slow."""
 SETTLE_SECONDS: Final = 2.0
 """Delay of an interim record: an earlier write delays the Job controller, and most jobs finish in that time."""
 MISSING_POD_TIMEOUT_SECONDS: Final = 10.0
@@ -103,8 +105,7 @@ class JobRecorder:
         self._timing = timing
         self._changed = cluster.subscriptions.subscribe_all()
         self._pending: dict[JobKey, _PendingRecord] = {}
-        self._ready: asyncio.Queue[JobKey] = asyncio.Queue()
-        """Each job at most once, so the number of jobs bounds the queue."""
+        self._ready = JobQueue(WORKERS)
         self._log_capture = LogCapture(kubernetes, timing)
         metrics.initialise_counters(
             cluster.ledger.accounts,
@@ -180,7 +181,7 @@ class JobRecorder:
     def _enqueue(self, key: JobKey, due: _PendingRecord) -> None:
         if not due.queued and due.not_before <= self._timing.clock() and self._leadership.is_leader:
             due.queued = True
-            self._ready.put_nowait(key)
+            self._ready.add(key)
 
     async def _requeue_delayed(self) -> None:
         """Enqueue records whose delay is over, and all of them after this process became the leader."""
@@ -191,24 +192,26 @@ class JobRecorder:
 
     async def _worker(self) -> None:
         while True:
-            key = await self._ready.get()
+            key = await self._ready.take()
             due = self._pending.get(key)
-            if due is None:
-                continue
-            try:
-                await self._record(key, due)
-            except errors.Conflict:
-                self._failed(due, "conflict")
-            except errors.NotFound:
-                self._failed(due, "gone")  # The watch reports the deletion, and ends the pending record.
-            except (errors.ClusterError, errors.PublicError) as error:
-                self._failed(due, "failed")
-                log.warning("record not kept", job_id=key.name, need=due.kind, reason=str(error))
-            except Exception:
-                self._failed(due, "failed")
-                log.exception("record not kept", job_id=key.name, need=due.kind)
-            finally:
+            if due is not None:
+                await self._try_to_record(key, due)
                 due.queued = False
+            self._ready.done(key)
+
+    async def _try_to_record(self, key: JobKey, due: _PendingRecord) -> None:
+        try:
+            await self._record(key, due)
+        except errors.Conflict:
+            self._failed(due, "conflict")
+        except errors.NotFound:
+            self._failed(due, "gone")  # The watch reports the deletion, and ends the pending record.
+        except (errors.ClusterError, errors.PublicError) as error:
+            self._failed(due, "failed")
+            log.warning("record not kept", job_id=key.name, need=due.kind, reason=str(error))
+        except Exception:
+            self._failed(due, "failed")
+            log.exception("record not kept", job_id=key.name, need=due.kind)
 
     def _failed(self, due: _PendingRecord, outcome: str) -> None:
         self._metrics.records.labels(outcome).inc()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -12,17 +11,17 @@ import structlog
 
 from runway.backoff import Timing
 from runway.errors import ClusterError, PublicError
+from runway.fair_share import FairBudget, FairSlots
 from runway.jobs.log_excerpt import RAW_BYTES, excerpt_of
 from runway.jobs.models import Excerpt
 from runway.kube.client import KubeClient
 from runway.kube.log_tail import follow_tail
 from runway.kube.objects import Pod
-from runway.state.job_store import ByteBudget
 
 log = structlog.get_logger()
 
 MAX_FOLLOWED: Final = 16
-MAX_FOLLOWED_PER_TENANT: Final = 8
+"""Logs at once, divided fairly: at most half of them in one namespace."""
 MAX_BYTES: Final = 2 << 20
 """Captured logs without a record. Beyond it the oldest of the largest tenant are dropped."""
 MAX_FOLLOW_SECONDS: Final = 900.0
@@ -50,9 +49,8 @@ class LogCapture:
         self._following: dict[str, asyncio.Task[None]] = {}
         self._captured: dict[str, CapturedLog] = {}
         """Both by the uid of the pod."""
-        self._followed: Counter[str] = Counter()
-        """Followed logs by namespace."""
-        self._budget: ByteBudget[str] = ByteBudget(MAX_BYTES)
+        self._slots = FairSlots(MAX_FOLLOWED)
+        self._budget: FairBudget[str] = FairBudget(MAX_BYTES)
 
     def follows(self, pod: Pod) -> bool:
         return pod.metadata.uid in self._following
@@ -67,10 +65,10 @@ class LogCapture:
         if not pod.terminating or pod.container.running is None or uid in self._following or uid in self._captured:
             return
         namespace = pod.metadata.namespace
-        if len(self._following) >= MAX_FOLLOWED or self._followed[namespace] >= MAX_FOLLOWED_PER_TENANT:
+        if not self._slots.has_room(namespace):
             log.info("too many terminating pods to follow all logs", pod=pod.metadata.name)
             return
-        self._followed[namespace] += 1
+        self._slots.take(namespace)
         self._following[uid] = asyncio.create_task(self._follow(pod, secrets, done))
 
     async def close(self) -> None:
@@ -87,7 +85,7 @@ class LogCapture:
             if uid not in self._captured:
                 await self._timing.sleep(PAUSE_SECONDS * (0.5 + 0.5 * self._timing.jitter()))
         finally:
-            self._followed[pod.metadata.namespace] -= 1
+            self._slots.release(pod.metadata.namespace)
             self._following.pop(uid, None)
         done()
 

@@ -4,8 +4,8 @@ A job has a policy limit for the cause that keeps it from starting (`limits.star
 from its acceptance (`start_timeout_seconds`).
 
 1. `_process_changes` reads each changed job that waits for its start (`jobs.start`), and times its cause.
-2. Each second, `_end_due` takes the waits whose limit has passed. It reads the job's pods again, and ends the job with
-   the patch of a cancel and an annotation.
+2. Each second, `_end_due` takes the waits whose limit has passed, of each tenant in turn. It reads the job's pods
+   again, and ends the job with the patch of a cancel and an annotation.
 
 Every process times the waits; only the leader patches. These rules lengthen a wait and never shorten it:
 
@@ -32,6 +32,7 @@ import structlog
 from runway import errors
 from runway.backoff import Backoff, Timing
 from runway.controllers.leadership import Leadership
+from runway.fair_share import FairQueue
 from runway.jobs.annotations import ANNOTATION_START_TIMEOUT, spec_of
 from runway.jobs.diagnosis.codes import FailureCode
 from runway.jobs.diagnosis.start_timeout import StartLimit, StartTimeout, encode, limit_of, start_timeout_of
@@ -80,7 +81,7 @@ class _Wait:
     """When the first of the failed attempts to end the job was made; None without one."""
     not_before: float = 0.0
     scheduled: float = float("inf")
-    """The time of its entry in the heap."""
+    """The time of its entry in the heap, or in the queue of those that are due."""
     is_sent: bool = False
     """Whether this process has sent a patch that may have had its effect."""
 
@@ -106,6 +107,8 @@ class StartDeadlines:
         self._changed = cluster.subscriptions.subscribe_all()
         self._waits: dict[JobKey, _Wait] = {}
         self._heap: list[tuple[float, JobKey]] = []
+        self._due: FairQueue[JobKey] = FairQueue()
+        """The jobs whose entry in the heap has passed."""
         self._stopped_at = float("-inf")
         """When an emergency stop was last in force."""
         for limit in StartLimit:
@@ -212,13 +215,17 @@ class StartDeadlines:
     def _take_due(self) -> Iterator[JobKey]:
         """Yield the jobs to end in this tick."""
         now, ends = self._timing.clock(), 0
-        for _ in range(MAX_CHECKS_PER_TICK):
-            if not self._heap or self._heap[0][0] > now or ends == MAX_ENDS_PER_TICK:
-                return
+        while self._heap and self._heap[0][0] <= now:
             at, key = heapq.heappop(self._heap)
+            if (wait := self._waits.get(key)) is not None and wait.scheduled == at:  # No other entry replaces this one.
+                self._due.put(key.namespace, key)
+        for _ in range(MAX_CHECKS_PER_TICK):
+            if ends == MAX_ENDS_PER_TICK or (taken := self._due.take()) is None:
+                return
+            _, key = taken
             wait = self._waits.get(key)
-            if wait is None or wait.scheduled != at:
-                continue  # A later entry replaces this one.
+            if wait is None:
+                continue
             wait.scheduled = float("inf")
             if max(self._due_at(wait), wait.not_before) <= now:
                 wait.not_before = now + RECHECK_SECONDS

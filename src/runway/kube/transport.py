@@ -17,6 +17,7 @@ from kubernetes.aio.config import ConfigException
 
 from runway.backoff import Timing
 from runway.errors import AmbiguousOutcome, NotExecuted, ResponseTooLarge, TooBusy
+from runway.fair_share import FairSemaphore, FairSlots
 from runway.kube.credentials import Credentials
 from runway.kube.kubeconfig import Access
 
@@ -90,8 +91,9 @@ class AiohttpTransport:
         self._max_in_flight = max_in_flight
         self._current = _Connections(access, max_in_flight)
         self._retired: set[_Connections] = set()
-        self._slots = asyncio.Semaphore(max_in_flight)
-        self._waiting, self._max_waiting = 0, max_in_flight * MAX_QUEUED_PER_SLOT
+        # Namespaces take turns, so neither another tenant nor the Lease waits for one tenant's calls.
+        self._slots = FairSemaphore(max_in_flight)
+        self._waiting = FairSlots(max_in_flight * MAX_QUEUED_PER_SLOT)
 
     async def close(self) -> None:
         await self._credentials.close()
@@ -101,26 +103,26 @@ class AiohttpTransport:
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
     ) -> Response:
-        await self._acquire_slot(seconds)
+        namespace = _namespace(path)
+        await self._acquire_slot(namespace, seconds)
         try:
             return await self._call(method, path, query, body, content_type, seconds)
         finally:
-            self._slots.release()
+            self._slots.release(namespace)
 
-    async def _acquire_slot(self, seconds: float) -> None:
-        if not self._slots.locked():
-            await self._slots.acquire()  # Without a timer, which would cost more than the semaphore.
+    async def _acquire_slot(self, namespace: str, seconds: float) -> None:
+        if self._slots.try_acquire(namespace):  # Without a timer, which would cost more than the semaphore.
             return
-        if self._waiting >= self._max_waiting:
+        if not self._waiting.has_room(namespace):
             raise TooBusy("too many calls to Kubernetes are waiting for their turn")
-        self._waiting += 1
+        self._waiting.take(namespace)
         try:
             async with asyncio.timeout(seconds):
-                await self._slots.acquire()
+                await self._slots.acquire(namespace)
         except TimeoutError:
             raise TooBusy("too many calls to Kubernetes are in progress") from None
         finally:
-            self._waiting -= 1
+            self._waiting.release(namespace)
 
     async def _call(
         self, method: str, path: str, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
@@ -256,6 +258,11 @@ def _answer(response: aiohttp.ClientResponse, body: bytes) -> Response:
         retry_after=int(retry_after) if retry_after.isascii() and retry_after.isdigit() else None,
         date=response.headers.get("Date"),
     )
+
+
+def _namespace(path: str) -> str:
+    """Return the namespace of a path; empty for a call that concerns all of them."""
+    return path.partition("/namespaces/")[2].partition("/")[0]
 
 
 def _reason(error: Exception) -> str:

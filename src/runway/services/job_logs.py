@@ -24,6 +24,7 @@ import structlog
 
 from runway import errors
 from runway.backoff import Backoff
+from runway.fair_share import FairSemaphore
 from runway.jobs.diagnosis.container_exit import failed_to_start
 from runway.jobs.log_excerpt import excerpt_of, secrets_of
 from runway.jobs.log_link import log_url
@@ -82,7 +83,7 @@ async def open_log(
     cluster: ClusterState,
     key: JobKey,
     query: LogQuery,
-    turn: asyncio.Lock,
+    turn: FairSemaphore,
     *,
     now: Callable[[], datetime],
     clock: Callable[[], float] = time.monotonic,
@@ -91,7 +92,8 @@ async def open_log(
 ) -> OpenLog:
     """Open the log of an attempt; with `follow`, once its container has started.
 
-    All logs of a process share `turn`: one slice of one log is processed at a time, and other requests run between.
+    All logs of a process share `turn`: one slice of one log is processed at a time, of each tenant in turn, and other
+    requests run between.
     Raises JobNotFound, InvalidParameter, LogsNotReady, LogsGone with the excerpt, NotReady or KubernetesUnavailable.
     """
     attempt, pod = await _started(cluster, key, query) if query.follow else _find(cluster, key, query)
@@ -218,7 +220,7 @@ class _LogStream:
     _key: JobKey
     _first_pod: Pod
     _query: LogQuery
-    _turn: asyncio.Lock
+    _turn: FairSemaphore
     _clock: Callable[[], float]
     _sleep: Callable[[float], Awaitable[None]]
     _backoff: Backoff
@@ -325,7 +327,7 @@ class _LogStream:
 
     async def _fresh(self, piece: bytes) -> bytes:
         """Wait for the turn, and return the bytes of this slice that were not sent before."""
-        async with self._turn:
+        async with self._turn.slot(self._key.namespace):
             pieces = self._cursor.feed(piece)
             await asyncio.sleep(0)
         if pieces:

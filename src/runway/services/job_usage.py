@@ -82,7 +82,7 @@ async def query_usage(
     first = min(pod.metadata.creation_timestamp or now() for pod in pods)
     window = (ended_at or now()) - first + CLOCK_SKEW
     query = promql(key.namespace, {pod.metadata.name: _cgroup(pod) for pod in pods}, math.ceil(window.total_seconds()))
-    figures = figures_by_pod(await prometheus.query(query, at=ended_at))
+    figures = figures_by_pod(await prometheus.query(query, key.namespace, ended_at))
     of_pods = [figures.get(pod.metadata.name, {}) for pod in pods]
     out_of_memory = any(ended.reason == "OOMKilled" for pod in pods if (ended := pod.container.terminated))
     return usage_of(spec, of_pods[-1], container_started_at(pods[-1]), of_pods, out_of_memory=out_of_memory)

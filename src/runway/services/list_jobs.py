@@ -69,7 +69,7 @@ def scan_page(
     """Return at most `most` matching jobs after a position, in one step."""
     places: list[Place] = []
     last, looked_at, full = after, 0, False
-    for place in islice(cluster.store.newest_first(after), max_scanned + 1):
+    for place in islice(cluster.store.newest_first(after, wanted.namespace), max_scanned + 1):
         if full or looked_at == max_scanned:
             return Page(places, last, looked_at)
         last, looked_at = place, looked_at + 1

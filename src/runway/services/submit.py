@@ -181,8 +181,8 @@ class Submitter:
     def _new_limiter(self, tenant: str) -> RateLimiter:
         """Create the tenant's limiter, and count the jobs that the tenant created recently."""
         limiter = self._limiters[tenant] = RateLimiter(self.policy.tenants[tenant].rate)
-        moment, now = self._clock(), self.now()
-        for created in self.cluster.created_since(tenant, now - timedelta(seconds=limiter.window_seconds)):
+        moment, now, namespace = self._clock(), self.now(), self.policy.tenants[tenant].namespace
+        for created in self.cluster.created_since(namespace, now - timedelta(seconds=limiter.window_seconds)):
             # Kubernetes truncates creation times to the second, so the job may be up to one second younger.
             age = max(0.0, (now - created).total_seconds() - 1)
             limiter.backfill(moment - int(age * 1e9))

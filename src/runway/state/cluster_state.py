@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from runway.admission.quota import Ledger, finished_at, observed_usage
 from runway.errors import NotReady
+from runway.fair_share import FairBudget
 from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY, cost_of, pool_of, spec_of, usd
 from runway.jobs.gpu_idle import IdleGpus
 from runway.jobs.models import ConditionView, JobState, JobView
@@ -43,7 +44,7 @@ log = structlog.get_logger()
 
 NODES_NAMESPACE: Final = ""
 MAX_UNDECODABLE: Final = 1000
-"""Undecodable objects of a kind that are remembered; more are not counted."""
+"""Undecodable objects of a kind that are remembered. Beyond it the oldest of the largest namespace are dropped."""
 
 
 @dataclass(slots=True)
@@ -64,6 +65,7 @@ class WatchStatus:
     disconnected_at: float | None = None
     undecodable: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     """Fields by namespace and name."""
+    _bound: FairBudget[tuple[str, str]] = field(default_factory=lambda: FairBudget(MAX_UNDECODABLE))
 
     def mark_disconnected(self, reason: str, now: float) -> None:
         """Record that the connection is lost: the newest reason, and the time of the first."""
@@ -75,7 +77,7 @@ class WatchStatus:
         self.disconnect_reason = self.disconnected_at = None
 
     def replace_undecodable(self, items: Iterable[Job | Pod | Event | Node]) -> None:
-        before, self.undecodable = self.undecodable, {}
+        before, self.undecodable, self._bound = self.undecodable, {}, FairBudget(MAX_UNDECODABLE)
         for item in items:
             if item.metadata.unreadable:
                 self._add_undecodable(item, before)
@@ -86,6 +88,7 @@ class WatchStatus:
             self._add_undecodable(item, self.undecodable)
         elif self.undecodable:
             self.undecodable.pop((item.metadata.namespace, item.metadata.name), None)
+            self._bound.discard(item.metadata.namespace, (item.metadata.namespace, item.metadata.name))
 
     def _add_undecodable(self, item: Job | Pod | Event | Node, before: dict[tuple[str, str], tuple[str, ...]]) -> None:
         namespace, name, fields = item.metadata.namespace, item.metadata.name, item.metadata.unreadable
@@ -93,8 +96,10 @@ class WatchStatus:
             return
         if before.get((namespace, name)) != fields:
             log.warning("object not readable", kind=self.kind, namespace=namespace, name=one_line(name), fields=fields)
-        if (namespace, name) in self.undecodable or len(self.undecodable) < MAX_UNDECODABLE:
-            self.undecodable[namespace, name] = fields
+        self.undecodable[namespace, name] = fields
+        self._bound.put(namespace, (namespace, name))
+        for _, excess in self._bound.excess():
+            del self.undecodable[excess]
 
 
 class JobStat(msgspec.Struct, frozen=True, gc=False):
@@ -373,12 +378,12 @@ class ClusterState:
         record = self.record(key)
         return record is not None and record.state is not None
 
-    def created_since(self, tenant: str, moment: datetime) -> list[datetime]:
-        """Return the creation times of a tenant's jobs since `moment`, oldest first."""
+    def created_since(self, namespace: str, moment: datetime) -> list[datetime]:
+        """Return the creation times of a namespace's jobs since `moment`, oldest first."""
         found = []
-        for created, key in self.store.newest_first():
+        for created, key in self.store.newest_first(namespace=namespace):
             if created < moment:
                 break
-            if self.tenant_of(key) == tenant and self.job(key) is not None:
+            if self.job(key) is not None:
                 found.append(created)
         return found[::-1]

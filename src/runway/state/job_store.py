@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
+from runway.fair_share import FairBudget
 from runway.jobs.annotations import ANNOTATION_SPEC
 from runway.kube.objects import LABEL_JOB_NAME, Job, Pod, merge_pod_status, resource_version_number
 
@@ -29,7 +30,6 @@ MAX_DELETED_PODS: Final = 16
 """Deleted pods remembered per job: a deadline or a drain deletes the pod, the only trace of the attempt."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Item = TypeVar("_Item")
-_Owned = TypeVar("_Owned", bound=Hashable)
 
 
 class JobKey(NamedTuple):
@@ -65,18 +65,23 @@ class JobStore:
         self._entries: dict[JobKey, JobEntry] = {}
         self.get = self._entries.get
         self._order: list[tuple[datetime, JobKey]] = []
+        self._order_in: dict[str, list[tuple[datetime, JobKey]]] = {}
+        """The same for each namespace, so that the list of one does not depend on the jobs of others."""
         self._jobs_through = 0
         """The resource version of the last deletion or list of Jobs."""
         self._jobs_listed, self._pods_listed = 0, 0
         """The resource versions of the newest applied lists."""
         self._trackers: list[set[str]] = []
         self._awaiting_pod_list: dict[str, JobKey] = {}
-        self._specs: ByteBudget[JobKey] = ByteBudget(max_spec_bytes)
+        self._specs: FairBudget[JobKey] = FairBudget(max_spec_bytes)
 
-    def newest_first(self, before: tuple[datetime, JobKey] | None = None) -> Iterator[tuple[datetime, JobKey]]:
-        """Yield creation time and key of every Job, newest first, starting after `before`."""
-        end = len(self._order) if before is None else bisect_left(self._order, before)
-        return (self._order[index] for index in range(end - 1, -1, -1))
+    def newest_first(
+        self, before: tuple[datetime, JobKey] | None = None, namespace: str | None = None
+    ) -> Iterator[tuple[datetime, JobKey]]:
+        """Yield creation time and key of every Job, or those of a namespace, newest first, starting after `before`."""
+        order = self._order if namespace is None else self._order_in.get(namespace, [])
+        end = len(order) if before is None else bisect_left(order, before)
+        return (order[index] for index in range(end - 1, -1, -1))
 
     def __len__(self) -> int:
         return len(self._order)
@@ -98,13 +103,13 @@ class JobStore:
         if known is not None and resource_version_number(job) <= resource_version_number(known):
             return []
         if known is None:
-            insort(self._order, (_created(job), key))
+            self._add_to_order(key, job)
         elif known.metadata.uid != job.metadata.uid:
             self._end_job(key, entry, known)
-            insort(self._order, (_created(job), key))
+            self._add_to_order(key, job)
         elif _created(job) != _created(known):  # An unreadable creation time was repaired.
             self._remove_from_order(key, known)
-            insort(self._order, (_created(job), key))
+            self._add_to_order(key, job)
         entry.job = job
         spec_size = len(job.metadata.annotations.get(ANNOTATION_SPEC, ""))
         if spec_size > USUAL_SPEC:
@@ -257,8 +262,13 @@ class JobStore:
             entry.deleted_jobs[job.metadata.uid] = job
             self._awaiting_pod_list[job.metadata.uid] = key
 
+    def _add_to_order(self, key: JobKey, job: Job) -> None:
+        for order in (self._order, self._order_in.setdefault(key.namespace, [])):
+            insort(order, (_created(job), key))
+
     def _remove_from_order(self, key: JobKey, job: Job) -> None:
-        del self._order[bisect_left(self._order, (_created(job), key))]
+        for order in (self._order, self._order_in[key.namespace]):
+            del order[bisect_left(order, (_created(job), key))]
 
 
 def job_key_of(pod: Pod) -> JobKey:
@@ -286,39 +296,3 @@ def drain(items: deque[_Item]) -> Iterator[_Item]:
 
 def _created(item: Job | Pod) -> datetime:
     return item.metadata.creation_timestamp or _EPOCH
-
-
-class ByteBudget(Generic[_Owned]):
-    """A bound in bytes on a cache that tenants share. An owner below its equal share never loses an item."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self.total = 0
-        self._used: dict[str, int] = {}
-        self._sizes: dict[str, dict[_Owned, int]] = {}
-        """The sizes of the items by owner, oldest first."""
-
-    def put(self, owner: str, item: _Owned, size: int) -> None:
-        """Add an item, or update its size and make it the newest. O(1)."""
-        self.discard(owner, item)
-        self._sizes.setdefault(owner, {})[item] = size
-        self._used[owner] = self._used.get(owner, 0) + size
-        self.total += size
-
-    def discard(self, owner: str, item: _Owned) -> None:
-        """Remove an item if it is present. O(1)."""
-        size = self._sizes.get(owner, {}).pop(item, None)
-        if size is None:
-            return
-        self.total -= size
-        self._used[owner] -= size
-        if not self._sizes[owner]:
-            del self._sizes[owner], self._used[owner]
-
-    def excess(self) -> Iterator[tuple[str, _Owned]]:
-        """Remove and yield owner and item until the rest fits. O(owners) for each item."""
-        while self.total > self._max_bytes:
-            owner = max(self._used, key=self._used.__getitem__)
-            item = next(iter(self._sizes[owner]))
-            self.discard(owner, item)
-            yield owner, item

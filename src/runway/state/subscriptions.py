@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from runway.fair_share import FairQueue, FairSlots, Owner
 from runway.state.job_store import JobKey
 
 
@@ -17,7 +18,7 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self._by_job: dict[JobKey, set[Subscription]] = {}
-        self._all_jobs: list[ChangedJobs] = []
+        self._all_jobs: list[JobQueue] = []
 
     def __len__(self) -> int:
         return len(self._by_job)
@@ -34,9 +35,9 @@ class Subscriptions:
             if not subscriptions:
                 del self._by_job[key]
 
-    def subscribe_all(self) -> ChangedJobs:
+    def subscribe_all(self) -> JobQueue:
         """Subscribe to the changes of all jobs, as long as the process runs."""
-        changed = ChangedJobs()
+        changed = JobQueue()
         self._all_jobs.append(changed)
         return changed
 
@@ -65,21 +66,36 @@ class Subscription:
         return True
 
 
-class ChangedJobs:
-    """The jobs that changed since they were last taken, each once, in the order of their changes."""
+class JobQueue:
+    """Jobs to process, each once. Tenants take turns, and changes of one job while it waits are one entry.
 
-    def __init__(self) -> None:
-        self._keys: dict[JobKey, None] = {}
-        self._added = asyncio.Event()
+    `limit` bounds the jobs that are processed at once, divided fairly. The caller then calls `done` for each taken job.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._queue: FairQueue[JobKey] = FairQueue()
+        self._slots = None if limit is None else FairSlots(limit)
+        self._changed = asyncio.Event()
 
     def add(self, key: JobKey) -> None:
-        self._keys[key] = None
-        self._added.set()
+        self._queue.put(key.namespace, key)
+        self._changed.set()
 
     async def take(self) -> JobKey:
-        while not self._keys:
-            self._added.clear()
-            await self._added.wait()
-        key = next(iter(self._keys))
-        del self._keys[key]
+        """Wait for the next job whose tenant has a free slot."""
+        while (found := self._queue.take(self._has_room)) is None:
+            self._changed.clear()
+            await self._changed.wait()
+        owner, key = found
+        if self._slots is not None:
+            self._slots.take(owner)
         return key
+
+    def done(self, key: JobKey) -> None:
+        """Free the slot of a job."""
+        if self._slots is not None:
+            self._slots.release(key.namespace)
+            self._changed.set()
+
+    def _has_room(self, owner: Owner) -> bool:
+        return self._slots is None or self._slots.has_room(owner)

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from runway.fair_share import FairBudget
 from runway.jobs.diagnosis.scaling import AUTOSCALER_REASONS
 from runway.kube.objects import Event, Job, Pod
-from runway.state.job_store import ByteBudget, JobKey
+from runway.state.job_store import JobKey
 
 MAX_BYTES: Final = 16 << 20
 """Memory of all warnings. Beyond it the oldest warnings of the largest namespace are dropped."""
@@ -38,7 +39,7 @@ class WarningEventCache:
         self._namespaces = frozenset(namespaces)
         self._max_bytes = max_bytes
         self._by_object: dict[_ObjectRef, dict[str, Event]] = {}
-        self._budget: ByteBudget[tuple[_ObjectRef, str]] = ByteBudget(max_bytes)
+        self._budget: FairBudget[tuple[_ObjectRef, str]] = FairBudget(max_bytes)
 
     def __len__(self) -> int:
         return sum(map(len, self._by_object.values()))
@@ -74,7 +75,7 @@ class WarningEventCache:
 
     def replace(self, events: Iterable[Event]) -> set[JobKey]:
         before = self._by_object
-        self._by_object, self._budget = {}, ByteBudget(self._max_bytes)
+        self._by_object, self._budget = {}, FairBudget(self._max_bytes)
         for event in sorted(events, key=_last_seen):
             self.upsert(event)
         refs = before.keys() | self._by_object.keys()

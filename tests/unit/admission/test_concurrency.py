@@ -42,10 +42,13 @@ def test_anonymous_and_tenant_streams_are_counted_separately() -> None:
     found.open_stream(TENANT)
 
 
-def test_process_limit_bounds_all_streams() -> None:
+def test_tenants_divide_the_streams_of_the_process_and_leave_one_for_another() -> None:
     found = limits(4)
     found.open_stream(None)
-    for _ in range(3):
+    for _ in range(2):
         found.open_stream(TENANT)
-    with pytest.raises(TooBusy):
+    with pytest.raises(TooBusy, match="3 of 4 streams are open, 2 of them for tenant speech"):
+        found.open_stream(TENANT)
+    found.open_stream(OTHER)
+    with pytest.raises(TooBusy, match="4 of 4 streams are open, 1 of them for tenant vision"):
         found.open_stream(OTHER)

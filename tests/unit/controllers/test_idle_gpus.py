@@ -72,8 +72,9 @@ class World:
         self._tasks = [self.loop.create_task(run()) for run in runs]
         self.wait(2)
 
-    async def query(self, _: str) -> Sequence[SeriesValue]:
-        self.queries.append(_)
+    async def query(self, promql: str, namespace: str) -> Sequence[SeriesValue]:
+        self.queries.append(promql)
+        assert namespace in promql
         if self.problem is not None:
             raise PrometheusUnavailable(self.problem)
         return [
@@ -82,10 +83,10 @@ class World:
             for figure, value in figures.items()
         ]
 
-    def run_job(self, name: str = "rw-1", gpu: int = 1) -> str:
+    def run_job(self, name: str = "rw-1", gpu: int = 1, tenant: str = "vision") -> str:
         """Create a job with a running pod, and return the pod's name."""
         made = spec(gpu=gpu, gpu_type="a10g" if gpu else None)
-        placement = Placement(name, "vision", NAMESPACE, "0" * 64, self.policy.pools["a10g"], COST)
+        placement = Placement(name, tenant, f"runway-{tenant}", "0" * 64, self.policy.pools["a10g"], COST)
         manifest: Json = dict(job_manifest(made, placement, self.policy.limits))
         manifest["metadata"]["labels"][LABEL_MANAGED_BY] = MANAGED_BY
         self.server.add("jobs", {**manifest, "status": {}})
@@ -299,6 +300,22 @@ def test_defect_while_a_disrupted_job_is_ended_stops_no_later_attempt(world: Wor
     assert world.ended() is not None
 
 
+def test_disrupted_job_that_finishes_while_others_are_ended_stops_no_later_attempt(world: World) -> None:
+    names = [f"rw-{number}" for number in range(7)]
+    pods = {name: world.run_job(name) for name in names}
+    world.server.before_patch.append(lambda: world.server.fail("rw-5"))
+    for number in range(MAX_SPOT_DISRUPTIONS + 1):
+        for name in names[: 7 if number < MAX_SPOT_DISRUPTIONS else 6]:
+            disrupt(world, pods[name])
+            pods[name] = world.server.start_pod(name)
+        world.wait(1)
+    world.wait(10)
+    disrupt(world, pods["rw-6"])
+    world.server.start_pod("rw-6")
+    world.wait(10)
+    assert [name for name in names if world.ended(name) is None] == ["rw-5"]
+
+
 def refuse_patches(world: World, allowed: str) -> None:
     """Refuse to patch every job but one, as in namespaces without Runway's Role."""
     denied = Response(403, b'{"kind": "Status", "reason": "Forbidden", "message": "no Role", "code": 403}')
@@ -315,6 +332,18 @@ def test_idle_jobs_that_cannot_be_ended_hold_up_no_other(world: World) -> None:
     refuse_patches(world, max(pods))
     world.wait(3700)
     assert world.ended(max(pods)) is not None
+
+
+def test_idle_jobs_of_one_tenant_hold_up_no_job_of_another(world: World) -> None:
+    names = [f"rw-{number:03}" for number in range(5 * MAX_ENDS_PER_CHECK)]
+    pods = [world.run_job(name, tenant="speech") for name in names] + [world.run_job("rw-other")]
+    world.figures = {(pod, "GPU-a"): IDLE for pod in pods}
+    for _ in range(60):
+        world.wait(60)
+        if any(world.ended(name) for name in names):
+            break
+    assert world.ended("rw-other") is not None, "it is ended in the first check of all"
+    assert world.ended(names[-1]) is None
 
 
 def test_disrupted_jobs_that_cannot_be_ended_hold_up_no_other(world: World) -> None:

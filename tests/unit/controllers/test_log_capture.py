@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
 from runway.backoff import Timing
-from runway.controllers.log_capture import MAX_BYTES, MAX_FOLLOWED_PER_TENANT, LogCapture
+from runway.controllers.log_capture import MAX_BYTES, MAX_FOLLOWED, LogCapture
 from runway.kube.client import KubeClient
 from runway.kube.objects import Pod
 from runway.kube.transport import Response
@@ -43,8 +43,13 @@ async def test_terminating_pods_of_one_tenant_leave_slots_for_another() -> None:
         capture.follow(one, (), lambda: None)
     other = terminating(1, "runway-speech")
     capture.follow(other, (), lambda: None)
-    assert sum(map(capture.follows, pods)) == MAX_FOLLOWED_PER_TENANT
+    assert sum(map(capture.follows, pods)) == MAX_FOLLOWED // 2
     assert capture.follows(other)
+    for number in range(50):
+        capture.follow(terminating(number, "runway-speech"), (), lambda: None)
+    third = terminating(1, "runway-research")
+    capture.follow(third, (), lambda: None)
+    assert capture.follows(third), "two tenants leave slots for a third"
     await capture.close()
 
 

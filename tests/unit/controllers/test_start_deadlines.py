@@ -89,9 +89,9 @@ class World:
         known = ("", "node-1") in self.server.objects["nodes"]
         self.server.put("nodes", {"metadata": {"name": "node-1"}, "status": status}, "MODIFIED" if known else "ADDED")
 
-    def create(self, name: str = "rw-1", **fields: Any) -> str:
+    def create(self, name: str = "rw-1", tenant: str = "vision", **fields: Any) -> str:
         """Create a Job as a submission does."""
-        placement = Placement(name, "vision", NAMESPACE, "0" * 64, self.policy.pools["cpu"], COST)
+        placement = Placement(name, tenant, f"runway-{tenant}", "0" * 64, self.policy.pools["cpu"], COST)
         manifest: Json = dict(job_manifest(spec(**fields), placement, self.policy.limits))
         manifest["metadata"]["labels"][LABEL_MANAGED_BY] = MANAGED_BY
         self.server.add("jobs", {**manifest, "status": {}})
@@ -459,6 +459,16 @@ def test_many_jobs_are_ended_at_a_bounded_rate_and_waiting_makes_no_call(world: 
     world.wait(60)
     assert all(world.timeout(name) is not None for name in jobs)
     assert world.process.starts.waiting() == {}
+
+
+def test_jobs_of_one_tenant_that_cannot_be_ended_hold_up_no_job_of_another(world: World) -> None:
+    world.server.without_role = {NAMESPACE}
+    for number in range(300):
+        world.stuck(f"rw-{number}")
+    world.wait(10)
+    world.stuck("rw-other", tenant="speech")
+    world.wait(300 + SLACK)
+    assert world.timeout("rw-other") is not None
 
 
 @pytest.mark.parametrize("why", [NOT_FOUND, UNAVAILABLE, ("ContainerCreating", "")])

@@ -13,6 +13,7 @@ import pytest
 from runway.backoff import Timing
 from runway.controllers.sync import ClusterSync
 from runway.errors import AmbiguousOutcome, KubernetesUnavailable, NotExecuted, StreamInterrupted
+from runway.fair_share import FairSemaphore
 from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY
 from runway.kube.client import KubeClient
 from runway.kube.transport import Response
@@ -75,7 +76,7 @@ class World:
             self.cluster,
             KEY,
             query,
-            asyncio.Lock(),
+            FairSemaphore(1),
             now=lambda: self.now,
             clock=self.loop.time,
             jitter=lambda: 0.0,

@@ -228,6 +228,18 @@ def test_jobs_are_listed_newest_first_from_a_cursor(world: World) -> None:
     assert [found.name for _, found in world.store.newest_first(cursor)] == ["c", "b"]
 
 
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans(), st.integers(0, 9), st.booleans()), max_size=40))
+def test_jobs_of_a_namespace_are_those_of_the_whole_list(steps: list[tuple[str, bool, int, bool]]) -> None:
+    store, namespaces = JobStore(), (NAMESPACE, "runway-speech")
+    for version, (name, is_first, created, is_deleted) in enumerate(steps, start=1):
+        changed = job(name, namespace=namespaces[is_first], uid=f"{name}-{created}", created=created, version=version)
+        (store.delete_job if is_deleted else store.upsert_job)(changed)
+        for namespace in namespaces:
+            expected = [place for place in store.newest_first() if place[1].namespace == namespace]
+            assert list(store.newest_first(namespace=namespace)) == expected
+            assert list(store.newest_first(expected[0], namespace) if expected else ()) == expected[1:]
+
+
 def test_stale_pod_lookup_does_not_resurrect_deleted_pod(world: World) -> None:
     deque(world.store.replace_pods([of("a", "stays", version=5)], version=10), maxlen=0)
     for name, version in (("gone", 9), ("stays", 6), ("new", 11)):

@@ -1,0 +1,82 @@
+"""Calls of many tenants over one connection pool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from runway.errors import TooBusy
+from runway.kube.kubeconfig import load_access
+from runway.kube.transport import AiohttpTransport
+
+MAX_IN_FLIGHT = 4
+KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+current-context: fake
+contexts: [{{name: fake, context: {{cluster: fake, user: fake}}}}]
+users: [{{name: fake, user: {{}}}}]
+clusters: [{{name: fake, cluster: {{server: "http://127.0.0.1:{port}"}}}}]
+"""
+
+
+class ApiServer:
+    """An API server that does not answer calls for one namespace, as if its admission webhook hung."""
+
+    def __init__(self) -> None:
+        self.answers = asyncio.Event()
+        self.asked: list[str] = []
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.asked.append(request.path)
+        if "/runway-vision/" in request.path:
+            await self.answers.wait()
+        return web.Response(text="{}")
+
+
+@pytest.fixture
+async def server() -> ApiServer:
+    return ApiServer()
+
+
+@pytest.fixture
+async def transport(server: ApiServer, tmp_path: Path) -> AsyncIterator[AiohttpTransport]:
+    runner = web.ServerRunner(web.Server(server.answer))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG.format(port=runner.addresses[0][1]))
+    transport = AiohttpTransport(await asyncio.to_thread(load_access, str(tmp_path / "kubeconfig")), MAX_IN_FLIGHT)
+    yield transport
+    server.answers.set()
+    await transport.close()
+    await runner.cleanup()
+
+
+async def call(transport: AiohttpTransport, path: str) -> int:
+    answer = await transport.request("GET", path, query={}, body=None, content_type="application/json", seconds=5)
+    return answer.status
+
+
+async def test_hanging_calls_of_one_tenant_leave_those_of_others_and_the_lease_alone(
+    transport: AiohttpTransport, server: ApiServer
+) -> None:
+    path = "/apis/batch/v1/namespaces/runway-vision/jobs"
+    hanging = [asyncio.create_task(call(transport, path)) for _ in range(2 + 8)]
+    async with asyncio.timeout(5):
+        while len(server.asked) < MAX_IN_FLIGHT // 2:  # noqa: ASYNC110 (seen at the server)
+            await asyncio.sleep(0.001)
+    with pytest.raises(TooBusy, match="waiting for their turn"):
+        await call(transport, path)
+    for other in (
+        "/apis/batch/v1/namespaces/runway-speech/jobs/rw-1",
+        "/apis/coordination.k8s.io/v1/namespaces/runway/leases/runway-writer",
+        "/api/v1/pods",
+    ):
+        assert await call(transport, other) == 200
+    assert server.asked.count(path) == MAX_IN_FLIGHT // 2
+    server.answers.set()
+    assert await asyncio.gather(*hanging) == [200] * len(hanging)
