@@ -189,6 +189,8 @@ def _kubelet_config() -> dict[str, Any]:
         # Since 1.35 the kubelet fails on cgroup v1 by default.
         "failCgroupV1": cgroups.is_v2(),
         "failSwapOn": False,
+        # The default is a minute, and an eviction for a full volume waits for it.
+        "volumeStatsAggPeriod": "10s",
         # The kubelet renews it four times in this period. https://kubernetes.io/docs/reference/node/node-status/#heartbeats
         "nodeLeaseDurationSeconds": 8,
         # The default, -999, needs CAP_SYS_RESOURCE, which a container may lack.

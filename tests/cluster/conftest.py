@@ -38,7 +38,7 @@ POLICY = CHECKOUT / "config" / "policy.local.yaml"
 class _Distribution(LoadScopeScheduling):  # type: ignore[misc]
     """Distribute single tests to the next free process, and modules with module fixtures as a whole.
 
-    Otherwise each process would set up the fixtures. The largest modules go first.
+    Otherwise each process would set up the fixtures. The largest modules go first, and then the tests marked `long`.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -58,8 +58,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Distri
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order by marker: `alone` after the others, and `recovery` last, since no job survives it."""
-    items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("recovery", "alone")])
+    """Order by marker: `long` first, `alone` after the others, and `recovery` last, since no job survives it."""
+    items.sort(key=lambda item: [_is_marked(item, "recovery"), _is_marked(item, "alone"), not _is_marked(item, "long")])
+
+
+def _is_marked(item: pytest.Item, name: str) -> bool:
+    return item.get_closest_marker(name) is not None
 
 
 @pytest.fixture(scope="session")

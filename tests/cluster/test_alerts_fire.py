@@ -47,8 +47,8 @@ RULES = hurried(
     rule_file(),
     fors=180,  # Half an hour is 10 s.
     windows=30,  # Half an hour is a minute; five minutes are 10 s, which is ten scrapes.
-    # The threshold of this alert is a waiting time. All other thresholds are the shipped ones.
-    thresholds={"RunwayJobsPendingLong": ("> 1800", "> 10")},
+    # The thresholds of these alerts are waiting times. All other thresholds are the shipped ones.
+    thresholds={"RunwayJobsPendingLong": ("> 1800", "> 10"), "RunwayWatchStale": ("> 120", "> 60")},
 )
 QUIET_SECONDS = 12.0
 """Longer than the longest `for`, so that a false alert at rest would fire."""
@@ -204,7 +204,7 @@ def inject_faults(scene: Scene, running: Document) -> None:
     assert scene.network.refuse() > 0
     with submitting(scene.runway, "vision", shell("true")):
         scene.alarms.until_firing(["RunwayKubernetesErrors", "RunwaySubmissionsFailing", "RunwayNoWriter"], 40)
-    scene.alarms.until_firing(["RunwayWatchStale"], 130)
+    scene.alarms.until_firing(["RunwayWatchStale"], 90)
     scene.runway.kill()
     scene.runway.launch()
     scene.alarms.until_firing(["RunwayNotSynced"], 20)

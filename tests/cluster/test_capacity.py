@@ -125,6 +125,25 @@ def post_event(context: Context, pod: Document, reason: str, message: str) -> No
     context.kubernetes.run("create", f"--namespace={meta['namespace']}", "-f", "-", stdin=json.dumps(event))
 
 
+def test_idle_job_is_ended_and_busy_and_unmeasured_jobs_run_on(capacity: Context) -> None:
+    """The first test: Runway's first check, a minute after its start, then finds the job idle for long enough."""
+    spec = shell(SLEEP, resources=ONE_GPU, timeout_seconds=600)
+    idle, busy, unmeasured = (capacity.submit("vision", spec) for _ in range(3))
+    with DcgmExporter() as exporter, scraping(exporter.target):
+        for view, percent in ((idle, 0.0), (busy, 90.0)):
+            capacity.until_log(view["id"], "started")
+            meta = capacity.pod(view)["metadata"]
+            exporter.utilisation[meta["namespace"], meta["name"]] = percent
+        ended = capacity.until_finished(idle["id"], IDLE_SECONDS)
+    assert (ended["state"], ended["failure"]["code"]) == ("failed", "gpu_idle")
+    assert ended["failure"]["evidence"]["peak_percent"] == "0"
+    assert ended["attempts"][-1]["cause"] == "gpu_idle"
+    for view in (busy, unmeasured):
+        found = capacity.runway.job(view["id"])
+        assert (found["state"], codes(found)) == ("running", [])
+        assert capacity.runway.cancel(view["id"]).status_code == 202
+
+
 def test_normal_event_of_an_autoscaler_becomes_a_condition(capacity: Context) -> None:
     view = capacity.submit("vision", shell("true", pool="none", timeout_seconds=300))
     waiting = capacity.until(view["id"], lambda seen: "unschedulable" in codes(seen), "unschedulable", 30)
@@ -146,21 +165,3 @@ def test_scheduler_accepts_the_packing_affinity(capacity: Context) -> None:
     metrics = capacity.runway.get("/metrics").text
     assert 'runway_pool_nodes{pool="a10g",state="ready"} 1.0' in metrics
     assert 'runway_pool_nodes_without_gpu_pods{pool="a10g"} 0.0' in metrics
-
-
-def test_idle_job_is_ended_and_busy_and_unmeasured_jobs_run_on(capacity: Context) -> None:
-    spec = shell(SLEEP, resources=ONE_GPU, timeout_seconds=600)
-    idle, busy, unmeasured = (capacity.submit("vision", spec) for _ in range(3))
-    with DcgmExporter() as exporter, scraping(exporter.target):
-        for view, percent in ((idle, 0.0), (busy, 90.0)):
-            capacity.until_log(view["id"], "started")
-            meta = capacity.pod(view)["metadata"]
-            exporter.utilisation[meta["namespace"], meta["name"]] = percent
-        ended = capacity.until_finished(idle["id"], IDLE_SECONDS)
-    assert (ended["state"], ended["failure"]["code"]) == ("failed", "gpu_idle")
-    assert ended["failure"]["evidence"]["peak_percent"] == "0"
-    assert ended["attempts"][-1]["cause"] == "gpu_idle"
-    for view in (busy, unmeasured):
-        found = capacity.runway.job(view["id"])
-        assert (found["state"], codes(found)) == ("running", [])
-        assert capacity.runway.cancel(view["id"]).status_code == 202

@@ -138,7 +138,7 @@ def test_unreachable_node_is_a_condition_and_not_a_failure(context: Context, kub
 
     A second job is cancelled meanwhile. It uses quota until its pod is terminal.
     """
-    healthy, unwanted = started(context, script=lasting(35)), started(context)
+    healthy, unwanted = started(context, script=lasting(25)), started(context)
     with frozen_kubelet(kubernetes):
         for view in (healthy, unwanted):
             seen = context.until(

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -22,22 +23,23 @@ pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.recovery]
 @pytest.fixture
 def cluster() -> LocalCluster:
     local = LocalCluster.default()
-    # Each test starts from an empty cluster.
-    local.down()
     local.up()
     return local
 
 
 def test_up_recovers_after_all_processes_were_killed(cluster: LocalCluster) -> None:
+    # The pods of earlier tests would start again, and take the time of this one.
+    cluster.down()
+    cluster.up()
     cluster.kubectl("create", "configmap", "survivor", "-n", "default")
-    start_sleeping_pod(cluster)
+    sleeper = start_sleeping_pod(cluster)
     kill_everything()
     cluster.up()
 
     assert cluster.problems() == []
     # etcd's data remains, so Runway finds its jobs. The pod has failed, as after a reboot, and does not restart.
     cluster.kubectl("get", "configmap", "survivor", "-n", "default")
-    cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Failed", "pod/sleeper", "--timeout=60s")
+    cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Failed", f"pod/{sleeper}", "--timeout=60s")
     assert sleeping_pods() == []
 
 
@@ -145,13 +147,16 @@ def sleeping_pods() -> list[str]:
     return found
 
 
-def start_sleeping_pod(cluster: LocalCluster) -> None:
+def start_sleeping_pod(cluster: LocalCluster) -> str:
+    """Start a pod that sleeps, and return its name."""
+    name = f"sleeper-{uuid.uuid4().hex[:8]}"
     container = {"name": "main", "image": "runway.local/busybox:1", "command": ["sleep", "4321"]}
     spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [container]}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "sleeper"}, "spec": spec}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
     cluster.kubectl("apply", "-f-", stdin=json.dumps(pod))
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=60s")
+    cluster.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
     assert len(sleeping_pods()) == 1
+    return name
 
 
 def localcluster(checkout: Path, command: str) -> subprocess.CompletedProcess[str]:

@@ -87,6 +87,7 @@ def operator(
         server.start()
 
 
+@pytest.mark.long
 def test_quota_is_raised_and_lowered_below_usage(operator: Operator) -> None:
     runway = operator.serve()
     first = running(runway, "vision", gpus(4))
@@ -121,6 +122,7 @@ def test_resource_quota_limits_quota_raised_only_in_policy(operator: Operator) -
     runway.cancel(first)
 
 
+@pytest.mark.long
 def test_tenant_is_added(operator: Operator, suffix: str) -> None:
     namespace = f"runway-audio{suffix}"
     added = (SPEECH, f"{AUDIO.replace('NAMESPACE', namespace)}{SPEECH}")

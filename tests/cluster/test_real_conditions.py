@@ -91,6 +91,7 @@ ROTATED = (
 """A script that writes more than the kubelet keeps, waits for the rotation, and writes one line."""
 
 
+@pytest.mark.long
 def test_rotated_log_says_that_its_beginning_may_be_missing(context: Context, server: Server) -> None:
     """https://github.com/kubernetes/kubernetes/issues/11046"""
     view = context.submit("vision", shell(ROTATED, timeout_seconds=120, resources={"cpu": "500m", "memory": "64Mi"}))

@@ -46,6 +46,7 @@ def reader(
         yield running
 
 
+@pytest.mark.long
 def test_resync_finds_job_that_finished_during_stalled_watch(context: Context, proxy: TcpProxy, reader: Server) -> None:
     job = context.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 600 & wait"))
     context.until_log(job["id"], "started")

@@ -29,10 +29,10 @@ from tests.support.registry import Mode, Registry
 
 pytestmark = pytest.mark.cluster
 
-IMAGE_SECONDS: Final = 20
-REGISTRY_SECONDS: Final = 35
-CONFIG_SECONDS: Final = 20
-UNSCHEDULABLE_SECONDS: Final = 15
+IMAGE_SECONDS: Final = 12
+REGISTRY_SECONDS: Final = 28
+CONFIG_SECONDS: Final = 12
+UNSCHEDULABLE_SECONDS: Final = 10
 LATE_SECONDS: Final = 25.0
 """Maximum time from a limit to the final state on a busy machine: first report, watch, tick, patch, pod deletion."""
 TIMEOUT_SECONDS: Final = 300

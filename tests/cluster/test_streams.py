@@ -152,6 +152,7 @@ def test_events_cover_job_from_pending_to_succeeded(context: Context, server: Se
     assert events[-1]["id"] in resumed
 
 
+@pytest.mark.long
 def test_streams_do_not_delay_shutdown_and_cli_resumes_after_restart(context: Context, server: Server) -> None:
     job_id = context.submit("vision", shell("for i in $(seq 1 200); do echo $i; sleep 0.1; done"))["id"]
     context.until_log(job_id, "3\n")
@@ -234,6 +235,7 @@ def known(server: Server, job_id: str) -> bool | None:
     return bool(answer.status_code == 200 and answer.json()["attempts"]) or None
 
 
+@pytest.mark.long
 def test_log_stream_is_aborted_when_kubernetes_stays_unreachable(
     context: Context, settings: Mapping[str, str], tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ def _runway_with_budget(settings: Mapping[str, str], folder: Path, usd: Decimal)
         yield runway
 
 
+@pytest.mark.long
 def test_ten_kills_under_load_exceed_no_quota_and_lose_no_job(context: Context, server: Server) -> None:
     """Every 201 has a Job, and the Jobs never use more GPUs than the quota."""
     limit = context.runway.quota("vision")["limit"]["gpu"]
@@ -132,6 +133,7 @@ def second(server: Server, settings: Mapping[str, str], tmp_path: Path) -> Itera
     wait_for(lambda: reachable_role(server) == "writer" or None, "the first Runway is the leader", 40)
 
 
+@pytest.mark.long
 def test_second_process_serves_reads_and_takes_over_leadership(
     context: Context, server: Server, second: Server, record_property: Callable[[str, object], None]
 ) -> None:

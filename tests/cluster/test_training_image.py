@@ -160,6 +160,7 @@ def test_shared_memory_counts_towards_the_memory_limit(context: Context) -> None
     assert "shared_memory" in view["failure"]["hint"]
 
 
+@pytest.mark.long
 def test_writing_past_scratch_is_diagnosed_as_disk(context: Context) -> None:
     spec = job(["sh", "-c", "dd if=/dev/zero of=/scratch/file bs=1M count=100; sleep 600"])
     spec["resources"]["disk"] = "64Mi"

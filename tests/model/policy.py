@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from runway.policy import parse_policy
+from runway.policy import Budget, Tenant, parse_policy
 
 SKEW: Final = 1.02
 """The maximum ratio of the speeds of two processes' clocks."""
 
-POLICY: Final = parse_policy("""\
+BUDGET_SECONDS: Final = 600
+"""The window of the budget. A policy has whole hours, in which the process renews its Lease a thousand times."""
+
+_PARSED: Final = parse_policy("""\
 version: 1
 limits:
   cpu: {min: 100m, max: "64"}
@@ -44,6 +47,22 @@ tenants:
     quota: {gpu: 0, cpu: "64", memory: 64Gi, jobs: 60}
     rate: {per_minute: 6, burst: 2}
 """)
+
+
+class _ShortBudget(Budget):
+    @property
+    def seconds(self) -> int:
+        return BUDGET_SECONDS
+
+
+def _with_short_budget(tenant: Tenant) -> Tenant:
+    budget = tenant.budget and _ShortBudget.model_construct(**dict(tenant.budget))
+    return tenant.model_copy(update={"budget": budget})
+
+
+POLICY: Final = _PARSED.model_copy(
+    update={"tenants": {name: _with_short_budget(tenant) for name, tenant in _PARSED.tenants.items()}}
+)
 
 SIZES: Final[dict[str, dict[str, Any]]] = {
     "small": {"cpu": "500m", "memory": "256Mi"},

@@ -28,7 +28,7 @@ from runway.state.job_store import JobKey
 from tests.model.controllers import Move
 from tests.model.faults import FATES, Calls, Fate
 from tests.model.oracle import Json, is_finished
-from tests.model.policy import POLICY, SIZES, SKEW, document
+from tests.model.policy import BUDGET_SECONDS, POLICY, SIZES, SKEW, document
 from tests.model.process import Process
 from tests.model.world import World
 
@@ -180,9 +180,9 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self._has_charges())
     @rule(sixths=st.sampled_from([1, 3, 6]))
     def wait_for_a_budget(self, sixths: int) -> None:
-        """Let charges leave the window of an hour."""
+        """Let charges leave the window."""
         for _ in range(sixths):
-            self.world.loop.wait(600.0)
+            self.world.loop.wait(BUDGET_SECONDS / 6)
             self.world.check()
 
     # Kubernetes and kubectl users

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import httpx2
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from runway.cli.context import Environment
@@ -20,6 +22,8 @@ from runway.cli.main import app
 
 NOW = datetime(2026, 11, 24, 8, 10, tzinfo=UTC)
 URL = "http://runway.test"
+COMMAND = get_command(app)
+"""The command tree. `CliRunner.invoke` builds it for each call, which takes longer than most commands."""
 
 Answer = httpx2.Response | Exception | Callable[[], httpx2.Response]
 
@@ -105,9 +109,25 @@ def runway(
         at_terminal=lambda: at_terminal,
     )
     own = {"RUNWAY_URL": URL, "RUNWAY_TENANT": tenant, "RUNWAY_POLICY": None, "XDG_CONFIG_HOME": "/nonexistent"}
-    return CliRunner().invoke(
-        app, arguments, obj=environment, env={**own, **variables}, input=stdin, catch_exceptions=False
-    )
+    return invoke(arguments, environment, {**own, **variables}, stdin)
+
+
+def invoke(
+    arguments: Sequence[str],
+    environment: Environment,
+    variables: Mapping[str, str | None] = MappingProxyType({}),
+    stdin: str | None = None,
+) -> Result:
+    """Run `runway ARGUMENTS` in this process; an exception of the command is raised here."""
+    runner, code = CliRunner(), 0
+    with runner.isolation(stdin, variables) as (stdout, stderr, output):
+        try:
+            COMMAND.main(list(arguments), prog_name="runway", obj=environment)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return Result(runner, stdout.getvalue(), stderr.getvalue(), output.getvalue(), None, code, None)
 
 
 def reply(document: object, status: int = 200, **headers: str) -> httpx2.Response:

@@ -78,6 +78,7 @@ def fake_api_server(folder: Path) -> Iterator[tuple[FakeApiServer, Path]]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

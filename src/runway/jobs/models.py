@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, Field, GetCoreSchemaHandler, GetJsonSchemaHa
 from pydantic_core import core_schema
 
 from runway.jobs.diagnosis.codes import Category, ConditionCode, FailureCode
+from runway.jobs.docstrings import field_docstrings
 from runway.quantity import GRAMMAR
 
 MAX_FIGURE: Final = 2.0**63
@@ -25,10 +26,15 @@ class Model:
     """Base of the models: the docstring of a field is its description in OpenAPI."""
 
     __slots__ = ()
-    __pydantic_config__: ClassVar[dict[str, bool]] = {
-        "use_attribute_docstrings": True,
-        "json_schema_serialization_defaults_required": True,
-    }
+    __pydantic_config__: ClassVar[dict[str, bool]] = {"json_schema_serialization_defaults_required": True}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        document = handler(schema)
+        properties = handler.resolve_ref_schema(document)["properties"]
+        for name, docstring in field_docstrings(cls).items():
+            properties[name]["description"] = docstring
+        return document
 
 
 class JobState(StrEnum):

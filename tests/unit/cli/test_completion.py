@@ -6,12 +6,10 @@ import json
 
 import httpx2
 import pytest
-from typer.testing import CliRunner
 
 from runway import __version__
 from runway.cli.context import Environment
-from runway.cli.main import app
-from tests.support.cli import URL, Answer, FakeRunway, job, problem, reply, runway
+from tests.support.cli import URL, Answer, FakeRunway, invoke, job, problem, reply, runway
 
 
 def completed(line: str, *answers: Answer, fake: FakeRunway | None = None) -> list[str]:
@@ -25,7 +23,7 @@ def completed(line: str, *answers: Answer, fake: FakeRunway | None = None) -> li
         "RUNWAY_TENANT": None,
     }
     edges = Environment(transport=httpx2.MockTransport(fake))
-    result = CliRunner().invoke(app, [], prog_name="runway", obj=edges, env=environment)
+    result = invoke([], edges, environment)
     assert result.stderr == ""
     return result.stdout.split()
 

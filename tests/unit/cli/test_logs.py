@@ -9,12 +9,10 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from runway.cli.commands.logs import MAX_JSON_LINE_BYTES
 from runway.cli.context import Environment
-from runway.cli.main import app
-from tests.support.cli import Chunks, Clock, FakeRunway, attempt, job, problem, reply, runway, serve
+from tests.support.cli import Chunks, Clock, FakeRunway, attempt, invoke, job, problem, reply, runway, serve
 
 
 def stamped(second: int, text: str) -> bytes:
@@ -164,10 +162,7 @@ def test_truncated_connection_is_detected() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
     cut, whole = b"%x\r\n%s\r\n" % (len(one), one), b"%x\r\n%s\r\n0\r\n\r\n" % (len(one + two), one + two)
     with serve(head + cut, head + whole) as url:
-        edges = Environment(sleep=lambda _: None)
-        result = CliRunner().invoke(
-            app, ["logs", "rw-" + 20 * "a", "-f", "--url", url], obj=edges, catch_exceptions=False
-        )
+        result = invoke(["logs", "rw-" + 20 * "a", "-f", "--url", url], Environment(sleep=lambda _: None))
     assert result.exit_code == 0
     assert result.stdout == "one\ntwo\n"
 

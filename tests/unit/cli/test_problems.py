@@ -7,11 +7,9 @@ import socket
 
 import httpx2
 import pytest
-from typer.testing import CliRunner
 
 from runway.cli.context import Environment
-from runway.cli.main import app
-from tests.support.cli import URL, FakeRunway, job, problem, reply, runway, serve
+from tests.support.cli import URL, FakeRunway, invoke, job, problem, reply, runway, serve
 
 
 def test_environment_names_tenant_and_server() -> None:
@@ -134,7 +132,7 @@ def test_unreachable_server_error_names_the_url_option() -> None:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
         # Bound but not listening: the port refuses every connection and no other process can use it.
-        result = CliRunner().invoke(app, ["ls", "--url", url], obj=Environment())
+        result = invoke(["ls", "--url", url], Environment())
     assert result.exit_code == 69
     assert url in result.stderr
     assert "RUNWAY_URL" in result.stderr
@@ -148,7 +146,7 @@ def test_loopback_server_ignores_the_proxy(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
-        result = CliRunner().invoke(app, ["ls", "--url", url], obj=Environment(), catch_exceptions=False)
+        result = invoke(["ls", "--url", url], Environment())
     assert result.exit_code == 0, result.output
 
 

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from runway.cli.commands.logs import TerminalSanitizer
 from runway.cli.context import Environment
-from runway.cli.main import app
-from tests.support.cli import NOW, URL, Chunks, Clock, FakeRunway, attempt, failure, job, problem, reply
+from tests.support.cli import COMMAND, NOW, URL, Chunks, Clock, FakeRunway, attempt, failure, job, problem, reply
 from tests.unit.cli.test_event_stream import event, stream
 from tests.unit.cli.test_output import HARMLESS, HOSTILE, steering
 from tests.unit.cli.test_quota import QUOTA as QUOTA_PAGE
@@ -78,7 +77,7 @@ def seen(
     reader.start()
     try:
         with os.fdopen(child, "w") as screen, redirect_stdout(screen), redirect_stderr(screen):
-            code = app(list(arguments), obj=edges, standalone_mode=False)
+            code = COMMAND.main(list(arguments), obj=edges, standalone_mode=False)
     finally:
         reader.join(timeout=10)
         os.close(parent)

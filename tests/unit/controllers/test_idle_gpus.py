@@ -190,7 +190,7 @@ def test_idle_job_is_warned_then_ended_with_its_figures(world: World) -> None:
 def test_job_with_an_unknown_or_busy_gpu_is_never_ended(world: World, figures: dict[str, dict[str, float]]) -> None:
     pod = world.run_job(gpu=2)
     world.figures = {(pod, gpu): values for gpu, values in figures.items()}
-    world.wait(7300)
+    world.wait(3700)
     assert world.ended() is None
 
 

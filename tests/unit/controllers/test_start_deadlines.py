@@ -172,13 +172,13 @@ def test_unschedulable_job_has_no_limit_by_default(world: World) -> None:
     pod = world.start_pod(world.create(), node=None)
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
     world.server.set_status(pod, {"phase": "Pending", "conditions": [condition]})
-    world.wait(10_000)
+    world.wait(3000)
     assert world.timeout() is None
 
 
 def test_pull_without_an_error_has_no_limit(world: World) -> None:
     world.stuck(why=("ContainerCreating", ""))
-    world.wait(10_000)
+    world.wait(3000)
     assert world.timeout() is None
 
 
