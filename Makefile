@@ -140,10 +140,15 @@ ifeq ($(CLUSTER),cluster-up)
 serve demo: export RUNWAY_PROMETHEUS_URL ?= http://127.0.0.1:16290
 endif
 
+# `make serve RUNWAY_LOG_LEVEL=info` shows each request.
+serve: export RUNWAY_LOG_LEVEL ?= warning
 serve: $(READY) $(CLUSTER) ## Runway at 127.0.0.1:8000
-	@$(BIN)/runway tenants apply
+	@$(BIN)/runway tenants apply > /dev/null
 	@$(if $(CLUSTER),$(BIN)/python -m testbed.storage $(RUNWAY_POLICY))
-	@exec env RUNWAY_INSTANCE=serve $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log $(UVICORN)
+	@printf '%s\n' "Console: http://127.0.0.1:8000, API: http://127.0.0.1:8000/docs. Ctrl-C stops Runway. For kubectl:" \
+		"export KUBECONFIG=$$KUBECONFIG"
+	@exec env RUNWAY_INSTANCE=serve $(BIN)/uvicorn main:app --host 127.0.0.1 --port 8000 --no-access-log \
+		--log-level warning $(UVICORN)
 
 demo: $(READY) $(CLUSTER) ## run every scenario, show the evidence, write a report; DEPLOYED=1: against Runway in the cluster
 	@$(BIN)/python -m demo $(if $(DEPLOYED),--deployed)

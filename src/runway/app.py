@@ -28,11 +28,11 @@ from runway.console import routes as console
 from runway.controllers.idle_gpus import IdleGpuController
 from runway.controllers.job_ender import JobEnder
 from runway.controllers.job_recorder import JobRecorder
-from runway.controllers.leadership import Leadership
+from runway.controllers.leadership import LEASE_NAME, Leadership
 from runway.controllers.start_deadlines import StartDeadlines
 from runway.controllers.supported_version import wait_for_supported_version
 from runway.controllers.sync import ClusterSync, DiagnosticsSync
-from runway.errors import ConfigurationError
+from runway.errors import ConfigurationError, PolicyError
 from runway.http_server.bounds import Bounds, raise_limit
 from runway.jobs.annotations import METADATA
 from runway.jobs.diagnosis.start_timeout import StartLimit
@@ -41,7 +41,7 @@ from runway.kube.client import KubeClient
 from runway.kube.kubeconfig import Access, load_access
 from runway.kube.leader_election import LeaderElector, LeaseLock
 from runway.kube.transport import AiohttpTransport, Transport
-from runway.policy import Policy, StartTimeouts, load_policy
+from runway.policy import Policy, StartTimeouts, load_policy, policy_hash
 from runway.prometheus import Prometheus
 from runway.quantity import MICRO
 from runway.services.job_usage import query_usage
@@ -63,9 +63,12 @@ def create() -> FastAPI:
         raise_limit(settings, Bounds().max_sockets)
         policy = load_policy(settings.policy)
         access = load_access(settings.kubeconfig)
+    except PolicyError as error:
+        sys.exit(f"runway: cannot start: invalid policy {settings.policy}\n{error}")
     except ConfigurationError as error:
         sys.exit(f"runway: cannot start\n{error}")
     configure_logging(settings.log_level)
+    log.info("policy loaded", file=str(settings.policy), hash=policy_hash(policy), tenants=len(policy.tenants))
     app = create_app(settings, policy, access)
     # A full collection of the modules takes 60 ms, and a list of jobs creates many long-lived objects. So collections
     # skip the modules and are rarer (docs/performance.md).
@@ -100,7 +103,7 @@ def create_app(
         sync = ClusterSync(kubernetes, state, metrics, timing, resync_seconds=settings.resync_seconds)
         diagnostics = DiagnosticsSync(kubernetes, state, metrics, timing)
         identity = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
-        election = LeaderElector(kubernetes, LeaseLock(settings.lease_namespace, "runway-writer", identity), timing)
+        election = LeaderElector(kubernetes, LeaseLock(settings.lease_namespace, LEASE_NAME, identity), timing)
         leadership = Leadership(election, state, sync, settings.kubernetes_seconds, timing)
         prometheus = Prometheus(str(settings.prometheus_url)) if settings.prometheus_url else None
         usage = None if prometheus is None else partial(query_usage, state, prometheus, now=_now)
@@ -111,7 +114,17 @@ def create_app(
         limits = RequestLimits(policy, settings.max_streams, settings.max_in_flight, clock=lambda: int(clock() * 1e9))
         metrics.register_collector(lambda: _samples(policy, state, leadership, recorder, starts, limits))
         use = app.state.services = AppState(
-            settings, policy, kubernetes, state, leadership, submitter, limits, metrics, prometheus, now=_now
+            settings,
+            policy,
+            policy_hash(policy),
+            kubernetes,
+            state,
+            leadership,
+            submitter,
+            limits,
+            metrics,
+            prometheus,
+            now=_now,
         )
         loops = [election.run, sync.run, diagnostics.run, leadership.run, recorder.run, starts.run, ender.run]
         if policy.limits.idle_gpu is not None and prometheus is None:

@@ -41,11 +41,31 @@ class ConfigurationError(RunwayError):
     """An invalid setting, which the message names: the process does not start."""
 
 
-class PolicyError(ConfigurationError):
-    """An invalid policy file; the message has a line per faulty field, `field: message`."""
+@dataclass(frozen=True, slots=True)
+class PolicyFault:
+    """One fault of a policy file. `field` is `file` for a fault of the whole file; lines count from 1."""
 
-    def __init__(self, faults: list[tuple[str, str]]) -> None:
-        super().__init__("\n".join(f"{field}: {message}" for field, message in faults))
+    field: str
+    message: str
+    line: int | None = None
+    observed: str | None = None
+    limit: str | None = None
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        """Return one line; the message has the limit: `line 3: limits.gpu.max: must be at most 64 (observed 100)`."""
+        place = [] if self.line is None else [f"line {self.line}"]
+        field = [self.field] if self.field != "file" or not place else []
+        observed = "" if self.observed is None else f" (observed {self.observed})"
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{': '.join([*place, *field, self.message])}{observed}{hint}"
+
+
+class PolicyError(ConfigurationError):
+    """An invalid policy file; the message has a line for each fault."""
+
+    def __init__(self, faults: list[PolicyFault]) -> None:
+        super().__init__("\n".join(map(str, faults)))
         self.faults = faults
 
 

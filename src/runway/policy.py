@@ -6,9 +6,12 @@ reads `0123` as octal and `1e3` as a float.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -26,12 +29,22 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
-from runway.errors import PolicyError
+from runway.errors import PolicyError, PolicyFault
+from runway.policy_faults import UNQUOTED, FaultFinder, field_of, policy_error
 from runway.quantity import format_bytes, format_cpu, format_usd, micro_usd, parse_bytes, parse_cpu
-from runway.yaml_loader import StrictLoader, UnreadableYaml, parse, read_file, sanitize_message
+from runway.yaml_loader import (
+    DuplicateKey,
+    Source,
+    StrictLoader,
+    UnreadableYaml,
+    YamlPath,
+    parse,
+    read_private_file,
+    sanitize_message,
+)
 
-MAX_FAULTS: Final = 20  # Faults in an error message, one a line, so that they fit on one screen.
 MAX_NODE_TERMS: Final = 50
 """Node selector labels of a pool, and its tolerations. Runway copies each into every Job of the pool."""
 SPOT_NOTICE_SECONDS: Final = 120
@@ -64,18 +77,34 @@ _ANNOTATION_VALUE = r"^[ -~]{0,1024}$"
 # Each component begins with a letter, digit or underscore, so none is "." or "..".
 _MOUNT_PATH = re.compile(r"(/[A-Za-z0-9_][-A-Za-z0-9_.]*)+")
 _IMAGE_PATTERN = r"^[a-z0-9]([-a-z0-9.:]*[a-z0-9])?(/[a-z0-9]([-a-z0-9._]*[a-z0-9])?)*(/\*)?$"
+_TOLERATION_VALUE = rf"{_LABEL_VALUE}|^$"
+_ENDS = "with a letter or digit at both ends"
+_LABEL_FORM = f"1 to 63 letters, digits, '-', '_' or '.', {_ENDS}"
+_FORMS: Final = {
+    _DNS_LABEL: f"1 to 63 lower-case letters, digits or '-', {_ENDS}",
+    _DNS_SUBDOMAIN: f"lower-case letters, digits, '-' or '.', {_ENDS}",
+    _VOLUME_NAME: f"1 to {MAX_VOLUME_NAME} lower-case letters, digits or '-', {_ENDS}",
+    _LABEL_VALUE: _LABEL_FORM,
+    _TOLERATION_VALUE: f"empty or {_LABEL_FORM}",
+    _LABEL_KEY: f"the key of a label: {_LABEL_FORM}, perhaps after a DNS name and '/'",
+    _ANNOTATION_VALUE: "at most 1024 printable ASCII characters",
+    _IMAGE_PATTERN: "a repository such as registry.example.com/team/train, or registry.example.com/team/*",
+}
+"""The patterns of fields in words."""
 
 
 def _quoted(value: object, example: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f'must be a quoted string, for example "{example}"')
+        raise PydanticCustomError(UNQUOTED, "must be in quotes", {"hint": f'write it as "{example}"'})
     return value
 
 
 def _usd(value: object) -> Decimal:
     text = _quoted(value, "0.768")
     if not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,6})?", text) or Decimal(text) == 0:
-        raise ValueError("must be an amount in USD above 0 with at most 6 decimals, such as 0.768")
+        raise PydanticCustomError(
+            "usd", "must be an amount in USD above 0 with at most 6 decimals", {"hint": 'write it as "0.768"'}
+        )
     return Decimal(text)
 
 
@@ -198,7 +227,7 @@ class StorageLimit(_Frozen):
     per_job: Bytes = Field(gt=0)
 
 
-class IdleGpuLimit(_Frozen):
+class IdleGpuLimit(_Frozen, title="an idle GPU limit"):
     """GPUs are idle if each was below this utilisation, in percent, for this time."""
 
     below_percent: int = Field(ge=1, le=100)
@@ -206,7 +235,7 @@ class IdleGpuLimit(_Frozen):
     action: Literal["report", "cancel"] = "report"
 
 
-class Limits(_Frozen):
+class Limits(_Frozen, title="limits"):
     cpu: CpuRange
     memory: MemoryRange
     gpu: GpuLimit
@@ -230,7 +259,7 @@ class Limits(_Frozen):
         return self.model_copy(update={"disk": _one_size(self.ephemeral_storage.per_job), "ephemeral_storage": None})
 
 
-class Images(_Frozen):
+class Images(_Frozen, title="images"):
     """Allowed images: exact repositories, or all repositories below a path (`registry/team/*`)."""
 
     allow: tuple[Annotated[str, Field(pattern=_IMAGE_PATTERN, max_length=255)], ...] = Field(
@@ -248,10 +277,10 @@ class Images(_Frozen):
         return allow
 
 
-class PoolToleration(_Frozen):
+class PoolToleration(_Frozen, title="a toleration"):
     key: str | None = Field(default=None, pattern=_LABEL_KEY)
     operator: Literal["Equal", "Exists"] = "Equal"
-    value: str | None = Field(default=None, pattern=rf"{_LABEL_VALUE}|^$")
+    value: str | None = Field(default=None, pattern=_TOLERATION_VALUE)
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
 
 
@@ -262,7 +291,7 @@ class PerGpu(_Frozen):
     memory: Bytes = Field(gt=0)
 
 
-class Pool(_Frozen):
+class Pool(_Frozen, title="a pool"):
     instance_type: str = Field(min_length=1, max_length=63)
     hourly_usd: Usd
     cpu: MilliCpu = Field(gt=0)
@@ -298,7 +327,7 @@ class Pool(_Frozen):
         return self
 
 
-class Quota(_Frozen):
+class Quota(_Frozen, title="a quota"):
     """Maximum usage of a tenant at one time: whole GPUs, milli-CPU, bytes of memory and disk, unfinished jobs, prices.
 
     None, and a GPU type that is not named, are not limited.
@@ -315,7 +344,7 @@ class Quota(_Frozen):
     usd_per_hour: MicroUsd | None = None
 
 
-class Budget(_Frozen):
+class Budget(_Frozen, title="a budget"):
     """What a tenant may spend in a rolling window: on jobs that finished in it, and at most on unfinished ones."""
 
     usd: MicroUsd
@@ -326,7 +355,7 @@ class Budget(_Frozen):
         return self.hours * 3600
 
 
-class Rate(_Frozen):
+class Rate(_Frozen, title="a rate"):
     """Requests a minute on average, and at once."""
 
     per_minute: int = Field(ge=1, le=1_000_000)
@@ -338,7 +367,7 @@ class TenantRate(Rate):
     streams: int = Field(default=20, ge=1, le=10_000)
 
 
-class TenantVolume(_Frozen):
+class TenantVolume(_Frozen, title="a volume"):
     """A PersistentVolumeClaim in the tenant's namespace, mounted at `path` in the jobs that name it."""
 
     claim: ObjectName
@@ -356,7 +385,7 @@ class TenantVolume(_Frozen):
         return path
 
 
-class ServiceAccount(_Frozen):
+class ServiceAccount(_Frozen, title="a service account"):
     """The service account of the tenant's jobs. `pod_identity` opens the address of the EKS Pod Identity agent."""
 
     annotations: dict[Annotated[str, Field(pattern=_LABEL_KEY)], Annotated[str, Field(pattern=_ANNOTATION_VALUE)]] = (
@@ -365,7 +394,7 @@ class ServiceAccount(_Frozen):
     pod_identity: bool = False
 
 
-class Tenant(_Frozen):
+class Tenant(_Frozen, title="a tenant"):
     """A team. Its jobs see only the volumes and Secrets listed here; `images` replaces the common list."""
 
     namespace: str = Field(pattern=_DNS_LABEL)
@@ -406,7 +435,7 @@ class Tenant(_Frozen):
         return names
 
 
-class Logs(_Frozen):
+class Logs(_Frozen, title="logs"):
     """A link to the place where the logs of jobs are kept; Runway stores only the end of a log."""
 
     url_template: str = Field(max_length=2000)
@@ -434,7 +463,7 @@ class Logs(_Frozen):
         return template
 
 
-class Policy(_Frozen):
+class Policy(_Frozen, title="the policy"):
     """The policy. Pools, tenants and volumes keep the order of the file."""
 
     version: int = Field(ge=1, le=1)
@@ -459,12 +488,6 @@ class Policy(_Frozen):
                 raise ValueError(f"one of {other} and {name} is spot, and both have the same node_selector")
         return pools
 
-    @field_validator("tenants")
-    @classmethod
-    def _one_tenant_per_namespace(cls, tenants: dict[str, Tenant]) -> dict[str, Tenant]:
-        _reject_duplicates("namespace", [tenant.namespace for tenant in tenants.values()])
-        return tenants
-
     def images_of(self, tenant: str) -> Images:
         """Return the allowed images of a tenant: its own list, or the common one."""
         return self.tenants[tenant].images or self.images
@@ -473,51 +496,107 @@ class Policy(_Frozen):
 def load_policy(path: str | Path) -> Policy:
     """Read and validate the policy at `path`. Raises PolicyError."""
     try:
-        content = read_file(Path(path))
+        content = read_private_file(Path(path))
     except UnreadableYaml as error:
-        raise PolicyError([(sanitize_message(str(path)), str(error))]) from error
+        raise PolicyError([PolicyFault(sanitize_message(str(path)), str(error))]) from error
     return parse_policy(content)
 
 
 def parse_policy(content: bytes | str) -> Policy:
     """Validate a policy's YAML text. Raises PolicyError with the first `MAX_FAULTS` faults."""
+    has_duplicates = False
     try:
-        document = parse(content, _PolicyLoader)
+        try:
+            document = parse(content, _PolicyLoader)
+        except DuplicateKey:
+            document, has_duplicates = parse(content, _TolerantLoader), True
     except UnreadableYaml as error:
-        raise PolicyError([("file", str(error))]) from error
-    if not isinstance(document, Mapping):
-        raise PolicyError([("file", "must be a mapping with version, limits, images, pools and tenants")])
-    try:
+        raise PolicyError([PolicyFault("file", error.problem, error.line)]) from error
+    with suppress(ValidationError):
         policy = Policy.model_validate(document)
+        if not has_duplicates and not any(_contradictions_of(policy)):
+            return policy
+    raise policy_error(_all_faults(content, document))
+
+
+def _all_faults(content: bytes | str, document: object) -> list[PolicyFault]:
+    """Return every fault of a faulty policy. Faults of one part hide none of another."""
+    if not isinstance(document, Mapping):
+        return [PolicyFault("file", "must be a mapping", hint="write version, limits, images, pools and tenants")]
+    source = Source(content)
+    finder = FaultFinder(Policy, _FORMS, source)
+    faults = [
+        PolicyFault(field_of(path), f"is given twice, first in line {first}", line, hint="remove one of the two")
+        for path, line, first in source.duplicates()
+    ]
+    try:
+        Policy.model_validate(document)
     except ValidationError as error:
-        faults = [
-            (".".join(map(str, fault["loc"])) or "file", fault["msg"].removeprefix("Value error, "))
-            for fault in error.errors(include_url=False, include_input=False)
-        ]
-        raise _policy_error(faults) from error
-    if faults := list(_contradictions(policy)):
-        raise _policy_error(faults)
-    return policy
+        faults += finder.faults(error)
+    faults += [finder.fault(path, message, hint=hint) for path, message, hint in _contradictions_in(document)]
+    return faults
 
 
-def _contradictions(policy: Policy) -> Iterator[tuple[str, str]]:
-    """Yield limits of tenants that the rest of the policy makes pointless."""
-    types, retention = {pool.gpu_type for pool in policy.pools.values()} - {None}, policy.limits.retention_seconds
-    for name, tenant in policy.tenants.items():
+_Contradiction = tuple[YamlPath, str, str]
+"""Path, message and hint."""
+
+
+def _contradictions_of(policy: Policy) -> Iterator[_Contradiction]:
+    namespaces = {name: tenant.namespace for name, tenant in policy.tenants.items()}
+    types = {pool.gpu_type for pool in policy.pools.values()}
+    return _contradictions(namespaces, types, policy.tenants, policy.limits.retention_seconds)
+
+
+def _contradictions_in(document: Mapping[str, object]) -> Iterator[_Contradiction]:
+    """Yield the contradictions of a document with other faults, as far as its values are valid."""
+    tenants: dict[str, Tenant] = {}
+    for name, value in _mappings(document.get("tenants")):
+        with suppress(ValidationError):
+            tenants[name] = Tenant.model_validate(value)
+    retention = None
+    with suppress(ValidationError):
+        retention = Limits.model_validate(document.get("limits")).retention_seconds
+    named = ((name, value.get("namespace")) for name, value in _mappings(document.get("tenants")))
+    namespaces = {name: namespace for name, namespace in named if isinstance(namespace, str)}
+    offered = (pool.get("gpu_type") for _, pool in _mappings(document.get("pools")))
+    types = {gpu_type for gpu_type in offered if isinstance(gpu_type, str)}
+    return _contradictions(namespaces, types, tenants, retention)
+
+
+def _contradictions(
+    namespaces: Mapping[str, str], types: Set[str | None], tenants: Mapping[str, Tenant], retention: int | None
+) -> Iterator[_Contradiction]:
+    """Yield values that are valid, but not together."""
+    owners: dict[str, str] = {}
+    for name, namespace in namespaces.items():
+        if (other := owners.setdefault(namespace, name)) != name:
+            message = f"duplicate namespace {namespace} (tenants {other} and {name})"
+            yield ("tenants", name, "namespace"), message, "give each tenant a namespace of its own"
+    for name, tenant in tenants.items():
         for gpu_type in tenant.quota.gpu_types:
             if gpu_type not in types:
-                offered = ", ".join(sorted(filter(None, types))) or "none"
-                yield f"tenants.{name}.quota.gpu_types.{gpu_type}", f"no pool has this GPU type; offered: {offered}"
-        if tenant.budget is not None and tenant.budget.seconds > retention:
+                offered = f"offered: {', '.join(sorted(filter(None, types))) or 'none'}"
+                yield ("tenants", name, "quota", "gpu_types", gpu_type), "no pool has this GPU type", offered
+        if tenant.budget is not None and retention is not None and tenant.budget.seconds > retention:
             message = f"{tenant.budget.hours} h is longer than limits.retention_seconds, {retention} s"
-            yield f"tenants.{name}.budget.hours", f"{message}: a deleted job no longer counts"
+            hint = "shorten the budget or lengthen the retention: a deleted job no longer counts"
+            yield ("tenants", name, "budget", "hours"), message, hint
 
 
-def _policy_error(faults: list[tuple[str, str]]) -> PolicyError:
-    shown = faults[:MAX_FAULTS]
-    if len(faults) > MAX_FAULTS:
-        shown.append(("file", f"{len(faults) - MAX_FAULTS} more faults are not shown"))
-    return PolicyError([(sanitize_message(field), sanitize_message(message)) for field, message in shown])
+def _mappings(section: object) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield the members of a section that are mappings."""
+    for name, value in section.items() if isinstance(section, Mapping) else ():
+        if isinstance(value, Mapping):
+            yield name, value
+
+
+def policy_hash(policy: Policy) -> str:
+    """Return a SHA-256 of what the policy says, in hexadecimal.
+
+    Comments, format, the order of tenants and fields, and optional fields of later versions do not change it.
+    """
+    document = policy.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps([list(policy.pools), document], sort_keys=True).encode()).hexdigest()
 
 
 def _overlap(path: str, other: str) -> bool:
@@ -540,3 +619,7 @@ class _PolicyLoader(StrictLoader):
 
 
 _PolicyLoader.add_constructor("tag:yaml.org,2002:int", _PolicyLoader.construct_plain_int)
+
+
+class _TolerantLoader(_PolicyLoader):
+    takes_last_duplicate = True

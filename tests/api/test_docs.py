@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import json
 import re
+import shlex
 
 from runway.api.openapi import codes, operations
 from tests.api.conftest import Runway
@@ -35,12 +37,27 @@ async def test_page_shows_every_operation_error_model_and_example(runway: Runway
         assert f"<code>{field}</code>" in shown
 
 
-async def test_page_begins_with_submit_read_and_logs(runway: Runway) -> None:
+async def test_page_begins_with_submit_follow_and_log_as_commands_that_work(runway: Runway) -> None:
     first = html.unescape(await page_of(runway)).split('id="about"')[0]
-    places = [
-        first.index(word) for word in ('curl -X POST "$RUNWAY_URL/v1/jobs"', 'curl "$RUNWAY_URL/v1/jobs/rw-', "/logs")
-    ]
-    assert places == sorted(places)
+    _, submit, follow, log = re.findall(r"<pre[^>]*>(.*?)</pre>", first, flags=re.DOTALL)
+    spec = json.loads(shlex.split(submit)[-1])
+    answer = await runway.client.post("/v1/jobs", json=spec, headers={"X-Tenant-ID": "vision"})
+    assert answer.status_code == 201
+    routes = (await runway.client.get("/openapi.json")).json()["paths"]
+    for command, path in ((submit, ""), (follow, "/{job_id}/events"), (log, "/{job_id}/logs")):
+        address = next(word for word in shlex.split(command) if word.startswith("$RUNWAY_URL"))
+        called = address.removeprefix("$RUNWAY_URL").replace("$JOB", "{job_id}").partition("?")[0]
+        assert called == f"/v1/jobs{path}"
+        assert called in routes
+
+
+async def test_long_parts_are_folded_and_each_call_has_one_open_example(runway: Runway) -> None:
+    shown = html.unescape(await page_of(runway))
+    calls = re.findall(r"<section[^>]*>(.*?)</section>", shown, flags=re.DOTALL)[2:-2]
+    for call in calls:
+        unfolded = re.sub(r"<details>.*?</details>", "", call, flags=re.DOTALL)
+        assert unfolded.count("<pre") == 1
+        assert unfolded.count("\n") < 60
 
 
 async def test_links_resolve_and_anchors_are_unique(runway: Runway) -> None:

@@ -241,4 +241,4 @@ async def test_unknown_state_is_named_once_and_the_states_are_the_hint(runway: R
     answer = await runway.client.get("/v1/jobs?state=pending&state=done")
     [violation] = answer.json()["violations"]
     assert (violation["field"], violation["code"], violation["observed"]) == ("state", "enum", "done")
-    assert violation["hint"].startswith("use 'pending', 'running', 'succeeded'")
+    assert violation["hint"].startswith("use pending, running, succeeded")

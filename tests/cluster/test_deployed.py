@@ -217,7 +217,8 @@ def test_runbook_commands_run_without_errors(context: Context, deployed: Deploye
         # On this cluster the Lease is in another namespace.
         "-n runway get lease": f"-n {LEASE_NAMESPACE} get lease",
     }
-    shell_environment, errors = environment(KUBECONFIG=str(kubeconfig), RUNWAY_URL=deployed.url), []
+    variables = {"RUNWAY_URL": deployed.url, "RUNWAY_LEASE_NAMESPACE": LEASE_NAMESPACE}
+    shell_environment, errors = environment(KUBECONFIG=str(kubeconfig), **variables), []
     skip = (
         "kubectl -n runway port-forward",  # It does not exit; the test has another connection to the pod.
         "kubectl -n runway top pod",  # It needs a metrics server.

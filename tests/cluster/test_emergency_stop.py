@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import yaml
 
 from demo.scenarios.emergency_stop import ANNOTATION, SEEN_SECONDS
 from testbed.context import Context
@@ -20,7 +21,8 @@ from tests.support.documented import blocks, environment, played
 
 pytestmark = pytest.mark.cluster
 
-OPERATOR = ("--as=ada", "--as-group=platform-operators")
+ACCOUNT = "runway-stopper"
+"""The service account of an operator who has only the documented Role."""
 
 
 @pytest.fixture
@@ -99,6 +101,7 @@ def test_documented_emergency_stop_works_with_documented_role(
     kubernetes: Kubectl,
     namespaces: Mapping[str, str],
     kubeconfig: Path,
+    tmp_path: Path,
 ) -> None:
     """Run the commands as written, with the local Lease namespace, as a user with only the documented Role."""
     sleep = shell("trap 'exit 0' TERM; echo started; sleep 600 & wait", timeout_seconds=120)
@@ -107,10 +110,15 @@ def test_documented_emergency_stop_works_with_documented_role(
     for job_id in (*mine, other):
         context.until_log(job_id, "started")
     _, namespace = server.lease
+    kubernetes.run("create", "serviceaccount", ACCOUNT, f"--namespace={namespace}")
+    operator = operator_kubeconfig(kubernetes, namespace, kubeconfig, tmp_path)
+    as_operator = f"KUBECONFIG={operator} RUNWAY_LEASE_NAMESPACE={namespace} runway"
     here = {
         "-n runway ": f"-n {namespace} ",
         "jobs -A": f"jobs --namespace={namespaces['research']}",  # Other test processes submit at the same time.
-        "annotate lease": " ".join(("annotate lease", *OPERATOR)),
+        "--group=platform-operators": f"--serviceaccount={namespace}:{ACCOUNT}",
+        "runway stop": f"{as_operator} stop",
+        "runway resume": f"{as_operator} resume",
         "http://127.0.0.1:8000": server.url,
         "=TENANT": "=vision",
     }
@@ -120,15 +128,17 @@ def test_documented_emergency_stop_works_with_documented_role(
     )
     try:
         allow()
-        stop()
+        said = stop()
         reason = wait_for(lambda: stop_reason(context), "the stop is seen", SEEN_SECONDS)
         assert reason == "GPU driver rollout, back at 15:00"
+        assert f"by system:serviceaccount:{namespace}:{ACCOUNT} since" in said
         assert other in newest()
         cancel()
         assert [context.until_finished(job_id)["state"] for job_id in mine] == ["cancelled", "cancelled"]
         assert context.runway.job(other)["state"] == "running"
         assert '"submissions"' in end()
         wait_for(lambda: stop_reason(context) is None or None, "the stop has ended", SEEN_SECONDS)
+        who = f"--as=system:serviceaccount:{namespace}:{ACCOUNT}"
         for forbidden in (
             ("delete", *lease),
             ("get", "leases", f"--namespace={namespace}"),
@@ -136,9 +146,22 @@ def test_documented_emergency_stop_works_with_documented_role(
             ("annotate", "lease", "kube-scheduler", "--namespace=kube-system", f"{ANNOTATION}=no"),
         ):
             with pytest.raises(KubectlFailed, match="orbidden"):
-                kubernetes.run(*forbidden, *OPERATOR)
+                kubernetes.run(*forbidden, who)
     finally:
         kubernetes.run("delete", "role,rolebinding", "runway-stop", f"--namespace={namespace}", "--ignore-not-found")
+        kubernetes.run("delete", "serviceaccount", ACCOUNT, f"--namespace={namespace}")
+
+
+def operator_kubeconfig(kubernetes: Kubectl, namespace: str, kubeconfig: Path, folder: Path) -> Path:
+    """Write a kubeconfig of the service account for the same API server."""
+    document = yaml.safe_load(kubeconfig.read_text())
+    token = kubernetes.run("create", "token", ACCOUNT, f"--namespace={namespace}").strip()
+    for user in document["users"]:
+        user["user"] = {"token": token}
+    file = folder / "operator.kubeconfig"
+    file.write_text(yaml.safe_dump(document))
+    file.chmod(0o600)
+    return file
 
 
 def stop_reason(context: Context) -> str | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from runway.errors import PolicyError
-from runway.policy import MAX_FAULTS, load_policy, parse_policy
+from runway.policy import load_policy, parse_policy
+from runway.policy_faults import MAX_FAULTS
 from runway.yaml_loader import MAX_MESSAGE
 from tests.hostile.serving import FULL, MIB, POLICY, Process, api_server, run_cli, runway
 
@@ -35,7 +36,7 @@ def _line(text: str) -> str:
 FAULTY: dict[str, tuple[str | bytes, str]] = {
     "aliases that expand to a billion values": (BOMB, "aliases are not allowed"),
     "a merge key": (_with("version: 1", "version: 1\n<<: {version: 1}"), "merge"),
-    "a key given twice": (_with("version: 1", "version: 1\nversion: 1"), "'version' is given twice"),
+    "a key given twice": (_with("version: 1", "version: 1\nversion: 1"), "line 6: version: is given twice"),
     "a tag of Python": ("!!python/object/apply:os.system ['id']", "tags are not allowed"),
     "a tag with an invalid value": (_with("version: 1", "version: !!bool abc"), "tags are not allowed"),
     "a tag of 1 MB": ("!" * 1_000_000, "tags are not allowed"),
@@ -104,7 +105,7 @@ def test_hostile_policy_stops_the_server(tmp_path: Path) -> None:
     done = run_cli("serve", "--port", "1", RUNWAY_POLICY=str(file), KUBECONFIG="/nowhere")
 
     assert done.returncode == 1
-    assert done.stderr == "runway: cannot start\nfile: aliases are not allowed in line 2, column 8\n"
+    assert done.stderr == f"runway: cannot start: invalid policy {file}\nline 2: aliases are not allowed\n"
 
 
 SPECS: dict[str, tuple[str | bytes, str]] = {

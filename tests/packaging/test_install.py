@@ -62,7 +62,13 @@ def test_command_line_installs_no_module_of_the_server(command_line: Run) -> Non
 
 @pytest.mark.parametrize(
     ("command", "options"),
-    [(("serve",), ()), (("doctor",), ("--policy", POLICY)), (("tenants", "apply"), ("--policy", POLICY))],
+    [
+        (("serve",), ()),
+        (("doctor",), ("--policy", POLICY)),
+        (("tenants", "apply"), ("--policy", POLICY)),
+        (("stop",), ("a reason",)),
+        (("resume",), ()),
+    ],
 )
 def test_command_of_the_server_extra_is_named_without_it(
     command_line: Run, command: tuple[str, ...], options: tuple[str, ...]

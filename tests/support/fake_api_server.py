@@ -38,6 +38,10 @@ class FakeApiServer:
         """Beginnings of paths in a namespace that does not exist."""
         self.reviews: list[Json] = []
         self.applied: list[tuple[str, Json]] = []
+        self.conflicts = 0
+        """Merge patches that find the object changed."""
+        self.user: str | None = "ada"
+        """The name of the caller; None where the API server does not say it."""
         self.series: list[str] = []
         """The names that Prometheus has."""
         self.url = ""
@@ -57,18 +61,37 @@ class FakeApiServer:
             asked = review["spec"]["resourceAttributes"]
             resource = f"{asked['resource']}/{asked['subresource']}" if asked["subresource"] else asked["resource"]
             return 201, {"status": {"allowed": (asked["verb"], resource) not in self.denied}}
+        if path.endswith("selfsubjectreviews") and self.user is not None:
+            return 201, {"status": {"userInfo": {"username": self.user}}}
         if method == "PATCH":
-            assert content_type == "application/apply-patch+yaml"
-            if path.startswith(self.missing):
-                return 404, {"kind": "Status", "reason": "NotFound", "message": "the namespace is not found"}
-            if "dryRun=All" in query:
-                return 200, json.loads(body)
-            self.applied.append((path, json.loads(body)))
-            self.objects[path] = json.loads(body)
-            return 200, self.objects[path]
+            is_merge = content_type == "application/merge-patch+json"
+            return (self._merge if is_merge else self._apply)(path, query, content_type, json.loads(body))
         if path in self.objects:
             return 200, self.objects[path]
         return 404, {"kind": "Status", "reason": "NotFound", "message": f"{path} not found"}
+
+    def _apply(self, path: str, query: str, content_type: str, manifest: Json) -> tuple[int, Json]:
+        assert content_type == "application/apply-patch+yaml"
+        if path.startswith(self.missing):
+            return 404, {"kind": "Status", "reason": "NotFound", "message": "the namespace is not found"}
+        if "dryRun=All" in query:
+            return 200, manifest
+        self.applied.append((path, manifest))
+        self.objects[path] = manifest
+        return 200, manifest
+
+    def _merge(self, path: str, _query: str, _content_type: str, patch: Json) -> tuple[int, Json]:
+        """Change annotations of the version that the patch names."""
+        metadata = self.objects[path]["metadata"]
+        version = str(int(metadata["resourceVersion"]) + 1)
+        if self.conflicts or patch["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+            self.conflicts -= 1
+            metadata["resourceVersion"] = version
+            return 409, {"kind": "Status", "reason": "Conflict", "message": "the object has been modified"}
+        annotations = metadata.get("annotations", {}) | patch["metadata"]["annotations"]
+        metadata["annotations"] = {name: value for name, value in annotations.items() if value is not None}
+        metadata["resourceVersion"] = version
+        return 200, self.objects[path]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from http import HTTPStatus
 import pytest
 
 from runway import errors
-from runway.errors import InvalidSpec, PolicyError, PublicError, Unavailable, Violation
+from runway.errors import InvalidSpec, PolicyError, PolicyFault, PublicError, Unavailable, Violation
 
 
 def _public(root: type[PublicError] = PublicError) -> list[type[PublicError]]:
@@ -40,6 +40,16 @@ def test_invalid_spec_counts_its_violations() -> None:
     assert InvalidSpec((one, two)).violations == (one, two)
 
 
-def test_policy_error_has_one_line_per_field() -> None:
-    error = PolicyError([("limits.cpu", "is wrong"), ("tenants", "are missing")])
-    assert str(error).splitlines() == ["limits.cpu: is wrong", "tenants: are missing"]
+def test_policy_error_has_a_line_for_each_fault() -> None:
+    error = PolicyError(
+        [
+            PolicyFault("file", "is too large"),
+            PolicyFault("file", "tags are not allowed", 2),
+            PolicyFault("limits.gpu.max", "must be at most 64", 3, observed="65", limit="64", hint="set less"),
+        ]
+    )
+    assert str(error).splitlines() == [
+        "file: is too large",
+        "line 2: tags are not allowed",
+        "line 3: limits.gpu.max: must be at most 64 (observed 65); set less",
+    ]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import re
 from contextlib import nullcontext
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runway.errors import PolicyError
-from runway.policy import load_policy, parse_policy
+from runway.errors import PolicyError, PolicyFault
+from runway.policy import load_policy, parse_policy, policy_hash
 from runway.quantity import parse_bytes
 from runway.yaml_loader import MAX_FILE_BYTES
 from tests.support.builders import policy, policy_text
@@ -25,10 +29,18 @@ CPU = 'cpu: {min: 100m, max: "16"}'
 
 
 def faults(*edits: tuple[str, str]) -> list[tuple[str, str]]:
-    """Return the faults of the edited policy."""
+    """Return the faults of the edited policy: field and text."""
     with pytest.raises(PolicyError) as caught:
         parse_policy(policy_text(*edits))
-    return caught.value.faults
+    return [(fault.field, str(fault)) for fault in caught.value.faults]
+
+
+RATE = "    rate: {per_minute: 6, burst: 5}\n"
+
+
+def own(text: str) -> tuple[str, str]:
+    """Return the edit that gives fields to tenant speech."""
+    return RATE, RATE + "".join(f"    {line}\n" for line in text.splitlines())
 
 
 def test_shipped_policy_has_documented_tenants_quotas_and_rates() -> None:
@@ -183,6 +195,32 @@ def test_no_volume_is_at_or_below_another(paths: list[str]) -> None:
         policy(own(f"volumes: {{{text}}}"))
 
 
+@pytest.mark.parametrize(
+    ("edit", "is_same"),
+    [
+        (("version: 1\n", "version: 1  # a comment\n"), True),
+        (("  retries: {max: 3}\n", "  retries:\n    max: 3\n  retention_seconds: 86400\n"), True),
+        (("  cpu: {min: 100m,", '  cpu: {min: "0.1",'), True),
+        (("retries: {max: 3}", "retries: {max: 2}"), False),
+        (("  cpu: {instance_type", "  small: {instance_type"), False),
+        (own("secrets: [huggingface]"), False),
+    ],
+)
+def test_hash_is_that_of_the_meaning(edit: tuple[str, str], is_same: bool) -> None:
+    assert (policy_hash(policy(edit)) == policy_hash(policy())) is is_same
+
+
+def test_hash_depends_on_the_order_of_pools_and_not_of_tenants() -> None:
+    document = yaml.safe_load(policy_text())
+    pools, tenants = (dict(reversed(document[name].items())) for name in ("pools", "tenants"))
+    first, other, same = (
+        policy_hash(parse_policy(yaml.safe_dump(document | change, sort_keys=False)))
+        for change in ({}, {"pools": pools}, {"tenants": tenants})
+    )
+    assert first == same
+    assert first != other
+
+
 def test_policy_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         policy().tenants["vision"].quota.gpu = 99  # type: ignore[misc]
@@ -190,11 +228,11 @@ def test_policy_is_frozen() -> None:
 
 FAULTS = {
     "a missing section": (("images:\n  allow:", "x_images:\n  allow:"), "images", "required"),
-    "an unknown section": (("version: 1\n", "version: 1\nquota: {}\n"), "quota", "not permitted"),
-    "an unknown field": (("retries: {max: 3}", "retries: {max: 3, min: 0}"), "limits.retries.min", "not permitted"),
+    "an unknown section": (("version: 1\n", "version: 1\nquota: {}\n"), "quota", "is not a field of"),
+    "an unknown field": (("retries: {max: 3}", "retries: {max: 3, min: 0}"), "limits.retries.min", "is not a field of"),
     "another version": (("version: 1", "version: 2"), "version", "1"),
-    "a version in quotes": (("version: 1", 'version: "1"'), "version", "integer"),
-    "a version of true": (("version: 1", "version: true"), "version", "integer"),
+    "a version in quotes": (("version: 1", 'version: "1"'), "version", "whole number"),
+    "a version of true": (("version: 1", "version: true"), "version", "whole number"),
     "an allowed image without a registry": (
         ('"docker.io/library/*"', '"python"'),
         "images.allow",
@@ -203,10 +241,10 @@ FAULTS = {
     "a bare number for a quantity": (
         (CPU, "cpu: {min: 100m, max: 16}"),
         "limits.cpu.max",
-        'quoted string, for example "16"',
+        'write it as "16"',
     ),
-    "a float for a quantity": ((CPU, 'cpu: {min: 0.5, max: "16"}'), "limits.cpu.min", "quoted string"),
-    "a number YAML reads as octal": ((CPU, 'cpu: {min: 0100, max: "16"}'), "limits.cpu.min", "quoted string"),
+    "a float for a quantity": ((CPU, 'cpu: {min: 0.5, max: "16"}'), "limits.cpu.min", "in quotes"),
+    "a number YAML reads as octal": ((CPU, 'cpu: {min: 0100, max: "16"}'), "limits.cpu.min", "in quotes"),
     "not a quantity": ((CPU, 'cpu: {min: 100m, max: "1_000"}'), "limits.cpu.max", "not a Kubernetes quantity"),
     "memory in thousandths": (("min: 32Mi", "min: 32m"), "limits.memory.min", "Mi means mebibytes"),
     "CPU below 1m": ((CPU, 'cpu: {min: 1u, max: "16"}'), "limits.cpu.min", "finer than 1m"),
@@ -224,33 +262,41 @@ FAULTS = {
         "must be from min 10 to max 86400",
     ),
     "a default grace above max": (("max: 120", "max: 29"), "limits.grace_period_seconds", "default 30 is above max 29"),
-    "a YAML no": (("retries: {max: 3}", "retries: {max: no}"), "limits.retries.max", "integer"),
-    "a YAML yes": (("gpu: {max: 4}", "gpu: {max: yes}"), "limits.gpu.max", "integer"),
-    "a float for an integer": (("max: 86400", "max: 1e5"), "limits.timeout_seconds.max", "integer"),
-    "a number of 5000 digits": (("max: 86400", f"max: {'9' * 5000}"), "limits.timeout_seconds.max", "integer"),
-    "an empty section": (("gpu: {max: 4}", "gpu:"), "limits.gpu", "dictionary"),
-    "a negative quota": (("jobs: 50", "jobs: -1"), "tenants.speech.quota.jobs", "greater than or equal to 0"),
+    "a YAML no": (("retries: {max: 3}", "retries: {max: no}"), "limits.retries.max", "whole number"),
+    "a YAML yes": (("gpu: {max: 4}", "gpu: {max: yes}"), "limits.gpu.max", "whole number"),
+    "a float for an integer": (("max: 86400", "max: 1e5"), "limits.timeout_seconds.max", "whole number"),
+    "a number of 5000 digits": (("max: 86400", f"max: {'9' * 5000}"), "limits.timeout_seconds.max", "whole number"),
+    "an empty section": (("gpu: {max: 4}", "gpu:"), "limits.gpu", "must be a mapping"),
+    "a negative quota": (("jobs: 50", "jobs: -1"), "tenants.speech.quota.jobs", "at least 0"),
     "a rate of 0": (
         ("per_minute: 6,", "per_minute: 0,"),
         "tenants.speech.rate.per_minute",
-        "greater than or equal to 1",
+        "at least 1",
     ),
-    "a tenant that is no label": (("  speech:", "  Speech_2:"), "tenants.Speech_2", "match pattern"),
-    "a namespace that is no label": (("runway-speech", '"a b"'), "tenants.speech.namespace", "match pattern"),
+    "a tenant that is no label": (
+        ("  speech:", "  Speech_2:"),
+        "tenants.Speech_2",
+        "with a letter or digit at both ends",
+    ),
+    "a namespace that is no label": (
+        ("runway-speech", '"a b"'),
+        "tenants.speech.namespace",
+        "with a letter or digit at both ends",
+    ),
     "Runway's own namespace": (("runway-speech", "runway"), "tenants.speech.namespace", "not for tenants"),
     "a namespace of Kubernetes": (("runway-speech", "kube-system"), "tenants.speech.namespace", "not for tenants"),
     "a newline after a namespace": (
         ("runway-speech", '"runway-speech\\n"'),
         "tenants.speech.namespace",
-        "match pattern",
+        "with a letter or digit at both ends",
     ),
     "no images": (
         ('["runway.local/*", "docker.io/library/*", "ghcr.io/acme/train"]', "[]"),
         "images.allow",
         "at least 1",
     ),
-    "a star inside an image": (('"runway.local/*"', '"runway.*/x"'), "images.allow.0", "match pattern"),
-    "every image": (('"runway.local/*"', '"*"'), "images.allow.0", "match pattern"),
+    "a star inside an image": (('"runway.local/*"', '"runway.*/x"'), "images.allow.0", "must be a repository such as"),
+    "every image": (('"runway.local/*"', '"*"'), "images.allow.0", "must be a repository such as"),
     "GPUs without a type": ((", gpu_type: a10g", ""), "pools.a10g", "gpu and gpu_type belong together"),
     "a type without GPUs": (
         (", gpu: 4, gpu_type: a10g", ", gpu_type: a10g"),
@@ -271,13 +317,13 @@ FAULTS = {
             ("NaN", '"NaN"', "above 0"),
             ("infinity", '"inf"', "above 0"),
             ("40 digits", f'"{"9" * 40}"', "above 0"),
-            ("a bare number", "300", "quoted string"),
+            ("a bare number", "300", "in quotes"),
         )
     },
     "a budget of less than an hour": (
         ("jobs: 50}", 'jobs: 50}\n    budget: {usd: "300", hours: 0}'),
         "tenants.speech.budget.hours",
-        "greater than or equal to 1",
+        "at least 1",
     ),
     "a budget for longer than finished jobs exist": (
         ("jobs: 50}", 'jobs: 50}\n    budget: {usd: "300", hours: 25}'),
@@ -287,12 +333,12 @@ FAULTS = {
     "a quota of a GPU type that no pool has": (
         ("quota: {gpu: 2,", "quota: {gpu: 2, gpu_types: {a10g: 1, tpu: 1},"),
         "tenants.speech.quota.gpu_types.tpu",
-        "no pool has this GPU type; offered: a10g, h100",
+        "no pool has this GPU type (observed 1); offered: a10g, h100",
     ),
     "a negative quota of a GPU type": (
         ("quota: {gpu: 2,", "quota: {gpu: 2, gpu_types: {a10g: -1},"),
         "tenants.speech.quota.gpu_types.a10g",
-        "greater than or equal to 0",
+        "at least 0",
     ),
     "an hourly price of 0": (
         ("quota: {gpu: 2,", 'quota: {gpu: 2, usd_per_hour: "0",'),
@@ -302,9 +348,9 @@ FAULTS = {
     "a price of NaN": (('"0.768"', '"NaN"'), "pools.cpu.hourly_usd", "above 0"),
     "a price in words": (('"0.768"', '"cheap"'), "pools.cpu.hourly_usd", "amount in USD"),
     "a price with a currency": (('"0.768"', '"$0.768"'), "pools.cpu.hourly_usd", "amount in USD"),
-    "a bare price": (('"0.768"', "0.768"), "pools.cpu.hourly_usd", "quoted string"),
+    "a bare price": (('"0.768"', "0.768"), "pools.cpu.hourly_usd", "in quotes"),
     "a price too fine": (('"0.768"', '"0.7680001"'), "pools.cpu.hourly_usd", "at most 6 decimals"),
-    "a node without CPU": (('cpu: "48"', 'cpu: "0"'), "pools.a10g.cpu", "greater than 0"),
+    "a node without CPU": (('cpu: "48"', 'cpu: "0"'), "pools.a10g.cpu", "above 0"),
     "a GPU share without GPUs": (
         ("memory: 64Gi}", 'memory: 64Gi, per_gpu: {cpu: "1", memory: 1Gi}}'),
         "pools.cpu",
@@ -323,7 +369,7 @@ FAULTS = {
     "a GPU share of no CPU": (
         ("gpu_type: a10g}", 'gpu_type: a10g, per_gpu: {cpu: "0", memory: 48Gi}}'),
         "pools.a10g.per_gpu.cpu",
-        "greater than 0",
+        "above 0",
     ),
     "disk twice": (
         (RETRIES, RETRIES + "\n  disk: {min: 1Gi, max: 2Gi, default: 1Gi}\n  ephemeral_storage: {per_job: 1Gi}"),
@@ -343,33 +389,26 @@ FAULTS = {
     "disk min of 0": (
         (RETRIES, RETRIES + '\n  disk: {min: "0", max: 2Gi, default: 1Gi}'),
         "limits.disk.min",
-        "greater than 0",
+        "above 0",
     ),
     "a bare number for the disk limit of version 0.7": (
         (RETRIES, RETRIES + "\n  ephemeral_storage: {per_job: 10}"),
         "limits.ephemeral_storage.per_job",
-        "quoted string",
+        "in quotes",
     ),
-    "root as a user": ((RETRIES, RETRIES + "\n  user: {min: 0}"), "limits.user.min", "greater than or equal to 1"),
+    "root as a user": ((RETRIES, RETRIES + "\n  user: {min: 0}"), "limits.user.min", "at least 1"),
     "a user above the limit of Kubernetes": (
         (RETRIES, RETRIES + "\n  user: {max: 2147483648}"),
         "limits.user.max",
-        "less than or equal to 2147483647",
+        "at most 2147483647",
     ),
     "a default user above max": ((RETRIES, RETRIES + "\n  user: {max: 999}"), "limits.user", "default 1000 must be"),
     "an endless retention": (
         ("  gpu: {max: 4}", "  gpu: {max: 4}\n  retention_seconds: 9999999"),
         "limits.retention_seconds",
-        "less than",
+        "at most",
     ),
 }
-
-RATE = "    rate: {per_minute: 6, burst: 5}\n"
-
-
-def own(text: str) -> tuple[str, str]:
-    """Return the edit that gives fields to tenant speech."""
-    return RATE, RATE + "".join(f"    {line}\n" for line in text.splitlines())
 
 
 def volume(path: str, claim: str = "a") -> tuple[str, str]:
@@ -394,20 +433,32 @@ FAULTS |= {
     "a volume in scratch": (volume("/scratch/data"), "tenants.speech.volumes.a.path", "overlaps /scratch"),
     "a volume over token files": (volume("/var/run/secrets"), "tenants.speech.volumes.a.path", "overlaps /var/run"),
     "a volume above token files": (volume("/var"), "tenants.speech.volumes.a.path", "overlaps /var/run"),
-    "a claim with a slash": (volume("/data", "a/b"), "tenants.speech.volumes.a.claim", "match pattern"),
-    "a claim with capitals": (volume("/data", "Data"), "tenants.speech.volumes.a.claim", "match pattern"),
+    "a claim with a slash": (
+        volume("/data", "a/b"),
+        "tenants.speech.volumes.a.claim",
+        "with a letter or digit at both ends",
+    ),
+    "a claim with capitals": (
+        volume("/data", "Data"),
+        "tenants.speech.volumes.a.claim",
+        "with a letter or digit at both ends",
+    ),
     "a long claim": (volume("/data", "a" * 254), "tenants.speech.volumes.a.claim", "at most 253 characters"),
     "a volume without a claim": (own("volumes: {a: {path: /data}}"), "tenants.speech.volumes.a.claim", "required"),
     "a volume of the host": (
         own("volumes: {a: {claim: a, path: /data, host_path: /}}"),
         "tenants.speech.volumes.a.host_path",
-        "not permitted",
+        "is not a field of",
     ),
-    "a volume name with a dot": (own("volumes: {a.b: {claim: a, path: /data}}"), "tenants.speech.volumes.a.b", "match"),
+    "a volume name with a dot": (
+        own("volumes: {a.b: {claim: a, path: /data}}"),
+        "tenants.speech.volumes.a.b",
+        "1 to 50 lower-case letters",
+    ),
     "a volume name too long for a pod": (
         own(f"volumes: {{{'a' * 51}: {{claim: a, path: /data}}}}"),
         "tenants.speech.volumes",
-        "match pattern",
+        "with a letter or digit at both ends",
     ),
     "two volumes at one path": (
         own("volumes: {a: {claim: a, path: /data}, b: {claim: b, path: /data}}"),
@@ -424,9 +475,13 @@ FAULTS |= {
         "tenants.speech.volumes",
         "at most 50",
     ),
-    "a Secret with a slash": (own("secrets: [huggingface/token]"), "tenants.speech.secrets.0", "match pattern"),
+    "a Secret with a slash": (
+        own("secrets: [huggingface/token]"),
+        "tenants.speech.secrets.0",
+        "with a letter or digit at both ends",
+    ),
     "a Secret given twice": (own("secrets: [a, b, a]"), "tenants.speech.secrets", "a is given twice"),
-    "a bare string of Secrets": (own("secrets: huggingface"), "tenants.speech.secrets", "valid tuple"),
+    "a bare string of Secrets": (own("secrets: huggingface"), "tenants.speech.secrets", "must be a list"),
     "a pull secret given twice": (
         own("image_pull_secrets: [a, a]"),
         "tenants.speech.image_pull_secrets",
@@ -435,27 +490,27 @@ FAULTS |= {
     "an annotation without a value": (
         own("service_account: {annotations: {eks.amazonaws.com/role-arn: }}"),
         "tenants.speech.service_account.annotations.eks",
-        "valid string",
+        "must be text",
     ),
     "an annotation with a line break": (
         own('service_account: {annotations: {a: "b\\nc"}}'),
         "tenants.speech.service_account.annotations.a",
-        "match pattern",
+        "printable ASCII",
     ),
     "an invalid annotation": (
         own('service_account: {annotations: {"a b": c}}'),
         "tenants.speech.service_account.annotations.a b",
-        "match pattern",
+        "the key of a label",
     ),
     "a mounted token": (
         own("service_account: {automount: true}"),
         "tenants.speech.service_account.automount",
-        "not permitted",
+        "is not a field of",
     ),
     "a quoted switch": (
         own('service_account: {pod_identity: "true"}'),
         "tenants.speech.service_account.pod_identity",
-        "boolean",
+        "must be true or false",
     ),
     "no images of a tenant": (own("images: {allow: []}"), "tenants.speech.images.allow", "at least 1"),
     "an image of a tenant without a registry": (
@@ -466,7 +521,7 @@ FAULTS |= {
     "secrets in env that are neither refused nor allowed": (
         ("retries: {max: 3}", "retries: {max: 3}\n  secrets_in_env: warn"),
         "limits.secrets_in_env",
-        "'refuse' or 'allow'",
+        "refuse or allow",
     ),
 }
 
@@ -527,10 +582,105 @@ def test_all_faults_are_reported_together() -> None:
     assert [name for name, _ in found] == ["limits.retries.max", "pools.cpu.hourly_usd", "tenants.speech.quota.jobs"]
 
 
+def test_faults_are_sorted_by_line_and_a_duplicate_key_hides_none() -> None:
+    text = policy_text(
+        ("  gpu: {max: 4}\n", "  gpu: {max: 4}\n  gpu: {max: 8}\n"),
+        ("runway-speech", "runway-vision"),
+        ("quota: {gpu: 4,", "quota: {gpus: 4, gpu_types: {tpu: 1},"),
+        ("    rate: {per_minute: 6,", '    budget: {usd: "1", hours: 99}\n    rate: {per_minute: 6,'),
+    )
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(text)
+    assert [(fault.line, fault.field) for fault in caught.value.faults] == [
+        (6, "limits.gpu"),
+        (19, "tenants.vision.quota.gpu"),
+        (19, "tenants.vision.quota.gpus"),
+        (22, "tenants.speech.namespace"),
+        (24, "tenants.speech.budget.hours"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("edit", "hint"),
+    [
+        (("quota: {gpu: 4,", "quota: {gpus: 4,"), "did you mean gpu? fields here: gpu, gpu_types, cpu, memory, disk, "),
+        (("images:\n  allow:", "images:\n  allowed:"), "did you mean allow? fields here: allow"),
+        (("retries: {max: 3}", "retries: {max: no}"), "YAML reads this word as a boolean: write digits"),
+        (("retries: {max: 3}", "retries: {max: 010}"), "write it in decimal digits, without quotes"),
+        (('"0.768"', "0.768"), 'write it as "0.768"'),
+        ((CPU, "cpu: {min: 100m, max: 16}"), 'write it as "16"'),
+    ],
+)
+def test_hint_says_what_to_write(edit: tuple[str, str], hint: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(policy_text(edit))
+    assert any((fault.hint or "").startswith(hint) for fault in caught.value.faults), caught.value.faults
+
+
+FULL = yaml.safe_load(
+    policy_text(
+        own("volumes: {a: {claim: a, path: /data}}\nsecrets: [b]\nservice_account: {annotations: {c: d}}"),
+        ("jobs: 50}", 'jobs: 50, gpu_types: {a10g: 1}}\n    budget: {usd: "300", hours: 24}'),
+        ("gpu_type: a10g", 'gpu_type: a10g, per_gpu: {cpu: "1", memory: 1Gi}, tolerations: [{key: a}]'),
+        (
+            RETRIES,
+            f"{RETRIES}\n  idle_gpu: {{below_percent: 5, for_seconds: 60}}\n  start_timeout_seconds: {{image: 9}}",
+        ),
+    )
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("abgpu", min_size=1, max_size=4), inner),
+    max_leaves=4,
+)
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of each value in a document."""
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for name, member in members for found in paths(member, (*path, name)))]
+
+
+@given(st.sampled_from(paths(FULL)[1:]), VALUES, st.booleans())
+def test_any_value_anywhere_is_accepted_or_named_with_its_line(
+    path: tuple[Any, ...], value: object, added: bool
+) -> None:
+    document = copy.deepcopy(FULL)
+    *above, last = path
+    owner = functools.reduce(lambda found, name: found[name], above, document)
+    if added and isinstance(owner, dict):
+        owner["gpus"] = value
+    else:
+        owner[last] = value
+    text = yaml.safe_dump(document)
+    for fault in faults_in(text):
+        assert fault.field == "file" or 1 <= (fault.line or 0) <= text.count("\n")
+        assert str(fault).isprintable()
+        assert len(str(fault)) < 1000
+
+
+def faults_in(text: str) -> list[PolicyFault]:
+    """Return the faults of a policy, none for a valid one."""
+    try:
+        parse_policy(text)
+    except PolicyError as error:
+        return error.faults
+    return []
+
+
+@pytest.mark.parametrize("keys", [2, 50])
+def test_faults_above_the_maximum_are_counted(keys: int) -> None:
+    text = policy_text() + "".join(f"k{at}: 1\n" for at in range(keys))
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(text)
+    last = str(caught.value).splitlines()[-1]
+    assert last.startswith("file: 30 more faults are not shown" if keys == 50 else "line 25: k1: is not a field")
+
+
 def test_pools_of_one_gpu_type_need_different_nodes() -> None:
     ((field, message),) = faults(("gpu_type: h100", "gpu_type: a10g"))
     assert field == "pools"
-    assert message == "a10g and h100 have gpu_type a10g and the same node_selector"
+    assert message.endswith("a10g and h100 have gpu_type a10g and the same node_selector")
     two = policy(("gpu_type: h100", "gpu_type: a10g, spot: true, node_selector: {capacity: spot}"))
     assert [name for name, pool in two.pools.items() if pool.spot] == ["h100"]
 
@@ -539,14 +689,15 @@ def test_spot_pool_without_gpus_needs_different_nodes() -> None:
     """Otherwise its jobs would run on other nodes for the price of spot."""
     spot = 'cpu-spot:\n    {spot: true, instance_type: m6i.4xlarge, hourly_usd: "0.3", cpu: "16", memory: 64Gi'
     ((field, message),) = faults(("pools:\n", f"pools:\n  {spot}}}\n"))
-    assert (field, message) == ("pools", "one of cpu-spot and cpu is spot, and both have the same node_selector")
+    assert field == "pools"
+    assert message.endswith("one of cpu-spot and cpu is spot, and both have the same node_selector")
     policy(("pools:\n", f"pools:\n  {spot}, node_selector: {{capacity: spot}}}}\n"))
 
 
-def test_duplicate_namespace_is_rejected() -> None:
-    ((field, message),) = faults(("runway-speech", "runway-vision"))
-    assert field == "tenants"
-    assert "runway-vision" in message
+def test_duplicate_namespace_names_both_tenants_beside_other_faults() -> None:
+    found = dict(faults(("runway-speech", "runway-vision"), ("jobs: 50", "jobs: -1"), ("gpu: {max: 4}", "gpu: {}")))
+    assert found.keys() == {"limits.gpu.max", "tenants.speech.namespace", "tenants.speech.quota.jobs"}
+    assert "duplicate namespace runway-vision (tenants vision and speech)" in found["tenants.speech.namespace"]
 
 
 @pytest.mark.parametrize(
@@ -566,14 +717,14 @@ def test_octal_and_sexagesimal_integers_are_rejected(edit: tuple[str, str], fiel
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (policy_text(("  gpu: {max: 4}\n", "  gpu: {max: 4}\n  gpu: {max: 8}\n")), "'gpu' is given twice"),
-        (policy_text(("version: 1\n", "version: 1\nversion: 1\n")), "'version' is given twice"),
-        (policy_text(("  speech:", "  vision:")), "'vision' is given twice"),
+        (policy_text(("  gpu: {max: 4}\n", "  gpu: {max: 4}\n  gpu: {max: 8}\n")), "line 6: limits.gpu: is given"),
+        (policy_text(("version: 1\n", "version: 1\nversion: 1\n")), "line 2: version: is given twice, first in line 1"),
+        (policy_text(("  speech:", "  vision:")), "line 20: tenants.vision: is given twice, first in line 16"),
         (policy_text(("  speech:", "  no:")), "False must be a string"),
         (policy_text(("  speech:", "  1:")), "1 must be a string"),
         (policy_text(("gpu: {max: 4}", "gpu: &four {max: 4}"), ("retries: {max: 3}", "retries: *four")), "aliases"),
         (policy_text(("gpu: {max: 4}", "gpu: {<<: {max: 4}}")), "merge"),
-        (policy_text(("max: 86400", "max: 2001-99-99")), "month must be in 1..12 in"),
+        (policy_text(("max: 86400", "max: 2001-99-99")), "line 6: month must be in 1..12"),
         (policy_text() + "---\nversion: 1\n", "single document"),
         ("!!python/object/apply:os.getcwd []", "tags are not allowed"),
         ("version: [1", "expected"),
@@ -603,6 +754,22 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 def test_directory_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="is not a regular file"):
         load_policy(tmp_path)
+
+
+def test_policy_that_every_user_can_write_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(policy_text())
+    path.chmod(0o664)
+    load_policy(path)
+    path.chmod(0o646)
+    with pytest.raises(PolicyError, match=r"can be written by every user: run chmod o-w on it"):
+        load_policy(path)
+
+
+def test_file_that_changes_while_it_is_read_is_rejected() -> None:
+    """The kernel gives files of /proc the size 0, so such a file grows while it is read."""
+    with pytest.raises(PolicyError, match="changed while it was read"):
+        load_policy("/proc/self/status")
 
 
 def test_oversized_file_is_rejected(tmp_path: Path) -> None:

@@ -253,6 +253,8 @@ def _violation(account: TenantQuota, row: Row, taken: ResourceVector, request: R
     requested, used, limit, show = row.amount(request), row.amount(taken), account.limits[row], row.show
     free = max(0, limit - used)
     message = f"{show(used)} of {show(limit)}{row.unit} are used or reserved, {show(free)} free"
+    if not limit and not used:
+        message = f"the tenant's quota is 0{row.unit}"
     hint = _hint(requested, free, limit, show(free))
     return Violation(row.field, "quota_exceeded", message, show(requested), show(limit), hint)
 

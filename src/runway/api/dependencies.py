@@ -66,6 +66,7 @@ class AppState:
 
     settings: Settings
     policy: Policy
+    policy_hash: str
     kubernetes: KubeClient
     cluster: ClusterState
     leadership: Leadership

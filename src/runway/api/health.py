@@ -70,6 +70,7 @@ async def readyz(request: Request) -> Response:
             role="writer" if use.leadership.is_leader else "reader",
             submissions="open" if reason is None else "stopped",
             stop_reason=reason,
+            policy_hash=use.policy_hash,
             watch_age_seconds={kind: round(cluster.age(watch), 1) for kind, watch in cluster.watches.items()},
             jobs=len(cluster.store),
             undecodable_objects=sum(len(watch.undecodable) for watch in cluster.all_watches.values()),

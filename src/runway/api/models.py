@@ -29,6 +29,7 @@ from runway.jobs.models import (
     text,
 )
 
+PolicyHash = Annotated[str, text(pattern="^[0-9a-f]{64}$")]
 RequestId = Annotated[str, text(pattern="^[A-Za-z0-9._-]{1,128}$")]
 Gpu = Annotated[Count, Field(description="Whole GPUs.")]
 Cpu = Annotated[Quantity, Field(description="CPU, as a Kubernetes quantity.")]
@@ -487,6 +488,8 @@ class TenantView(Model):
 class PolicyView(Model):
     """The policy in force."""
 
+    hash: PolicyHash
+    """The same as `policy_hash` of `/readyz`."""
     limits: LimitsView
     """The bounds of every job."""
     images: ImagesView
@@ -533,6 +536,8 @@ class ReadyView(Model):
     """`stopped` during an emergency stop."""
     stop_reason: str | None
     """The operator's reason for an emergency stop; null if submissions are open."""
+    policy_hash: PolicyHash
+    """The policy in force: `runway policy check FILE` shows the hash of a file."""
     watch_age_seconds: dict[str, float]
     """By kind: seconds since the last watch event."""
     jobs: Count

@@ -38,7 +38,7 @@ async def read_policy(request: Request, tenant: ClaimedTenant) -> Response:
     it never rejects a job.
     """
     use = app_state(request)
-    document = policy_view(use.policy, tenant)
+    document = {"hash": use.policy_hash, **policy_view(use.policy, tenant)}
     for name, pool in use.policy.pools.items():
         document["pools"][name]["free"] = _free_view(free_capacity_of(use.cluster, pool))
     return json_response(document)

@@ -21,6 +21,14 @@ from runway.text import shorten
 MEDIA_TYPE: Final = "application/problem+json"
 MAX_VIOLATIONS: Final = 20
 """Invalid parameters that a problem names one by one."""
+_MESSAGES: Final = {
+    "int_parsing": ("must be a whole number", "write it in decimal digits"),
+    "int_from_float": ("must be a whole number", "write it in decimal digits"),
+    "int_parsing_size": ("is too large", "use a smaller number"),
+    "bool_parsing": ("must be true or false", "use true or false"),
+}
+"""Message and hint by pydantic's error type."""
+_BOUNDS: Final = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def problem(error: PublicError, request_id: str) -> Response:
@@ -93,14 +101,28 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def _violation(fault: dict[str, Any]) -> Violation:
+    """Describe an invalid parameter in plain words. The code is that of pydantic."""
     # The position of a repeated parameter is no part of its name.
     name = shorten(".".join(str(part) for part in fault["loc"][1:] if not isinstance(part, int)))
-    given = fault.get("input")
+    kind, given, context = str(fault["type"]), fault.get("input"), fault.get("ctx", {})
     observed = None if given is None else shorten(given) if isinstance(given, str) else repr(given)[:80]
-    if fault["type"] == "enum":
-        hint = f"use {fault['ctx']['expected']}"
-        return Violation(name, "enum", "is not a known value", observed, hint=hint)
-    return Violation(name, str(fault["type"]), str(fault["msg"]), observed)
+    if kind in ("enum", "literal_error"):
+        values = context["expected"].replace("'", "")
+        return Violation(name, kind, "is not a known value", observed, values, f"use {values}")
+    if kind in _MESSAGES:
+        message, hint = _MESSAGES[kind]
+        return Violation(name, kind, message, observed, hint=hint)
+    if kind == "string_pattern_mismatch":
+        hint = "use a value of the form that the limit gives"
+        return Violation(name, kind, "has an invalid form", observed, context["pattern"], hint)
+    if kind == "string_too_long":
+        most = f"{context['max_length']} characters"
+        return Violation(name, kind, "is too long", f"{len(str(given))} characters", most, f"use at most {most}")
+    for bound, words in _BOUNDS.items():
+        if bound in context:
+            limit = f"{words} {context[bound]}"
+            return Violation(name, kind, f"must be {limit}", observed, limit, f"use a value of {limit}")
+    return Violation(name, kind, str(fault["msg"]), observed)
 
 
 def _methods(request: Request) -> list[str]:

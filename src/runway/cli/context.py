@@ -40,6 +40,7 @@ class Exit(IntEnum):
     OK = 0, "success"
     REJECTED = 1, "refused: by Runway (a 4xx problem, a dry run), by policy validation or doctor, or at the prompt"
     USAGE = 2, "invalid command line or file; an ambiguous job; cancel without -y and without a terminal"
+    CHANGES = 3, "policy diff: the file changes the policy in force"
     UNAVAILABLE = 69, "Runway is unavailable or failed; a job may exist or continue"
     TIMED_OUT = 75, "wait --timeout expired; the jobs continue"
     STOPPED = 77, "an operator stopped all submissions"

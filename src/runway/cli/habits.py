@@ -84,6 +84,11 @@ EXAMPLES: Final = {
     "limits": ("runway limits",),
     "top": ("runway top", "runway top train"),
     "config": ("runway config",),
+    "check": ("runway policy check policy.yaml",),
+    "diff": ("runway policy diff policy.yaml --url https://runway.example.com",),
+    "doctor": ("runway doctor --policy policy.yaml --as-runway",),
+    "stop": ('runway stop "GPU driver rollout, back at 15:00"', "runway stop --show"),
+    "resume": ("runway resume",),
 }
 """The first lines of help, by command."""
 _HOISTED: Final = ("--tenant", "--url", "--server")

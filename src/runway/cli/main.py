@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from runway import __version__
-from runway.cli.commands import config, doctor, jobs, limits, logs, policy, quota, submit, top
+from runway.cli.commands import config, doctor, jobs, limits, logs, policy, quota, stop, submit, top
 from runway.cli.context import Environment, Exit, load_server_module
 from runway.cli.habits import Command, Group, SpecCommand
 from runway.cli.options import As
@@ -35,7 +35,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-policy_app = typer.Typer(cls=Group, help="Validate the policy file.", no_args_is_help=True, rich_markup_mode=None)
+policy_app = typer.Typer(
+    cls=Group,
+    help="Validate the policy file, or compare it with the policy in force.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 tenants_app = typer.Typer(
     cls=Group, help="Render or apply the tenants of the policy.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -78,10 +83,13 @@ app.command(cls=Command)(top.top)
 app.command(cls=Command)(config.config)
 app.add_typer(policy_app, name="policy")
 policy_app.command(cls=Command)(policy.check)
+policy_app.command(cls=Command, epilog=_SEE_EXIT_CODES)(policy.diff)
 app.add_typer(tenants_app, name="tenants")
 tenants_app.command(cls=Command)(policy.render)
 tenants_app.command(cls=Command)(policy.apply)
 app.command(cls=Command, epilog=_SEE_EXIT_CODES)(doctor.doctor)
+app.command(cls=Command, epilog=_SEE_EXIT_CODES)(stop.stop)
+app.command(cls=Command, epilog=_SEE_EXIT_CODES)(stop.resume)
 app.command()(serve)
 app.command()(version)
 

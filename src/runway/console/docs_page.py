@@ -17,8 +17,35 @@ from runway.api.problems import MEDIA_TYPE
 Json = dict[str, Any]
 Row = tuple[str, ...]
 
-_FIRST_CALLS: Final = {"submit_job": "Submit a job", "read_job": "Read it", "read_logs": "Read its log"}
-"""By operation: the first calls of a new user."""
+_TENANT: Final = """-H "X-Tenant-ID: $RUNWAY_TENANT\""""
+_QUICKSTART: Final = (
+    ("Set the server and your tenant", "export RUNWAY_URL=http://127.0.0.1:8000\nexport RUNWAY_TENANT=vision"),
+    (
+        "Submit a job",
+        f"""curl "$RUNWAY_URL/v1/jobs" \\
+  {_TENANT} \\
+  -H "Content-Type: application/json" \\
+  -d '{{
+  "image": "docker.io/library/busybox:1.36",
+  "command": ["sh", "-c", "echo hello"],
+  "resources": {{"cpu": "100m", "memory": "64Mi"}}
+}}'""",
+    ),
+    (
+        "Follow it: its `id` is in the response",
+        f"""JOB=rw-agkyxsiunucc5lqpeogd
+curl -N "$RUNWAY_URL/v1/jobs/$JOB/events" \\
+  {_TENANT}""",
+    ),
+    (
+        "Read its log, also while it runs",
+        f"""curl -N "$RUNWAY_URL/v1/jobs/$JOB/logs?follow=true" \\
+  {_TENANT}""",
+    ),
+)
+"""The first calls of a new user: titles and commands."""
+EXAMPLE_WIDTH: Final = 72
+"""Characters of a line of JSON, so that a part that fits is on one line."""
 _BOUND_UNITS: Final = {"maxLength": "characters", "maxItems": "entries", "maxProperties": "entries"}
 
 
@@ -75,7 +102,7 @@ class Reference:
 
     about: str
     request_id: str
-    first: tuple[Example, ...]
+    quickstart: tuple[Example, ...]
     calls: tuple[Call, ...]
     problem: tuple[Row, ...]
     problems: tuple[ErrorReference, ...]
@@ -84,15 +111,11 @@ class Reference:
 
 def reference_of(document: Json) -> Reference:
     """Build the page of an OpenAPI document."""
-    calls = {
-        operation["operationId"]: _call(document, path, method, operation)
-        for path, method, operation in operations(document)
-    }
     return Reference(
         about=document["info"]["description"],
         request_id=document["components"]["parameters"]["X-Request-ID"]["description"],
-        first=tuple(Example(title, calls[name].commands[0].text) for name, title in _FIRST_CALLS.items()),
-        calls=tuple(calls.values()),
+        quickstart=tuple(Example(title, text) for title, text in _QUICKSTART),
+        calls=tuple(_call(document, path, method, operation) for path, method, operation in operations(document)),
         problem=_field_rows(document["components"]["schemas"]["Problem"]),
         problems=tuple(_errors(document)),
         types=tuple(
@@ -117,7 +140,10 @@ def _call(document: Json, path: str, method: str, operation: Json) -> Call:
         description=operation["description"],
         commands=tuple(Example(title, _curl(path, method, operation, value)) for title, value in bodies),
         parameters=tuple(_parameter_row(one) for one in operation["parameters"] if "$ref" not in one),
-        body=_field_rows(_target(document, body["schema"])) if body else (),
+        body=tuple(
+            (name, form.replace(" or null", ""), description)  # A field of a request may always be null.
+            for name, form, description in (_field_rows(_target(document, body["schema"])) if body else ())
+        ),
         answers=tuple(_answer_row(status, response) for status, response in answers.items()),
         examples=tuple(
             Example(f"{status}: {example['summary']}", _text(example["value"]))
@@ -168,7 +194,20 @@ def _problem_examples(response: Json) -> dict[str, Json]:
 
 
 def _text(example: object) -> str:
-    return (example if isinstance(example, str) else json.dumps(example, indent=1)).rstrip()
+    return (example if isinstance(example, str) else _pretty(example)).rstrip()
+
+
+def _pretty(value: object, indent: str = "", used: int = 0) -> str:
+    """Write JSON with each part on one line, if it fits after the `used` characters of its line."""
+    short = json.dumps(value, ensure_ascii=False)
+    if len(short) + used <= EXAMPLE_WIDTH or not isinstance(value, dict | list) or not value:
+        return short
+    inner = indent + "  "
+    if isinstance(value, dict):
+        names = [f"{inner}{json.dumps(name)}: " for name in value]
+        lines = [name + _pretty(member, inner, len(name)) for name, member in zip(names, value.values(), strict=True)]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    return "[\n" + ",\n".join(inner + _pretty(member, inner, len(inner)) for member in value) + f"\n{indent}]"
 
 
 def _target(document: Json, schema: Json) -> Json:
@@ -177,7 +216,7 @@ def _target(document: Json, schema: Json) -> Json:
 
 
 def _form(schema: Json) -> str:
-    """Describe a schema in a few words: its type and its bounds."""
+    """Describe a schema in a few words: its type and its bounds. Descriptions have the forms of texts."""
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[1]
         return "[the job](#submit-job)" if name == "JobSpec" else f"[{name}](#{name.lower()})"
@@ -195,7 +234,6 @@ def _form(schema: Json) -> str:
         words.append(f"from {low}")
     words += [f"at most {schema[key]} {unit}" for key, unit in _BOUND_UNITS.items() if key in schema]
     words += [schema["format"]] if "format" in schema else []
-    words += [f"`{schema['pattern']}`"] if "pattern" in schema else []
     words += [f"default `{json.dumps(schema['default'])}`"] if schema.get("default") is not None else []
     return ", ".join(words)
 
@@ -221,5 +259,5 @@ def _curl(path: str, method: str, operation: Json, body: Json | None) -> str:
         parts.append("-H 'X-Tenant-ID: vision'")
     if body is not None:
         parts += [f"-H 'Idempotency-Key: {body['name']}-2026-11-24'", "-H 'Content-Type: application/json'"]
-        parts.append(f"-d {shlex.quote(json.dumps(body, indent=1))}")
+        parts.append(f"-d {shlex.quote(_pretty(body))}")
     return " \\\n  ".join(parts)

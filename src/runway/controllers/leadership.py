@@ -29,6 +29,7 @@ DISCONNECT_GRACE_SECONDS: Final = 15.0
 """Maximum time without a connection before submissions are rejected. A reconnect or a relist takes less."""
 DISCONNECT_RETRY_SECONDS: Final = 5
 """Retry-After of that error: the longest pause between two connection attempts."""
+LEASE_NAME: Final = "runway-writer"
 ANNOTATION_SUBMISSIONS_STOPPED: Final = "runway.internal/submissions-stopped"
 """This annotation of the Lease stops submissions; its value is the reason that users read."""
 

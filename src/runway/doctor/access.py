@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
+from runway.controllers.leadership import LEASE_NAME
 from runway.doctor.findings import Finding, failed, ok, unknown, warning
 from runway.errors import ClusterError
 from runway.kube.operator_client import Access, OperatorClient, for_all
@@ -15,7 +16,6 @@ from runway.policy import RUNWAY_NAMESPACE, Policy
 MAX_CLOCK_SECONDS: Final = 5.0
 """The API server's date has whole seconds, and the call takes a moment. TLS and tokens tolerate minutes."""
 SERVICE_ACCOUNT: Final = (RUNWAY_NAMESPACE, "runway")
-LEASE: Final = "runway-writer"
 
 CLUSTER_NEEDS: Final = tuple(
     Access(verb, resource, group)
@@ -73,7 +73,7 @@ async def check_permissions(
 
 def _lease_needs(namespace: str) -> tuple[Access, ...]:
     group = "coordination.k8s.io"
-    named = (Access(verb, "leases", group, namespace=namespace, name=LEASE) for verb in ("get", "update"))
+    named = (Access(verb, "leases", group, namespace=namespace, name=LEASE_NAME) for verb in ("get", "update"))
     return (Access("create", "leases", group, namespace=namespace), *named)
 
 

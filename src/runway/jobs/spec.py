@@ -225,7 +225,7 @@ def _match(grammar: re.Pattern[str], expected: str) -> AfterValidator:
 def _quantity(parse: Callable[[str], int], example: str) -> BeforeValidator:
     def read(value: object) -> int:
         if not isinstance(value, str):
-            raise _fault("wrong_type", "must be a quantity in a string", hint=f"write it as {example}")
+            raise _fault("wrong_type", "must be a quantity in quotes", hint=f"write it as {example}")
         try:
             return parse(value)
         except ValueError as error:
@@ -236,7 +236,7 @@ def _quantity(parse: Callable[[str], int], example: str) -> BeforeValidator:
 
 def _read_usd(value: object) -> Decimal:
     if not isinstance(value, str):
-        raise _fault("wrong_type", "must be a decimal in a string", hint='write it as "12.50"')
+        raise _fault("wrong_type", "must be an amount in quotes", hint='write it as "12.50"')
     if MONEY.fullmatch(value) is None:
         raise _fault("malformed", "must be an amount in USD with at most 6 decimals", hint='such as "12.50"')
     return Decimal(value)

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from runway.errors import AmbiguousOutcome, NotFound
+from runway.errors import AmbiguousOutcome, NotFound, Rejected
 from runway.kube.client import KubeClient
 from runway.kube.kubeconfig import load_access
 from runway.kube.transport import AiohttpTransport, Response, Transport
@@ -100,6 +100,25 @@ class OperatorClient(KubeClient):
         # JSON is YAML, and every version of the API server accepts this type.
         content_type = "application/apply-patch+yaml"
         await self._call("patch", "objects", _path(manifest), query=query, body=manifest, content_type=content_type)
+
+    async def merge(self, path: str, patch: Mapping[str, Any]) -> Json:
+        """Apply a merge patch to the object at a path. Raises Conflict if it names a version that has changed."""
+        content_type = "application/merge-patch+json"
+        return _json(await self._call("patch", "objects", path, body=patch, content_type=content_type))
+
+    async def user_name(self) -> str | None:
+        """Return the name under which the API server knows the caller; None if it does not say.
+
+        https://kubernetes.io/docs/reference/access-authn-authz/authentication/#self-subject-review
+        """
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        try:
+            answer = _json(await self._call("create", "reviews", path, body=body))
+        except (NotFound, Rejected):
+            return None
+        user = (answer.get("status") or {}).get("userInfo") or {}
+        return str(user["username"]) if user.get("username") else None
 
     async def is_allowed(self, access: Access, service_account: tuple[str, str] | None = None) -> bool:
         """Ask whether the caller, or a service account (namespace, name), has a permission.

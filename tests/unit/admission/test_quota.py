@@ -213,7 +213,7 @@ def test_type_with_quota_0_is_refused() -> None:
     quota = Quota.model_validate({"gpu": 4, "gpu_types": {"h100": 0}, "cpu": "9", "memory": "9Gi", "jobs": 9})
     with pytest.raises(QuotaExceeded) as caught:
         Ledger({"vision": quota}).reserve("vision", "rw-a", of_type("h100", 1), NOW)
-    assert [found.message for found in caught.value.violations] == ["0 of 0 h100 are used or reserved, 0 free"]
+    assert [found.message for found in caught.value.violations] == ["the tenant's quota is 0 h100"]
 
 
 def test_refusal_of_a_type_names_jobs_with_that_type() -> None:

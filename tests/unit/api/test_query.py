@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import httpx2
 import pytest
 from fastapi import Depends, FastAPI, Query
+from pydantic import Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runway.api import problems
@@ -29,10 +31,18 @@ app.add_middleware(WithRequestId)
 problems.install_error_handlers(app)
 
 
+class Colour(StrEnum):
+    RED = "red"
+    GREEN = "green"
+
+
 class ThingQuery(QueryParameters):
-    size: int = 1
+    size: Annotated[int, Field(ge=1, le=500)] = 1
     state: list[str] | None = None
-    kind: str | None = None
+    kind: Annotated[str | None, Field(max_length=5)] = None
+    colour: Colour = Colour.RED
+    deep: bool = False
+    place: Annotated[str, Field(pattern="^[a-z]+$")] = "a"
 
 
 @app.get("/things")
@@ -72,11 +82,31 @@ async def test_unknown_and_repeated_parameters_are_refused(query: str, field: st
     assert (violation["field"], violation["code"]) == (field, code)
 
 
+@pytest.mark.parametrize(
+    ("query", "message", "observed", "limit", "hint"),
+    [
+        ("size=ten", "must be a whole number", "ten", None, "write it in decimal digits"),
+        ("size=1.5", "must be a whole number", "1.5", None, "write it in decimal digits"),
+        ("size=0", "must be at least 1", "0", "at least 1", "use a value of at least 1"),
+        ("size=501", "must be at most 500", "501", "at most 500", "use a value of at most 500"),
+        ("colour=blue", "is not a known value", "blue", "red or green", "use red or green"),
+        ("deep=perhaps", "must be true or false", "perhaps", None, "use true or false"),
+        ("kind=aaaaaa", "is too long", "6 characters", "5 characters", "use at most 5 characters"),
+        ("place=A", "has an invalid form", "A", "^[a-z]+$", "use a value of the form that the limit gives"),
+    ],
+)
+async def test_faults_are_in_plain_words_with_a_hint(
+    query: str, message: str, observed: str, limit: str | None, hint: str
+) -> None:
+    (violation,) = (await _get(query)).json()["violations"]
+    assert [violation[name] for name in ("message", "observed", "limit", "hint")] == [message, observed, limit, hint]
+
+
 async def test_violations_are_bounded_and_name_the_known_parameters() -> None:
     answer = await _get("&".join(f"x{number}=1" for number in range(300)))
     violations = answer.json()["violations"]
     assert len(violations) == 20
-    assert violations[0]["hint"] == "parameters here: size, state, kind"
+    assert violations[0]["hint"] == "parameters here: size, state, kind, colour, deep, place"
     assert len(answer.content) < 5000
 
 

@@ -27,9 +27,9 @@ def test_ls_shows_one_row_for_each_job() -> None:
     ]
     result = runway("ls", answers=[reply({"jobs": jobs, "next_cursor": None})])
     assert result.stdout.splitlines() == [
-        "ID       NAME   STATE    WHY               AGE  GPU      COST USD",
-        "rw-4f2a  train  running  node_unreachable  10m    1  max 1.418000",
-        "rw-9            failed   oom_killed        10m    1          0.09",
+        "ID       NAME   STATE    WHY               AGE  GPU   COST USD",
+        "rw-4f2a  train  running  node_unreachable  10m    1  max 1.418",
+        "rw-9            failed   oom_killed        10m    1       0.09",
         "rw-8            pending",
     ]
 
@@ -48,7 +48,7 @@ def test_ls_wide_shows_every_column() -> None:
     view = job("running", attempts=[attempt(node="node-7")], attempts_left_out=4)
     lines = runway("ls", "-o", "wide", answers=[reply({"jobs": [view], "next_cursor": None})]).stdout.splitlines()
     assert lines[0].endswith("COST USD  ATTEMPTS  NODE    CREATED               IMAGE")
-    assert lines[1].endswith("max 1.418000  5         node-7  2026-11-24T08:00:00Z  runway.local/busybox:1")
+    assert lines[1].endswith("max 1.418  5         node-7  2026-11-24T08:00:00Z  runway.local/busybox:1")
 
 
 def test_ls_filters_by_several_states() -> None:

@@ -18,7 +18,7 @@ from runway.cli.output import Screen
 from runway.jobs.models import JobView
 from tests.support.cli import URL, FakeRunway, job, problem, reply, runway
 
-MOST_FREE = "1 GPU (of 2), 11900m CPU, 150Gi"
+MOST_FREE = "1 GPU (of 2), 11.9 CPU, 150Gi"
 FREE = {"nodes": 2, "cpu": "11900m", "memory": "150Gi", "gpu": 1, "gpu_total": 2}
 LIMITS = {
     "cpu": {"min": "100m", "max": "16"},

@@ -1,16 +1,22 @@
-"""`runway policy check`, `runway tenants render`, and required packages."""
+"""`runway policy check` and `policy diff`, `runway tenants render`, and required packages."""
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
+from typer.testing import Result
 
-from runway.policy import parse_policy
-from tests.support.cli import runway
+from runway.api.policy import policy_view
+from runway.policy import parse_policy, policy_hash
+from tests.support.builders import policy_text
+from tests.support.cli import FakeRunway, runway
 
 POLICY: dict[str, Any] = {
     "version": 1,
@@ -65,10 +71,17 @@ def faulty(tmp_path: Path) -> Path:
     return path
 
 
+def check(*arguments: str) -> Result:
+    """Run `policy check` without a server to compare with."""
+    return runway("policy", "check", *arguments, variables={"RUNWAY_URL": None})
+
+
 def test_check_shows_limits_pools_and_tenants(policy: Path) -> None:
-    result = runway("policy", "check", str(policy))
+    result = check(str(policy))
     assert result.exit_code == 0
-    assert result.stdout.splitlines() == [
+    *lines, last = result.stdout.splitlines()
+    assert re.fullmatch(rf"OK {policy}: 2 tenants \(vision, speech\), 2 pools, hash [0-9a-f]{{12}}", last)
+    assert lines == [
         "Limits of a job",
         "  FIELD         MIN   MAX    DEFAULT",
         "  cpu           100m  16",
@@ -102,7 +115,7 @@ def test_check_shows_limits_pools_and_tenants(policy: Path) -> None:
 def test_check_shows_the_link_to_stored_logs(tmp_path: Path) -> None:
     file, template = tmp_path / "policy.yaml", "https://logs.example.com/?job={job}"
     file.write_text(json.dumps(POLICY | {"logs": {"url_template": template}}))
-    result = runway("policy", "check", str(file))
+    result = check(str(file))
     assert result.exit_code == 0
     assert f"  {template}" in result.stdout.splitlines()
 
@@ -111,7 +124,7 @@ def test_check_shows_start_deadlines_by_cause(policy: Path) -> None:
     text = policy.read_text()
     assert "limits:\n" in text
     policy.write_text(text.replace("limits:\n", "limits:\n  start_timeout_seconds: {image: 300, registry: 1800}\n"))
-    shown = runway("policy", "check", str(policy)).stdout
+    shown = check(str(policy)).stdout
     rows = [line.split() for line in shown.splitlines() if "start timeout" in line]
     assert rows == [["start", "timeout:", "image", "5m"], ["start", "timeout:", "registry", "30m"]]
 
@@ -119,9 +132,9 @@ def test_check_shows_start_deadlines_by_cause(policy: Path) -> None:
 def test_check_shows_volumes_with_their_claims(policy: Path) -> None:
     own = "  vision:\n    volumes: {datasets: {claim: datasets-v2, path: /data, read_only: true}}\n"
     policy.write_text(policy.read_text().replace("  vision:\n", own))
-    shown = runway("policy", "check", str(policy)).stdout
+    shown = check(str(policy)).stdout
     assert "vision  datasets  datasets-v2  /data  yes" in shown
-    document = json.loads(runway("policy", "check", str(policy), "-o", "json").stdout)
+    document = json.loads(check(str(policy), "-o", "json").stdout)
     assert parse_policy(yaml.safe_dump(document["policy"])) == parse_policy(policy.read_text())
 
 
@@ -130,18 +143,18 @@ def test_check_shows_optional_limits_of_tenants(policy: Path) -> None:
     document["tenants"]["speech"]["quota"] |= {"disk": "2Ti", "gpu_types": {"a10g": 1}, "usd_per_hour": "2.50"}
     document["tenants"]["vision"]["budget"] = {"usd": "300", "hours": 24}
     policy.write_text(yaml.safe_dump(document, sort_keys=False))
-    lines = runway("policy", "check", str(policy)).stdout.splitlines()
+    lines = check(str(policy)).stdout.splitlines()
     head, *rows = lines[lines.index("Tenants") + 1 :][:3]
     start = head.index("GPU TYPES")
     assert [line[start:] for line in (head, *rows)] == [
         "GPU TYPES  DISK  USD AN HOUR  BUDGET",
-        "                              300 USD in 24 h",
-        "1 a10g     2Ti   2.5",
+        "                              300.00 USD in 24 h",
+        "1 a10g     2Ti   2.50",
     ]
 
 
 def test_check_as_data_round_trips(policy: Path) -> None:
-    document = json.loads(runway("policy", "check", str(policy), "-o", "json").stdout)
+    document = json.loads(check(str(policy), "-o", "json").stdout)
     assert document["valid"] is True
     assert parse_policy(yaml.safe_dump(document["policy"])) == parse_policy(policy.read_text())
 
@@ -149,31 +162,172 @@ def test_check_as_data_round_trips(policy: Path) -> None:
 def test_check_shows_the_disk_limit_of_a_policy_of_version_0_7_as_disk(tmp_path: Path) -> None:
     path = tmp_path / "old.yaml"
     path.write_text(yaml.safe_dump(POLICY | {"limits": POLICY["limits"] | {"ephemeral_storage": {"per_job": "2Gi"}}}))
-    document = json.loads(runway("policy", "check", str(path), "-o", "json").stdout)
+    document = json.loads(check(str(path), "-o", "json").stdout)
     assert document["policy"]["limits"]["disk"] == {"min": "1Gi", "max": "2Gi", "default": "2Gi"}
     assert parse_policy(yaml.safe_dump(document["policy"])) == parse_policy(path.read_text())
 
 
-def test_check_shows_each_fault_on_a_line(faulty: Path) -> None:
-    result = runway("policy", "check", str(faulty))
+def test_check_shows_every_fault_with_line_value_and_hint(tmp_path: Path) -> None:
+    file = tmp_path / "faulty.yaml"
+    file.write_text(policy_text(("quota: {gpu: 2,", "quota: {gpus: 2, gpu: two,"), ("max: 86400", "max: 0100")))
+    result = check(str(file))
     assert result.exit_code == 1
     assert result.stdout == ""
-    lines = result.stderr.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["images.allow", "surprise"]
+    assert result.stderr.splitlines() == [
+        f"Error: {file} is not a valid policy: 3 errors",
+        "  line 6: limits.timeout_seconds.max  observed 0100",
+        "      must be a whole number",
+        "      hint: write it in decimal digits, without quotes",
+        "  line 22: tenants.speech.quota.gpu   observed two",
+        "      must be a whole number",
+        "      hint: write it in decimal digits, without quotes",
+        "  line 22: tenants.speech.quota.gpus",
+        "      is not a field of a quota",
+        "      hint: did you mean gpu? fields here: gpu, gpu_types, cpu, memory, disk, jobs, usd_per_hour",
+    ]
+
+
+def test_check_hides_values_that_may_be_secret(tmp_path: Path) -> None:
+    file = tmp_path / "faulty.yaml"
+    link = "https://me:s3cr3t@logs.example.com"  # pragma: allowlist secret
+    file.write_text(
+        policy_text(
+            ("    rate: {per_minute: 6,", "    secrets: [hf_Secret]\n    password: s3cr3t\n    rate: {per_minute: 6,"),
+            ("images:\n", f"logs: {{url_template: '{link}'}}\nimages:\n"),
+        )
+    )
+    result = check(str(file))
+    assert result.stderr.splitlines()[0].endswith("3 errors")
+    assert "hf_Secret" not in result.stderr
+    assert "s3cr3t" not in result.stderr
 
 
 def test_check_gives_faults_as_data(faulty: Path) -> None:
-    result = runway("policy", "check", str(faulty), "-o", "json")
+    result = check(str(faulty), "-o", "json")
     assert result.exit_code == 1
     document = json.loads(result.stdout)
     assert document["valid"] is False
-    assert [fault["field"] for fault in document["faults"]] == ["images.allow", "surprise"]
+    assert [(fault["field"], fault["line"]) for fault in document["faults"]] == [("images.allow", 21), ("surprise", 60)]
 
 
 def test_check_names_a_missing_file(tmp_path: Path) -> None:
-    result = runway("policy", "check", str(tmp_path / "absent.yaml"))
+    result = check(str(tmp_path / "absent.yaml"))
     assert result.exit_code == 1
-    assert "absent.yaml: cannot be read: No such file" in result.stderr
+    assert "absent.yaml\n      cannot be read: No such file" in result.stderr
+
+
+def test_check_refuses_a_file_that_every_user_can_write(policy: Path) -> None:
+    policy.chmod(0o666)
+    result = check(str(policy))
+    assert result.exit_code == 1
+    assert "can be written by every user: run chmod o-w on it" in result.stderr
+
+
+def served(document: dict[str, Any], *, jobs: int = 0, gpu: int = 0) -> FakeRunway:
+    """Serve this policy, with the usage of tenant vision."""
+    in_force = parse_policy(yaml.safe_dump(document, sort_keys=False))
+    body = json.loads(json.dumps({"hash": policy_hash(in_force), **policy_view(in_force, None)}))
+    quotas = [
+        tenant_quota(name, used={"gpu": gpu, "jobs": jobs} if name == "vision" else {}) for name in document["tenants"]
+    ]
+    return FakeRunway([httpx2.Response(200, json=body), httpx2.Response(200, json={"tenants": quotas})])
+
+
+def tenant_quota(name: str, *, used: dict[str, object]) -> dict[str, object]:
+    nothing = {"gpu": 0, "cpu": "0", "memory": "0", "jobs": 0}
+    return {
+        "tenant": name,
+        "namespace": f"runway-{name}",
+        "limit": nothing,
+        "used": nothing | used,
+        "reserved": nothing,
+        "held_by_terminating": nothing,
+        "jobs": [],
+    }
+
+
+def test_diff_of_the_policy_in_force_is_empty(policy: Path) -> None:
+    policy.write_text(policy.read_text() + "# a comment\n")
+    result = runway("policy", "diff", str(policy), answers=served(POLICY))
+    assert (result.exit_code, result.stdout) == (0, "Changes of the policy in force\n  none\n")
+
+
+def test_diff_shows_each_change_and_the_affected_jobs(tmp_path: Path) -> None:
+    changed = copy.deepcopy(POLICY)
+    changed["limits"]["cpu"]["max"] = "8"
+    changed["images"]["allow"] = ["runway.local/*", "ghcr.io/acme/*"]
+    changed["tenants"]["vision"]["quota"] |= {"gpu": 2, "memory": "256Gi", "disk": "1Ti"}
+    changed["tenants"]["robotics"] = changed["tenants"].pop("speech") | {"namespace": "runway-robotics"}
+    file = tmp_path / "policy.yaml"
+    file.write_text(yaml.safe_dump(changed, sort_keys=False))
+    effect = (
+        "vision has 3 unfinished jobs and uses 4, above the new quota.gpu 2: they continue, and Runway admits none "
+        "that needs more until enough is free"
+    )
+    result = runway("policy", "diff", str(file), answers=served(POLICY, jobs=3, gpu=4))
+    assert result.exit_code == 3
+    assert [" ".join(line.split()) for line in result.stdout.splitlines()] == [
+        "Changes of the policy in force",
+        "FIELD IN FORCE FILE CHANGE",
+        "tenants.robotics present added",
+        "tenants.speech present removed",
+        "limits.cpu.max 16 8 down",
+        "images.allow[ghcr.io/acme/*] present added",
+        "tenants.vision.quota.gpu 4 2 down",
+        "tenants.vision.quota.memory 128Gi 256Gi up",
+        "tenants.vision.quota.disk 1Ti added",
+        "Unfinished jobs",
+        effect,
+    ]
+
+
+def test_diff_names_the_jobs_of_a_tenant_that_goes(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(yaml.safe_dump(POLICY | {"tenants": {"speech": POLICY["tenants"]["speech"]}}))
+    result = runway("policy", "diff", str(file), "-o", "json", answers=served(POLICY, jobs=1))
+    document = json.loads(result.stdout)
+    assert [(each["field"], each["kind"]) for each in document["changes"]] == [("tenants.vision", "removed")]
+    assert document["effects"] == [
+        "vision has 1 unfinished job in runway-vision: Runway would no longer show, count or cancel them"
+    ]
+
+
+def test_diff_tells_a_change_that_the_server_does_not_send(tmp_path: Path) -> None:
+    changed = copy.deepcopy(POLICY)
+    changed["pools"]["a10g"]["node_selector"] = {"pool": "a10g"}
+    file = tmp_path / "policy.yaml"
+    file.write_text(yaml.safe_dump(changed, sort_keys=False))
+    result = runway("policy", "diff", str(file), answers=served(POLICY))
+    assert result.exit_code == 3
+    assert "only in what Runway does not send: node selectors" in result.stdout
+
+
+def test_diff_with_a_server_of_version_0_7_compares_what_it_sends(policy: Path) -> None:
+    body = policy_view(parse_policy(policy.read_text()), None)
+    answers = FakeRunway([httpx2.Response(200, json=body), httpx2.Response(200, json={"tenants": []})])
+    assert runway("policy", "diff", str(policy), answers=answers).exit_code == 0
+    policy.write_text(policy.read_text().replace("jobs: 100", "jobs: 90"))
+    answers = FakeRunway([httpx2.Response(200, json=body), httpx2.Response(200, json={"tenants": []})])
+    result = runway("policy", "diff", str(policy), answers=answers)
+    assert result.exit_code == 3
+    assert "tenants.vision.quota.jobs  100       90    down" in result.stdout
+
+
+def test_diff_without_a_server_is_an_outage(policy: Path) -> None:
+    answers = FakeRunway([httpx2.ConnectError("refused")])
+    assert runway("policy", "diff", str(policy), answers=answers).exit_code == 69
+
+
+def test_check_shows_what_changes_and_is_ok_without_a_server(policy: Path) -> None:
+    changed = copy.deepcopy(POLICY)
+    changed["tenants"]["vision"]["quota"]["gpu"] = 1
+    result = runway("policy", "check", str(policy), answers=served(changed))
+    assert result.exit_code == 0
+    assert "  tenants.vision.quota.gpu  1         4     up" in result.stdout.splitlines()
+    down = runway("policy", "check", str(policy), answers=FakeRunway([httpx2.ConnectError("refused")]))
+    assert down.exit_code == 0
+    assert down.stderr.splitlines()[0].startswith("warning: not compared with the policy in force")
+    assert down.stdout.splitlines()[-1].startswith("OK ")
 
 
 def test_render_prints_a_yaml_stream_for_kubectl(policy: Path) -> None:
@@ -222,7 +376,7 @@ def test_render_of_an_invalid_policy_prints_nothing(faulty: Path) -> None:
     result = runway("tenants", "render", "--policy", str(faulty))
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert "images.allow: " in result.stderr
+    assert "images.allow " in result.stderr
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])

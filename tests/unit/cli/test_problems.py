@@ -83,7 +83,7 @@ def test_quota_problem_shows_usage_and_jobs() -> None:
     assert result.stderr.splitlines()[2:] == [
         "  RESOURCE  USED  RESERVED  REQUESTED  LIMIT",
         "  gpu       1     1         1          2",
-        "  cpu       500m  0         4          16",
+        "  cpu       0.5   0         4          16",
         f"  held by {', '.join(holders)} and 50 more",
     ]
 

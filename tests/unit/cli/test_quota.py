@@ -54,7 +54,7 @@ def test_quota_shows_limit_usage_and_jobs() -> None:
         "vision (namespace runway-vision)",
         "  RESOURCE                        LIMIT  USED  RESERVED  TERMINATING",
         "  gpu       █████▓▓▓▓▓▒▒▒▒▒░░░░░      4     2         1            1",
-        "  cpu       ██▓▓▒░░░░░░░░░░░░░░░     32     8      500m            4",
+        "  cpu       ██▓▓▒░░░░░░░░░░░░░░░     32     8       0.5            4",
         "  memory    ██▓▓▒░░░░░░░░░░░░░░░  128Gi  32Gi      64Mi         16Gi",
         "  jobs      █▓▒░░░░░░░░░░░░░░░░░    100     2         1            1",
         "  used by",
@@ -77,9 +77,9 @@ def test_quota_shows_gpu_types_hourly_price_and_budget_if_they_are_limited() -> 
     budget = {"usd": "300", "hours": 24, "spent": "12.5", "committed": "40", "reserved": "0", "free": "247.5"}
     limited = tenant | {name: tenant[name] | amounts for name, amounts in more.items()} | {"budget": budget}
     lines = runway("quota", answers=[reply({"tenants": [limited]})]).stdout.splitlines()
-    assert "  usd_per_hour    █████░░░░░░░░░░░░░░░     20  5.25         0            0" in lines
+    assert "  usd_per_hour    █████░░░░░░░░░░░░░░░  20.00  5.25      0.00         0.00" in lines
     assert "  gpu_types.a10g  ██████████░░░░░░░░░░      2     1         0            0" in lines
-    assert "  budget of 300 USD in 24 h: 12.5 spent, 40 committed, 0 reserved, 247.5 free" in lines
+    assert "  budget of 300.00 USD in 24 h: 12.50 spent, 40.00 committed, 0.00 reserved, 247.50 free" in lines
 
 
 def test_quota_shows_disk_if_it_is_limited() -> None:
@@ -138,9 +138,9 @@ def test_top_shows_quota_and_usage_of_jobs() -> None:
         "TENANT  GPU           CPU              MEMORY               JOBS",
         "vision  ██▓▓▒▒░░ 3/4  █▓▒░░░░░ 8.5/32  █▓▒░░░░░ 32Gi/128Gi  █▓▒░░░░░ 3/100",
         "",
-        "JOB      NAME   STATE    AGE       CPU  THROTTLED     MEMORY    GPU       USD  WHY",
-        "rw-4f2a  train  running  10m  0.50/0.5        97%  61Mi/64Mi  1 50%  0.224517",
-        "rw-2     train  pending  10m                                         0.000000  unschedulable",
+        "JOB      NAME   STATE    AGE       CPU  THROTTLED     MEMORY    GPU     USD  WHY",
+        "rw-4f2a  train  running  10m  0.50/0.5        97%  61Mi/64Mi  1 50%  0.2245",
+        "rw-2     train  pending  10m                                           0.00  unschedulable",
     ]
     assert fake.requests[1].url.params.get_list("state") == ["running", "cancelling", "pending"]
     assert [path for path in fake.paths if "usage" in path] == ["GET /v1/jobs/rw-4f2a/usage"]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.text import Text
 
 from runway.cli.output import wrapped
-from runway.cli.views.tables import Column, columns, lay_out
+from runway.cli.views.job_views import rows_of, short_ids
+from runway.cli.views.tables import Column, columns, lay_out, show_quantity
+from runway.jobs.models import JobView
+from tests.support.cli import NOW, failure, job
 
 HEADS = [
     Column(title="ID"),
@@ -21,6 +26,21 @@ ROW = ("rw-4f2a", "a-name-of-twenty-two-x", "10m", 1)
 
 def shown(width: int | None) -> list[str]:
     return [line.plain for line in lay_out(HEADS, [ROW], width=width)]
+
+
+@given(st.lists(st.from_regex(r"rw-[ab]{20}", fullmatch=True), unique=True, max_size=20))
+def test_short_ids_name_the_same_jobs(ids: list[str]) -> None:
+    short = short_ids(ids)
+    assert len(set(short)) == len(ids)
+    assert all(job_id.startswith(start) and len(start) >= 9 for job_id, start in zip(ids, short, strict=True))
+
+
+def test_list_fits_80_columns_with_gpus_and_cost() -> None:
+    view = job("failed", id="rw-agkyxsiunucc5lqpeogd", name="train-resnet", failure=failure("command_not_found"))
+    heads, rows = rows_of([TypeAdapter(JobView).validate_python(view)], NOW, width=80, wide=False, tenants=False)
+    head, line = (text.plain for text in lay_out(heads, rows, width=80))
+    assert head.split() == ["ID", "NAME", "STATE", "WHY", "AGE", "GPU", "COST", "USD"]
+    assert line.startswith("rw-agkyxs  train-resnet  failed  command_not_found  ")
 
 
 def test_wide_terminal_shows_everything() -> None:
@@ -56,3 +76,22 @@ def test_long_line_wraps_between_words(words: list[str], width: int) -> None:
 
 def test_very_narrow_text_is_not_wrapped() -> None:
     assert len(wrapped(Console(), Text("word " * 20), 6, 25)) == 1
+
+
+@pytest.mark.parametrize(
+    ("resource", "quantity", "text"),
+    [
+        ("cpu", "8100m", "8.1"),
+        ("cpu", "32", "32"),
+        ("memory", "32832Mi", "32Gi"),
+        ("disk", "1536Mi", "1.5Gi"),
+        ("jobs", 1_000_000, "1000000"),
+        ("gpu", 0, "0"),
+        ("gpu_types", {"a10g": 2, "l4": 1}, "2 a10g, 1 l4"),
+        ("usd_per_hour", "12.345678", "12.35"),
+        ("memory", "much", "much"),
+        ("disk", None, ""),
+    ],
+)
+def test_quota_has_one_unit_per_resource(resource: str, quantity: object, text: str) -> None:
+    assert show_quantity(resource, quantity) == text

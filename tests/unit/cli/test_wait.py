@@ -81,7 +81,7 @@ def test_wait_shows_cause_and_hint() -> None:
     view["cost"]["actual"] = "0.023633"
     result = runway("wait", "rw-4f2a", answers=[reply(view)])
     assert result.stdout.splitlines() == [
-        "rw-4f2a failed (0.023633 USD)",
+        "rw-4f2a failed (0.02363 USD)",
         "  exit_nonzero: the job's own error; retrying will not help",
         "  the process ended with exit code 3",
         "  hint: read the log",

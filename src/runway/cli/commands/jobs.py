@@ -50,7 +50,8 @@ def ls(
 
         def table(page: Answer[JobList]) -> tuple[list[Column], list[list[object]]]:
             now, wide = session.environment.now(), output is Output.WIDE
-            return rows_of(page.value.jobs, now, wide=wide, tenants=tenant is None)
+            width = session.screen.width
+            return rows_of(page.value.jobs, now, width=width, wide=wide, tenants=tenant is None)
 
         if watch and can_refresh(session, output):
             refresh(session, REFRESH_SECONDS, poll, lambda page, outage: _screenful(session, *table(page), outage))

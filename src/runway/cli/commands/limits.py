@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -12,9 +11,8 @@ from rich.text import Text
 from runway.cli.context import open_session
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
 from runway.cli.output import Output, Screen, emit
-from runway.cli.views.tables import Column, columns
-from runway.quantity import parse_bytes
-from runway.text import escape, show_bytes, show_duration, show_usd
+from runway.cli.views.tables import Column, columns, show_quantity
+from runway.text import escape, show_duration, show_usd
 
 _LIMITS: Final = columns("FIELD", "MIN", "MAX", "DEFAULT")
 _POOLS: Final = [
@@ -23,7 +21,6 @@ _POOLS: Final = [
     *(Column(title=title, right=True) for title in ("USD AN HOUR", "A CPU", "A GiB", "A GPU")),
     Column(title="FREE NOW"),
 ]
-_BYTES: Final = re.compile(r"[0-9]{1,15}[KMGTP]i")
 _NO_FIELDS: Final = ("ephemeral_storage",)
 """Names of version 0.7 for a limit that is shown under its new name."""
 
@@ -53,7 +50,7 @@ def _show(screen: Screen, policy: Mapping[str, Any], tenant: str | None) -> None
     if quota := _mapping(about.get("quota")):
         rate = _mapping(about.get("rate"))
         screen.out(f"Quota of {tenant}", style="bold")
-        amounts = ", ".join(f"{name} {_quantity(amount)}" for name, amount in quota.items() if amount)
+        amounts = ", ".join(f"{name} {show_quantity(name, amount)}" for name, amount in quota.items() if amount)
         screen.out(f"  {amounts}; {rate.get('per_minute')} submissions a minute, {rate.get('burst')} at once", hang=2)
     for title in ("volumes", "secrets"):
         if items := own.get(title):
@@ -84,7 +81,7 @@ def _amount(name: str, value: object) -> str:
 
 def _pool(name: str, pool: Mapping[str, Any]) -> tuple[object, ...]:
     price, node = _mapping(pool.get("hourly_usd_per")), _mapping(pool.get("node"))
-    size = f"{_gpus(node)}{node.get('cpu')} CPU, {_quantity(node.get('memory'))}"
+    size = f"{_gpus(node)}{_cpu_and_memory(node)}"
     parts = (show_usd(price[part]) if part in price else "" for part in ("cpu", "memory_gib", "gpu"))
     return name, pool.get("gpu_type"), size, show_usd(pool.get("hourly_usd")), *parts, _free(pool.get("free"), node)
 
@@ -97,17 +94,15 @@ def _free(free: object, node: Mapping[str, Any]) -> Text:
         return Text("no ready node", "yellow")
     nodes = "1 node" if known["nodes"] == 1 else f"{known['nodes']} nodes"
     gpus = f"{known.get('gpu')} GPU (of {known.get('gpu_total')}), " if node.get("gpu") else ""
-    return Text(escape(f"{nodes}: {gpus}{known.get('cpu')} CPU, {_quantity(known.get('memory'))}"))
+    return Text(escape(f"{nodes}: {gpus}{_cpu_and_memory(known)}"))
 
 
 def _gpus(node: Mapping[str, Any]) -> str:
     return f"{node['gpu']} GPU, " if node.get("gpu") else ""
 
 
-def _quantity(value: object) -> str:
-    """Show bytes as `1.5Gi`, and everything else as it is sent."""
-    text = ", ".join(f"{name} {amount}" for name, amount in value.items()) if isinstance(value, Mapping) else str(value)
-    return show_bytes(parse_bytes(text)) if _BYTES.fullmatch(text) else text
+def _cpu_and_memory(amounts: Mapping[str, Any]) -> str:
+    return f"{show_quantity('cpu', amounts.get('cpu'))} CPU, {show_quantity('memory', amounts.get('memory'))}"
 
 
 def _volume(volume: object) -> str:

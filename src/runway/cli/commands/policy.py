@@ -1,26 +1,31 @@
-"""`runway policy check`, `runway tenants render` and `runway tenants apply`: read the policy file.
+"""`runway policy check`, `policy diff`, `tenants render` and `tenants apply`: read the policy file.
 
 These commands import the policy's modules when they run, so that the other commands start faster.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+import httpx2
 import typer
 
-from runway.cli.context import Exit, configuration_errors, load_server_module
-from runway.cli.options import As
+from runway.cli.client import Client, RequestFailed
+from runway.cli.context import Environment, Exit, configuration_errors, load_server_module, open_session
+from runway.cli.options import DEFAULT_URL, As, Url
 from runway.cli.output import Output, Screen, emit, emit_data, to_yaml
-from runway.cli.views.tables import columns
+from runway.cli.policy_diff import Difference, compare
+from runway.cli.views.policy_views import show_checked, show_difference, show_policy_error, show_warnings
 from runway.errors import PolicyError
-from runway.quantity import format_bytes, format_cpu, format_usd
-from runway.text import show_duration
 
 if TYPE_CHECKING:
-    from runway.policy import PerGpu, Policy
+    from runway.policy import Policy
 
+COMPARE_TIMEOUT: Final = httpx2.Timeout(5.0)
+"""`policy check` compares by the way, so it does not wait as long as other commands."""
+PolicyArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The policy file.")]
 PolicyFile = Annotated[Path, typer.Option("--policy", envvar="RUNWAY_POLICY", metavar="FILE", help="The policy file.")]
 OneTenant = Annotated[str | None, typer.Option(metavar="NAME", help="Only this tenant.")]
 AdmissionPolicy = Annotated[
@@ -41,22 +46,79 @@ RunwayUsers = Annotated[
 
 
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy file.")],
+    context: typer.Context,
+    file: PolicyArgument,
     output: Annotated[Output, typer.Option("-o", "--output", help="Format of the result on stdout.")] = Output.TABLE,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", "--server", envvar="RUNWAY_URL", metavar="URL", help="A Runway to compare with. Default: none."
+        ),
+    ] = None,
 ) -> None:
-    """Validate a policy file: show each fault on a line, or the limits, pools and tenants of a valid file."""
-    from runway.pool_capacity import capacities
+    """Validate a policy file: show every fault, or the limits, pools and tenants of a valid file.
+
+    With --url or RUNWAY_URL it also shows what the file changes. That never makes a valid file invalid.
+    """
+    from runway.policy import policy_hash
 
     screen = Screen()
     policy = load_policy_file(file, screen, output)
-    document = policy.model_dump(mode="json")
-    capacity = [found.to_json() for found in capacities(policy)]
+    digest, difference = policy_hash(policy), None
+    if url is not None:
+        try:
+            with _client(context, url) as client:
+                difference = _compare(client, policy, digest)
+        except RequestFailed as error:
+            screen.err(f"warning: not compared with the policy in force: {error}", style="yellow")
+    document = {"valid": True, "policy": policy.model_dump(mode="json")} | _document(policy, digest, difference)
     emit(
-        {"valid": True, "policy": document, "capacity": capacity},
+        document,
         output,
         names=[str(file)],
-        table=lambda: _show(screen, policy),
+        table=lambda: show_checked(screen, file, policy, digest, difference),
     )
+
+
+def diff(context: typer.Context, file: PolicyArgument, output: As = Output.TABLE, url: Url = DEFAULT_URL) -> None:
+    """Compare a policy file with the policy in force: what changes, and which unfinished jobs that affects.
+
+    Exits with 0 if nothing changes, and with 3 if something does.
+    """
+    from runway.policy import policy_hash
+
+    screen = Screen(wide=output is Output.WIDE)
+    policy = load_policy_file(file, screen, output)
+    digest = policy_hash(policy)
+    with open_session(context, url, None, output) as session:
+        difference = _compare(session.client, policy, digest)
+    document, names = _document(policy, digest, difference), [change.field for change in difference.changes]
+    emit(document, output, names=names, table=lambda: show_difference(screen, difference))
+    if output.for_people:
+        show_warnings(screen, policy)
+    if difference.has_changes:
+        raise typer.Exit(Exit.CHANGES)
+
+
+def _client(context: typer.Context, url: str) -> Client:
+    try:
+        return Client(url, None, context.ensure_object(Environment).transport, COMPARE_TIMEOUT)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--url / RUNWAY_URL") from error
+
+
+def _compare(client: Client, policy: Policy, digest: str) -> Difference:
+    return compare(client.policy(), policy, digest, client.quota().value.tenants)
+
+
+def _document(policy: Policy, digest: str, difference: Difference | None) -> dict[str, Any]:
+    from runway.pool_capacity import capacities
+
+    document = {"hash": digest, "capacity": [found.to_json() for found in capacities(policy)]}
+    if difference is None:
+        return document
+    changes = [asdict(change) for change in difference.changes]
+    return document | {"changed": difference.has_changes, "changes": changes, "effects": list(difference.effects)}
 
 
 def render(
@@ -146,97 +208,7 @@ def load_policy_file(file: Path, screen: Screen, output: Output) -> Policy:
         return load_policy(file)
     except PolicyError as error:
         if output in (Output.JSON, Output.YAML):
-            faults = [{"field": field, "message": message} for field, message in error.faults]
-            emit_data({"valid": False, "faults": faults}, output)
-        for field, message in error.faults:
-            screen.err(f"{field}: {message}", style="red")
+            emit_data({"valid": False, "faults": [asdict(fault) for fault in error.faults]}, output)
+        else:
+            show_policy_error(screen, file, error)
         raise typer.Exit(Exit.REJECTED) from error
-
-
-def _show(screen: Screen, policy: Policy) -> None:
-    limits = policy.limits
-    timeout, grace, disk, user = limits.timeout_seconds, limits.grace_period_seconds, limits.disk, limits.user
-    screen.out("Limits of a job", style="bold")
-    bounds = (
-        ("cpu", format_cpu(limits.cpu.min), format_cpu(limits.cpu.max), ""),
-        ("memory", format_bytes(limits.memory.min), format_bytes(limits.memory.max), ""),
-        ("gpu", 0, limits.gpu.max, 0),
-        ("timeout", show_duration(timeout.min), show_duration(timeout.max), show_duration(timeout.default)),
-        ("grace period", "", show_duration(grace.max), show_duration(grace.default)),
-        ("retries", 0, limits.retries.max, 0),
-        *(
-            (f"start timeout: {cause}", "", show_duration(seconds), "")
-            for cause, seconds in limits.start_timeout_seconds
-            if seconds is not None
-        ),
-        ("disk", format_bytes(disk.min), format_bytes(disk.max), format_bytes(disk.default)),
-        ("user", user.min, user.max, user.default),
-        ("retention", "", "", show_duration(limits.retention_seconds)),
-    )
-    screen.table(columns("FIELD", "MIN", "MAX", "DEFAULT"), bounds, indent=2)
-    screen.out("Allowed images", style="bold")
-    for pattern in policy.images.allow:
-        screen.out(f"  {pattern}")
-    if policy.logs:
-        screen.out("Links to stored logs", style="bold")
-        screen.out(f"  {policy.logs.url_template}")
-    screen.out("Pools", style="bold")
-    pools = (
-        (name, p.instance_type, p.hourly_usd, format_cpu(p.cpu), format_bytes(p.memory), p.gpu, p.gpu_type,
-         p.max_nodes, "yes" if p.spot else "no", _show_share(p.per_gpu))
-        for name, p in policy.pools.items()
-    )  # fmt: skip
-    heads = columns(
-        "POOL", "INSTANCE", "USD AN HOUR", "CPU", "MEMORY", "GPU", "GPU TYPE", "MAX NODES", "SPOT", "FOR EACH GPU"
-    )
-    screen.table(heads, pools, indent=2)
-    screen.out("Tenants", style="bold")
-    optional = {head: cells for head, cells in _optional_limits(policy).items() if any(cells)}
-    tenants = (
-        (name, t.namespace, t.quota.gpu, format_cpu(t.quota.cpu), format_bytes(t.quota.memory), t.quota.jobs,
-         t.rate.per_minute, t.rate.burst, *more)
-        for (name, t), *more in zip(policy.tenants.items(), *optional.values(), strict=True)
-    )  # fmt: skip
-    heads = columns("TENANT", "NAMESPACE", "GPU", "CPU", "MEMORY", "JOBS", "SUBMITS A MINUTE", "BURST", *optional)
-    screen.table(heads, tenants, indent=2)
-    volumes = [
-        (name, volume, v.claim, v.path, "yes" if v.read_only else "no")
-        for name, t in policy.tenants.items()
-        for volume, v in t.volumes.items()
-    ]
-    if volumes:
-        screen.out("Volumes", style="bold")
-        screen.table(columns("TENANT", "VOLUME", "CLAIM", "PATH", "READ-ONLY"), volumes, indent=2)
-    _show_capacity(screen, policy)
-
-
-def _show_share(share: PerGpu | None) -> str | None:
-    return None if share is None else f"{format_cpu(share.cpu)} CPU, {format_bytes(share.memory)}"
-
-
-def _show_capacity(screen: Screen, policy: Policy) -> None:
-    from runway.pool_capacity import capacities
-
-    screen.out("Quotas against pools", style="bold")
-    found = capacities(policy)
-    rows = (
-        (each.name, each.show(each.quotas), "unknown" if each.pools is None else each.show(each.pools))
-        for each in found
-    )
-    screen.table(columns("RESOURCE", "QUOTAS", "POOLS"), rows, indent=2)
-    for each in found:
-        if each.is_sufficient is False and each.pools is not None:
-            promised, held = each.show(each.quotas), each.show(each.pools)
-            screen.err(f"warning: the quotas promise {promised} {each.name}, and the pools hold {held}", style="yellow")
-
-
-def _optional_limits(policy: Policy) -> dict[str, list[str]]:
-    """Return the columns of optional limits, a cell for each tenant; empty without the limit."""
-    tenants = policy.tenants.values()
-    quotas = [tenant.quota for tenant in tenants]
-    return {
-        "GPU TYPES": [", ".join(f"{limit} {name}" for name, limit in quota.gpu_types.items()) for quota in quotas],
-        "DISK": ["" if quota.disk is None else format_bytes(quota.disk) for quota in quotas],
-        "USD AN HOUR": ["" if quota.usd_per_hour is None else format_usd(quota.usd_per_hour) for quota in quotas],
-        "BUDGET": [f"{format_usd(t.budget.usd)} USD in {t.budget.hours} h" if t.budget else "" for t in tenants],
-    }

@@ -19,6 +19,7 @@ from runway.cli.views.tables import (
     legend,
     limited_resources,
     resource_usage,
+    show_quantity,
 )
 
 BAR_WIDTH: Final = 20
@@ -56,7 +57,7 @@ def _show(screen: Screen, tenants: list[TenantQuotaView]) -> None:
             (
                 resource,
                 bar(resource_usage(entry, resource), BAR_WIDTH, encoding),
-                *(amount_of(amount, resource) for amount in amounts),
+                *(show_quantity(resource, amount_of(amount, resource)) for amount in amounts),
             )
             for resource in limited_resources(entry.limit)
         ]
@@ -66,7 +67,8 @@ def _show(screen: Screen, tenants: list[TenantQuotaView]) -> None:
         if entry.jobs:
             screen.out("  used by")
             holders = (
-                (job.id, show_state(job.state or "deleted"), job.gpu, job.cpu, job.memory, job.disk,
+                (job.id, show_state(job.state or "deleted"), job.gpu,
+                 *(show_quantity(name, getattr(job, name)) for name in ("cpu", "memory", "disk")),
                  "terminating" if job.terminating else "")
                 for job in entry.jobs
             )  # fmt: skip

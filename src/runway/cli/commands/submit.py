@@ -33,7 +33,7 @@ from runway.cli.views.tables import (
 )
 from runway.cli.wait import finish, interruptible, wait_until
 from runway.jobs.models import JobView
-from runway.text import escape
+from runway.text import show_usd
 
 CancelOnInterrupt = Annotated[
     bool, typer.Option("--cancel-on-interrupt", help="Cancel the job on Ctrl-C, SIGTERM and SIGHUP, as in CI.")
@@ -184,9 +184,9 @@ def _show_dry_run(screen: Screen, plan: DryRun) -> None:
     else:
         cost = plan.cost
         screen.out(f"Price in {cost.currency} ({cost.rate_card})", style="bold")
-        rows: list[tuple[object, ...]] = [(line.resource, line.quantity, line.hourly) for line in cost.lines]
-        rows.append(("an hour", "", Text(escape(cost.hourly), "bold")))
-        rows.append(("at most", "", Text(escape(cost.ceiling), "bold")))
+        rows: list[tuple[object, ...]] = [(line.resource, line.quantity, show_usd(line.hourly)) for line in cost.lines]
+        rows.append(("an hour", "", Text(show_usd(cost.hourly), "bold")))
+        rows.append(("at most", "", Text(show_usd(cost.ceiling), "bold")))
         screen.table(_PRICE, rows, indent=2)
     _show_quota(screen, plan)
 

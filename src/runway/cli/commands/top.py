@@ -20,7 +20,7 @@ from runway.cli.views.tables import RESOURCES, Column, bar, columns, lay_out, re
 from runway.jobs.cost import cost_so_far
 from runway.jobs.models import JobView, Usage
 from runway.jobs.usage import MEMORY_RATIO, THROTTLED_RATIO
-from runway.text import escape, show_between, show_bytes, show_ratio
+from runway.text import escape, show_between, show_bytes, show_ratio, show_usd
 
 USAGE_REQUESTS: Final = 10  # Each refresh requests the usage of at most this many jobs, the oldest figures first.
 USAGE_REQUESTS_ONCE: Final = 30
@@ -206,7 +206,7 @@ def _job(view: JobView, frame: Frame) -> list[object]:
         show_state(view.state),
         show_between(view.created_at, frame.at),
         *figures,
-        None if spent is None else f"{spent:f}",
+        None if spent is None else show_usd(spent),
         ", ".join(condition.code for condition in view.conditions),
     ]
 

@@ -34,6 +34,9 @@ JOB_COLUMNS: Final = [
     Column(title="COST USD", drop_priority=2, right=True),
 ]
 WIDE_COLUMNS: Final = [*JOB_COLUMNS, *(Column(title=title) for title in ("ATTEMPTS", "NODE", "CREATED", "IMAGE"))]
+NARROW: Final = 100
+"""In fewer columns a list shows the starts of ids, so that no column is dropped at 80."""
+MIN_SHORT_ID: Final = 9
 TENANT_COLUMN: Final = Column(title="TENANT", shrink=True)
 TERMINATION_MESSAGE: Final = "last_words"  # The key of the evidence that repeats the excerpt.
 ATTEMPT_COLUMNS: Final = [
@@ -50,11 +53,16 @@ ATTEMPT_COLUMNS: Final = [
 
 
 def rows_of(
-    views: Sequence[JobView], now: datetime, *, wide: bool, tenants: bool
+    views: Sequence[JobView], now: datetime, *, width: int | None, wide: bool, tenants: bool
 ) -> tuple[list[Column], list[list[object]]]:
-    """Return the columns and rows of a list; with `tenants` each row names the tenant."""
+    """Return the columns and rows of a list for this width; with `tenants` each row names the tenant."""
     heads = list(WIDE_COLUMNS if wide else JOB_COLUMNS)
-    rows = [[*_row(view, now), *(_wide_cells(view) if wide else ())] for view in views]
+    ids = [view.id for view in views]
+    shown = ids if width is None or width >= NARROW else short_ids(ids)
+    rows = [
+        [job_id, *_row(view, now), *(_wide_cells(view) if wide else ())]
+        for job_id, view in zip(shown, views, strict=True)
+    ]
     if tenants:
         heads.insert(1, TENANT_COLUMN)
         for row, view in zip(rows, views, strict=True):
@@ -107,9 +115,16 @@ def show_excerpt(say: Say, excerpt: Excerpt, lines: int | None = None) -> None:
         say(f"  {line}")
 
 
+def short_ids(ids: Sequence[str]) -> list[str]:
+    """Return the starts of ids, all of one length, which name the same jobs; every command takes them."""
+    length = MIN_SHORT_ID
+    while len({job_id[:length] for job_id in ids}) < len(set(ids)):
+        length += 1
+    return [job_id[:length] for job_id in ids]
+
+
 def _row(view: JobView, now: datetime) -> list[object]:
     return [
-        view.id,
         view.name,
         show_state(view.state),
         view.failure.code if view.failure else ", ".join(condition.code for condition in view.conditions),
@@ -128,7 +143,7 @@ def _wide_cells(view: JobView) -> list[object]:
 def _cost(cost: CostView | None) -> str:
     if cost is None:
         return ""
-    return f"max {cost.ceiling}" if cost.actual is None else cost.actual
+    return f"max {show_usd(cost.ceiling)}" if cost.actual is None else show_usd(cost.actual)
 
 
 def show_job(screen: Screen, view: JobView, now: datetime) -> None:
@@ -252,7 +267,7 @@ def _show_spec(screen: Screen, view: JobView) -> None:
         ("resources", f"{resources.cpu} CPU, {resources.memory} memory{gpu}"),
         ("storage", f"{disk}{resources.shared_memory} shared memory"),
         ("process", f"user {spec.user}, working directory {spec.working_dir or 'of the image'}"),
-        ("limits", limits + (f", at most {spec.max_cost_usd} USD" if spec.max_cost_usd else "")),
+        ("limits", limits + (f", at most {show_usd(spec.max_cost_usd)} USD" if spec.max_cost_usd else "")),
     )
     screen.out("Spec", style="bold")
     for label, value in rows:

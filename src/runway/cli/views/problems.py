@@ -9,7 +9,7 @@ from rich.text import Text
 
 from runway.cli.client import RequestFailed
 from runway.cli.output import Say, Screen, compact
-from runway.cli.views.tables import columns, lay_out
+from runway.cli.views.tables import columns, lay_out, show_quantity
 
 _SHOWN_APART: Final = frozenset(
     {
@@ -48,7 +48,9 @@ def show_violations(say: Say, violations: Iterable[Mapping[str, Any]]) -> None:
     width = max((len(compact(violation.get("field"))) for violation in violations), default=0)
     for violation in violations:
         names = [name for name in ("observed", "limit") if violation.get(name) is not None]
-        facts = ", ".join(f"{name} {compact(violation[name])}" for name in names)
+        # A request within the limit can exceed what is free.
+        words = {"observed": "requested"} if violation.get("code") == "quota_exceeded" else {}
+        facts = ", ".join(f"{words.get(name, name)} {compact(violation[name])}" for name in names)
         field = compact(violation.get("field"))
         blank = " " * (width - len(field) + 1 if facts else 0)
         say(Text.assemble("  ", (field, "bold"), blank), Text(facts, "yellow"), hang=6)
@@ -62,7 +64,10 @@ def _show_quota(say: Say, problem: Mapping[str, Any]) -> None:
     if isinstance(quota, Mapping):
         kinds = [kind for kind in ("used", "reserved", "requested", "limit") if isinstance(quota.get(kind), Mapping)]
         resources = dict.fromkeys(resource for kind in kinds for resource in quota[kind])
-        rows = [(resource, *(quota[kind].get(resource) for kind in kinds)) for resource in resources]
+        rows = [
+            (resource, *(show_quantity(resource, quota[kind].get(resource)) for kind in kinds))
+            for resource in resources
+        ]
         for line in lay_out(columns("RESOURCE", *map(str.upper, kinds)), rows, width=None, indent=2):
             say(line)
     if isinstance(holders, list) and holders:

@@ -6,7 +6,7 @@ see.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from runway.api.models import AmountsView, BudgetView, QuotaSummary, TenantQuotaView
 from runway.quantity import ceil_units
-from runway.text import escape, show_bytes
+from runway.text import escape, show_bytes, show_usd
 
 GAP: Final = "  "
 MIN_WIDTH: Final = 8  # A cell that may shrink keeps this many characters.
@@ -112,10 +112,10 @@ def amount_of(amounts: AmountsView, resource: str) -> object:
 
 
 def describe_budget(budget: BudgetView) -> str:
-    return (
-        f"budget of {budget.usd} USD in {budget.hours} h: {budget.spent} spent, {budget.committed} committed, "
-        f"{budget.reserved} reserved, {budget.free} free"
+    parts = ", ".join(
+        f"{show_usd(getattr(budget, name))} {name}" for name in ("spent", "committed", "reserved", "free")
     )
+    return f"budget of {show_usd(budget.usd)} USD in {budget.hours} h: {parts}"
 
 
 def resource_usage(quota: TenantQuotaView | QuotaSummary, resource: str) -> ResourceUsage:
@@ -134,8 +134,25 @@ def to_milli(quantity: str) -> int:
 
 
 def show_amount(resource: str, milli: int) -> str:
-    """Show thousandths of a resource: memory and disk as `1.5Gi`, the others as a number."""
-    return show_bytes(milli / 1000) if resource in ("memory", "disk") else f"{milli / 1000:g}"
+    """Show thousandths of a resource: memory and disk as `1.5Gi`, prices in USD, the others as a number."""
+    if resource in ("memory", "disk"):
+        return show_bytes(milli / 1000)
+    text = f"{milli // 1000}.{milli % 1000:03}"
+    return show_usd(text) if resource == "usd_per_hour" else text.rstrip("0").rstrip(".")
+
+
+def show_quantity(resource: str, quantity: object) -> str:
+    """Show a quantity of the API in the units of `show_amount`; text that is no quantity as it is."""
+    if quantity is None:
+        return ""
+    if isinstance(quantity, Mapping):  # GPUs by type.
+        return ", ".join(f"{amount} {name}" for name, amount in quantity.items())
+    if resource == "usd_per_hour":
+        return show_usd(quantity)
+    try:
+        return show_amount(resource, ceil_units(str(quantity), 1000))
+    except ValueError:
+        return str(quantity)
 
 
 def bar(amounts: ResourceUsage, width: int, encoding: str) -> Text:
