@@ -215,6 +215,7 @@ def _samples(
         waited = (_now() - since).total_seconds() if since else 0.0
         yield GaugeSample("runway_oldest_pending_seconds", (tenant,), max(0.0, waited))
         yield GaugeSample("runway_tenant_info", (tenant, policy.tenants[tenant].namespace), 1.0)
+        yield GaugeSample("runway_orphaned_pods", (tenant,), cluster.stats.orphaned_pods[tenant])
         for state in JobState:
             yield GaugeSample("runway_jobs", (tenant, state), cluster.stats.states[tenant, state])
         for limit in StartTimeouts.model_fields:

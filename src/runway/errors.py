@@ -6,8 +6,12 @@ services turn a ClusterError into a PublicError, which is answered as a problem 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
+
+MAX_NAMES: Final = 5
+"""Names that one message lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,17 @@ class JobNotFound(PublicError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"no job has the id {job_id!r}")
+
+
+class JobDeleted(JobNotFound):
+    """Someone deleted the Job and left its pods, which run on."""
+
+    hint = "ask the platform operators to delete the pods, or wait until they end"
+
+    def __init__(self, job_id: str, pods: Sequence[str]) -> None:
+        super().__init__(job_id)
+        number = "1 pod, which runs on and uses" if len(pods) == 1 else f"{len(pods)} pods, which run on and use"
+        self.detail = f"the Job {job_id} was deleted without {number} quota: {', '.join(pods[:MAX_NAMES])}"
 
 
 class LogsNotReady(PublicError):

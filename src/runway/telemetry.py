@@ -56,6 +56,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runway_quota_used": ("Quota in use by a tenant's jobs", ("tenant", "resource")),
     "runway_quota_reserved": ("Quota reserved for creates in flight", ("tenant", "resource")),
     "runway_quota_terminating": ("Quota held by terminating pods", ("tenant", "resource")),
+    "runway_orphaned_pods": ("Pods that run on although their Job was deleted", ("tenant",)),
     "runway_jobs": ("Jobs by state", ("tenant", "state")),
     "runway_oldest_pending_seconds": ("Age of the oldest pending job", ("tenant",)),
     "runway_waiting_jobs": ("Pending jobs by condition; none: without a condition", ("tenant", "condition")),

@@ -32,6 +32,10 @@ class TcpProxy:
         self._listener.close()
         self.cut()
 
+    def forward_to(self, host: str, port: int) -> None:
+        """Forward new connections to another server."""
+        self._target = (host, port)
+
     def cut(self) -> int:
         """Reset every connection. Returns their number."""
         with self._lock:

@@ -183,6 +183,8 @@ def find_job(use: AppState, job_id: str, scope: str | None) -> JobKey:
             key = JobKey(tenant.namespace, job_id)
             if use.cluster.job(key) is not None:
                 return key
+            if orphans := use.cluster.orphaned_pods(key):
+                raise errors.JobDeleted(job_id, [pod.metadata.name for pod in orphans])
     raise errors.JobNotFound(job_id[:80])
 
 

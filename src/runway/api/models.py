@@ -107,6 +107,8 @@ class HolderView(Model):
     """The GPUs by type; a pod created outside Runway can count for several types."""
     usd_per_hour: Usd | None = None
     """The hourly price."""
+    orphaned: bool = False
+    """Whether a pod runs on although its Job was deleted. It uses the quota until someone deletes it, or it ends."""
 
 
 @dataclass(frozen=True, slots=True)

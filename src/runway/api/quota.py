@@ -53,6 +53,7 @@ def _tenant_quota(use: deps.AppState, tenant: str) -> TenantQuotaView:
                 format_bytes(usage.amounts.disk),
                 dict(usage.amounts.gpu_types),
                 format_usd(usage.amounts.usd_per_hour),
+                orphaned=bool(use.cluster.orphaned_pods(JobKey(namespace, job_id))),
             )
             for job_id, usage in account.users()
         ],

@@ -45,6 +45,8 @@ https://karpenter.sh/docs/concepts/disruption/#pod-level-controls
 PACKING_WEIGHT: Final = 100  # Kubernetes' maximum. The scheduler scales the sums to 0 to 100 before it adds scores.
 INFRASTRUCTURE_RETRIES: Final = 3
 """Attempts that replace a pod that never ran, in a job without retries, such as one that its node rejected."""
+POD_DEADLINE_SECONDS: Final = 60
+"""Time after which the kubelet ends a pod that has outlived the job's timeout and its grace period."""
 SERVICE_ACCOUNT: Final = "runway-job"  # `runway tenants render` makes it in each tenant's namespace.
 GROUP_ID: Final = 1000  # The group of every job's process and volumes, whatever its user.
 SCRATCH: Final = "/scratch"
@@ -125,6 +127,8 @@ def job_manifest(spec: AdmittedSpec, placement: Placement, limits: Limits) -> di
 
     - `activeDeadlineSeconds` bounds the whole life of the Job, retries and waiting included, and beats `backoffLimit`:
       https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup
+    - That of the pod is later. The kubelet enforces it on a pod whose Job was deleted without it, or which no Job
+      controller can reach, so that neither uses GPUs forever.
     - `podFailurePolicy` does not count disruptions (eviction, preemption, drain) against the retries. Without retries,
       a container that exits with another code than 0 fails the Job at once, and `backoffLimit` bounds the pods that
       never ran. With retries, both share `backoffLimit`:
@@ -200,6 +204,7 @@ def _pod_spec(spec: AdmittedSpec, placement: Placement) -> dict[str, object]:
         "restartPolicy": "Never",
         "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": spec.grace_period_seconds,
+        "activeDeadlineSeconds": spec.timeout_seconds + spec.grace_period_seconds + POD_DEADLINE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {

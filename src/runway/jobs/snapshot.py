@@ -19,6 +19,8 @@ class FreeCapacity:
     memory: int
     gpu: int
     gpu_in_all: int
+    without_gpus: int = 0
+    """Nodes of a pool with GPUs that have registered none, such as after a restart of their device plugin."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,10 +130,7 @@ def state_of(job: Job, pods: Sequence[Pod], deleted_pods: frozenset[str], retrie
 
 def pending_since(job: Job, pods: Sequence[Pod]) -> datetime | None:
     """Return the start of the wait of a pending job: its creation, or the end of the last attempt that ran."""
-    moments = [job.metadata.creation_timestamp]
-    for pod in filter(container_started, pods):
-        ended = pod.container.terminated
-        moments.append(ended.finished_at if ended else pod.metadata.deletion_timestamp)
+    moments = [job.metadata.creation_timestamp, *map(_ended_at, filter(container_started, pods))]
     return max((moment for moment in moments if moment is not None), default=None)
 
 
@@ -158,10 +155,11 @@ def conditions_of(
         return []
     live = _live(snapshot.pods, snapshot.deleted_pods)
     found = [condition for pod in live for condition in _conditions_of_pod(snapshot, pod)]
-    if state is JobState.PENDING and not live:
-        retrying = bool(snapshot.pods) and _will_retry(snapshot.job, snapshot.pods, retries)
+    if not live and state is JobState.PENDING and _will_create_pod(snapshot, retries):
         failures = known.left_out + len(known.attempts) if known else len(snapshot.pods)
-        found += _conditions_between_pods(snapshot, failures, retrying=retrying)
+        found += _conditions_between_pods(snapshot, failures)
+    elif not live:
+        found.append(_outcome_pending(snapshot))
     if snapshot.idle_gpus is not None and state is JobState.RUNNING:
         found.append(ConditionView(ConditionCode.GPU_IDLE, snapshot.idle_gpus.message, None))
     return found
@@ -212,15 +210,16 @@ def _conditions_of_pod(snapshot: JobSnapshot, pod: Pod) -> Iterator[ConditionVie
         yield ConditionView(ConditionCode.TERMINATING, message, requested)
 
 
-def _conditions_between_pods(snapshot: JobSnapshot, failures: int, *, retrying: bool) -> Iterator[ConditionView]:
-    """Yield why a job has no live pod. `retrying` says whether another attempt will follow."""
+def _will_create_pod(snapshot: JobSnapshot, retries: int) -> bool:
+    return not snapshot.pods or _will_retry(snapshot.job, snapshot.pods, retries)
+
+
+def _conditions_between_pods(snapshot: JobSnapshot, failures: int) -> Iterator[ConditionView]:
+    """Yield why a job whose next attempt will follow has no live pod."""
     last = snapshot.pods[-1] if snapshot.pods else None
-    if last is not None and not retrying:
-        return
     if last is not None:
-        cause, ended = attempt_failure(snapshot, last), last.container.terminated
+        cause, ended_at = attempt_failure(snapshot, last), _ended_at(last)
         why = f": {cause.message}" if cause else ""
-        ended_at = ended.finished_at if ended else last.metadata.deletion_timestamp
         message = f"attempt {failures} failed{why}; {_next_attempt(snapshot.job, failures, ended_at)}"
         yield ConditionView(ConditionCode.RETRYING, message, ended_at)
     if snapshot.job.spec.suspend:
@@ -237,6 +236,22 @@ def _conditions_between_pods(snapshot: JobSnapshot, failures: int, *, retrying: 
     elif last is None:
         message = "Kubernetes has not created the pod yet"
         yield ConditionView(ConditionCode.POD_NOT_CREATED, message, snapshot.job.metadata.creation_timestamp)
+
+
+def _outcome_pending(snapshot: JobSnapshot) -> ConditionView:
+    """Explain the wait for the Job's final condition: usually a second, or as long as no controller runs."""
+    message = (
+        f"{ConditionCode.OUTCOME_PENDING.meaning}; if this lasts, the platform operators must check the controller, "
+        "which is part of kube-controller-manager"
+    )
+    return ConditionView(
+        ConditionCode.OUTCOME_PENDING, message, _ended_at(snapshot.pods[-1]) if snapshot.pods else None
+    )
+
+
+def _ended_at(pod: Pod) -> datetime | None:
+    ended = pod.container.terminated
+    return ended.finished_at if ended else pod.metadata.deletion_timestamp
 
 
 def _next_attempt(job: Job, failures: int, ended_at: datetime | None) -> str:

@@ -157,6 +157,9 @@ class JobStats:
         """The hourly price of the jobs with a pod on a node, by pool, in USD."""
         self.on_nodes: set[JobKey] = set()
         """The jobs with a pod on a node."""
+        self.orphaned_pods: Counter[str] = Counter()
+        """The number of orphaned pods by tenant."""
+        self._orphans: dict[JobKey, int] = {}
         self._stats: dict[JobKey, JobStat] = {}
         self._pending: dict[str, list[tuple[datetime, JobKey]]] = {tenant: [] for tenant in tenants}
         """The pending jobs of each tenant, longest first."""
@@ -184,6 +187,12 @@ class JobStats:
                 insort(pending, (stat.pending_since, key))
             if stat.failed_at is not None:
                 insort(failed, (stat.failed_at, key))
+
+    def put_orphans(self, tenant: str, key: JobKey, number: int) -> None:
+        """Replace the number of orphaned pods under a name."""
+        self.orphaned_pods[tenant] += number - self._orphans.pop(key, 0)
+        if number:
+            self._orphans[key] = number
 
     def _count(self, tenant: str, stat: JobStat, sign: int) -> None:
         if stat.waits_for is not None:
@@ -269,6 +278,7 @@ class ClusterState:
         job = self.job(key)
         stat = job_stat(job, self.attempts(key), self.deleted_pods(key), conditions) if job else None
         self.stats.put(self.tenant_of(key), key, stat)
+        self.stats.put_orphans(self.tenant_of(key), key, len(self.orphaned_pods(key)))
 
     def _update_usage(self, key: JobKey, entry: JobEntry) -> None:
         tenant = self.tenant_of(key)
@@ -332,6 +342,15 @@ class ClusterState:
         """Return the names of the job's pods that Kubernetes deleted."""
         entry = self.store.get(key)
         return frozenset(entry.deleted_pods) if entry else frozenset()
+
+    def orphaned_pods(self, key: JobKey) -> list[Pod]:
+        """Return the pods under this name whose Job was deleted without them (`--cascade=orphan`): they run on."""
+        entry = self.store.get(key)
+        if entry is None:
+            return []
+        uids = (None, entry.job.metadata.uid if entry.job else None)
+        live = (pod for pod in entry.pods.values() if not pod.is_terminal and not pod.terminating)
+        return [pod for pod in live if pod.controller_uid not in uids]
 
     def snapshot(self, key: JobKey) -> JobSnapshot | None:
         """Return the Job with its pods, events and nodes; None without a Job of this name that Runway created."""

@@ -205,14 +205,20 @@ class NodeCache:
         self._invalidate(usage.node)
 
     def _compute_free_capacity(self, pod: Pod) -> FreeCapacity:
-        free = [self._free_on(node) for node in self._nodes.values() if _can_schedule(node, pod)]
+        nodes = [node for node in self._nodes.values() if _can_schedule(node, pod)]
+        free = [self._free_on(node) for node in nodes]
         return FreeCapacity(
             nodes=len(free),
             cpu=max((amounts.cpu for amounts in free), default=0),
             memory=max((amounts.memory for amounts in free), default=0),
             gpu=max((amounts.gpu for amounts in free), default=0),
             gpu_in_all=sum(amounts.gpu for amounts in free),
+            without_gpus=sum(map(self._lacks_gpus, nodes)),
         )
+
+    def _lacks_gpus(self, node: Node) -> bool:
+        pool = self._pool(node)
+        return pool is not None and self._pools[pool].gpu > 0 and _allocatable(node).gpu == 0
 
     def _free_on(self, node: Node) -> ResourceVector:
         name = node.metadata.name

@@ -66,6 +66,14 @@ def test_quota_shows_limit_usage_and_jobs() -> None:
     ]
 
 
+def test_quota_marks_a_pod_that_outlives_its_job() -> None:
+    (tenant,) = QUOTA["tenants"]
+    orphan = {"id": "rw-3", "state": None, "gpu": 2, "cpu": "4", "memory": "16Gi", "terminating": False}
+    page = {"tenants": [tenant | {"jobs": [orphan | {"orphaned": True}]}]}
+    lines = runway("quota", answers=[reply(page)]).stdout.splitlines()
+    assert "  rw-3  deleted    2    4    16Gi        orphaned" in lines
+
+
 def test_quota_shows_gpu_types_hourly_price_and_budget_if_they_are_limited() -> None:
     (tenant,) = QUOTA["tenants"]
     more = {

@@ -189,7 +189,16 @@ def test_new_job_without_a_pod_is_no_alarm_and_a_long_message_is_not_repeated() 
     ]
 
 
-def test_pod_that_is_missing_for_longer_is_shown() -> None:
-    created = {"code": "pod_not_created", "message": "Kubernetes has not created the pod yet", "since": None}
-    answers: list[Answer] = [reply(job("pending", conditions=[created])), reply(job("cancelled"))]
-    assert "pod_not_created: Kubernetes has not" in runway("wait", "rw-4f2a", answers=answers).stderr
+@pytest.mark.parametrize(
+    ("code", "since", "is_shown"),
+    [
+        ("pod_not_created", None, True),
+        ("outcome_pending", "2026-11-24T08:09:58Z", False),
+        ("outcome_pending", "2026-11-24T08:09:50Z", True),
+    ],
+)
+def test_job_controller_that_needs_longer_than_usual_is_shown(code: str, since: str | None, is_shown: bool) -> None:
+    waits = {"code": code, "message": "the Job controller has not acted", "since": since}
+    answers: list[Answer] = [reply(job("pending", conditions=[waits])), reply(job("cancelled"))]
+    shown = runway("wait", "rw-4f2a", answers=answers).stderr
+    assert (f"{code}: the Job controller has not" in shown) == is_shown

@@ -137,11 +137,16 @@ def test_unschedulable_since_is_transition_time() -> None:
         pod(state=waiting("ContainerCreating")),
         pod(state=waiting("PodInitializing")),
         pod(state=running()),
-        pod(state=ended()),
     ],
 )
 def test_progressing_pod_has_no_condition(found: Pod) -> None:
     assert conditions(found) == []
+
+
+def test_job_whose_pod_ended_waits_for_the_job_controller_since_that_end() -> None:
+    found = only(conditions(pod(state=ended(finished=40))))
+    assert (found.code, found.since) == ("outcome_pending", moment(40))
+    assert "kube-controller-manager" in found.message
 
 
 # Texts of `FitError` of pkg/scheduler/framework/types.go and the plugins' reasons, Kubernetes 1.35 and before.
@@ -197,6 +202,20 @@ def test_unschedulable_message_has_requests_and_free_capacity() -> None:
         "no node fits the pod: of 2 nodes, 2 have too few free GPUs; the pod requests 4 GPU, 2 CPU and 8Gi of memory; "
         "the most free on one node is 1 GPU, 3.5 CPU and 10Gi of memory (2 GPU on 2 nodes in total)"
     )
+
+
+@pytest.mark.parametrize(
+    ("without", "words"),
+    [(0, None), (1, "; 1 of 2 nodes has no GPUs registered"), (2, "; 2 of 2 nodes have no GPUs registered")],
+)
+def test_nodes_without_registered_gpus_are_named_to_a_job_that_needs_gpus(without: int, words: str | None) -> None:
+    room = FreeCapacity(nodes=2, cpu=3500, memory=10 * GI, gpu=0, gpu_in_all=0, without_gpus=without)
+    message = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+    waits = [pod(node=None, conditions=[unschedulable(message)], requests=asked) for asked in (GPU_JOB, {"cpu": "1"})]
+    of_gpu_job, of_cpu_job = (only(conditions(each, room=room)) for each in waits)
+    assert of_gpu_job.code == "unschedulable"
+    assert of_gpu_job.message.endswith(words) if words else "registered" not in of_gpu_job.message
+    assert "registered" not in of_cpu_job.message
 
 
 def test_free_capacity_omits_gpus_for_job_without_gpus() -> None:

@@ -147,6 +147,8 @@ def test_every_manifest_is_bounded_and_grants_no_privileges(admitted: AdmittedSp
     assert container["resources"]["limits"]["ephemeral-storage"] == format_bytes(admitted.resources.disk)
     assert job["backoffLimit"] == (admitted.retries or INFRASTRUCTURE_RETRIES)
     assert job["activeDeadlineSeconds"] == admitted.timeout_seconds
+    # The Job controller acts before the kubelet, whose deadline counts from the start of the pod.
+    assert pod["activeDeadlineSeconds"] == admitted.timeout_seconds + admitted.grace_period_seconds + 60
     assert job["ttlSecondsAfterFinished"] == 86_400
     assert job["podReplacementPolicy"] == "Failed"
     assert (job["parallelism"], job["completions"]) == (1, 1)

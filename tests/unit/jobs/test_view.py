@@ -70,10 +70,15 @@ CASES = {
         job(), [pod(state=waiting("ErrImagePull"))], JobState.PENDING, ["image_pull_failing"]
     ),
     "running": Case(job(), [pod(state=running())], JobState.RUNNING),
-    "ended well, no terminal condition yet": Case(job(), [pod(state=ended())], JobState.RUNNING),
-    "ended badly without retries, no terminal condition yet": Case(job(), [pod(state=ended(1))], JobState.RUNNING),
+    "ended well, no terminal condition yet": Case(job(), [pod(state=ended())], JobState.RUNNING, ["outcome_pending"]),
+    "ended badly without retries, no terminal condition yet": Case(
+        job(), [pod(state=ended(1))], JobState.RUNNING, ["outcome_pending"]
+    ),
     "terminal condition announced": Case(
-        job(admitted=RETRIES, conditions=[condition("FailureTarget")]), [pod(state=ended(1))], JobState.RUNNING
+        job(admitted=RETRIES, conditions=[condition("FailureTarget")]),
+        [pod(state=ended(1))],
+        JobState.RUNNING,
+        ["outcome_pending"],
     ),
     "succeeded": Case(job(outcome="Complete"), [pod(state=ended())], JobState.SUCCEEDED),
     "failed": Case(FAILED, [pod(state=ended(1))], JobState.FAILED),
@@ -95,7 +100,10 @@ CASES = {
         RETRYING, [pod("first", state=ended(1)), pod("second", state=running())], JobState.RUNNING
     ),
     "last attempt ended, no terminal condition yet": Case(
-        RETRYING, [pod(name, state=ended(1)) for name in ("first", "second", "third")], JobState.RUNNING
+        RETRYING,
+        [pod(name, state=ended(1)) for name in ("first", "second", "third")],
+        JobState.RUNNING,
+        ["outcome_pending"],
     ),
     "disruptions do not use up retries": Case(
         RETRYING,
@@ -111,12 +119,14 @@ CASES = {
         INFRASTRUCTURE, [REJECTED], JobState.PENDING, ["retrying"]
     ),
     "rejected, then exit code 1 without retries": Case(
-        INFRASTRUCTURE, [REJECTED, pod("second", state=ended(1))], JobState.RUNNING
+        INFRASTRUCTURE, [REJECTED, pod("second", state=ended(1))], JobState.RUNNING, ["outcome_pending"]
     ),
     "rejected four times without retries, no terminal condition yet": Case(
-        INFRASTRUCTURE, [rejected("OutOfcpu", "no CPU")] * 4, JobState.PENDING
+        INFRASTRUCTURE, [rejected("OutOfcpu", "no CPU")] * 4, JobState.PENDING, ["outcome_pending"]
     ),
-    "rejected without retries in version 0.7": Case(job(backoff_limit=0), [REJECTED], JobState.PENDING),
+    "rejected without retries in version 0.7": Case(
+        job(backoff_limit=0), [REJECTED], JobState.PENDING, ["outcome_pending"]
+    ),
     "pod is being taken away": Case(
         RETRYING, [pod(state=running(), deleted=50, conditions=[disrupted()])], JobState.RUNNING, ["terminating"]
     ),
@@ -129,7 +139,7 @@ CASES = {
     "deadline, pod ended": Case(DEADLINE, [pod(state=ended(143), deleted=50)], JobState.FAILED),
     "deadline, pod gone": Case(DEADLINE, [pod("first", state=running(), deleted=50)], JobState.FAILED, gone=["first"]),
     "cancel asked for": Case(job(cancelled=True), [pod(state=running())], JobState.CANCELLING),
-    "cancel asked for before there was a pod": Case(job(cancelled=True), [], JobState.CANCELLING),
+    "cancel asked for before there was a pod": Case(job(cancelled=True), [], JobState.CANCELLING, ["outcome_pending"]),
     "cancelled, pod still terminating": Case(
         CANCELLED, [pod(state=running(), deleted=50)], JobState.CANCELLING, ["terminating"]
     ),

@@ -241,6 +241,21 @@ def test_nodes_smaller_than_the_policy_are_counted() -> None:
     assert found["cpu"].undersized == 0
 
 
+def test_schedulable_nodes_of_a_gpu_pool_without_registered_gpus_are_counted() -> None:
+    found = NodeCache(POOLS)
+    away: dict[str, Any] = {"allocatable": {"nvidia.com/gpu": "0"}}
+    found.replace_nodes(
+        [node("right"), node("away", **away), node("plain", labels={}, **away), node("down", ready="False", **away)]
+    )
+    room = found.free_capacity_for(waits())
+    assert room is not None
+    assert (room.nodes, room.without_gpus) == (3, 1)
+    found.upsert_node(node("away"))
+    room = found.free_capacity_for(waits())
+    assert room is not None
+    assert room.without_gpus == 0
+
+
 def test_pool_size_follows_nodes_and_labels() -> None:
     found = NodeCache(POOLS)
     assert found.pool_size("a10g") is None  # No node is known, so neither is the size.

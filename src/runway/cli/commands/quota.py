@@ -69,7 +69,7 @@ def _show(screen: Screen, tenants: list[TenantQuotaView]) -> None:
             holders = (
                 (job.id, show_state(job.state or "deleted"), job.gpu,
                  *(show_quantity(name, getattr(job, name)) for name in ("cpu", "memory", "disk")),
-                 "terminating" if job.terminating else "")
+                 "terminating" if job.terminating else "orphaned" if job.orphaned else "")
                 for job in entry.jobs
             )  # fmt: skip
             screen.table(_HOLDERS, holders, indent=2)

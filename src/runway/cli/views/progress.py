@@ -23,8 +23,9 @@ FRAMES_PER_SECOND: Final = 4
 CONDITIONS_SHOWN: Final = 3
 CONDITION_LINES: Final = 3
 MAX_MESSAGES: Final = 1000
+BRIEF_CONDITIONS: Final = ("pod_not_created", "outcome_pending")
 QUIET_SECONDS: Final = 5.0
-"""Kubernetes creates a pod within a second or so: `pod_not_created` is shown after this time."""
+"""The Job controller reacts within a second or so: its conditions are shown after this time."""
 BAR_WIDTH: Final = 24
 NARROW: Final = 75  # In this many columns or fewer the bar is half as wide.
 
@@ -102,9 +103,13 @@ class _Display:
 
 
 def _conditions(view: JobView, now: datetime) -> list[ConditionView]:
-    """Return the conditions; the first seconds of every job are no reason for one."""
-    is_new = view.created_at is not None and (now - view.created_at).total_seconds() < QUIET_SECONDS
-    return [each for each in view.conditions if each.code != "pod_not_created" or not is_new]
+    """Return the conditions; every job waits for the Job controller for a moment."""
+
+    def is_new(condition: ConditionView) -> bool:
+        since = condition.since or view.created_at
+        return since is not None and (now - since).total_seconds() < QUIET_SECONDS
+
+    return [each for each in view.conditions if each.code not in BRIEF_CONDITIONS or not is_new(each)]
 
 
 def _where(view: JobView) -> str:

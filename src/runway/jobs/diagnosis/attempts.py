@@ -6,7 +6,7 @@ The cause of an attempt that did not succeed, first match wins:
 2. A cancellation or the job's deadline terminated the pod. The deadline takes precedence over the exit code that it
    causes. For a pod that never started, the cause is the reason that it did not start. A start deadline names it.
 3. The cluster disrupted the pod (condition DisruptionTarget): by the reason of the condition.
-4. The kubelet evicted the pod without a disruption (local disk limit).
+4. The kubelet evicted the pod without a disruption (local disk limit), or ended it at the pod's own deadline.
 5. The node rejected the pod.
 6. The pod was deleted outside Runway.
 7. The container exited: by the precedence of `container_exit`.
@@ -149,6 +149,14 @@ def deadline_at(job: Job) -> datetime | None:
     return start + timedelta(seconds=seconds) if start is not None and seconds is not None else None
 
 
+def ended_at_own_deadline(pod: Pod) -> bool:
+    """Return whether the kubelet ended a running pod, because no Job controller had done so at the job's deadline.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-active-deadline
+    """
+    return pod.status.phase == "Failed" and pod.status.reason == "DeadlineExceeded" and container_started(pod)
+
+
 def describe_timeout(job: Job) -> str:
     """Return the start of a message about the job's deadline, with its timeout if known."""
     spec = spec_of(job)
@@ -192,6 +200,8 @@ def outlived_by_other(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
 
 
 def _diagnose(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
+    if ended_at_own_deadline(pod):
+        return deadline_of(snapshot, pod)
     finding = disruption_of(pod, snapshot.node_of(pod)) or eviction_of(pod) or rejection_of(pod)
     if finding is not None:
         return finding

@@ -229,6 +229,10 @@ class ConditionCode(StrEnum):
         "other_container_running",
         "the job's container has ended, and another container keeps the pod alive; the job keeps its quota",
     )
+    OUTCOME_PENDING = (
+        "outcome_pending",
+        "no pod of the job runs any more, and Kubernetes' Job controller has not finished the Job yet",
+    )
     RETRYING = "retrying", "the last attempt failed; the next one is due after Kubernetes' back-off"
 
 

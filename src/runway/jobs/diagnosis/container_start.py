@@ -78,6 +78,9 @@ _REGISTRY: Final = (
                 re.IGNORECASE | re.DOTALL),
      FailureCode.IMAGE_NOT_FOUND, "the registry has no such image"),
 )  # fmt: skip
+_NO_GPUS_HINT: Final = (
+    "ask the platform operators to check the GPU device plugin, because no node of the pool has GPUs registered"
+)
 _QUOTED: Final = re.compile(r'"[^"]*"')
 
 
@@ -119,13 +122,15 @@ def unschedulable(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
         requests = requests_of(spec)
     if requests is not None:
         message += f"; the pod requests {amounts_in_words(requests.gpu or None, requests.cpu, requests.memory)}"
-    if snapshot.free_capacity is not None:
-        evidence["room"] = _free(snapshot.free_capacity, gpus=requests is None or requests.gpu > 0)
+    free, gpus, hint = snapshot.free_capacity, requests is None or requests.gpu > 0, _hint(reasons)
+    if free is not None:
+        evidence["room"] = _free(free, gpus=gpus)
         message += f"; {evidence['room']}"
+        hint = _NO_GPUS_HINT if gpus and 0 < free.nodes == free.without_gpus else hint
     scaling = scaling_of(snapshot, pod)
     if scaling is not None:
         evidence["autoscaler"] = scaling.message
-    return Diagnosis(FailureCode.UNSCHEDULABLE, message, evidence, scaling.hint if scaling else _hint(reasons))
+    return Diagnosis(FailureCode.UNSCHEDULABLE, message, evidence, scaling.hint if scaling else hint)
 
 
 def _parse_reason(count: int, reason: str) -> UnschedulableReason:
@@ -160,7 +165,10 @@ def _free(capacity: FreeCapacity, *, gpus: bool) -> str:
         return "no node of the pool is ready and schedulable"
     free = amounts_in_words(capacity.gpu if gpus else None, capacity.cpu, capacity.memory)
     total = f" ({capacity.gpu_in_all} GPU on {capacity.nodes} nodes in total)" if gpus and capacity.nodes > 1 else ""
-    return f"the most free on one node is {free}{total}"
+    text = f"the most free on one node is {free}{total}"
+    if gpus and (without := capacity.without_gpus):
+        text += f"; {without} of {capacity.nodes} nodes {'has' if without == 1 else 'have'} no GPUs registered"
+    return text
 
 
 def _hint(reasons: Sequence[UnschedulableReason]) -> str | None:

@@ -64,7 +64,8 @@ def _by_deadline(snapshot: JobSnapshot) -> Diagnosis:
         reaction = attempts.describe_termination(snapshot.job, ran) if ran else ""
         return diagnose_start_timeout(timeout, started=ran is not None, reaction=reaction)
     for pod in reversed(snapshot.pods):
-        if attempts.container_started(pod) and attempts.termination_reason(snapshot, pod) == "deadline":
+        at_deadline = attempts.termination_reason(snapshot, pod) == "deadline" and attempts.container_started(pod)
+        if at_deadline or attempts.ended_at_own_deadline(pod):
             return attempts.deadline_of(snapshot, pod)
         if (outlived := attempts.outlived_by_other(snapshot, pod)) is not None:
             return outlived

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.builders import Json, condition, disrupted, ended, pod, running, unschedulable, waiting, warning
+from tests.support.builders import Json, condition, disrupted, ended, job, pod, running, unschedulable, waiting, warning
 from tests.support.diagnosis_case import (
     DEADLINE,
     INFRA,
@@ -22,6 +22,7 @@ _GPU_QUOTA = (
     "requested: requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=2, limited: requests.nvidia.com/gpu=2"
 )
 
+OWN_DEADLINE = "Pod was active on the node longer than the specified deadline"
 # Pod garbage collection fails a deleted pod that has no node: K8S pkg/controller/podgc/gc_controller.go.
 UNSCHEDULED: Json = {
     "node": None, "conditions": [unschedulable()], "phase": "Failed", "deleted": 70, "grace": 0,
@@ -69,6 +70,15 @@ DEADLINES: dict[str, DiagnosisCase] = {
         C.DEADLINE_EXCEEDED, USER, False, "timeout of 60 s and was terminated; the process was killed by SIGTERM",
         [overdue(ended(143, finished=71))], job=DEADLINE,
         hint="above 60", evidence={"job_reason": "DeadlineExceeded", "exit_code": "143", "timeout_seconds": "60"},
+    ),
+    "the kubelet ended the pod at its own deadline, as the Job controller did not": DiagnosisCase(
+        C.DEADLINE_EXCEEDED, USER, False, "timeout of 60 s and was terminated; the process was killed by SIGTERM",
+        [pod(state=ended(143, finished=220), reason="DeadlineExceeded", message=OWN_DEADLINE)], job=DEADLINE,
+    ),
+    "the same, and the Job controller then saw the exit code first": DiagnosisCase(
+        C.DEADLINE_EXCEEDED, USER, False, "timeout of 3600 s and was terminated; the process was killed by SIGTERM",
+        [pod(state=ended(143, finished=220), reason="DeadlineExceeded", message=OWN_DEADLINE)],
+        job=job(outcome="Failed", reason="PodFailurePolicy"),
     ),
     "SIGTERM handled, exit code 0": DiagnosisCase(
         C.DEADLINE_EXCEEDED, USER, False, "exited with code 0 within its grace period",

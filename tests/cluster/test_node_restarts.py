@@ -1,0 +1,255 @@
+"""Restarts of the kubelet, its device plugin, the node and the Job controller, under jobs that run or just ended.
+
+Reports of other systems: duplicate ends, lost logs, GPUs that are free on paper, pods that nobody ends.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from localcluster import LocalCluster
+from localcluster.addresses import NODE_NAME
+from localcluster.component import Component
+from testbed.context import Context
+from testbed.http_client import Document, document, shell
+from testbed.kubectl import Kubectl
+from testbed.waiting import wait_for
+
+pytestmark = pytest.mark.cluster
+
+GPU = {"cpu": "100m", "memory": "32Mi", "gpu": 1}
+COLLECTED_SECONDS = 120.0
+"""Kubernetes waits 40 s after it misses a node, and looks every 20 s."""
+TRACKING = "batch.kubernetes.io/job-tracking"
+
+
+def component(name: str) -> Component:
+    return LocalCluster.default().component(name)
+
+
+@contextmanager
+def stopped(*names: str) -> Iterator[None]:
+    """Stop components; afterwards start them, and wait until the node is ready with its GPUs."""
+    components = [component(name) for name in names]
+    for each in components:
+        each.stop()
+    try:
+        yield
+    finally:
+        for each in components:
+            each.start()
+        LocalCluster.default().wait_ready()
+
+
+def script(seconds: int, code: int = 0) -> tuple[str, str]:
+    """Return a script that ends `seconds` after its start, and the command by which its process is found."""
+    marker = f"{seconds}.{uuid.uuid4().int % 10**9:09}"
+    return f"echo $NVIDIA_VISIBLE_DEVICES; sleep {marker}; echo finished; exit {code}", f"sleep\0{marker}\0"
+
+
+def until_ended(command: str) -> None:
+    """Wait until no process of this command runs, whatever Kubernetes knows of it."""
+    wait_for(lambda: None if runs(command) else True, f"the process {command!r} has ended", 60)
+
+
+def runs(command: str) -> bool:
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if file.read_bytes() == command.encode():
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return False
+
+
+def started(context: Context, text: str, **fields: object) -> Document:
+    view = context.submit("vision", shell(text, **{"timeout_seconds": 300, "resources": GPU, **fields}))
+    context.until_log(view["id"], "\n")
+    return context.until(view["id"], lambda seen: seen["state"] == "running", "runs")
+
+
+def codes(view: Document) -> list[str]:
+    return [condition["code"] for condition in view["conditions"]]
+
+
+def used(context: Context) -> int:
+    """Return the GPUs that tenant vision uses."""
+    return int(context.runway.quota("vision")["used"]["gpu"])
+
+
+def total(context: Context, metric: str) -> float:
+    """Return the sum of a metric of tenant vision over its other labels."""
+    lines = context.runway.get("/metrics").text.splitlines()
+    found = [line for line in lines if re.match(rf'{metric}{{[^}}]*tenant="vision"', line)]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
+
+def gpu_of(context: Context, view: Document) -> str:
+    return context.runway.log(view["id"]).text.splitlines()[0]
+
+
+@pytest.mark.alone
+def test_kubelet_restart_keeps_a_gpu_job_and_reports_one_that_ended_meanwhile(context: Context) -> None:
+    finished = total(context, "runway_jobs_finished_total")
+    lasts, ends = script(18), script(3)
+    running, ending = started(context, lasts[0]), started(context, ends[0])
+    with stopped("kubelet"):
+        until_ended(ends[1])
+        assert context.runway.job(ending["id"])["state"] == "running"
+        assert used(context) == 2
+    ending = context.until_finished(ending["id"])
+    assert (ending["state"], ending["failure"]) == ("succeeded", None)
+    assert context.runway.log(ending["id"]).text.endswith("\nfinished\n")
+    assert used(context) == 1
+
+    newcomer = started(context, script(1)[0])
+    assert gpu_of(context, newcomer) != gpu_of(context, running), "the kubelet knows which GPU the first job has"
+    assert runs(lasts[1])
+    assert context.runway.job(running["id"])["attempts"] == running["attempts"]
+    running, newcomer = context.until_finished(running["id"]), context.until_finished(newcomer["id"])
+    for view in (running, ending, newcomer):
+        (attempt,) = view["attempts"]
+        assert (view["state"], attempt["exit_code"], attempt["cause"]) == ("succeeded", 0, None)
+        assert view["cost"]["actual"] is not None
+    assert context.runway.log(running["id"]).text.endswith("\nfinished\n")
+    assert used(context) == 0
+    wait_for(lambda: total(context, "runway_jobs_finished_total") >= finished + 3 or None, "all are recorded", 20)
+    assert total(context, "runway_jobs_finished_total") == finished + 3
+
+
+@pytest.mark.alone
+def test_gpu_jobs_wait_for_the_device_plugin_after_a_kubelet_restart(context: Context, kubernetes: Kubectl) -> None:
+    """The scheduler binds a pod before the restarted kubelet reports that it has no GPUs. The kubelet rejects it."""
+    running = started(context, "trap 'exit 0' TERM; echo started; sleep 600 & wait")
+    job = shell("echo started", resources=GPU, timeout_seconds=300)
+    with stopped("kubelet", "gpu-device-plugin"):
+        rejected = context.submit("vision", job)
+        context.until(rejected["id"], lambda seen: bool(bound(seen)), "is bound to the node")
+        component("kubelet").start()
+        rejected = context.until(rejected["id"], lambda seen: bool(seen["attempts"][0]["cause"]), "is rejected")
+        (first,) = rejected["attempts"]
+        assert (first["cause"], first["reason"]) == ("admission_rejected", "UnexpectedAdmissionError")
+        assert (rejected["state"], rejected["failure"]) == ("pending", None)
+
+        wait_for(lambda: gpus(kubernetes) == 0 or None, "the node reports no GPUs", 30)
+        waiting = context.submit("vision", job)
+        for view in (waiting, rejected):
+            seen = context.until(view["id"], lambda seen: codes(seen) == ["unschedulable"], "waits")
+            assert "1 of 1 nodes has no GPUs registered" in seen["conditions"][0]["message"]
+        assert context.runway.job(running["id"])["attempts"] == running["attempts"]
+        assert used(context) == 3
+    for view, attempts in ((waiting, 1), (rejected, 2)):
+        view = context.until_finished(view["id"])
+        assert (view["state"], len(view["attempts"])) == ("succeeded", attempts)
+    assert context.runway.job(running["id"])["state"] == "running"
+    assert used(context) == 1
+
+
+def bound(view: Document) -> str | None:
+    return view["attempts"][0]["node"] if view["attempts"] else None
+
+
+def gpus(kubernetes: Kubectl) -> int:
+    node = kubernetes.get("node", NODE_NAME)
+    assert node is not None
+    return int(node["status"]["allocatable"].get("nvidia.com/gpu", "0"))
+
+
+@pytest.mark.alone
+def test_job_of_a_deleted_node_runs_again_and_its_lost_attempt_is_charged(
+    context: Context, kubernetes: Kubectl
+) -> None:
+    # Without a kubelet nobody sees that the first attempt has ended. The second one ends at once.
+    until = int(time.time()) + 20
+    text = f"echo started; trap 'exit 143' TERM; while [ $(date +%s) -lt {until} ]; do sleep 1; done"
+    view = started(context, text)
+    with stopped("kubelet"):
+        kubernetes.run("delete", "node", NODE_NAME)
+        assert context.runway.job(view["id"])["state"] == "running"
+        view = context.until(
+            view["id"], lambda seen: seen["attempts"][0]["cause"], "its pod is collected", COLLECTED_SECONDS
+        )
+        (lost,) = view["attempts"]
+        assert (lost["cause"], lost["counted"], lost["state"]) == ("node_lost", False, "failed")
+        assert (view["state"], view["failure"], used(context)) == ("pending", None, 1)
+    view = context.until_finished(view["id"], 60)
+    lost, second = view["attempts"]
+    assert (view["state"], view["disruptions"], second["exit_code"]) == ("succeeded", 1, 0)
+    assert lost["bound_at"] < lost["finished_at"] <= second["created_at"]
+    assert view["cost"]["actual"] is not None
+    assert used(context) == 0
+
+
+@pytest.mark.alone
+def test_jobs_that_end_without_a_job_controller_say_so_and_count_once(context: Context, kubernetes: Kubectl) -> None:
+    """Kubernetes keeps each pod with its finalizer until the controller has counted it."""
+    finished = total(context, "runway_jobs_finished_total")
+    well, badly = script(4), script(4, code=3)
+    succeeds, fails = started(context, well[0]), started(context, badly[0])
+    with stopped("kube-controller-manager"):
+        late = context.submit("vision", shell("true"))
+        for view in (succeeds, fails):
+            seen = context.until(view["id"], lambda seen: codes(seen) == ["outcome_pending"], "waits for its outcome")
+            assert seen["state"] == "running"
+        # Only a success is certain to be the last pod of its Job.
+        assert used(context) == 1
+        for view in (succeeds, fails):
+            pod = context.pod(view)["metadata"]
+            kubernetes.run("delete", "pod", pod["name"], f"--namespace={pod['namespace']}", "--wait=false")
+            assert TRACKING in context.pod(view)["metadata"]["finalizers"]
+            assert codes(context.runway.job(view["id"])) == ["outcome_pending"]
+        assert codes(context.runway.job(late["id"])) == ["pod_not_created"]
+    views = [context.until_finished(view["id"]) for view in (succeeds, fails, late)]
+    assert [view["state"] for view in views] == ["succeeded", "failed", "succeeded"]
+    assert views[1]["failure"]["code"] == "exit_nonzero"
+    assert [len(view["attempts"]) for view in views] == [1, 1, 1]
+    assert used(context) == 0
+    wait_for(lambda: total(context, "runway_jobs_finished_total") >= finished + 3 or None, "all are recorded", 20)
+    assert total(context, "runway_jobs_finished_total") == finished + 3
+
+
+def test_pod_of_a_job_deleted_with_cascade_orphan_keeps_its_quota_and_is_reported(
+    context: Context, kubernetes: Kubectl
+) -> None:
+    view = started(context, "trap 'exit 0' TERM; echo started; sleep 600 & wait")
+    namespace, pod = view["kubernetes"]["namespace"], view["attempts"][0]["pod"]
+    kubernetes.run("delete", "job", view["id"], f"--namespace={namespace}", "--cascade=orphan")
+    holder = wait_for(lambda: orphan(context), "the quota names the orphan", 20)
+    assert (holder["id"], holder["state"], holder["gpu"]) == (view["id"], None, 1)
+    assert total(context, "runway_orphaned_pods") == 1
+    answer = context.runway.get(f"/v1/jobs/{view['id']}")
+    assert (answer.status_code, answer.json()["code"], pod in answer.json()["detail"]) == (404, "job_not_found", True)
+    assert context.runway.get("/readyz").status_code == 200
+
+    kubernetes.run("delete", "pod", pod, f"--namespace={namespace}", "--wait=false")
+    wait_for(lambda: used(context) == 0 or None, "the pod has ended", 30)
+    assert total(context, "runway_orphaned_pods") == 0
+
+
+def test_orphaned_pod_ends_at_its_own_deadline(context: Context, kubernetes: Kubectl) -> None:
+    """The Job's timeout ended with the Job; the kubelet enforces the pod's."""
+    job = shell("trap 'exit 0' TERM; echo started; sleep 600 & wait", resources=GPU)
+    manifest = document(context.runway.submit("vision", job, dry_run=True))["manifest"]
+    manifest["spec"]["template"]["spec"]["activeDeadlineSeconds"] = 4
+    kubernetes.run("create", "--filename=-", stdin=json.dumps(manifest))
+    name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
+    context.track(name)
+    context.until_log(name, "started")
+    kubernetes.run("delete", "job", name, f"--namespace={namespace}", "--cascade=orphan")
+    wait_for(lambda: orphan(context), "the quota names the orphan", 20)
+    wait_for(lambda: used(context) == 0 or None, "the pod has ended", 30)
+    (pod,) = kubernetes.pods(namespace, name)
+    assert (pod["status"]["phase"], pod["status"]["reason"]) == ("Failed", "DeadlineExceeded")
+    kubernetes.run("delete", "pod", pod["metadata"]["name"], f"--namespace={namespace}", "--wait=false")
+
+
+def orphan(context: Context) -> Document | None:
+    return next((holder for holder in context.runway.quota("vision")["jobs"] if holder["orphaned"]), None)
