@@ -114,7 +114,7 @@ beside: static
 
 browser: $(READY) ## Debian's Chromium, a font, nginx and Alertmanager, for the tests of console, streams and pages
 	@$(BIN)/python -m tests.support.chromium
-	@$(BIN)/python -m tests.support.nginx
+	@$(BIN)/python -m testbed.nginx
 	@$(BIN)/python -m tests.support.alertmanager
 
 terraform-tools: $(UV) ## tflint and checkov, for tests/terraform
@@ -165,8 +165,8 @@ undeploy-local: $(READY) ## take it away again
 bench: $(READY) cluster-up ## the measurements of docs/performance.md, each beside its baseline; PARTS="submit history": only those
 	@$(BIN)/python -m bench $(PARTS)
 
-soak: $(READY) cluster-up ## an hour of mixed load with faults: nothing may grow, leak or be decided wrongly; MINUTES=5
-	@$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),60)
+soak: $(READY) cluster-up ## 30 minutes of hostile clients and faults: nothing may grow, leak or be answered wrongly; MINUTES=5
+	@$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),30)
 
 simulate: $(READY) cluster-up ## 20,000 jobs on a thousand SIMULATED nodes; JOBS=2000
 	@$(BIN)/python -m bench.simulate --jobs $(or $(JOBS),20000)

@@ -1,8 +1,8 @@
-"""`python -m bench.soak --minutes 60`: find leaks and wrong decisions under load.
+"""`python -m bench.soak --minutes 30`: find leaks and wrong decisions under load.
 
 It runs on the local cluster with its real kubelet. The load has valid and invalid submissions, repeated keys, reads,
-aborted streams and cancels. The faults are a frozen API server and deleted pods. Finished jobs live for a minute, so
-the number of jobs stays constant, and memory should too.
+aborted streams, cancels and the mix of `bench.hostile_clients`, half of it through nginx. The faults are a frozen API
+server and deleted pods. Finished jobs live for a minute, so the number of jobs stays constant, and memory should too.
 """
 
 from __future__ import annotations
@@ -14,32 +14,48 @@ import json
 import random
 import statistics
 import sys
+import tempfile
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import yaml
 
 from bench import report
 from bench.audit import Audit, audit
+from bench.faults import delete_a_pod, freeze
+from bench.findings import WrittenJob
+from bench.hostile_clients import HostileClients
 from bench.kubernetes import ApiServer, delete_namespace
 from bench.process import ROOT, Process, render_tenants
+from bench.soak_jobs import SCRIPT_WEIGHTS, SCRIPTS, spec_of
 from localcluster.cluster import LocalCluster
+from localcluster.packages import ensure_installed
+from testbed.nginx import PACKAGES, nginx
 
 POLICY = ROOT / "bench" / "soak.policy.yaml"
 TENANTS: dict[str, dict[str, Any]] = yaml.safe_load(POLICY.read_text())["tenants"]
-FREEZE_SECONDS = 4.0
 SUBMIT_SECONDS = 2.0
 """Mean pause of each of the three submitting clients: about the rate at which the local node finishes jobs."""
 RELEASE_SECONDS = 180.0
 GROWTH = 1.10
 """The allowed ratio of memory in the last quarter to memory in the second quarter."""
 
-SCRIPTS = {"succeeded": "echo begun; sleep 2; echo done", "failed": "echo begun; sleep 1; exit 3"}
+HOSTILE_LOOPS = 6
+HOSTILE_SECONDS = 0.2
+"""Mean pause between two clients of each loop."""
+QUIET_SECONDS = 45.0
+"""After the load: above the server's longest bound for a client that does nothing, 30 s."""
+MORE = 10
+"""The allowed number of tasks and open files at the end above that at the start."""
+PROXIES = {"http-1.0": "client_max_body_size 32m;", "http-1.1": "client_max_body_size 32m; proxy_http_version 1.1;"}
+"""The options of nginx, which buffers and speaks HTTP/1.0 to its upstream by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +82,11 @@ class Soak:
     """By id: tenant, key and expected final state."""
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The specifications of jobs as they were sent, by id."""
+    logs: dict[str, bytes] = field(default_factory=dict)
+    """The logs that jobs write, by id."""
     states: list[State] = field(default_factory=list)
+    clients: Counter[str] = field(default_factory=Counter)
+    """Hostile clients by kind, and their responses by status."""
     outcomes: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Finished jobs by failure code or state."""
 
@@ -80,14 +100,14 @@ class Soak:
         tenant = self.chance.choice(list(TENANTS))
         kind = self.chance.choices(("good", "again", "bad", "stranger", "huge"), (12, 2, 2, 1, 1))[0]
         key = str(uuid.uuid4()) if self.chance.random() < 0.5 else None
-        end = self.chance.choices(("succeeded", "failed"), (4, 1))[0]
+        script = self.chance.choices(SCRIPTS, SCRIPT_WEIGHTS)[0]
         if kind == "again" and self.jobs:
             job = self.chance.choice(list(self.jobs)[-20:])
             owner, used, _ = self.jobs[job]
             if used is not None:
                 await self._again(session, job, owner, used)
                 return
-        spec = _spec(end, self.chance.choice((0, 0, 1, 2)))
+        spec = spec_of(script, self.chance.choice((0, 0, 1, 2)))
         if kind == "bad":
             spec["resources"]["cpu"] = self.chance.choice(["NaN", "1 Gi", "-1", "٣", "1e400"])
         if kind == "huge":
@@ -103,7 +123,8 @@ class Soak:
         self.check(answer in expected or status in (429, 503), f"{kind} got {answer}")
         if status == 201:
             self.check(body["id"] not in self.jobs, f"{body['id']} was created twice")
-            self.jobs[body["id"]], self.specs[body["id"]] = (tenant, key, end), spec
+            self.jobs[body["id"]], self.specs[body["id"]] = (tenant, key, script.end), spec
+            self.logs[body["id"]] = script.log
             if self.chance.random() < 0.1:
                 await self.cancel(session, body["id"])
 
@@ -167,6 +188,10 @@ class Soak:
                 async for _ in answer.content.iter_any():
                     pass
 
+    def written_jobs(self) -> list[WrittenJob]:
+        """Return the newest jobs with their logs."""
+        return [WrittenJob(job, self.jobs[job][0], self.logs[job]) for job in list(self.jobs)[-15:]]
+
     async def compare(self, session: aiohttp.ClientSession) -> None:
         """Compare the outcomes of finished jobs with the expected ones."""
         async with session.get(f"{self.url}/v1/jobs?limit=200&state=succeeded&state=failed&state=cancelled") as answer:
@@ -198,22 +223,12 @@ class Soak:
         )
 
 
-def _spec(end: str, gpus: int) -> dict[str, Any]:
-    resources: dict[str, Any] = {"cpu": "50m", "memory": "32Mi"} | ({"gpu": gpus} if gpus else {})
-    return {
-        "image": "runway.local/busybox:1",
-        "command": ["sh", "-c", SCRIPTS[end]],
-        "resources": resources,
-        "timeout_seconds": 120,
-        "grace_period_seconds": 2,
-    }
-
-
 async def soak(
-    cluster: LocalCluster, process: Process, seconds: float, seed: int, submit_seconds: float
+    cluster: LocalCluster, process: Process, proxies: list[int], seconds: float, seed: int, submit_seconds: float
 ) -> tuple[Soak, Audit]:
-    """Run the load for `seconds`, then wait until all quota is released."""
+    """Run the load for `seconds`, then wait until all quota is released and all clients are gone."""
     found = Soak(process.url, random.Random(seed))  # noqa: S311 (reproducible by its seed)
+    clients = HostileClients(_port(process.url), proxies, ("red", "green"), found.written_jobs, found.chance)
     api, began = ApiServer.from_kubeconfig(cluster.kubeconfig), time.monotonic()
     timeout, connector = aiohttp.ClientTimeout(total=30), aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session, audit(api) as record:
@@ -223,54 +238,30 @@ async def soak(
                 await call()
                 await asyncio.sleep(found.chance.uniform(0.5, 1.5) * pause)
 
+        async def one_client() -> None:
+            with contextlib.suppress(TimeoutError):  # A client that is not done at the end vanishes.
+                await asyncio.wait_for(clients.act(), max(0.1, began + seconds - time.monotonic()))
+
         async with asyncio.TaskGroup() as tasks:
             for _ in range(3):
                 tasks.create_task(repeat(lambda: found.submit(session), submit_seconds))
                 tasks.create_task(repeat(lambda: found.stream(session), 0.5))
                 tasks.create_task(repeat(lambda: found.read(session), 0.1))
+            for _ in range(HOSTILE_LOOPS):
+                tasks.create_task(repeat(one_client, HOSTILE_SECONDS))
             tasks.create_task(repeat(lambda: found.observe(session, process, began), 2.0))
             tasks.create_task(repeat(lambda: found.compare(session), 5.0))
-            tasks.create_task(repeat(lambda: _freeze(cluster), 40.0))
-            tasks.create_task(repeat(lambda: _delete_a_pod(cluster), 20.0))
+            tasks.create_task(repeat(lambda: freeze(cluster), 40.0))
+            tasks.create_task(repeat(lambda: delete_a_pod(cluster), 20.0))
         await _wait_for_release(found, session)
-        await found.observe(session, process, began)
+        await _wait_until_clients_are_gone(found, session, process, began)
+    found.wrong += clients.found.wrong
+    found.clients = clients.found.answers
     return found, record
 
 
-async def _freeze(cluster: LocalCluster) -> None:
-    """Freeze the API server for a while."""
-    await asyncio.sleep(10)
-    api_server = cluster.component("kube-apiserver")
-    api_server.freeze()
-    try:
-        await asyncio.sleep(FREEZE_SECONDS)
-    finally:
-        api_server.thaw()
-
-
-async def _delete_a_pod(cluster: LocalCluster) -> None:
-    selector = "app.kubernetes.io/managed-by=runway"
-    found = await asyncio.to_thread(
-        cluster.kubectl,
-        "get",
-        "pods",
-        "-A",
-        f"--selector={selector}",
-        "--field-selector=status.phase=Running",
-        "-o=json",
-    )
-    pods = json.loads(found)["items"]
-    if pods:
-        where = pods[0]["metadata"]
-        command = (
-            "delete",
-            "pod",
-            where["name"],
-            f"--namespace={where['namespace']}",
-            "--wait=false",
-            "--ignore-not-found",
-        )
-        await asyncio.to_thread(cluster.kubectl, *command)
+def _port(url: str) -> int:
+    return urlsplit(url).port or 80
 
 
 async def _wait_for_release(found: Soak, session: aiohttp.ClientSession) -> None:
@@ -292,6 +283,21 @@ async def _wait_for_release(found: Soak, session: aiohttp.ClientSession) -> None
     found.wrong.append(f"still in use {RELEASE_SECONDS:.0f} s after the last submission: {in_use}")
 
 
+async def _wait_until_clients_are_gone(
+    found: Soak, session: aiohttp.ClientSession, process: Process, began: float
+) -> None:
+    """Observe until the process holds as little as at the start, or until the timeout; `judge` compares them."""
+    deadline, first = time.monotonic() + QUIET_SECONDS, found.states[0]
+    while True:
+        await found.observe(session, process, began)
+        last = found.states[-1]
+        is_quiet = not last.streams and last.files <= first.files + MORE and last.tasks <= first.tasks + MORE
+        if is_quiet or time.monotonic() > deadline:
+            return
+        del found.states[-1]
+        await asyncio.sleep(1)
+
+
 def judge(found: Soak, record: Audit, growth: float = GROWTH) -> list[str]:
     """List everything wrong. A short run still fills its pools and needs a larger `growth`."""
     wrong = [*found.wrong]
@@ -303,9 +309,9 @@ def judge(found: Soak, record: Audit, growth: float = GROWTH) -> list[str]:
     first, last = found.states[0], found.states[-1]
     if last.streams:
         wrong.append(f"{last.streams} streams are open at the end")
-    if last.tasks > first.tasks + 10:
+    if last.tasks > first.tasks + MORE:
         wrong.append(f"{last.tasks} tasks at the end, {first.tasks} at the start")
-    if last.files > first.files + 80:
+    if last.files > first.files + MORE:
         wrong.append(f"{last.files} files are open at the end, {first.files} at the start")
     before, after = memory(found)
     if after > before * growth:
@@ -327,12 +333,24 @@ def run(
     cluster = LocalCluster.default()
     render_tenants(cluster, POLICY)
     try:
-        with Process(cluster.kubeconfig, "soak", policy=POLICY) as process:
+        with Process(cluster.kubeconfig, "soak", policy=POLICY) as process, _proxies(process.url) as proxies:
             process.wait_for("writer")
-            found, record = asyncio.run(soak(cluster, process, minutes * 60, seed, submit_seconds))
+            found, record = asyncio.run(soak(cluster, process, proxies, minutes * 60, seed, submit_seconds))
     finally:
         asyncio.run(_remove(ApiServer.from_kubeconfig(cluster.kubeconfig)))
     return found, judge(found, record, growth)
+
+
+@contextlib.contextmanager
+def _proxies(url: str) -> Iterator[list[int]]:
+    """Run nginx in front of Runway, once for each of PROXIES, and yield the ports."""
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        ports = []
+        for name, options in PROXIES.items():
+            folder = Path(scratch) / name
+            folder.mkdir()
+            ports.append(_port(stack.enter_context(nginx(folder, url, options=options))))
+        yield ports
 
 
 async def _remove(api: ApiServer) -> None:
@@ -341,11 +359,12 @@ async def _remove(api: ApiServer) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))  # noqa: S311 (any seed will do)
     parser.add_argument("--no-write", action="store_true", help="do not change docs/performance.md")
     asked = parser.parse_args()
     print(f"soak: {asked.minutes:g} minutes, seed {asked.seed}", flush=True)
+    ensure_installed(PACKAGES)
     found, wrong = run(asked.minutes, asked.seed)
     text = _text(found, asked.minutes, wrong)
     print(text, *wrong, sep="\n")
@@ -361,8 +380,10 @@ def _text(found: Soak, minutes: float, wrong: list[str]) -> str:
     first, last = found.states[0], found.states[-1]
     answers = ", ".join(f"{name}: {number}" for name, number in sorted(found.answers.items()))
     outcomes = ", ".join(f"{name}: {len(ids)}" for name, ids in sorted(found.outcomes.items()))
+    clients = ", ".join(f"{name}: {number}" for name, number in sorted(found.clients.items()) if not name[-1].isdigit())
     return (
         f"{minutes:g} minutes: {len(found.jobs)} jobs. Responses: {answers}. Outcomes: {outcomes}. "
+        f"Hostile clients: {clients}. "
         f"Wrong: {len(wrong)}.\n\n"
         "| | at the start | at the end |\n| --- | ---: | ---: |\n"
         f"| resident MB, median of the second and the last quarter | {before:.0f} | {after:.0f} |\n"

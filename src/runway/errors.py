@@ -163,7 +163,7 @@ class InvalidParameter(PublicError):
 
 class MalformedRequest(PublicError):
     status, code, title = 400, "malformed_request", "Malformed HTTP request"
-    hint = "send HTTP/1.1 without TLS or Upgrade, with one Host header and short headers"
+    hint = "send a whole HTTP/1.1 request without TLS or Upgrade, with one Host header and short headers"
 
 
 class TenantRequired(PublicError):

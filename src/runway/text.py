@@ -19,6 +19,7 @@ MESSAGE: Final = 400  # Characters of an untrusted message that are quoted.
 LAST_WORDS: Final = 2048  # Characters of the end of a log that are kept as evidence: the kubelet keeps at most as many.
 
 _MAX_MATCHED: Final = 4000
+_CURSOR_UP: Final = "\x1b[A"
 _CUT: Final = " ... "
 _BYTE_UNITS: Final = (("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10))
 _TIME_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
@@ -68,10 +69,28 @@ def bounded(text: str) -> str:
 
 
 def end_states(text: str) -> str:
-    """Replace each line by its end state: a carriage return starts it again, as in a progress bar."""
+    """Replace each line by its end state: a carriage return starts it again, as in a progress bar.
+
+    A bar below others moves the cursor back up at its end, so the next line overwrites it.
+    https://github.com/tqdm/tqdm/blob/v4.67.1/tqdm/std.py (`moveto`)
+    """
     if "\r" not in text:
         return text
-    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    lines: list[str] = []
+    rises = 0
+    for line in text.split("\n"):
+        del lines[max(0, len(lines) - rises) :]
+        end_state, rises = _without_rises(line.rstrip("\r").rpartition("\r")[2])
+        lines.append(end_state)
+    return "\n".join(lines)
+
+
+def _without_rises(line: str) -> tuple[str, int]:
+    """Remove the movements of the cursor at the end of a line, and count them."""
+    end = len(line)
+    while line.endswith(_CURSOR_UP, 0, end):
+        end -= len(_CURSOR_UP)
+    return line[:end], (len(line) - end) // len(_CURSOR_UP)
 
 
 def last_lines(text: str, limit: int = LAST_WORDS) -> str:

@@ -223,6 +223,30 @@ async def test_slow_client_applies_backpressure(runway: Runway) -> None:
         assert (await stream.end()).count(b"\n") == 21
 
 
+async def test_client_that_closes_its_sending_side_gets_the_log_however_slowly_it_reads(runway: Runway) -> None:
+    job_id, _, log = await running(runway)
+    log.write(b"one", b"two")
+    async with runway.stream(f"/v1/jobs/{job_id}/logs") as stream:
+        stream.reading.clear()
+        stream.close_sending_side()
+        await asyncio.sleep(60)  # Of virtual time.
+        stream.reading.set()
+        assert await stream.end() == b"one\ntwo\n"
+        assert stream.ended is True
+
+
+@pytest.mark.parametrize("query", ["", "?follow=true"])
+async def test_client_that_may_be_gone_keeps_no_stream_that_waits_for_kubernetes(runway: Runway, query: str) -> None:
+    job_id, _, log = await running(runway)
+    log.stuck = True
+    async with runway.stream(f"/v1/jobs/{job_id}/logs{query}") as stream:
+        stream.close_sending_side()
+        await stream.end()
+        assert (stream.status, stream.json()["code"]) == (400, "malformed_request")
+        assert runway.app.state.services.limits.streams.total() == 0
+    assert log.open == 0
+
+
 async def test_streams_end_at_shutdown(runway: Runway) -> None:
     job_id, _, log = await running(runway)
     log.write(b"one")

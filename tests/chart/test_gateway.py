@@ -14,10 +14,10 @@ import httpx2
 import pytest
 
 from localcluster import packages
+from testbed.nginx import EXECUTABLE, PACKAGES
 from testbed.ports import ReservedPort
 from testbed.server import CHECKOUT
 from testbed.waiting import wait_for
-from tests.support.nginx import EXECUTABLE, PACKAGES
 
 RECIPE = CHECKOUT / "deploy" / "gateway" / "nginx.conf"
 

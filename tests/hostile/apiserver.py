@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import json
 import sys
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Any, Final
@@ -97,6 +98,8 @@ class ApiServer:
         self.log_reads = 0
         self.open_logs = 0
         self.lease_writes = 0
+        self.tokens: set[str] = set()
+        """The accepted bearer tokens. A token is the time of its expiry."""
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._remember], client_max_size=64 << 20)
@@ -163,6 +166,11 @@ class ApiServer:
     async def _remember(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if request.transport is not None:
             self._connections.add(request.transport)
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token:
+            if time.time() > float(token):
+                return _answer({"kind": "Status", "code": 401, "reason": "Unauthorized"}, 401)
+            self.tokens.add(token)
         answer: web.StreamResponse = await handler(request)
         return answer
 
@@ -267,6 +275,7 @@ class ApiServer:
                 "holder": self._lease.get("spec", {}).get("holderIdentity"),
                 "lease_transitions": self._lease.get("spec", {}).get("leaseTransitions"),
                 "lease_writes": self.lease_writes,
+                "tokens": sorted(self.tokens),
             }
         )
 

@@ -299,6 +299,12 @@ def test_absolute_form_target_without_path_is_the_root(hostile_server: Process) 
     assert b"<html" in only_text(hostile_server.send(get(b"http://runway", CLOSE, b"Accept: text/html"))).encode()
 
 
+def test_options_of_the_whole_server_lists_all_methods(hostile_server: Process) -> None:
+    """Load balancers probe a server so: https://www.rfc-editor.org/rfc/rfc9110#section-9.3.7"""
+    (answer,) = answers(hostile_server.send(head(b"OPTIONS *", HOST, CLOSE)))
+    assert (answer[0], answer[1][b"allow"], answer[2]) == (204, b"GET, HEAD, POST, DELETE, OPTIONS", b"")
+
+
 def test_spaces_around_header_values_are_stripped(hostile_server: Process) -> None:
     first = submit(hostile_server, SPEC, b"Idempotency-Key: one key")
     second = submit(hostile_server, SPEC, b"Idempotency-Key: \t one key \t ")
@@ -347,6 +353,49 @@ def test_stream_ends_when_its_client_disconnects_with_a_queued_request(hostile_s
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
         assert metric(hostile_server, "runway_open_streams") == 1
     wait_for(lambda: metric(hostile_server, "runway_open_streams") == 0 or None, "the stream has ended", 5)
+    assert hostile_server.faults() == []
+
+
+# --- Clients that close their sending side ----------------------------------------------------------------------------
+
+
+def half_closed(server: Process, request: bytes) -> bytes:
+    """Send a request, close the sending side, and return all that the server sends."""
+    with server.connect() as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        return read_all(connection)
+
+
+def test_half_closed_client_gets_its_responses_in_order(hostile_server: Process) -> None:
+    created, read = answers(half_closed(hostile_server, post(SPEC, TENANT) + get(b"/v1/quota", TENANT)))
+    assert created[0] == 201
+    assert json.loads(created[2])["tenant"] == "vision"
+    assert read[0] == 200
+    assert read[1][b"connection"] == b"close"
+
+
+@pytest.mark.parametrize(
+    "sent", [post(SPEC, TENANT)[:-5], get(b"/healthz")[:-2], b"GET /"], ids=["body", "head", "line"]
+)
+def test_request_cut_off_by_its_client_gets_a_problem(hostile_server: Process, sent: bytes) -> None:
+    assert problem_of(half_closed(hostile_server, sent)) == (400, "malformed_request")
+
+
+def test_half_closed_client_gets_the_whole_log(hostile_server: Process) -> None:
+    _, job = submit(hostile_server, SLEEPER)
+    path = b"/v1/jobs/" + job["id"].encode()
+    wait_for(lambda: b" 200 " in hostile_server.send(get(path + b"/logs", CLOSE))[:20] or None, "a log", 5)
+    received = half_closed(hostile_server, b"GET " + path + b"/logs HTTP/1.0\r\n\r\n")
+    assert received.endswith(b"\r\n\r\n2026-11-24T08:00:00.000000000Z hello\n")
+
+
+@pytest.mark.parametrize("path", [b"/events", b"/logs?follow=true"])
+def test_half_closed_client_does_not_keep_a_stream(hostile_server: Process, path: bytes) -> None:
+    """A client that has gone closes its side too, and would keep the stream of its tenant until the next line."""
+    _, job = submit(hostile_server, SLEEPER)
+    half_closed(hostile_server, get(b"/v1/jobs/" + job["id"].encode() + path, TENANT))
+    assert metric(hostile_server, "runway_open_streams") == 0
     assert hostile_server.faults() == []
 
 

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 from aiohttp import web
@@ -22,7 +23,8 @@ from aiohttp import web
 from runway.errors import ConfigurationError, NotExecuted
 from runway.kube.kubeconfig import load_access
 from runway.kube.transport import AiohttpTransport
-from tests.hostile.serving import POLICY, free_port, kubeconfig, run_cli
+from testbed.waiting import wait_for
+from tests.hostile.serving import POLICY, api_server, free_port, kubeconfig, run_cli, runway
 from tests.hostile.test_policies import BOMB
 
 SERVER = "http://127.0.0.1:9"
@@ -254,14 +256,42 @@ async def _reaches(kubeconfig_file: Path) -> bool:
     return answer.status == 200
 
 
-async def test_requests_outlive_the_tokens_of_an_exec_plugin(tmp_path: Path) -> None:
-    """kubernetes-client/python issue 741: a token of EKS is valid for 15 minutes."""
-    plugin = f"""#!{sys.executable}
+TOKENS = f"""#!{sys.executable}
 import json, time
 expires = time.time() + 1.5
 print(json.dumps({{"status": {{
     "token": str(expires), "expirationTimestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires + 1))}}}}))
 """
+"""A plugin whose tokens are the time of their expiry. They expire before the plugin says so."""
+
+
+def _plugin_user(folder: Path) -> dict[str, Any]:
+    (folder / "plugin").write_text(TOKENS)
+    (folder / "plugin").chmod(0o755)
+    return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(folder / "plugin")}}
+
+
+def test_leader_outlives_the_tokens_of_an_exec_plugin(tmp_path: Path) -> None:
+    with api_server(tmp_path) as api:
+        (tmp_path / "kubeconfig").write_text(_config(api.url, user=_plugin_user(tmp_path)))
+        with runway(tmp_path) as process:
+            first = api.get("/counts").json()
+            httpx2.post(f"{api.url}/break", timeout=5, trust_env=False)
+
+            def renewed() -> bool | None:
+                counts = api.get("/counts").json()
+                return (len(counts["tokens"]) > 1 and counts["lease_writes"] > first["lease_writes"]) or None
+
+            wait_for(renewed, "the Lease renewed under another token", 30)
+            assert process.submit("quiet")
+            counts = api.get("/counts").json()
+            assert counts["lease_transitions"] == first["lease_transitions"]
+            assert process.role() == "writer"
+            assert process.faults() == []
+
+
+async def test_requests_outlive_the_tokens_of_an_exec_plugin(tmp_path: Path) -> None:
+    """kubernetes-client/python issue 741: a token of EKS is valid for 15 minutes."""
     seen: dict[str, int] = {}
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -271,10 +301,8 @@ print(json.dumps({{"status": {{
         seen[token] = seen.get(token, 0) + 1
         return web.Response(text="{}")
 
-    (tmp_path / "plugin").write_text(plugin)
-    (tmp_path / "plugin").chmod(0o755)
     async with _served(None, answer) as port:
-        user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(tmp_path / "plugin")}}
+        user = _plugin_user(tmp_path)
         (tmp_path / "kubeconfig").write_text(_config(f"http://127.0.0.1:{port}", user=user))
         loaded = await asyncio.to_thread(load_access, str(tmp_path / "kubeconfig"))
         connection = AiohttpTransport(loaded, 4)

@@ -51,7 +51,7 @@ def test_command_works_without_the_server(command_line: Run, arguments: tuple[st
 
 
 def test_unreachable_server_is_reported_without_the_server_extra(command_line: Run) -> None:
-    answer = command_line("runway", "ls", "--url", "http://127.0.0.1:1")
+    answer = command_line("runway", "top", "--once", "--url", "http://127.0.0.1:1")
     assert answer.returncode == 69, answer.stderr
 
 

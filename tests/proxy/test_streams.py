@@ -18,11 +18,11 @@ import pytest
 
 from runway.errors import AmbiguousOutcome
 from runway.services.watch_job import HEARTBEAT_SECONDS
+from testbed.nginx import nginx
 from tests.api.conftest import Runway
 from tests.browser.conftest import Served
 from tests.hostile.serving import CLI
 from tests.support.fake_logs import FakeLog
-from tests.support.nginx import nginx
 
 _BROKEN = AmbiguousOutcome("the connection to the Kubernetes API broke: reset")
 DEFAULT = ""

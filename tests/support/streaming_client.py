@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from starlette.types import ASGIApp, Message
 
+from runway.api.streaming import HALF_CLOSED
+
 
 class StreamingClient:
     """One GET. As a context manager it sends the request on entry and disconnects on exit.
@@ -20,7 +22,7 @@ class StreamingClient:
     def __init__(self, app: ASGIApp, path: str, headers: Mapping[str, str]) -> None:
         path, _, query = path.partition("?")
         self._app = app
-        self._scope = {
+        self._scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
@@ -33,6 +35,7 @@ class StreamingClient:
                         for name, text in headers.items()],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 80),
+            "extensions": {HALF_CLOSED: asyncio.Event()},
         }  # fmt: skip
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -58,6 +61,10 @@ class StreamingClient:
         self.reading.set()
         async with asyncio.timeout(5):
             await self._task
+
+    def close_sending_side(self) -> None:
+        """Close one direction, as a client does that still reads, and one that has gone."""
+        self._scope["extensions"][HALF_CLOSED].set()
 
     async def begun(self) -> int:
         """Wait for the response head and return the status."""

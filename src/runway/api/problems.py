@@ -89,6 +89,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def answer_router(request: Request, error: HTTPException) -> Response:
+        if request.method == "OPTIONS" and request.scope["path"] == "*":  # The probe of some load balancers.
+            return Response(status_code=204, headers={"Allow": "GET, HEAD, POST, DELETE, OPTIONS"})
         if error.status_code != 405:
             return problem(RouteNotFound(f"no route {request.url.path[:200]!r}"), request.state.request_id)
         allow = ", ".join(_methods(request))

@@ -22,7 +22,7 @@ import structlog
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from runway import errors
 from runway.api import dependencies as deps
@@ -39,6 +39,9 @@ router = APIRouter(tags=["jobs"], dependencies=deps.CHECKED_PARAMETERS, generate
 ATTEMPT_HEADER: Final = "Runway-Attempt"
 FIRST_LINE_HEADER: Final = "Runway-Log-First-Line"
 WARNING_HEADER: Final = "Runway-Log-Warning"
+HALF_CLOSED: Final = "runway.half_closed"
+"""The ASGI extension with the event that the client has closed its sending side, and may still read."""
+HALF_CLOSED_SECONDS: Final = 5.0
 _UNBUFFERED: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 """A proxy must pass on each line at once, without compressing it. nginx and others understand X-Accel-Buffering.
 
@@ -112,7 +115,7 @@ async def read_logs(
         known = {name: value for name, value in headers.items() if value is not None}
         return Body(opened.chunks, {ATTEMPT_HEADER: str(opened.attempt), **known})
 
-    return StreamingResponse(use, scope, opened, "text/plain; charset=utf-8")
+    return StreamingResponse(use, scope, opened, "text/plain; charset=utf-8", is_endless=selection.follow)
 
 
 _EVENT: Final[dict[str, Any]] = {
@@ -164,7 +167,7 @@ async def read_events(
     async def opened() -> Body:
         return Body(_events(use.cluster, key, last, show))
 
-    return StreamingResponse(use, scope, opened, "text/event-stream")
+    return StreamingResponse(use, scope, opened, "text/event-stream", is_endless=True)
 
 
 async def _events(
@@ -197,35 +200,50 @@ class StreamingResponse(Response):
     """An answer that starts when `opened` returns, and ends with its chunks.
 
     Before that, RateLimited, TooBusy and a PublicError of `opened` are answered as problems.
+
+    A client that closes its sending side may be gone, which only a write shows. So an endless response ends then, and
+    another one once it has nothing to send for `HALF_CLOSED_SECONDS`.
     """
 
     def __init__(
-        self, use: deps.AppState, scope: str | None, opened: Callable[[], Awaitable[Body]], media_type: str
+        self,
+        use: deps.AppState,
+        scope: str | None,
+        opened: Callable[[], Awaitable[Body]],
+        media_type: str,
+        *,
+        is_endless: bool,
     ) -> None:
         super().__init__(media_type=media_type, headers=_UNBUFFERED)
         del self.headers["content-length"]
         self._use, self._scope, self._opened = use, scope, opened
-        self._begun = self._head = False
+        self._is_endless = is_endless
+        self._begun = self._head = self._is_sending = False
+        self._sent_messages = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._head = scope["state"]["head"]
         self._use.limits.open_stream(self._scope)
         try:
-            await self._answer(receive, send)
+            await self._answer(receive, send, scope.get("extensions", {}).get(HALF_CLOSED))
         finally:
             self._use.limits.close_stream(self._scope)
 
-    async def _answer(self, receive: Receive, send: Send) -> None:
+    async def _answer(self, receive: Receive, send: Send, half_closed: asyncio.Event | None) -> None:
         sending = asyncio.create_task(self._send(send))
         client_gone = asyncio.create_task(_client_gone(receive))
         closing = asyncio.create_task(self._use.closing.wait())
-        tasks = (sending, client_gone, closing)
+        tasks = [sending, client_gone, closing]
+        if half_closed is not None:
+            tasks.append(asyncio.create_task(self._seems_abandoned(half_closed)))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 await sending
             elif closing.done() and not self._begun:
                 raise errors.NotReady("this process is shutting down")
+            elif not client_gone.done() and not self._begun:
+                raise errors.MalformedRequest("the client closed its side of the connection of a stream")
         finally:
             for task in tasks:
                 task.cancel()
@@ -236,17 +254,31 @@ class StreamingResponse(Response):
         async with aclosing(body.chunks):
             self.headers.update(body.headers)
             self._begun = True
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await self._pass_on(send, start)
             try:
                 async for chunk in body.chunks:
                     if self._head:
                         break
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    await self._pass_on(send, {"type": "http.response.body", "body": chunk, "more_body": True})
             except (errors.StreamInterrupted, errors.PublicError) as error:
                 # Without the last message the server breaks the connection off.
                 log.warning("stream interrupted", tenant=self._scope, reason=str(error))
             else:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _pass_on(self, send: Send, message: Message) -> None:
+        self._is_sending = True
+        await send(message)  # Waits for a client that reads slowly.
+        self._is_sending = False
+        self._sent_messages += 1
+
+    async def _seems_abandoned(self, half_closed: asyncio.Event) -> None:
+        await half_closed.wait()
+        sent_before = -1
+        while not self._is_endless and (self._is_sending or self._sent_messages > sent_before):
+            sent_before = self._sent_messages
+            await asyncio.sleep(HALF_CLOSED_SECONDS)
 
 
 async def _client_gone(receive: Receive) -> None:

@@ -20,6 +20,8 @@ from runway.jobs.models import JobView, Usage
 TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
 IDLE_SECONDS = 300.0
 PAGE_SIZE = 100
+UNEXPECTED = "unexpected_answer"
+"""The code of an answer that is not Runway's."""
 MAX_EVENT_BYTES = 4 << 20  # A job view has at most a few hundred thousand bytes: a longer event is not Runway's.
 
 _FOLLOW_TIMEOUT = httpx2.Timeout(30.0, connect=5.0, read=IDLE_SECONDS)
@@ -54,8 +56,14 @@ class ApiError(RequestFailed):
         self.status = status
 
     @property
+    def is_own(self) -> bool:
+        """Return whether Runway itself answered, with a problem document."""
+        return self.code != UNEXPECTED
+
+    @property
     def transient(self) -> bool:
-        return self.status in (429, 502, 503, 504)
+        """Return whether a retry can help. Proxies have more statuses than 502 for a lost server, such as 524."""
+        return self.status in (429, 502, 503, 504) or (self.status >= 500 and not self.is_own)
 
 
 class Unreachable(RequestFailed):
@@ -308,7 +316,7 @@ def _unexpected(response: httpx2.Response, what: str, *, retry_after: int | None
         "title": "Unexpected answer",
         "status": response.status_code,
         "detail": f"{response.url} answered {response.status_code} with {what}; check the address",
-        "code": "unexpected_answer",
+        "code": UNEXPECTED,
     }
     return ApiError(response.status_code, problem, retry_after=retry_after)
 

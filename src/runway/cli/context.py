@@ -31,8 +31,8 @@ from runway.jobs.models import JobView
 class Exit(IntEnum):
     """The exit codes. `wait`, `run` and `submit --wait` add the job's own exit code, which may be any other one.
 
-    124, 125 and 130 mean the same as for `timeout`, `docker run` and the shell. 69, 75 and 77 are EX_UNAVAILABLE,
-    EX_TEMPFAIL and EX_NOPERM of sysexits.h.
+    124, 125 and 130 mean the same as for `timeout`, `docker run` and the shell. 69, 74, 75 and 77 are
+    EX_UNAVAILABLE, EX_IOERR, EX_TEMPFAIL and EX_NOPERM of sysexits.h.
     """
 
     doc: str
@@ -42,6 +42,7 @@ class Exit(IntEnum):
     USAGE = 2, "invalid command line or file; an ambiguous job; cancel without -y and without a terminal"
     CHANGES = 3, "policy diff: the file changes the policy in force"
     UNAVAILABLE = 69, "Runway is unavailable or failed; a job may exist or continue"
+    UNWRITTEN = 74, "the output could not be written; a job may exist or continue"
     TIMED_OUT = 75, "wait --timeout expired; the jobs continue"
     STOPPED = 77, "an operator stopped all submissions"
     DEADLINE = 124, "the job exceeded its timeout"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
@@ -18,6 +21,9 @@ from runway.cli.output import Output, Screen, emit
 HTTP_PROTOCOL = "runway.http_server.protocol:BoundedHttpProtocol"
 """The protocol that limits requests, by name: the command line imports nothing of the server."""
 SHUTDOWN_SECONDS = 10  # Open requests, including followed logs, may take this long to end after SIGTERM.
+
+UNWRITABLE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors of writing the output. A closed pipe, EPIPE, ends every command silently."""
 
 # \b keeps the lines apart where help is wrapped.
 _EXIT_CODES = "\n".join(["\b", "Exit codes:", *(f"{code.value:>4}  {code.doc}" for code in Exit)])
@@ -95,8 +101,23 @@ app.command()(version)
 
 
 def main() -> None:
+    _open_closed_outputs()
     for stream in (sys.stdout, sys.stderr):
         # A terminal or a pipe may have an encoding that lacks a character: show another instead of a traceback.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app(obj=Environment())
+    try:
+        app(obj=Environment())
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"Error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes its buffer again at its exit.
+        sys.exit(Exit.UNWRITTEN)
+
+
+def _open_closed_outputs() -> None:
+    """Discard the output of a process without stdout or stderr, as of some daemons: Python has None for them."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (open until the exit)

@@ -8,7 +8,7 @@ from typing import Final
 
 from runway.cli.client import Answer, ApiError, RequestFailed
 from runway.cli.context import Session
-from runway.cli.wait import RetryBudget, interruptible
+from runway.cli.wait import RetryBudget, interruptible, may_help
 from runway.jobs.manifest import keyed_job_id
 from runway.jobs.models import JobView
 
@@ -34,31 +34,37 @@ def submit_job(
 def _submit(
     session: Session, spec: Mapping[str, object], key: str, job_id: str | None, *, is_own: bool
 ) -> tuple[Answer[JobView], bool]:
-    budget = RetryBudget(session, SUBMIT_RETRY_SECONDS)
+    budget, may_exist = RetryBudget(session, SUBMIT_RETRY_SECONDS), False
     while True:
         try:
             job, replayed = session.client.submit(spec, key)
         except RequestFailed as error:
-            if not _may_help(error):
-                raise
+            may_exist = (may_exist or _is_ambiguous(error)) and not _is_refusal(error)
             try:
-                pause = budget.pause_after(error)
+                pause = budget.pause_after(error) if may_help(error) else None
             except RequestFailed:
-                raise _with_place(error, key, job_id) from error
+                pause = None
+            if pause is None:
+                raise (_with_place(error, key, job_id) if may_exist and job_id else error) from error
             session.environment.sleep(pause)
         else:
             budget.answered()
             return job, replayed and not is_own
 
 
-def _may_help(error: RequestFailed) -> bool:
-    """Return whether a retry can help: it does not end an operator's stop, and a rate limit asks for fewer calls."""
-    return error.transient and error.code not in ("submissions_stopped", "rate_limited")
+def _is_ambiguous(error: RequestFailed) -> bool:
+    """Return whether Runway may have created the job before this error."""
+    if not isinstance(error, ApiError):
+        return True
+    return error.code in ("outcome_unknown", "internal_error") or (not error.is_own and not 300 <= error.status < 500)
 
 
-def _with_place(error: RequestFailed, key: str, job_id: str | None) -> RequestFailed:
+def _is_refusal(error: RequestFailed) -> bool:
+    """Return whether no job has the key: Runway looks for one before it refuses, but after it counts the rate."""
+    return isinstance(error, ApiError) and error.is_own and 400 <= error.status < 500 and error.status != 429
+
+
+def _with_place(error: RequestFailed, key: str, job_id: str) -> RequestFailed:
     """Add the place of the job to an error after which it may exist."""
-    unknown = not isinstance(error, ApiError) or error.code in ("outcome_unknown", "unexpected_answer")
-    if unknown and job_id is not None:
-        error.problem = {"id": job_id, **error.problem, "idempotency_key": key}
+    error.problem = {"id": job_id, **error.problem, "idempotency_key": key}
     return error

@@ -20,6 +20,8 @@ from runway.jobs.models import JobView
 from runway.text import show_duration
 
 RETRY_BUDGET_SECONDS = 300.0
+CALL_RETRY_SECONDS = 15.0
+"""For one call. A restart of Runway and a change of the leader take a few seconds."""
 CANCEL_RETRY_SECONDS = 10.0
 HEARTBEAT_SECONDS = 16.0
 """The server sends a heartbeat more often than this, so a deadline is at most this late while a stream is read."""
@@ -70,13 +72,30 @@ class RetryBudget:
         self._backoff.reset()
 
 
-def patiently(session: Session, call: Callable[[], T]) -> T:
-    """Repeat a call while Runway is unreachable, within `RETRY_BUDGET_SECONDS`. Raises RequestFailed."""
-    budget = RetryBudget(session)
+def may_help(error: RequestFailed) -> bool:
+    """Return whether a retry can help: it does not end an operator's stop, and a rate limit asks for fewer calls."""
+    return error.transient and error.code not in ("submissions_stopped", "rate_limited")
+
+
+def briefly(session: Session, call: Callable[[], T]) -> T:
+    """Repeat the call of a command that waits for nothing, within `CALL_RETRY_SECONDS`. Raises RequestFailed."""
+    return patiently(session, call, RetryBudget(session, CALL_RETRY_SECONDS), may_help)
+
+
+def patiently(
+    session: Session,
+    call: Callable[[], T],
+    budget: RetryBudget | None = None,
+    may_retry: Callable[[RequestFailed], bool] = lambda error: error.transient,
+) -> T:
+    """Repeat a call while Runway is unreachable, by default within `RETRY_BUDGET_SECONDS`. Raises RequestFailed."""
+    budget = budget or RetryBudget(session)
     while True:
         try:
             result = call()
         except RequestFailed as error:
+            if not may_retry(error):
+                raise
             session.environment.sleep(budget.pause_after(error))
         else:
             budget.answered()
@@ -246,24 +265,31 @@ def _signals_interrupt() -> Iterator[None]:
 
 
 def _cancel(session: Session, job_id: str) -> None:
+    """Cancel a job, and show its state, or that a second signal came first."""
+    try:
+        with _signals_interrupt():
+            text, style = _cancelled(session, job_id)
+    except KeyboardInterrupt:
+        text, style = f"Interrupted again; {job_id} may continue: runway cancel {job_id}", "bold red"
+    with suppress(OSError):
+        session.screen.err(text, style=style)
+        session.screen.err(job_id)
+
+
+def _cancelled(session: Session, job_id: str) -> tuple[str, str]:
     """Cancel a job within `CANCEL_RETRY_SECONDS`: a runner that ends this process soon sends SIGKILL."""
-    say, budget = session.screen.err, RetryBudget(session, CANCEL_RETRY_SECONDS)
+    budget = RetryBudget(session, CANCEL_RETRY_SECONDS)
     while True:
         try:
             job = session.client.cancel(job_id).value
         except RequestFailed as error:
             try:
-                session.environment.sleep(budget.pause_after(error))
+                pause = budget.pause_after(error)
             except RequestFailed:
-                with suppress(OSError):
-                    say(f"{job_id} was not cancelled: {error}", style="bold red")
-                    say(job_id)
-                return
+                return f"{job_id} was not cancelled: {error}", "bold red"
+            session.environment.sleep(pause)
         else:
-            with suppress(OSError):
-                say(f"{job_id} is {job.state}. To wait until it is finished: runway wait {job_id}")
-                say(job_id)
-            return
+            return f"{job_id} is {job.state}. To wait until it is finished: runway wait {job_id}", ""
 
 
 def _wants_cancel(job_id: str) -> bool:

@@ -6,6 +6,7 @@ refuses never reaches the application. Invariants, with the figures of `http_ser
 - A connection holds a bounded number of bytes, whatever the client sends and whether or not it reads.
 - Every wait for the client ends: for a head, for the rest of a request, for a client that does not read.
 - Responses keep the order of the requests: a refusal follows the responses to earlier requests.
+- A client that has closed only its sending side gets its responses, except those without an end.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import uuid
 from contextlib import suppress
 from enum import Enum, auto
 from itertools import chain
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 from weakref import WeakKeyDictionary
 
 import httptools
@@ -32,6 +33,7 @@ from uvicorn.server import ServerState
 
 from runway.api.middleware import SECURITY_HEADERS
 from runway.api.problems import MEDIA_TYPE, problem_document
+from runway.api.streaming import HALF_CLOSED
 from runway.errors import MalformedRequest, PublicError, TooBusy
 from runway.http_server import bounds as limit
 from runway.http_server.bounds import Bounds, ConnectionTable
@@ -86,7 +88,7 @@ class HttpConnection(HttpToolsProtocol):
         self._bounds = bounds
         self._table = table
         self._active: RequestResponseCycle | None = None
-        self._reading, self._lingering = True, False
+        self._reading, self._lingering, self._half_closed = True, False, False
         self._allowance = limit.MAX_LINGER_BYTES
         self._refusal: PublicError | None = None
         self._awaited: _Awaited | None = None
@@ -120,6 +122,21 @@ class HttpConnection(HttpToolsProtocol):
             _disconnect(cycle)
         self.pipeline.clear()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Return whether responses are due: the end of the client's bytes does not say that it reads no more.
+
+        https://www.rfc-editor.org/rfc/rfc9112#section-9.6
+        """
+        self._half_closed = True
+        if self._in_message and self._reading:
+            self._refuse(MalformedRequest("the client closed its side of the connection within the request"))
+        unanswered = self._unanswered()
+        for cycle in unanswered:
+            cast("asyncio.Event", cycle.scope["extensions"][HALF_CLOSED]).set()
+        if unanswered and self._reading:
+            unanswered[0].keep_alive = False
+        return bool(unanswered) and self.transport.can_write_eof()
 
     def data_received(self, data: memoryview | bytes) -> None:
         if not self._reading:
@@ -219,6 +236,7 @@ class HttpConnection(HttpToolsProtocol):
             return  # `_ignore_upgrade` follows.
         self.url = origin_form(self.url)
         self._takes_body = method in _METHODS_WITH_BODY
+        self.scope["extensions"] = {HALF_CLOSED: asyncio.Event()}  # type: ignore[dict-item]
         super().on_headers_complete()
         self._in_head = False
         self.cycle.transport = self._outlet  # type: ignore[assignment]
@@ -403,7 +421,7 @@ class HttpConnection(HttpToolsProtocol):
     def _linger(self, seconds: float, allowance: int) -> None:
         """Stop writing, and drop incoming bytes for a while so that the client can read its response."""
         self._reading, self._lingering, self._allowance = False, True, allowance
-        if not self.transport.can_write_eof():  # TLS cannot close one direction alone.
+        if self._half_closed or not self.transport.can_write_eof():  # TLS cannot close one direction alone.
             self.transport.close()
             return
         self.transport.write_eof()
@@ -479,8 +497,8 @@ class BoundedHttpProtocol(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._connection.data_received(self._buffer[:nbytes])
 
-    def eof_received(self) -> None:
-        self._connection.eof_received()
+    def eof_received(self) -> bool:
+        return self._connection.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.connection_lost(exc)

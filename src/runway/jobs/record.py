@@ -54,7 +54,8 @@ _CODES: Final = {str(code): code for code in FailureCode}
 _CODES_SINCE_0_8: Final = frozenset(
     {
         FailureCode.DISRUPTED_TOO_OFTEN, FailureCode.GPU_HARDWARE, FailureCode.GPU_IDLE,
-        FailureCode.OTHER_CONTAINER_FAILED, FailureCode.OTHER_CONTAINER_RUNNING, FailureCode.SECRET_MISSING,
+        FailureCode.OTHER_CONTAINER_FAILED, FailureCode.OTHER_CONTAINER_RUNNING, FailureCode.POD_CREATION_FAILED,
+        FailureCode.SECRET_MISSING,
         FailureCode.SHARED_MEMORY_EXCEEDED, FailureCode.START_TIMEOUT, FailureCode.VOLUME_MISSING,
         FailureCode.VOLUME_MOUNT_FAILED, FailureCode.VOLUME_NOT_BOUND, FailureCode.VOLUME_ZONE_CONFLICT,
     }

@@ -6,6 +6,7 @@ check the valid fields against the policy, and report all violations at once.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections import Counter
@@ -164,6 +165,8 @@ class Draft:
 
 def decode(body: bytes) -> object:
     """Decode strict JSON in UTF-8. Raises ValueError with a message for the caller."""
+    if body.startswith(codecs.BOM_UTF8):
+        raise ValueError("the body is not JSON: it begins with a byte order mark; save it as UTF-8 without one")
     try:
         return _decoder.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:

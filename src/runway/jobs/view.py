@@ -52,6 +52,7 @@ _OF_FINDING: Final = {
     FailureCode.QUOTA_BACKSTOP: ConditionCode.QUOTA_BACKSTOP,
     FailureCode.POD_SECURITY_REFUSED: ConditionCode.POD_SECURITY_REFUSED,
     FailureCode.POD_CREATION_REFUSED: ConditionCode.POD_CREATION_REFUSED,
+    FailureCode.POD_CREATION_FAILED: ConditionCode.POD_CREATION_FAILED,
     FailureCode.UNSCHEDULABLE: ConditionCode.UNSCHEDULABLE,
     FailureCode.IMAGE_NOT_FOUND: ConditionCode.IMAGE_PULL_FAILING,
     FailureCode.IMAGE_ACCESS_DENIED: ConditionCode.IMAGE_PULL_FAILING,

@@ -172,7 +172,8 @@ def _find(cluster: ClusterState, key: JobKey, query: LogQuery) -> tuple[int, Pod
         raise errors.LogsNotReady("; ".join(["the job has no pod, so there is no log", *_waits(view)]))
     if attempt > count:
         fault = errors.Violation("attempt", "too_large", "there is no such attempt", str(attempt), str(count))
-        raise errors.InvalidParameter(f"the job has {count} attempts so far", violations=(fault,))
+        so_far = "1 attempt" if count == 1 else f"{count} attempts"
+        raise errors.InvalidParameter(f"the job has {so_far} so far", violations=(fault,))
     name = view.attempts[attempt - 1].pod
     pod = next((pod for pod in cluster.attempts(key) if pod.metadata.name == name), None)
     if pod is None:

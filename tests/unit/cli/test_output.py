@@ -115,3 +115,19 @@ def test_text_that_an_encoding_lacks_causes_no_traceback(encoding: str) -> None:
     assert done.returncode == 2
     assert b"is not a job id" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "seen"),
+    [
+        (">&-", 0, b""),
+        (">&- 2>&-", 0, b""),
+        (">/dev/full", 74, b"Error: the output cannot be written: No space left on device\n"),
+        ("| true", 1, b""),
+    ],
+)
+def test_output_that_cannot_be_written_causes_no_traceback(redirection: str, code: int, seen: bytes) -> None:
+    command = f"{sys.executable} -c 'from runway.cli.main import main; main()' --help"
+    script = f"set -o pipefail; {command} {redirection}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", seen)

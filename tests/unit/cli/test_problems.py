@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from runway.cli.context import Environment
-from tests.support.cli import URL, FakeRunway, invoke, job, problem, reply, runway, serve
+from tests.support.cli import URL, Clock, FakeRunway, invoke, job, problem, reply, runway, serve
 
 
 def test_environment_names_tenant_and_server() -> None:
@@ -132,10 +132,44 @@ def test_unreachable_server_error_names_the_url_option() -> None:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
         # Bound but not listening: the port refuses every connection and no other process can use it.
-        result = invoke(["ls", "--url", url], Environment())
+        clock = Clock()
+        result = invoke(["ls", "--url", url], Environment(sleep=clock.sleep, monotonic=clock.monotonic))
     assert result.exit_code == 69
     assert url in result.stderr
     assert "RUNWAY_URL" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        (("status", "rw-4f2a"), job()),
+        (("ls",), {"jobs": [job()], "next_cursor": None}),
+        (("cancel", "rw-4f2a", "-y"), job("cancelling")),
+        (("quota",), {"tenants": []}),
+    ],
+)
+@pytest.mark.parametrize("lost", [httpx2.ConnectError("refused"), problem(503, "not_leader", retry_after=2)])
+def test_restart_of_runway_is_a_short_wait(
+    command: tuple[str, ...], answer: dict[str, object], lost: httpx2.Response | Exception
+) -> None:
+    clock = Clock()
+    result = runway(*command, answers=[lost, lost, reply(answer)], clock=clock)
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[-1] == "Runway answers again"
+    assert 0 < sum(clock.slept) < 15
+
+
+def test_log_survives_a_restart_of_runway() -> None:
+    log = httpx2.Response(200, text="hello\n")
+    result = runway("logs", "rw-4f2a", answers=[httpx2.ConnectError("refused"), log], clock=Clock())
+    assert (result.exit_code, result.stdout) == (0, "hello\n")
+
+
+@pytest.mark.parametrize("code", ["rate_limited", "submissions_stopped"])
+def test_refused_call_is_not_repeated(code: str) -> None:
+    fake = FakeRunway([problem(429 if code == "rate_limited" else 503, code, retry_after=1)])
+    assert runway("quota", answers=fake).exit_code in (1, 77)
+    assert len(fake.requests) == 1
 
 
 def test_loopback_server_ignores_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,11 @@ def sent(fake: FakeRunway) -> Any:
 
 def log(*chunks: bytes | Exception) -> httpx2.Response:
     return httpx2.Response(200, stream=Chunks(*chunks))
+
+
+def page(status: int) -> httpx2.Response:
+    """Return the answer of a proxy or of another server."""
+    return httpx2.Response(status, text="<html>", headers={"Content-Type": "text/html"})
 
 
 def test_submit_prints_id_state_and_price() -> None:
@@ -115,8 +120,10 @@ def test_submit_and_wait_as_data_prints_the_last_view_alone() -> None:
         problem(503, "not_leader", retry_after=2),
         problem(503, "outcome_unknown", retry_after=2, id="rw-4f2a"),
         problem(504, "timeout"),
+        page(500),
+        page(524),
     ],
-    ids=["timeout", "refused", "502", "not leader", "outcome unknown", "504"],
+    ids=["timeout", "refused", "502", "not leader", "outcome unknown", "504", "500 of a proxy", "524 of a proxy"],
 )
 def test_lost_answer_is_retried_under_one_key_and_is_no_replay(lost: httpx2.Response | Exception) -> None:
     """aws/containers-roadmap issue 2798: a repeated command must not create a second job."""
@@ -161,6 +168,26 @@ def test_job_that_may_exist_is_named_after_the_last_retry() -> None:
     assert f"`runway status {keyed_job_id('vision', 'k-1')}`" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("answers", "is_named"),
+    [
+        ([page(201)], True),
+        ([page(200)], True),
+        ([problem(500, "internal_error")], True),
+        ([httpx2.ReadTimeout("timed out"), problem(429, "rate_limited", retry_after=3)], True),
+        ([httpx2.ReadTimeout("timed out"), page(403)], True),
+        ([httpx2.ReadTimeout("timed out"), problem(403, "quota_exceeded")], False),
+        ([page(302)], False),
+        ([page(401)], False),
+        ([problem(429, "rate_limited", retry_after=3)], False),
+    ],
+)
+def test_job_is_named_exactly_if_it_may_exist(answers: list[Any], is_named: bool) -> None:
+    result = runway(*SUBMIT, "--idempotency-key", "k-1", answers=answers)
+    assert result.exit_code != 0
+    assert (keyed_job_id("vision", "k-1") in result.stderr) is is_named
+
+
 @contextmanager
 def signals_of_a_new_process() -> Iterator[None]:
     """Give signals their default handlers: a server of an earlier test, or nohup, may have left others."""
@@ -195,6 +222,25 @@ def test_signal_ends_the_command_and_names_the_job_last(command: tuple[str, ...]
     assert result.stderr.splitlines()[-1] == "rw-4f2a"
     assert ("DELETE /v1/jobs/rw-4f2a" in fake.paths) is cancels
     assert after == before
+
+
+@pytest.mark.parametrize("second", ["SIGTERM", "SIGINT"])
+def test_second_signal_during_the_cancel_names_the_job_last(second: str) -> None:
+    """A CI runner sends SIGINT, and SIGTERM seconds later: Runway may not have answered yet."""
+
+    def interrupted(name: str) -> Callable[[], httpx2.Response]:
+        def answer() -> httpx2.Response:
+            signal.raise_signal(signal.Signals[name])
+            raise AssertionError("the signal was ignored")
+
+        return answer
+
+    fake = FakeRunway([reply(job(), 201), interrupted("SIGINT"), interrupted(second)])
+    with signals_of_a_new_process():
+        result = runway(*RUN, "--cancel-on-interrupt", answers=fake)
+    assert result.exit_code == 130
+    assert "may continue" in result.stderr
+    assert result.stderr.splitlines()[-1] == "rw-4f2a"
 
 
 def test_signal_during_the_submission_names_the_job_that_may_exist() -> None:

@@ -264,6 +264,23 @@ def test_rejected_pod_creation_names_the_rejecter(refusal: str, code: str) -> No
     assert found.message.endswith(f": {refusal}")
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        'Operation cannot be fulfilled on resourcequotas "runway": the object has been modified; please try again',
+        'Internal error occurred: failed calling webhook "a.example.com": dial tcp 10.0.0.1:443: connect: refused',
+        "etcdserver: request timed out",
+        "the server was unable to return a response in the time allotted, but may still be processing the request",
+        "the server has received too many requests and has asked us to try again later (post pods)",
+    ],
+)
+def test_failed_pod_creation_is_no_rejection(failure: str) -> None:
+    """https://github.com/kubernetes/kubernetes/issues/67761: the Job controller creates the pod a moment later."""
+    found = only(conditions(events=(warning(job(), "FailedCreate", f"Error creating: {failure}"),)))
+    assert found.code == "pod_creation_failed"
+    assert found.message == f"the API server fails to create the pod: {failure}"
+
+
 def test_rejected_pod_creation_is_reported_beside_retry() -> None:
     retried = job(admitted=spec(retries=1))
     refused = warning(retried, "FailedCreate", "Error creating: exceeded quota: runway", at=95)

@@ -63,6 +63,9 @@ def test_control_characters_are_escaped(log: bytes, shown: str) -> None:
         (b"epoch 1\n\r 10%\r 50%", "epoch 1\n 50%"),
         (b"epoch 1\n 10%\r 50%\r", "epoch 1\n 50%"),
         (b"one\r\ntwo\r\r\n", "one\ntwo\n"),
+        (b"\r outer 1%\n\r inner 5%\x1b[A\n\r inner 9%\x1b[A\n\r inner 99%\x1b[A\nKilled\n", " outer 1%\nKilled\n"),
+        (b"\r outer 1%\n\r inner 5%\x1b[A\n\r inner 9%\x1b[A", " outer 1%\n inner 9%"),
+        (b"\r 1%\n\r 2%\x1b[A\n\n\r 3%\x1b[A\x1b[A\n\n\r 4%\x1b[A\x1b[A\n\n\nend\n", " 1%\n\n\nend\n"),
         (b"\r\r\n\rx\n", "\nx\n"),
     ],
 )

@@ -51,7 +51,7 @@ def only(**changes: Any) -> Violation:
         (b'{"a": 1} {"b": 2}', "not JSON: Extra data at line 1"),
         (b'{"name": "a\nb"}', "Invalid control character"),
         (b'{"name": "a\\x"}', "Invalid .escape"),
-        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b"\xef\xbb\xbf{}", "not JSON: it begins with a byte order mark"),
         (b'{"name": "\xff"}', r"not UTF-8 \(byte 10\)"),
         (b'{"name": "\xed\xa0\x80"}', "not UTF-8"),
         ('{"name": "x"}'.encode("utf-16"), "not UTF-8"),

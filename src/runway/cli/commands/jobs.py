@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -19,7 +20,7 @@ from runway.cli.views.job_views import rows_of, show_job, show_outcome
 from runway.cli.views.problems import show_problem
 from runway.cli.views.progress import progress
 from runway.cli.views.tables import Column, lay_out
-from runway.cli.wait import RetryBudget, WaitTimedOut, finish, interruptible, patiently, wait_until
+from runway.cli.wait import RetryBudget, WaitTimedOut, briefly, finish, interruptible, patiently, wait_until
 from runway.jobs.models import JobState, JobView
 from runway.text import escape, show_duration
 
@@ -56,7 +57,7 @@ def ls(
         if watch and can_refresh(session, output):
             refresh(session, REFRESH_SECONDS, poll, lambda page, outage: _screenful(session, *table(page), outage))
             return
-        page = poll()
+        page = briefly(session, poll)
         names = [job.id for job in page.value.jobs]
         emit(page.document, output, names=names, table=lambda: session.screen.table(*table(page)))
         if not output.for_people:
@@ -90,7 +91,8 @@ def status(
     The cause of a failure with a hint, why a job waits, its timeline, its attempts, its usage and its cost.
     """
     with open_session(context, url, tenant, output) as session:
-        view = session.client.job(newest_job(session) if job is None else find_job(session, job))
+        job_id = briefly(session, lambda: newest_job(session) if job is None else find_job(session, job))
+        view = briefly(session, lambda: session.client.job(job_id))
         now = session.environment.now()
         emit(view.document, output, names=[view.value.id], table=lambda: show_job(session.screen, view.value, now))
 
@@ -184,7 +186,7 @@ def cancel(
         views: list[JobView] = []
         failed: list[tuple[str, RequestFailed]] = []
         if selects:
-            views = session.client.jobs(state or ACTIVE, MAX_CANCELLED, name=name).value.jobs
+            views = briefly(session, lambda: session.client.jobs(state or ACTIVE, MAX_CANCELLED, name=name)).value.jobs
             job_ids = [view.id for view in views]
         else:
             job_ids, failed = _found(session, jobs or [])
@@ -200,7 +202,7 @@ def _found(session: Session, jobs: list[str]) -> tuple[list[str], list[tuple[str
     job_ids, failed = list[str](), list[tuple[str, RequestFailed]]()
     for job in jobs:
         try:
-            job_ids.append(find_job_to_cancel(session, job))
+            job_ids.append(briefly(session, partial(find_job_to_cancel, session, job)))
         except ApiError as error:
             if error.code != "job_not_found":
                 raise
@@ -234,7 +236,7 @@ def _cancel(session: Session, job_id: str) -> Answer[JobView]:
     budget = RetryBudget(session)
     while True:
         try:
-            return session.client.cancel(job_id)
+            return briefly(session, lambda: session.client.cancel(job_id))
         except RequestFailed as error:
             if error.code != "rate_limited":
                 raise

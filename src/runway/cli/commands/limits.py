@@ -12,6 +12,7 @@ from runway.cli.context import open_session
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
 from runway.cli.output import Output, Screen, emit
 from runway.cli.views.tables import Column, columns, show_quantity
+from runway.cli.wait import briefly
 from runway.text import escape, show_duration, show_usd
 
 _LIMITS: Final = columns("FIELD", "MIN", "MAX", "DEFAULT")
@@ -33,7 +34,7 @@ def limits(context: typer.Context, output: As = Output.TABLE, url: Url = DEFAULT
     of the quota is used.
     """
     with open_session(context, url, tenant, output) as session:
-        policy = session.client.policy()
+        policy = briefly(session, session.client.policy)
         emit(policy, output, names=list(policy["pools"]), table=lambda: _show(session.screen, policy, tenant))
 
 

@@ -7,7 +7,8 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Annotated, BinaryIO, Final, Literal
 
 import typer
@@ -19,7 +20,7 @@ from runway.cli.options import DEFAULT_URL, JobOrNewest, Tenant, Url
 from runway.cli.output import Output
 from runway.cli.resolve import find_job, newest_job
 from runway.cli.views.progress import progress
-from runway.cli.wait import IDLE_SECONDS, STABLE_SECONDS, RetryBudget
+from runway.cli.wait import IDLE_SECONDS, STABLE_SECONDS, RetryBudget, briefly
 from runway.jobs.models import JobView
 from runway.log_cursor import JUMP_SECONDS, NANOSECONDS, LineTime, LogCursor, Piece, line_time
 from runway.text import escape_controls, one_line
@@ -53,7 +54,7 @@ def logs(
     writer = LogWriter(typer.get_binary_stream("stdout"), output, timestamps=timestamps)
     problem_format = Output.JSON if output == "json" else Output.TABLE
     with open_session(context, url, tenant, problem_format) as session:
-        job_id = newest_job(session) if job is None else find_job(session, job)
+        job_id = briefly(session, lambda: newest_job(session) if job is None else find_job(session, job))
         if follow:
             _show_wait(session, job_id, attempt)
             if not follow_log(session, job_id, writer, tail=tail, attempt=attempt):
@@ -62,7 +63,11 @@ def logs(
             return
         stamps = timestamps or output == "json"
         try:
-            with session.client.logs(job_id, follow=False, tail=tail, attempt=attempt, timestamps=stamps) as log:
+            with ExitStack() as stack:
+                opened = partial(
+                    session.client.logs, job_id, follow=False, tail=tail, attempt=attempt, timestamps=stamps
+                )
+                log = briefly(session, lambda: stack.enter_context(opened()))
                 _show_warning(session, log.warning)
                 if stamps:
                     _write_new(log.chunks, LogCursor(), writer)

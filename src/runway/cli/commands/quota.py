@@ -21,6 +21,7 @@ from runway.cli.views.tables import (
     resource_usage,
     show_quantity,
 )
+from runway.cli.wait import briefly
 
 BAR_WIDTH: Final = 20
 
@@ -42,7 +43,7 @@ def quota(context: typer.Context, output: As = Output.TABLE, url: Url = DEFAULT_
     RESERVED: held by submissions in flight. TERMINATING: the part of USED that pods hold while they shut down.
     """
     with open_session(context, url, tenant, output) as session:
-        page = session.client.quota()
+        page = briefly(session, session.client.quota)
         tenants = page.value.tenants
         names = [entry.tenant for entry in tenants]
         emit(page.document, output, names=names, table=lambda: _show(session.screen, tenants))

@@ -31,7 +31,7 @@ from runway.cli.views.tables import (
     show_amount,
     to_milli,
 )
-from runway.cli.wait import finish, interruptible, wait_until
+from runway.cli.wait import briefly, finish, interruptible, wait_until
 from runway.jobs.models import JobView
 from runway.text import show_usd
 
@@ -73,7 +73,7 @@ def submit(
     with open_session(context, url, tenant, output) as session:
         screen = session.screen
         if dry_run:
-            plan = session.client.dry_run(spec)
+            plan = briefly(session, lambda: session.client.dry_run(spec))
             decision = plan.value.decision
             emit(plan.document, output, names=[decision], table=lambda: _show_dry_run(screen, plan.value))
             raise typer.Exit(Exit.OK if decision == "admitted" else Exit.REJECTED)

@@ -104,7 +104,9 @@ class FailureCode(StrEnum):
         "the kubelet evicted the job because its files in /dev/shm exceeded their limit",
         "raise resources.shared_memory, or use fewer data loader workers")
     IMAGE_NOT_FOUND = ("image_not_found", *_USER,
-        "the registry has no such image or tag", "check the image's name and tag, and check that the image was pushed")
+        "the registry has no such image or tag, or none for the nodes' architecture",
+        ("check the image's name and tag, that the image was pushed, and that it was built for the nodes' "
+         "architecture (docker build --platform linux/amd64)"))
     IMAGE_ACCESS_DENIED = ("image_access_denied", *_USER,
         "the registry denies access to the image or has no such repository",
         "check the image's name, and ask the platform operators for access to a private registry")
@@ -156,6 +158,9 @@ class FailureCode(StrEnum):
     POD_CREATION_REFUSED = ("pod_creation_refused", Category.POLICY, False,
         "the API server rejected the pod for another reason: a webhook, a LimitRange or a missing service account",
         "read the rejection, and ask the platform operators about the cluster's policy")
+    POD_CREATION_FAILED = ("pod_creation_failed", *_INFRA,
+        "the API server failed to create the pod until the deadline, as with an unavailable webhook",
+        _RESUBMIT_OR_CONTACT)
     EVICTED_MEMORY = ("evicted_memory", *_INFRA,
         "the node ran out of memory, and the kubelet evicted the pod", _RESUBMIT)
     EVICTED_DISK = ("evicted_disk", *_INFRA,
@@ -203,6 +208,10 @@ class ConditionCode(StrEnum):
     QUOTA_BACKSTOP = "quota_backstop", "the namespace's ResourceQuota rejects the pod; Kubernetes keeps retrying"
     POD_SECURITY_REFUSED = "pod_security_refused", "the namespace's Pod Security level rejects the pod"
     POD_CREATION_REFUSED = "pod_creation_refused", "the API server rejects the pod for another reason"
+    POD_CREATION_FAILED = (
+        "pod_creation_failed",
+        "the API server fails to create the pod, as after a change of the ResourceQuota; Kubernetes keeps retrying",
+    )
     SUSPENDED = "suspended", "the Job was suspended outside Runway"
     UNSCHEDULABLE = "unschedulable", "no node fits the pod; the message gives the reasons, requests and free capacity"
     NODE_STARTING = "node_starting", "an autoscaler starts a node for the pod; the message quotes it"

@@ -60,6 +60,21 @@ _NOT_CREATED: Final = frozenset(
 )
 IN_PROGRESS: Final = frozenset({None, "", "ContainerCreating", "PodInitializing"})
 _MOUNT_EVENTS: Final = frozenset({"FailedMount", "FailedAttachVolume"})
+_FAILED_CALL: Final = (
+    "Operation cannot be fulfilled",  # 409 Conflict: someone changed the ResourceQuota at the same moment.
+    "Internal error occurred",  # 500, as for a webhook that does not respond.
+    "etcdserver: ",
+    "the server was unable to return a response in the time allotted",
+    "the server is currently unable to handle the request",
+    "the server has received too many requests",
+    "context deadline exceeded",
+    "connection refused",
+)
+"""A call that failed, in the words of a FailedCreate event. The Job controller makes it again.
+
+https://github.com/kubernetes/kubernetes/issues/67761
+https://github.com/kubernetes/apimachinery/blob/v0.35.0/pkg/api/errors/errors.go
+"""
 _SANDBOX_EVENTS: Final = _MOUNT_EVENTS | {"FailedCreatePodSandBox", "NetworkNotReady"}
 _IMAGE_EVENTS: Final = frozenset({"InspectFailed", "ErrImageNeverPull"})
 _NO_ACCOUNT: Final = "error looking up service account"
@@ -67,14 +82,15 @@ _FROM_RUNTIME: Final = re.compile(r"OCI runtime|containerd|failed to start conta
 
 # Order matters: for a private repository Docker Hub answers "pull access denied, repository does not exist".
 _REGISTRY: Final = (
-    (re.compile(r"access denied|unauthorized|authorization failed|authentication required|no basic auth"
+    (re.compile(r"access denied|\bdenied: |unauthorized|authorization failed|authentication required|no basic auth"
                 r"|401 Unauthorized|403 Forbidden", re.IGNORECASE),
      FailureCode.IMAGE_ACCESS_DENIED, "the registry denies access to the image or has no such repository"),
     (re.compile(r"toomanyrequests|429 Too Many|500 Internal|502 Bad|503 Service|504 Gateway|no such host|dial tcp"
                 r"|i/o timeout|connection re(?:fused|set)|TLS handshake|x509|deadline exceeded|registry is unavailable"
                 r"|server misbehaving|network is unreachable|HTTP response to HTTPS client", re.IGNORECASE),
      FailureCode.REGISTRY_UNAVAILABLE, "the registry is unreachable, failing or rate limiting"),
-    (re.compile(r"failed to resolve.*: not found|manifest unknown|name unknown|no match for platform|404 Not Found",
+    (re.compile(r"failed to resolve.*: not found|manifest unknown|name unknown|no match for platform"
+                r"|no matching manifest|404 Not Found",
                 re.IGNORECASE | re.DOTALL),
      FailureCode.IMAGE_NOT_FOUND, "the registry has no such image"),
 )  # fmt: skip
@@ -213,6 +229,11 @@ def diagnose_pod_creation(snapshot: JobSnapshot, after: datetime | None = None) 
     if event is None or (after is not None and (event.last_seen or after) < after):
         return None
     message = event.message or ""
+    if any(words in message for words in _FAILED_CALL):
+        words = one_line(message.removeprefix("Error creating: "))
+        return Diagnosis(
+            FailureCode.POD_CREATION_FAILED, f"the API server fails to create the pod: {words}", _evidence(event)
+        )
     code, rejecter = FailureCode.POD_CREATION_REFUSED, "Kubernetes"
     if "exceeded quota" in message or "failed quota" in message:
         code, rejecter = FailureCode.QUOTA_BACKSTOP, "the namespace's ResourceQuota"

@@ -202,6 +202,18 @@ DEADLINES: dict[str, DiagnosisCase] = {
             "authorization failed: no basic auth credentials"))],
         job=DEADLINE,
     ),
+    # https://docs.docker.com/build/building/multi-platform/
+    "image of another architecture": DiagnosisCase(
+        C.IMAGE_NOT_FOUND, USER, False, "no match for platform in manifest",
+        [overdue(waiting("ErrImagePull", "rpc error: code = NotFound desc = failed to pull and unpack image "
+            '"docker.io/team/train:1": no match for platform in manifest: not found'))],
+        job=DEADLINE, hint="docker build --platform linux/amd64",
+    ),
+    # https://distribution.github.io/distribution/spec/api/#errors-2
+    "registry that denies without a status": DiagnosisCase(
+        C.IMAGE_ACCESS_DENIED, USER, False, "denies access to the image",
+        [overdue(waiting("ErrImagePull", "denied: requested access to the resource is denied"))], job=DEADLINE,
+    ),
     # https://github.com/containerd/containerd/issues/4231
     "no such registry": DiagnosisCase(
         C.REGISTRY_UNAVAILABLE, INFRA, True, "the registry is unreachable",
@@ -308,6 +320,13 @@ DEADLINES: dict[str, DiagnosisCase] = {
         C.POD_CREATION_REFUSED, POLICY, False, "denied the request", job=DEADLINE,
         events=[warning(DEADLINE, "FailedCreate", 'Error creating: admission webhook "validation.gatekeeper.sh" denied '
             "the request: [userpodlimits] container <cudasample> has no cpu limit")],
+    ),
+    # https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#failure-policy
+    "webhook was unavailable": DiagnosisCase(
+        C.POD_CREATION_FAILED, INFRA, True, "failed calling webhook", job=DEADLINE,
+        events=[warning(DEADLINE, "FailedCreate", "Error creating: Internal error occurred: failed calling webhook "
+            '"namespace.sidecar-injector.istio.io": failed to call webhook: Post '
+            '"https://istiod.istio-system.svc:443/inject?timeout=10s": context deadline exceeded')],
     ),
     # https://github.com/dagster-io/dagster/issues/4474
     "an injected container kept the pod alive": DiagnosisCase(

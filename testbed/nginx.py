@@ -1,6 +1,6 @@
 """Debian's nginx in front of a server, for tests of streams.
 
-`python -m tests.support.nginx` installs it if it is missing. Without it the tests fail; none is skipped.
+`python -m testbed.nginx` installs it if it is missing. Without it the tests fail; none is skipped.
 """
 
 from __future__ import annotations
