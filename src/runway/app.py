@@ -133,9 +133,14 @@ def create_app(
             loops.append(IdleGpuController(state, prometheus.query, ender, policy.limits.idle_gpu, timing).run)
 
         async def work() -> None:
-            await wait_for_supported_version(kubernetes, state, timing)
-            # The Lease first: lists requested after its acquisition need no repetition before the first write.
-            await election.try_acquire_or_renew()
+            try:
+                await wait_for_supported_version(kubernetes, state, timing)
+                # The Lease first: lists requested after its acquisition need no repetition before the first write.
+                await election.try_acquire_or_renew()
+            except Exception as error:
+                state.failure = f"the start failed: {error!r}"
+                log.critical("start failed", exc_info=True)
+                return
             await asyncio.gather(*(run() for run in loops), return_exceptions=True)
 
         working = asyncio.create_task(work())

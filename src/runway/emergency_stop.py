@@ -113,7 +113,7 @@ def _run(action: Callable[[OperatorClient], Awaitable[_Outcome]]) -> _Outcome:
 
 async def _find(client: OperatorClient, namespace: str | None) -> Json:
     """Return the only Lease of a Runway. Raises NotFound, and Rejected if two namespaces have one."""
-    searched = NAMESPACES if namespace is None else (namespace,)
+    searched = (namespace,) if namespace else NAMESPACES
     found: list[Json] = []
     forbidden: list[Rejected] = []
     for each in searched:
@@ -127,7 +127,7 @@ async def _find(client: OperatorClient, namespace: str | None) -> Json:
         return found[0]
     if found:
         raise Rejected(f"the namespaces {_names(searched)} each have a Lease {LEASE_NAME}: choose one of them")
-    if len(forbidden) == len(searched):
+    if forbidden:
         raise forbidden[0]
     raise NotFound(f"there is no Lease {LEASE_NAME} in {_names(searched)}, so no Runway has run there")
 

@@ -178,7 +178,7 @@ class UnknownTenant(PublicError):
 
 class QuotaExceeded(PublicError):
     status, code, title = 403, "quota_exceeded", "Quota exceeded"
-    hint = "wait for one of the jobs in `held_by`, cancel one, or request less"
+    hint = "follow the hint of each violation; `held_by` lists the jobs that use the quota"
 
 
 class RouteNotFound(PublicError):

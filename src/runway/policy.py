@@ -15,7 +15,7 @@ from contextlib import suppress
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
@@ -32,7 +32,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from runway.errors import PolicyError, PolicyFault
-from runway.policy_faults import UNQUOTED, FaultFinder, field_of, policy_error
+from runway.policy_faults import MAX_FAULTS, UNQUOTED, FaultFinder, field_of, policy_error
 from runway.quantity import format_bytes, format_cpu, format_usd, micro_usd, parse_bytes, parse_cpu
 from runway.yaml_loader import (
     DuplicateKey,
@@ -99,6 +99,12 @@ def _quoted(value: object, example: str) -> str:
     return value
 
 
+def _bytes(value: object) -> int:
+    if isinstance(value, int | float):  # In quotes it would be a number of bytes, which nobody means.
+        raise PydanticCustomError("no_unit", "must have a unit", {"hint": "write it with its unit, such as 64Gi"})
+    return parse_bytes(_quoted(value, "64Gi"))
+
+
 def _usd(value: object) -> Decimal:
     text = _quoted(value, "0.768")
     if not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,6})?", text) or Decimal(text) == 0:
@@ -113,10 +119,10 @@ MilliCpu = Annotated[
 ]
 Bytes = Annotated[
     int,
-    BeforeValidator(lambda value: parse_bytes(_quoted(value, "64Gi"))),
+    BeforeValidator(_bytes),
     PlainSerializer(format_bytes, when_used="json"),
 ]
-Usd = Annotated[Decimal, BeforeValidator(_usd)]
+Usd = Annotated[Decimal, BeforeValidator(_usd), PlainSerializer(lambda usd: f"{usd.normalize():f}", when_used="json")]
 MicroUsd = Annotated[
     int, BeforeValidator(lambda value: micro_usd(_usd(value))), PlainSerializer(format_usd, when_used="json")
 ]
@@ -273,7 +279,8 @@ class Images(_Frozen, title="images"):
             first, slash, _ = pattern.partition("/")
             # A pattern without a registry never matches the full name that a node pulls.
             if not slash or not ("." in first or ":" in first or first == "localhost"):
-                raise ValueError(f"{pattern} must start with a registry, such as docker.io/library/{pattern}")
+                repository = pattern.partition(":")[0]
+                raise ValueError(f"{pattern} must start with a registry, such as docker.io/library/{repository}")
         return allow
 
 
@@ -533,8 +540,9 @@ def _all_faults(content: bytes | str, document: object) -> list[PolicyFault]:
         Policy.model_validate(document)
     except ValidationError as error:
         faults += finder.faults(error)
-    faults += [finder.fault(path, message, hint=hint) for path, message, hint in _contradictions_in(document)]
-    return faults
+    contradictions = list(_contradictions_in(document))
+    found = [finder.fault(path, message, hint=hint) for path, message, hint in contradictions[:MAX_FAULTS]]
+    return [*faults, *found, *found[-1:] * (len(contradictions) - len(found))]
 
 
 _Contradiction = tuple[YamlPath, str, str]
@@ -593,10 +601,19 @@ def _mappings(section: object) -> Iterator[tuple[str, Mapping[str, object]]]:
 def policy_hash(policy: Policy) -> str:
     """Return a SHA-256 of what the policy says, in hexadecimal.
 
-    Comments, format, the order of tenants and fields, and optional fields of later versions do not change it.
+    Comments, format, the order of tenants, fields and lists, and optional fields of later versions do not change it.
     """
-    document = policy.model_dump(mode="json", exclude_defaults=True)
+    document = _unordered(policy.model_dump(mode="json", exclude_defaults=True))
     return hashlib.sha256(json.dumps([list(policy.pools), document], sort_keys=True).encode()).hexdigest()
+
+
+def _unordered(value: Any) -> Any:
+    """Return a document whose lists are sorted: no list of the policy has an order that counts."""
+    if isinstance(value, dict):
+        return {name: _unordered(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return sorted(map(_unordered, value), key=lambda entry: json.dumps(entry, sort_keys=True))
+    return value
 
 
 def _overlap(path: str, other: str) -> bool:

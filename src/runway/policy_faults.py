@@ -7,14 +7,13 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from runway.errors import PolicyError, PolicyFault
-from runway.text import shorten
+from runway.text import did_you_mean, shorten
 from runway.yaml_loader import Source, YamlPath, sanitize_message
 
 MAX_FAULTS: Final = 20  # Faults in an error message, so that they fit on one screen.
@@ -54,7 +53,7 @@ class FaultFinder:
 
     def faults(self, error: ValidationError) -> list[PolicyFault]:
         """Return a fault for each error; those above `MAX_FAULTS` are only counted, so they have no words."""
-        details = error.errors(include_url=False)
+        details = [each for each in error.errors(include_url=False) if not _follows(each)]
         found = [self._fault(each) for each in details[:MAX_FAULTS]]
         return [*found, *found[-1:] * (len(details) - len(found))]
 
@@ -70,7 +69,7 @@ class FaultFinder:
         """Return a fault at a path, with its line and the value in the file."""
         place = tuple(part for part in path if part != _KEY)
         text = None if not shows_value or set(_HIDDEN) & set(path) else self._source.text(place)
-        observed = None if text is None else shorten(text)
+        observed = None if text is None else shorten(text).replace("…", "...")  # Messages are ASCII.
         return PolicyFault(field_of(place), message, self._source.line(place), observed, limit, hint)
 
     def _fault(self, details: ErrorDetails) -> PolicyFault:
@@ -108,11 +107,15 @@ class FaultFinder:
     def _unknown(self, path: YamlPath) -> PolicyFault:
         owner = model_at(self._model, path[:-1])
         fields = list(owner.model_fields)
-        close = get_close_matches(str(path[-1]), fields, n=1)
-        hint = (f"did you mean {close[0]}? " if close else "") + f"fields here: {', '.join(fields)}"
+        hint = f"{did_you_mean(str(path[-1]), fields)}fields here: {', '.join(fields)}"
         # The value of a misspelt field may be secret.
         noun = owner.model_config.get("title") or field_of(path[:-1])
         return self.fault(path, f"is not a field of {noun}", shows_value=False, hint=hint)
+
+
+def _follows(details: ErrorDetails) -> bool:
+    """Return whether this fault follows from others: pydantic counts only the valid entries of a list."""
+    return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
 
 
 def policy_error(faults: Sequence[PolicyFault]) -> PolicyError:

@@ -65,7 +65,7 @@ class Prometheus:
     async def query(self, promql: str, owner: Owner = None, at: datetime | None = None) -> list[SeriesValue]:
         """Return the samples of an instant vector at a time, by default Prometheus' current time.
 
-        `owner` is the namespace that asks.
+        `owner` is the namespace that asks; None for Runway itself.
         Drops NaN and infinities, which come from a division by zero or a stale series. Raises PrometheusUnavailable.
         """
         if not self._pending.has_room(owner):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
+from difflib import get_close_matches
 from typing import Final
 
 from runway.quantity import format_bytes, parse_bytes
@@ -49,6 +51,13 @@ def shorten(text: str, limit: int = 80) -> str:
     """Escape a caller's text and cut its end; empty text becomes `""`."""
     shown = escape(text[: limit + 1])
     return (shown if len(shown) <= limit else shown[:limit] + "…") or '""'
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `did you mean gpu? ` for the known word that is most like a misspelt one; empty if none is."""
+    known = list(known)
+    close = get_close_matches(word[:MESSAGE], known, n=1) or [each for each in known if each.startswith(f"{word}_")]
+    return f"did you mean {close[0]}? " if close else ""
 
 
 def one_line(text: str | None, limit: int = MESSAGE) -> str:

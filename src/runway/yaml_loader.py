@@ -20,6 +20,10 @@ MAX_VALUES: Final = 300_000
 """Keys, values and collections. 10,000 tenants have 230,000; the maximum takes 1 s and 150 MB to build."""
 MAX_MESSAGE: Final = 300  # Characters of an error message, which can quote a tag or key as long as the file.
 
+_SPECIAL_KEYS: Final = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")  # `<<` and `=`
+_PROBLEMS: Final = {"but found another document": "a second document begins here: give only one"}
+"""Messages of libyaml that need their context, and what replaces both."""
+
 
 YamlPath = tuple[str | int, ...]
 
@@ -45,14 +49,20 @@ class _DuplicateKeyFault(yaml.MarkedYAMLError):
 
 
 class StrictLoader(yaml.CSafeLoader):
-    """A safe loader that rejects duplicate keys, and keys that are not strings."""
+    """A safe loader that rejects duplicate keys, and keys that are not strings. Dates stay text: no field is one."""
 
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as in the base class)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+    }
     takes_last_duplicate: ClassVar[bool] = False
     """Whether the last value of a duplicate key counts, for a caller that reports the others apart."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
+            if key_node.tag in _SPECIAL_KEYS:
+                raise _fault(f"key {key_node.value} is not allowed", key_node.start_mark)
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise _fault(f"key {key!r} must be a string: put it in quotes", key_node.start_mark)
@@ -64,7 +74,7 @@ class StrictLoader(yaml.CSafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, OverflowError) as error:  # From int, float and datetime, which know no line.
+        except (ValueError, OverflowError) as error:  # From int and float, which know no line.
             raise _fault(str(error), node.start_mark) from error
 
 
@@ -112,7 +122,7 @@ def parse(content: bytes | str, loader: type[StrictLoader] = StrictLoader) -> ob
     except yaml.YAMLError as error:
         kind = DuplicateKey if isinstance(error, _DuplicateKeyFault) else UnreadableYaml
         message = re.sub(r'"<(byte|unicode) string>", ', "", " ".join(str(error).split()))
-        problem, line = _position(error)
+        problem, line = _position(error, content)
         raise kind(sanitize_message(message), problem and sanitize_message(problem), line) from error
 
 
@@ -133,24 +143,23 @@ class Source:
         return mark.line + 1 if mark else None
 
     def text(self, path: YamlPath) -> str | None:
-        """Return a scalar as it is written; None for any other value, and without one."""
+        """Return a scalar as it is written, an empty one as `null`; None for any other value, and without one."""
         found = list(self._walk(path))
         node = found[-1][1] if len(found) == len(path) and found else None
         if not isinstance(node, yaml.ScalarNode):
             return None
-        return f'"{node.value}"' if node.style in ('"', "'") else str(node.value)
+        return f'"{node.value}"' if node.style in ('"', "'") else str(node.value) or "null"
 
     def duplicates(self) -> Iterator[tuple[YamlPath, int, int]]:
         """Yield each key that is given again: its path, its line, and the line where it is given first."""
         pending: list[tuple[YamlPath, yaml.Node | None]] = [((), self._root)]
         while pending:
             path, node = pending.pop()
-            lines: dict[str, int] = {}
+            firsts: dict[str, yaml.Node] = {}
             members = node.value if isinstance(node, yaml.MappingNode) else []
             for key, value in members:
-                line = key.start_mark.line + 1
-                if (first := lines.setdefault(str(key.value), line)) != line:
-                    yield (*path, str(key.value)), line, first
+                if (first := firsts.setdefault(str(key.value), key)) is not key:
+                    yield (*path, str(key.value)), key.start_mark.line + 1, first.start_mark.line + 1
                 pending.append(((*path, str(key.value)), value))
             if isinstance(node, yaml.SequenceNode):
                 pending += [((*path, at), item) for at, item in enumerate(node.value)]
@@ -197,13 +206,17 @@ def _check_structure(content: bytes | str) -> None:
             raise _fault(f"more than {MAX_VALUES} values", event.start_mark)
 
 
-def _position(error: yaml.YAMLError) -> tuple[str | None, int | None]:
+def _position(error: yaml.YAMLError, content: bytes | str) -> tuple[str | None, int | None]:
     """Return the message without its position, and the line."""
+    if isinstance(error, yaml.reader.ReaderError):
+        newline = "\n" if isinstance(content, str) else b"\n"
+        line = content[: error.position].count(newline) + 1  # type: ignore[arg-type]
+        return f"unacceptable character #x{error.character:04x}: {error.reason}", line
     if not isinstance(error, yaml.MarkedYAMLError):
         return None, None
     mark = error.problem_mark or error.context_mark
-    context = f" ({error.context})" if error.context else ""
-    return f"{error.problem or ''}{context}", mark.line + 1 if mark else None
+    problem, context = error.problem or "", f" ({error.context})" if error.context else ""
+    return _PROBLEMS.get(problem, f"{problem}{context}"), mark.line + 1 if mark else None
 
 
 def _fault(problem: str, mark: Any) -> yaml.MarkedYAMLError:

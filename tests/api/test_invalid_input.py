@@ -144,7 +144,7 @@ async def test_misspelt_dry_run_parameter_creates_no_job(runway: Runway) -> None
     answer = await runway.client.post("/v1/jobs?dryrun=true", json=job(), headers={"X-Tenant-ID": "vision"})
     _is_problem(answer, 422, "invalid_parameter")
     (violation,) = answer.json()["violations"]
-    assert (violation["field"], violation["hint"]) == ("dryrun", "parameters here: dry_run")
+    assert (violation["field"], violation["hint"]) == ("dryrun", "did you mean dry_run? parameters here: dry_run")
     assert runway.kubernetes.objects["jobs"] == {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -25,6 +26,9 @@ async def assert_left_alone(runway: Runway) -> None:
         assert (answer.status_code, answer.json()["code"], answer.json()["detail"]) == (503, "not_ready", REASON)
         assert answer.headers["retry-after"] == "60"
     assert (await runway.client.get("/healthz")).status_code == 200, "a restart does not help"
+    overview = (await runway.client.get("/", headers={"Accept": "text/html"})).text
+    assert f"<strong>Runway leaves this cluster alone.</strong> {REASON[0].upper()}{REASON[1:]}." in overview
+    assert "is listing the cluster" not in overview
 
 
 async def test_old_cluster_is_left_alone_and_logged_once(kubernetes: FakeKubernetes) -> None:
@@ -73,9 +77,31 @@ async def test_old_cluster_is_recognised_after_an_outage_at_the_start(kubernetes
         Response(200, b'["1", "28"]'),
         Response(200, b'{"gitVersion": "v1.28.0"}'),
         Response(200, b'{"major": "one", "minor": null}'),
+        Response(200, b'{"major": "1", "minor": "30"}', date=f"Sun, 29 Nov {1 << 63} 08:00:00 GMT"),
     ],
 )
 async def test_absent_or_odd_version_stops_nothing(kubernetes: FakeKubernetes, answer: Response) -> None:
     kubernetes.version_answer = answer
     async with serve(kubernetes) as runway:
         assert (await runway.submit()).status_code == 201
+
+
+class Defect(FakeKubernetes):
+    """A transport with a defect, which no error of Runway describes."""
+
+    async def request(self, method: str, path: str, **options: Any) -> Response:
+        if path == "/version":
+            raise ZeroDivisionError("a defect")
+        return await super().request(method, path, **options)
+
+
+async def test_defect_at_the_start_asks_for_a_restart(kubernetes: FakeKubernetes) -> None:
+    """Without this, the process would neither work nor say why, and no probe would restart it."""
+    with capture_logs() as logged:
+        async with serve(Defect(kubernetes.namespaces), until=None) as runway:
+            await asyncio.sleep(1)
+            for path in ("/healthz", "/readyz", "/v1/jobs"):
+                answer = await runway.client.get(path)
+                assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+                assert "a defect" in answer.json()["detail"]
+    assert [line["log_level"] for line in logged if line["event"] == "start failed"] == ["critical"]

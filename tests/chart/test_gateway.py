@@ -152,8 +152,14 @@ def test_nothing_reaches_runway_without_exactly_one_tenant(
     gateway: httpx2.Client, upstreams: Upstreams, groups: str | None, status: int
 ) -> None:
     upstreams.groups = groups
-    for path in ("/v1/jobs", "/healthz", "/metrics"):
+    for path in ("/v1/jobs", "/healthz", "/"):
         assert gateway.get(path, headers={"X-Tenant-ID": "vision"}).status_code == status
+    assert upstreams.seen == []
+
+
+def test_metrics_of_all_tenants_are_not_public(gateway: httpx2.Client, upstreams: Upstreams) -> None:
+    assert gateway.get("/metrics").status_code == 403
+    assert gateway.get("/%6detrics").status_code == 403
     assert upstreams.seen == []
 
 

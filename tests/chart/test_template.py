@@ -190,13 +190,15 @@ def test_only_labelled_and_listed_namespaces_are_clients(helm: Helm) -> None:
 
 
 @pytest.mark.parametrize(("options", "ports"), [((), {443, 6443}), ((LOCAL,), {443, 6443, 16443})])
-def test_egress_reaches_the_api_server_and_never_link_local(
+def test_egress_reaches_the_api_server_and_of_link_local_only_dns(
     helm: Helm, options: tuple[str, ...], ports: set[int]
 ) -> None:
     egress = one(rendered(helm, *options), "NetworkPolicy")["spec"]["egress"]
     (outside,) = [rule for rule in egress if "ipBlock" in rule["to"][0]]
     assert {port["port"] for port in outside["ports"]} == ports
     assert outside["to"][0]["ipBlock"]["except"] == ["169.254.0.0/16"]
+    (link_local,) = [rule for rule in egress if {"ipBlock": {"cidr": "169.254.0.0/16"}} in rule["to"]]
+    assert {port["port"] for port in link_local["ports"]} == {53}, "only NodeLocal DNSCache"
 
 
 def test_eks_values_query_the_installed_prometheus(helm: Helm) -> None:
@@ -286,7 +288,16 @@ def test_runbook_links_of_rules_and_dashboard_are_those_of_the_installation(helm
         ("--set=nodeSelector.pool=true", "/nodeSelector/pool"),
         ("--set=env[0].name=RUNWAY_POLICY", "/env/0/name"),
         ("--set=runbookBaseUrl=docs", "/runbookBaseUrl"),
+        ("--set=runbookBaseUrl=https://docs\\\\runway", "/runbookBaseUrl"),
         ("--set=rules.enabled=maybe", "/rules/enabled"),
+        # A key without a value is null, and removes the default.
+        ("--set=networkPolicy.enabled=null", "missing property 'enabled'"),
+        ("--set=networkPolicy.clients=null", "missing property 'clients'"),
+        ("--set=networkPolicy=null", "missing property 'networkPolicy'"),
+        ("--set=resources=null", "missing property 'resources'"),
+        ("--set=prometheus=null", "missing property 'prometheus'"),
+        ("--set=image.repository=null", "missing property 'repository'"),
+        ("--set=serviceMonitor.enabled=null", "missing property 'enabled'"),
     ],
 )
 def test_schema_refuses_invalid_values_and_names_them(helm: Helm, option: str, fault: str) -> None:

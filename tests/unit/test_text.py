@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from runway.text import (
     amounts_in_words,
+    did_you_mean,
     escape_controls,
     last_lines,
     one_line,
@@ -139,6 +140,14 @@ def test_shown_money_is_within_half_a_unit_of_its_last_digit(usd: Decimal) -> No
 def test_shown_money_keeps_the_order_of_amounts(one: Decimal, other: Decimal) -> None:
     low, high = (Decimal(show_usd(usd).replace("<0.0001", "0.00005")) for usd in sorted((one, other)))
     assert low <= high
+
+
+def test_misspelt_word_gets_the_nearest_known_one() -> None:
+    known = ["timeout_seconds", "gpu", "gpu_type", "memory"]
+    words = ("timeout", "gpus", "gputype", "memroy", "x", "y" * 100_000)
+    assert [did_you_mean(word, known).removeprefix("did you mean ") for word in words] == [
+        "timeout_seconds? ", "gpu? ", "gpu_type? ", "memory? ", "", "",
+    ]  # fmt: skip
 
 
 def test_positive_ratio_is_never_zero_percent() -> None:

@@ -311,7 +311,8 @@ def _check_fits_node(resources: Resources, pool_name: str, pool: Pool) -> list[V
     ):
         if asked > capacity:
             message = f"no node of pool {pool_name} ({pool.instance_type}) is that large"
-            hint = f"ask for at most {show(capacity)}, minus what the node itself uses"
+            uses = "" if name == "gpu" else ", minus what the node itself uses"
+            hint = f"ask for at most {show(capacity)}{uses}"
             faults.append(Violation(f"resources.{name}", "never_fits", message, show(asked), show(capacity), hint))
     return faults
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Annotated, Any, Final, cast
 
 import msgspec
@@ -34,7 +35,7 @@ from runway.settings import Settings
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
 from runway.telemetry import Metrics
-from runway.text import shorten
+from runway.text import did_you_mean, shorten
 
 TENANT_HEADER: Final = "X-Tenant-ID"
 TENANT_PARAMETER: Final[dict[str, Any]] = {
@@ -103,9 +104,8 @@ async def check_parameter_names(request: Request) -> None:
     known = [name for model in models for name in model.model_fields]
     hint = f"parameters here: {', '.join(known)}" if known else "this path has no parameters"
     violations = [
-        errors.Violation(shorten(name), "unknown_parameter", "is unknown here", hint=hint)
-        for name in counts
-        if name not in known
+        errors.Violation(shorten(name), "unknown_parameter", "is unknown here", hint=did_you_mean(name, known) + hint)
+        for name in islice((name for name in counts if name not in known), MAX_VIOLATIONS)
     ]
     violations += [
         errors.Violation(name, "repeated_parameter", f"is sent {counts[name]} times", hint="send it once")

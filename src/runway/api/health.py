@@ -32,7 +32,7 @@ PING_SECONDS: Final = 0.8
     responses=responses(NotReady),
 )
 async def healthz(request: Request) -> Response:
-    """Return 200 unless the sync loop has failed permanently: only a restart repairs that."""
+    """Return 200 unless the start or the sync loop has failed: only a restart repairs that."""
     broken = app_state(request).cluster.failure
     if broken:
         raise NotReady(broken)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from runway.cli.spec import RESOURCES, SpecLoader, as_fields
+from runway.cli.spec import RESOURCES, SpecLoader, as_fields, check_names
 from runway.jobs.models import TENANT_PATTERN
 from runway.text import escape
 from runway.yaml_loader import parse
@@ -27,6 +27,8 @@ JOB_FIELDS: Final = (
     "image", "pool", "timeout_seconds", "start_timeout_seconds", "retries", "grace_period_seconds", "max_cost_usd",
     "user", "working_dir",
 )  # fmt: skip
+NOT_SETTINGS: Final = frozenset({"secret", "volume"})
+"""Options whose fields no file may set."""
 KEYS: Final = ("server", "tenant", *JOB_FIELDS, "resources")
 
 
@@ -139,6 +141,7 @@ def _settings(content: bytes) -> Iterable[tuple[str, str | int | float]]:
         return
     if not isinstance(document, dict):
         raise ValueError("it must be one mapping")
+    check_names(sorted(document.keys() - NOT_SETTINGS))
     if unknown := document.keys() - set(KEYS):
         raise ValueError(f"{min(unknown)} is not a setting; settings: {', '.join(KEYS)}")
     fields = as_fields(document)

@@ -45,6 +45,8 @@ NO_COMMAND: Final = {
     "ssh": "Runway runs no commands in a job; `runway logs -f` follows it.",
     "attach": "Use `runway logs -f`.",
     "login": "Runway has no accounts; set the tenant with --tenant or RUNWAY_TENANT.",
+    **dict.fromkeys(("check", "validate", "lint"), "Use `runway policy check FILE`."),
+    "diff": "Use `runway policy diff FILE`.",
     "init": "Put defaults into .runway.yaml; `runway config` shows what is in force.",
 }
 NO_OPTION: Final = {
@@ -58,6 +60,7 @@ NO_OPTION: Final = {
     ("--nodes", "-N", "--ntasks"): "a job runs on one node; use --cpu and --gpu",
     ("--namespace", "-A", "--account", "--all-namespaces"): "use --tenant NAME",
     ("-l", "--selector", "--label", "--labels"): "use --name",
+    ("--last", "--latest"): "leave it out: without JOB, `status` and `logs` show the newest job",
     ("-d", "--detach"): "`runway submit` does not wait",
     ("-i", "-it", "-ti", "--tty", "--interactive", "--rm"): "a job has no terminal; leave it out",
     ("-c",): "use --cpu, or put -- before the command",
@@ -91,6 +94,14 @@ EXAMPLES: Final = {
     "resume": ("runway resume",),
 }
 """The first lines of help, by command."""
+_NUMBERS: Final = {
+    "Input should be greater than or equal to ": "must be at least ",
+    "Input should be less than or equal to ": "must be at most ",
+    "Input should be a valid integer": "must be a whole number",
+    "Input should be a valid number": "must be a number",
+    "Input should be a finite number": "must be a number",
+}
+"""The starts of messages of pydantic; one that ends in a space is followed by a limit."""
 _HOISTED: Final = ("--tenant", "--url", "--server")
 _NOUNS: Final = ("job", "jobs", "pod", "pods")
 _VERBS: Final = ("get", "describe", "delete")
@@ -103,6 +114,14 @@ def config_of(context: typer.Context) -> Config:
     """Return the files' settings for a command."""
     config: Config = context.meta.get(_CONFIG, EMPTY)
     return config
+
+
+def plain(message: str) -> str:
+    """Return pydantic's message about a number in plain words; any other message as it is."""
+    for start, words in _NUMBERS.items():
+        if message.startswith(start):
+            return words + message[len(start) :] if start.endswith(" ") else words
+    return message
 
 
 def format_examples(command: Any, formatter: Any) -> None:
@@ -179,7 +198,7 @@ class Command(TyperCommand):
                 error.message = f"No such option: {shorten(option)}; {self._advice(ctx, option)}"
             elif "extra argument" in error.message and self.name in NO_ARGUMENT:
                 error.message += f"; {NO_ARGUMENT[self.name]}"
-            error.message = error.message.removeprefix("Value error, ")
+            error.message = plain(error.message.removeprefix("Value error, "))
             raise
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
@@ -206,6 +225,8 @@ class Command(TyperCommand):
         }
 
     def _advice(self, ctx: Any, option: str) -> str:
+        if option == "-l" and "--name" not in self._options(ctx):  # A label for `ls`, the last job for `logs`.
+            option = "--last"
         for names, advice in NO_OPTION.items():
             if option in names:
                 return advice

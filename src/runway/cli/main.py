@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Final
 
 import typer
@@ -24,9 +25,16 @@ SHUTDOWN_SECONDS = 10  # Open requests, including followed logs, may take this l
 
 UNWRITABLE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of writing the output. A closed pipe, EPIPE, ends every command silently."""
+_HELP_WIDTH: Final = 76  # Help indents by 2, and does not wrap these lines itself.
 
 # \b keeps the lines apart where help is wrapped.
-_EXIT_CODES = "\n".join(["\b", "Exit codes:", *(f"{code.value:>4}  {code.doc}" for code in Exit)])
+_EXIT_CODES = "\n".join(
+    [
+        "\b",
+        "Exit codes:",
+        *(fill(f"{code.value:>4}  {code.doc}", _HELP_WIDTH, subsequent_indent=" " * 6) for code in Exit),
+    ]
+)
 _OWN_CODE = "`wait`, `run` and `submit --wait` exit with the job's own code if its process failed."
 _SEE_EXIT_CODES = "`runway --help` lists the exit codes."
 

@@ -109,9 +109,11 @@ def wrapped(console: Console, text: Text, hang: int, width: int) -> list[Text]:
         return [text]
     first, *_ = text.wrap(console, width)
     rest = text[len(first) :]
-    first.rstrip()
     rest = rest[len(rest.plain) - len(rest.plain.lstrip()) :]
-    return [first, *(Text(" " * hang).append_text(line) for line in rest.wrap(console, width - hang))]
+    lines = [first, *(Text(" " * hang).append_text(line) for line in rest.wrap(console, width - hang))]
+    for line in lines:
+        line.rstrip()
+    return lines
 
 
 def _console(stream: TextIO) -> Console:

@@ -20,6 +20,7 @@ NOT_SHOWN: Final = (
 )
 """What `GET /v1/policy` does not send, or only to the tenant itself."""
 _OLD_NAMES: Final = ("limits.ephemeral_storage",)
+_ENDING: Final = ("limits.start_timeout_seconds", "limits.idle_gpu")
 _GROUPS: Final = ("pools.", "tenants.")
 
 
@@ -55,8 +56,18 @@ def compare(
     """Compare the document of the server with a policy. `quotas` has the usage of every tenant."""
     known = running.get("hash")
     is_same = None if known is None else known == file_hash
-    changes = () if is_same else tuple(_changes(dict(_leaves("", _sent(running))), dict(_leaves("", _form_of(policy)))))
-    return Difference(changes, tuple(_effects(policy, quotas)), is_same)
+    old, new = _sent(running), _form_of(policy)
+    found = (*_changes(dict(_leaves("", old)), dict(_leaves("", new))), *_order(old["pools"], new["pools"]))
+    changes = () if is_same else found
+    effects = (*_effects(policy, quotas), *_limits_in_force(changes, sum(quota.used.jobs for quota in quotas)))
+    return Difference(changes, effects, is_same)
+
+
+def _order(running: Mapping[str, Any], file: Mapping[str, Any]) -> Iterator[Change]:
+    """Yield a change if the pools that stay have another order: a job without a pool runs in the first that fits."""
+    before, after = ([name for name in one if name in other] for one, other in ((running, file), (file, running)))
+    if before != after:
+        yield Change("order of pools", ", ".join(before), ", ".join(after), "changed")
 
 
 def _changes(running: Mapping[str, str], file: Mapping[str, str]) -> Iterator[Change]:
@@ -69,17 +80,20 @@ def _changes(running: Mapping[str, str], file: Mapping[str, str]) -> Iterator[Ch
             yield Change(group, before, after, "added" if is_new else "removed")
     for field in dict.fromkeys((*file, *running)):
         before, after = running.get(field), file.get(field)
-        if before != after and (_group(field) == field or _group(field) in old_groups & new_groups):
-            yield Change(field, before, after, _kind(before, after))
+        kind = _kind(before, after)
+        if kind is not None and (_group(field) == field or _group(field) in old_groups & new_groups):
+            yield Change(field, before, after, kind)
 
 
-def _kind(old: str | None, new: str | None) -> str:
-    if old is None or new is None:
-        return "added" if old is None else "removed"
+def _kind(old: str | None, new: str | None) -> str | None:
+    """Return the kind of a change; None for the same value, as `0.768` and `0.7680` are."""
+    if old is None or new is None or old == new:
+        return None if old == new else "added" if old is None else "removed"
     try:
-        return "up" if ceil_units(new, 10**6) > ceil_units(old, 10**6) else "down"
+        before, after = ceil_units(old, 10**6), ceil_units(new, 10**6)
     except ValueError:
         return "changed"
+    return None if after == before else "up" if after > before else "down"
 
 
 def _group(field: str) -> str:
@@ -87,19 +101,29 @@ def _group(field: str) -> str:
     return ".".join(field.split(".")[:2]) if field.startswith(_GROUPS) else field
 
 
+def _limits_in_force(changes: Sequence[Change], count: int) -> Iterator[str]:
+    """Yield the changed limits that end running jobs: Runway applies those in force, not those of the submission."""
+    changed = [limit for limit in _ENDING if any(change.field.startswith(limit) for change in changes)]
+    if changed and count:
+        names, jobs = " and ".join(changed), "the unfinished job" if count == 1 else f"all {count} unfinished jobs"
+        yield f"{names}: the new values also apply to {jobs}, which Runway can end by them"
+
+
 def _effects(policy: Policy, quotas: Sequence[TenantQuotaView]) -> Iterator[str]:
     """Yield what the file does to the unfinished jobs of each tenant."""
     for quota in quotas:
         tenant, count = policy.tenants.get(quota.tenant), quota.used.jobs
-        jobs = f"{count} unfinished job{'' if count == 1 else 's'}"
+        jobs, they, them = f"{count} unfinished jobs", "they continue", "them"
+        if count == 1:
+            jobs, they, them = "1 unfinished job", "it continues", "it"
         if tenant is not None and tenant.namespace == quota.namespace:
             for name, used, limit in _exceeded(quota, tenant):
                 yield (
-                    f"{quota.tenant} has {jobs} and uses {used}, above the new {name} {limit}: they continue, and "
+                    f"{quota.tenant} has {jobs} and uses {used}, above the new {name} {limit}: {they}, and "
                     "Runway admits none that needs more until enough is free"
                 )
         elif count:
-            yield f"{quota.tenant} has {jobs} in {quota.namespace}: Runway would no longer show, count or cancel them"
+            yield f"{quota.tenant} has {jobs} in {quota.namespace}: Runway would no longer show, count or cancel {them}"
 
 
 def _exceeded(quota: TenantQuotaView, tenant: Tenant) -> Iterator[tuple[str, object, object]]:

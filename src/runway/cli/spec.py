@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -256,10 +256,15 @@ def read_spec(content: bytes) -> dict[str, object]:
     return spec
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Raise ValueError for the names of options that are not the names of their fields."""
+    if wrong := [name for name in names if name in _FIELD_OF_OPTION]:
+        raise ValueError(", ".join(f"the field {name} is called {_FIELD_OF_OPTION[name]}" for name in wrong))
+
+
 def as_fields(document: Mapping[str, object]) -> dict[str, object]:
     """Return the fields as the API wants them. Raises ValueError for the name of an option, and for no duration."""
-    if wrong := [name for name in document if name in _FIELD_OF_OPTION]:
-        raise ValueError(", ".join(f"the field {name} is called {_FIELD_OF_OPTION[name]}" for name in wrong))
+    check_names(document)
     return {name: _as_field((name,), value) for name, value in document.items()}
 
 
@@ -306,12 +311,7 @@ def _check_json(document: object) -> None:
 
 
 class SpecLoader(StrictLoader):
-    """Dates stay text, as no field is one. A value that YAML 1.1 changes is refused with the hint to quote it."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 (as in the base class)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    """Refuses a value that YAML 1.1 changes, with the hint to quote it."""
 
     def construct_number(self, node: yaml.ScalarNode) -> Number:
         if not _PLAIN_NUMBER.fullmatch(node.value):

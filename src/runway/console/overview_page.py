@@ -107,13 +107,15 @@ class WatchHealth:
 class Health:
     """The state of this process.
 
-    `rejects_writes` is the reason why it is not leader, `stopped` the reason of an emergency stop, `broken` a failure.
+    `rejects_writes` is the reason why it is not leader, `stopped` the reason of an emergency stop, `broken` a failure,
+    `unsupported` the reason why it leaves the cluster alone.
     """
 
     leader: bool
     rejects_writes: str | None
     stopped: str | None
     broken: str | None
+    unsupported: str | None
     watches: tuple[WatchHealth, ...]
     jobs: int
     streams: int
@@ -157,6 +159,7 @@ def health_of(use: AppState) -> Health:
         rejects_writes=_rejects_writes(use),
         stopped=use.leadership.stop_reason,
         broken=cluster.failure,
+        unsupported=cluster.unsupported,
         watches=tuple(
             WatchHealth(kind, watch.synced, watch.disconnect_reason, cluster.age(watch))
             for kind, watch in cluster.all_watches.items()

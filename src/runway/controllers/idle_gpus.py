@@ -35,8 +35,11 @@ CHECK_SECONDS: Final = 60.0
 PODS_PER_QUERY: Final = 40
 """With 8 GPUs each, the response has about 400 KB of the 1 MiB that Runway reads."""
 MAX_ENDS_PER_CHECK: Final = 20
-Query = Callable[[str, str], Awaitable[Sequence[SeriesValue]]]
-"""Returns the samples of an instant query for a namespace. Raises PrometheusUnavailable."""
+Query = Callable[[str], Awaitable[Sequence[SeriesValue]]]
+"""Returns the samples of an instant query, outside the shares of the tenants. Raises PrometheusUnavailable.
+
+In the share of its namespace, a tenant could hide its idle GPUs by many reads of usage.
+"""
 
 
 class IdleGpuController:
@@ -110,7 +113,7 @@ class IdleGpuController:
         namespace = next(iter(jobs)).namespace
         query = promql(namespace, [pod.metadata.name for pod, _ in jobs.values()], self._limit.for_seconds)
         try:
-            figures = figures_by_pod(await self._query(query, namespace))
+            figures = figures_by_pod(await self._query(query))
         except PrometheusUnavailable as error:
             if self._problem != str(error):
                 log.warning("GPU utilisation unknown", reason=str(error))

@@ -8,7 +8,7 @@ from typing import Final
 
 from runway.controllers.leadership import LEASE_NAME
 from runway.doctor.findings import Finding, failed, ok, unknown, warning
-from runway.errors import ClusterError
+from runway.errors import Rejected
 from runway.kube.operator_client import Access, OperatorClient, for_all
 from runway.kube.server_version import MIN_VERSION_NAME, ServerVersion
 from runway.policy import RUNWAY_NAMESPACE, Policy
@@ -59,7 +59,7 @@ async def check_permissions(
 
     try:
         lists = await for_all([needs for _, needs, _ in places], missing)
-    except ClusterError as error:
+    except Rejected as error:
         fix = "use credentials that may create access reviews"
         return [unknown("permissions", "all namespaces", str(error), fix)]
     findings = [

@@ -30,8 +30,9 @@ async def check_prometheus(
 ) -> list[Finding]:
     """Query the series once. Every fault is a warning: Runway admits jobs without Prometheus."""
     if not url:
-        observed = "RUNWAY_PROMETHEUS_URL is not set: the usage of jobs is unknown"
-        return [warning("prometheus", "URL", observed, "set prometheus.url of the chart")]
+        # The chart's URL has a name that only the cluster resolves, and this command may run elsewhere.
+        observed = "not checked without a URL; without prometheus.url of the chart, the usage of jobs is unknown"
+        return [warning("prometheus", "URL", observed, "give --prometheus-url, such as that of a port-forward")]
     prometheus = connect(url)
     try:
         series = {sample.labels.get("__name__", "") for sample in await prometheus.query(_QUERY)}

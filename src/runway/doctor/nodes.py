@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from runway.doctor.findings import Finding, failed, ok, unknown, warning
-from runway.errors import ClusterError
+from runway.errors import Rejected
 from runway.jobs.resources import ResourceVector, amounts_of
 from runway.kube.client import NODES
 from runway.kube.objects import GPU_RESOURCE, Node
@@ -34,7 +34,7 @@ async def check_nodes(client: OperatorClient, policy: Policy) -> list[Finding]:
     """
     try:
         nodes = (await client.list(NODES)).items
-    except ClusterError as error:
+    except Rejected as error:
         return [unknown("pools", "nodes", str(error), "use credentials that may list nodes")]
     owners = [(node, pool_of_node(node, policy.pools)) for node in nodes]
     findings = [finding for name, pool in policy.pools.items() for finding in _pool(name, pool, owners)]
@@ -142,7 +142,7 @@ async def check_network_policies(client: OperatorClient, server: ServerVersion) 
     fix = "install a network plugin that enforces NetworkPolicies, or verify that yours does"
     try:
         document = await client.get_path(DAEMON_SETS)
-    except ClusterError as error:
+    except Rejected as error:
         return unknown(check, "cluster", str(error), "use credentials that may list DaemonSets")
     for item in (document or {}).get("items") or []:
         name = (item.get("metadata") or {}).get("name", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,7 @@ from runway.doctor.metrics import check_prometheus
 from runway.doctor.nodes import check_network_policies, check_nodes
 from runway.doctor.tenants import check_claims, check_runway_namespace, check_tenants
 from runway.errors import ClusterError, NotFound, TooBusy
+from runway.jobs.annotations import LABEL_TENANT
 from runway.kube.operator_client import OperatorClient, connect, for_all
 from runway.policy import Policy
 
@@ -47,8 +49,8 @@ async def check_all(client: OperatorClient, question: Question, now: datetime) -
         fix = "correct KUBECONFIG or the network, and run the command again"
         return [failed("version", "API server", str(error), fix)]
     findings = [check_version(server), check_clock(server, now)]
-    findings += await check_permissions(client, policy, question.lease_namespace, as_runway=question.as_runway)
     try:
+        findings += await check_permissions(client, policy, question.lease_namespace, as_runway=question.as_runway)
         findings += await check_runway_namespace(client)
         findings += await check_tenants(client, policy)
         findings += await check_claims(client, policy)
@@ -63,7 +65,7 @@ async def check_all(client: OperatorClient, question: Question, now: datetime) -
 def apply(manifests: Sequence[Mapping[str, Any]], *, dry_run: bool = False) -> list[tuple[str, str | None]]:
     """Apply manifests with the operator's rights: return each object's name, and the reason if it failed.
 
-    Namespaces come first. Raises ConfigurationError.
+    Raises ConfigurationError.
     """
 
     async def run() -> list[tuple[str, str | None]]:
@@ -76,15 +78,28 @@ def apply(manifests: Sequence[Mapping[str, Any]], *, dry_run: bool = False) -> l
 async def apply_all(
     client: OperatorClient, manifests: Sequence[Mapping[str, Any]], *, dry_run: bool
 ) -> list[tuple[str, str | None]]:
-    """Apply every manifest, whether or not another one fails.
+    """Apply every manifest, whether or not another one fails: namespaces first, and each binding after its role.
 
+    A caller without the verb `bind` can only bind a role that exists.
+    https://kubernetes.io/docs/reference/access-authn-authz/rbac/#restrictions-on-role-binding-creation-or-update
     A dry run creates no namespace, so the API server cannot check the objects of a new one: these count as accepted.
+    A namespace that exists without the label of a tenant is left alone: the policies would break other workloads in it.
     """
+    foreign: set[str] = set()
+
+    async def check(namespace: Mapping[str, Any]) -> None:
+        with suppress(ClusterError, TooBusy):  # The object itself reports it.
+            found = await client.get_object(namespace)
+            labels = (found or {}).get("metadata", {}).get("labels") or {}
+            if found is not None and LABEL_TENANT not in labels:
+                foreign.add(namespace["metadata"]["name"])
 
     async def one(manifest: Mapping[str, Any]) -> tuple[str, str | None]:
         metadata = manifest["metadata"]
         place = f"{metadata['namespace']}/" if "namespace" in metadata else ""
         name = f"{manifest['kind']} {place}{metadata['name']}"
+        if (namespace := metadata.get("namespace", metadata["name"])) in foreign:
+            return name, f"namespace {namespace} exists without the label {LABEL_TENANT}; set it if nobody else uses it"
         try:
             await client.apply(manifest, dry_run=dry_run)
         except NotFound as error:
@@ -93,7 +108,10 @@ async def apply_all(
             return name, str(error)
         return name, None
 
-    first = [manifest for manifest in manifests if manifest["kind"] == "Namespace"]
-    new = {manifest["metadata"]["name"] for manifest in first}
-    others = [manifest for manifest in manifests if manifest["kind"] != "Namespace"]
-    return [*await for_all(first, one), *await for_all(others, one)]
+    waves: tuple[list[Mapping[str, Any]], ...] = ([], [], [])
+    for manifest in manifests:
+        kind = manifest["kind"]
+        waves[0 if kind == "Namespace" else 2 if kind.endswith("Binding") else 1].append(manifest)
+    new = {manifest["metadata"]["name"] for manifest in waves[0]}
+    await for_all(waves[0], check)
+    return [result for wave in waves for result in await for_all(wave, one)]

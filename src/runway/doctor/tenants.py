@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from runway.doctor.findings import Finding, failed, ok, unknown, warning
-from runway.errors import ClusterError, Rejected
+from runway.errors import Rejected
+from runway.jobs.annotations import LABEL_TENANT
 from runway.kube.operator_client import Json, OperatorClient, for_all
 from runway.policy import RUNWAY_NAMESPACE, Policy
 from runway.quantity import ceil_units
@@ -28,12 +29,13 @@ async def check_tenants(client: OperatorClient, policy: Policy) -> list[Finding]
     for manifest, item in zip(manifests, found, strict=True):
         kind, metadata = manifest["kind"], manifest["metadata"]
         namespace = metadata.get("namespace", metadata["name"])
-        if isinstance(item, ClusterError):
+        if isinstance(item, Rejected):
             findings.append(unknown("tenant objects", namespace, f"{kind} {metadata['name']}: {item}", READ))
         elif item is None:
             missing[namespace].append(f"{kind} {metadata['name']}")
         elif kind == "Namespace":
             findings.append(_pod_security(namespace, item, failed, APPLY))
+            findings += _ownership(namespace, manifest["metadata"]["labels"][LABEL_TENANT], item)
         elif kind == "ResourceQuota":
             findings.append(_quota(namespace, manifest["spec"]["hard"], item))
         elif kind == "ServiceAccount":
@@ -54,7 +56,7 @@ async def check_claims(client: OperatorClient, policy: Policy) -> list[Finding]:
     found = await for_all(manifests, lambda manifest: _get(client, manifest))
     findings = []
     for (namespace, name), item in zip(sorted(claims), found, strict=True):
-        if isinstance(item, ClusterError):
+        if isinstance(item, Rejected):
             findings.append(unknown("volumes", namespace, f"claim {name}: {item}", READ))
         elif item is None:
             fix = "create the claim, or remove it from the tenant's volumes"
@@ -69,7 +71,7 @@ async def check_runway_namespace(client: OperatorClient) -> list[Finding]:
     try:
         namespace = await client.get_path(place)
         account = await client.get_path(f"{place}/serviceaccounts/runway")
-    except ClusterError as error:
+    except Rejected as error:
         return [unknown("service account", RUNWAY_NAMESPACE, str(error), READ)]
     if namespace is None:
         return [warning("service account", RUNWAY_NAMESPACE, "there is no such namespace", install)]
@@ -80,7 +82,7 @@ async def check_runway_namespace(client: OperatorClient) -> list[Finding]:
     return [security, ok("service account", RUNWAY_NAMESPACE, "runway exists")]
 
 
-async def _get(client: OperatorClient, manifest: dict[str, Any]) -> Json | ClusterError | None:
+async def _get(client: OperatorClient, manifest: dict[str, Any]) -> Json | Rejected | None:
     try:
         return await client.get_object(manifest)
     except Rejected as error:
@@ -93,9 +95,23 @@ def _missing(namespace: str, names: list[str]) -> Finding:
     return failed("tenant objects", namespace, observed, APPLY)
 
 
+def _ownership(namespace: str, tenant: str, item: Json) -> list[Finding]:
+    """Check the label by which the NetworkPolicy of Runway and the admission policy know a tenant's namespace."""
+    found = _labels(item).get(LABEL_TENANT)
+    if found == tenant:
+        return []
+    observed = f"label {LABEL_TENANT}: {found or 'not set'}, not {tenant}"
+    label = f"run `kubectl label --overwrite namespace {namespace} {LABEL_TENANT}={tenant}` if nobody else uses it"
+    return [failed("tenant objects", namespace, observed, label)]
+
+
+def _labels(item: Json) -> Json:
+    return (item.get("metadata") or {}).get("labels") or {}
+
+
 def _pod_security(namespace: str, item: Json, problem: Callable[[str, str, str, str], Finding], fix: str) -> Finding:
     """https://kubernetes.io/docs/concepts/security/pod-security-admission/"""
-    level = ((item.get("metadata") or {}).get("labels") or {}).get(ENFORCE)
+    level = _labels(item).get(ENFORCE)
     if level == RESTRICTED:
         return ok("pod security", namespace, f"enforce: {RESTRICTED}")
     return problem("pod security", namespace, f"enforce: {level or 'not set'}, not {RESTRICTED}", fix)

@@ -116,15 +116,21 @@ def actual_cost(hourly: Decimal, attempts: Iterable[Attempt]) -> Decimal | None:
 
 
 def cost_so_far(view: JobView, now: datetime) -> Decimal | None:
-    """Return the actual cost of a finished job, else the cost of its attempts until `now`; None where unknown."""
+    """Return the actual cost of a finished job, else that of its attempts until `now`, at most the ceiling.
+
+    Returns None where it is unknown.
+    """
     if view.cost is None:
         return None
     try:
         if view.cost.actual is not None:
             return Decimal(view.cost.actual)
-        hourly = Decimal(view.cost.hourly)
+        hourly, ceiling = Decimal(view.cost.hourly), Decimal(view.cost.ceiling)
     except InvalidOperation:
         return None
-    if view.attempts_left_out or view.is_finished:
+    # An edited annotation can hold NaN, which compares with nothing.
+    if view.attempts_left_out or view.is_finished or not (hourly.is_finite() and ceiling.is_finite()):
         return None
-    return actual_cost(hourly, [replace(attempt, finished_at=attempt.finished_at or now) for attempt in view.attempts])
+    until_now = [replace(attempt, finished_at=attempt.finished_at or now) for attempt in view.attempts]
+    cost = actual_cost(hourly, until_now)
+    return None if cost is None else min(cost, ceiling)

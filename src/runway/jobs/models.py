@@ -187,7 +187,7 @@ class CostView(Model):
     hourly: Usd
     """USD an hour: the job's share of its node."""
     ceiling: Usd
-    """The maximum cost in USD: `hourly` times the timeout, rounded up."""
+    """The maximum cost in USD: `hourly` times the timeout and the grace period, rounded up."""
     actual: Usd | None
     """USD for the time on nodes, over all attempts; null until the job is finished."""
     lines: list[CostLineView]

@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from runway.errors import Violation
 from runway.jobs.models import LABEL_GRAMMAR, json_pattern
 from runway.quantity import GRAMMAR, MAX_LENGTH, format_bytes, format_cpu, parse_bytes, parse_cpu
-from runway.text import shorten
+from runway.text import did_you_mean, shorten
 
 MAX_STRINGS: Final = 256  # Entries in `command` and in `args`.
 MAX_STRING_BYTES: Final = 32_768  # UTF-8 bytes of all of `command`, or all of `args`.
@@ -185,7 +185,9 @@ def read_draft(document: object) -> Draft:
         form = SpecForm.model_validate(document)
     except ValidationError:
         if not isinstance(document, dict):
-            violation = Violation("body", "wrong_type", "must be a JSON object", _show(document))
+            violation = Violation(
+                "body", "wrong_type", "must be a JSON object", _show(document), hint="send the spec itself"
+            )
             return Draft(SpecForm(), frozenset({"body"}), (violation,))
         form, violations, faulty = _read_valid_fields(document)
     resources = form.resources or ResourcesForm()
@@ -216,10 +218,10 @@ def _fault(code: str, message: str, **details: str) -> PydanticCustomError:
     return PydanticCustomError(code, message, details)
 
 
-def _match(grammar: re.Pattern[str], expected: str) -> AfterValidator:
+def _match(grammar: re.Pattern[str], expected: str, example: str) -> AfterValidator:
     def check(text: str) -> str:
         if grammar.fullmatch(text) is None:
-            raise _fault("malformed", f"must be {expected}")
+            raise _fault("malformed", f"must be {expected}", hint=f"write it as {example}")
         return text
 
     return AfterValidator(check)
@@ -241,16 +243,16 @@ def _read_usd(value: object) -> Decimal:
     if not isinstance(value, str):
         raise _fault("wrong_type", "must be an amount in quotes", hint='write it as "12.50"')
     if MONEY.fullmatch(value) is None:
-        raise _fault("malformed", "must be an amount in USD with at most 6 decimals", hint='such as "12.50"')
+        raise _fault("malformed", "must be an amount in USD with at most 6 decimals", hint='write it as "12.50"')
     return Decimal(value)
 
 
 def _check_encodable(text: str) -> str:
     """Refuse a string that a process cannot receive: NUL ends a C string, and a lone surrogate has no UTF-8."""
     if "\0" in text:
-        raise _fault("malformed", "must not contain a NUL character")
+        raise _fault("malformed", "must not contain a NUL character", hint="remove it")
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise _fault("malformed", "must not contain a lone surrogate")
+        raise _fault("malformed", "must not contain a lone surrogate", hint="remove it")
     return text
 
 
@@ -272,7 +274,7 @@ _RESERVED: Final = (
 def _check_env_name(name: str) -> str:
     if ENV_NAME.fullmatch(name) is None:
         message = "the name must be 1 to 128 printable ASCII characters without '=', and no space at either end"
-        raise _fault("malformed", message)
+        raise _fault("malformed", message, hint="write it as EPOCHS")
     if name in RESERVED_ENV_NAMES or (name.startswith(RESERVED_ENV_PREFIXES) and name not in NVIDIA_ENV):
         raise _fault("reserved", "is reserved", hint=_RESERVED)
     return name
@@ -283,7 +285,8 @@ def _at_most(limit: int) -> BeforeValidator:
 
     def check(members: object) -> object:
         if isinstance(members, dict) and len(members) > limit:
-            raise _fault("too_many", "has too many entries", observed=str(len(members)), limit=str(limit))
+            details = {"observed": str(len(members)), "limit": str(limit), "hint": f"use at most {limit}"}
+            raise _fault("too_many", "has too many entries", **details)
         return members
 
     return BeforeValidator(check)
@@ -325,7 +328,8 @@ def _check_env_size(env: dict[str, str]) -> dict[str, str]:
 def _check_bytes(strings: Sequence[str], limit: int) -> None:
     size = sum(len(text.encode()) for text in strings)
     if size > limit:
-        raise _fault("too_large", "is too large", observed=f"{size} bytes", limit=f"{limit} bytes")
+        details = {"observed": f"{size} bytes", "limit": f"{limit} bytes", "hint": f"use at most {limit} bytes"}
+        raise _fault("too_large", "is too large", **details)
 
 
 _IMAGE_FORM: Final = "an image reference such as registry/team/train:1.4"
@@ -383,7 +387,7 @@ _Secrets = Annotated[
     Field(json_schema_extra={"maxProperties": MAX_SECRETS, "propertyNames": {"pattern": _ENV_NAME_PATTERN}}),
 ]
 _Volumes = Annotated[
-    list[Annotated[str, _form(LABEL, 63), _match(LABEL, "the name of a volume")]],
+    list[Annotated[str, _form(LABEL, 63), _match(LABEL, "the name of a volume", "datasets")]],
     Field(max_length=MAX_VOLUMES, json_schema_extra={"uniqueItems": True}),
     AfterValidator(_check_distinct),
 ]
@@ -397,7 +401,7 @@ def _not_null(schema: dict[str, Any]) -> None:
 
 _Cpu = Annotated[int, _quantity(parse_cpu, _CPU_EXAMPLE), WithJsonSchema(_QUANTITY_SCHEMA)]
 _Memory = Annotated[int, _quantity(parse_bytes, _MEMORY_EXAMPLE), WithJsonSchema(_QUANTITY_SCHEMA)]
-_Image = Annotated[str, _form(IMAGE, 512), _match(IMAGE, _IMAGE_FORM)]
+_Image = Annotated[str, _form(IMAGE, 512), _match(IMAGE, _IMAGE_FORM, "registry/team/train:1.4")]
 _Usd = Annotated[
     Decimal, BeforeValidator(_read_usd), WithJsonSchema({"type": "string", "pattern": json_pattern(MONEY.pattern)})
 ]
@@ -418,7 +422,7 @@ class ResourcesForm(_Form):
     """A Kubernetes quantity such as `512Mi` or `8Gi`, in whole bytes. Linux kills a job above this limit."""
     gpu: Annotated[int, _at_least(0)] | None = None
     """Whole GPUs, all on one node; default 0."""
-    gpu_type: Annotated[str, _form(LABEL, 63), _match(LABEL, "the name of a GPU type")] | None = None
+    gpu_type: Annotated[str, _form(LABEL, 63), _match(LABEL, "the name of a GPU type", "a10g")] | None = None
     """One of the policy's GPU types; optional if the policy has only one. It requires `gpu`."""
     disk: Annotated[int, _quantity(parse_bytes, _DISK_EXAMPLE), WithJsonSchema(_QUANTITY_SCHEMA)] | None = None
     """The node disk: `/scratch`, other files of the container outside mounted volumes, and the log. The kubelet evicts
@@ -436,7 +440,7 @@ class SpecForm(_Form):
 
     model_config = ConfigDict(title="JobSpec", json_schema_extra={"required": ["image", "resources"]})
 
-    name: Annotated[str, _form(LABEL, 63), _match(LABEL, _LABEL_FORM)] | None = None
+    name: Annotated[str, _form(LABEL, 63), _match(LABEL, _LABEL_FORM, "train-resnet")] | None = None
     """A label for people; it need not be unique."""
     image: _Image | None = Field(default=None, json_schema_extra=_not_null)
     """An image reference from an allowed repository: `registry/team/train:1.4`, or by digest."""
@@ -461,7 +465,7 @@ class SpecForm(_Form):
     """The numeric user of the process, never root. The group is always 1000. The policy sets bounds and default."""
     resources: ResourcesForm | None = Field(default=None, json_schema_extra=_not_null)
     """The requests and limits of each attempt."""
-    pool: Annotated[str, _form(LABEL, 63), _match(LABEL, "the name of a pool")] | None = None
+    pool: Annotated[str, _form(LABEL, 63), _match(LABEL, "the name of a pool", "a10g")] | None = None
     """One of the policy's pools. Default: the first pool of the GPU type, or without GPUs, that is not spot."""
     timeout_seconds: Annotated[int, _at_least(1)] | None = None
     """The maximum life of the job from acceptance: waiting, image pull and retries included. It bounds the cost and
@@ -474,7 +478,7 @@ class SpecForm(_Form):
     grace_period_seconds: Annotated[int, _at_least(1)] | None = None
     """Seconds between SIGTERM and SIGKILL at the deadline, a cancel or an eviction. The policy sets the default."""
     max_cost_usd: _Usd | None = None
-    """Refuse the job if its hourly price times its timeout is more than this amount."""
+    """Refuse the job if `cost.ceiling`, its hourly price times timeout and grace period, is above this amount."""
 
 
 def _split_unknown(
@@ -483,9 +487,11 @@ def _split_unknown(
     """Separate the known fields, so that a fault in an unknown name hides no other fault."""
     known = {name: value for name, value in document.items() if name in model.model_fields}
     unknown = [name for name in document if name not in known]
-    hint = f"fields here: {', '.join(model.model_fields)}"
+    fields = list(model.model_fields)
+    hint = f"fields here: {', '.join(fields)}"
+    message = "is not a field of a job"
     violations = [
-        Violation(f"{prefix}{shorten(name)}", "unknown_field", "is not a field of a job", hint=hint)
+        Violation(f"{prefix}{shorten(name)}", "unknown_field", message, hint=f"{did_you_mean(name, fields)}{hint}")
         for name in unknown[:MAX_UNKNOWN]
     ]
     if len(unknown) > MAX_UNKNOWN:
@@ -531,13 +537,14 @@ def _field(loc: tuple[int | str, ...]) -> str:
 
 _HIDDEN: Final = ("env[", "secrets[", "command[", "args[")
 """The starts of fields whose values may be secret."""
-_TYPE_MESSAGES: Final[Mapping[str, str]] = {
-    "string_type": "must be a string",
-    "int_type": "must be a whole number",
-    "list_type": "must be a list of strings",
-    "dict_type": "must be an object of strings",
-    "model_type": "must be an object",
+_TYPES: Final[Mapping[str, tuple[str, str]]] = {
+    "string_type": ("must be a string", "put it in quotes"),
+    "int_type": ("must be a whole number", "write decimal digits without quotes"),
+    "list_type": ("must be a list of strings", 'write it as ["first", "second"]'),
+    "dict_type": ("must be an object of strings", 'write it as {"NAME": "value"}'),
+    "model_type": ("must be an object", 'write it as {"cpu": "500m", "memory": "1Gi"}'),
 }
+"""Message and hint."""
 
 
 def _violation(fault: ErrorDetails) -> Violation:
@@ -548,14 +555,17 @@ def _violation(fault: ErrorDetails) -> Violation:
     elif path in ("env", "secrets") and len(fault["loc"]) > 1:
         path += f"[{shorten(str(value if fault['loc'][-1] == '[key]' else fault['loc'][1]))}]"
     shown = None if path.startswith(_HIDDEN) else _show(value)
-    if kind in _TYPE_MESSAGES:
-        return Violation(path, "wrong_type", _TYPE_MESSAGES[kind], _show(value))
+    if kind in _TYPES:
+        message, hint = _TYPES[kind]
+        return Violation(path, "wrong_type", message, shown, hint=hint)
     if kind == "string_too_long":
-        return Violation(path, "too_long", "is too long", shown, f"{details['max_length']} characters")
+        limit = f"{details['max_length']} characters"
+        return Violation(path, "too_long", "is too long", shown, limit, f"use at most {limit}")
     if kind == "too_long":
-        return Violation(path, "too_many", "has too many entries", str(len(value)), str(details["max_length"]))
+        most = str(details["max_length"])
+        return Violation(path, "too_many", "has too many entries", str(len(value)), most, f"use at most {most}")
     if kind == "string_unicode":
-        return Violation(path, "malformed", "must not contain a lone surrogate", _show(value))
+        return Violation(path, "malformed", "must not contain a lone surrogate", shown, hint="remove it")
     return Violation(
         path, kind, fault["msg"], details.get("observed") or shown, details.get("limit"), details.get("hint")
     )

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from runway.errors import AmbiguousOutcome, NotFound, Rejected
+from runway.errors import AmbiguousOutcome, ConfigurationError, NotFound, Rejected
 from runway.kube.client import KubeClient
 from runway.kube.kubeconfig import load_access
 from runway.kube.transport import AiohttpTransport, Response, Transport
@@ -153,6 +153,8 @@ async def connect() -> AsyncIterator[OperatorClient]:
     """
     home = Path.home() / ".kube" / "config"
     kubeconfig = os.environ.get("KUBECONFIG") or (str(home) if home.exists() else None)
+    if kubeconfig is None and not os.environ.get("KUBERNETES_SERVICE_HOST"):
+        raise ConfigurationError(f"no cluster is named: set KUBECONFIG, or create {home}")
     transport = AiohttpTransport(load_access(kubeconfig), AT_ONCE)
     try:
         yield OperatorClient(transport)

@@ -54,6 +54,6 @@ def read_version(answer: Response) -> ServerVersion:
 def _date(answer: Response) -> datetime | None:
     try:
         date = parsedate_to_datetime(answer.date or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return date if date.tzinfo else None

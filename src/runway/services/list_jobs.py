@@ -23,7 +23,7 @@ Place = tuple[datetime, JobKey]
 class JobFilter:
     """The jobs of a list: of one namespace, in any of these states, of exactly this name. None and () match all.
 
-    `search` is a part of the name, in any case, or the start of the id, with or without `rw-`.
+    `search` is a part of the name, or the start of the id, with or without `rw-`; in any case.
     """
 
     namespace: str | None = None
@@ -47,7 +47,8 @@ class JobFilter:
         name = "" if job is None else job.metadata.labels.get(LABEL_NAME, "")
         if self.name not in (None, name):
             return False
-        return self.search.lower() in name.lower() or key.name.startswith((self.search, f"rw-{self.search}"))
+        search = self.search.lower()
+        return search in name.lower() or key.name.startswith((search, f"rw-{search}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,7 @@ class ClusterState:
         self.unsupported: str | None = None
         """Why Runway leaves this cluster alone: its API server is too old. None otherwise."""
         self.failure: str | None = None
-        """The defect that ended the sync loop; None while it runs."""
+        """The defect that ended the start or the sync loop; None without one."""
 
     def apply_job(self, job: Job) -> None:
         """Apply the Job of a response to one of Runway's own calls."""

@@ -76,6 +76,8 @@ class JobQueue:
         self._queue: FairQueue[JobKey] = FairQueue()
         self._slots = None if limit is None else FairSlots(limit)
         self._changed = asyncio.Event()
+        self._first = asyncio.Lock()
+        """Held by the one caller that waits for a change: a change must not wake all of them."""
 
     def add(self, key: JobKey) -> None:
         self._queue.put(key.namespace, key)
@@ -83,12 +85,13 @@ class JobQueue:
 
     async def take(self) -> JobKey:
         """Wait for the next job whose tenant has a free slot."""
-        while (found := self._queue.take(self._has_room)) is None:
-            self._changed.clear()
-            await self._changed.wait()
-        owner, key = found
-        if self._slots is not None:
-            self._slots.take(owner)
+        async with self._first:
+            while (found := self._queue.take(self._has_room)) is None:
+                self._changed.clear()
+                await self._changed.wait()
+            owner, key = found
+            if self._slots is not None:
+                self._slots.take(owner)
         return key
 
     def done(self, key: JobKey) -> None:

@@ -192,13 +192,13 @@ def test_job_runs_in_named_pool_or_first_that_is_not_spot(
         ({"pool": "cpu", "resources": {"gpu": 1, "gpu_type": "t4"}}, "pool_mismatch", "choose one of: t4-spot"),
         ({"pool": "a10g", "resources": {"gpu": 1, "gpu_type": "h100"}}, "pool_mismatch", "choose one of: h100"),
         ({"resources": {"gpu": 1, "gpu_type": "t4"}}, "required", "choose one of: t4-spot"),
-        ({"pool": "-"}, "malformed", None),
-        ({"pool": "x" * 64}, "malformed", None),
-        ({"pool": 1}, "wrong_type", None),
-        ({"pool": ["cpu"]}, "wrong_type", None),
+        ({"pool": "-"}, "malformed", "write it as a10g"),
+        ({"pool": "x" * 64}, "malformed", "write it as a10g"),
+        ({"pool": 1}, "wrong_type", "put it in quotes"),
+        ({"pool": ["cpu"]}, "wrong_type", "put it in quotes"),
     ],
 )
-def test_pool_that_cannot_run_the_job_is_refused(wanted: dict[str, Any], code: str, hint: str | None) -> None:
+def test_pool_that_cannot_run_the_job_is_refused(wanted: dict[str, Any], code: str, hint: str) -> None:
     (found,) = refuse(SPOT, **wanted)
     assert (found.field, found.code, found.hint) == ("pool", code, hint)
 

@@ -18,11 +18,18 @@ def test_documented_exit_codes_match() -> None:
     assert rows[2:] == [f"| {code.value} | {code.doc} |" for code in Exit]
 
 
-def test_exit_codes_are_listed_once() -> None:
+def test_exit_codes_are_listed_once_in_80_columns() -> None:
     text = runway("--help").stdout
-    assert all(f"{code.value:>4}  {code.doc}" in text for code in Exit)
+    assert max(map(len, text.splitlines())) <= 80
+    words = " ".join(text.split())
+    assert all(f" {code.value} {code.doc}" in words for code in Exit)
     for command in ("wait", "run", "submit", "ls"):
         assert "124" not in runway(command, "--help").stdout
+
+
+@pytest.mark.parametrize("group", [[], ["policy"], ["tenants"]])
+def test_list_of_commands_cuts_no_sentence(group: list[str]) -> None:
+    assert "..." not in runway(*group, "--help").stdout.partition("Commands:")[2].partition("Exit codes")[0]
 
 
 @pytest.mark.parametrize("command", [[], ["submit"], ["run"], ["ls"], ["status"], ["logs"], ["wait"], ["cancel"]])

@@ -98,9 +98,12 @@ def test_limits_shows_what_a_tenant_may_use() -> None:
         "  idle_gpu: action                    report",
         "Images",
         "  registry.example.com/vision/*",
-        "Pools, with prices in USD an hour",
-        "  POOL  GPU TYPE  A NODE                USD AN HOUR    A CPU     A GiB   A GPU  FREE NOW",
-        "  a10g  a10g      4 GPU, 48 CPU, 192Gi        5.672  0.03394  0.003771  0.8297  2 nodes: " + MOST_FREE,
+        "Pools",
+        "  POOL  GPU TYPE  A NODE                FREE NOW",
+        "  a10g  a10g      4 GPU, 48 CPU, 192Gi  2 nodes: " + MOST_FREE,
+        "Prices in USD an hour",
+        "  POOL  A NODE    A CPU     A GiB   A GPU",
+        "  a10g   5.672  0.03394  0.003771  0.8297",
         "Quota of vision",
         "  gpu 4, cpu 32, memory 128Gi, jobs 100; 600 submissions a minute, 100 at once",
         "Volumes",
@@ -118,7 +121,7 @@ def test_limits_without_a_tenant_shows_what_all_share() -> None:
 
 @pytest.mark.parametrize(("free", "shown"), [(None, "unknown"), (FREE | {"nodes": 0}, "no ready node")])
 def test_unknown_capacity_is_never_zero(free: dict[str, Any] | None, shown: str) -> None:
-    assert runway("limits", answers=[policy(free=free)]).stdout.splitlines()[-7].endswith(shown)
+    assert runway("limits", answers=[policy(free=free)]).stdout.splitlines()[-10].endswith(shown)
 
 
 def test_limits_of_an_older_server_shows_what_there_is() -> None:
@@ -126,7 +129,13 @@ def test_limits_of_an_older_server_shows_what_there_is() -> None:
     result = runway("limits", answers=[reply(old)])
     assert result.exit_code == 0
     assert "0.768" in result.stdout
-    assert runway("limits", answers=[reply({"limits": []})]).exit_code == 69
+
+
+@pytest.mark.parametrize("wrong", [{"limits": []}, {"pools": {"cpu": 3}}, {"tenants": {"vision": []}}])
+@pytest.mark.parametrize("command", ["limits", "policy diff config/policy.local.yaml"])
+def test_answer_that_is_no_policy_is_an_outage(command: str, wrong: dict[str, Any]) -> None:
+    document = {"limits": {}, "images": {"allow": 5}, "pools": {}, "tenants": {}} | wrong
+    assert runway(*command.split(), answers=[reply(document)]).exit_code == 69
 
 
 def test_limits_as_data_is_the_policy() -> None:

@@ -106,6 +106,13 @@ def test_pipe_gets_one_untruncated_line_for_each_record(monkeypatch: pytest.Monk
     assert "n" * 300 in result.stdout
 
 
+def test_closed_stream_causes_no_traceback() -> None:
+    command = [sys.executable, "-c", "from runway.cli.main import main; main()", "version"]
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    done = subprocess.run(closed, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_text_that_an_encoding_lacks_causes_no_traceback(encoding: str) -> None:
     """flyteorg/flyte-sdk issue 1058."""

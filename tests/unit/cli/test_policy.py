@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import re
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 import httpx2
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import Result
 
 from runway.api.policy import policy_view
-from runway.policy import parse_policy, policy_hash
+from runway.cli.output import Screen
+from runway.cli.views.policy_views import show_policy
+from runway.policy import load_policy, parse_policy, policy_hash
 from tests.support.builders import policy_text
 from tests.support.cli import FakeRunway, runway
 
@@ -110,6 +114,16 @@ def test_check_shows_limits_pools_and_tenants(policy: Path) -> None:
         "  memory    192Gi   unknown",
     ]
     assert result.stderr == "warning: the quotas promise 6 gpu a10g, and the pools hold 4\n"
+
+
+@pytest.mark.parametrize("name", ["local", "eks.example"])
+def test_shipped_policies_fit_80_columns(name: str) -> None:
+    screen, output = Screen(), io.StringIO()
+    screen.stdout = Console(file=output, force_terminal=True, color_system=None, width=80)
+    show_policy(screen, load_policy(Path(__file__).parents[3] / "config" / f"policy.{name}.yaml"))
+    lines = output.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.split() == ["INSTANCE", "g5.12xlarge"] for line in lines)
 
 
 def test_check_shows_the_link_to_stored_logs(tmp_path: Path) -> None:
@@ -283,13 +297,38 @@ def test_diff_shows_each_change_and_the_affected_jobs(tmp_path: Path) -> None:
 
 def test_diff_names_the_jobs_of_a_tenant_that_goes(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
-    file.write_text(yaml.safe_dump(POLICY | {"tenants": {"speech": POLICY["tenants"]["speech"]}}))
+    file.write_text(yaml.safe_dump(POLICY | {"tenants": {"speech": POLICY["tenants"]["speech"]}}, sort_keys=False))
     result = runway("policy", "diff", str(file), "-o", "json", answers=served(POLICY, jobs=1))
     document = json.loads(result.stdout)
     assert [(each["field"], each["kind"]) for each in document["changes"]] == [("tenants.vision", "removed")]
     assert document["effects"] == [
-        "vision has 1 unfinished job in runway-vision: Runway would no longer show, count or cancel them"
+        "vision has 1 unfinished job in runway-vision: Runway would no longer show, count or cancel it"
     ]
+
+
+def test_diff_warns_of_limits_that_end_jobs_already_accepted(tmp_path: Path) -> None:
+    changed = copy.deepcopy(POLICY)
+    changed["limits"]["start_timeout_seconds"] = {"image": 60}
+    changed["limits"]["idle_gpu"] = {"below_percent": 5, "for_seconds": 600, "action": "cancel"}
+    file = tmp_path / "policy.yaml"
+    file.write_text(yaml.safe_dump(changed, sort_keys=False))
+    result = runway("policy", "diff", str(file), "-o", "json", answers=served(POLICY, jobs=3))
+    (effect,) = json.loads(result.stdout)["effects"]
+    assert effect == (
+        "limits.start_timeout_seconds and limits.idle_gpu: the new values also apply to all 3 unfinished jobs, which "
+        "Runway can end by them"
+    )
+    assert json.loads(runway("policy", "diff", str(file), "-o", "json", answers=served(POLICY)).stdout)["effects"] == []
+
+
+def test_diff_tells_another_order_of_pools_and_no_other_form_of_a_price(tmp_path: Path) -> None:
+    changed = copy.deepcopy(POLICY)
+    changed["pools"] = dict(reversed(changed["pools"].items()))
+    changed["pools"]["cpu"]["hourly_usd"] += "00"
+    file = tmp_path / "policy.yaml"
+    file.write_text(yaml.safe_dump(changed, sort_keys=False))
+    result = runway("policy", "diff", str(file), "-o", "json", answers=served(POLICY))
+    assert [each["field"] for each in json.loads(result.stdout)["changes"]] == ["order of pools"]
 
 
 def test_diff_tells_a_change_that_the_server_does_not_send(tmp_path: Path) -> None:

@@ -72,10 +72,10 @@ def test_problem_shows_extra_members_and_retry_after() -> None:
 
 def test_quota_problem_shows_usage_and_jobs() -> None:
     quota = {
-        "limit": {"gpu": 2, "cpu": "16"},
-        "used": {"gpu": 1, "cpu": "500m"},
+        "limit": {"gpu": 2, "cpu": "16", "disk": None, "gpu_types": {}},
+        "used": {"gpu": 1, "cpu": "500m", "disk": "1Gi"},
         "reserved": {"gpu": 1, "cpu": "0"},
-        "requested": {"gpu": 1, "cpu": "4"},
+        "requested": {"gpu": 1, "cpu": "4", "disk": "1Gi", "gpu_types": {"a10g": 1}},
     }
     holders = [f"rw-{number}" for number in range(10)]
     answer = problem(403, "quota_exceeded", quota=quota, held_by=[*holders, "rw-10"], held_by_count=60)

@@ -275,6 +275,7 @@ def test_ls_since_stops_at_the_first_older_job() -> None:
     result = runway("ls", "--since", "1h", "-o", "name", answers=fake)
     assert result.stdout == "rw-1\n"
     assert len(fake.requests) == 1
+    assert runway("ls", "--since", "999999999d", "-o", "name", answers=[jobs(job(id="rw-1"))]).stdout == "rw-1\n"
 
 
 def test_ls_watch_prints_once_without_a_terminal() -> None:

@@ -138,6 +138,11 @@ def test_cost_so_far_comes_from_the_attempts() -> None:
     view = job("running", attempts=[ended, attempt(bound_at="2026-11-24T08:05:00Z")])
     lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()
     assert "  about 0.2363 so far (limit 1.418, rate 1.418/h)" in lines, "600 s of 1.418 USD an hour"
+    stuck = job("cancelling", attempts=[attempt(bound_at="2026-11-24T05:00:00Z")])
+    assert "about 1.418 so far (limit 1.418" in runway("status", "rw-4f2a", answers=[reply(stuck)]).stdout
+    for price in ("hourly", "ceiling"):
+        stuck["cost"] |= {price: "NaN"}
+        assert "  actual cost unknown" in runway("status", "rw-4f2a", answers=[reply(stuck)]).stdout
     unknown = job("running", attempts=[attempt()], attempts_left_out=3)
     assert "  actual cost unknown (limit" in runway("status", "rw-4f2a", answers=[reply(unknown)]).stdout
 

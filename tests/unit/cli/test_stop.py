@@ -129,6 +129,7 @@ def test_lease_of_make_serve_is_found(cluster: FakeApiServer) -> None:
     del cluster.objects[path("runway")]
     result = runway("stop", REASON)
     assert "(Lease default/runway-writer, which no Runway holds now)" in result.stdout
+    assert result.stderr == "warning: no Runway holds this Lease: check --lease-namespace\n"
 
 
 def test_two_leases_need_a_choice(cluster: FakeApiServer) -> None:
@@ -151,10 +152,18 @@ def test_missing_lease_names_the_namespaces(cluster: FakeApiServer) -> None:
 def test_role_of_one_namespace_is_enough(cluster: FakeApiServer) -> None:
     cluster.forbidden = ("/apis/coordination.k8s.io/v1/namespaces/default",)
     assert runway("stop", REASON).exit_code == 0
-    cluster.forbidden = ("/apis/coordination",)
-    result = runway("stop", REASON)
-    assert result.exit_code == 1
-    assert "forbidden: GET" in result.stderr
+    for forbidden in ("/apis/coordination", path("runway")):
+        cluster.forbidden = (forbidden,)
+        result = runway("stop", REASON)
+        assert result.exit_code == 1
+        assert "forbidden: GET" in result.stderr
+
+
+def test_operator_without_a_kubeconfig_learns_what_to_set(tmp_path: Path) -> None:
+    nowhere = {"KUBECONFIG": None, "KUBERNETES_SERVICE_HOST": None, "HOME": str(tmp_path)}
+    result = runway("stop", REASON, variables=nowhere)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"Error: no cluster is named: set KUBECONFIG, or create {tmp_path}/.kube/config\n"
 
 
 def test_unreachable_api_server_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

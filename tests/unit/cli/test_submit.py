@@ -289,7 +289,7 @@ PLAN: dict[str, Any] = {
         "requested": {"gpu": 2, "cpu": "500m", "memory": "1Gi", "jobs": 1},
     },
     "manifest": {"kind": "Job"},
-    "warnings": ["unknown field"],
+    "warnings": ['299 - "unknown field"'],
 }
 
 

@@ -36,11 +36,14 @@ def test_short_ids_name_the_same_jobs(ids: list[str]) -> None:
 
 
 def test_list_fits_80_columns_with_gpus_and_cost() -> None:
-    view = job("failed", id="rw-agkyxsiunucc5lqpeogd", name="train-resnet", failure=failure("command_not_found"))
-    heads, rows = rows_of([TypeAdapter(JobView).validate_python(view)], NOW, width=80, wide=False, tenants=False)
-    head, line = (text.plain for text in lay_out(heads, rows, width=80))
+    own = {"id": "rw-agkyxsiunucc5lqpeogd", "name": "train-large-batch-2", "failure": failure("command_not_found")}
+    views = [job("failed", **own), job("cancelling", id="rw-bgkyxsiunucc5lqpeogd")]
+    views_of = TypeAdapter(list[JobView]).validate_python
+    heads, rows = rows_of(views_of(views), NOW, width=80, wide=False, tenants=False)
+    head, line, _ = (text.plain for text in lay_out(heads, rows, width=80))
     assert head.split() == ["ID", "NAME", "STATE", "WHY", "AGE", "GPU", "COST", "USD"]
-    assert line.startswith("rw-agkyxs  train-resnet  failed  command_not_found  ")
+    assert line.startswith("rw-agkyxs  train-large-batc…  failed      command_not_found  ")
+    assert len(line) <= 80
 
 
 def test_wide_terminal_shows_everything() -> None:
@@ -59,6 +62,19 @@ def test_narrow_terminal_cuts_cells_and_drops_columns() -> None:
 @given(st.integers(17, 200))
 def test_no_line_exceeds_the_width(width: int) -> None:
     assert all(len(line) <= width for line in shown(width))
+
+
+def test_table_that_may_not_lose_a_cell_becomes_a_block_for_each_row() -> None:
+    heads, row = columns("POOL", "INSTANCE", "GPU TYPE", "SPOT"), ("cpu", "m6i.large", None, "no")
+    assert [line.plain for line in lay_out(heads, [row], width=38, indent=2)] == [
+        "  POOL  INSTANCE   GPU TYPE  SPOT",
+        "  cpu   m6i.large            no",
+    ]
+    assert [line.plain for line in lay_out(heads, [row], width=30, indent=2)] == [
+        "  cpu",
+        "    INSTANCE  m6i.large",
+        "    SPOT      no",
+    ]
 
 
 def test_wide_characters_count_as_two_cells() -> None:

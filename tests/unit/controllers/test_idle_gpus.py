@@ -16,6 +16,7 @@ from runway.controllers.job_ender import MAX_ENDS_PER_SWEEP, MAX_SPOT_DISRUPTION
 from runway.controllers.leadership import ANNOTATION_SUBMISSIONS_STOPPED, Leadership
 from runway.controllers.sync import ClusterSync, DiagnosticsSync
 from runway.errors import PrometheusUnavailable
+from runway.fair_share import Owner
 from runway.jobs.annotations import ANNOTATION_ENDED, ANNOTATION_SPEC, LABEL_MANAGED_BY, MANAGED_BY
 from runway.jobs.gpu_idle import GpuFigure
 from runway.jobs.manifest import Placement, job_manifest
@@ -57,6 +58,8 @@ class World:
         self.figures: dict[tuple[str, str], dict[str, float]] = {}
         self.queries: list[str] = []
         self.problem: str | None = None
+        self.busy: set[Owner] = set()
+        """Those whose share of the queries is used up."""
         kubernetes = KubeClient(self.server, 2.5)
         self.cluster = ClusterState(self.policy, self.metrics, clock=self.loop.time)
         now = lambda: START + timedelta(seconds=self.loop.time())  # noqa: E731
@@ -72,9 +75,10 @@ class World:
         self._tasks = [self.loop.create_task(run()) for run in runs]
         self.wait(2)
 
-    async def query(self, promql: str, namespace: str) -> Sequence[SeriesValue]:
+    async def query(self, promql: str, owner: Owner = None) -> Sequence[SeriesValue]:
         self.queries.append(promql)
-        assert namespace in promql
+        if owner in self.busy:
+            raise PrometheusUnavailable("32 queries to Prometheus are pending, the share of one tenant")
         if self.problem is not None:
             raise PrometheusUnavailable(self.problem)
         return [
@@ -332,6 +336,14 @@ def test_idle_jobs_that_cannot_be_ended_hold_up_no_other(world: World) -> None:
     refuse_patches(world, max(pods))
     world.wait(3700)
     assert world.ended(max(pods)) is not None
+
+
+def test_tenant_cannot_hide_its_idle_gpus_by_reads_of_usage(world: World) -> None:
+    pod = world.run_job()
+    world.figures = {(pod, "GPU-a"): IDLE}
+    world.busy = {NAMESPACE}
+    world.wait(3600)
+    assert world.ended() is not None
 
 
 def test_idle_jobs_of_one_tenant_hold_up_no_job_of_another(world: World) -> None:

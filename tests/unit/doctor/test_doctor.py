@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -14,7 +15,10 @@ from typer.testing import Result
 
 from runway.doctor.metrics import GPU_SERIES, POD_SERIES
 from runway.doctor.nodes import DAEMON_SETS
-from runway.kube.operator_client import PATHS
+from runway.doctor.run import Question, check_all
+from runway.errors import AmbiguousOutcome, NotExecuted, TooBusy
+from runway.kube.operator_client import PATHS, OperatorClient
+from runway.kube.transport import Response, Transport
 from runway.policy import parse_policy
 from runway.tenant_manifests import RUNWAY_USER, render, render_admission_policy
 from tests.support.cli import runway
@@ -222,8 +226,21 @@ def test_caller_without_rights_gets_unknown_findings(cluster: FakeApiServer, pol
 def test_tenant_namespace_without_restricted_pods_fails(
     cluster: FakeApiServer, policy: Path, labels: dict[str, str]
 ) -> None:
-    cluster.objects[NAMESPACE]["metadata"]["labels"] = labels
+    cluster.objects[NAMESPACE]["metadata"]["labels"] = {"runway.internal/tenant": "vision"} | labels
     assert only(policy)[:3] == ("failed", "pod security", "runway-vision")
+
+
+@pytest.mark.parametrize("tenant", ["research", None])
+def test_namespace_that_is_not_known_as_the_tenants_fails(
+    cluster: FakeApiServer, policy: Path, tenant: str | None
+) -> None:
+    """Others may use it; or its jobs could be clients of Runway, and the admission policy does not bind there."""
+    cluster.objects[NAMESPACE]["metadata"]["labels"]["runway.internal/tenant"] = tenant
+    status, check, subject, observed = only(policy)
+    assert (status, check, subject) == ("failed", "tenant objects", "runway-vision")
+    assert observed == f"label runway.internal/tenant: {tenant or 'not set'}, not vision"
+    assert runway("tenants", "apply", "--policy", str(policy)).exit_code == 0
+    assert doctor(policy)[1] == []
 
 
 def test_runway_namespace_without_restricted_pods_is_a_warning(cluster: FakeApiServer, policy: Path) -> None:
@@ -436,7 +453,9 @@ def test_k3s_enforces_network_policies(cluster: FakeApiServer, policy: Path) -> 
 @pytest.mark.usefixtures("cluster")
 def test_missing_prometheus_url_is_a_warning(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RUNWAY_PROMETHEUS_URL")
-    assert only(policy)[:3] == ("warning", "prometheus", "URL")
+    status, check, subject, observed = only(policy)
+    assert (status, check, subject) == ("warning", "prometheus", "URL")
+    assert observed.startswith("not checked"), "the chart may have one, which only the cluster resolves"
 
 
 @pytest.mark.usefixtures("cluster")
@@ -456,15 +475,20 @@ def test_malformed_objects_do_not_stop_the_command(cluster: FakeApiServer, polic
     cluster.objects[NAMESPACE] = {"metadata": None}
     cluster.objects[QUOTA] = {"spec": {"hard": None}}
     cluster.objects[DAEMON_SETS] = {"items": None}
-    assert {finding["check"] for finding in doctor(policy)[1]} == {"pod security", "quota", "network policy"}
+    assert {finding["check"] for finding in doctor(policy)[1]} == {
+        "tenant objects", "pod security", "quota", "network policy",
+    }  # fmt: skip
 
 
-def test_apply_creates_namespaces_first_and_every_object(cluster: FakeApiServer, policy: Path) -> None:
+def test_apply_creates_namespaces_first_and_bindings_last(cluster: FakeApiServer, policy: Path) -> None:
     result = runway("tenants", "apply", "--policy", str(policy))
     assert result.exit_code == 0, result.stderr
     expected = render(LOADED)
     assert sorted(path for path, _ in cluster.applied) == sorted(path_of(manifest) for manifest in expected)
-    assert [manifest["kind"] == "Namespace" for _, manifest in cluster.applied[:3]] == [True, True, False]
+    kinds = [manifest["kind"] for _, manifest in cluster.applied]
+    tenants = len(LOADED.tenants)
+    assert set(kinds[:tenants]) == {"Namespace"}
+    assert set(kinds[-tenants:]) == {"RoleBinding"}, "an operator without the verb bind can only bind existing roles"
     assert len(result.stdout.splitlines()) == len(expected)
 
 
@@ -488,8 +512,8 @@ def test_dry_run_accepts_the_objects_of_a_namespace_that_does_not_exist_yet(
 
 def test_apply_repairs_what_doctor_finds(cluster: FakeApiServer, policy: Path) -> None:
     del cluster.objects[QUOTA]
-    cluster.objects[NAMESPACE]["metadata"]["labels"] = {}
-    assert len(doctor(policy)[1]) == 2
+    cluster.objects[NAMESPACE]["metadata"]["labels"] = {"runway.internal/tenant": "other"}
+    assert len(doctor(policy)[1]) == 3
     assert runway("tenants", "apply", "--policy", str(policy), "--tenant", "vision").exit_code == 0
     assert doctor(policy)[1] == []
 
@@ -503,6 +527,18 @@ def test_apply_names_each_object_that_failed_and_applies_the_others(cluster: Fak
     assert failed["object"] == "ResourceQuota runway-vision/runway-quota"
     assert "forbidden" in failed["reason"]
     assert len(cluster.applied) == len(document["objects"]) - 1
+
+
+def test_apply_leaves_a_namespace_of_others_alone(cluster: FakeApiServer, policy: Path) -> None:
+    taken = "/api/v1/namespaces/runway-vision"
+    cluster.objects[taken] = {"metadata": {"name": "runway-vision", "labels": {"team": "web"}}}
+    result = runway("tenants", "apply", "--policy", str(policy))
+    assert result.exit_code == 1
+    assert "exists without the label runway.internal/tenant" in " ".join(result.output.split())
+    assert not any(path.startswith(taken) or "/runway-vision/" in path for path, _ in cluster.applied)
+    assert any("/runway-speech/" in path for path, _ in cluster.applied)
+    cluster.objects[taken]["metadata"]["labels"]["runway.internal/tenant"] = "vision"
+    assert runway("tenants", "apply", "--policy", str(policy)).exit_code == 0
 
 
 def test_apply_with_an_admission_policy_names_the_users_of_runway(cluster: FakeApiServer, policy: Path) -> None:
@@ -521,3 +557,31 @@ def test_runway_user_without_an_admission_policy_is_a_usage_error(policy: Path) 
 def test_every_rendered_kind_has_a_path() -> None:
     manifests = [*render(LOADED), *render_admission_policy()]
     assert {(manifest["apiVersion"], manifest["kind"]) for manifest in manifests} <= PATHS.keys()
+
+
+class Failing:
+    """A transport to an empty cluster, on which the calls of one path fail."""
+
+    def __init__(self, path: str, error: Exception) -> None:
+        self._path = path
+        self._error = error
+
+    async def request(self, _method: str, path: str, **_options: object) -> Response:
+        if path.endswith(self._path):
+            raise self._error
+        if path.endswith("accessreviews"):
+            return Response(201, b'{"status": {"allowed": true}}')
+        return Response(200, b'{"major": "1", "minor": "35", "metadata": {}, "items": []}')
+
+
+@pytest.mark.parametrize("error", [TooBusy("calls wait"), NotExecuted("no connection"), AmbiguousOutcome("timeout")])
+@pytest.mark.parametrize(
+    "path", ["/selfsubjectaccessreviews", "/runway", "/runway-quota", "/datasets", "/nodes", "/daemonsets"]
+)
+def test_outage_during_the_checks_is_reported_as_one(path: str, error: Exception) -> None:
+    client = OperatorClient(cast("Transport", Failing(path, error)))
+    question = Question(LOADED, None, "runway", as_runway=False)
+    findings = asyncio.run(check_all(client, question, datetime.now(UTC)))
+    [outage] = [each for each in findings if each.check == "version" and each.status == "failed"]
+    assert (outage.observed, outage.fix) == (str(error), "repair the API server, and run the command again")
+    assert not [each for each in findings if "credentials" in each.fix]

@@ -33,8 +33,20 @@ def test_numbers_decide(document: dict[str, object], number: tuple[int, int] | N
 
 PARTS = st.fixed_dictionaries({}, optional=dict.fromkeys(("major", "minor", "gitVersion"), JSON))
 
+DATES = st.lists(
+    st.sampled_from(("Sun,", "29", "Nov", "2026", "08:00:00", "GMT", "+")) | st.integers().map(str), max_size=7
+)
 
-@given(st.binary() | (PARTS | JSON).map(lambda value: json.dumps(value).encode()), st.text() | st.none())
+
+@pytest.mark.parametrize("year", [10_000, 1 << 31, 1 << 63])
+def test_date_beyond_the_calendar_is_none(year: int) -> None:
+    assert read_version(Response(200, b"{}", date=f"Sun, 29 Nov {year} 08:00:00 GMT")).date is None
+
+
+@given(
+    st.binary() | (PARTS | JSON).map(lambda value: json.dumps(value).encode()),
+    st.text() | DATES.map(" ".join) | st.none(),
+)
 def test_any_response_is_read(body: bytes, date: str | None) -> None:
     found = read_version(Response(200, body, date=date))
     assert len(found.name) <= MAX_NAME_CHARACTERS

@@ -71,6 +71,7 @@ async def test_created_or_deleted_job_moves_no_other_out_of_the_page(cluster: Cl
         (JobFilter(search="TRAI"), ["rw-39", "rw-37", "rw-35"]),
         (JobFilter(search="rw-3", name="eval"), ["rw-38", "rw-36", "rw-34"]),
         (JobFilter(search="39"), ["rw-39"]),
+        (JobFilter(search="RW-39"), ["rw-39"]),
         (JobFilter(search="9"), ["rw-9"]),
         (JobFilter(id_prefix="rw-2"), ["rw-29", "rw-28", "rw-27"]),
         (JobFilter(id_prefix="rw-2", name="eval"), ["rw-28", "rw-26", "rw-24"]),

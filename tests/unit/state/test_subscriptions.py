@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import types
+from collections.abc import Coroutine, Generator
+from typing import Any, cast
 
 from runway.state.job_store import JobKey
 from runway.state.subscriptions import JobQueue, Subscriptions
@@ -55,3 +58,47 @@ async def test_changed_jobs_are_taken_once_in_order_of_change() -> None:
     assert not waiting.done()
     subscriptions.notify(B)
     assert await waiting == B
+
+
+async def test_cancelled_worker_loses_no_job() -> None:
+    queue = JobQueue(8)
+    workers = [asyncio.create_task(queue.take()) for _ in range(4)]
+    await asyncio.sleep(0)
+    queue.add(A)
+    workers[0].cancel()  # It waits for the change, which wakes it in the same turn.
+    queue.add(B)
+    taken = [await worker for worker in workers[1:3]]
+    assert taken == [A, B]
+    assert not workers[3].done()
+    workers[3].cancel()
+
+
+async def test_change_wakes_one_of_many_idle_workers() -> None:
+    """The others would look in vain: with 16 workers that took ten times as long as all else for a changed job."""
+    queue, pauses = JobQueue(16), 0
+
+    @types.coroutine
+    def counted(taking: Coroutine[Any, Any, JobKey]) -> Generator[Any, None, JobKey]:
+        nonlocal pauses
+        try:
+            while True:
+                paused = taking.send(None)
+                pauses += 1
+                yield paused
+        except StopIteration as taken:
+            return cast("JobKey", taken.value)
+
+    async def work() -> JobKey:
+        return await counted(queue.take())
+
+    workers = [asyncio.create_task(work()) for _ in range(16)]
+    await asyncio.sleep(0)
+    before = pauses
+    queue.add(A)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert [worker.result() for worker in workers if worker.done()] == [A]
+    assert pauses - before <= 1
+    for worker in workers:
+        worker.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)

@@ -37,7 +37,7 @@ def doctor(
     ] = False,
     output: As = Output.TABLE,
 ) -> None:
-    """Check a cluster, before or after the installation, and name a fix for each fault. Changes nothing.
+    """Check a cluster before or after the installation. Names a fix for each fault, and changes nothing.
 
     KUBECONFIG or ~/.kube/config names the cluster. Exits with 1 if a check failed; a warning is not a failure.
     """

@@ -26,11 +26,17 @@ from runway.text import escape, show_duration
 
 MAX_CANCELLED: Final = 10_000
 CONFIRM_SHOWN: Final = 20
+MAX_SINCE_SECONDS: Final = 100 * 365 * 86_400
+"""No job is older; the times of Python begin in year 1."""
+STATES: Final = ", ".join(JobState)
 
 
 def ls(
     context: typer.Context,
-    state: Annotated[list[JobState] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    state: Annotated[
+        list[JobState] | None,
+        typer.Option(metavar="STATE", help=f"Only jobs in this state; may be repeated: {STATES}."),
+    ] = None,
     name: JobName = None,
     since: Annotated[int | None, duration_option("Only jobs accepted in this time: 90, 30m, 2h, 7d.")] = None,
     limit: Annotated[
@@ -46,7 +52,9 @@ def ls(
     with open_session(context, url, tenant, output) as session:
 
         def poll() -> Answer[JobList]:
-            start = None if since is None else session.environment.now() - timedelta(seconds=since)
+            start = (
+                None if since is None else session.environment.now() - timedelta(seconds=min(since, MAX_SINCE_SECONDS))
+            )
             return session.client.jobs(state or (), None if every else limit, name=name, since=start)
 
         def table(page: Answer[JobList]) -> tuple[list[Column], list[list[object]]]:
@@ -159,7 +167,10 @@ def cancel(
     context: typer.Context,
     jobs: JobsOrAll = None,
     every: Annotated[bool, typer.Option("--all", help="Cancel all unfinished jobs of the tenant.")] = False,
-    state: Annotated[list[JobState] | None, typer.Option(help="Cancel all jobs in this state.")] = None,
+    state: Annotated[
+        list[JobState] | None,
+        typer.Option(metavar="STATE", help="Cancel all jobs in this state: pending, running or cancelling."),
+    ] = None,
     name: JobName = None,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Cancel without confirmation.")] = False,
     output: As = Output.TABLE,

@@ -16,11 +16,10 @@ from runway.cli.wait import briefly
 from runway.text import escape, show_duration, show_usd
 
 _LIMITS: Final = columns("FIELD", "MIN", "MAX", "DEFAULT")
-_POOLS: Final = [
-    *columns("POOL", "GPU TYPE"),
-    Column(title="A NODE"),
-    *(Column(title=title, right=True) for title in ("USD AN HOUR", "A CPU", "A GiB", "A GPU")),
-    Column(title="FREE NOW"),
+_POOLS: Final = columns("POOL", "GPU TYPE", "A NODE", "FREE NOW")
+_PRICES: Final = [
+    Column(title="POOL"),
+    *(Column(title=title, right=True) for title in ("A NODE", "A CPU", "A GiB", "A GPU")),
 ]
 _NO_FIELDS: Final = ("ephemeral_storage",)
 """Names of version 0.7 for a limit that is shown under its new name."""
@@ -44,10 +43,14 @@ def _show(screen: Screen, policy: Mapping[str, Any], tenant: str | None) -> None
     about = _mapping(policy["tenants"].get(tenant or ""))
     own = _mapping(about.get("own"))
     screen.out("Images", style="bold")
-    for image in (_mapping(own.get("images")) or policy["images"]).get("allow") or ():
+    images = (_mapping(own.get("images")) or policy["images"]).get("allow")
+    for image in images if isinstance(images, list) else ():
         screen.out(f"  {image}")
-    screen.out("Pools, with prices in USD an hour", style="bold")
-    screen.table(_POOLS, [_pool(name, _mapping(pool)) for name, pool in policy["pools"].items()], indent=2)
+    pools = {name: _mapping(pool) for name, pool in policy["pools"].items()}
+    screen.out("Pools", style="bold")
+    screen.table(_POOLS, [_pool(name, pool) for name, pool in pools.items()], indent=2)
+    screen.out("Prices in USD an hour", style="bold")
+    screen.table(_PRICES, [_prices(name, pool) for name, pool in pools.items()], indent=2)
     if quota := _mapping(about.get("quota")):
         rate = _mapping(about.get("rate"))
         screen.out(f"Quota of {tenant}", style="bold")
@@ -81,10 +84,14 @@ def _amount(name: str, value: object) -> str:
 
 
 def _pool(name: str, pool: Mapping[str, Any]) -> tuple[object, ...]:
-    price, node = _mapping(pool.get("hourly_usd_per")), _mapping(pool.get("node"))
-    size = f"{_gpus(node)}{_cpu_and_memory(node)}"
+    node = _mapping(pool.get("node"))
+    return name, pool.get("gpu_type"), f"{_gpus(node)}{_cpu_and_memory(node)}", _free(pool.get("free"), node)
+
+
+def _prices(name: str, pool: Mapping[str, Any]) -> tuple[object, ...]:
+    price = _mapping(pool.get("hourly_usd_per"))
     parts = (show_usd(price[part]) if part in price else "" for part in ("cpu", "memory_gib", "gpu"))
-    return name, pool.get("gpu_type"), size, show_usd(pool.get("hourly_usd")), *parts, _free(pool.get("free"), node)
+    return name, show_usd(pool.get("hourly_usd")), *parts
 
 
 def _free(free: object, node: Mapping[str, Any]) -> Text:

@@ -56,9 +56,10 @@ def check(
         ),
     ] = None,
 ) -> None:
-    """Validate a policy file: show every fault, or the limits, pools and tenants of a valid file.
+    """Validate a policy file, and show what it allows.
 
-    With --url or RUNWAY_URL it also shows what the file changes. That never makes a valid file invalid.
+    An invalid file gets every fault with its line. With --url or RUNWAY_URL it also shows what the file changes. That
+    never makes a valid file invalid.
     """
     from runway.policy import policy_hash
 
@@ -81,9 +82,10 @@ def check(
 
 
 def diff(context: typer.Context, file: PolicyArgument, output: As = Output.TABLE, url: Url = DEFAULT_URL) -> None:
-    """Compare a policy file with the policy in force: what changes, and which unfinished jobs that affects.
+    """Compare a policy file with the policy in force.
 
-    Exits with 0 if nothing changes, and with 3 if something does.
+    Shows what changes, and how many unfinished jobs that affects. Exits with 0 if nothing changes, and with 3 if
+    something does.
     """
     from runway.policy import policy_hash
 
@@ -154,9 +156,10 @@ def apply(
     ] = False,
     output: As = Output.TABLE,
 ) -> None:
-    """Create or update the Kubernetes objects of the tenants, with your own kubeconfig. Deletes nothing.
+    """Create or update the Kubernetes objects of the tenants.
 
-    KUBECONFIG or ~/.kube/config names the cluster. It needs permission to create namespaces and Roles.
+    It runs with your own kubeconfig, and deletes nothing. KUBECONFIG or ~/.kube/config names the cluster. It needs
+    permission to create namespaces and Roles.
     """
     screen = Screen()
     loaded = load_policy_file(policy, screen, output)

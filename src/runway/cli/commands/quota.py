@@ -64,7 +64,7 @@ def _show(screen: Screen, tenants: list[TenantQuotaView]) -> None:
         ]
         screen.table(_COLUMNS, rows, indent=2)
         if entry.budget is not None:
-            screen.out(f"  {describe_budget(entry.budget)}")
+            screen.out(f"  {describe_budget(entry.budget)}", hang=4)
         if entry.jobs:
             screen.out("  used by")
             holders = (

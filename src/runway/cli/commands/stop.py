@@ -59,7 +59,9 @@ def stop(
             _emit(screen, result.before, output, "")
         raise typer.Exit(Exit.REJECTED)
     _emit(screen, result.after, output, _describe(result.after))
-    if output.for_people and not result.is_refused:
+    if result.after.holder is None:
+        screen.err("warning: no Runway holds this Lease: check --lease-namespace", style="yellow", hang=2)
+    elif output.for_people and not result.is_refused:
         screen.err(f"Every Runway refuses submissions within {SEEN_SECONDS} s. `runway resume` ends the stop.")
 
 

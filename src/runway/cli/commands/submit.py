@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -38,6 +39,8 @@ from runway.text import show_usd
 CancelOnInterrupt = Annotated[
     bool, typer.Option("--cancel-on-interrupt", help="Cancel the job on Ctrl-C, SIGTERM and SIGHUP, as in CI.")
 ]
+_API_WARNING: Final = re.compile(r'299 \S+ "(.*)"')
+"""A warning of the API server, as its header has it: https://www.rfc-editor.org/rfc/rfc7234#section-5.5"""
 _PRICE: Final = [Column(title="RESOURCE"), Column(title="QUANTITY", right=True), Column(title="USD", right=True)]
 _QUOTA: Final = [
     Column(title="RESOURCE"),
@@ -178,7 +181,8 @@ def _show_dry_run(screen: Screen, plan: DryRun) -> None:
     screen.out(decision, reason, "(dry run: nothing was submitted)", hang=2)
     show_violations(screen.out, map(asdict, plan.violations))
     for warning in plan.warnings:
-        screen.out(f"  warning: {warning}", style="yellow", hang=4)
+        found = _API_WARNING.fullmatch(warning)
+        screen.out(f"  warning: {found[1] if found else warning}", style="yellow", hang=4)
     if plan.cost is None:
         screen.out("Price: unknown until the spec is valid", style="dim")
     else:
@@ -206,4 +210,4 @@ def _show_quota(screen: Screen, plan: DryRun) -> None:
     screen.out("Quota", style="bold")
     screen.table(_QUOTA, rows, indent=2)
     if plan.quota.budget is not None:
-        screen.out(f"  {describe_budget(plan.quota.budget)}")
+        screen.out(f"  {describe_budget(plan.quota.budget)}", hang=4)

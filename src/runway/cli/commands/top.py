@@ -16,6 +16,7 @@ from runway.cli.live import REFRESH_SECONDS, can_refresh, refresh
 from runway.cli.options import DEFAULT_URL, As, JobsToShow, Tenant, Url
 from runway.cli.output import Output, emit, show_state
 from runway.cli.resolve import find_job
+from runway.cli.views.job_views import shown_ids
 from runway.cli.views.tables import RESOURCES, Column, bar, columns, lay_out, resource_usage, show_amount
 from runway.jobs.cost import cost_so_far
 from runway.jobs.models import JobView, Usage
@@ -32,7 +33,7 @@ UNKNOWN: Final = Text("unknown", "dim")
 
 _JOBS: Final = [
     Column(title="JOB"),
-    Column(title="NAME", shrink=True, drop_priority=4),
+    Column(title="NAME", shrink=True, least=10, drop_priority=4),
     Column(title="STATE", drop_priority=1),
     Column(title="AGE", right=True, drop_priority=6),
     Column(title="CPU", right=True),
@@ -174,7 +175,8 @@ def _job_lines(frame: Frame, width: int | None, height: int | None, *, tenants: 
     """Return a line for each job, at most `height` lines; with `tenants` each line names the tenant."""
     if not frame.jobs:
         return [Text("No active jobs.", "dim")]
-    heads, rows = list(_JOBS), [_job(view, frame) for view in frame.jobs]
+    ids = shown_ids(frame.jobs, width)
+    heads, rows = list(_JOBS), [[job_id, *_job(view, frame)] for job_id, view in zip(ids, frame.jobs, strict=True)]
     if tenants:
         heads.insert(1, _TENANT)
         for row, view in zip(rows, frame.jobs, strict=True):
@@ -201,7 +203,6 @@ def _job(view: JobView, frame: Frame) -> list[object]:
     if view.id in frame.usage:
         figures = _usage(frame.usage[view.id] or Usage(), view.spec.resources.gpu if view.spec else 0)
     return [
-        view.id,
         view.name,
         show_state(view.state),
         show_between(view.created_at, frame.at),

@@ -26,9 +26,9 @@ FAULT_OF: Final = {
 
 JOB_COLUMNS: Final = [
     Column(title="ID"),
-    Column(title="NAME", shrink=True),
+    Column(title="NAME", shrink=True, least=10),
     Column(title="STATE"),
-    Column(title="WHY", shrink=True),
+    Column(title="WHY", shrink=True, least=24),
     Column(title="AGE", drop_priority=1, right=True),
     Column(title="GPU", drop_priority=3, right=True),
     Column(title="COST USD", drop_priority=2, right=True),
@@ -57,11 +57,9 @@ def rows_of(
 ) -> tuple[list[Column], list[list[object]]]:
     """Return the columns and rows of a list for this width; with `tenants` each row names the tenant."""
     heads = list(WIDE_COLUMNS if wide else JOB_COLUMNS)
-    ids = [view.id for view in views]
-    shown = ids if width is None or width >= NARROW else short_ids(ids)
     rows = [
         [job_id, *_row(view, now), *(_wide_cells(view) if wide else ())]
-        for job_id, view in zip(shown, views, strict=True)
+        for job_id, view in zip(shown_ids(views, width), views, strict=True)
     ]
     if tenants:
         heads.insert(1, TENANT_COLUMN)
@@ -113,6 +111,12 @@ def show_excerpt(say: Say, excerpt: Excerpt, lines: int | None = None) -> None:
         say("  …", style="dim")
     for line in shown:
         say(f"  {line}")
+
+
+def shown_ids(views: Sequence[JobView], width: int | None) -> list[str]:
+    """Return the ids of a list; their starts in a narrow one."""
+    ids = [view.id for view in views]
+    return ids if width is None or width >= NARROW else short_ids(ids)
 
 
 def short_ids(ids: Sequence[str]) -> list[str]:
@@ -293,7 +297,8 @@ def _show_usage(screen: Screen, usage: Usage) -> None:
 
 
 def _show_evidence(screen: Screen, failure: Failure, excerpt: Excerpt | None) -> None:
-    shown = {name: value for name, value in failure.evidence.items() if name != TERMINATION_MESSAGE or excerpt is None}
+    known = {name: value for name, value in failure.evidence.items() if value not in (None, "")}
+    shown = {name: value for name, value in known.items() if name != TERMINATION_MESSAGE or excerpt is None}
     if shown:
         screen.out("Evidence", style="bold")
     for name, value in shown.items():

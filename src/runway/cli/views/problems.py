@@ -63,7 +63,8 @@ def _show_quota(say: Say, problem: Mapping[str, Any]) -> None:
     quota, holders = problem.get("quota"), problem.get("held_by")
     if isinstance(quota, Mapping):
         kinds = [kind for kind in ("used", "reserved", "requested", "limit") if isinstance(quota.get(kind), Mapping)]
-        resources = dict.fromkeys(resource for kind in kinds for resource in quota[kind])
+        found = dict.fromkeys(resource for kind in kinds for resource in quota[kind])
+        resources = [each for each in found if "limit" not in kinds or quota["limit"].get(each) not in (None, {})]
         rows = [
             (resource, *(show_quantity(resource, quota[kind].get(resource)) for kind in kinds))
             for resource in resources

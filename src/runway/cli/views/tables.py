@@ -1,7 +1,7 @@
 """Tables that fit a terminal, and quota bars. Pure.
 
-Narrow tables drop columns and cut cells. rich's `Table` cannot drop columns, and it pads each line, which a pipe would
-see.
+Narrow tables drop columns and cut cells. A table that may do neither becomes a block for each row. rich's `Table`
+cannot drop columns, and it pads each line, which a pipe would see.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ MIN_WIDTH: Final = 8  # A cell that may shrink keeps this many characters.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column. A narrow table cuts cells that may `shrink` and drops the highest `drop_priority`; 0 stays."""
+    """One column. A narrow table cuts cells that may `shrink` and drops the highest `drop_priority`; 0 stays.
+
+    Columns are dropped before a cell is cut to fewer than `least` characters.
+    """
 
     title: str
     shrink: bool = False
+    least: int = 2 * MIN_WIDTH
     drop_priority: int = 0
     right: bool = False
 
@@ -41,23 +45,35 @@ def lay_out(
     table = [[Text(head.title, "bold") for head in heads], *([_cell(cell) for cell in row] for row in rows)]
     natural = [max(cell.cell_len for cell in column) for column in zip(*table, strict=True)]
     widths = dict(enumerate(natural)) if width is None else _fit(heads, natural, width - indent)
+    is_too_wide = width is not None and indent + sum(natural) + len(GAP) * (len(natural) - 1) > width
+    if is_too_wide and len(heads) > 2 and not any(head.shrink or head.drop_priority for head in heads):
+        return [line for row in table[1:] for line in _block(table[0], row, indent)]
     return [_line(row, heads, widths, indent) for row in table]
+
+
+def _block(titles: Sequence[Text], row: Sequence[Text], indent: int) -> list[Text]:
+    """Return a row as lines: its first cell, then each other cell that is not empty beside its title."""
+    members = [(title, cell) for title, cell in zip(titles[1:], row[1:], strict=True) if cell]
+    width = max((title.cell_len for title, _ in members), default=0)
+    lines = [Text.assemble(title, " " * (width - title.cell_len), GAP, cell) for title, cell in members]
+    return [Text(" " * indent).append_text(row[0]), *(Text(" " * (indent + 2)).append_text(line) for line in lines)]
 
 
 def _fit(heads: Sequence[Column], natural: Sequence[int], room: int) -> dict[int, int]:
     """Return the width of each column that is shown, by its place."""
     widths = dict(enumerate(natural))
 
-    def excess(shortest: int | None = None) -> int:
-        cells = (min(n, shortest) if shortest and heads[at].shrink else n for at, n in widths.items())
+    def excess(*, cut: bool = False) -> int:
+        cells = (min(n, heads[at].least) if cut and heads[at].shrink else n for at, n in widths.items())
         return sum(cells) + len(GAP) * (len(widths) - 1) - room
 
     for at in sorted(widths, key=lambda at: -heads[at].drop_priority):
-        if heads[at].drop_priority and excess(2 * MIN_WIDTH) > 0:
+        if heads[at].drop_priority and excess(cut=True) > 0:
             del widths[at]
     while excess() > 0:
-        at = max((at for at in widths if heads[at].shrink), key=lambda at: widths[at], default=-1)
-        if at < 0 or widths[at] <= MIN_WIDTH:
+        long = (at for at in widths if heads[at].shrink and widths[at] > MIN_WIDTH)
+        at = max(long, key=lambda at: widths[at] - heads[at].least, default=-1)
+        if at < 0:
             break
         widths[at] -= 1
     return widths
