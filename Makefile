@@ -20,9 +20,10 @@ TFLINT = $(CACHE)/tflint-$(shell cat infra/tools/go.mod infra/tools/go.sum | sha
 CHECKOV = $(CACHE)/checkov-$(shell sha256sum requirements/checkov.txt | cut -c1-12)
 AUDIT = $(CACHE)/audit-$(shell sha256sum requirements/audit.txt | cut -c1-12)
 
-# Without KUBECONFIG the local cluster is ours to start; with it, that cluster is used and nothing is built.
+# Without KUBECONFIG, or with that of the local cluster as README exports it, the local cluster is ours to start; with
+# another one, that cluster is used and nothing is built.
 LOCAL_KUBECONFIG := .local/kubeconfig
-CLUSTER := $(if $(KUBECONFIG),,cluster-up)
+CLUSTER := $(if $(filter-out $(CURDIR)/$(LOCAL_KUBECONFIG),$(KUBECONFIG)),,cluster-up)
 export KUBECONFIG ?= $(CURDIR)/$(LOCAL_KUBECONFIG)
 # Another cluster needs neither GPUs nor the local images.
 export RUNWAY_POLICY ?= $(CURDIR)/config/$(if $(CLUSTER),policy.local.yaml,policy.any-cluster.yaml)

@@ -43,6 +43,7 @@ class Step:
 
 
 STEPS: Final = (
+    Step(said="What the team may use, what it costs, and what is free now.", command="runway limits"),
     Step(said="The team's quota: limit and usage.", command="runway quota"),
     Step(
         said="A dry run lists all violations at once and submits nothing.",
@@ -50,17 +51,16 @@ STEPS: Final = (
         exit_code=1,
     ),
     Step(
-        said="Submit a valid job and wait until it finishes.",
-        command=f"runway submit --wait --name hello {_SPEC} -- sh -c 'sleep 2; echo hello'",
+        said="Run a job: its log is on stdout, its progress on stderr.",
+        command=f"runway run --name hello {_SPEC} -- sh -c 'sleep 2; echo hello'",
     ),
     Step(
         said="This job exceeds its memory limit. The command exits with the job's exit code.",
-        command=f"runway submit --wait --name train {_SPEC} -- "
+        command=f"runway submit --wait --name train-vit {_SPEC} -- "
         "sh -c 'echo loading; x=$(head -c 200000000 /dev/zero | tr \"\\0\" x)'",
         exit_code=137,
-        keep="train",
     ),
-    Step(said="Full details of that job.", command="runway status {train}"),
+    Step(said="Full details of that job, by its name.", command="runway status train-vit"),
     Step(
         said="A busy job, and its usage after 16 seconds.",
         command=f"runway submit --name busy --grace 5 {_SPEC} -- sh -c 'trap \"exit 143\" TERM; while :; do :; done'",

@@ -38,6 +38,8 @@ def etcd() -> ComponentSpec:
             f"--key-file={pki.key('etcd')}",
             # /health without a client certificate.
             f"--listen-metrics-urls={metrics_url}",
+            # As kubeadm does: the API server sends no bookmark for a quiet kind without it.
+            "--experimental-watch-progress-notify-interval=5s",
             "--logger=zap",
             "--log-level=warn",
         ),

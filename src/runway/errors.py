@@ -186,6 +186,10 @@ class RouteNotFound(PublicError):
     hint = "check the path; /docs lists all paths"
 
 
+class TenantPageNotFound(RouteNotFound):
+    title, hint = "Unknown tenant", "check the name; the overview lists the tenants"
+
+
 class JobNotFound(PublicError):
     status, code, title = 404, "job_not_found", "Unknown job"
     hint = "check the id and the tenant; finished jobs are deleted after a time (`limits.retention_seconds`)"

@@ -473,12 +473,19 @@ class Logs(_Frozen, title="logs"):
 class Policy(_Frozen, title="the policy"):
     """The policy. Pools, tenants and volumes keep the order of the file."""
 
-    version: int = Field(ge=1, le=1)
+    version: int
     limits: Limits
     images: Images
     logs: Logs | None = None
     pools: dict[Annotated[str, Field(pattern=_DNS_LABEL)], Pool] = Field(min_length=1, max_length=100)
     tenants: dict[Annotated[str, Field(pattern=_DNS_LABEL)], Tenant] = Field(min_length=1, max_length=10_000)
+
+    @field_validator("version")
+    @classmethod
+    def _version_is_known(cls, version: int) -> int:
+        if version != 1:
+            raise ValueError("must be 1")
+        return version
 
     @field_validator("pools")
     @classmethod
@@ -530,6 +537,9 @@ def _all_faults(content: bytes | str, document: object) -> list[PolicyFault]:
     """Return every fault of a faulty policy. Faults of one part hide none of another."""
     if not isinstance(document, Mapping):
         return [PolicyFault("file", "must be a mapping", hint="write version, limits, images, pools and tenants")]
+    if document.get("kind") == "ConfigMap" and "apiVersion" in document:
+        message = "this is a Kubernetes ConfigMap; the policy is its value policy.yaml"
+        return [PolicyFault("file", message, hint="give a file with this value alone")]
     source = Source(content)
     finder = FaultFinder(Policy, _FORMS, source)
     faults = [

@@ -27,6 +27,7 @@ _BYTE_UNITS: Final = (("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 
 _TIME_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 _USD: Final = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,28})?")
 _SMALLEST_USD: Final = Decimal("0.0001")
+_MICRO_USD: Final = Decimal("0.000001")
 _USD_DIGITS: Final = 4  # Significant digits of an amount, whose cents always show.
 # Controls, format characters (bidi overrides, zero width), lone surrogates, line and paragraph separators.
 _STEERING: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -146,21 +147,28 @@ def show_between(start: datetime | None, end: datetime | None) -> str:
     return "" if start is None or end is None else show_duration((end - start).total_seconds())
 
 
-def show_usd(amount: object) -> str:
+def show_usd(amount: object, limit: object = None) -> str:
     """Show USD with four significant digits, and always with cents: `0.003554`, `12.35`, `1234.50`, `<0.0001`.
 
-    Rounding keeps the order of amounts: an amount within its limit never shows as above it. Escape other text.
+    Rounding keeps the order of amounts: an amount within its limit never shows as above it. Beside a limit below
+    0.0001, digits show down to a millionth. Escape other text.
     """
-    text = f"{amount:f}" if isinstance(amount, Decimal) else str(amount)
-    if not _USD.fullmatch(text):
-        return escape(text)
-    usd = Decimal(text)
-    if 0 < abs(usd) < _SMALLEST_USD:
-        return f"<{_SMALLEST_USD}" if usd > 0 else f">-{_SMALLEST_USD}"
+    usd = _parse_usd(amount)
+    if usd is None:
+        return escape(amount)
+    bound = _parse_usd(limit)
+    smallest = _SMALLEST_USD if bound is None or abs(bound) >= _SMALLEST_USD else _MICRO_USD
+    if 0 < abs(usd) < smallest:
+        return f"<{smallest:f}" if usd > 0 else f">-{smallest:f}"
     decimals = max(2, _USD_DIGITS - 1 - usd.adjusted()) if usd else 2
     rounded = usd.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
     whole, _, fraction = f"{abs(rounded):f}".partition(".")
     return f"{'-' if rounded < 0 else ''}{whole}.{fraction.rstrip('0'):0<2}"
+
+
+def _parse_usd(amount: object) -> Decimal | None:
+    text = f"{amount:f}" if isinstance(amount, Decimal) else str(amount)
+    return Decimal(text) if _USD.fullmatch(text) else None
 
 
 def show_ratio(ratio: float) -> str:

@@ -132,6 +132,7 @@ async def test_page_of_pending_job_shows_its_conditions(runway: Runway) -> None:
     text = words(await get(runway, f"/jobs/{job_id}"))
     assert "Conditions unschedulable" in text
     assert "No container has started, so there is no log." in text
+    assert "No container has started, so there is no usage." in text
     assert "Full log" not in text, "the link could only lead to an error"
 
 
@@ -247,7 +248,9 @@ async def test_jobs_are_filtered_and_paged_newest_first(kubernetes: FakeKubernet
         assert _listed(await get(runway, "/jobs?tenant=research&state=")) == ids[50::-10]
         assert _listed(await get(runway, "/jobs", tenant="research")) == ids[50::-10]
         assert _listed(await get(runway, "/jobs?state=running")) == []
-        assert "No jobs match." in words(await get(runway, "/jobs?state=running"))
+        text = words(await get(runway, "/jobs?state=running"))
+        assert "No jobs match. · Clear filter" in text
+        assert "0 jobs" not in text
 
 
 @pytest.mark.parametrize(
@@ -389,7 +392,7 @@ async def test_list_scan_is_bounded_and_returns_a_cursor(runway: Runway) -> None
         ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa?log=perhaps", 422, "a parameter is invalid"),
         ("/jobs/rw-aaaaaaaaaaaaaaaaaaaa", 404, "unknown job"),
         ("/jobs/" + "x" * 5000, 404, "unknown job"),
-        ("/tenants/nobody", 404, "the policy has no tenant"),
+        ("/tenants/nobody", 404, "unknown tenant the policy has no tenant 'nobody'"),
         ("/nowhere", 404, "unknown path"),
     ],
 )
@@ -529,5 +532,6 @@ async def test_capacity_page_shows_nodes_free_amounts_and_quotas_of_pools(runway
     assert "USD an hour 5.672 a node: 1.383 a GPU, 0.05659 a CPU, 0.006288 a GiB" in text
     assert "Now nodes 5.672, jobs 0.00 USD an hour" in text
     assert "Timeout 1s to 1d, by default 1h" in text
-    assert "large 0 nodes ready No node of this pool is ready." in text
+    own = "Most free 1 CPU and 32Gi of memory, on one node that takes its jobs"
+    assert f"large 0 nodes ready No node of this pool is ready. Its jobs run on nodes of other pools. {own}" in text
     assert "Sum of quotas Pools hold gpu a10g 6" in text

@@ -94,6 +94,23 @@ async def test_log_of_a_job_that_waits_says_why(runway: Runway) -> None:
     assert "pod_not_created" in answer.json()["detail"]
 
 
+async def test_log_of_a_job_whose_image_fails_says_so_once(runway: Runway) -> None:
+    job_id = (await runway.submit()).json()["id"]
+    pod = runway.kubernetes.start_pod(job_id, running=False)
+    waiting = {"reason": "ErrImagePull", "message": "dial tcp: no such host"}
+    runway.kubernetes.set_status(
+        pod, {"phase": "Pending", "containerStatuses": [{"name": "job", "state": {"waiting": waiting}}]}
+    )
+
+    async def detail() -> str | None:
+        said = (await runway.client.get(f"/v1/jobs/{job_id}/logs")).json()["detail"]
+        return said if "no such host" in said else None
+
+    said = await runway.until(detail)
+    assert said.startswith("image_pull_failing: ")
+    assert "Kubernetes answered" not in said
+
+
 @pytest.mark.parametrize("query", ["", "?follow=true", "?attempt=1"])
 @pytest.mark.parametrize("deleted", [False, True])
 async def test_log_of_a_container_that_never_started_says_so(runway: Runway, query: str, deleted: bool) -> None:

@@ -122,6 +122,13 @@ def test_problem_example_has_the_status_of_its_response() -> None:
             assert f" {value['status']} {value['code']}" in where
 
 
+def test_problem_example_has_the_title_of_its_code_and_of_no_special_case() -> None:
+    for where, (_, _, value) in EXAMPLES.items():
+        if isinstance(value, dict) and value.get("code") in ("not_found", "job_not_found"):
+            assert value["title"] in ("Unknown path", "Unknown job"), where
+            assert "check the" in value["hint"], where
+
+
 def _public(root: type[PublicError]) -> Iterator[type[PublicError]]:
     for child in root.__subclasses__():
         if hasattr(child, "code") and child.code not in NOT_MEANT_TO_BE_SEEN:

@@ -51,12 +51,13 @@ async def test_submitted_job_is_visible_and_counts_at_once(runway: Runway) -> No
 
 
 async def test_job_over_quota_is_refused_with_the_jobs_that_use_it(runway: Runway) -> None:
-    holder = (await runway.submit(resources={"gpu": 3})).json()["id"]
+    holder = (await runway.submit(name="train", resources={"gpu": 3})).json()["id"]
     answer = await runway.submit(resources={"gpu": 2})
     assert answer.status_code == 403
     problem = answer.json()
     assert problem["code"] == "quota_exceeded"
-    assert problem["held_by"] == [holder]
+    assert (problem["held_by"], problem["held_by_names"]) == ([holder], {holder: "train"})
+    assert [job["name"] for job in (await runway.quota())["jobs"]] == ["train"]
     assert problem["quota"]["used"]["gpu"] == 3
     assert problem["quota"]["requested"]["gpu"] == 2
     assert problem["violations"][0]["limit"] == "4"

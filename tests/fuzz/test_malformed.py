@@ -42,7 +42,7 @@ REQUESTS: dict[str, tuple[bytes, tuple[int, str]]] = {
     "a path that is not UTF-8": (_get(b"/v1/jobs/%ff%00"), (404, "job_not_found")),
     "a path of line breaks": (_get(b"/%0d%0aSet-Cookie:%20a=b"), (404, "not_found")),
     "a path with two slashes": (_get(b"//v1/jobs"), (404, "not_found")),
-    "no path": (_request(b"OPTIONS *"), (404, "not_found")),
+    "no path": (_request(b"GET *"), (404, "not_found")),
     "NUL in a header": (_get(b"/v1/jobs", b"X-Tenant-ID: a\0b"), NOT_HTTP),
     "a folded header": (_get(b"/v1/jobs", b"X-Tenant-ID: a\r\n b"), NOT_HTTP),
     "Latin-1 in a header": (_get(b"/v1/jobs", b"X-Tenant-ID: \xf6"), (400, "tenant_required")),

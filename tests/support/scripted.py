@@ -17,10 +17,11 @@ class ScriptEnded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """The response to a watch: chunks, then a normal end or a broken connection."""
+    """The response to a watch: chunks, then a normal end or a broken connection after some seconds."""
 
     chunks: Sequence[bytes] = ()
     broken: RunwayError | None = None
+    seconds: float = 0
 
 
 Step = Response | Watched | RunwayError
@@ -33,6 +34,7 @@ class Script:
     steps: list[Step]
     trace: list[str] = field(default_factory=list)
     queries: list[dict[str, str]] = field(default_factory=list)
+    now: float = 0
 
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
@@ -51,6 +53,7 @@ class Script:
         yield b""
         for chunk in step.chunks:
             yield chunk
+        self.now += step.seconds
         if step.broken is not None:
             raise step.broken
 

@@ -236,7 +236,7 @@ FAULTS = {
     "a missing section": (("images:\n  allow:", "x_images:\n  allow:"), "images", "required"),
     "an unknown section": (("version: 1\n", "version: 1\nquota: {}\n"), "quota", "is not a field of"),
     "an unknown field": (("retries: {max: 3}", "retries: {max: 3, min: 0}"), "limits.retries.min", "is not a field of"),
-    "another version": (("version: 1", "version: 2"), "version", "1"),
+    "another version": (("version: 1", "version: 2"), "version", "must be 1"),
     "a version in quotes": (("version: 1", 'version: "1"'), "version", "whole number"),
     "a version of true": (("version: 1", "version: true"), "version", "whole number"),
     "an allowed image without a registry": (
@@ -767,6 +767,7 @@ def test_octal_and_sexagesimal_integers_are_rejected(edit: tuple[str, str], fiel
         ("", "must be a mapping"),
         ("- version: 1", "must be a mapping"),
         ("just words", "must be a mapping"),
+        ("kind: ConfigMap\napiVersion: v1\ndata: {}", "^file: this is a Kubernetes ConfigMap; .* value policy.yaml"),
     ],
 )  # fmt: skip
 def test_invalid_yaml_is_rejected_on_one_line(text: str, message: str) -> None:

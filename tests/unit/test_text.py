@@ -125,6 +125,20 @@ def test_money_has_cents_and_four_significant_digits(usd: object, shown: str) ->
     assert show_usd(usd) == shown
 
 
+@pytest.mark.parametrize(
+    ("usd", "limit", "shown"),
+    [
+        (Decimal("0.0000123"), "0.000084", "0.0000123"),
+        ("0.000084", "0.000084", "0.000084"),
+        (Decimal("1E-9"), "0.000084", "<0.000001"),
+        ("0.000084", "0.0001", "<0.0001"),
+        ("0.000084", None, "<0.0001"),
+    ],
+)
+def test_money_beside_a_tiny_limit_keeps_its_digits(usd: object, limit: str | None, shown: str) -> None:
+    assert show_usd(usd, limit) == shown
+
+
 MONEY = st.decimals(0, 10**9, places=6)
 
 

@@ -109,6 +109,8 @@ class HolderView(Model):
     """The hourly price."""
     orphaned: bool = False
     """Whether a pod runs on although its Job was deleted. It uses the quota until someone deletes it, or it ends."""
+    name: str | None = None
+    """The name of the job, if it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -591,6 +593,8 @@ class Problem:
     """With `quota_exceeded`: the first 50 jobs that use the exceeded resources."""
     held_by_count: Count | None = None
     """With `quota_exceeded`: the number of these jobs."""
+    held_by_names: dict[str, str] | None = None
+    """With `quota_exceeded`: the names of the listed jobs that have one, by id."""
     excerpt: str | None = None
     """With `logs_gone`: the stored end of the log."""
     pod: str | None = None

@@ -54,6 +54,7 @@ def _tenant_quota(use: deps.AppState, tenant: str) -> TenantQuotaView:
                 dict(usage.amounts.gpu_types),
                 format_usd(usage.amounts.usd_per_hour),
                 orphaned=bool(use.cluster.orphaned_pods(JobKey(namespace, job_id))),
+                name=use.cluster.name_of(JobKey(namespace, job_id)),
             )
             for job_id, usage in account.users()
         ],

@@ -70,8 +70,19 @@ class Unreachable(RequestFailed):
     """No whole answer arrived: refused connection, timeout, broken stream."""
 
 
+class NotConnected(Unreachable):
+    """No connection existed, so nothing was sent."""
+
+
 class StreamIdle(Unreachable):
     """A stream sent nothing for too long: the connection is dead, or the job is quiet."""
+
+
+_UNREACHABLE: Mapping[type[httpx2.RequestError], type[Unreachable]] = {
+    httpx2.ConnectError: NotConnected,
+    httpx2.ConnectTimeout: NotConnected,
+    httpx2.ReadTimeout: StreamIdle,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +258,7 @@ class Client:
         try:
             yield
         except httpx2.RequestError as error:
-            kind = StreamIdle if isinstance(error, httpx2.ReadTimeout) else Unreachable
+            kind = _UNREACHABLE.get(type(error), Unreachable)
             detail = f"{self.url}: {str(error) or type(error).__name__}"
             raise kind({"title": "Runway is unreachable", "detail": detail, "code": "unreachable"}) from error
 

@@ -23,7 +23,7 @@ COMMANDS: Final = {
     "status": ("describe", "show", "get", "inspect", "events"),
     "cancel": ("delete", "rm", "kill", "scancel"),
     "submit": ("sbatch", "create", "apply"),
-    "run": ("srun",),
+    "run": ("srun", "launch"),
     "logs": ("log",),
     "limits": ("pools", "sinfo"),
     "config": ("whoami",),
@@ -64,12 +64,17 @@ NO_OPTION: Final = {
     ("-d", "--detach"): "`runway submit` does not wait",
     ("-i", "-it", "-ti", "--tty", "--interactive", "--rm"): "a job has no terminal; leave it out",
     ("-c",): "use --cpu, or put -- before the command",
+    ("--previous",): "use --attempt N",
+    ("--for",): "`runway wait JOB` waits for the end",
+    ("--policy",): "give the file without an option",
 }
 NO_ARGUMENT: Final = {
     "ls": "`runway status JOB` shows one job, and --name NAME lists those of a name",
     "quota": "use --tenant NAME",
     "limits": "use --tenant NAME",
 }
+MISSING: Final = {"wait": "`runway ls` lists the jobs"}
+"""What to do where the argument is missing, by command."""
 _CONFIG: Final = "runway.config"  # The key of the settings in the context.
 EXAMPLES: Final = {
     "runway": (
@@ -198,6 +203,7 @@ class Command(TyperCommand):
                 error.message = f"No such option: {shorten(option)}; {self._advice(ctx, option)}"
             elif "extra argument" in error.message and self.name in NO_ARGUMENT:
                 error.message += f"; {NO_ARGUMENT[self.name]}"
+            error.message = error.message or MISSING.get(self.name or "", "")
             error.message = plain(error.message.removeprefix("Value error, "))
             raise
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Final
 
-from runway.cli.client import Answer, ApiError, RequestFailed
-from runway.cli.context import Session
+import typer
+
+from runway.cli.client import Answer, ApiError, NotConnected, RequestFailed
+from runway.cli.context import Exit, Session
 from runway.cli.wait import RetryBudget, interruptible, may_help
 from runway.jobs.manifest import keyed_job_id
 from runway.jobs.models import JobView
 
 SUBMIT_RETRY_SECONDS: Final = 60.0
-"""Longer than the change of the leader in a rolling update."""
+"""Longer than a rolling update, in which first the connections are refused and then the leader changes."""
 
 
 def submit_job(
@@ -34,28 +36,43 @@ def submit_job(
 def _submit(
     session: Session, spec: Mapping[str, object], key: str, job_id: str | None, *, is_own: bool
 ) -> tuple[Answer[JobView], bool]:
-    budget, may_exist = RetryBudget(session, SUBMIT_RETRY_SECONDS), False
+    budget, is_sent, may_exist = RetryBudget(session, SUBMIT_RETRY_SECONDS), False, False
     while True:
         try:
             job, replayed = session.client.submit(spec, key)
         except RequestFailed as error:
+            is_sent = is_sent or not isinstance(error, NotConnected)
             may_exist = (may_exist or _is_ambiguous(error)) and not _is_refusal(error)
             try:
                 pause = budget.pause_after(error) if may_help(error) else None
             except RequestFailed:
                 pause = None
             if pause is None:
+                if not is_sent:
+                    error.problem = {**error.problem, "detail": f"{error.problem['detail']}; nothing was submitted"}
                 raise (_with_place(error, key, job_id) if may_exist and job_id else error) from error
-            session.environment.sleep(pause)
+            _pause(session, pause, is_sent=is_sent)
         else:
             budget.answered()
             return job, replayed and not is_own
 
 
+def _pause(session: Session, seconds: float, *, is_sent: bool) -> None:
+    """Wait for the next try. An interrupt before anything was sent ends the command and names no job."""
+    try:
+        session.environment.sleep(seconds)
+    except KeyboardInterrupt as interrupt:
+        if is_sent:
+            raise
+        with suppress(OSError):  # After SIGHUP there may be no terminal.
+            session.screen.err("Interrupted; nothing was submitted.")
+        raise typer.Exit(Exit.CANCELLED) from interrupt
+
+
 def _is_ambiguous(error: RequestFailed) -> bool:
     """Return whether Runway may have created the job before this error."""
     if not isinstance(error, ApiError):
-        return True
+        return not isinstance(error, NotConnected)
     return error.code in ("outcome_unknown", "internal_error") or (not error.is_own and not 300 <= error.status < 500)
 
 

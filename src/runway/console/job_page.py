@@ -114,7 +114,9 @@ async def usage_shown(use: AppState, key: JobKey, view: JobView) -> UsageSection
     record = use.cluster.record(key)
     report = await report_usage(use.cluster, use.prometheus, key, record.usage if record else None, now=use.now)
     gpus = view.spec.resources.gpu if view.spec else 0
-    return UsageSection(figures_of(report.usage, gpus), _source(report), findings(report.usage))
+    ran = any(_has_started(attempt) for attempt in view.attempts)
+    source = _source(report) if ran else "No container has started, so there is no usage."
+    return UsageSection(figures_of(report.usage, gpus), source, findings(report.usage))
 
 
 def figures_of(usage: Usage, gpus: int) -> tuple[FigureView, ...]:
@@ -131,7 +133,7 @@ def figures_of(usage: Usage, gpus: int) -> tuple[FigureView, ...]:
         FigureView(
             "CPU throttled",
             None if usage.throttled_ratio is None else show_ratio(usage.throttled_ratio),
-            None if usage.cpu_periods is None else f"{usage.cpu_periods} periods",
+            f"{usage.cpu_periods} periods" if usage.cpu_periods else None,
             usage.throttled_ratio,
         ),
         FigureView("Memory (last sample)", *_memory(usage.memory_bytes, memory_limit)),

@@ -14,7 +14,6 @@ from runway.admission.quota import Row, TenantQuota
 from runway.api.dependencies import AppState
 from runway.console.templating import show_cores, show_micro_usd
 from runway.errors import PublicError
-from runway.jobs.annotations import LABEL_NAME
 from runway.jobs.models import JobState
 from runway.jobs.resources import ZERO, ResourceVector
 from runway.state.job_store import JobKey
@@ -181,7 +180,7 @@ def holders_of(use: AppState, tenant: str) -> tuple[list[Holder], int]:
     holders = [
         Holder(
             job_id,
-            _name_of(use, key := JobKey(namespace, job_id)),
+            use.cluster.name_of(key := JobKey(namespace, job_id)),
             use.cluster.stats.state(key),
             usage.amounts,
             usage.terminating != ZERO,
@@ -189,11 +188,6 @@ def holders_of(use: AppState, tenant: str) -> tuple[list[Holder], int]:
         for job_id, usage in largest
     ]
     return holders, account.used.jobs
-
-
-def _name_of(use: AppState, key: JobKey) -> str | None:
-    job = use.cluster.job(key)
-    return None if job is None else job.metadata.labels.get(LABEL_NAME)
 
 
 def recent_failures(use: AppState, tenants: list[str]) -> tuple[list[JobKey], int]:

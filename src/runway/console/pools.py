@@ -24,7 +24,8 @@ _SHOW: Final[dict[str, Callable[[int], str]]] = {"cpu": show_cores, "memory": sh
 class PoolSummary:
     """A pool at a glance: its nodes, and hourly prices in USD, of `unit_usd` by resource. `max_nodes` may be unknown.
 
-    The bars show what all pods on the ready nodes request; there is none without a ready node.
+    The bars show what all pods on the ready nodes request; there is none without a ready node. `most_free` counts every
+    node that takes the pool's jobs, also one that belongs to another pool.
     """
 
     name: str
@@ -66,7 +67,7 @@ def pool_summaries(use: AppState) -> list[PoolSummary]:
             found.not_ready,
             pool.max_nodes,
             _bars(found) if found.ready else (),
-            _most_free(use, pool) if found.ready else None,
+            _most_free(use, pool),
             pool.hourly_usd,
             unit_prices(name, pool),
             pool.hourly_usd * found.total,

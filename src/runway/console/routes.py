@@ -28,7 +28,7 @@ from runway.console.jobs_page import SORTS, ListAddress, in_order, list_address
 from runway.console.overview_page import busiest, health_of, holders_of, recent_failures, tenant_summary
 from runway.console.pools import capacity_rows, pool_summaries
 from runway.console.templating import STATIC_FILES, html_response, render, render_page
-from runway.errors import InvalidParameter, JobNotFound, PublicError, RouteNotFound, Violation
+from runway.errors import InvalidParameter, JobNotFound, PublicError, RouteNotFound, TenantPageNotFound, Violation
 from runway.jobs.annotations import usd
 from runway.jobs.cost import cost_so_far
 from runway.jobs.models import JobState, JobView
@@ -156,7 +156,7 @@ async def tenant(request: Request, tenant: str, scope: ReadScope) -> Response:
     """Show a tenant's quota, the jobs that use it, and its newest jobs."""
     use = app_state(request)
     if tenant not in _tenants(use, scope):
-        raise RouteNotFound(f"the policy has no tenant {tenant[:63]!r}")
+        raise TenantPageNotFound(f"the policy has no tenant {tenant[:63]!r}")
     use.cluster.require_synced()
     holders, count = holders_of(use, tenant)
     newest = _views(use, scan_page(use.cluster, JobFilter(_namespace(use, tenant)), None, NEWEST_JOBS).keys)

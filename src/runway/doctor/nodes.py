@@ -64,11 +64,17 @@ def _selector(pool: Pool) -> str:
 
 
 def _absence(name: str, pool: Pool, owners: Sequence[tuple[Node, str | None]]) -> Finding:
-    fix = f"add nodes that match pools.{name}.node_selector, unless the pool starts from zero"
-    others = sorted({owner for node, owner in owners if owner is not None and _matches(node, pool)})
-    if others:
+    owned = [(node, owner) for node, owner in owners if owner is not None and _matches(node, pool)]
+    if not pool.node_selector:
+        owned = [(node, owner) for node, owner in owned if not untolerated_taints(node, pool)]
+    if others := sorted({owner for _, owner in owned}):
         observed = f"no node of its own: nodes that match ({_selector(pool)}) count for {', '.join(others)}"
+        fix = f"add nodes that match no other pool, or give pools.{name}.node_selector a label that only its nodes have"
         return warning("pools", name, observed, fix)
+    if not pool.node_selector:
+        fix = f"add nodes without taints, or add the tolerations of the nodes to pools.{name}.tolerations"
+        return warning("pools", name, "no node without a taint that the pool does not tolerate", fix)
+    fix = f"add nodes that match pools.{name}.node_selector, unless the pool starts from zero"
     return warning("pools", name, f"no node matches: {_selector(pool)}", fix)
 
 

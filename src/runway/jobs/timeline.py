@@ -29,10 +29,21 @@ def moments_of(view: JobView) -> list[Moment]:
 
 def deadline_of(view: JobView) -> datetime | None:
     """Return when the job's timeout expires, counted from its acceptance; None where it is unknown."""
-    if view.created_at is None or view.spec is None:
+    return _after_acceptance(view, view.spec.timeout_seconds if view.spec else None)
+
+
+def _start_deadline_of(view: JobView) -> datetime | None:
+    """Return when a job that has not started exceeds its own limit; None without one."""
+    if view.started_at is not None or view.is_finished:
+        return None
+    return _after_acceptance(view, view.spec.start_timeout_seconds if view.spec else None)
+
+
+def _after_acceptance(view: JobView, seconds: int | None) -> datetime | None:
+    if view.created_at is None or seconds is None:
         return None
     try:
-        return view.created_at + timedelta(seconds=view.spec.timeout_seconds)
+        return view.created_at + timedelta(seconds=seconds)
     except OverflowError:
         return None
 
@@ -48,6 +59,9 @@ def _moments(view: JobView) -> Iterator[Moment]:
     if view.finished_at:
         cause = f": {view.failure.code}" if view.failure else ""
         yield Moment(view.finished_at, f"{view.state}{cause}", view.state)
+    start_deadline = _start_deadline_of(view)
+    if start_deadline:
+        yield Moment(start_deadline, "start deadline", "deadline")
     deadline = deadline_of(view)
     if deadline and (not view.is_finished or (view.finished_at and deadline <= view.finished_at)):
         yield Moment(deadline, "deadline", "deadline")

@@ -35,6 +35,8 @@ PAGE_STEP: Final = 8
 """Divides the page size after a page was too large or too slow."""
 WATCH_SECONDS: Final = 300
 """Duration of one watch, after which it is renewed."""
+WATCH_SECONDS_WITHOUT_BOOKMARKS: Final = 60
+"""The end of such a watch is its only sign of life, so it comes before `IDLE_SECONDS`."""
 IDLE_SECONDS: Final = 90.0
 """Bookmarks arrive about once a minute, so a watch that is silent for longer is dead."""
 MAX_EVENT_BYTES: Final = 16 << 20
@@ -67,6 +69,11 @@ class Resource(Generic[Object]):
     type: type[Object]
     selector: str | None = None
     """https://kubernetes.io/docs/concepts/overview/working-with-objects/field-selectors/"""
+    has_bookmarks: bool = True
+
+    @property
+    def watch_seconds(self) -> int:
+        return WATCH_SECONDS if self.has_bookmarks else WATCH_SECONDS_WITHOUT_BOOKMARKS
 
     @property
     def query(self) -> dict[str, str]:
@@ -81,7 +88,11 @@ ROUTINE_REASONS: Final = (
 )  # fmt: skip
 """Normal events of every job, which the API server leaves out. Autoscalers post normal events too, of other reasons."""
 EVENTS: Final[Resource[Event]] = Resource(
-    "events", "/api/v1/events", Event, selector=",".join(f"reason!={reason}" for reason in ROUTINE_REASONS)
+    "events",
+    "/api/v1/events",
+    Event,
+    selector=",".join(f"reason!={reason}" for reason in ROUTINE_REASONS),
+    has_bookmarks=False,  # No watch cache: https://github.com/kubernetes/kubernetes/issues/120348
 )
 NODES: Final[Resource[Node]] = Resource("nodes", "/api/v1/nodes", Node)
 
@@ -208,7 +219,8 @@ class KubeClient:
         Raises ResourceExpired if `version` is too old, and the errors of a call. A silent watch is ambiguous.
         https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
         """
-        query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_SECONDS), **kind.query}
+        query = {"watch": "true", "allowWatchBookmarks": "true", **kind.query}
+        query["timeoutSeconds"] = str(kind.watch_seconds)
         query["resourceVersion"] = version
         with self._record_outcome("watch", kind.name):
             async with aclosing(self._lines(kind.path, query)) as lines:

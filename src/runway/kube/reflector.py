@@ -76,7 +76,7 @@ async def _list_then_watch(
     del listing
     yield Relisted(items, int(version), requested_at)
     while True:
-        received = False
+        received, began = False, timing.clock()
         try:
             async with aclosing(kubernetes.watch(kind, version)) as events:
                 async for event in events:
@@ -86,6 +86,9 @@ async def _list_then_watch(
                     yield Bookmark() if event.type == "BOOKMARK" else event
         except ResourceExpired:
             return
+        if not kind.has_bookmarks and timing.clock() - began >= kind.watch_seconds / 2:
+            received = True  # The server ended a quiet watch in time.
+            yield Bookmark()
         # The server closes each watch after some minutes. Pause after one without an event, to avoid a busy loop.
         if received:
             backoff.reset()

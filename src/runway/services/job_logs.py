@@ -111,7 +111,7 @@ async def open_log(
             raise _log_unavailable(cluster, key, name, pod) from error
         raise errors.KubernetesUnavailable(f"the node does not know pod {name} at the moment: {error}") from error
     except errors.Rejected as error:
-        raise errors.LogsNotReady("; ".join([str(error), *_waits(cluster.view(key))])) from error
+        raise errors.LogsNotReady("; ".join(_waits(cluster.view(key)) or [str(error)])) from error
     except errors.ClusterError as error:
         raise errors.KubernetesUnavailable(str(error)) from error
     begins = await first_line_time(kubernetes, pod)

@@ -21,6 +21,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import structlog
 
@@ -32,7 +33,7 @@ from runway.controllers.sync import ClusterSync
 from runway.jobs.idempotency import is_same_request, request_hash
 from runway.jobs.manifest import Placement, job_id, job_manifest, keyed_job_id
 from runway.jobs.models import JobView
-from runway.jobs.resources import vector_of
+from runway.jobs.resources import ResourceVector, vector_of
 from runway.jobs.spec import read_draft
 from runway.kube.client import KubeClient
 from runway.kube.objects import Job
@@ -120,10 +121,19 @@ class Submitter:
             # Checked again, without an await until the create is sent: the Lease may have expired meanwhile.
             self.leadership.require_leader()
             self.leadership.require_submissions_open()
-            request = vector_of(validated.spec.resources, validated.price)
-            self.cluster.ledger.reserve(tenant, key.name, request, self.now())
+            self._reserve(tenant, key, vector_of(validated.spec.resources, validated.price))
             self._observe_stage("admit", started)
             return await self._create(tenant, key, document, validated)
+
+    def _reserve(self, tenant: str, key: JobKey, request: ResourceVector) -> None:
+        """Reserve quota. Raises QuotaExceeded with the names of the jobs that use it."""
+        try:
+            self.cluster.ledger.reserve(tenant, key.name, request, self.now())
+        except errors.QuotaExceeded as error:
+            listed = cast("list[str]", error.extra["held_by"])
+            named = ((job_id, self.cluster.name_of(JobKey(key.namespace, job_id))) for job_id in listed)
+            error.extra["held_by_names"] = {job_id: name for job_id, name in named if name is not None}
+            raise
 
     async def _create(self, tenant: str, key: JobKey, document: object, validated: ValidatedSpec) -> Submission:
         started = self._clock()

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from runway.admission.quota import Ledger, finished_at, observed_usage
 from runway.errors import NotReady
 from runway.fair_share import FairBudget
-from runway.jobs.annotations import LABEL_MANAGED_BY, MANAGED_BY, cost_of, pool_of, spec_of, usd
+from runway.jobs.annotations import LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY, cost_of, pool_of, spec_of, usd
 from runway.jobs.gpu_idle import IdleGpus
 from runway.jobs.models import ConditionView, JobState, JobView
 from runway.jobs.record import Record, charge_of, record_of
@@ -330,6 +330,11 @@ class ClusterState:
         entry = self.store.get(key)
         job = entry.job if entry else None
         return job if job and job.metadata.labels.get(LABEL_MANAGED_BY) == MANAGED_BY else None
+
+    def name_of(self, key: JobKey) -> str | None:
+        """Return the name that the caller gave a job, if any."""
+        job = self.job(key)
+        return None if job is None else job.metadata.labels.get(LABEL_NAME)
 
     def attempts(self, key: JobKey) -> list[Pod]:
         """Return the pods of the Job of this name, deleted ones included, oldest first."""

@@ -140,6 +140,9 @@ def test_short_and_foreign_names_of_options() -> None:
         (["top", "--every", "soon"], "Invalid value for '--every': must be a number"),
         (["submit", "--gpu", "1.5"], "Invalid value for '--gpu': must be a whole number"),
         (["submit", "--zzz"], "--help lists the options"),
+        (["logs", "--previous", "train"], "use --attempt N"),
+        (["wait", "--for=condition=complete", "train"], "`runway wait JOB` waits for the end"),
+        (["wait"], "Missing argument 'JOB'. `runway ls` lists the jobs"),
         (["ls", "train"], "`runway status JOB` shows one job"),
         (["quota", "speech"], "use --tenant NAME"),
     ],
@@ -171,6 +174,11 @@ def test_synonyms_of_cancel(word: str) -> None:
 @pytest.mark.parametrize("word", COMMANDS["submit"])
 def test_synonyms_of_submit(word: str, spec_file: str) -> None:
     assert submitted("-f", spec_file, command=word) == READ
+
+
+@pytest.mark.parametrize("word", COMMANDS["run"])
+def test_synonyms_of_run(word: str) -> None:
+    assert "There is no job to submit. For example: runway run" in refused(word)
 
 
 def test_get_jobs_is_a_list() -> None:
@@ -214,6 +222,7 @@ def test_unknown_command_gets_advice(word: str, advice: str) -> None:
         ("tenants frob", "`runway tenants --help` lists the commands"),
         ("tenants apply --dryrun", "did you mean --dry-run?"),
         ("doctor --json", "use -o json"),
+        ("policy check --policy p.yaml", "give the file without an option"),
     ],
 )
 def test_commands_of_operators_give_the_same_advice(words: str, advice: str) -> None:

@@ -16,7 +16,7 @@ from runway.cli.commands.submit import warn_of_wait
 from runway.cli.context import Environment, Session
 from runway.cli.output import Screen
 from runway.jobs.models import JobView
-from tests.support.cli import URL, FakeRunway, job, problem, reply, runway
+from tests.support.cli import URL, FakeRunway, attempt, job, problem, reply, runway
 
 MOST_FREE = "1 GPU (of 2), 11.9 CPU, 150Gi"
 FREE = {"nodes": 2, "cpu": "11900m", "memory": "150Gi", "gpu": 1, "gpu_total": 2}
@@ -171,16 +171,22 @@ def test_dry_run_shows_the_warning() -> None:
     ],
     ids=["room", "no GPU", "no CPU", "no memory", "unknown", "outage", "foreign"],
 )
-def test_new_job_without_room_is_announced_on_a_terminal(answer: httpx2.Response, warned: bool) -> None:
+def test_new_job_without_room_is_announced(answer: httpx2.Response, warned: bool) -> None:
     screen, output = Screen(), io.StringIO()
     screen.stderr = Console(file=output)
     view = TypeAdapter(JobView).validate_python(job())
-    with Client(URL, "vision", httpx2.MockTransport(lambda _: answer)) as client:
+    fake = FakeRunway([answer, reply(job())])
+    with Client(URL, "vision", httpx2.MockTransport(fake)) as client:
         warn_of_wait(Session(client, screen, Environment()), view)
     assert ("No node has room for it now" in output.getvalue()) is warned
 
 
-def test_submit_in_a_pipe_asks_nothing_more() -> None:
+def test_submit_in_a_pipe_announces_it_too_but_not_with_names_alone() -> None:
+    full = policy(free=FREE | {"gpu": 0})
+    result = runway("submit", "--image", "x", answers=[reply(job(), 201), full, reply(job())])
+    assert "No node has room for it now" in result.stderr
+    bound = job(attempts=[attempt("waiting")])
+    assert runway("submit", "--image", "x", answers=[reply(job(), 201), full, reply(bound)]).stderr == ""
     fake = FakeRunway([reply(job(), 201)])
-    assert runway("submit", "--image", "x", answers=fake).exit_code == 0
+    assert runway("submit", "--image", "x", "-o", "name", answers=fake).exit_code == 0
     assert fake.paths == ["POST /v1/jobs"]

@@ -51,10 +51,19 @@ def test_json_output_has_one_object_a_line() -> None:
     assert "\x1b" not in result.stdout
 
 
+@pytest.mark.parametrize("options", [[], ["--timestamps"], ["-o", "json"]])
+def test_empty_log_says_so_on_stderr(options: list[str]) -> None:
+    result = runway("logs", "rw-4f2a", *options, answers=[log()])
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "The log of rw-4f2a is empty.\n")
+    assert runway("logs", "rw-4f2a", *options, answers=[log(stamped(1, "one"))]).stderr == ""
+    assert runway("logs", "rw-4f2a", "--tail", "0", *options, answers=[log()]).stderr == ""
+
+
 def test_log_that_is_not_ready_is_an_error_without_follow() -> None:
     result = runway("logs", "rw-4f2a", answers=[problem(404, "logs_not_ready")])
     assert result.exit_code == 1
     assert "logs_not_ready" in result.stderr
+    assert "hint: use `runway logs -f`: it waits for the log" in result.stderr
 
 
 @pytest.mark.parametrize("follow", [[], ["-f"]])

@@ -110,8 +110,8 @@ def test_check_shows_limits_pools_and_tenants(policy: Path) -> None:
         "Quotas against pools",
         "  RESOURCE  QUOTAS  POOLS",
         "  gpu a10g  6       4",
-        "  cpu       32500m  unknown",
-        "  memory    192Gi   unknown",
+        "  cpu       32500m  unknown without max_nodes",
+        "  memory    192Gi   unknown without max_nodes",
     ]
     assert result.stderr == "warning: the quotas promise 6 gpu a10g, and the pools hold 4\n"
 
@@ -228,6 +228,14 @@ def test_check_names_a_missing_file(tmp_path: Path) -> None:
     result = check(str(tmp_path / "absent.yaml"))
     assert result.exit_code == 1
     assert "absent.yaml\n      cannot be read: No such file" in result.stderr
+
+
+def test_check_without_a_file_takes_the_one_of_the_server(policy: Path) -> None:
+    result = runway("policy", "check", variables={"RUNWAY_URL": None, "RUNWAY_POLICY": str(policy)})
+    assert f"OK {policy}" in result.stdout
+    without = check()
+    assert without.exit_code == 2
+    assert "Missing argument 'FILE'" in without.stderr
 
 
 def test_check_refuses_a_file_that_every_user_can_write(policy: Path) -> None:

@@ -78,13 +78,14 @@ def test_quota_problem_shows_usage_and_jobs() -> None:
         "requested": {"gpu": 1, "cpu": "4", "disk": "1Gi", "gpu_types": {"a10g": 1}},
     }
     holders = [f"rw-{number}" for number in range(10)]
-    answer = problem(403, "quota_exceeded", quota=quota, held_by=[*holders, "rw-10"], held_by_count=60)
+    names, listed = {"rw-0": "train"}, [*holders, "rw-10"]
+    answer = problem(403, "quota_exceeded", quota=quota, held_by=listed, held_by_count=60, held_by_names=names)
     result = runway("submit", "--image", "x", answers=[answer])
     assert result.stderr.splitlines()[2:] == [
         "  RESOURCE  USED  RESERVED  REQUESTED  LIMIT",
         "  gpu       1     1         1          2",
         "  cpu       0.5   0         4          16",
-        f"  held by {', '.join(holders)} and 50 more",
+        f"  held by {', '.join(['rw-0 (train)', *holders[1:]])} and 50 more",
     ]
 
 

@@ -40,6 +40,7 @@ QUOTA: dict[str, Any] = {
                     "memory": "16Gi",
                     "terminating": False,
                     "disk": "50Gi",
+                    "name": "train",
                 },
                 {"id": "rw-2", "state": None, "gpu": 1, "cpu": "4", "memory": "16Gi", "terminating": True},
             ],
@@ -58,9 +59,9 @@ def test_quota_shows_limit_usage_and_jobs() -> None:
         "  memory    ██▓▓▒░░░░░░░░░░░░░░░  128Gi  32Gi      64Mi         16Gi",
         "  jobs      █▓▒░░░░░░░░░░░░░░░░░    100     2         1            1",
         "  used by",
-        "  JOB   STATE    GPU  CPU  MEMORY  DISK",
-        "  rw-1  running    1    4    16Gi  50Gi",
-        "  rw-2  deleted    1    4    16Gi        terminating",
+        "  JOB   NAME   STATE    GPU  CPU  MEMORY  DISK",
+        "  rw-1  train  running    1    4    16Gi  50Gi",
+        "  rw-2         deleted    1    4    16Gi        terminating",
         "",
         "█ used   ▓ used, terminating   ▒ reserved   ░ free",
     ]
@@ -71,7 +72,7 @@ def test_quota_marks_a_pod_that_outlives_its_job() -> None:
     orphan = {"id": "rw-3", "state": None, "gpu": 2, "cpu": "4", "memory": "16Gi", "terminating": False}
     page = {"tenants": [tenant | {"jobs": [orphan | {"orphaned": True}]}]}
     lines = runway("quota", answers=[reply(page)]).stdout.splitlines()
-    assert "  rw-3  deleted    2    4    16Gi        orphaned" in lines
+    assert "  rw-3        deleted    2    4    16Gi        orphaned" in lines
 
 
 def test_quota_shows_gpu_types_hourly_price_and_budget_if_they_are_limited() -> None:

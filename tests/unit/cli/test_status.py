@@ -127,6 +127,28 @@ def test_status_of_a_pending_job_shows_conditions_and_deadline() -> None:
     assert "  09:00:00      +1h  deadline in 50m" in result.stdout
 
 
+def test_timeline_of_a_job_that_has_not_started_shows_its_own_start_deadline() -> None:
+    spec = job()["spec"] | {"start_timeout_seconds": 900}
+    lines = runway("status", "rw-4f2a", answers=[reply(job(spec=spec))]).stdout.splitlines()
+    assert "  08:15:00     +15m  start deadline in 5m" in lines
+    started = job("running", spec=spec, started_at="2026-11-24T08:01:00Z", attempts=[attempt("running")])
+    assert "start deadline" not in runway("status", "rw-4f2a", answers=[reply(started)]).stdout
+
+
+def test_text_of_a_registry_is_cut_after_its_cause_and_whole_in_the_evidence() -> None:
+    text = "the registry has no such image: ErrImagePull: " + "failed to resolve reference; " * 10
+    condition = {"code": "image_pull_failing", "message": text, "since": None}
+    lines = runway("status", "rw-4f2a", answers=[reply(job(conditions=[condition]))]).stdout.splitlines()
+    assert f"  image_pull_failing: {text[:120]}…" in lines
+    assert lines[lines.index("Evidence") + 1] == f"  image_pull_failing: {text}"
+    failed = failure("image_not_found", message=text, evidence={"waiting_message": text[46:]})
+    lines = runway("status", "rw-4f2a", answers=[reply(job("failed", failure=failed))]).stdout.splitlines()
+    assert f"  {text[:120]}…" in lines
+    assert lines[lines.index("Evidence") + 1] == f"  waiting_message: {text[46:]}"
+    wide = runway("status", "rw-4f2a", "-o", "wide", answers=[reply(job("failed", failure=failed))])
+    assert f"  {text}" in wide.stdout.splitlines()
+
+
 def test_timeline_over_midnight_shows_the_date() -> None:
     view = job("failed", created_at="2026-11-23T23:59:50Z", finished_at="2026-11-24T00:00:10Z")
     lines = runway("status", "rw-4f2a", answers=[reply(view)]).stdout.splitlines()

@@ -48,7 +48,7 @@ def test_submit_prints_id_state_and_price() -> None:
     result = runway(*SUBMIT, "--", "python", "train.py", "--lr", "3", answers=fake)
     assert result.exit_code == 0
     assert result.stdout == "rw-4f2a pending 1.418 USD an hour, at most 1.418 (a10g/g5.12xlarge@5.672)\n"
-    assert fake.paths == ["POST /v1/jobs"]
+    assert fake.paths == ["POST /v1/jobs", "GET /v1/policy"]
     assert sent(fake) == {
         "image": "runway.local/busybox:1",
         "resources": {"cpu": "1", "memory": "1Gi"},
@@ -131,9 +131,9 @@ def test_lost_answer_is_retried_under_one_key_and_is_no_replay(lost: httpx2.Resp
     result = runway(*SUBMIT, answers=fake)
     assert result.exit_code == 0
     assert "nothing new was submitted" not in result.stdout
-    keys = {request.headers["Idempotency-Key"] for request in fake.requests}
-    assert len(fake.requests) == 3
-    assert len(keys) == 1
+    keys = [request.headers["Idempotency-Key"] for request in fake.requests if request.method == "POST"]
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
     assert len(keys.pop()) >= 32
     assert result.stderr.splitlines()[-1] == "Runway answers again"
 
@@ -166,6 +166,41 @@ def test_job_that_may_exist_is_named_after_the_last_retry() -> None:
     assert f"id: {keyed_job_id('vision', 'k-1')}" in result.stderr
     assert "idempotency_key: k-1" in result.stderr
     assert f"`runway status {keyed_job_id('vision', 'k-1')}`" in result.stderr
+
+
+def test_server_that_is_down_gets_no_job_and_none_is_named() -> None:
+    for error in (httpx2.ConnectError("connection refused"), httpx2.ConnectTimeout("timed out")):
+        fake, clock = FakeRunway([error]), Clock()
+        result = runway(*SUBMIT, "--idempotency-key", "k-1", answers=fake, clock=clock)
+        assert result.exit_code == 69
+        assert len(fake.requests) > 1
+        assert sum(clock.slept) <= 60
+        assert f"{error}; nothing was submitted" in result.stderr
+        assert "rw-" not in result.stderr
+
+
+@pytest.mark.parametrize(("error", "is_named"), [(httpx2.ConnectError, False), (httpx2.ReadTimeout, True)])
+def test_interrupt_between_tries_names_the_job_only_if_something_was_sent(
+    error: type[httpx2.RequestError], is_named: bool
+) -> None:
+    class Interrupted(Clock):
+        def sleep(self, seconds: float) -> None:
+            raise KeyboardInterrupt
+
+    fake = FakeRunway([error("lost")])
+    result = runway(*SUBMIT, "--idempotency-key", "k-1", answers=fake, clock=Interrupted())
+    assert result.exit_code == 130
+    assert ("nothing was submitted" in result.stderr) is not is_named
+    assert (keyed_job_id("vision", "k-1") in result.stderr) is is_named
+    assert fake.paths == ["POST /v1/jobs"]
+
+
+def test_lost_answer_between_refused_connections_may_have_created_the_job() -> None:
+    down, clock = httpx2.ConnectError("connection refused"), Clock()
+    result = runway(*SUBMIT, "--idempotency-key", "k-1", answers=[down, httpx2.ReadTimeout("lost"), down], clock=clock)
+    assert sum(clock.slept) <= 60
+    assert "nothing was submitted" not in result.stderr
+    assert f"id: {keyed_job_id('vision', 'k-1')}" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,13 @@ def test_optional_limits_and_the_budget_have_bars() -> None:
 
 
 def test_unknown_usage_differs_from_zero_usage() -> None:
-    unknown = figures_of(Usage(cpu_limit_cores=0.5), gpus=1)
-    assert [(figure.name, figure.value) for figure in unknown] == [
-        ("CPU (average)", None),
-        ("CPU throttled", None),
-        ("Memory (last sample)", None),
-        ("Memory (peak)", None),
-        ("GPU (average)", None),
+    unknown = figures_of(Usage(cpu_limit_cores=0.5, cpu_periods=0), gpus=1)
+    assert [(figure.name, figure.value, figure.of) for figure in unknown] == [
+        ("CPU (average)", None, "0.5 CPU"),
+        ("CPU throttled", None, None),
+        ("Memory (last sample)", None, None),
+        ("Memory (peak)", None, None),
+        ("GPU (average)", None, "1 GPU"),
     ]
     nothing = figures_of(Usage(cpu_cores=0.0, cpu_limit_cores=0.5, throttled_ratio=0.0, cpu_periods=9), gpus=0)
     assert [(figure.value, figure.of, figure.ratio) for figure in nothing[:2]] == [

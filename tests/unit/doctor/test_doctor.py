@@ -386,6 +386,21 @@ def test_tainted_nodes_do_not_fail_a_pool_without_a_selector(cluster: FakeApiSer
     assert doctor(policy)[1] == []
 
 
+def test_pool_without_a_selector_gets_a_fix_that_can_help(cluster: FakeApiServer, policy: Path) -> None:
+    """No node can match such a selector better: it names no label."""
+    plain = BASE["pools"]["cpu"]
+    with_pools(policy, cpu=plain, large=plain, a10g=POLICY["pools"]["a10g"])
+    [second] = doctor(policy)[1]
+    assert (second["subject"], second["observed"]) == (
+        "large", "no node of its own: nodes that match (no selector) count for cpu",
+    )  # fmt: skip
+    assert "give pools.large.node_selector a label that only its nodes have" in second["fix"]
+    cluster.objects["/api/v1/nodes"]["items"][CPU_NODE]["spec"]["taints"] = [TAINT | {"key": "team"}]
+    for finding in doctor(policy)[1]:
+        assert finding["observed"] == "no node without a taint that the pool does not tolerate"
+        assert f"add the tolerations of the nodes to pools.{finding['subject']}.tolerations" in finding["fix"]
+
+
 def test_more_nodes_than_the_maximum_of_the_pool_are_a_warning(cluster: FakeApiServer, policy: Path) -> None:
     items = cluster.objects["/api/v1/nodes"]["items"]
     items.append(items[GPU_NODE] | {"metadata": items[GPU_NODE]["metadata"] | {"name": "gpu-2", "uid": "gpu-2"}})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from runway.backoff import Timing
 from runway.errors import AmbiguousOutcome, NotExecuted, ResponseTooLarge, TooBusy
-from runway.kube.client import JOBS, MAX_EVENT_BYTES, PODS, KubeClient
+from runway.kube.client import EVENTS, IDLE_SECONDS, JOBS, MAX_EVENT_BYTES, PODS, KubeClient
 from runway.kube.reflector import Bookmark, Disconnected, Relisted, reflect
 from runway.kube.transport import Response
 from tests.support.scripted import Script, ScriptEnded, Step, Watched, bookmark, expired, item, line, listed, refused
@@ -25,7 +25,8 @@ async def follow(*steps: Step, kind: Any = JOBS) -> tuple[list[str], Script]:
     """Run the reflector until the script ends; each pause is the longest of its range."""
     script = Script(list(steps))
     updates: list[str] = []
-    changes = reflect(KubeClient(script, 5), kind, Timing(sleep=script.sleep, jitter=lambda: 1.0))
+    timing = Timing(clock=lambda: script.now, sleep=script.sleep, jitter=lambda: 1.0)
+    changes = reflect(KubeClient(script, 5), kind, timing)
     with suppress(ScriptEnded):
         async for change in changes:
             updates.append(describe(change))  # noqa: PERF401 (what came before the script ended is to be kept)
@@ -187,6 +188,24 @@ async def test_watch_that_closes_at_once_is_retried_after_pause() -> None:
     ]
 
 
+async def test_quiet_watch_of_events_is_renewed_before_it_counts_as_dead() -> None:
+    updates, script = await follow(listed(10), Watched(seconds=60), Watched(seconds=61), kind=EVENTS)
+    assert updates == ["list 10:", "bookmark", "bookmark"]
+    assert script.trace == ["list", "watch from 10", "watch from 10"]
+    assert float(script.queries[1]["timeoutSeconds"]) < IDLE_SECONDS
+
+
+async def test_watch_of_events_that_closes_at_once_is_no_sign_of_life() -> None:
+    updates, script = await follow(listed(10), Watched(), Watched(seconds=1), kind=EVENTS)
+    assert updates == ["list 10:"]
+    assert script.trace == ["list", "watch from 10", "sleep 0.5", "watch from 10", "sleep 1"]
+
+
+async def test_quiet_watch_of_jobs_is_no_sign_of_life() -> None:
+    updates, _ = await follow(listed(10), Watched(seconds=300), Watched(seconds=300))
+    assert updates == ["list 10:"]
+
+
 async def test_only_first_watch_follows_list_without_pause() -> None:
     _, script = await follow(
         refused(500), listed(1), Watched(), Watched(broken=BROKEN), listed(2), refused(410), refused(503), listed(3)
@@ -202,15 +221,15 @@ async def test_event_cut_by_end_of_stream_is_ignored() -> None:
     assert script.trace[2] == "watch from 11"
 
 
-EVENTS = b"".join(
+CHANGES = b"".join(
     [line("ADDED", item("a", 11)), bookmark(12), line("MODIFIED", item("é", 13)), line("DELETED", item("a", 14))]
 )
 
 
-@given(st.lists(st.integers(0, len(EVENTS)), max_size=12))
+@given(st.lists(st.integers(0, len(CHANGES)), max_size=12))
 def test_chunk_boundaries_do_not_matter(cuts: list[int]) -> None:
-    places = [0, *sorted(cuts), len(EVENTS)]
-    chunks = [EVENTS[start:end] for start, end in pairwise(places)]
+    places = [0, *sorted(cuts), len(CHANGES)]
+    chunks = [CHANGES[start:end] for start, end in pairwise(places)]
     updates, _ = asyncio.run(follow(listed(10), Watched(chunks)))
     assert updates == ["list 10:", "ADDED a", "bookmark", "MODIFIED é", "DELETED a"]
 

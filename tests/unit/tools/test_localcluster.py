@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import tarfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -198,3 +199,15 @@ def test_makefile_has_local_prometheus_url() -> None:
     makefile = Path(__file__).parents[3] / "Makefile"
 
     assert f"RUNWAY_PROMETHEUS_URL ?= {LocalCluster.default().prometheus_url}\n" in makefile.read_text()
+
+
+@pytest.mark.parametrize(("kubeconfig", "is_ours"), [(None, True), (".local/kubeconfig", True), ("kind.yaml", False)])
+def test_exported_local_kubeconfig_still_means_the_local_cluster(kubeconfig: str | None, is_ours: bool) -> None:
+    checkout = Path(__file__).parents[3]
+    environment = {"PATH": os.environ["PATH"]} | ({"KUBECONFIG": str(checkout / kubeconfig)} if kubeconfig else {})
+    plan = subprocess.run(
+        ["make", "--dry-run", "serve"], cwd=checkout, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+    assert ("localcluster up" in plan) is is_ours
+    assert ("policy.local.yaml" in plan) is is_ours

@@ -75,6 +75,8 @@ def logs(
                     for chunk in log.chunks:
                         writer.write(Piece(b"", chunk))
                 writer.close()
+            if writer.is_empty and tail != 0:
+                session.screen.err(f"The log of {job_id} is empty.")
         except ApiError as error:
             _show_excerpt(session, error, writer)
 
@@ -139,9 +141,11 @@ class LogWriter:
         self._line = b""
         self._stamp = b""
         self._sanitizer = TerminalSanitizer() if output == "text" and stream.isatty() else None
+        self.is_empty = True
 
     def write(self, piece: Piece) -> None:
         """Write a part of a line: text at once, JSON when the line has ended or is too long."""
+        self.is_empty = self.is_empty and not piece.text
         if self._output == "text":
             text = piece.stamp + b" " + piece.text if self._timestamps and piece.stamp else piece.text
             self._stream.write(text if self._sanitizer is None else self._sanitizer.feed(text))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 COMPARE_TIMEOUT: Final = httpx2.Timeout(5.0)
 """`policy check` compares by the way, so it does not wait as long as other commands."""
-PolicyArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The policy file.")]
+PolicyArgument = Annotated[Path, typer.Argument(envvar="RUNWAY_POLICY", metavar="FILE", help="The policy file.")]
 PolicyFile = Annotated[Path, typer.Option("--policy", envvar="RUNWAY_POLICY", metavar="FILE", help="The policy file.")]
 OneTenant = Annotated[str | None, typer.Option(metavar="NAME", help="Only this tenant.")]
 AdmissionPolicy = Annotated[

@@ -14,7 +14,6 @@ from runway.cli.views.tables import (
     Column,
     amount_of,
     bar,
-    columns,
     describe_budget,
     legend,
     limited_resources,
@@ -31,7 +30,9 @@ _COLUMNS: Final = [
     *(Column(title=title, right=True) for title in ("LIMIT", "USED", "RESERVED", "TERMINATING")),
 ]
 _HOLDERS: Final = [
-    *columns("JOB", "STATE"),
+    Column(title="JOB"),
+    Column(title="NAME", shrink=True),
+    Column(title="STATE"),
     *(Column(title=title, right=True) for title in ("GPU", "CPU", "MEMORY", "DISK")),
     Column(title=""),
 ]
@@ -68,7 +69,7 @@ def _show(screen: Screen, tenants: list[TenantQuotaView]) -> None:
         if entry.jobs:
             screen.out("  used by")
             holders = (
-                (job.id, show_state(job.state or "deleted"), job.gpu,
+                (job.id, job.name, show_state(job.state or "deleted"), job.gpu,
                  *(show_quantity(name, getattr(job, name)) for name in ("cpu", "memory", "disk")),
                  "terminating" if job.terminating else "orphaned" if job.orphaned else "")
                 for job in entry.jobs

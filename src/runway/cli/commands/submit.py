@@ -90,8 +90,9 @@ def submit(
                 job = wait_until(session, view.id, lambda view: view.is_finished, show=show)
             finish(job, output, screen.out)
         emit(job.document, output, names=[view.id], table=lambda: show_submitted(screen.out, view, replayed=replayed))
-        if screen.stderr.is_terminal:
+        if output is not Output.NAME:
             warn_of_wait(session, view)
+        if screen.stderr.is_terminal:
             screen.err(f"next: runway wait {view.id}, or its log: runway logs -f {view.id}", style="dim")
             screen.err(f"console: {url.rstrip('/')}/jobs/{view.id}", style="dim")
 
@@ -102,14 +103,17 @@ def warn_of_wait(session: Session, view: JobView) -> None:
         return
     try:
         pool = session.client.policy()["pools"].get(view.cost.rate_card.partition("/")[0])
+        free = pool.get("free") if isinstance(pool, dict) else None
+        if not isinstance(free, dict) or not any(
+            to_milli(str(getattr(view.spec.resources, name))) > to_milli(str(free.get(name)))
+            for name in ("cpu", "memory", "gpu")
+            if name in free
+        ):
+            return
+        view = session.client.job(view.id).value  # Its own pod may have taken what was free.
     except RequestFailed:
         return
-    free = pool.get("free") if isinstance(pool, dict) else None
-    if isinstance(free, dict) and any(
-        to_milli(str(getattr(view.spec.resources, name))) > to_milli(str(free.get(name)))
-        for name in ("cpu", "memory", "gpu")
-        if name in free
-    ):
+    if view.state == "pending" and not any(attempt.node for attempt in view.attempts):
         session.screen.err(
             "No node has room for it now, so it waits; `runway limits` shows what is free.", style="yellow"
         )

@@ -12,9 +12,9 @@ from rich.text import Text
 from runway.cli.output import STATE_STYLES, Say, Screen, compact, show_state
 from runway.cli.views.tables import Column
 from runway.jobs.cost import cost_so_far
-from runway.jobs.models import Attempt, CostView, Excerpt, Failure, JobView, Usage
+from runway.jobs.models import Attempt, ConditionView, CostView, Excerpt, Failure, JobView, Usage
 from runway.jobs.timeline import moments_of
-from runway.text import escape, show_between, show_bytes, show_duration, show_ratio, show_usd
+from runway.text import escape, shorten, show_between, show_bytes, show_duration, show_ratio, show_usd
 
 EXCERPT_LINES: Final = 10
 FAULT_OF: Final = {
@@ -39,6 +39,11 @@ NARROW: Final = 100
 MIN_SHORT_ID: Final = 9
 TENANT_COLUMN: Final = Column(title="TENANT", shrink=True)
 TERMINATION_MESSAGE: Final = "last_words"  # The key of the evidence that repeats the excerpt.
+BRIEF_MESSAGE: Final = 120
+"""Characters of a message that quotes a registry; `status` shows the whole under the evidence."""
+QUOTES_REGISTRY: Final = ("image_", "registry_")
+"""The starts of the codes with such a message."""
+REGISTRY_EVIDENCE: Final = frozenset({"waiting_message", "event_message"})
 ATTEMPT_COLUMNS: Final = [
     Column(title="#", right=True),
     Column(title="STATE"),
@@ -94,11 +99,12 @@ def show_incomplete(say: Say, view: JobView) -> None:
         say(f"  may be incomplete: {view.may_be_incomplete}", style="yellow", hang=4)
 
 
-def show_failure(say: Say, failure: Failure) -> None:
+def show_failure(say: Say, failure: Failure, message: str | None = None) -> None:
+    """Show a failure, with its message or another form of it."""
     whose = FAULT_OF.get(failure.category, failure.category)
     retry = "retrying may help" if failure.retryable else "retrying will not help"
     say(Text.assemble("  ", (escape(failure.code), "bold red"), f": {escape(whose)}; {retry}"))
-    say(f"  {failure.message}", hang=2)
+    say(f"  {message or failure.message}", hang=2)
     if failure.hint:
         say(f"  hint: {failure.hint}", style="green", hang=8)
 
@@ -156,14 +162,14 @@ def show_job(screen: Screen, view: JobView, now: datetime) -> None:
     show_incomplete(screen.out, view)
     if view.failure:
         screen.out("Failure", style="bold")
-        show_failure(screen.out, view.failure)
+        show_failure(screen.out, view.failure, _brief(screen, view.failure))
     if view.excerpt:
         show_excerpt(screen.out, view.excerpt)
     if view.conditions:
         screen.out("Conditions", style="bold")
     for condition in view.conditions:
         since = f" (for {show_between(condition.since, now)})" if condition.since else ""
-        screen.out(f"  {condition.code}{since}: {condition.message}", style="yellow", hang=4)
+        screen.out(f"  {condition.code}{since}: {_brief(screen, condition)}", style="yellow", hang=4)
     _show_timeline(screen, view, now)
     if view.attempts:
         _show_attempts(screen, view, now)
@@ -172,8 +178,7 @@ def show_job(screen: Screen, view: JobView, now: datetime) -> None:
         _show_usage(screen, view.usage)
     if view.cost:
         _show_cost(screen, view, view.cost, now)
-    if view.failure:
-        _show_evidence(screen, view.failure, view.excerpt)
+    _show_evidence(screen, view)
     if view.logs_url:
         # Not wrapped: the link is copied.
         screen.out("Stored logs", style="bold")
@@ -296,9 +301,20 @@ def _show_usage(screen: Screen, usage: Usage) -> None:
         screen.out(f"  {', '.join(figures)}", hang=2)
 
 
-def _show_evidence(screen: Screen, failure: Failure, excerpt: Excerpt | None) -> None:
-    known = {name: value for name, value in failure.evidence.items() if value not in (None, "")}
-    shown = {name: value for name, value in known.items() if name != TERMINATION_MESSAGE or excerpt is None}
+def _brief(screen: Screen, cause: ConditionView | Failure) -> str:
+    """Return a message; of one that quotes a registry its start, which has the cause."""
+    quotes = cause.code.startswith(QUOTES_REGISTRY) and not screen.wide
+    return shorten(cause.message, BRIEF_MESSAGE) if quotes else cause.message
+
+
+def _show_evidence(screen: Screen, view: JobView) -> None:
+    evidence = view.failure.evidence if view.failure else {}
+    known = {name: value for name, value in evidence.items() if value not in (None, "")}
+    shown = {name: value for name, value in known.items() if name != TERMINATION_MESSAGE or view.excerpt is None}
+    causes: list[ConditionView | Failure] = [*view.conditions, *([view.failure] if view.failure else [])]
+    for cause in causes:
+        if _brief(screen, cause) != cause.message and not REGISTRY_EVIDENCE & shown.keys():
+            shown[cause.code] = cause.message
     if shown:
         screen.out("Evidence", style="bold")
     for name, value in shown.items():
@@ -306,12 +322,13 @@ def _show_evidence(screen: Screen, failure: Failure, excerpt: Excerpt | None) ->
 
 
 def _show_cost(screen: Screen, view: JobView, cost: CostView, now: datetime) -> None:
-    spent = cost_so_far(view, now)
+    spent, ceiling = cost_so_far(view, now), cost.ceiling
     if spent is None:
         actual = "actual cost unknown"
     else:
-        actual = f"{show_usd(spent)} total" if view.is_finished else f"about {show_usd(spent)} so far"
+        shown = show_usd(spent, ceiling)
+        actual = f"{shown} total" if view.is_finished else f"about {shown} so far"
     lines = ", ".join(f"{show_usd(line.hourly)} for {line.quantity} {line.resource}" for line in cost.lines)
     screen.out(f"Cost in {cost.currency}", style="bold")
-    screen.out(f"  {actual} (limit {show_usd(cost.ceiling)}, rate {show_usd(cost.hourly)}/h)", hang=2)
+    screen.out(f"  {actual} (limit {show_usd(ceiling, ceiling)}, rate {show_usd(cost.hourly)}/h)", hang=2)
     screen.out(f"  rate: {lines} ({cost.rate_card})", hang=4)

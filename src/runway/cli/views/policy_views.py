@@ -100,7 +100,11 @@ def _show_capacity(screen: Screen, policy: Policy) -> None:
 
     screen.out("Quotas against pools", style="bold")
     rows = (
-        (each.name, each.show(each.quotas), "unknown" if each.pools is None else each.show(each.pools))
+        (
+            each.name,
+            each.show(each.quotas),
+            "unknown without max_nodes" if each.pools is None else each.show(each.pools),
+        )
         for each in capacities(policy)
     )
     screen.table(columns("RESOURCE", "QUOTAS", "POOLS"), rows, indent=2)

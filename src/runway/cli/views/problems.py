@@ -14,7 +14,7 @@ from runway.cli.views.tables import columns, lay_out, show_quantity
 _SHOWN_APART: Final = frozenset(
     {
         "type", "title", "status", "detail", "code", "instance", "request_id", "violations", "excerpt", "quota",
-        "held_by", "held_by_count", "hint", "candidates",
+        "held_by", "held_by_count", "held_by_names", "hint", "candidates",
     }
 )  # fmt: skip
 HOLDERS_SHOWN: Final = 10
@@ -74,7 +74,14 @@ def _show_quota(say: Say, problem: Mapping[str, Any]) -> None:
     if isinstance(holders, list) and holders:
         count = problem.get("held_by_count", len(holders))
         more = f" and {count - HOLDERS_SHOWN} more" if isinstance(count, int) and count > HOLDERS_SHOWN else ""
-        say(f"  held by {', '.join(compact(holder) for holder in holders[:HOLDERS_SHOWN])}{more}", hang=10)
+        names = problem.get("held_by_names")
+        shown = (_with_name(holder, names) for holder in holders[:HOLDERS_SHOWN])
+        say(f"  held by {', '.join(shown)}{more}", hang=10)
+
+
+def _with_name(holder: object, names: object) -> str:
+    name = names.get(holder) if isinstance(names, Mapping) and isinstance(holder, str) else None
+    return compact(holder) + (f" ({compact(name)})" if name else "")
 
 
 def _show_candidates(say: Say, candidates: object) -> None:
@@ -95,6 +102,8 @@ def _hint(error: RequestFailed, url: str) -> str | None:
             return "use --tenant NAME, export RUNWAY_TENANT=NAME, or set `tenant` in .runway.yaml"
         case "unknown_tenant":
             return "check --tenant and RUNWAY_TENANT: `runway quota` without a tenant lists the tenants of the policy"
+        case "logs_not_ready":
+            return "use `runway logs -f`: it waits for the log"
         case "outcome_unknown" if error.problem.get("id"):
             return f"run `runway status {error.problem['id']}`: it shows whether the job exists"
     hint = error.problem.get("hint")

@@ -129,7 +129,8 @@ def _figures(view: JobView, now: datetime) -> list[str]:
         figures.append(f"{show_between(view.created_at, view.finished_at or now)}{timeout}")
     spent = cost_so_far(view, now)
     if spent is not None and view.cost:
-        figures.append(f"{show_usd(spent)} of at most {show_usd(view.cost.ceiling)} USD")
+        ceiling = view.cost.ceiling
+        figures.append(f"{show_usd(spent, ceiling)} of at most {show_usd(ceiling, ceiling)} USD")
     return figures
 
 
