@@ -198,7 +198,7 @@ class JobNotFound(PublicError):
         super().__init__(f"no job has the id {job_id!r}")
 
 
-class JobDeleted(JobNotFound):
+class JobOrphaned(JobNotFound):
     """Someone deleted the Job and left its pods, which run on."""
 
     hint = "ask the platform operators to delete the pods, or wait until they end"

@@ -184,7 +184,7 @@ def find_job(use: AppState, job_id: str, scope: str | None) -> JobKey:
             if use.cluster.job(key) is not None:
                 return key
             if orphans := use.cluster.orphaned_pods(key):
-                raise errors.JobDeleted(job_id, [pod.metadata.name for pod in orphans])
+                raise errors.JobOrphaned(job_id, [pod.metadata.name for pod in orphans])
     raise errors.JobNotFound(job_id[:80])
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from runway.controllers.leadership import LEASE_NAME
 from runway.doctor.findings import Finding, failed, ok, unknown, warning
 from runway.errors import Rejected
-from runway.kube.operator_client import Access, OperatorClient, for_all
+from runway.kube.operator_client import OperatorClient, Permission, for_all
 from runway.kube.server_version import MIN_VERSION_NAME, ServerVersion
 from runway.policy import RUNWAY_NAMESPACE, Policy
 
@@ -18,7 +18,7 @@ MAX_CLOCK_SECONDS: Final = 5.0
 SERVICE_ACCOUNT: Final = (RUNWAY_NAMESPACE, "runway")
 
 CLUSTER_NEEDS: Final = tuple(
-    Access(verb, resource, group)
+    Permission(verb, resource, group)
     for group, resource in (("batch", "jobs"), ("", "pods"), ("", "events"), ("", "nodes"))
     for verb in ("list", "watch")
 )
@@ -54,7 +54,7 @@ async def check_permissions(
     places = [("all namespaces", CLUSTER_NEEDS, of_chart), (lease_namespace, _lease_needs(lease_namespace), of_chart)]
     places += [(tenant.namespace, _tenant_needs(tenant.namespace), of_tenants) for tenant in policy.tenants.values()]
 
-    async def missing(needs: Iterable[Access]) -> list[str]:
+    async def missing(needs: Iterable[Permission]) -> list[str]:
         return [need.words for need in needs if not await client.is_allowed(need, account)]
 
     try:
@@ -71,12 +71,12 @@ async def check_permissions(
     return findings or [ok("permissions", "Runway" if as_runway else "these credentials", f"all {count} allowed")]
 
 
-def _lease_needs(namespace: str) -> tuple[Access, ...]:
+def _lease_needs(namespace: str) -> tuple[Permission, ...]:
     group = "coordination.k8s.io"
-    named = (Access(verb, "leases", group, namespace=namespace, name=LEASE_NAME) for verb in ("get", "update"))
-    return (Access("create", "leases", group, namespace=namespace), *named)
+    named = (Permission(verb, "leases", group, namespace=namespace, name=LEASE_NAME) for verb in ("get", "update"))
+    return (Permission("create", "leases", group, namespace=namespace), *named)
 
 
-def _tenant_needs(namespace: str) -> tuple[Access, ...]:
-    jobs = (Access(verb, "jobs", "batch", namespace=namespace) for verb in ("create", "get", "patch"))
-    return (*jobs, Access("get", "pods", subresource="log", namespace=namespace))
+def _tenant_needs(namespace: str) -> tuple[Permission, ...]:
+    jobs = (Permission(verb, "jobs", "batch", namespace=namespace) for verb in ("create", "get", "patch"))
+    return (*jobs, Permission("get", "pods", subresource="log", namespace=namespace))

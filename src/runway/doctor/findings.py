@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Status(StrEnum):
+class CheckStatus(StrEnum):
     """How serious a finding is. Only `failed` makes `runway doctor` exit with 1."""
 
     OK = "ok"
@@ -22,22 +22,22 @@ class Finding:
 
     check: str
     subject: str
-    status: Status
+    status: CheckStatus
     observed: str
     fix: str = ""
 
 
 def ok(check: str, subject: str, observed: str) -> Finding:
-    return Finding(check, subject, Status.OK, observed)
+    return Finding(check, subject, CheckStatus.OK, observed)
 
 
 def warning(check: str, subject: str, observed: str, fix: str) -> Finding:
-    return Finding(check, subject, Status.WARNING, observed, fix)
+    return Finding(check, subject, CheckStatus.WARNING, observed, fix)
 
 
 def failed(check: str, subject: str, observed: str, fix: str) -> Finding:
-    return Finding(check, subject, Status.FAILED, observed, fix)
+    return Finding(check, subject, CheckStatus.FAILED, observed, fix)
 
 
 def unknown(check: str, subject: str, observed: str, fix: str) -> Finding:
-    return Finding(check, subject, Status.UNKNOWN, observed, fix)
+    return Finding(check, subject, CheckStatus.UNKNOWN, observed, fix)

@@ -56,7 +56,7 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class Permission:
     """One permission: a verb on a resource, in one namespace or in all."""
 
     verb: str
@@ -120,18 +120,18 @@ class OperatorClient(KubeClient):
         user = (answer.get("status") or {}).get("userInfo") or {}
         return str(user["username"]) if user.get("username") else None
 
-    async def is_allowed(self, access: Access, service_account: tuple[str, str] | None = None) -> bool:
+    async def is_allowed(self, permission: Permission, service_account: tuple[str, str] | None = None) -> bool:
         """Ask whether the caller, or a service account (namespace, name), has a permission.
 
         https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access
         """
         attributes = {
-            "verb": access.verb,
-            "group": access.group,
-            "resource": access.resource,
-            "subresource": access.subresource,
-            "namespace": access.namespace,
-            "name": access.name,
+            "verb": permission.verb,
+            "group": permission.group,
+            "resource": permission.resource,
+            "subresource": permission.subresource,
+            "namespace": permission.namespace,
+            "name": permission.name,
         }
         kind, spec = "SelfSubjectAccessReview", {"resourceAttributes": attributes}
         if service_account is not None:

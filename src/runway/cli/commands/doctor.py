@@ -12,9 +12,14 @@ from runway.cli.context import Exit, configuration_errors, load_server_module
 from runway.cli.options import As
 from runway.cli.output import Output, Screen, emit
 from runway.cli.views.tables import Column
-from runway.doctor.findings import Finding, Status
+from runway.doctor.findings import CheckStatus, Finding
 
-STYLES: Final = {Status.OK: "green", Status.WARNING: "yellow", Status.UNKNOWN: "yellow", Status.FAILED: "bold red"}
+STYLES: Final = {
+    CheckStatus.OK: "green",
+    CheckStatus.WARNING: "yellow",
+    CheckStatus.UNKNOWN: "yellow",
+    CheckStatus.FAILED: "bold red",
+}
 _COLUMNS: Final = [
     Column(title="STATUS"),
     Column(title="CHECK"),
@@ -46,7 +51,7 @@ def doctor(
     run = load_server_module("runway.doctor.run", "doctor")
     with configuration_errors(screen):
         findings: list[Finding] = run.diagnose(run.Question(loaded, prometheus_url, lease_namespace, as_runway))
-    is_ok = all(finding.status is not Status.FAILED for finding in findings)
+    is_ok = all(finding.status is not CheckStatus.FAILED for finding in findings)
     document = {"ok": is_ok, "findings": [_to_json(finding) for finding in findings]}
     names = [f"{finding.status} {finding.check} {finding.subject}" for finding in findings]
     emit(document, output, names=names, table=lambda: _show(screen, findings))
@@ -69,5 +74,5 @@ def _show(screen: Screen, findings: list[Finding]) -> None:
         (Text(each.status, STYLES[each.status]), each.check, each.subject, each.observed, each.fix) for each in findings
     ]
     screen.table(_COLUMNS, rows)
-    counts = ", ".join(f"{sum(each.status is status for each in findings)} {status}" for status in Status)
+    counts = ", ".join(f"{sum(each.status is status for each in findings)} {status}" for status in CheckStatus)
     screen.out(counts, style="bold")
