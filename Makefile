@@ -35,7 +35,7 @@ export PATH := $(CURDIR)/.local/bin:$(PATH)
 # Some images set it. Each of the hundreds of Python processes of the tests would then compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup check static types secrets fast test beside browser cluster-up cluster-down serve demo \
+.PHONY: help setup check static types secrets fast test alone alone-isolated beside browser cluster-up cluster-down serve demo \
 	deploy-local undeploy-local deploy-tools bench soak simulate format requirements terraform-tools coverage audit
 
 help: ## list the commands
@@ -80,7 +80,7 @@ secrets: $(READY)
 PARALLEL := --dist worksteal -n
 
 fast: $(READY) ## unit and HTTP tests
-	@$(BIN)/pytest $(PARALLEL) 2 tests/unit tests/api
+	@$(BIN)/pytest $(PARALLEL) 3 tests/unit tests/api
 
 # Measured minus one point.
 COVERAGE_FLOOR := 91
@@ -95,18 +95,28 @@ audit: $(UV) ## known vulnerabilities of the pinned packages; asks the package i
 		&& touch $(AUDIT)/.ready; }
 	@$(AUDIT)/bin/pip-audit --require-hashes --disable-pip -r requirements/runtime.txt -r requirements/dev.txt
 
-# The cluster tests mostly wait, so three processes run them side by side. Those marked `alone` disturb what all share and
-# follow one by one. What needs no cluster runs beside them, at a lower priority.
+# The cluster tests mostly wait, so six processes run them side by side. Those marked `alone` disturb what all share. They
+# run one by one, in a cluster of their own beside the first. What needs no cluster follows.
 REPORTS := .local/reports
-CLUSTER_TESTS := KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(BIN)/pytest -p no:randomly tests/cluster
+CLUSTER_TESTS := $(BIN)/pytest -p no:randomly tests/cluster
+SECOND_KUBECONFIG := $(LOCAL_KUBECONFIG)-isolated
 
 test: terraform-tools deploy-tools browser cluster-up ## everything, on the real local Kubernetes too
 	@rm -rf $(REPORTS); mkdir -p $(REPORTS); failed=0; began=$$SECONDS; \
-	nice -n 5 $(MAKE) --no-print-directory beside > .local/beside.log 2>&1 & beside=$$!; \
-	$(CLUSTER_TESTS) -m "not alone" -n 3 --junitxml=$(REPORTS)/cluster.xml || failed=1; \
-	$(CLUSTER_TESTS) -m alone --junitxml=$(REPORTS)/alone.xml || failed=1; \
-	wait $$beside || failed=1; cat .local/beside.log; \
+	$(MAKE) --no-print-directory alone > .local/alone.log 2>&1 & alone=$$!; \
+	KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(CLUSTER_TESTS) -m "not alone" -n 6 --junitxml=$(REPORTS)/cluster.xml \
+		|| failed=1; \
+	$(MAKE) --no-print-directory beside || failed=1; \
+	wait $$alone || failed=1; cat .local/alone.log; \
 	$(BIN)/python -m tests.support.slowest $(REPORTS)/*.xml; echo "make test: $$((SECONDS - began)) s"; exit $$failed
+
+alone: $(READY)
+	@$(BIN)/python -m localcluster isolated $(MAKE) --no-print-directory alone-isolated
+
+alone-isolated: export KUBECONFIG := $(CURDIR)/$(SECOND_KUBECONFIG)
+alone-isolated:
+	@failed=0; $(BIN)/python -m localcluster up && $(CLUSTER_TESTS) -m alone --junitxml=$(REPORTS)/alone.xml || failed=1; \
+	$(BIN)/python -m localcluster down; exit $$failed
 
 beside: static
 	@$(BIN)/pytest $(PARALLEL) 2 --junitxml=$(REPORTS)/beside.xml \

@@ -30,6 +30,8 @@ class Client:
     chance: random.Random
     without: Sequence[str] = ()
     """Kinds of clients that the mix leaves out."""
+    due: list[str] = field(default_factory=list, init=False)
+    """The kinds that are left of this round. Each comes once in a round, so that a short run has them all."""
     found: Findings = field(default_factory=Findings)
 
     def _job(self) -> WrittenJob | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from bench.absurd_heads import HEADS
@@ -31,14 +31,14 @@ KNOWN_PATHS: Final = ("/healthz", "/readyz", "/metrics", "/v1/jobs?limit=5", "/v
 
 
 class HostileClients(StreamClients):
-    """A mix of clients, chosen at random by `act`."""
+    """A mix of clients, in a random order by `act`."""
 
     __slots__ = ()
 
     async def act(self, kind: str | None = None) -> None:
-        """Be one client of this kind, or of a random one, and check what it gets."""
+        """Be one client of this kind, or of the next one, and check what it gets."""
         mix = self._mix()
-        name = kind or self.chance.choice([name for name in mix if name not in self.without])
+        name = kind or self._next(mix)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await mix[name]()
@@ -49,6 +49,12 @@ class HostileClients(StreamClients):
         except ConnectionError as error:
             self.found.wrong.append(f"{name}: the connection broke: {error!r}")
         self.found.answers[name] += 1
+
+    def _next(self, mix: Iterable[str]) -> str:
+        if not self.due:
+            self.due = [name for name in mix if name not in self.without]
+            self.chance.shuffle(self.due)
+        return self.due.pop()
 
     def _mix(self) -> dict[str, Callable[[], Awaitable[None]]]:
         return {

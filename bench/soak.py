@@ -76,6 +76,8 @@ class Soak:
 
     url: str
     chance: random.Random
+    due: list[str] = field(default_factory=list)
+    """The kinds of submissions that are left of this round."""
     answers: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     jobs: dict[str, tuple[str, str | None, str]] = field(default_factory=dict)
@@ -98,7 +100,7 @@ class Soak:
     async def submit(self, session: aiohttp.ClientSession) -> None:
         """Send a submission of a random kind and check the response."""
         tenant = self.chance.choice(list(TENANTS))
-        kind = self.chance.choices(("good", "again", "bad", "stranger", "huge"), (12, 2, 2, 1, 1))[0]
+        kind = self._next_kind()
         key = str(uuid.uuid4()) if self.chance.random() < 0.5 else None
         script = self.chance.choices(SCRIPTS, SCRIPT_WEIGHTS)[0]
         if kind == "again" and self.jobs:
@@ -127,6 +129,13 @@ class Soak:
             self.logs[body["id"]] = script.log
             if self.chance.random() < 0.1:
                 await self.cancel(session, body["id"])
+
+    def _next_kind(self) -> str:
+        """Return a random kind. Each round has all of them, so that a short run misses none."""
+        if not self.due:
+            self.due = ["good"] * 12 + ["again"] * 2 + ["bad"] * 2 + ["stranger", "huge"]
+            self.chance.shuffle(self.due)
+        return self.due.pop()
 
     async def _again(self, session: aiohttp.ClientSession, job: str, tenant: str, key: str) -> None:
         async with session.get(f"{self.url}/v1/jobs/{job}", headers={"X-Tenant-ID": tenant}) as answer:
@@ -236,7 +245,8 @@ async def soak(
         async def repeat(call: Callable[[], Awaitable[None]], pause: float) -> None:
             while time.monotonic() - began < seconds:
                 await call()
-                await asyncio.sleep(found.chance.uniform(0.5, 1.5) * pause)
+                left = max(0.0, began + seconds - time.monotonic())
+                await asyncio.sleep(min(left, found.chance.uniform(0.5, 1.5) * pause))
 
         async def one_client() -> None:
             with contextlib.suppress(TimeoutError):  # A client that is not done at the end vanishes.

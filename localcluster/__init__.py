@@ -1,6 +1,6 @@
 """A real single-node Kubernetes on this machine, for Runway's demo and tests.
 
-`python -m localcluster up | down | status`, or from a test:
+`python -m localcluster up | down | status | isolated`, or from a test:
 
     cluster = LocalCluster.default()
     cluster.component("kube-apiserver").freeze()   # SIGSTOP; .thaw(), .kill(), .start(), .wait_healthy()

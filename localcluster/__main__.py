@@ -1,4 +1,4 @@
-"""`python -m localcluster up | down | status`."""
+"""`python -m localcluster up | down | status | isolated`."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ import sys
 from localcluster import paths
 from localcluster.cluster import NOT_UP, LocalCluster
 from localcluster.errors import LocalClusterError
+from localcluster.isolated import run_isolated
 
 
 def main() -> int:
@@ -16,6 +17,8 @@ def main() -> int:
     down = commands.add_parser("down", help="stop the cluster and remove everything but the built binaries")
     down.add_argument("--force", action="store_true", help="also if another checkout started it")
     commands.add_parser("status", help="show the health of each component")
+    isolated = commands.add_parser("isolated", help="run a command where `up` starts a second cluster beside the first")
+    isolated.add_argument("argv", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     cluster = LocalCluster.default()
     try:
@@ -24,6 +27,8 @@ def main() -> int:
             _print_access(cluster)
         elif arguments.command == "down":
             cluster.down(force=arguments.force)
+        elif arguments.command == "isolated":
+            return run_isolated(arguments.argv)
         else:
             return _status(cluster)
     except LocalClusterError as error:

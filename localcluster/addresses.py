@@ -4,6 +4,13 @@ They are fixed, so any checkout recognises the traces of an earlier run. They ar
 another Kubernetes, Docker or service of this machine. Every server listens on loopback or on the bridge.
 """
 
+import os
+
+# Of a second cluster on the machine, see isolated.py.
+SUFFIX_VARIABLE = "RUNWAY_CLUSTER_SUFFIX"
+SUFFIX = os.environ.get(SUFFIX_VARIABLE, "")
+CLUSTER = f"runway-localcluster{SUFFIX}"
+
 NODE_NAME = "runway-local"
 
 # Linux limits interface names to 15 characters.
@@ -37,8 +44,8 @@ API_SERVER_URL = f"https://{LOOPBACK}:{API_SERVER_PORT}"
 # The Makefile names it too, as RUNWAY_PROMETHEUS_URL.
 PROMETHEUS_URL = f"http://{LOOPBACK}:{PROMETHEUS_PORT}"
 
-CNI_NETWORK = "runway-localcluster"
-CGROUP = "runway-localcluster"
+CNI_NETWORK = CLUSTER
+CGROUP = CLUSTER
 
 GPU_RESOURCE = "nvidia.com/gpu"
 # The quota of four Runways with config/policy.local.yaml: the cluster tests run several concurrently.

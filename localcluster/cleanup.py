@@ -47,7 +47,8 @@ def remove_all() -> None:
     network.remove_bridge()
     for file in (*_device_plugin_files(), *_container_log_links()):
         file.unlink(missing_ok=True)
-    _remove_if_empty(paths.DEVICE_PLUGIN_DIR, paths.DEVICE_PLUGIN_DIR.parent, paths.CONTAINER_LOG_LINK_DIR)
+    # Its parent stays: to remove a directory is to unmount what an isolated part has mounted there.
+    _remove_if_empty(paths.DEVICE_PLUGIN_DIR, paths.CONTAINER_LOG_LINK_DIR)
     sysctls.restore()
     for directory in (paths.RUN_DIR, paths.STATE_DIR):
         _unmount_below(directory)

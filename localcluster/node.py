@@ -29,6 +29,8 @@ def containerd() -> ComponentSpec:
         },
         why_not_healthy=lambda: api.why_not_listening(str(paths.CONTAINERD_SOCKET)),
         timeout=30,
+        # The pods inherit it.
+        niceness=0,
     )
 
 

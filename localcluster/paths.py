@@ -1,17 +1,20 @@
 """The paths of the local cluster.
 
-One cluster per machine: its paths do not depend on the checkout. STATE_DIR survives a reboot, RUN_DIR does not. The
-checkout holds only the kubeconfig and a link to kubectl, the user's cache only what was built.
+One cluster per machine, or per part of it (isolated.py): its paths do not depend on the checkout. STATE_DIR survives a
+reboot, RUN_DIR does not. The checkout holds only the kubeconfig and a link to kubectl, the user's cache only what was
+built.
 """
 
 import os
 from pathlib import Path
 
-STATE_DIR = Path("/var/lib/runway-localcluster")
-RUN_DIR = Path("/run/runway-localcluster")
+from localcluster.addresses import CLUSTER, SUFFIX
+
+STATE_DIR = Path("/var/lib") / CLUSTER
+RUN_DIR = Path("/run") / CLUSTER
 # Locked during up and down, and never removed: removing a lock file that another process waits for lets two processes
 # hold the lock.
-LOCK_FILE = Path("/run/runway-localcluster.lock")
+LOCK_FILE = Path("/run") / f"{CLUSTER}.lock"
 
 OWNER_FILE = STATE_DIR / "owner.json"
 SYSCTL_FILE = STATE_DIR / "sysctl.json"
@@ -55,7 +58,7 @@ def this_checkout() -> Path:
 
 def kubeconfig(checkout: Path) -> Path:
     """Return the path of the administrator's kubeconfig in the checkout that started the cluster."""
-    return checkout / ".local" / "kubeconfig"
+    return checkout / ".local" / f"kubeconfig{SUFFIX}"
 
 
 def kubectl_link(checkout: Path) -> Path:

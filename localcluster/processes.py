@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster import waiting
+from localcluster.addresses import SUFFIX
 from localcluster.errors import LocalClusterError
 
-MARKER = "RUNWAY_LOCALCLUSTER"
+MARKER = f"RUNWAY_LOCALCLUSTER{SUFFIX}"
 
 # A larger log is renamed when its component restarts; only one earlier log is kept.
 LARGEST_LOG_BYTES = 32 * 1024 * 1024

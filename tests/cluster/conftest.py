@@ -2,9 +2,9 @@
 
 A missing cluster fails the tests; no test is skipped. Each test cancels the jobs that it submitted.
 
-Several pytest processes share the cluster (`pytest -n 3`). Each has its own namespaces and its own Lease, so its Runway
+Several pytest processes share the cluster (`pytest -n 6`). Each has its own namespaces and its own Lease, so its Runway
 counts no other jobs. They share the node, its two CPUs, the components and the cluster-wide objects. A test that
-disturbs these is marked `alone`. `make test` runs such tests one by one, after the others.
+disturbs these is marked `alone`. `make test` runs such tests one by one, in a second cluster.
 """
 
 from __future__ import annotations
@@ -35,14 +35,21 @@ POLICY = CHECKOUT / "config" / "policy.local.yaml"
 """The documents use its namespaces, and `deploy/values/local.yaml` the Lease in `default`."""
 
 
+NAMES_OF_THE_DOCUMENTS = ("test_deployed.py", "test_chart.py")
+"""They install Runway as the documents do, one after the other."""
+
+
 class _Distribution(LoadScopeScheduling):  # type: ignore[misc]
     """Distribute single tests to the next free process, and modules with module fixtures as a whole.
 
-    Otherwise each process would set up the fixtures. The largest modules go first, and then the tests marked `long`.
+    Otherwise each process would set up the fixtures. Modules that use the same names go to one process, or others would
+    wait for it. The largest modules go first, and then the tests marked `long`.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
+        if Path(module).name in NAMES_OF_THE_DOCUMENTS:
+            return "names of the documents"
         return module if _has_module_fixtures(module) else nodeid
 
 

@@ -15,7 +15,7 @@ This covers 15 of the alerts. Only promtool tests the others, because they need:
 - RunwayPoolNodesUndersized, RunwayGpusStranded, RunwayNodeCostUncharged: nodes of another size or number
 - RunwayUndecodableObjects: a broken object, as in test_hostile_objects.py
 
-The rules are the shipped ones with shorter times, see `RULES`. All tests assert on the one run of `hihistory`.
+The rules are the shipped ones with shorter times, see `RULES`. All tests assert on the one run of `history`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def gpus(number: int) -> Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Hihistory:
+class History:
     """The firing and pending alerts at the end of each phase, and all of them."""
 
     at_rest: set[str]
@@ -112,7 +112,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def history(
     server: Server, kubernetes: Kubectl, settings: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Hihistory]:
+) -> Iterator[History]:
     server.stop()
     try:
         with set_up(kubernetes, settings, tmp_path_factory.mktemp("alerts")) as scene:
@@ -123,7 +123,7 @@ def history(
             inject_faults(scene, running)
             resolved = {"RunwayWatchStale", "RunwayNotSynced", "RunwayNoWriter"}
             scene.alarms.until_quiet(resolved, 20)
-            yield Hihistory(at_rest, in_use, scene.alarms, scene.alarms.now())
+            yield History(at_rest, in_use, scene.alarms, scene.alarms.now())
     finally:
         server.start()
 
@@ -233,16 +233,16 @@ def submitting(runway: Server, tenant: str, spec: Document) -> Iterator[None]:
     assert 201 not in answers
 
 
-def test_only_the_gpu_node_is_reported_at_rest(history: Hihistory) -> None:
+def test_only_the_gpu_node_is_reported_at_rest(history: History) -> None:
     assert history.at_rest <= AT_REST
 
 
-def test_tenant_load_fires_only_tenant_alerts(history: Hihistory) -> None:
+def test_tenant_load_fires_only_tenant_alerts(history: History) -> None:
     assert history.in_use - AT_REST == set(TENANT_ALERTS)
 
 
 @pytest.mark.parametrize("alert", [*TENANT_ALERTS, *FAULT_ALERTS])
-def test_alert_goes_from_pending_to_firing_with_expected_labels(alert: str, history: Hihistory) -> None:
+def test_alert_goes_from_pending_to_firing_with_expected_labels(alert: str, history: History) -> None:
     fired = history.alarms.seen(alert, "firing")
     assert fired is not None
     pending = history.alarms.seen(alert, "pending")
@@ -259,5 +259,5 @@ def test_alert_goes_from_pending_to_firing_with_expected_labels(alert: str, hist
     assert "<no value>" not in fired["annotations"]["summary"] + fired["annotations"]["description"]
 
 
-def test_alerts_resolve_after_recovery(history: Hihistory) -> None:
+def test_alerts_resolve_after_recovery(history: History) -> None:
     assert history.after.isdisjoint({"RunwayNoWriter", "RunwayNotSynced", "RunwayWatchStale"})

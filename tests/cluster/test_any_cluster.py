@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,8 +24,7 @@ from testbed.server import CHECKOUT, Server
 from testbed.tenants import apply_tenants
 from tests.support.locks import one_at_a_time
 
-# It uses the demo's report, and its jobs have the image of another cluster.
-pytestmark = [pytest.mark.cluster, pytest.mark.alone]
+pytestmark = pytest.mark.cluster
 
 PLAIN = CHECKOUT / "config" / "policy.any-cluster.yaml"
 PUBLIC_IMAGE = "docker.io/library/busybox:1.36"
@@ -42,7 +42,12 @@ OTHER_RIGHTS = (FAILURE, EMERGENCY_STOP)
 
 @pytest.fixture
 def foreign(
-    server: Server, kubernetes: Kubectl, kubeconfig: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server,
+    kubernetes: Kubectl,
+    kubeconfig: Path,
+    settings: Mapping[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Path]:
     """Return a kubeconfig that is not the local cluster's, and set the environment of `make demo` with it."""
     copy = tmp_path / "kubeconfig"
@@ -52,20 +57,28 @@ def foreign(
     # Of this test alone: the namespaces of another one may still be terminating.
     suffix = uuid4().hex[:5]
     policy.write_text(re.sub(r"namespace: (runway-\w+)", rf"namespace: \1-{suffix}", text), encoding="utf-8")
-    ctr("images", "tag", "--force", LOCAL_IMAGE, PUBLIC_IMAGE)
-    for name, value in (("KUBECONFIG", copy), ("RUNWAY_POLICY", policy), ("RUNWAY_LEASE_NAMESPACE", "default")):
-        monkeypatch.setenv(name, str(value))
+    for name, value in {**settings, "KUBECONFIG": str(copy), "RUNWAY_POLICY": str(policy)}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("RUNWAY_PROMETHEUS_URL", raising=False)
     monkeypatch.setattr(http_client, "IMAGE", PUBLIC_IMAGE)
     server.stop()
     try:
-        with one_at_a_time("demo"):
+        with one_at_a_time("demo"), public_image():
             yield copy
     finally:
-        ctr("images", "remove", PUBLIC_IMAGE)
         for tenant in ("vision", "speech", "research"):
             kubernetes.run("delete", "namespace", f"runway-{tenant}-{suffix}", "--ignore-not-found", "--wait=false")
         server.start()
+
+
+@contextmanager
+def public_image() -> Iterator[None]:
+    """Give the local image the name of a public one. Only one process at a time can: the other would remove it."""
+    ctr("images", "tag", "--force", LOCAL_IMAGE, PUBLIC_IMAGE)
+    try:
+        yield
+    finally:
+        ctr("images", "remove", PUBLIC_IMAGE)
 
 
 @pytest.mark.usefixtures("foreign")
@@ -80,11 +93,15 @@ def test_demo_shows_what_a_plain_cluster_can_show(capsys: pytest.CaptureFixture[
 
 
 def test_demo_without_the_rights_of_an_administrator_uses_the_applied_tenants(
-    foreign: Path, kubernetes: Kubectl, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    foreign: Path,
+    kubernetes: Kubectl,
+    settings: Mapping[str, str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     """The user has what docs/demo.md lists: reads in all namespaces, and `admin` in the tenants' and the Lease's."""
     policy = tmp_path / "policy.yaml"
-    places = [*apply_tenants(kubernetes, policy), "default"]
+    places = [*apply_tenants(kubernetes, policy), settings["RUNWAY_LEASE_NAMESPACE"]]
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": USER, "namespace": "default"}}
     kubernetes.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": [account, *bindings(places)]}))
     try:

@@ -74,8 +74,6 @@ def all_scraped(context: Context, client: httpx2.Client, target: str) -> bool | 
 
 def generate_load(context: Context, namespaces: Mapping[str, str]) -> None:
     """Submit jobs that succeed, fail in every category, are cancelled, stay pending, hang, or are rejected."""
-    for tenant, job, _ in UNMANAGED_JOBS:
-        context.kubernetes.run("create", f"--namespace={namespaces[tenant]}", "-f", "-", stdin=json.dumps(job))
     ended = [
         context.submit("vision", shell("sleep 1", resources=ONE_GPU)),
         context.submit("vision", shell("exit 3")),
@@ -83,6 +81,8 @@ def generate_load(context: Context, namespaces: Mapping[str, str]) -> None:
             "research", shell("true", pool="large", resources={"cpu": "8", "memory": "32Mi"}, timeout_seconds=8)
         ),
     ]
+    for tenant, job, _ in UNMANAGED_JOBS:  # One of them exceeds the quota of its tenant.
+        context.kubernetes.run("create", f"--namespace={namespaces[tenant]}", "-f", "-", stdin=json.dumps(job))
     cancelled, stubborn = (
         context.submit("vision", shell(SLEEP)),
         context.submit("vision", shell(IGNORE_SIGTERM, resources=ONE_GPU, grace_period_seconds=20)),

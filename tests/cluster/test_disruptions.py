@@ -16,18 +16,13 @@ from testbed.context import Context
 from testbed.http_client import FINISHED, Document, shell
 from testbed.kubectl import Kubectl
 from testbed.waiting import wait_for
+from tests.support.held_jobs import held
 
 pytestmark = pytest.mark.cluster
 
 SLEEP = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
 LOST_SECONDS = 120.0
 """The local node controller waits 12 s before it calls a silent node unknown, and pods are collected every 20 s."""
-
-
-def lasting(seconds: int) -> str:
-    """Return a script that exits 0 at a fixed time, `seconds` from now, so that a second attempt succeeds."""
-    until = int(time.time()) + seconds
-    return f"echo started; trap 'exit 143' TERM; while [ $(date +%s) -lt {until} ]; do sleep 1; done"
 
 
 def started(context: Context, tenant: str = "vision", script: str = SLEEP, **fields: object) -> Document:
@@ -38,7 +33,8 @@ def started(context: Context, tenant: str = "vision", script: str = SLEEP, **fie
 
 @pytest.mark.alone
 def test_drained_job_runs_again_without_using_a_retry(context: Context, kubernetes: Kubectl) -> None:
-    view = started(context, script=lasting(20))
+    job = held()
+    view = started(context, script=job.script)
     try:
         selector = f"--pod-selector=batch.kubernetes.io/job-name={view['id']}"
         # Every job has a scratch disk, which the eviction deletes.
@@ -47,7 +43,9 @@ def test_drained_job_runs_again_without_using_a_retry(context: Context, kubernet
         assert "cordoned" in view["conditions"][0]["message"]
     finally:
         kubernetes.run("uncordon", NODE_NAME)
-    view = context.until_finished(view["id"], 90)
+    context.until(view["id"], lambda seen: seen["state"] == "running", "runs again", 60)
+    job.end()
+    view = context.until_finished(view["id"], 60)
     assert (view["state"], view["failure"]) == ("succeeded", None)
     first, second = view["attempts"]
     assert (first["cause"], first["counted"], first["state"]) == ("drained", False, "failed")
@@ -138,7 +136,8 @@ def test_unreachable_node_is_a_condition_and_not_a_failure(context: Context, kub
 
     A second job is cancelled meanwhile. It uses quota until its pod is terminal.
     """
-    healthy, unwanted = started(context, script=lasting(25)), started(context)
+    job = held()
+    healthy, unwanted = started(context, script=job.script), started(context)
     with frozen_kubelet(kubernetes):
         for view in (healthy, unwanted):
             seen = context.until(
@@ -149,6 +148,7 @@ def test_unreachable_node_is_a_condition_and_not_a_failure(context: Context, kub
         seen = context.until(unwanted["id"], lambda seen: "terminating" in codes(seen), "terminating", 30)
         assert (seen["state"], sorted(codes(seen))) == ("cancelling", ["node_unreachable", "terminating"])
         assert unwanted["id"] in holders(context)
+        job.end()
     assert context.until_finished(healthy["id"], 120)["state"] == "succeeded"
     assert context.until_finished(unwanted["id"], 60)["state"] == "cancelled"
     assert len(context.runway.job(healthy["id"])["attempts"]) == 1

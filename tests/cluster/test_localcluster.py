@@ -1,13 +1,19 @@
 """The running local cluster: node, idempotent up, addresses, restart, networking."""
 
 import json
+import subprocess
+import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from localcluster import LocalCluster, addresses
+from localcluster.isolated import run_isolated
+from testbed.waiting import wait_for
+from tests.support.held_jobs import HeldJob
 
 pytestmark = pytest.mark.cluster
 
@@ -59,6 +65,32 @@ def test_every_server_listens_on_loopback_or_the_bridge(cluster: LocalCluster) -
     assert ("127.0.0.1", addresses.API_SERVER_PORT) in listening
     assert ("10.231.0.1", addresses.KUBELET_PORT) in listening
     assert {host for host, _ in listening} == {"127.0.0.1", "10.231.0.1"}
+
+
+def test_isolated_command_meets_no_other_cluster_and_leaves_no_process(
+    cluster: LocalCluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "rwbr0" in [link.name for link in Path("/sys/class/net").iterdir()]
+    duration = f"600.{uuid.uuid4().int % 10**9:09}"
+    script = f"ls --almost-all /sys/class/net /var/lib/kubelet; cat /proc/[0-9]*/comm | sort; sleep {duration} & exit 7"
+    assert run_isolated(["bash", "-c", script]) == 7
+    shown = capfd.readouterr().out.split()
+    assert shown[:3] == ["/sys/class/net:", "lo", "/var/lib/kubelet:"]
+    assert {"bash"} <= set(shown[3:]) <= {"bash", "cat", "sort"}
+    assert not HeldJob(script, f"sleep\0{duration}\0").runs()
+    assert cluster.problems() == []
+
+
+def test_isolated_command_ends_with_its_caller() -> None:
+    duration = f"600.{uuid.uuid4().int % 10**9:09}"
+    sleeping = HeldJob(f"sleep {duration}", f"sleep\0{duration}\0")
+    caller = subprocess.Popen([sys.executable, "-m", "localcluster", "isolated", "sleep", duration])
+    try:
+        wait_for(lambda: sleeping.runs() or None, "it runs", 30)
+    finally:
+        caller.terminate()
+        caller.wait(10)
+    wait_for(lambda: not sleeping.runs() or None, "it has ended", 30)
 
 
 @pytest.mark.alone

@@ -1,6 +1,7 @@
-"""The local cluster after a kill, with a second checkout, and after removal.
+"""The local cluster after removal, after a kill, and with a second checkout.
 
-These tests run last, because every job of the cluster ends. The last test leaves the cluster up and empty.
+These tests run last, because every job of the cluster ends. The first removes it, so that no pod of an earlier test
+starts again in the others. The last one leaves the cluster up and empty.
 """
 
 import json
@@ -19,6 +20,9 @@ from testbed.waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.recovery]
 
+SUFFIX = os.environ.get("RUNWAY_CLUSTER_SUFFIX", "")
+NAME = f"runway-localcluster{SUFFIX}"
+
 
 @pytest.fixture
 def cluster() -> LocalCluster:
@@ -27,10 +31,24 @@ def cluster() -> LocalCluster:
     return local
 
 
-def test_up_recovers_after_all_processes_were_killed(cluster: LocalCluster) -> None:
-    # The pods of earlier tests would start again, and take the time of this one.
+def test_down_removes_everything_and_up_starts_again(cluster: LocalCluster) -> None:
+    start_sleeping_pod(cluster)
+    sockets = shim_sockets()
+    interfaces = [link for link in Path("/sys/class/net").iterdir() if (link / "master").resolve().name == "rwbr0"]
+    assert traces() != []
+    assert sockets != []
+    assert interfaces != []
+    cluster.down()
+
+    assert traces() == []
+    assert sleeping_pods() == []
+    assert [path for path in [*sockets, *interfaces, cluster.kubeconfig] if path.exists()] == []
     cluster.down()
     cluster.up()
+    assert cluster.problems() == []
+
+
+def test_up_recovers_after_all_processes_were_killed(cluster: LocalCluster) -> None:
     cluster.kubectl("create", "configmap", "survivor", "-n", "default")
     sleeper = start_sleeping_pod(cluster)
     kill_everything()
@@ -69,43 +87,26 @@ def test_second_checkout_is_refused_until_first_cluster_is_gone(cluster: LocalCl
     assert sleeping_pods() == []
 
 
-def test_down_removes_everything_and_up_starts_again(cluster: LocalCluster) -> None:
-    start_sleeping_pod(cluster)
-    sockets = shim_sockets()
-    interfaces = [link for link in Path("/sys/class/net").iterdir() if (link / "master").resolve().name == "rwbr0"]
-    assert traces() != []
-    assert sockets != []
-    assert interfaces != []
-    cluster.down()
-
-    assert traces() == []
-    assert sleeping_pods() == []
-    assert [path for path in [*sockets, *interfaces, cluster.kubeconfig] if path.exists()] == []
-    cluster.down()
-    cluster.up()
-    assert cluster.problems() == []
-
-
 def traces() -> list[str]:
     """Return everything of a local cluster on this machine, found without the code under test."""
     found = [f"process {pid}" for pid in marked_pids()]
-    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "runway-localcluster" in line]
+    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{NAME}/" in line]
     found += [str(path) for path in Path("/sys/class/net").glob("rwbr0")]
-    found += [str(path) for path in Path("/sys/fs/cgroup").rglob("runway-localcluster")]
+    found += [str(path) for path in Path("/sys/fs/cgroup").rglob(NAME)]
     for program in ("iptables-save", "ip6tables-save"):
         rules = subprocess.run([program], capture_output=True, text=True, timeout=30, check=True).stdout
         found += [line for line in rules.splitlines() if "KUBE-" in line]
-    found += [str(path) for path in Path("/var/lib/cni/results").glob("*") if "runway-localcluster" in path.read_text()]
+    found += [str(path) for path in Path("/var/lib/cni/results").glob("*") if f"{NAME}/" in path.read_text()]
     links = [path for path in Path("/var/log/containers").glob("*") if path.is_symlink()]
-    found += [str(link) for link in links if "runway-localcluster" in str(link.readlink())]
-    places = ["/run/runway-localcluster", "/var/lib/runway-localcluster"]
+    found += [str(link) for link in links if f"{NAME}/" in str(link.readlink())]
+    places = [f"/run/{NAME}", f"/var/lib/{NAME}"]
     places += [f"/var/lib/kubelet/device-plugins/{name}" for name in ("kubelet.sock", "runway-simulated-gpu.sock")]
     return found + [place for place in places if Path(place).exists()]
 
 
 def shim_sockets() -> list[Path]:
     """Return the sockets of containerd's shims, which are outside the cluster's directories."""
-    bundles = Path("/run/runway-localcluster/containerd/io.containerd.runtime.v2.task/k8s.io")
+    bundles = Path(f"/run/{NAME}/containerd/io.containerd.runtime.v2.task/k8s.io")
     return [Path(file.read_text().removeprefix("unix://")) for file in bundles.glob("*/address")]
 
 
@@ -114,7 +115,7 @@ def marked_pids() -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if b"\0RUNWAY_LOCALCLUSTER=" in b"\0" + (entry / "environ").read_bytes():
+                if f"\0RUNWAY_LOCALCLUSTER{SUFFIX}=".encode() in b"\0" + (entry / "environ").read_bytes():
                     pids.append(int(entry.name))
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 # The process has exited, or even root may not read it; neither is a process of the cluster.

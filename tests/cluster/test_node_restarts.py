@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -22,12 +19,14 @@ from testbed.context import Context
 from testbed.http_client import Document, document, shell
 from testbed.kubectl import Kubectl
 from testbed.waiting import wait_for
+from tests.support.held_jobs import held
 
 pytestmark = pytest.mark.cluster
 
 GPU = {"cpu": "100m", "memory": "32Mi", "gpu": 1}
 COLLECTED_SECONDS = 120.0
 """Kubernetes waits 40 s after it misses a node, and looks every 20 s."""
+SHOW_GPU = "echo $NVIDIA_VISIBLE_DEVICES; "
 TRACKING = "batch.kubernetes.io/job-tracking"
 
 
@@ -49,30 +48,14 @@ def stopped(*names: str) -> Iterator[None]:
         LocalCluster.default().wait_ready()
 
 
-def script(seconds: int, code: int = 0) -> tuple[str, str]:
-    """Return a script that ends `seconds` after its start, and the command by which its process is found."""
-    marker = f"{seconds}.{uuid.uuid4().int % 10**9:09}"
-    return f"echo $NVIDIA_VISIBLE_DEVICES; sleep {marker}; echo finished; exit {code}", f"sleep\0{marker}\0"
+def restart(name: str) -> None:
+    component(name).stop()
+    component(name).start()
 
 
-def until_ended(command: str) -> None:
-    """Wait until no process of this command runs, whatever Kubernetes knows of it."""
-    wait_for(lambda: None if runs(command) else True, f"the process {command!r} has ended", 60)
-
-
-def runs(command: str) -> bool:
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if file.read_bytes() == command.encode():
-                return True
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return False
-
-
-def started(context: Context, text: str, **fields: object) -> Document:
-    view = context.submit("vision", shell(text, **{"timeout_seconds": 300, "resources": GPU, **fields}))
-    context.until_log(view["id"], "\n")
+def started(context: Context, script: str, **fields: object) -> Document:
+    view = context.submit("vision", shell(script, **{"timeout_seconds": 300, "resources": GPU, **fields}))
+    context.until_log(view["id"], "started\n")
     return context.until(view["id"], lambda seen: seen["state"] == "running", "runs")
 
 
@@ -99,10 +82,10 @@ def gpu_of(context: Context, view: Document) -> str:
 @pytest.mark.alone
 def test_kubelet_restart_keeps_a_gpu_job_and_reports_one_that_ended_meanwhile(context: Context) -> None:
     finished = total(context, "runway_jobs_finished_total")
-    lasts, ends = script(18), script(3)
-    running, ending = started(context, lasts[0]), started(context, ends[0])
+    lasts, ends = held(SHOW_GPU), held()
+    running, ending = started(context, lasts.script), started(context, ends.script)
     with stopped("kubelet"):
-        until_ended(ends[1])
+        ends.end()
         assert context.runway.job(ending["id"])["state"] == "running"
         assert used(context) == 2
     ending = context.until_finished(ending["id"])
@@ -110,10 +93,13 @@ def test_kubelet_restart_keeps_a_gpu_job_and_reports_one_that_ended_meanwhile(co
     assert context.runway.log(ending["id"]).text.endswith("\nfinished\n")
     assert used(context) == 1
 
-    newcomer = started(context, script(1)[0])
+    new = held(SHOW_GPU)
+    newcomer = started(context, new.script)
     assert gpu_of(context, newcomer) != gpu_of(context, running), "the kubelet knows which GPU the first job has"
-    assert runs(lasts[1])
+    assert lasts.runs()
     assert context.runway.job(running["id"])["attempts"] == running["attempts"]
+    lasts.end()
+    new.end()
     running, newcomer = context.until_finished(running["id"]), context.until_finished(newcomer["id"])
     for view in (running, ending, newcomer):
         (attempt,) = view["attempts"]
@@ -167,12 +153,13 @@ def gpus(kubernetes: Kubectl) -> int:
 def test_job_of_a_deleted_node_runs_again_and_its_lost_attempt_is_charged(
     context: Context, kubernetes: Kubectl
 ) -> None:
-    # Without a kubelet nobody sees that the first attempt has ended. The second one ends at once.
-    until = int(time.time()) + 20
-    text = f"echo started; trap 'exit 143' TERM; while [ $(date +%s) -lt {until} ]; do sleep 1; done"
-    view = started(context, text)
+    lost_job = held()
+    view = started(context, lost_job.script)
     with stopped("kubelet"):
+        lost_job.end()  # Without a kubelet nobody sees it.
         kubernetes.run("delete", "node", NODE_NAME)
+        # Its collector of pods looks at its start, and then every 20 s.
+        restart("kube-controller-manager")
         assert context.runway.job(view["id"])["state"] == "running"
         view = context.until(
             view["id"], lambda seen: seen["attempts"][0]["cause"], "its pod is collected", COLLECTED_SECONDS
@@ -180,6 +167,8 @@ def test_job_of_a_deleted_node_runs_again_and_its_lost_attempt_is_charged(
         (lost,) = view["attempts"]
         assert (lost["cause"], lost["counted"], lost["state"]) == ("node_lost", False, "failed")
         assert (view["state"], view["failure"], used(context)) == ("pending", None, 1)
+    context.until(view["id"], lambda seen: seen["state"] == "running", "runs again", 60)
+    lost_job.end()
     view = context.until_finished(view["id"], 60)
     lost, second = view["attempts"]
     assert (view["state"], view["disruptions"], second["exit_code"]) == ("succeeded", 1, 0)
@@ -192,9 +181,11 @@ def test_job_of_a_deleted_node_runs_again_and_its_lost_attempt_is_charged(
 def test_jobs_that_end_without_a_job_controller_say_so_and_count_once(context: Context, kubernetes: Kubectl) -> None:
     """Kubernetes keeps each pod with its finalizer until the controller has counted it."""
     finished = total(context, "runway_jobs_finished_total")
-    well, badly = script(4), script(4, code=3)
-    succeeds, fails = started(context, well[0]), started(context, badly[0])
+    well, badly = held(), held(code=3)
+    succeeds, fails = started(context, well.script), started(context, badly.script)
     with stopped("kube-controller-manager"):
+        well.end()
+        badly.end()
         late = context.submit("vision", shell("true"))
         for view in (succeeds, fails):
             seen = context.until(view["id"], lambda seen: codes(seen) == ["outcome_pending"], "waits for its outcome")

@@ -15,6 +15,7 @@ import pytest
 from testbed.context import Context
 from testbed.http_client import Document, document, shell
 from testbed.server import Server
+from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -33,8 +34,11 @@ def with_proxy(context: Context, script: str, *, proxy: str, **fields: object) -
     injected = deepcopy(pod["containers"][0]) | {"name": "a-proxy", "command": ["sh", "-c", proxy]}
     pod["containers"] = [injected, *pod["containers"]]
     context.kubernetes.run("create", "--filename=-", stdin=json.dumps(manifest))
-    context.track(manifest["metadata"]["name"])
-    return context.until(manifest["metadata"]["name"], lambda seen: seen["state"] != "pending", "runs")
+    name = manifest["metadata"]["name"]
+    context.track(name)
+    # Runway knows a Job that it did not create only after its watch event.
+    wait_for(lambda: context.runway.get(f"/v1/jobs/{name}").status_code == 200 or None, f"{name} known", 10)
+    return context.until(name, lambda seen: seen["state"] != "pending", "runs")
 
 
 def test_job_beside_an_injected_container_has_its_own_log_and_exit_code(context: Context) -> None:

@@ -325,7 +325,8 @@ def test_job_cancelled_while_job_controller_is_frozen_gets_at_most_one_pod(conte
 
 
 def test_suspended_job_is_cancelled(context: Context) -> None:
-    view = context.submit("vision", shell(SLEEP))
+    # Without a retry, Kubernetes may take the exit of the suspended pod for a failure of the job.
+    view = context.submit("vision", shell(SLEEP, retries=1))
     context.until_log(view["id"], "started")
     namespace = view["kubernetes"]["namespace"]
     suspend = json.dumps({"spec": {"suspend": True}})

@@ -62,7 +62,9 @@ def test_dry_run_validates_with_kubernetes_and_creates_nothing(context: Context)
     spec = shell("true", resources={"cpu": "1", "memory": "1Gi", "gpu": 2}, timeout_seconds=3600)
     decision = document(context.runway.submit("vision", spec, dry_run=True))
 
-    assert (decision["decision"], decision["violations"], decision["warnings"]) == ("admitted", [], [])
+    assert (decision["decision"], decision["violations"]) == ("admitted", [])
+    # Pods of other tests may use the node's CPUs.
+    assert [warning for warning in decision["warnings"] if "free now" not in warning] == []
     context.kubernetes.run("create", "--dry-run=server", "--filename=-", stdin=json.dumps(decision["manifest"]))
     assert sum(float(line["hourly"]) for line in decision["cost"]["lines"]) == pytest.approx(
         float(decision["cost"]["hourly"])

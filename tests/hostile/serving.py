@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -80,6 +81,16 @@ class Process:
         with self.connect() as connection:
             connection.sendall(request)
             return read_all(connection)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the process meanwhile, so that it meets all that happens at once."""
+        self.popen.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.popen.pid, os.WSTOPPED)
+        try:
+            yield
+        finally:
+            self.popen.send_signal(signal.SIGCONT)
 
     def faults(self) -> list[dict[str, Any]]:
         """Return the errors and 500 responses in the log."""

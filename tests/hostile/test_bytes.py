@@ -360,10 +360,14 @@ def test_stream_ends_when_its_client_disconnects_with_a_queued_request(hostile_s
 
 
 def half_closed(server: Process, request: bytes) -> bytes:
-    """Send a request, close the sending side, and return all that the server sends."""
+    """Send a request, close the sending side, and return all that the server sends.
+
+    The server is frozen meanwhile, or it may answer a short request before the end of it arrives.
+    """
     with server.connect() as connection:
-        connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
+        with server.frozen():
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
         return read_all(connection)
 
 

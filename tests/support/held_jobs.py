@@ -1,0 +1,46 @@
+"""Jobs that run until the test ends their process on the node, whatever Kubernetes knows of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.waiting import wait_for
+
+
+@dataclass(frozen=True, slots=True)
+class HeldJob:
+    """`script` prints "started" and waits, until `end` is called. Then it prints "finished" and exits with its code."""
+
+    script: str
+    command: str
+    """What it waits for, as in /proc/PID/cmdline."""
+
+    def runs(self) -> bool:
+        return any(self._pids())
+
+    def end(self) -> None:
+        """Wait until it runs, end it in every container, and wait until it has ended."""
+        wait_for(lambda: self.runs() or None, f"the process {self.command!r} runs", 60)
+        for pid in self._pids():
+            os.kill(pid, signal.SIGPIPE)  # The shell writes "Terminated" to the log after a SIGTERM.
+        wait_for(lambda: not self.runs() or None, f"the process {self.command!r} has ended", 60)
+
+    def _pids(self) -> Iterator[int]:
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if file.read_bytes() == self.command.encode():
+                    yield int(file.parent.name)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+
+
+def held(first: str = "", code: int = 0) -> HeldJob:
+    """Return a job that runs the command `first` at its start."""
+    duration = f"600.{uuid.uuid4().int % 10**9:09}"
+    script = f"{first}echo started; trap 'exit 143' TERM; sleep {duration} & wait $!; echo finished; exit {code}"
+    return HeldJob(script, f"sleep\0{duration}\0")
