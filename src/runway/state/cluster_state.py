@@ -228,6 +228,7 @@ class ClusterState:
         self.tenants = {tenant.namespace: name for name, tenant in policy.tenants.items()}
         """The tenants by namespace. A label can be copied; only the namespace proves the tenant."""
         self.log_template = policy.logs.url_template if policy.logs else None
+        self._start_timeouts = policy.limits.start_timeout_seconds
         """The template of links to stored logs; None without one."""
         self._metrics = metrics
         self._clock = clock
@@ -392,7 +393,7 @@ class ClusterState:
     def view(self, key: JobKey) -> JobView | None:
         """Return the view of a job; None without a Job of this name that Runway created."""
         snapshot = self.snapshot(key)
-        return None if snapshot is None else job_view(snapshot, self.log_template)
+        return None if snapshot is None else job_view(snapshot, self.log_template, self._start_timeouts)
 
     def record(self, key: JobKey) -> Record | None:
         job = self.job(key)
