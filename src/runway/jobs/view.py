@@ -91,7 +91,7 @@ def job_view(
         created_at=job.metadata.creation_timestamp,
         started_at=known.started_at,
         finished_at=condition.last_transition_time if condition and state.is_finished else None,
-        conditions=conditions if start_timeouts is None else _with_start_timeout(conditions, snapshot, start_timeouts),
+        conditions=_with_start_timeout(conditions, snapshot, known, start_timeouts),
         attempts=list(known.attempts),
         attempts_left_out=known.left_out,
         disruptions=known.disruptions,
@@ -173,10 +173,10 @@ def conditions_of(
 
 
 def _with_start_timeout(
-    conditions: list[ConditionView], snapshot: JobSnapshot, limits: StartTimeouts
+    conditions: list[ConditionView], snapshot: JobSnapshot, known: AttemptHistory, limits: StartTimeouts | None
 ) -> list[ConditionView]:
     """Add the policy's limit to the condition that keeps a job from its first start."""
-    wait = start_wait(snapshot) if conditions else None
+    wait = start_wait(snapshot, known=known) if conditions and limits else None
     if wait is None or wait.cause is None:
         return conditions
     code, seconds = _code(wait.cause), getattr(limits, limit_of(wait.cause.code))
