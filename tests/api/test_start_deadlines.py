@@ -45,7 +45,8 @@ async def until_ended(runway: Runway, job_id: str, seconds: float = LIMIT_SECOND
 async def test_missing_image_frees_the_gpus_at_the_limit(runway: Runway) -> None:
     job_id, pod = await stuck(runway, resources=GPUS, timeout_seconds=86_400)
     assert (await runway.submit(resources=GPUS)).json()["code"] == "quota_exceeded"
-    assert [item["code"] for item in (await runway.view(job_id))["conditions"]] == ["image_pull_failing"]
+    (condition,) = (await runway.view(job_id))["conditions"]
+    assert (condition["code"], condition["start_timeout_seconds"]) == ("image_pull_failing", LIMIT_SECONDS)
     await until_ended(runway, job_id)
     runway.kubernetes.terminate_pod(pod)
     runway.kubernetes.announce_failure(job_id, "DeadlineExceeded")

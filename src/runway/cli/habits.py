@@ -150,6 +150,11 @@ class Group(TyperGroup):
         while args and args[0].split("=")[0] in _HOISTED:
             count = 1 if "=" in args[0] else 2
             moved, args = [*moved, *args[:count]], args[count:]
+        if moved and not args and not ctx.resilient_parsing:
+            given = shorten(shlex.join([*moved, *(["VALUE"] if moved[-1] in _HOISTED else [])]), 200)
+            ctx.fail(f"Give a command, such as `runway ls {given}`; RUNWAY_TENANT and RUNWAY_URL set both for all.")
+        if args[:1] and args[0].startswith("-"):
+            moved = []  # An option of `runway` itself, such as --help, needs no others.
         return super().parse_args(ctx, [*args[:1], *moved, *args[1:]])
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import select
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TextIO
 
 import typer
 import yaml
@@ -27,6 +29,8 @@ from runway.text import shorten
 from runway.yaml_loader import StrictLoader, parse
 
 EXAMPLE: Final = "--image python:3.12 --cpu 1 --memory 1Gi -- python -c 'print(1)'"
+STDIN_SECONDS: Final = 1.0
+"""Time until the command says that it waits for stdin. Cron, CI and ssh can leave it open and send nothing."""
 MAX_FILE_BYTES = 1 << 20  # Runway accepts a body of at most this many bytes (`RUNWAY_MAX_BODY_BYTES`).
 _PLAIN_NUMBER: Final = re.compile(
     r"[-+]?(?:(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{0,99})?|\.[0-9]{1,99})(?:[eE][-+]?[0-9]{1,3})?"
@@ -221,6 +225,7 @@ def _read_file(name: str) -> dict[str, object]:
 def _content(name: str, shown: str) -> bytes:
     try:
         if name == "-":
+            announce_wait(sys.stdin)
             content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
         else:
             with Path(name).open("rb") as file:
@@ -230,6 +235,13 @@ def _content(name: str, shown: str) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise typer.BadParameter(f"{shown} is larger than {MAX_FILE_BYTES} bytes", param_hint="--file")
     return content
+
+
+def announce_wait(stdin: TextIO, seconds: float = STDIN_SECONDS) -> None:
+    """Say on stderr that the command waits for a spec, if stdin is no terminal and sends nothing for this time."""
+    with suppress(OSError, ValueError):  # It has no file descriptor.
+        if not stdin.isatty() and not select.select([stdin], [], [], seconds)[0]:
+            typer.echo("Waiting for a job spec on stdin; if there is none, add </dev/null to the command.", err=True)
 
 
 def _spec_in(content: bytes, shown: str) -> dict[str, object]:

@@ -204,6 +204,8 @@ class ConditionView(Model):
     """The details in plain words."""
     since: Time | None
     """The start of the condition, if Kubernetes reports it."""
+    start_timeout_seconds: Positive | None = None
+    """Seconds after which Runway ends a job that this condition keeps from starting; null without a limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from runway.jobs.diagnosis.attempts import attempt_failure
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
 from runway.jobs.diagnosis.container_start import diagnose_container_start, diagnose_pod_creation
 from runway.jobs.models import Attempt
-from runway.jobs.record import merge_attempts, record_of
+from runway.jobs.record import AttemptHistory, merge_attempts, record_of
 from runway.jobs.snapshot import JobSnapshot
 from runway.kube.objects import Job, Pod
 
@@ -34,15 +34,17 @@ class StartWait:
     cause: Diagnosis | None
 
 
-def start_wait(snapshot: JobSnapshot, *, has_history: bool = False) -> StartWait | None:
+def start_wait(
+    snapshot: JobSnapshot, *, has_history: bool = False, known: AttemptHistory | None = None
+) -> StartWait | None:
     """Return the wait of this job; None if it is finished, a container of it started, or either is unknown.
 
-    `has_history`: every attempt since the job's creation is known.
+    `has_history`: every attempt since the job's creation is known. `known`: the merged attempts, if at hand.
     """
     job = snapshot.job
     if job.has_outcome or job.metadata.unreadable or any(pod.metadata.unreadable for pod in snapshot.pods):
         return None
-    known = merge_attempts(snapshot, record_of(job))
+    known = known or merge_attempts(snapshot, record_of(job))
     if any(not pod.is_terminal for pod in snapshot.pods if pod.metadata.name in snapshot.deleted_pods):
         return None  # The last known status of a pod that was deleted meanwhile does not show whether it started.
     ended = sum(attempt.state in ("failed", "succeeded") for attempt in known.attempts)

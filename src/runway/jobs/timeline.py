@@ -29,21 +29,21 @@ def moments_of(view: JobView) -> list[Moment]:
 
 def deadline_of(view: JobView) -> datetime | None:
     """Return when the job's timeout expires, counted from its acceptance; None where it is unknown."""
-    return _after_acceptance(view, view.spec.timeout_seconds if view.spec else None)
+    return _after(view.created_at, view.spec.timeout_seconds if view.spec else None)
 
 
 def _start_deadline_of(view: JobView) -> datetime | None:
     """Return when a job that has not started exceeds its own limit; None without one."""
     if view.started_at is not None or view.is_finished:
         return None
-    return _after_acceptance(view, view.spec.start_timeout_seconds if view.spec else None)
+    return _after(view.created_at, view.spec.start_timeout_seconds if view.spec else None)
 
 
-def _after_acceptance(view: JobView, seconds: int | None) -> datetime | None:
-    if view.created_at is None or seconds is None:
+def _after(moment: datetime | None, seconds: int | None) -> datetime | None:
+    if moment is None or seconds is None:
         return None
     try:
-        return view.created_at + timedelta(seconds=seconds)
+        return moment + timedelta(seconds=seconds)
     except OverflowError:
         return None
 
@@ -56,6 +56,9 @@ def _moments(view: JobView) -> Iterator[Moment]:
     for condition in view.conditions:
         if condition.since:
             yield Moment(condition.since, f"condition {condition.code}", "condition")
+            ends = _after(condition.since, condition.start_timeout_seconds)
+            if ends:
+                yield Moment(ends, f"start deadline of {condition.code}", "deadline")
     if view.finished_at:
         cause = f": {view.failure.code}" if view.failure else ""
         yield Moment(view.finished_at, f"{view.state}{cause}", view.state)

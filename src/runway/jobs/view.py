@@ -27,6 +27,7 @@ from runway.jobs.diagnosis.container_start import diagnose_container_start, diag
 from runway.jobs.diagnosis.gpu_health import describe_fault, gpu_fault_of
 from runway.jobs.diagnosis.other_containers import kept_alive_by
 from runway.jobs.diagnosis.scaling import scaling_of
+from runway.jobs.diagnosis.start_timeout import limit_of
 from runway.jobs.log_excerpt import secrets_of
 from runway.jobs.log_link import log_url
 from runway.jobs.models import ConditionView, CostView, Excerpt, Failure, JobState, JobView, KubernetesRef
@@ -41,7 +42,9 @@ from runway.jobs.record import (
     record_of,
 )
 from runway.jobs.snapshot import JobSnapshot
+from runway.jobs.start import start_wait
 from runway.kube.objects import Job, Pod
+from runway.policy import StartTimeouts
 from runway.text import one_line, show_duration
 
 FIRST_BACKOFF: Final = timedelta(seconds=10)
@@ -67,14 +70,17 @@ _OF_FINDING: Final = {
 }
 
 
-def job_view(snapshot: JobSnapshot, log_template: str | None = None) -> JobView:
-    """Build the view. `log_template` is the policy's template of links to stored logs."""
+def job_view(
+    snapshot: JobSnapshot, log_template: str | None = None, start_timeouts: StartTimeouts | None = None
+) -> JobView:
+    """Build the view. The policy has the template of links to stored logs, and the limits on a job's start."""
     job, spec, record = snapshot.job, spec_of(snapshot.job), record_of(snapshot.job)
     retries = spec.retries if spec else 0
     state = state_of(job, snapshot.pods, snapshot.deleted_pods, retries)
     known = merge_attempts(snapshot, record)
     final = record if record is not None and record.state is not None else None
     condition = job.condition("Complete") or job.condition("Failed")
+    conditions = conditions_of(snapshot, state, retries, known)
     excerpt = final.excerpt if final else excerpt_from_status(snapshot) or (record.excerpt if record else None)
     view = JobView(
         id=job.metadata.name,
@@ -85,7 +91,7 @@ def job_view(snapshot: JobSnapshot, log_template: str | None = None) -> JobView:
         created_at=job.metadata.creation_timestamp,
         started_at=known.started_at,
         finished_at=condition.last_transition_time if condition and state.is_finished else None,
-        conditions=conditions_of(snapshot, state, retries, known),
+        conditions=_with_start_timeout(conditions, snapshot, known, start_timeouts),
         attempts=list(known.attempts),
         attempts_left_out=known.left_out,
         disruptions=known.disruptions,
@@ -164,6 +170,17 @@ def conditions_of(
     if snapshot.idle_gpus is not None and state is JobState.RUNNING:
         found.append(ConditionView(ConditionCode.GPU_IDLE, snapshot.idle_gpus.message, None))
     return found
+
+
+def _with_start_timeout(
+    conditions: list[ConditionView], snapshot: JobSnapshot, known: AttemptHistory, limits: StartTimeouts | None
+) -> list[ConditionView]:
+    """Add the policy's limit to the condition that keeps a job from its first start."""
+    wait = start_wait(snapshot, known=known) if conditions and limits else None
+    if wait is None or wait.cause is None:
+        return conditions
+    code, seconds = _code(wait.cause), getattr(limits, limit_of(wait.cause.code))
+    return [replace(each, start_timeout_seconds=seconds) if each.code == code else each for each in conditions]
 
 
 def _live(pods: Sequence[Pod], deleted_pods: frozenset[str]) -> list[Pod]:

@@ -32,7 +32,7 @@ from runway.jobs.snapshot import FreeCapacity, JobSnapshot, PoolSize
 from runway.jobs.view import conditions_of, job_view, pending_since, state_of
 from runway.kube.client import EVENTS, JOBS, NODES, PODS
 from runway.kube.objects import Event, Job, Node, Pod
-from runway.policy import Policy
+from runway.policy import Policy, StartTimeouts
 from runway.state.job_store import JobEntry, JobKey, JobStore
 from runway.state.node_capacity import NodeCache
 from runway.state.subscriptions import Subscriptions
@@ -228,6 +228,8 @@ class ClusterState:
         self.tenants = {tenant.namespace: name for name, tenant in policy.tenants.items()}
         """The tenants by namespace. A label can be copied; only the namespace proves the tenant."""
         self.log_template = policy.logs.url_template if policy.logs else None
+        limits = policy.limits.start_timeout_seconds
+        self._start_timeouts = None if limits == StartTimeouts() else limits
         """The template of links to stored logs; None without one."""
         self._metrics = metrics
         self._clock = clock
@@ -392,7 +394,7 @@ class ClusterState:
     def view(self, key: JobKey) -> JobView | None:
         """Return the view of a job; None without a Job of this name that Runway created."""
         snapshot = self.snapshot(key)
-        return None if snapshot is None else job_view(snapshot, self.log_template)
+        return None if snapshot is None else job_view(snapshot, self.log_template, self._start_timeouts)
 
     def record(self, key: JobKey) -> Record | None:
         job = self.job(key)

@@ -191,6 +191,24 @@ def test_options_before_the_command() -> None:
     assert (fake.requests[0].headers["X-Tenant-ID"], fake.requests[0].url.host) == ("speech", "other.test")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "example"),
+    [
+        (["--tenant", "vision"], "`runway ls --tenant vision`"),
+        (["--url=http://a", "--tenant", "vision"], "`runway ls --url=http://a --tenant vision`"),
+        (["--tenant"], "`runway ls --tenant VALUE`"),
+    ],
+)
+def test_option_of_a_command_without_one_says_where_it_belongs(arguments: list[str], example: str) -> None:
+    answer = refused(*arguments)
+    assert example in answer
+    assert "RUNWAY_TENANT" in answer
+
+
+def test_help_after_an_option_of_a_command_is_shown() -> None:
+    assert "Exit codes:" in runway("--tenant", "vision", "--help").stdout
+
+
 def test_version_and_help_as_words_and_options() -> None:
     assert runway("--version").stdout == runway("version").stdout
     assert runway("help").stdout == runway("--help").stdout

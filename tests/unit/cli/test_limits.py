@@ -32,6 +32,7 @@ LIMITS = {
     "ephemeral_storage": {"per_job": "10Gi"},
     "retention_seconds": 86400,
     "start_timeout_seconds": {"image": 300, "registry": 1800, "config": 600, "unschedulable": None},
+    "secrets_in_env": "refuse",
 }
 POOL = {
     "instance_type": "g5.12xlarge",
@@ -79,23 +80,22 @@ def test_limits_shows_what_a_tenant_may_use() -> None:
     assert fake.requests[0].headers["X-Tenant-ID"] == "vision"
     assert result.stdout.splitlines() == [
         "Limits of a job",
-        "  FIELD                         MIN   MAX     DEFAULT",
+        "  FIELD                         MIN   MAX    DEFAULT",
         "  cpu                           100m  16",
         "  memory                        32Mi  128Gi",
         "  gpu                                 4",
-        "  timeout                       1s    1d      1h",
-        "  grace_period                        2m      30s",
+        "  timeout                       1s    1d     1h",
+        "  grace period                        2m     30s",
         "  retries                             3",
-        "  disk                          1Gi   500Gi   10Gi",
-        "  user                          1     65535   1000",
-        "  retention                                   1d",
-        "  start_timeout: image                5m",
-        "  start_timeout: registry             30m",
-        "  start_timeout: config               10m",
-        "  start_timeout: unschedulable        none",
-        "  idle_gpu: below_percent             5",
-        "  idle_gpu: for_seconds               3600",
-        "  idle_gpu: action                    report",
+        "  disk                          1Gi   500Gi  10Gi",
+        "  user                          1     65535  1000",
+        "  retention                                  1d",
+        "  start timeout: image                5m",
+        "  start timeout: registry             30m",
+        "  start timeout: config               10m",
+        "  start timeout: unschedulable        none",
+        "  credentials in env                         refuse",
+        "  idle GPU                                   report below 5% for 1h",
         "Images",
         "  registry.example.com/vision/*",
         "Pools",
@@ -111,6 +111,11 @@ def test_limits_shows_what_a_tenant_may_use() -> None:
         "Secrets",
         "  huggingface\\x1b[2J",
     ]
+
+
+def test_limits_without_a_limit_on_idle_gpus_says_none() -> None:
+    old = {"limits": {"idle_gpu": None}, "images": {"allow": []}, "pools": {}, "tenants": {}}
+    assert runway("limits", answers=[reply(old)]).stdout.splitlines()[2].split() == ["idle", "GPU", "none"]
 
 
 def test_limits_without_a_tenant_shows_what_all_share() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from threading import Event
 
 import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runway.cli.commands.logs import MAX_JSON_LINE_BYTES
+from runway.cli.commands.logs import MAX_JSON_LINE_BYTES, watch_reader
 from runway.cli.context import Environment
 from tests.support.cli import Chunks, Clock, FakeRunway, attempt, invoke, job, problem, reply, runway, serve
 
@@ -33,6 +35,17 @@ def test_log_bytes_reach_a_pipe_unchanged() -> None:
     assert result.exit_code == 0
     assert result.stdout_bytes == raw
     assert fake.paths == ["GET /v1/jobs/rw-4f2a/logs"]
+
+
+def test_end_of_the_reader_of_a_quiet_log_is_noticed_at_once() -> None:
+    reading, writing = os.pipe()
+    ended = Event()
+    with os.fdopen(writing, "wb", buffering=0) as stdout, os.fdopen(reading, "rb", buffering=0) as reader:
+        watch_reader(stdout, ended.set)
+        stdout.write(b"one\n")
+        assert (reader.read(4), ended.is_set()) == (b"one\n", False)
+        reader.close()
+        assert ended.wait(10)
 
 
 def test_log_options_become_query_parameters() -> None:

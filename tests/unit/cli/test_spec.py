@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runway.cli.spec import announce_wait
 from tests.support.cli import FakeRunway, job, reply, runway
 
 FILE = """
@@ -55,6 +57,19 @@ def test_json_file_indented_with_tabs_is_read(tmp_path: Path) -> None:
 
 def test_dash_reads_stdin() -> None:
     assert submitted("-f", "-", stdin="image: x") == {"image": "x"}
+
+
+def test_wait_for_a_silent_pipe_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as stdin, os.fdopen(writing, "w") as sender:
+        announce_wait(stdin, 0)
+        assert "Waiting for a job spec on stdin; if there is none, add </dev/null" in capsys.readouterr().err
+        sender.write("image: x")
+        sender.flush()
+        announce_wait(stdin, 0)
+    with Path(os.devnull).open() as stdin:
+        announce_wait(stdin, 0)
+    assert capsys.readouterr().err == ""
 
 
 def test_flags_override_the_fields_of_the_file(tmp_path: Path) -> None:

@@ -135,6 +135,17 @@ def test_timeline_of_a_job_that_has_not_started_shows_its_own_start_deadline() -
     assert "start deadline" not in runway("status", "rw-4f2a", answers=[reply(started)]).stdout
 
 
+def test_waiting_job_shows_when_the_policy_ends_it() -> None:
+    pulling = {"code": "image_pull_failing", "message": "no such image", "start_timeout_seconds": 900}
+    shown = [{**pulling, "since": "2026-11-24T08:02:00Z"}, {**pulling, "since": None}]
+    lines = runway("status", "rw-4f2a", answers=[reply(job(conditions=shown))]).stdout.splitlines()
+    assert "  image_pull_failing (for 8m, Runway ends the job after 15m): no such image" in lines
+    assert "  image_pull_failing (Runway ends the job after 15m): no such image" in lines
+    assert [line for line in lines if "deadline of" in line] == [
+        "  08:17:00     +17m  start deadline of image_pull_failing in 7m"
+    ]
+
+
 def test_text_of_a_registry_is_cut_after_its_cause_and_whole_in_the_evidence() -> None:
     text = "the registry has no such image: ErrImagePull: " + "failed to resolve reference; " * 10
     condition = {"code": "image_pull_failing", "message": text, "since": None}

@@ -10,6 +10,7 @@ from runway.jobs.models import ConditionView
 from runway.jobs.snapshot import FreeCapacity, JobSnapshot
 from runway.jobs.view import job_view
 from runway.kube.objects import Event, Job, Node, Pod
+from runway.policy import StartTimeouts
 from tests.support.builders import (
     Json,
     condition,
@@ -123,6 +124,29 @@ def test_missing_service_account_tells_to_render_the_tenants() -> None:
     found = only(conditions(events=(event,)))
     assert found.code == "pod_creation_refused"
     assert "`runway tenants render`" in found.message
+
+
+NOT_FOUND = waiting("ErrImagePull", "failed to resolve reference: x: not found")
+
+
+@pytest.mark.parametrize(
+    ("pods", "ready", "seconds"),
+    [
+        ((pod(state=NOT_FOUND),), "True", 300),
+        ((pod(state=waiting("ErrImagePull", "dial tcp: i/o timeout")),), "True", 1800),
+        ((pod(state=waiting("CreateContainerConfigError", 'configmap "x" not found')),), "True", 600),
+        ((pod(node=None, conditions=[unschedulable()]),), "True", None),  # The policy has no limit for this cause.
+        ((pod(state=NOT_FOUND),), "False", None),  # The status of the pod may be old.
+        ((pod("ran", state=ended(143), conditions=[disrupted()]), pod(created=20, state=NOT_FOUND)), "True", None),
+    ],
+)
+def test_condition_that_keeps_a_job_from_its_first_start_has_the_policys_limit(
+    pods: tuple[Pod, ...], ready: str, seconds: int | None
+) -> None:
+    limits = StartTimeouts(image=300, registry=1800, config=600)
+    snapshot = JobSnapshot("vision", job(), pods, nodes={"node-1": node(ready=ready)})
+    found = job_view(snapshot, start_timeouts=limits).conditions
+    assert [each.start_timeout_seconds for each in found if each.code != "node_unreachable"] == [seconds]
 
 
 def test_unschedulable_since_is_transition_time() -> None:

@@ -23,6 +23,7 @@ _PRICES: Final = [
 ]
 _NO_FIELDS: Final = ("ephemeral_storage",)
 """Names of version 0.7 for a limit that is shown under its new name."""
+_LABELS: Final = {"idle_gpu": "idle GPU", "secrets_in_env": "credentials in env"}
 
 
 def limits(context: typer.Context, output: As = Output.TABLE, url: Url = DEFAULT_URL, tenant: Tenant = None) -> None:
@@ -68,13 +69,21 @@ def _limits(document: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     for name, bound in document.items():
         if name in _NO_FIELDS:
             continue
+        label = _label(name)
         if not isinstance(bound, Mapping):
-            yield name.removesuffix("_seconds"), "", "", _amount(name, bound)
+            yield label, "", "", _amount(name, bound) or "none"
         elif bound.keys() & {"min", "max", "default"}:
-            yield name.removesuffix("_seconds"), *(_amount(name, bound.get(key)) for key in ("min", "max", "default"))
+            yield label, *(_amount(name, bound.get(key)) for key in ("min", "max", "default"))
+        elif bound.keys() >= {"below_percent", "for_seconds", "action"}:
+            percent, time = bound["below_percent"], _amount("for_seconds", bound["for_seconds"])
+            yield label, "", "", f"{bound['action']} below {percent}% for {time}"
         else:
             for cause, value in bound.items():
-                yield f"{name.removesuffix('_seconds')}: {cause}", "", _amount(name, value) or "none", ""
+                yield f"{label}: {_label(cause)}", "", _amount(name, value) or "none", ""
+
+
+def _label(name: str) -> str:
+    return _LABELS.get(name) or name.removesuffix("_seconds").replace("_", " ")
 
 
 def _amount(name: str, value: object) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import os
 import re
+import select
+import stat
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from functools import partial
+from threading import Thread
 from typing import Annotated, BinaryIO, Final, Literal
 
 import typer
@@ -28,6 +32,7 @@ from runway.text import escape_controls, one_line
 MAX_JSON_LINE_BYTES = 1 << 16
 """A longer line becomes several JSON objects: a log without newlines must not fill the memory."""
 
+_EXIT_OF_BROKEN_PIPE: Final = 1  # As typer exits after EPIPE.
 
 LogOutput = Literal["text", "json"]
 
@@ -57,6 +62,7 @@ def logs(
         job_id = briefly(session, lambda: newest_job(session) if job is None else find_job(session, job))
         if follow:
             _show_wait(session, job_id, attempt)
+            watch_reader(typer.get_binary_stream("stdout"), lambda: os._exit(_EXIT_OF_BROKEN_PIPE))
             if not follow_log(session, job_id, writer, tail=tail, attempt=attempt):
                 session.screen.err(f"{job_id} ended before it wrote a log; `runway status {job_id}` shows why")
                 raise typer.Exit(Exit.REJECTED)
@@ -79,6 +85,26 @@ def logs(
                 session.screen.err(f"The log of {job_id} is empty.")
         except ApiError as error:
             _show_excerpt(session, error, writer)
+
+
+def watch_reader(stdout: BinaryIO, on_exit: Callable[[], None]) -> None:
+    """Call `on_exit` in a thread when the reader of a pipe exits, as `head` does: a quiet log writes nothing for long.
+
+    The command then ends as after a write to that pipe. A thread cannot interrupt the main one while it reads a socket.
+    """
+    try:
+        descriptor = stdout.fileno()
+    except (OSError, ValueError):
+        return
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        Thread(target=_wait_for_exit, args=(descriptor, on_exit), daemon=True).start()
+
+
+def _wait_for_exit(pipe: int, on_exit: Callable[[], None]) -> None:
+    poll = select.poll()
+    poll.register(pipe, 0)  # POLLERR and POLLHUP are always reported.
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll()):
+        on_exit()
 
 
 def follow_log(

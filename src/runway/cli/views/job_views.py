@@ -168,8 +168,12 @@ def show_job(screen: Screen, view: JobView, now: datetime) -> None:
     if view.conditions:
         screen.out("Conditions", style="bold")
     for condition in view.conditions:
-        since = f" (for {show_between(condition.since, now)})" if condition.since else ""
-        screen.out(f"  {condition.code}{since}: {_brief(screen, condition)}", style="yellow", hang=4)
+        times = (
+            f"for {show_between(condition.since, now)}" if condition.since else "",
+            f"Runway ends the job after {show_duration(limit)}" if (limit := condition.start_timeout_seconds) else "",
+        )
+        waits = f" ({', '.join(filter(None, times))})" if any(times) else ""
+        screen.out(f"  {condition.code}{waits}: {_brief(screen, condition)}", style="yellow", hang=4)
     _show_timeline(screen, view, now)
     if view.attempts:
         _show_attempts(screen, view, now)
