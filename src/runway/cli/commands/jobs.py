@@ -204,7 +204,7 @@ def cancel(
         if selects and not job_ids:
             session.screen.err("No unfinished job matches.")
         elif job_ids and not yes:
-            _confirm(session, views or [session.client.job(job_id).value for job_id in job_ids])
+            job_ids = _confirm(session, views or _read(session, job_ids, failed))
         _cancel_all(session, job_ids, failed, output, url)
 
 
@@ -219,6 +219,19 @@ def _found(session: Session, jobs: list[str]) -> tuple[list[str], list[tuple[str
                 raise
             failed.append((job, error))
     return list(dict.fromkeys(job_ids)), failed
+
+
+def _read(session: Session, job_ids: list[str], failed: list[tuple[str, RequestFailed]]) -> list[JobView]:
+    """Return the views of the jobs, and add those that do not exist to `failed`."""
+    views = list[JobView]()
+    for job_id in job_ids:
+        try:
+            views.append(briefly(session, partial(session.client.job, job_id)).value)
+        except ApiError as error:
+            if error.code != "job_not_found":
+                raise
+            failed.append((job_id, error))
+    return views
 
 
 def _cancel_all(
@@ -254,7 +267,10 @@ def _cancel(session: Session, job_id: str) -> Answer[JobView]:
             session.environment.sleep(budget.pause_after(error))
 
 
-def _confirm(session: Session, views: list[JobView]) -> None:
+def _confirm(session: Session, views: list[JobView]) -> list[str]:
+    """Ask whether to cancel these jobs, if there are any, and return their ids."""
+    if not views:
+        return []
     for view in views[:CONFIRM_SHOWN]:
         session.screen.err(f"  {view.id}", view.name or "", show_state(view.state), f"of {view.tenant}")
     if len(views) > CONFIRM_SHOWN:
@@ -262,6 +278,7 @@ def _confirm(session: Session, views: list[JobView]) -> None:
     jobs = f"job {escape(views[0].id)}" if len(views) == 1 else f"these {len(views)} jobs"
     if not typer.confirm(f"Cancel {jobs}?", err=True):
         raise typer.Exit(Exit.REJECTED)
+    return [view.id for view in views]
 
 
 def _show_cancelled(session: Session, views: list[JobView]) -> None:
