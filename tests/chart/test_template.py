@@ -104,7 +104,8 @@ def test_lease_role_is_in_the_configured_namespace(helm: Helm, values: str, name
 def test_name_of_digits_stays_text(helm: Helm) -> None:
     """A namespace may be called 2026; unquoted, YAML reads a number, which Kubernetes refuses."""
     name = "2026"
-    objects = rendered(helm, f"--set-string=leaseNamespace={name},prometheus.namespace={name},priorityClass.name={name}")
+    values = ("leaseNamespace", "prometheus.namespace", "priorityClass.name")
+    objects = rendered(helm, *(f"--set-string={value}={name}" for value in values))
     assert {item["name"]: item.get("value") for item in container(objects)["env"]}["RUNWAY_LEASE_NAMESPACE"] == name
     for kind in ("Role", "RoleBinding"):
         assert one(objects, kind, "runway-lease")["metadata"]["namespace"] == name

@@ -21,7 +21,7 @@ RESTRICTED: Final = "restricted"
 
 
 async def check_tenants(client: OperatorClient, policy: Policy) -> list[Finding]:
-    """Compare every object of the tenants: that it exists, its Pod Security level, its quota."""
+    """Compare every object of the tenants: that it exists, its Pod Security level, its quota and limits."""
     manifests: list[dict[str, Any]] = list(render(policy))
     found = await for_all(manifests, lambda manifest: _get(client, manifest))
     missing: dict[str, list[str]] = defaultdict(list)
@@ -38,6 +38,8 @@ async def check_tenants(client: OperatorClient, policy: Policy) -> list[Finding]
             findings += _ownership(namespace, manifest["metadata"]["labels"][LABEL_TENANT], item)
         elif kind == "ResourceQuota":
             findings.append(_quota(namespace, manifest["spec"]["hard"], item))
+        elif kind == "LimitRange":
+            findings += _limits(namespace, manifest["spec"]["limits"][0], item)
         elif kind == "ServiceAccount":
             findings += _job_account(namespace, manifest, item)
     findings += [_missing(namespace, names) for namespace, names in missing.items()]
@@ -147,6 +149,23 @@ def _quota(namespace: str, wanted: dict[str, str], item: Json) -> Finding:
         fix = "remove it from the ResourceQuota, or add it to the tenant's quota"
         return warning("quota", namespace, f"not in the policy: {', '.join(extra)}", fix)
     return ok("quota", namespace, "ResourceQuota equals the policy")
+
+
+def _limits(namespace: str, wanted: dict[str, Any], item: Json) -> list[Finding]:
+    """A narrower LimitRange rejects the pods of admitted jobs; a wider one is no backstop."""
+    limits = (item.get("spec") or {}).get("limits") or []
+    found: Json = next((each for each in limits if each.get("type") == wanted["type"]), {})
+    narrow, wide = list[str](), list[str]()
+    for bound, sign in (("min", 1), ("max", -1)):
+        has = found.get(bound) or {}
+        for name, value in wanted[bound].items():
+            excess = sign * (_amount(has[name]) - _amount(value)) if name in has else -1
+            if excess:
+                shown = f"{bound} {name} {has.get(name, 'not set')} (policy: {value})"
+                (narrow if excess > 0 else wide).append(shown)
+    if narrow:
+        return [failed("limits", namespace, f"narrower than the policy: {', '.join(narrow)}", APPLY)]
+    return [warning("limits", namespace, f"wider than the policy: {', '.join(wide)}", APPLY)] if wide else []
 
 
 def _amount(quantity: object) -> int:

@@ -50,6 +50,7 @@ KINDS = sorted({str(manifest["kind"]) for manifest in render(LOADED)})
 CPU_NODE, GPU_NODE = 0, 1
 NAMESPACE = "/api/v1/namespaces/runway-vision"
 QUOTA = f"{NAMESPACE}/resourcequotas/runway-quota"
+LIMITS = f"{NAMESPACE}/limitranges/runway-limits"
 ACCOUNT = f"{NAMESPACE}/serviceaccounts/runway-job"
 CLAIM = f"{NAMESPACE}/persistentvolumeclaims/datasets"
 
@@ -162,6 +163,17 @@ def test_kubeconfig_of_the_home_directory_is_the_default(
     (tmp_path / ".kube").mkdir()
     kubeconfig(tmp_path / ".kube", cluster.url).rename(tmp_path / ".kube" / "config")
     assert doctor(policy)[1] == []
+
+
+@pytest.mark.usefixtures("cluster")
+def test_kubeconfig_variable_needs_no_readable_home_directory(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image can set HOME=/root for another user."""
+    monkeypatch.setenv("HOME", "/" + "h" * 300)  # Unreadable for root too.
+    assert doctor(policy)[1] == []
+    monkeypatch.delenv("KUBECONFIG")
+    result = runway("doctor", "--policy", str(policy))
+    assert result.exit_code == 2
+    assert "set KUBECONFIG" in result.stderr
 
 
 @pytest.mark.parametrize(("minor", "status"), [("29", "failed"), ("29+", "failed"), ("", "unknown")])
@@ -301,6 +313,24 @@ def test_another_quota_of_disk_is_found(cluster: FakeApiServer, policy: Path, di
 def test_limit_that_the_policy_does_not_have_is_a_warning(cluster: FakeApiServer, policy: Path) -> None:
     cluster.objects[QUOTA]["spec"]["hard"]["count/jobs.batch"] = "5"
     assert only(policy) == ("warning", "quota", "runway-vision", "not in the policy: count/jobs.batch")
+
+
+@pytest.mark.parametrize(
+    ("bound", "cpu", "status"),
+    [
+        ("max", "1", "failed"), ("min", "15", "failed"), ("max", "64", "warning"), ("min", "1m", "warning"),
+        ("max", None, "warning"),
+    ],
+)  # fmt: skip
+def test_limit_range_of_another_policy_is_found(
+    cluster: FakeApiServer, policy: Path, bound: str, cpu: str | None, status: str
+) -> None:
+    """The policy was changed, and `runway tenants apply` was not run."""
+    container = cluster.objects[LIMITS]["spec"]["limits"][0]
+    container[bound] = {name: amount for name, amount in (container[bound] | {"cpu": cpu}).items() if amount}
+    found = only(policy)
+    assert found[:3] == (status, "limits", "runway-vision")
+    assert f"{bound} cpu {cpu or 'not set'} (policy: " in found[3]
 
 
 @pytest.mark.parametrize(

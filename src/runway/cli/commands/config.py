@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 import typer
@@ -40,7 +41,7 @@ def config(context: typer.Context, output: As = Output.TABLE, url: Url = DEFAULT
         screen.table(columns("SETTING", "VALUE", "FROM"), rows)
         if files.project is None:
             screen.err(f"There is no {PROJECT_FILE} here or above.", style="dim")
-        if not files.user.is_file():
+        if not os.path.lexists(files.user):
             screen.err(f"There is no {files.user}.", style="dim")
 
     emit({"settings": found, "files": paths}, output, names=[str(each["name"]) for each in found], table=table)
