@@ -157,6 +157,11 @@ def _wait_for_all(
             after = show_duration(timeout or 0)
             session.screen.err(f"Stopped waiting after {after}; {job_id} {known}.", style="yellow")
             codes.append(Exit.TIMED_OUT)
+        except ApiError as error:
+            if error.code != "job_not_found" or len(job_ids) == 1:
+                raise
+            session.screen.err(f"{job_id}: {error}", style="bold red")
+            codes.append(exit_for(error))
         else:
             finished.append(job)
             codes.append(exit_code(job.value))
