@@ -53,6 +53,7 @@ QUOTA = f"{NAMESPACE}/resourcequotas/runway-quota"
 LIMITS = f"{NAMESPACE}/limitranges/runway-limits"
 ACCOUNT = f"{NAMESPACE}/serviceaccounts/runway-job"
 CLAIM = f"{NAMESPACE}/persistentvolumeclaims/datasets"
+NOW = "2026-11-24T08:00:00Z"
 
 
 def node(name: str, pool: str, allocatable: dict[str, str], taints: list[Json]) -> Json:
@@ -359,6 +360,40 @@ def test_account_of_the_jobs_can_have_more_than_the_policy(cluster: FakeApiServe
 def test_missing_claim_of_a_volume_is_a_warning(cluster: FakeApiServer, policy: Path) -> None:
     del cluster.objects[CLAIM]
     assert only(policy) == ("warning", "volumes", "runway-vision", "there is no claim datasets")
+
+
+@pytest.mark.parametrize(
+    ("change", "observed"),
+    [
+        ({"status": {"phase": "Lost"}}, "claim datasets has lost its volume"),
+        ({"metadata": {"name": "datasets", "deletionTimestamp": NOW}}, "claim datasets is being deleted"),
+    ],
+)
+def test_unusable_claim_of_a_volume_is_a_warning(
+    cluster: FakeApiServer, policy: Path, change: Json, observed: str
+) -> None:
+    cluster.objects[CLAIM] |= change
+    assert only(policy) == ("warning", "volumes", "runway-vision", observed)
+
+
+def test_terminating_namespace_of_a_tenant_fails(cluster: FakeApiServer, policy: Path) -> None:
+    cluster.objects[NAMESPACE]["metadata"]["deletionTimestamp"] = NOW
+    observed = "Namespace runway-vision is being deleted"
+    assert only(policy) == ("failed", "tenant objects", "runway-vision", observed)
+
+
+def test_network_policy_of_another_policy_is_a_warning(cluster: FakeApiServer, policy: Path) -> None:
+    for manifest in render(LOADED):
+        if manifest["kind"] == "NetworkPolicy" and "runway-vision" in path_of(manifest):
+            cluster.objects[path_of(manifest)]["spec"]["egress"] = [{}]
+    observed = "allow-egress-but-metadata differs from the policy"
+    assert only(policy) == ("warning", "network policy", "runway-vision", observed)
+
+
+def test_lease_namespace_that_does_not_exist_fails(cluster: FakeApiServer, policy: Path) -> None:
+    assert only(policy, "--lease-namespace", "typo")[:3] == ("failed", "lease", "typo")
+    cluster.objects["/api/v1/namespaces/default"] = {"metadata": {"name": "default"}}
+    assert doctor(policy, "--lease-namespace", "default")[1] == []
 
 
 def test_quota_in_another_notation_is_equal(cluster: FakeApiServer, policy: Path) -> None:
