@@ -226,6 +226,7 @@ def test_time_without_a_zone_is_an_error_of_the_server(field: str) -> None:
         ("ls", "--tenant", "vi\nsion"),
         ("ls", "--tenant", "visión"),
         ("submit", "--idempotency-key", "clé"),
+        ("submit", "--idempotency-key", ""),
         ("status", "../quota"),
         ("cancel", ""),
         ("ls", "--state", "sleeping"),
