@@ -127,7 +127,7 @@ def open_session(context: typer.Context, url: str, tenant: str | None, output: O
             if output in (Output.JSON, Output.YAML):
                 emit_data(error.problem, output)
             else:
-                show_problem(screen, error, url)
+                show_problem(screen, error, client.url)
             raise typer.Exit(exit_for(error)) from error
 
 

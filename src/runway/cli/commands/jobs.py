@@ -210,7 +210,7 @@ def cancel(
             session.screen.err("No unfinished job matches.")
         elif job_ids and not yes:
             job_ids = _confirm(session, views or _read(session, job_ids, failed))
-        _cancel_all(session, job_ids, failed, output, url)
+        _cancel_all(session, job_ids, failed, output)
 
 
 def _found(session: Session, jobs: list[str]) -> tuple[list[str], list[tuple[str, RequestFailed]]]:
@@ -239,9 +239,7 @@ def _read(session: Session, job_ids: list[str], failed: list[tuple[str, RequestF
     return views
 
 
-def _cancel_all(
-    session: Session, job_ids: list[str], failed: list[tuple[str, RequestFailed]], output: Output, url: str
-) -> None:
+def _cancel_all(session: Session, job_ids: list[str], failed: list[tuple[str, RequestFailed]], output: Output) -> None:
     jobs: list[Answer[JobView]] = []
     for job_id in job_ids:
         try:
@@ -255,7 +253,7 @@ def _cancel_all(
     if output not in (Output.JSON, Output.YAML):
         for job_id, failure in failed:
             session.screen.err(f"{job_id} was not cancelled:")
-            show_problem(session.screen, failure, url)
+            show_problem(session.screen, failure, session.client.url)
     if failed:
         raise typer.Exit(max(exit_for(failure) for _, failure in failed))
 
