@@ -195,7 +195,7 @@ def _path(manifest: Mapping[str, Any]) -> str:
 def _json(answer: Response) -> Json:
     try:
         document = msgspec.json.decode(answer.body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise AmbiguousOutcome(f"the answer of Kubernetes could not be read: {error}") from error
     if not isinstance(document, dict):
         raise AmbiguousOutcome("the answer of Kubernetes is no object")
