@@ -31,9 +31,7 @@ class Defective(FakeKubernetes):
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
     ) -> Response:
         self._fail(path)
-        return await super().request(
-            method, path, query=query, body=body, content_type=content_type, seconds=seconds
-        )
+        return await super().request(method, path, query=query, body=body, content_type=content_type, seconds=seconds)
 
     async def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
         self._fail(path)

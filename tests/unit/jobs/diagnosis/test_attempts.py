@@ -194,7 +194,9 @@ def test_cancelled_attempt_has_message_but_no_cause(found: Pod, words: str) -> N
     assert words in shown.message
 
 
-@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"])
+@pytest.mark.parametrize(
+    "time", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"]
+)
 def test_job_with_an_impossible_time_of_cancellation_has_a_view(time: str) -> None:
     edited = job(outcome="Failed", reason="DeadlineExceeded", annotations={ANNOTATION_CANCELLED_AT: time})
     shown = attempt(pod(state=ended(143, finished=72), deleted=100, grace=30), edited)
