@@ -8,8 +8,11 @@ from collections.abc import AsyncGenerator, Mapping
 import pytest
 from structlog.testing import capture_logs
 
+from runway.errors import AmbiguousOutcome
+from runway.jobs.manifest import keyed_job_id
 from runway.kube.leader_election import DURATION_SECONDS
 from runway.kube.transport import Response
+from runway.services.resolve_outcome import ABSENCE_CONFIRMED_AFTER_SECONDS
 from tests.api.conftest import LOCAL, Runway, serve
 from tests.support.environment_fixtures import put_node
 from tests.support.fake_cluster import FakeKubernetes
@@ -105,3 +108,19 @@ async def test_defect_of_the_sync_loop_fails_the_health_check_and_is_counted(kub
         await asyncio.sleep(30)
         assert (await runway.client.get("/healthz")).status_code == 503
         assert await internal_errors(runway) == 1
+
+
+async def test_reservation_of_an_ambiguous_create_ends_after_a_defect_of_its_lookup(kubernetes: Defective) -> None:
+    def time_out() -> Response:
+        kubernetes.path, kubernetes.left = f"/jobs/{job_id_of_k}", 2
+        raise AmbiguousOutcome("no answer within 2.5 s")
+
+    job_id_of_k = keyed_job_id("vision", "k")
+    async with serve(kubernetes) as runway:
+        kubernetes.before_create.append(time_out)
+        answer = await runway.submit(resources={"gpu": 1}, headers={"Idempotency-Key": "k"})
+        assert answer.status_code == 500
+        assert (await runway.quota())["reserved"]["gpu"] == 1
+        await asyncio.sleep(2 * ABSENCE_CONFIRMED_AFTER_SECONDS)
+        assert kubernetes.left == 0
+        assert (await runway.quota())["reserved"]["gpu"] == 0

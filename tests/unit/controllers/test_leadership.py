@@ -138,6 +138,14 @@ def test_process_leads_after_late_lease_response(candidate: Candidate) -> None:
     assert candidate.leadership.is_leader
 
 
+def test_process_stops_leading_when_an_edit_gives_its_lease_to_another(candidate: Candidate) -> None:
+    candidate.loop.wait(1)
+    assert candidate.leadership.is_leader
+    candidate.server.edit_lease(holderIdentity="two")
+    candidate.loop.wait(RENEW_SECONDS + 0.5)
+    assert not candidate.leadership.is_leader
+
+
 def test_emergency_stop_is_read_at_next_renewal_and_stays(candidate: Candidate) -> None:
     candidate.loop.wait(1)
     assert candidate.stopped() is None
