@@ -30,6 +30,7 @@ from runway.controllers.job_ender import JobEnder
 from runway.controllers.job_recorder import JobRecorder
 from runway.controllers.leadership import LEASE_NAME, Leadership
 from runway.controllers.start_deadlines import StartDeadlines
+from runway.controllers.supervision import keep_running
 from runway.controllers.supported_version import wait_for_supported_version
 from runway.controllers.sync import ClusterSync, DiagnosticsSync
 from runway.errors import ConfigurationError, PolicyError
@@ -126,11 +127,19 @@ def create_app(
             prometheus,
             now=_now,
         )
-        loops = [election.run, sync.run, diagnostics.run, leadership.run, recorder.run, starts.run, ender.run]
+        controllers = {
+            "leader election": election.run,
+            "leadership": leadership.run,
+            "diagnostics": diagnostics.run,
+            "recorder": recorder.run,
+            "start deadlines": starts.run,
+            "job ender": ender.run,
+        }
         if policy.limits.idle_gpu is not None and prometheus is None:
             log.warning("idle GPUs are not measured: RUNWAY_PROMETHEUS_URL is not set")
         elif policy.limits.idle_gpu is not None and prometheus is not None:
-            loops.append(IdleGpuController(state, prometheus.query, ender, policy.limits.idle_gpu, timing).run)
+            idle = IdleGpuController(state, prometheus.query, ender, policy.limits.idle_gpu, timing)
+            controllers["idle GPUs"] = idle.run
 
         async def work() -> None:
             try:
@@ -139,9 +148,11 @@ def create_app(
                 await election.try_acquire_or_renew()
             except Exception as error:
                 state.failure = f"the start failed: {error!r}"
+                metrics.internal_errors.inc()
                 log.critical("start failed", exc_info=True)
                 return
-            await asyncio.gather(*(run() for run in loops), return_exceptions=True)
+            kept = (keep_running(name, run, metrics, timing) for name, run in controllers.items())
+            await asyncio.gather(sync.run(), *kept, return_exceptions=True)
 
         working = asyncio.create_task(work())
         try:

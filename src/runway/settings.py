@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, HttpUrl, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runway.errors import ConfigurationError
+
+MAX_KUBERNETES_SECONDS: Final = 10.0
+"""The leader writes only while its Lease of 15 s, renewed every 3 s, is valid for a call and 1 s more."""
 
 
 def _without_query(url: HttpUrl) -> HttpUrl:
@@ -28,7 +31,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     max_body_bytes: int = Field(default=262_144, ge=1024, le=1_048_576)
     """An annotation stores a job's spec, and Kubernetes allows 256 KiB for all annotations of an object."""
-    kubernetes_seconds: float = Field(default=2.5, ge=0.1, le=30)
+    kubernetes_seconds: float = Field(default=2.5, ge=0.1, le=MAX_KUBERNETES_SECONDS)
     """Timeout of one call to Kubernetes. A submission makes at most two: the create, and a read to resolve it."""
     max_in_flight: int = Field(default=64, ge=1, le=1000)
     """Concurrent calls to Kubernetes."""

@@ -126,7 +126,7 @@ class Metrics:
         )
         self.internal_errors = self._counter(
             "runway_internal_errors_total",
-            "Requests that failed with an internal error: status 500, or a response that was cut off",
+            "Defects: requests with status 500 or a response that was cut off, and controllers that ended",
         )
         self.corrections = self._counter(
             "runway_resync_corrections_total", "Objects that a list corrected after the watch missed a change", "kind"

@@ -112,6 +112,19 @@ async def test_page_of_failed_job_shows_failure_attempts_and_log(runway: Runway)
     assert "describe job" in text
 
 
+async def test_page_counts_every_attempt_so_that_its_log_follows_the_next_one(runway: Runway) -> None:
+    """The script compares the number with `Runway-Attempt`, also after more attempts than the view has."""
+    job_id = (await runway.submit(retries=1)).json()["id"]
+    for _ in range(22):
+        runway.kubernetes.end_pod(runway.kubernetes.start_pod(job_id), 1)
+
+    async def has_all_attempts() -> bool:
+        return bool((await runway.view(job_id))["attempts_left_out"] == 2)
+
+    await runway.until(has_all_attempts)
+    assert 'data-attempts="22"' in await get(runway, f"/jobs/{job_id}")
+
+
 async def test_page_of_job_shows_its_storage_user_and_working_directory(runway: Runway) -> None:
     asked = {"disk": "2Gi", "shared_memory": "48Mi"}
     job_id = (await runway.submit(user=65_532, working_dir="/scratch/a b", resources=asked)).json()["id"]

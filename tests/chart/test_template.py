@@ -101,6 +101,20 @@ def test_lease_role_is_in_the_configured_namespace(helm: Helm, values: str, name
         assert one(objects, kind, "runway-lease")["metadata"]["namespace"] == namespace
 
 
+def test_name_of_digits_stays_text(helm: Helm) -> None:
+    """A namespace may be called 2026; unquoted, YAML reads a number, which Kubernetes refuses."""
+    name = "2026"
+    values = ("leaseNamespace", "prometheus.namespace", "priorityClass.name")
+    objects = rendered(helm, *(f"--set-string={value}={name}" for value in values))
+    assert {item["name"]: item.get("value") for item in container(objects)["env"]}["RUNWAY_LEASE_NAMESPACE"] == name
+    for kind in ("Role", "RoleBinding"):
+        assert one(objects, kind, "runway-lease")["metadata"]["namespace"] == name
+    assert one(objects, "PriorityClass", name)
+    assert one(objects, "Deployment")["spec"]["template"]["spec"]["priorityClassName"] == name
+    peers = [peer for rule in one(objects, "NetworkPolicy")["spec"]["egress"] for peer in rule["to"]]
+    assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}} in peers
+
+
 def test_service_account_is_the_one_that_the_tenants_name(helm: Helm) -> None:
     objects = rendered(helm)
     account = one(objects, "ServiceAccount")["metadata"]

@@ -248,7 +248,7 @@ def test_doctor_in_the_pod_reports_what_it_may_not_read(context: Context) -> Non
     command = ("exec", "deployment/runway", f"--namespace={NAMESPACE}", "--", "runway", "doctor", "-o", "json")
     findings = json.loads(context.kubernetes.run(*command))["findings"]
     unreadable = {item["check"] for item in findings if item["status"] == "unknown"}
-    assert unreadable == {"service account", "tenant objects", "volumes", "network policy"}
+    assert unreadable == {"service account", "lease", "tenant objects", "volumes", "network policy"}
     assert {item["status"] for item in findings} == {"ok", "warning", "unknown"}
 
 

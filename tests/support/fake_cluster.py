@@ -299,6 +299,11 @@ class FakeKubernetes:
         self.version += 1
         self.lease = _merge(self.lease, {"metadata": {"annotations": given, "resourceVersion": str(self.version)}})
 
+    def edit_lease(self, **spec: object) -> None:
+        """Edit fields of the Lease's spec, as kubectl does."""
+        self.version += 1
+        self.lease = _merge(self.lease, {"spec": spec, "metadata": {"resourceVersion": str(self.version)}})
+
     def compact(self) -> None:
         """Expire all earlier resource versions for watches and lists."""
         self.expired_before = self.version

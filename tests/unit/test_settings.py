@@ -47,3 +47,10 @@ def test_invalid_prometheus_url_stops_the_start_without_showing_it(monkeypatch: 
     with pytest.raises(ConfigurationError, match="RUNWAY_PROMETHEUS_URL") as caught:
         load_settings()
     assert "s3cret" not in str(caught.value)
+
+
+def test_calls_that_last_as_long_as_the_lease_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNWAY_KUBERNETES_SECONDS", "14")
+
+    with pytest.raises(ConfigurationError, match=r"RUNWAY_KUBERNETES_SECONDS: .*less than or equal to 10"):
+        load_settings()

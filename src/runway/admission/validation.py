@@ -166,7 +166,9 @@ def _check_spec_size(form: SpecForm) -> list[Violation]:
 
 def _check_image(image: str, allow: Sequence[str]) -> list[Violation]:
     repository = canonical_repository(image)
-    if any(repository == item or (item.endswith("/*") and repository.startswith(item[:-1])) for item in allow):
+    if any(
+        repository == _official(item) or (item.endswith("/*") and repository.startswith(item[:-1])) for item in allow
+    ):
         return []
     hint = "push the image to an allowed repository"
     message = "is not from an allowed repository"
@@ -219,8 +221,17 @@ def canonical_repository(image: str) -> str:
     if not slash:
         return f"docker.io/library/{repository}"
     if "." in first or ":" in first or first.lower() != first or first == "localhost":
-        return f"{first.lower()}/{rest}"
+        return _official(f"{first.lower()}/{rest}")
     return f"docker.io/{repository}"
+
+
+def _official(repository: str) -> str:
+    """Return the full name of an official image: Docker Hub keeps `docker.io/python` in `library`.
+
+    https://github.com/distribution/reference/blob/v0.6.0/normalize.go (splitDockerDomain)
+    """
+    registry, _, path = repository.partition("/")
+    return f"docker.io/library/{path}" if registry == "docker.io" and "/" not in path else repository
 
 
 def _select_pool(draft: Draft, gpu: int, policy: Policy) -> tuple[str | None, list[Violation]]:

@@ -24,6 +24,7 @@ UNEXPECTED = "unexpected_answer"
 """The code of an answer that is not Runway's."""
 MAX_EVENT_BYTES = 4 << 20  # A job view has at most a few hundred thousand bytes: a longer event is not Runway's.
 
+_USERINFO = re.compile(r"(?<=//)[^/?#]*@")
 _FOLLOW_TIMEOUT = httpx2.Timeout(30.0, connect=5.0, read=IDLE_SECONDS)
 
 T = TypeVar("T")
@@ -104,7 +105,10 @@ class LogStream:
 
 
 class Client:
-    """Calls to one Runway for one tenant, or None. Every method raises RequestFailed; an invalid URL a ValueError."""
+    """Calls to one Runway for one tenant, or None. Every method raises RequestFailed; an invalid URL a ValueError.
+
+    `url` is for messages: it has no password.
+    """
 
     def __init__(
         self,
@@ -117,10 +121,10 @@ class Client:
             base = httpx2.URL(url)
             base.host.encode("idna")  # The resolver does the same: a label has at most 63 characters.
         except (httpx2.InvalidURL, UnicodeError) as error:
-            raise ValueError(f"{url!r} is not a URL: {error}") from error
+            raise ValueError(f"{without_password(url)!r} is not a URL: {error}") from error
         if base.scheme not in ("http", "https") or not base.host:
-            raise ValueError(f"{url!r} is not a URL such as http://127.0.0.1:8000")
-        self.url = url
+            raise ValueError(f"{without_password(url)!r} is not a URL such as http://127.0.0.1:8000")
+        self.url = without_password(url)
         self.tenant = tenant
         self._http = httpx2.Client(
             base_url=base,
@@ -325,13 +329,19 @@ def _document(response: httpx2.Response) -> Mapping[str, Any]:
 
 
 def _unexpected(response: httpx2.Response, what: str, *, retry_after: int | None = None) -> ApiError:
+    url = without_password(str(response.url))
     problem = {
         "title": "Unexpected answer",
         "status": response.status_code,
-        "detail": f"{response.url} answered {response.status_code} with {what}; check the address",
+        "detail": f"{url} answered {response.status_code} with {what}; check the address",
         "code": UNEXPECTED,
     }
     return ApiError(response.status_code, problem, retry_after=retry_after)
+
+
+def without_password(url: str) -> str:
+    """Return a URL as messages and the logs of CI may show it, without user and password."""
+    return _USERINFO.sub("", url)
 
 
 def _is_since(view: JobView, moment: datetime) -> bool:

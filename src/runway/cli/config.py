@@ -105,8 +105,10 @@ def _content(path: Path) -> bytes | None:
     try:
         # A pipe would block without O_NONBLOCK.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
+    except OSError:
+        if os.path.lexists(path):
+            raise
+        return None  # Also in a directory that cannot be searched: an image can set HOME=/root for another user.
     with os.fdopen(descriptor, "rb") as file:
         about = os.fstat(descriptor)
         if (distrust := reason_to_distrust(about.st_mode, about.st_uid, os.geteuid())) is not None:

@@ -46,7 +46,7 @@ class Exit(IntEnum):
     TIMED_OUT = 75, "wait --timeout expired; the jobs continue"
     STOPPED = 77, "an operator stopped all submissions"
     DEADLINE = 124, "the job exceeded its timeout"
-    FAILED = 125, "the job failed for a reason outside it: infrastructure or policy"
+    FAILED = 125, "the job failed before its process ran, or for a reason outside it: infrastructure or policy"
     CANCELLED = 130, "the job was cancelled, or the command was interrupted"
 
     def __new__(cls, value: int, doc: str) -> Self:
@@ -127,7 +127,7 @@ def open_session(context: typer.Context, url: str, tenant: str | None, output: O
             if output in (Output.JSON, Output.YAML):
                 emit_data(error.problem, output)
             else:
-                show_problem(screen, error, url)
+                show_problem(screen, error, client.url)
             raise typer.Exit(exit_for(error)) from error
 
 

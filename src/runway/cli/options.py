@@ -24,6 +24,7 @@ _SECONDS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1, "": 1}
 _NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 
 _LABEL: Final = re.compile(LABEL_GRAMMAR)
+_KEY: Final = re.compile(r"[ -~]{1,255}")
 
 Words = list[tuple[str, str]]  # Completions, each with a description that a shell may show beside it.
 
@@ -39,6 +40,13 @@ def header_text(text: str | None) -> str | None:
     """Return the value of an option that is sent as an HTTP header. Raises typer.BadParameter where it cannot be."""
     if text is not None and not (text.isascii() and text.isprintable()):
         raise typer.BadParameter(f"{text!r} must be printable ASCII")
+    return text
+
+
+def idempotency_key(text: str | None) -> str | None:
+    """Return the value of an option. An empty one, as of an unset variable, would make no retry safe."""
+    if text is not None and not _KEY.fullmatch(text):
+        raise typer.BadParameter(f"{text[:80]!r} must have 1 to 255 printable ASCII characters")
     return text
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
@@ -95,7 +96,17 @@ def emit_data(document: object, output: Output) -> None:
 def to_yaml(documents: Sequence[object]) -> str:
     """Return a YAML stream of these documents, keys in their own order, without anchors."""
     plain = json.loads(json.dumps(documents))  # Copies shared parts, which YAML would anchor.
-    return yaml.safe_dump_all(plain, sort_keys=False, explicit_start=len(plain) > 1)
+    return str(yaml.dump_all(plain, Dumper=_Dumper, sort_keys=False, explicit_start=len(plain) > 1))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that kubectl, Helm and YAML 1.2 read as another type, unlike PyYAML: `y`, `1234e56`, `0o17`."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9._]+[eE][-+]?[0-9]+$|[-+]?0o[0-7]+$"), list("-+.0123456789")
+)
 
 
 def compact(value: object) -> str:

@@ -23,7 +23,7 @@ from typer import Argument, Option
 
 from runway.cli.client import without_none
 from runway.cli.foreign import explain
-from runway.cli.options import duration_option, header_text, parse_duration
+from runway.cli.options import duration_option, idempotency_key, parse_duration
 from runway.jobs.spec import decode
 from runway.text import shorten
 from runway.yaml_loader import StrictLoader, parse
@@ -92,7 +92,7 @@ class SpecOptions:
     name: Annotated[str | None, Option(metavar="LABEL", help="A label for people; need not be unique.")] = None
     idempotency_key: Annotated[
         str | None,
-        Option(metavar="KEY", callback=header_text, help="Repeating the same key and spec returns the first job."),
+        Option(metavar="KEY", callback=idempotency_key, help="Repeating the same key and spec returns the first job."),
     ] = None
 
 

@@ -227,7 +227,7 @@ def interruptible(
         with suppress(OSError):  # After SIGHUP there may be no terminal.
             say()
         if cancel or (asked and _wants_cancel(job_id)):
-            _cancel(session, job_id)
+            _cancel(session, job_id, exists=exists)
         else:
             with suppress(OSError):
                 _show_way_back(say, [job_id, *others], exists=exists)
@@ -264,11 +264,11 @@ def _signals_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _cancel(session: Session, job_id: str) -> None:
+def _cancel(session: Session, job_id: str, *, exists: bool) -> None:
     """Cancel a job, and show its state, or that a second signal came first."""
     try:
         with _signals_interrupt():
-            text, style = _cancelled(session, job_id)
+            text, style = _cancelled(session, job_id, exists=exists)
     except KeyboardInterrupt:
         text, style = f"Interrupted again; {job_id} may continue: runway cancel {job_id}", "bold red"
     with suppress(OSError):
@@ -276,15 +276,19 @@ def _cancel(session: Session, job_id: str) -> None:
         session.screen.err(job_id)
 
 
-def _cancelled(session: Session, job_id: str) -> tuple[str, str]:
-    """Cancel a job within `CANCEL_RETRY_SECONDS`: a runner that ends this process soon sends SIGKILL."""
+def _cancelled(session: Session, job_id: str, *, exists: bool) -> tuple[str, str]:
+    """Cancel a job within `CANCEL_RETRY_SECONDS`: a runner that ends this process soon sends SIGKILL.
+
+    Without `exists` Runway may still create the job: the end of this process's connection does not end its submission.
+    """
     budget = RetryBudget(session, CANCEL_RETRY_SECONDS)
     while True:
         try:
             job = session.client.cancel(job_id).value
         except RequestFailed as error:
+            may_appear = not exists and error.code == "job_not_found"
             try:
-                pause = budget.pause_after(error)
+                pause = budget.pause_after(RequestFailed(error.problem) if may_appear else error)
             except RequestFailed:
                 return f"{job_id} was not cancelled: {error}", "bold red"
             session.environment.sleep(pause)

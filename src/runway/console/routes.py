@@ -196,7 +196,7 @@ def _as_page(plain: Callable[..., Any]) -> Handler:
 
     async def answer(request: Request, error: Any) -> Response:
         problem: Response = await plain(request, error)
-        if not _wants_page(request):
+        if not problem.body or not _wants_page(request):  # OPTIONS has no body.
             return problem
         document = msgspec.json.decode(bytes(problem.body))
         kept = {name: value for name, value in problem.headers.items() if name in ("retry-after", "allow")}

@@ -58,13 +58,10 @@ class IdleGpuController:
         """The jobs that were idle for the whole time. Those not tried are next: a namespace may refuse every patch."""
 
     async def run(self) -> None:
-        """Measure until cancelled. A defect is logged, and does not end the process."""
+        """Measure until cancelled."""
         while True:
             await self._timing.sleep(CHECK_SECONDS)
-            try:
-                await self.check()
-            except Exception:
-                log.exception("measuring idle GPUs failed")
+            await self.check()
 
     async def check(self) -> None:
         """Measure the GPUs of all running jobs once, and end those that were idle for the whole time."""

@@ -64,6 +64,8 @@ class JobEnder:
             metrics.jobs_ended.labels(code)  # From 0 on: the first one shows as an increase.
 
     async def run(self) -> None:
+        for key in self._disrupted:  # One may have been in progress when a defect ended the last run.
+            self._due.put(key.namespace, key)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._process_changes())
             tasks.create_task(self._end_disrupted())

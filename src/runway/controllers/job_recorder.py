@@ -194,10 +194,13 @@ class JobRecorder:
         while True:
             key = await self._ready.take()
             due = self._pending.get(key)
-            if due is not None:
-                await self._try_to_record(key, due)
-                due.queued = False
-            self._ready.done(key)
+            try:
+                if due is not None:
+                    await self._try_to_record(key, due)
+            finally:  # `run` can start again after a defect.
+                if due is not None:
+                    due.queued = False
+                self._ready.done(key)
 
     async def _try_to_record(self, key: JobKey, due: _PendingRecord) -> None:
         try:

@@ -106,9 +106,10 @@ class Leadership:
         )
 
     async def run(self) -> None:
-        """Relist at the start of each term; then write."""
+        """Relist at the start of each term, or of this task in a term without a relist; then write."""
         while True:
-            await self._election.acquired.wait()
+            if self._synced_term == self._election.term:
+                await self._election.acquired.wait()
             self._election.acquired.clear()
             await self._relist_for_term(self._election.term)
 

@@ -77,6 +77,7 @@ class LogCapture:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._following.clear()
+        self._slots = FairSlots(MAX_FOLLOWED)  # A task that was cancelled before its first turn has kept its slot.
 
     async def _follow(self, pod: Pod, secrets: tuple[str, ...] | None, done: Callable[[], None]) -> None:
         uid = pod.metadata.uid

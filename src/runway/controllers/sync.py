@@ -76,6 +76,7 @@ class ClusterSync:
                 tasks.create_task(self._resync())
         except Exception as error:
             self._cluster.failure = f"the sync loop failed: {error!r}"
+            self._metrics.internal_errors.inc()
             log.critical("sync loop failed", exc_info=True)
             raise
 
@@ -241,16 +242,16 @@ class DiagnosticsSync:
             metrics.watch_losses.labels(kind)  # From 0 on: the first loss shows as an increase.
 
     async def run(self) -> None:
-        """Watch until cancelled. A defect is logged, and does not end the process."""
-        while True:
-            try:
-                warnings, nodes = self._cluster.warnings, self._cluster.nodes
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._sync(EVENTS, warnings.replace, warnings.upsert, warnings.delete))
-                    tasks.create_task(self._sync(NODES, nodes.replace_nodes, nodes.upsert_node, nodes.delete_node))
-            except Exception:
-                log.exception("watching events and nodes failed")
-            await self._timing.sleep(MAX_DIAGNOSTIC_BACKOFF_SECONDS)
+        """Watch until cancelled. After a defect both watches count as lost: nothing updates what they reported."""
+        warnings, nodes = self._cluster.warnings, self._cluster.nodes
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._sync(EVENTS, warnings.replace, warnings.upsert, warnings.delete))
+                tasks.create_task(self._sync(NODES, nodes.replace_nodes, nodes.upsert_node, nodes.delete_node))
+        except Exception:
+            for watch in self._cluster.diagnostic_watches.values():
+                watch.mark_disconnected("a defect ended the watch", self._timing.clock())
+            raise
 
     async def _sync(
         self,

@@ -13,7 +13,7 @@ from runway.doctor.access import check_clock, check_permissions, check_version
 from runway.doctor.findings import Finding, failed
 from runway.doctor.metrics import check_prometheus
 from runway.doctor.nodes import check_network_policies, check_nodes
-from runway.doctor.tenants import check_claims, check_runway_namespace, check_tenants
+from runway.doctor.tenants import check_claims, check_lease_namespace, check_runway_namespace, check_tenants
 from runway.errors import ClusterError, NotFound, TooBusy
 from runway.jobs.annotations import LABEL_TENANT
 from runway.kube.operator_client import OperatorClient, connect, for_all
@@ -52,6 +52,7 @@ async def check_all(client: OperatorClient, question: Question, now: datetime) -
     try:
         findings += await check_permissions(client, policy, question.lease_namespace, as_runway=question.as_runway)
         findings += await check_runway_namespace(client)
+        findings += await check_lease_namespace(client, question.lease_namespace)
         findings += await check_tenants(client, policy)
         findings += await check_claims(client, policy)
         findings += await check_nodes(client, policy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import quote
 
 from runway.doctor.findings import Finding, failed, ok, unknown, warning
 from runway.errors import Rejected
@@ -21,7 +22,7 @@ RESTRICTED: Final = "restricted"
 
 
 async def check_tenants(client: OperatorClient, policy: Policy) -> list[Finding]:
-    """Compare every object of the tenants: that it exists, its Pod Security level, its quota."""
+    """Compare every object of the tenants: that it exists, and what the policy renders into it."""
     manifests: list[dict[str, Any]] = list(render(policy))
     found = await for_all(manifests, lambda manifest: _get(client, manifest))
     missing: dict[str, list[str]] = defaultdict(list)
@@ -33,13 +34,11 @@ async def check_tenants(client: OperatorClient, policy: Policy) -> list[Finding]
             findings.append(unknown("tenant objects", namespace, f"{kind} {metadata['name']}: {item}", READ))
         elif item is None:
             missing[namespace].append(f"{kind} {metadata['name']}")
-        elif kind == "Namespace":
-            findings.append(_pod_security(namespace, item, failed, APPLY))
-            findings += _ownership(namespace, manifest["metadata"]["labels"][LABEL_TENANT], item)
-        elif kind == "ResourceQuota":
-            findings.append(_quota(namespace, manifest["spec"]["hard"], item))
-        elif kind == "ServiceAccount":
-            findings += _job_account(namespace, manifest, item)
+        elif _is_terminating(item):
+            fix = "wait until it is deleted, and run `runway tenants apply`"
+            findings.append(failed("tenant objects", namespace, f"{kind} {metadata['name']} is being deleted", fix))
+        else:
+            findings += _content(namespace, manifest, item)
     findings += [_missing(namespace, names) for namespace, names in missing.items()]
     if not missing:
         findings.append(ok("tenant objects", f"{len(policy.tenants)} tenants", "all that could be read exist"))
@@ -47,7 +46,7 @@ async def check_tenants(client: OperatorClient, policy: Policy) -> list[Finding]
 
 
 async def check_claims(client: OperatorClient, policy: Policy) -> list[Finding]:
-    """Check that the claims of the policy's volumes exist. It does not read Secrets."""
+    """Check that the claims of the policy's volumes exist and are usable. It does not read Secrets."""
     claims = {(each.namespace, volume.claim) for each in policy.tenants.values() for volume in each.volumes.values()}
     manifests: list[dict[str, Any]] = [
         {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": namespace}}
@@ -61,6 +60,10 @@ async def check_claims(client: OperatorClient, policy: Policy) -> list[Finding]:
         elif item is None:
             fix = "create the claim, or remove it from the tenant's volumes"
             findings.append(warning("volumes", namespace, f"there is no claim {name}", fix))
+        elif _is_terminating(item) or (item.get("status") or {}).get("phase") == "Lost":
+            state = "is being deleted" if _is_terminating(item) else "has lost its volume"
+            fix = "replace the claim, or remove it from the tenant's volumes"
+            findings.append(warning("volumes", namespace, f"claim {name} {state}", fix))
     return findings or ([ok("volumes", "claims", f"all {len(claims)} exist")] if claims else [])
 
 
@@ -82,11 +85,39 @@ async def check_runway_namespace(client: OperatorClient) -> list[Finding]:
     return [security, ok("service account", RUNWAY_NAMESPACE, "runway exists")]
 
 
+async def check_lease_namespace(client: OperatorClient, namespace: str) -> list[Finding]:
+    """Check that the namespace of the Lease exists: an operator may create Leases in one that does not."""
+    if namespace == RUNWAY_NAMESPACE:
+        return []  # `check_runway_namespace` checks it.
+    try:
+        found = await client.get_path(f"/api/v1/namespaces/{quote(namespace, safe='')}")
+    except Rejected as error:
+        return [unknown("lease", namespace, str(error), READ)]
+    fix = "correct --lease-namespace, or create the namespace"
+    return [] if found else [failed("lease", namespace, "there is no such namespace", fix)]
+
+
 async def _get(client: OperatorClient, manifest: dict[str, Any]) -> Json | Rejected | None:
     try:
         return await client.get_object(manifest)
     except Rejected as error:
         return error
+
+
+def _content(namespace: str, manifest: dict[str, Any], item: Json) -> list[Finding]:
+    match manifest["kind"]:
+        case "Namespace":
+            tenant = manifest["metadata"]["labels"][LABEL_TENANT]
+            return [_pod_security(namespace, item, failed, APPLY), *_ownership(namespace, tenant, item)]
+        case "ResourceQuota":
+            return [_quota(namespace, manifest["spec"]["hard"], item)]
+        case "LimitRange":
+            return _limits(namespace, manifest["spec"]["limits"][0], item)
+        case "NetworkPolicy":
+            return _network_policy(namespace, manifest, item)
+        case "ServiceAccount":
+            return _job_account(namespace, manifest, item)
+    return []  # `doctor --as-runway` checks Role and RoleBinding by what they allow.
 
 
 def _missing(namespace: str, names: list[str]) -> Finding:
@@ -147,6 +178,35 @@ def _quota(namespace: str, wanted: dict[str, str], item: Json) -> Finding:
         fix = "remove it from the ResourceQuota, or add it to the tenant's quota"
         return warning("quota", namespace, f"not in the policy: {', '.join(extra)}", fix)
     return ok("quota", namespace, "ResourceQuota equals the policy")
+
+
+def _network_policy(namespace: str, manifest: dict[str, Any], item: Json) -> list[Finding]:
+    """Compare the rules that the policy renders: a job can reach the node's metadata without them."""
+    wanted, has = manifest["spec"], item.get("spec") or {}
+    if all(has.get(field) == value for field, value in wanted.items()):
+        return []
+    return [warning("network policy", namespace, f"{manifest['metadata']['name']} differs from the policy", APPLY)]
+
+
+def _is_terminating(item: Json) -> bool:
+    return (item.get("metadata") or {}).get("deletionTimestamp") is not None
+
+
+def _limits(namespace: str, wanted: dict[str, Any], item: Json) -> list[Finding]:
+    """A narrower LimitRange rejects the pods of admitted jobs; a wider one is no backstop."""
+    limits = (item.get("spec") or {}).get("limits") or []
+    found: Json = next((each for each in limits if each.get("type") == wanted["type"]), {})
+    narrow, wide = list[str](), list[str]()
+    for bound, sign in (("min", 1), ("max", -1)):
+        has = found.get(bound) or {}
+        for name, value in wanted[bound].items():
+            excess = sign * (_amount(has[name]) - _amount(value)) if name in has else -1
+            if excess:
+                shown = f"{bound} {name} {has.get(name, 'not set')} (policy: {value})"
+                (narrow if excess > 0 else wide).append(shown)
+    if narrow:
+        return [failed("limits", namespace, f"narrower than the policy: {', '.join(narrow)}", APPLY)]
+    return [warning("limits", namespace, f"wider than the policy: {', '.join(wide)}", APPLY)] if wide else []
 
 
 def _amount(quantity: object) -> int:

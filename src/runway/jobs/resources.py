@@ -143,15 +143,17 @@ def amounts_of(quantities: dict[str, str]) -> ResourceVector:
 def requests_of(spec: PodSpec) -> ResourceVector:
     """Return the resources that the scheduler reserves for a pod: the sum of its containers, or a larger init step.
 
-    Raises ValueError for an invalid quantity.
-    https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers
+    An init step is an init container with the sidecars before it. Raises ValueError for an invalid quantity.
+    https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers
     """
-    steps = spec.init_containers or ()
-    sidecars = [container for container in steps if container.restart_policy == "Always"]
-    containers = [*(spec.containers or ()), *sidecars]
-    total = sum((amounts_of(container.resources.requests) for container in containers), ZERO)
-    for container in steps:
-        total = total.maximum(amounts_of(container.resources.requests))
+    sidecars = largest_step = ZERO
+    for container in spec.init_containers or ():
+        step = sidecars + amounts_of(container.resources.requests)
+        largest_step = largest_step.maximum(step)
+        if container.restart_policy == "Always":
+            sidecars = step
+    total = sum((amounts_of(container.resources.requests) for container in spec.containers or ()), sidecars)
+    total = total.maximum(largest_step)
     if not spec.resources.requests:
         return total
     of_pod = amounts_of(spec.resources.requests)

@@ -340,7 +340,7 @@ def _error(answer: Response, verb: str = "get") -> errors.ClusterError:
     """
     try:
         status = _status.decode(answer.body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         status = Status()
     message = one_line(status.message, 500)
     detail = f"Kubernetes answered {answer.status}" + (f": {message}" if message else "")
@@ -364,7 +364,7 @@ def _watch_error(line: bytes) -> errors.ClusterError:
     """Map an event of type ERROR, which holds a Status: 410 if the version is too old."""
     try:
         status = _error_event.decode(line).object
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return errors.AmbiguousOutcome("a watch event could not be read")
     if status.code == 410:
         return errors.ResourceExpired(status.message or "expired")

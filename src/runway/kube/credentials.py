@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -50,15 +51,18 @@ class Credentials:
         self._renew_at: datetime
         self._use(access)
 
-    async def current(self) -> Access:
-        """Return valid credentials. Raises NotExecuted if they have expired and cannot be renewed."""
+    async def current(self, seconds: float) -> Access:
+        """Return valid credentials. Raises NotExecuted if they have expired and are not renewed within `seconds`."""
         now, access = self._timing.now(), self._access
         if access.expires_at is not None and now >= self._renew_at:
             self._start()
             if now >= access.expires_at:
-                await self.settled()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self.settled()
                 if self._access is access:
-                    raise NotExecuted(f"the credentials for the Kubernetes API have expired: {self._failure}")
+                    reason = self._failure or "their renewal takes too long"
+                    raise NotExecuted(f"the credentials for the Kubernetes API have expired: {reason}")
         elif self._timing.clock() >= self._next_check:
             self._next_check = self._timing.clock() + FILES_SECONDS
             if _signature(access.files) != self._signature:

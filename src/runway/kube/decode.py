@@ -137,9 +137,12 @@ def is_version(text: str) -> bool:
 def _decode(raw: bytes, type_: Any) -> Any:
     """Decode JSON of any nesting depth. Raises msgspec.DecodeError."""
     try:
-        return _decoder(type_).decode(raw)
-    except RecursionError:
-        return _decoder(type_).decode(shallow(raw))
+        try:
+            return _decoder(type_).decode(raw)
+        except RecursionError:
+            return _decoder(type_).decode(shallow(raw))
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"the JSON is not UTF-8 (byte {error.start} of a text)") from None
 
 
 def shallow(raw: bytes) -> bytes:
@@ -252,7 +255,7 @@ def _may_hide_requests(fault: str) -> bool:
 def _with_unlimited_requests(item: k8s.Job | k8s.Pod) -> k8s.Job | k8s.Pod:
     """Add a container that requests more than any quota, because the real requests are unknown."""
     container = k8s.Container(
-        UNREADABLE_CONTAINER, k8s.ResourceRequirements(dict.fromkeys(_RESOURCES, MORE_THAN_ANY_QUOTA))
+        UNREADABLE_CONTAINER, k8s.ContainerResources(dict.fromkeys(_RESOURCES, MORE_THAN_ANY_QUOTA))
     )
     if isinstance(item, k8s.Pod):
         return replace(item, spec=replace(item.spec, containers=(*(item.spec.containers or ()), container)))
@@ -348,14 +351,20 @@ def _most_important(parts: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _limit_requests(resources: k8s.ResourceRequirements, path: str, faults: list[str]) -> k8s.ResourceRequirements:
-    """Keep the requests that are read; replace an invalid one by more than any quota."""
-    requests = resources.requests
-    if all(name in _RESOURCES and _is_quantity(text) for name, text in requests.items()):
+    """Keep the requests that are read; replace an invalid one by more than any quota.
+
+    A container requests its limits where it has no request. The API server writes that into pods, but not into Jobs:
+    https://github.com/kubernetes/kubernetes/blob/v1.35.0/pkg/apis/core/v1/defaults.go (SetDefaults_Pod)
+    """
+    limits = resources.limits if isinstance(resources, k8s.ContainerResources) else {}
+    requests = limits | resources.requests
+    if not limits and all(name in _RESOURCES and _is_quantity(text) for name, text in requests.items()):
         return resources
     invalid = [name for name in _RESOURCES if name in requests and not _is_quantity(requests[name])]
     faults.extend(f"{path}.{name}" for name in invalid)
     known = {name: requests[name] for name in _RESOURCES if name in requests}
-    return replace(resources, requests=known | dict.fromkeys(invalid, MORE_THAN_ANY_QUOTA))
+    known |= dict.fromkeys(invalid, MORE_THAN_ANY_QUOTA)
+    return replace(resources, requests=known, **({"limits": {}} if limits else {}))
 
 
 def _limit_allocatable(node: k8s.Node, faults: list[str]) -> k8s.Node:

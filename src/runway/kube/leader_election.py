@@ -60,7 +60,7 @@ class LeaderElector:
             await self._timing.sleep(RENEW_SECONDS * (0.75 + 0.25 * self._timing.jitter()))
 
     async def try_acquire_or_renew(self) -> None:
-        """Acquire or renew the Lease if possible. Raises nothing: only time ends a term."""
+        """Acquire or renew the Lease if possible. Raises nothing: time ends a term, or another holder."""
         requested_at = self._timing.clock()
         try:
             lease = await self._kubernetes.get_lease(self._lock.namespace, self._lock.name)
@@ -71,6 +71,7 @@ class LeaderElector:
                 await self._kubernetes.update_lease(self._lock.namespace, self._lock.name, self._document(lease))
             else:
                 self.holder, self.problem = lease.spec.holder_identity, None
+                self.valid_until = float("-inf")  # Only an edit by hand gives away a Lease that has not expired.
                 return
         except (AlreadyExists, Conflict):
             self.problem = None

@@ -89,9 +89,14 @@ class ResourceRequirements(_KubeObject, frozen=True):
     requests: dict[str, str] = {}
 
 
+class ContainerResources(ResourceRequirements, frozen=True):
+    limits: dict[str, str] = {}
+    """Empty after decoding: the requests then have those that had no request."""
+
+
 class Container(_KubeObject, frozen=True):
     name: str
-    resources: ResourceRequirements = ResourceRequirements()
+    resources: ContainerResources = ContainerResources()
     restart_policy: str | None = None
 
 

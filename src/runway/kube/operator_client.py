@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -151,10 +151,9 @@ async def connect() -> AsyncIterator[OperatorClient]:
 
     Raises ConfigurationError.
     """
-    home = Path.home() / ".kube" / "config"
-    kubeconfig = os.environ.get("KUBECONFIG") or (str(home) if home.exists() else None)
+    kubeconfig = os.environ.get("KUBECONFIG") or _kubeconfig_at_home()
     if kubeconfig is None and not os.environ.get("KUBERNETES_SERVICE_HOST"):
-        raise ConfigurationError(f"no cluster is named: set KUBECONFIG, or create {home}")
+        raise ConfigurationError("no cluster is named: set KUBECONFIG, or create ~/.kube/config")
     transport = AiohttpTransport(load_access(kubeconfig), AT_ONCE)
     try:
         yield OperatorClient(transport)
@@ -178,6 +177,14 @@ async def for_all(items: Iterable[_Item], call: Callable[[_Item], Awaitable[_Res
     return [task.result() for task in tasks]
 
 
+def _kubeconfig_at_home() -> str | None:
+    """Return the path of ~/.kube/config; None without one, and where the home directory is unknown or unreadable."""
+    with suppress(OSError, RuntimeError):
+        path = Path.home() / ".kube" / "config"
+        return str(path) if path.exists() else None
+    return None
+
+
 def _path(manifest: Mapping[str, Any]) -> str:
     collection = PATHS[str(manifest["apiVersion"]), str(manifest["kind"])]
     metadata = manifest["metadata"]
@@ -188,7 +195,7 @@ def _path(manifest: Mapping[str, Any]) -> str:
 def _json(answer: Response) -> Json:
     try:
         document = msgspec.json.decode(answer.body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise AmbiguousOutcome(f"the answer of Kubernetes could not be read: {error}") from error
     if not isinstance(document, dict):
         raise AmbiguousOutcome("the answer of Kubernetes is no object")

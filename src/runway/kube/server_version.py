@@ -41,7 +41,7 @@ def read_version(answer: Response) -> ServerVersion:
     """Read the response of `/version`, whatever it contains."""
     try:
         decoded = msgspec.json.decode(answer.body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         decoded = None
     document: dict[str, Any] = decoded if isinstance(decoded, dict) else {}
     # Managed clusters write 35+.

@@ -26,6 +26,10 @@ MAX_RESPONSE_BYTES = 16 << 20
 """Bytes of one response. A page of 500 usual Jobs has 3 MiB, the largest possible object 10 MiB."""
 RENEW_SECONDS = 15.0
 """For the renewal of credentials that a stream needs."""
+MAX_QUEUED_SHARE = 0.5
+"""The part of a call's time that it may wait for its turn. The rest is for the call."""
+MIN_CALL_SECONDS = 0.001
+"""The time of a call that has none left: aiohttp reads 0 as no limit."""
 MAX_QUEUED_PER_SLOT = 4
 """Calls that may wait per call in progress. More would time out, so they are rejected at once."""
 READ_BYTES = 1 << 16
@@ -48,7 +52,10 @@ class Transport(Protocol):
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
     ) -> Response:
-        """Send one call. Raises NotExecuted if it had no effect, AmbiguousOutcome if it may have one, or TooBusy."""
+        """Send one call, which ends within `seconds`, its wait for a turn and a renewal of credentials included.
+
+        Raises NotExecuted if it had no effect, AmbiguousOutcome if it may have one, or TooBusy.
+        """
 
     def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
         """Yield the chunks of a GET, an empty one first. Raises UnexpectedStatus for any status but 200.
@@ -87,7 +94,8 @@ class AiohttpTransport:
     """The connections to one API server. Create it inside an event loop, and `close` it."""
 
     def __init__(self, access: Access, max_in_flight: int, timing: Timing | None = None) -> None:
-        self._credentials = Credentials(access, timing or Timing())
+        self._timing = timing or Timing()
+        self._credentials = Credentials(access, self._timing)
         self._max_in_flight = max_in_flight
         self._current = _Connections(access, max_in_flight)
         self._retired: set[_Connections] = set()
@@ -103,10 +111,12 @@ class AiohttpTransport:
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
     ) -> Response:
-        namespace = _namespace(path)
-        await self._acquire_slot(namespace, seconds)
+        namespace, ends_at = _namespace(path), self._timing.clock() + seconds
+        await self._acquire_slot(namespace, seconds * MAX_QUEUED_SHARE)
         try:
-            return await self._call(method, path, query, body, content_type, seconds)
+            return await self._call(method, path, query, body, content_type, ends_at)
+        except TimeoutError as error:
+            raise AmbiguousOutcome(f"the Kubernetes API did not answer within {seconds:g} s") from error
         finally:
             self._slots.release(namespace)
 
@@ -125,21 +135,21 @@ class AiohttpTransport:
             self._waiting.release(namespace)
 
     async def _call(
-        self, method: str, path: str, query: Mapping[str, str], body: bytes | None, content_type: str, seconds: float
+        self, method: str, path: str, query: Mapping[str, str], body: bytes | None, content_type: str, ends_at: float
     ) -> Response:
-        limit = aiohttp.ClientTimeout(total=seconds, sock_connect=min(CONNECT_SECONDS, seconds))
+        """Send one call, which ends at this monotonic time. Raises TimeoutError if it has no response by then."""
         headers = {"Content-Type": content_type, "Accept": "application/json"}
         try:
-            async with self._use() as used:
-                answer = await _send(used, method, path, query, body, headers, limit)
-            if answer.status == 401 and await self._renewed(used.access, seconds):
-                async with self._use() as used:
-                    answer = await _send(used, method, path, query, body, headers, limit)
+            async with self._use(self._left(ends_at)) as used:
+                answer = await _send(used, method, path, query, body, headers, self._left(ends_at))
+            if answer.status == 401 and await self._renewed(used.access, self._left(ends_at)):
+                async with self._use(self._left(ends_at)) as used:
+                    answer = await _send(used, method, path, query, body, headers, self._left(ends_at))
             return answer
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotExecuted(f"no connection to the Kubernetes API: {_reason(error)}") from error
-        except TimeoutError as error:
-            raise AmbiguousOutcome(f"the Kubernetes API did not answer within {seconds:g} s") from error
+        except TimeoutError:  # It is an OSError.
+            raise
         except (aiohttp.ClientError, OSError) as error:
             raise AmbiguousOutcome(f"the connection to the Kubernetes API broke: {_reason(error)}") from error
 
@@ -148,7 +158,7 @@ class AiohttpTransport:
         renewed = False
         try:
             while True:
-                async with self._use() as used, await _open(used, path, query, limit) as response:
+                async with self._use(RENEW_SECONDS) as used, await _open(used, path, query, limit) as response:
                     if response.status == 200:
                         yield b""
                         async for chunk in response.content.iter_any():
@@ -166,9 +176,9 @@ class AiohttpTransport:
             raise AmbiguousOutcome(f"the connection to the Kubernetes API broke: {_reason(error)}") from error
 
     @asynccontextmanager
-    async def _use(self) -> AsyncIterator[_Connections]:
-        """Yield connections with valid credentials. Raises NotExecuted."""
-        access = await self._credentials.current()
+    async def _use(self, seconds: float) -> AsyncIterator[_Connections]:
+        """Yield connections with valid credentials. Raises NotExecuted without them after `seconds`."""
+        access = await self._credentials.current(seconds)
         if access is not self._current.access:
             # Requests in progress, such as watches, end with the credentials that they began with.
             self._retired.add(self._current)
@@ -182,6 +192,9 @@ class AiohttpTransport:
             for idle in [retired for retired in self._retired if not retired.requests]:
                 self._retired.discard(idle)
                 await idle.close()
+
+    def _left(self, ends_at: float) -> float:
+        return max(MIN_CALL_SECONDS, ends_at - self._timing.clock())
 
     async def _renewed(self, rejected: Access, seconds: float) -> bool:
         """Return whether there are other credentials than those that got a 401."""
@@ -199,9 +212,10 @@ async def _send(
     query: Mapping[str, str],
     body: bytes | None,
     headers: dict[str, str],
-    limit: aiohttp.ClientTimeout,
+    seconds: float,
 ) -> Response:
     configuration = used.access.configuration
+    limit = aiohttp.ClientTimeout(total=seconds, sock_connect=min(CONNECT_SECONDS, seconds))
     async with used.calls.request(
         method,
         configuration.host + path,

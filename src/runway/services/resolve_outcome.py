@@ -117,6 +117,9 @@ class OutcomeResolver:
             except (ClusterError, PublicError) as error:
                 log.warning("outcome still unknown", tenant=tenant, job_id=key.name, reason=str(error))
                 continue
+            except Exception:  # The end of this task would keep the reservation until the next start.
+                log.exception("outcome still unknown", tenant=tenant, job_id=key.name)
+                continue
             if job is None:
                 absent_seconds += pause
         async with self._key_locks.setdefault(key, asyncio.Lock()):

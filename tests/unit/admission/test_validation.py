@@ -287,6 +287,8 @@ def test_job_within_its_gpu_shares_fits_wherever_its_gpus_are_free(jobs: list[tu
         ("acme/train", "docker.io/acme/train"),
         ("acme/train/x", "docker.io/acme/train/x"),
         ("docker.io/library/python:3", "docker.io/library/python"),
+        ("docker.io/python:3", "docker.io/library/python"),
+        ("Docker.io/python", "docker.io/library/python"),
         ("ghcr.io/acme/train:1", "ghcr.io/acme/train"),
         ("localhost/x", "localhost/x"),
         ("registry:5000/x:1", "registry:5000/x"),
@@ -297,6 +299,15 @@ def test_job_within_its_gpu_shares_fits_wherever_its_gpus_are_free(jobs: list[tu
 )
 def test_canonical_repository_matches_the_pulled_image(image: str, repository: str) -> None:
     assert canonical_repository(image) == repository
+
+
+@pytest.mark.parametrize(
+    "allowed", ["docker.io/python", "docker.io/library/python", "docker.io/library/*", "docker.io/*"]
+)
+@pytest.mark.parametrize("image", ["python:3", "docker.io/python:3", "docker.io/library/python:3"])
+def test_official_image_is_allowed_by_each_of_its_names(image: str, allowed: str) -> None:
+    text = ('allow: ["runway.local/*", "docker.io/library/*", "ghcr.io/acme/train"]', f'allow: ["{allowed}"]')
+    assert admit(policy(text), image=image).spec.image == image
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,14 @@ def test_deleted_working_directory_has_no_project_file(place: Place, monkeypatch
     assert place.settings()["tenant"][0] == "speech"
 
 
+def test_home_directory_that_cannot_be_searched_has_no_file(place: Place) -> None:
+    """An image can set HOME=/root for another user."""
+    place.project.write_text(PROJECT)
+    home = "/" + "h" * 300  # Unreadable for root too.
+    assert place.settings(HOME=home)["tenant"] == ("vision", str(place.project))
+    assert f"There is no {home}/.config/runway/config.yaml." in place.run("config", HOME=home).stderr
+
+
 # Faults
 
 

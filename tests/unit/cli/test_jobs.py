@@ -161,6 +161,18 @@ def test_cancel_of_several_continues_after_a_failure() -> None:
     assert len(fake.requests) == 3, "a job that is named twice is cancelled once"
 
 
+@pytest.mark.parametrize("remaining", [["rw-2"], []])
+def test_cancel_on_a_terminal_continues_without_a_job_that_does_not_exist(remaining: list[str]) -> None:
+    known = [reply(job("running", id=job_id)) for job_id in remaining]
+    cancelled = [reply(job("cancelling", id=job_id), 202) for job_id in remaining]
+    fake = FakeRunway([problem(404, "job_not_found"), *known, *cancelled])
+    result = runway("cancel", "rw-1", *remaining, answers=fake, at_terminal=True, stdin="y\n")
+    assert result.exit_code == 1
+    assert ("Cancel job rw-2?" in result.stderr) == bool(remaining)
+    assert "rw-1 was not cancelled:" in result.stderr
+    assert [path for path in fake.paths if "DELETE" in path] == [f"DELETE /v1/jobs/{job_id}" for job_id in remaining]
+
+
 def test_cancel_as_data_lists_jobs_and_problems() -> None:
     result = runway("cancel", "-y", "rw-1", "rw-2", "rw-3", "-o", "json", answers=list(SEVERAL))
     document = json.loads(result.stdout)

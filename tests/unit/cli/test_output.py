@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runway.cli.output import Screen, show_state
+from runway.cli.output import Screen, show_state, to_yaml
 from runway.cli.views.tables import columns
 from runway.text import escape
 from tests.support.cli import attempt, failure, job, problem, reply, runway
@@ -102,3 +102,9 @@ def test_pipe_gets_one_untruncated_line_for_each_record(monkeypatch: pytest.Monk
     result = runway("ls", answers=[reply({"jobs": [job(name="n" * 300)], "next_cursor": None})])
     assert len(result.stdout.splitlines()) == 2
     assert "n" * 300 in result.stdout
+
+
+@pytest.mark.parametrize("text", ["y", "n", "yes", "1e3", "1234e56", "0o17", "0x1f", "12:30", "2026-01-01"])
+def test_yaml_quotes_text_that_another_reader_takes_for_a_number_or_a_boolean(text: str) -> None:
+    """kubectl reads the label `1234e56`, a short hash of git, as a number, which the API server refuses."""
+    assert to_yaml([{"a": text, "b": "train", "c": 1, "d": 0.5}]) == f"a: '{text}'\nb: train\nc: 1\nd: 0.5\n"

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from runway.cli.context import Environment
-from tests.support.cli import URL, Clock, FakeRunway, invoke, job, problem, reply, runway, serve
+from tests.support.cli import URL, Answer, Clock, FakeRunway, invoke, job, problem, reply, runway, serve
 
 
 def test_environment_names_tenant_and_server() -> None:
@@ -218,6 +218,15 @@ def test_time_without_a_zone_is_an_error_of_the_server(field: str) -> None:
     assert f"({field}: Input should have timezone info)" in " ".join(result.stderr.split())
 
 
+@pytest.mark.parametrize("answer", [httpx2.ConnectError("refused"), httpx2.Response(502), problem(404, "x")])
+@pytest.mark.parametrize("command", [("ls",), ("config",), ("config", "-o", "json"), ("cancel", "-y", "rw-4f2a")])
+def test_password_of_the_url_is_sent_and_never_shown(command: tuple[str, ...], answer: Answer) -> None:
+    fake = FakeRunway([answer])
+    result = runway(*command, "--url", "http://me:hunter2@runway.test", answers=fake)
+    assert "hunter2" not in result.output
+    assert all(request.headers["Authorization"].startswith("Basic ") for request in fake.requests)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -226,6 +235,7 @@ def test_time_without_a_zone_is_an_error_of_the_server(field: str) -> None:
         ("ls", "--tenant", "vi\nsion"),
         ("ls", "--tenant", "visión"),
         ("submit", "--idempotency-key", "clé"),
+        ("submit", "--idempotency-key", ""),
         ("status", "../quota"),
         ("cancel", ""),
         ("ls", "--state", "sleeping"),

@@ -163,7 +163,7 @@ def test_operator_without_a_kubeconfig_learns_what_to_set(tmp_path: Path) -> Non
     nowhere = {"KUBECONFIG": None, "KUBERNETES_SERVICE_HOST": None, "HOME": str(tmp_path)}
     result = runway("stop", REASON, variables=nowhere)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == f"Error: no cluster is named: set KUBECONFIG, or create {tmp_path}/.kube/config\n"
+    assert result.stderr == "Error: no cluster is named: set KUBECONFIG, or create ~/.kube/config\n"
 
 
 def test_unreachable_api_server_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -287,9 +287,19 @@ def test_signal_during_the_submission_names_the_job_that_may_exist() -> None:
     result = runway(*RUN, "--idempotency-key", "k-1", answers=fake)
     assert "may exist" in result.stderr
     assert result.stderr.splitlines()[-1] == keyed_job_id("vision", "k-1")
-    fake = FakeRunway([interrupted, problem(503, "not_leader"), reply(job("cancelling"))])
-    result = runway(*RUN, "--idempotency-key", "k-1", "--cancel-on-interrupt", answers=fake)
-    assert fake.paths[1:] == [f"DELETE /v1/jobs/{keyed_job_id('vision', 'k-1')}"] * 2
+    # Runway may create the job after the first cancel.
+    for failed in (problem(503, "not_leader"), problem(404, "job_not_found")):
+        fake = FakeRunway([interrupted, failed, reply(job("cancelling"))])
+        result = runway(*RUN, "--idempotency-key", "k-1", "--cancel-on-interrupt", answers=fake)
+        assert fake.paths[1:] == [f"DELETE /v1/jobs/{keyed_job_id('vision', 'k-1')}"] * 2
+        assert "is cancelling" in result.stderr
+
+
+def test_cancel_of_a_job_that_never_appears_ends() -> None:
+    fake = FakeRunway([interrupt, problem(404, "job_not_found")])
+    result = runway(*RUN, "--cancel-on-interrupt", answers=fake)
+    assert result.exit_code == 130
+    assert "was not cancelled" in result.stderr
 
 
 # submit --dry-run

@@ -202,3 +202,14 @@ def test_job_controller_that_needs_longer_than_usual_is_shown(code: str, since: 
     answers: list[Answer] = [reply(job("pending", conditions=[waits])), reply(job("cancelled"))]
     shown = runway("wait", "rw-4f2a", answers=answers).stderr
     assert (f"{code}: the Job controller has not" in shown) == is_shown
+
+
+@pytest.mark.parametrize(("found", "output"), [(True, "rw-2 succeeded"), (False, "")])
+def test_deleted_job_among_several_hides_no_outcome(found: bool, output: str) -> None:
+    missing = problem(404, "job_not_found")
+    fake = FakeRunway([missing, reply(job("succeeded", id="rw-2")) if found else missing])
+    ids = [f"rw-{letter * 20}" for letter in "ab"]
+    result = runway("wait", *ids, answers=fake)
+    assert fake.paths == [f"GET /v1/jobs/{job_id}" for job_id in ids]
+    assert (result.exit_code, output in result.stdout) == (1, True)
+    assert f"{ids[0]}: " in result.stderr

@@ -19,6 +19,7 @@ from runway.errors import PublicError
 from runway.kube.client import KubeClient
 from runway.kube.leader_election import DURATION_SECONDS, RENEW_SECONDS, LeaderElector, LeaseLock
 from runway.kube.transport import Response
+from runway.settings import MAX_KUBERNETES_SECONDS
 from runway.state.cluster_state import ClusterState
 from runway.telemetry import Metrics
 from tests.support.builders import policy
@@ -51,17 +52,17 @@ class SlowLease(FakeKubernetes):
 class Candidate:
     """A synced process that tries to acquire the Lease."""
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: VirtualLoop, call_seconds: float = CALL_SECONDS) -> None:
         self.loop = loop
         self.policy = policy()
         self.server = SlowLease({tenant.namespace for tenant in self.policy.tenants.values()})
-        kubernetes = KubeClient(self.server, CALL_SECONDS)
+        kubernetes = KubeClient(self.server, call_seconds)
         metrics = Metrics()
         cluster = ClusterState(self.policy, metrics, clock=loop.time)
         timing = Timing(loop.time)
         sync = ClusterSync(kubernetes, cluster, metrics, timing, resync_seconds=900)
         self.election = LeaderElector(kubernetes, LeaseLock("default", "runway-writer", "one"), timing)
-        self.leadership = Leadership(self.election, cluster, sync, CALL_SECONDS, timing)
+        self.leadership = Leadership(self.election, cluster, sync, call_seconds, timing)
         self.tasks = [loop.create_task(sync.run())]
         loop.wait(1)
         assert cluster.synced
@@ -102,6 +103,19 @@ def test_process_leads_after_relist(candidate: Candidate) -> None:
     assert candidate.leadership.is_leader
 
 
+def test_process_with_the_longest_allowed_calls_leads_all_the_time() -> None:
+    loop = VirtualLoop()
+    candidate = Candidate(loop, MAX_KUBERNETES_SECONDS)
+    loop.wait(1)
+    led = []
+    for _ in range(100):
+        loop.wait(0.5)
+        led.append(candidate.leadership.is_leader)
+    assert all(led)
+    candidate.close()
+    loop.close()
+
+
 def test_process_leads_after_lease_expired_before_relist(candidate: Candidate) -> None:
     """No other process acquired the Lease, so the term continues, and so must the relist."""
     while candidate.election.term == 0:
@@ -122,6 +136,14 @@ def test_process_leads_after_late_lease_response(candidate: Candidate) -> None:
     candidate.server.late = 0
     candidate.loop.wait(5 + DURATION_SECONDS)
     assert candidate.leadership.is_leader
+
+
+def test_process_stops_leading_when_an_edit_gives_its_lease_to_another(candidate: Candidate) -> None:
+    candidate.loop.wait(1)
+    assert candidate.leadership.is_leader
+    candidate.server.edit_lease(holderIdentity="two")
+    candidate.loop.wait(RENEW_SECONDS + 0.5)
+    assert not candidate.leadership.is_leader
 
 
 def test_emergency_stop_is_read_at_next_renewal_and_stays(candidate: Candidate) -> None:

@@ -66,3 +66,13 @@ async def test_captured_logs_are_bounded_fairly() -> None:
     assert capture.of(other) is not None
     assert capture.of(pods[0]) is None
     assert capture.of(pods[-1]) is not None
+
+
+async def test_logs_are_followed_again_after_a_restart_of_the_recorder() -> None:
+    capture = LogCapture(KubeClient(Logs(b"bye"), 5), Timing())
+    for start in (0, 100, 200):
+        pods = [terminating(start + number) for number in range(MAX_FOLLOWED // 2)]
+        for one in pods:
+            capture.follow(one, (), lambda: None)
+        assert all(map(capture.follows, pods)), "no slot is lost"
+        await capture.close()

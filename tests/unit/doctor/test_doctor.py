@@ -50,8 +50,10 @@ KINDS = sorted({str(manifest["kind"]) for manifest in render(LOADED)})
 CPU_NODE, GPU_NODE = 0, 1
 NAMESPACE = "/api/v1/namespaces/runway-vision"
 QUOTA = f"{NAMESPACE}/resourcequotas/runway-quota"
+LIMITS = f"{NAMESPACE}/limitranges/runway-limits"
 ACCOUNT = f"{NAMESPACE}/serviceaccounts/runway-job"
 CLAIM = f"{NAMESPACE}/persistentvolumeclaims/datasets"
+NOW = "2026-11-24T08:00:00Z"
 
 
 def node(name: str, pool: str, allocatable: dict[str, str], taints: list[Json]) -> Json:
@@ -162,6 +164,17 @@ def test_kubeconfig_of_the_home_directory_is_the_default(
     (tmp_path / ".kube").mkdir()
     kubeconfig(tmp_path / ".kube", cluster.url).rename(tmp_path / ".kube" / "config")
     assert doctor(policy)[1] == []
+
+
+@pytest.mark.usefixtures("cluster")
+def test_kubeconfig_variable_needs_no_readable_home_directory(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image can set HOME=/root for another user."""
+    monkeypatch.setenv("HOME", "/" + "h" * 300)  # Unreadable for root too.
+    assert doctor(policy)[1] == []
+    monkeypatch.delenv("KUBECONFIG")
+    result = runway("doctor", "--policy", str(policy))
+    assert result.exit_code == 2
+    assert "set KUBECONFIG" in result.stderr
 
 
 @pytest.mark.parametrize(("minor", "status"), [("29", "failed"), ("29+", "failed"), ("", "unknown")])
@@ -304,6 +317,24 @@ def test_limit_that_the_policy_does_not_have_is_a_warning(cluster: FakeApiServer
 
 
 @pytest.mark.parametrize(
+    ("bound", "cpu", "status"),
+    [
+        ("max", "1", "failed"), ("min", "15", "failed"), ("max", "64", "warning"), ("min", "1m", "warning"),
+        ("max", None, "warning"),
+    ],
+)  # fmt: skip
+def test_limit_range_of_another_policy_is_found(
+    cluster: FakeApiServer, policy: Path, bound: str, cpu: str | None, status: str
+) -> None:
+    """The policy was changed, and `runway tenants apply` was not run."""
+    container = cluster.objects[LIMITS]["spec"]["limits"][0]
+    container[bound] = {name: amount for name, amount in (container[bound] | {"cpu": cpu}).items() if amount}
+    found = only(policy)
+    assert found[:3] == (status, "limits", "runway-vision")
+    assert f"{bound} cpu {cpu or 'not set'} (policy: " in found[3]
+
+
+@pytest.mark.parametrize(
     ("change", "fault"),
     [
         ({"metadata": {"name": "runway-job"}}, f"annotation {ROLE_KEY}"),
@@ -329,6 +360,40 @@ def test_account_of_the_jobs_can_have_more_than_the_policy(cluster: FakeApiServe
 def test_missing_claim_of_a_volume_is_a_warning(cluster: FakeApiServer, policy: Path) -> None:
     del cluster.objects[CLAIM]
     assert only(policy) == ("warning", "volumes", "runway-vision", "there is no claim datasets")
+
+
+@pytest.mark.parametrize(
+    ("change", "observed"),
+    [
+        ({"status": {"phase": "Lost"}}, "claim datasets has lost its volume"),
+        ({"metadata": {"name": "datasets", "deletionTimestamp": NOW}}, "claim datasets is being deleted"),
+    ],
+)
+def test_unusable_claim_of_a_volume_is_a_warning(
+    cluster: FakeApiServer, policy: Path, change: Json, observed: str
+) -> None:
+    cluster.objects[CLAIM] |= change
+    assert only(policy) == ("warning", "volumes", "runway-vision", observed)
+
+
+def test_terminating_namespace_of_a_tenant_fails(cluster: FakeApiServer, policy: Path) -> None:
+    cluster.objects[NAMESPACE]["metadata"]["deletionTimestamp"] = NOW
+    observed = "Namespace runway-vision is being deleted"
+    assert only(policy) == ("failed", "tenant objects", "runway-vision", observed)
+
+
+def test_network_policy_of_another_policy_is_a_warning(cluster: FakeApiServer, policy: Path) -> None:
+    for manifest in render(LOADED):
+        if manifest["kind"] == "NetworkPolicy" and "runway-vision" in path_of(manifest):
+            cluster.objects[path_of(manifest)]["spec"]["egress"] = [{}]
+    observed = "allow-egress-but-metadata differs from the policy"
+    assert only(policy) == ("warning", "network policy", "runway-vision", observed)
+
+
+def test_lease_namespace_that_does_not_exist_fails(cluster: FakeApiServer, policy: Path) -> None:
+    assert only(policy, "--lease-namespace", "typo")[:3] == ("failed", "lease", "typo")
+    cluster.objects["/api/v1/namespaces/default"] = {"metadata": {"name": "default"}}
+    assert doctor(policy, "--lease-namespace", "default")[1] == []
 
 
 def test_quota_in_another_notation_is_equal(cluster: FakeApiServer, policy: Path) -> None:

@@ -82,8 +82,21 @@ def test_nine_tenths_of_the_minutes_suffice() -> None:
     assert not found.is_full
 
 
-@given(st.lists(st.dictionaries(st.sampled_from(GpuFigure), st.floats(), max_size=5), max_size=4), st.integers(0, 4))
-def test_no_gpu_is_idle_without_complete_figures(figures: list[dict[GpuFigure, float]], gpus: int) -> None:
+AROUND_THE_LIMITS = {
+    PEAK: (0.0, 4.9, 5.0),
+    SLOTS: (53.0, 54.0, 61.0, 62.0),
+    EARLY_PEAK: (0.0, 4.9, 5.0),
+    EARLY_SLOTS: (13.0, 14.0, 16.0, 17.0),
+    AGE: (0.0, 150.0, 151.0),
+}
+FIGURES = st.fixed_dictionaries(
+    {name: st.sampled_from(values) for name, values in AROUND_THE_LIMITS.items()}
+) | st.dictionaries(st.sampled_from(GpuFigure), st.floats(), max_size=5)
+
+
+@given(st.lists(FIGURES, max_size=2), st.integers(0, 2) | st.none())
+def test_no_gpu_is_idle_without_complete_figures(figures: list[dict[GpuFigure, float]], gpus: int | None) -> None:
+    gpus = len(figures) if gpus is None else gpus
     found = judged(*figures, gpus=gpus)
     if found is None:
         return

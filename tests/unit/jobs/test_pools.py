@@ -7,7 +7,7 @@ import pytest
 from runway.jobs.annotations import LABEL_POOL, Price
 from runway.jobs.pools import pod_amounts, possible_pools
 from runway.jobs.resources import ResourceVector
-from runway.kube.objects import GPU_RESOURCE, Container, PodSpec, ResourceRequirements
+from runway.kube.objects import GPU_RESOURCE, Container, ContainerResources, PodSpec
 from runway.policy import parse_policy
 from tests.support.builders import policy_text
 
@@ -44,7 +44,7 @@ def test_possible_pools_of_pod(name: str | None, selector: dict[str, str], gpu: 
 def amounts(
     requests: dict[str, str], pool: str | None = None, selector: dict[str, str] | None = None
 ) -> ResourceVector:
-    spec = PodSpec(containers=(Container("main", ResourceRequirements(requests)),), node_selector=selector or {})
+    spec = PodSpec(containers=(Container("main", ContainerResources(requests)),), node_selector=selector or {})
     return pod_amounts(spec, {} if pool is None else {LABEL_POOL: pool}, None, POOLS)
 
 
@@ -63,6 +63,6 @@ def test_pod_without_gpu_on_gpu_nodes_has_their_price_and_no_type() -> None:
 
 
 def test_job_of_version_0_7_has_the_pool_of_its_rate_card() -> None:
-    spec = PodSpec(containers=(Container("job", ResourceRequirements({GPU_RESOURCE: "2"})),))
+    spec = PodSpec(containers=(Container("job", ContainerResources({GPU_RESOURCE: "2"})),))
     found = pod_amounts(spec, {}, Price(hourly=7, ceiling=8, pool="h100"), POOLS)
     assert (found.gpu_types, found.usd_per_hour) == ((("h100", 2),), 7)

@@ -50,6 +50,13 @@ async def test_call_is_counted_by_outcome(step: Step, outcome: str) -> None:
     assert counted == [("get", "jobs", outcome)]
 
 
+@pytest.mark.parametrize("status", [200, 403, 500])
+async def test_answer_that_is_not_utf_8_is_an_error_of_runway(status: int) -> None:
+    kubernetes, _ = scripted(Response(status, b'{"metadata": {"resourceVersion": "\xff"}, "message": "\xff"}'))
+    with pytest.raises(ClusterError):
+        await kubernetes.list(PODS)
+
+
 async def test_each_page_of_a_list_is_counted() -> None:
     kubernetes, counted = scripted(listed(1, after="x"), refused(410))
     with pytest.raises(ResourceExpired):

@@ -16,6 +16,8 @@ from runway.kube.credentials import FILES_SECONDS, LONGEST_PAUSE_SECONDS, Creden
 from runway.kube.kubeconfig import Access
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
+SECONDS = 5.0
+"""The time of a call."""
 
 
 class Plugin:
@@ -42,9 +44,9 @@ class Plugin:
 async def _after(credentials: Credentials, plugin: Plugin, seconds: float) -> Access:
     """Return the credentials after this time, and after the renewal that the question for them starts."""
     plugin.elapsed += seconds
-    await credentials.current()
+    await credentials.current(SECONDS)
     await credentials.settled()
-    return await credentials.current()
+    return await credentials.current(SECONDS)
 
 
 async def test_credentials_are_renewed_before_they_expire_without_a_wait() -> None:
@@ -52,7 +54,7 @@ async def test_credentials_are_renewed_before_they_expire_without_a_wait() -> No
     first = plugin.issue()
     credentials = Credentials(first, plugin.timing)
     plugin.elapsed = 839
-    assert await credentials.current() is first
+    assert await credentials.current(SECONDS) is first
     assert plugin.calls == 1
     assert await _after(credentials, plugin, 2) is not first
     assert plugin.calls == 2
@@ -66,10 +68,10 @@ async def test_plugin_failure_is_harmless_before_the_expiry_and_named_after_it()
     assert await _after(credentials, plugin, 850) is first
     plugin.elapsed = 901
     with pytest.raises(NotExecuted, match="have expired: the exec plugin failed"):
-        await credentials.current()
+        await credentials.current(SECONDS)
     plugin.broken = False
     plugin.elapsed += LONGEST_PAUSE_SECONDS
-    assert await credentials.current() is not first
+    assert await credentials.current(SECONDS) is not first
 
 
 async def test_failing_plugin_is_called_ever_more_rarely() -> None:
@@ -79,7 +81,7 @@ async def test_failing_plugin_is_called_ever_more_rarely() -> None:
     for _ in range(600):
         plugin.elapsed += 1
         with suppress(NotExecuted):
-            await credentials.current()
+            await credentials.current(SECONDS)
         await credentials.settled()
     assert 10 < plugin.calls < 25
 

@@ -11,7 +11,7 @@ import pytest
 from runway.admission.quota import observed_usage, pod_succeeded
 from runway.jobs.annotations import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_SPEC, METADATA, cost_of, spec_of
 from runway.jobs.record import had_final_record, record_of
-from runway.jobs.resources import requests_of
+from runway.jobs.resources import ResourceVector, requests_of
 from runway.kube.decode import (
     MAX_DEPTH,
     MAX_MESSAGE,
@@ -242,6 +242,21 @@ def test_undecodable_volumes_of_a_job_do_not_change_its_requests(invalid: Any) -
     assert found.metadata.unreadable[0].startswith("spec.template.spec.volumes")
     assert not any(found.claims.values())
     assert requests_of(found.spec.template.spec) == requests_of(job().spec.template.spec)
+
+
+def test_job_whose_container_has_only_limits_requests_them() -> None:
+    container = "spec.template.spec.containers.0.resources"
+    limits = {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "4"}
+    found = decode_object(changed(job(), container, {"limits": limits, "requests": {"cpu": "1"}}), Job)
+    assert requests_of(found.spec.template.spec) == ResourceVector(gpu=4, cpu=1000, memory=4 << 30)
+    assert observed_usage(found, []) == observed_usage(job(requests=limits | {"cpu": "1"}), [])
+
+
+def test_object_that_is_not_utf_8_is_undecodable() -> None:
+    broken = raw(pod()).replace(b"first", b"\xff")
+    assert decode_object(broken, Pod).metadata.unreadable
+    event = decode_watch_event(b'{"type": "ADDED", "object": ' + broken + b"}", Pod)
+    assert event.object.metadata.unreadable
 
 
 @pytest.mark.parametrize("seconds", [10**18, 2**63 - 1, -(10**18)])

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runway.kube.server_version import MAX_NAME_CHARACTERS, read_version
@@ -43,6 +43,7 @@ def test_date_beyond_the_calendar_is_none(year: int) -> None:
     assert read_version(Response(200, b"{}", date=f"Sun, 29 Nov {year} 08:00:00 GMT")).date is None
 
 
+@example(b'{"major": "\xff"}', None)
 @given(
     st.binary() | (PARTS | JSON).map(lambda value: json.dumps(value).encode()),
     st.text() | DATES.map(" ".join) | st.none(),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from runway.errors import TooBusy
+from runway.backoff import Timing
+from runway.errors import AmbiguousOutcome, TooBusy
 from runway.kube.kubeconfig import load_access
 from runway.kube.transport import AiohttpTransport
 
@@ -30,6 +31,8 @@ class ApiServer:
     def __init__(self) -> None:
         self.answers = asyncio.Event()
         self.asked: list[str] = []
+        self.elapsed = 0.0
+        """The clock of the caller, in seconds."""
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         self.asked.append(request.path)
@@ -49,16 +52,40 @@ async def transport(server: ApiServer, tmp_path: Path) -> AsyncIterator[AiohttpT
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     (tmp_path / "kubeconfig").write_text(KUBECONFIG.format(port=runner.addresses[0][1]))
-    transport = AiohttpTransport(await asyncio.to_thread(load_access, str(tmp_path / "kubeconfig")), MAX_IN_FLIGHT)
+    access = await asyncio.to_thread(load_access, str(tmp_path / "kubeconfig"))
+    transport = AiohttpTransport(access, MAX_IN_FLIGHT, Timing(clock=lambda: server.elapsed))
     yield transport
     server.answers.set()
     await transport.close()
     await runner.cleanup()
 
 
-async def call(transport: AiohttpTransport, path: str) -> int:
-    answer = await transport.request("GET", path, query={}, body=None, content_type="application/json", seconds=5)
+async def call(transport: AiohttpTransport, path: str, seconds: float = 5) -> int:
+    answer = await transport.request("GET", path, query={}, body=None, content_type="application/json", seconds=seconds)
     return answer.status
+
+
+async def until_asked(server: ApiServer, number: int) -> None:
+    async with asyncio.timeout(5):
+        while len(server.asked) < number:  # noqa: ASYNC110 (seen at the server)
+            await asyncio.sleep(0.001)
+
+
+async def test_wait_for_a_turn_is_a_part_of_the_time_of_a_call(transport: AiohttpTransport, server: ApiServer) -> None:
+    """The leader starts a write only while its Lease is valid for the whole time of the call."""
+    path = "/apis/batch/v1/namespaces/runway-vision/jobs"
+    hanging = [asyncio.create_task(call(transport, path)) for _ in range(MAX_IN_FLIGHT // 2)]
+    await until_asked(server, len(hanging))
+    waiting = asyncio.create_task(call(transport, path, seconds=60))
+    await asyncio.sleep(0)
+    server.elapsed = 59.99
+    hanging[0].cancel()
+    await until_asked(server, len(hanging) + 1)
+    async with asyncio.timeout(5):
+        with pytest.raises(AmbiguousOutcome, match="within 60 s"):
+            await waiting
+    server.answers.set()
+    await asyncio.gather(*hanging, return_exceptions=True)
 
 
 async def test_hanging_calls_of_one_tenant_leave_those_of_others_and_the_lease_alone(
@@ -66,9 +93,7 @@ async def test_hanging_calls_of_one_tenant_leave_those_of_others_and_the_lease_a
 ) -> None:
     path = "/apis/batch/v1/namespaces/runway-vision/jobs"
     hanging = [asyncio.create_task(call(transport, path)) for _ in range(2 + 8)]
-    async with asyncio.timeout(5):
-        while len(server.asked) < MAX_IN_FLIGHT // 2:  # noqa: ASYNC110 (seen at the server)
-            await asyncio.sleep(0.001)
+    await until_asked(server, MAX_IN_FLIGHT // 2)
     with pytest.raises(TooBusy, match="waiting for their turn"):
         await call(transport, path)
     for other in (

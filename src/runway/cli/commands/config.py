@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 import typer
 
+from runway.cli.client import without_password
 from runway.cli.config import PROJECT_FILE, Setting
 from runway.cli.habits import config_of
 from runway.cli.options import DEFAULT_URL, As, Tenant, Url
@@ -25,7 +27,7 @@ def config(context: typer.Context, output: As = Output.TABLE, url: Url = DEFAULT
     files = config_of(context)
     found: list[dict[str, object]] = [
         {"name": name, "value": value, "from": _source(context, option, files.settings.get(name))}
-        for name, option, value in (("server", "url", url), ("tenant", "tenant", tenant or None))
+        for name, option, value in (("server", "url", without_password(url)), ("tenant", "tenant", tenant or None))
     ]
     found += [
         {"name": name, "value": setting.value, "from": str(setting.source)}
@@ -40,7 +42,7 @@ def config(context: typer.Context, output: As = Output.TABLE, url: Url = DEFAULT
         screen.table(columns("SETTING", "VALUE", "FROM"), rows)
         if files.project is None:
             screen.err(f"There is no {PROJECT_FILE} here or above.", style="dim")
-        if not files.user.is_file():
+        if not os.path.lexists(files.user):
             screen.err(f"There is no {files.user}.", style="dim")
 
     emit({"settings": found, "files": paths}, output, names=[str(each["name"]) for each in found], table=table)

@@ -157,6 +157,11 @@ def _wait_for_all(
             after = show_duration(timeout or 0)
             session.screen.err(f"Stopped waiting after {after}; {job_id} {known}.", style="yellow")
             codes.append(Exit.TIMED_OUT)
+        except ApiError as error:
+            if error.code != "job_not_found" or len(job_ids) == 1:
+                raise
+            session.screen.err(f"{job_id}: {error}", style="bold red")
+            codes.append(exit_for(error))
         else:
             finished.append(job)
             codes.append(exit_code(job.value))
@@ -204,8 +209,8 @@ def cancel(
         if selects and not job_ids:
             session.screen.err("No unfinished job matches.")
         elif job_ids and not yes:
-            _confirm(session, views or [session.client.job(job_id).value for job_id in job_ids])
-        _cancel_all(session, job_ids, failed, output, url)
+            job_ids = _confirm(session, views or _read(session, job_ids, failed))
+        _cancel_all(session, job_ids, failed, output)
 
 
 def _found(session: Session, jobs: list[str]) -> tuple[list[str], list[tuple[str, RequestFailed]]]:
@@ -221,9 +226,20 @@ def _found(session: Session, jobs: list[str]) -> tuple[list[str], list[tuple[str
     return list(dict.fromkeys(job_ids)), failed
 
 
-def _cancel_all(
-    session: Session, job_ids: list[str], failed: list[tuple[str, RequestFailed]], output: Output, url: str
-) -> None:
+def _read(session: Session, job_ids: list[str], failed: list[tuple[str, RequestFailed]]) -> list[JobView]:
+    """Return the views of the jobs, and add those that do not exist to `failed`."""
+    views = list[JobView]()
+    for job_id in job_ids:
+        try:
+            views.append(briefly(session, partial(session.client.job, job_id)).value)
+        except ApiError as error:
+            if error.code != "job_not_found":
+                raise
+            failed.append((job_id, error))
+    return views
+
+
+def _cancel_all(session: Session, job_ids: list[str], failed: list[tuple[str, RequestFailed]], output: Output) -> None:
     jobs: list[Answer[JobView]] = []
     for job_id in job_ids:
         try:
@@ -237,7 +253,7 @@ def _cancel_all(
     if output not in (Output.JSON, Output.YAML):
         for job_id, failure in failed:
             session.screen.err(f"{job_id} was not cancelled:")
-            show_problem(session.screen, failure, url)
+            show_problem(session.screen, failure, session.client.url)
     if failed:
         raise typer.Exit(max(exit_for(failure) for _, failure in failed))
 
@@ -254,7 +270,10 @@ def _cancel(session: Session, job_id: str) -> Answer[JobView]:
             session.environment.sleep(budget.pause_after(error))
 
 
-def _confirm(session: Session, views: list[JobView]) -> None:
+def _confirm(session: Session, views: list[JobView]) -> list[str]:
+    """Ask whether to cancel these jobs, if there are any, and return their ids."""
+    if not views:
+        return []
     for view in views[:CONFIRM_SHOWN]:
         session.screen.err(f"  {view.id}", view.name or "", show_state(view.state), f"of {view.tenant}")
     if len(views) > CONFIRM_SHOWN:
@@ -262,6 +281,7 @@ def _confirm(session: Session, views: list[JobView]) -> None:
     jobs = f"job {escape(views[0].id)}" if len(views) == 1 else f"these {len(views)} jobs"
     if not typer.confirm(f"Cancel {jobs}?", err=True):
         raise typer.Exit(Exit.REJECTED)
+    return [view.id for view in views]
 
 
 def _show_cancelled(session: Session, views: list[JobView]) -> None:

@@ -94,7 +94,7 @@ def submit(
             warn_of_wait(session, view)
         if screen.stderr.is_terminal:
             screen.err(f"next: runway wait {view.id}, or its log: runway logs -f {view.id}", style="dim")
-            screen.err(f"console: {url.rstrip('/')}/jobs/{view.id}", style="dim")
+            screen.err(f"console: {session.client.url.rstrip('/')}/jobs/{view.id}", style="dim")
 
 
 def warn_of_wait(session: Session, view: JobView) -> None:

@@ -35,7 +35,7 @@ from runway.jobs.diagnosis.start_timeout import diagnose_start_timeout, start_ti
 from runway.jobs.ending import diagnose_ending, ending_of
 from runway.jobs.models import DIGEST_GRAMMAR, Attempt
 from runway.jobs.snapshot import JobSnapshot
-from runway.kube.objects import Job, Pod
+from runway.kube.objects import Job, Pod, is_possible_year
 from runway.text import one_line
 
 _CLOCK_SKEW: Final = timedelta(seconds=2)
@@ -277,7 +277,7 @@ def _parse_time(text: str | None) -> datetime | None:
         moment = datetime.fromisoformat(text) if text else None
     except ValueError:
         return None
-    return moment if moment is not None and moment.tzinfo is not None else None
+    return moment if moment is not None and moment.tzinfo is not None and is_possible_year(moment.year) else None
 
 
 MAX_ATTEMPTS: Final = 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from runway.jobs.annotations import ANNOTATION_CANCELLED_AT
 from runway.jobs.models import Attempt, JobView
 from runway.jobs.snapshot import JobSnapshot
 from runway.jobs.view import job_view
@@ -191,6 +192,15 @@ def test_cancelled_attempt_has_message_but_no_cause(found: Pod, words: str) -> N
     assert shown.cause is None
     assert shown.message is not None
     assert words in shown.message
+
+
+@pytest.mark.parametrize(
+    "time", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"]
+)
+def test_job_with_an_impossible_time_of_cancellation_has_a_view(time: str) -> None:
+    edited = job(outcome="Failed", reason="DeadlineExceeded", annotations={ANNOTATION_CANCELLED_AT: time})
+    shown = attempt(pod(state=ended(143, finished=72), deleted=100, grace=30), edited)
+    assert shown.message == "the job was cancelled; the process was killed by SIGTERM"
 
 
 def test_attempt_failed_before_cancellation_keeps_its_cause() -> None:
