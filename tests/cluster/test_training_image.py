@@ -70,16 +70,16 @@ def test_image_trains_and_resumes_with_another_user(context: Context) -> None:
 def test_documented_example_continues_from_its_checkpoint(context: Context) -> None:
     text = (CHECKOUT / "docs/features.md").read_text(encoding="utf-8").partition("## Bring your container\n")[2]
     spec = yaml.safe_load(text.partition("```yaml\n")[2].partition("```\n")[0])
-    found = f"token of {len(SECRET_VALUE)} characters; {ROWS} rows; from step "
+    words = f"token of {len(SECRET_VALUE)} characters; {ROWS} rows; from step "
     endless = {**spec, "env": {**spec["env"], "STEPS": str(10**9)}}
     job_id = context.submit("vision", endless)["id"]
-    context.until_log(job_id, found)
+    first = context.until_log(job_id, words)
     context.runway.cancel(job_id)
     view = context.until_finished(job_id)
     assert (view["state"], view["attempts"][0]["exit_code"]) == ("cancelled", 143)
-    saved = int(context.runway.log(job_id).text.splitlines()[1].removeprefix("saved step "))
-    steps = int(spec["env"]["STEPS"])
-    assert succeeded(context, spec) == [f"{found}{saved}", f"saved step {saved + steps}"]
+    # The volume may have the checkpoint of an earlier test run.
+    (second,) = succeeded(context, spec)
+    assert int(second.removeprefix(words)) > int(first.removeprefix(words))
 
 
 WRITABLE = """
