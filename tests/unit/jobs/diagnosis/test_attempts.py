@@ -83,6 +83,13 @@ def test_attempt_without_container_exit_takes_finish_time_from_pod(shown: Attemp
     assert shown.finished_at == (None if finished is None else moment(finished))
 
 
+def test_container_that_never_existed_has_no_exit() -> None:
+    """The kubelet reports 137 for it after the deletion of its pod."""
+    invented = ended(137, "ContainerStatusUnknown", started=-1795507200, finished=-1795507200)
+    shown = attempt(pod(state=invented, conditions=BOUND, deleted=95, grace=0))
+    assert (shown.exit_code, shown.signal, shown.reason) == (None, None, None)
+
+
 @pytest.mark.parametrize(
     ("shown", "counted", "cause", "words"),
     [
