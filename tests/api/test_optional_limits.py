@@ -262,7 +262,28 @@ async def test_cost_beyond_the_ceiling_is_a_metric_and_no_charge(dated: FakeKube
             return abs(await metric(runway, name) - float(beyond)) < 0.001
 
         await runway.until(counted)
-        await until_metric(runway, 'runway_uncharged_cost_usd_total{reason="node_lost",tenant="vision"', 0)
+        await until_metric(runway, name.replace("late_end", "node_lost"), 0)
+
+
+async def test_cost_of_a_lost_node_beyond_the_ceiling_is_a_metric_and_no_charge(dated: FakeKubernetes) -> None:
+    async with serve(dated) as runway:
+        view = (await runway.submit(resources={"gpu": 1}, timeout_seconds=10, grace_period_seconds=10)).json()
+        pod = dated.start_pod(view["id"])
+        gone = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}
+        gone["lastTransitionTime"] = text_of(datetime.now(UTC) + timedelta(seconds=3600))
+        known = dated.pod(pod)["status"]
+        dated.set_status(pod, {**known, "phase": "Failed", "conditions": [*known["conditions"], gone]})
+        dated.fail(view["id"], "DeadlineExceeded")
+        assert (await final_record(runway, view["id"]))["actual"] == view["cost"]["ceiling"]
+        beyond = float(Decimal(view["cost"]["hourly"]) - Decimal(view["cost"]["ceiling"]))
+        assert beyond > 0
+        name = 'runway_uncharged_cost_usd_total{reason="node_lost",tenant="vision"'
+
+        async def counted() -> bool:
+            return abs(await metric(runway, name) - beyond) < 0.001
+
+        await runway.until(counted)
+        await until_metric(runway, name.replace("node_lost", "late_end"), 0)
 
 
 async def test_console_and_dry_run_show_the_limits(dated: FakeKubernetes) -> None:

@@ -387,7 +387,8 @@ def _remark(snapshot: JobSnapshot, pod: Pod, state: str) -> str | None:
 def _end_of_deletion(snapshot: JobSnapshot, pod: Pod) -> datetime | None:
     """Return the end of a pod without a termination time, between the request of its deletion and its observed end.
 
-    Its deletion timestamp is the end of its grace period, which a pod without a running container does not use.
+    Its deletion timestamp is the end of its grace period, which a pod without a running container does not use. The pod
+    garbage collector dates the end of a pod on a lost node with its disruption.
     """
     requested, until = termination_requested_at(pod, snapshot.job), pod.metadata.deletion_timestamp
     if requested is None or until is None:
@@ -396,8 +397,9 @@ def _end_of_deletion(snapshot: JobSnapshot, pod: Pod) -> datetime | None:
     earliest = max(requested, pod.metadata.creation_timestamp or until)
     if not container_started(pod):
         return earliest
-    seen = snapshot.deletions_seen.get(pod.metadata.name)
-    return until if seen is None else max(earliest, min(until, seen))
+    target = disruption(pod) if pod.is_terminal else None
+    ends = (until, snapshot.deletions_seen.get(pod.metadata.name), target.last_transition_time if target else None)
+    return max(earliest, min(end for end in ends if end is not None))
 
 
 def _suspicious_success(snapshot: JobSnapshot, pod: Pod) -> str | None:
