@@ -115,7 +115,7 @@ def train_and_resume(context: Context, **fields: object) -> None:
     log = context.runway.log(view["id"], follow=True).text
     context.show(Source.JOB, f"log, followed to the end: {_without_token(log)}")
     _expect_environment(context, view, log, user)
-    saved = _number(log, r"^SIGTERM saved step (\d+)$")
+    saved, losses = _number(log, r"^SIGTERM saved step (\d+)$"), _losses(log)
 
     view = context.until_finished(view["id"], FINISHED_SECONDS)
     failure, attempt = view["failure"] or {}, view["attempts"][-1]
@@ -137,6 +137,8 @@ def train_and_resume(context: Context, **fields: object) -> None:
     context.show(Source.JOB, f"the second job: {_without_token(log)}")
     context.show(Source.RUNWAY, f"{second['id']} {second['state']}")
     expect(second["state"] == "succeeded", f"the second job is {second['state']}: {second['failure']}")
+    losses += _losses(log)
+    expect(losses[-1] < losses[0], f"the loss does not fall: {losses}")
     resumed, ended = _number(log, r"^resumed at step (\d+)$"), _number(log, r"^saved step (\d+)$")
     expect(
         (resumed, ended) == (saved, saved + STEPS_AFTER_RESUME),
@@ -173,6 +175,10 @@ def _number(log: str, pattern: str) -> int:
     if found is None:
         raise NotSeen(f"no line {pattern!r} in the log: {log!r}")
     return int(found[1])
+
+
+def _losses(log: str) -> list[float]:
+    return [float(found) for found in re.findall(r"^step \d+ loss (\S+) ", log, re.MULTILINE)]
 
 
 def _without_token(log: str) -> list[str]:

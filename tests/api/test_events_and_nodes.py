@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from tests.api.conftest import Runway, serve
+from tests.api.test_job_recorder import until_metric
 from tests.support.environment_fixtures import put_node, warn
 from tests.support.fake_cluster import FakeKubernetes
 
@@ -114,6 +115,22 @@ async def test_unreachable_node_is_a_condition_until_ready(runway: Runway) -> No
         return not (await runway.view(job_id))["conditions"]
 
     await runway.until(back)
+
+
+async def test_faulty_gpus_of_a_node_are_a_condition_and_a_metric_until_repaired(runway: Runway) -> None:
+    labels = {"runway.local/gpu-type": "a10g"}
+    fault = {"type": "AcceleratedHardwareReady", "status": "False", "reason": "NvidiaXID79Error", "message": "XID 79"}
+    put_node(runway.kubernetes, labels=labels)
+    job_id = await submitted(runway, resources={"gpu": 1})
+    runway.kubernetes.start_pod(job_id)
+    await runway.until_state(job_id, "running")
+    await until_metric(runway, 'runway_pool_faulty_gpu_nodes{pool="a10g"', 0)
+    put_node(runway.kubernetes, labels=labels, conditions=[fault])
+    assert "NvidiaXID79Error: XID 79" in (await condition(runway, job_id, "gpu_hardware"))["message"]
+    await until_metric(runway, 'runway_pool_faulty_gpu_nodes{pool="a10g"', 1)
+    put_node(runway.kubernetes, labels=labels)
+    await until_metric(runway, 'runway_pool_faulty_gpu_nodes{pool="a10g"', 0)
+    assert (await runway.view(job_id))["conditions"] == []
 
 
 async def test_forbidden_events_and_nodes_affect_nothing_else(kubernetes: FakeKubernetes) -> None:

@@ -54,6 +54,13 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
     "shared memory above memory": (_with(resources={"shared_memory": "1Ti"}), 422, "invalid_spec"),
     "disk above the limit": (_with(resources={"disk": "1Ei"}), 422, "invalid_spec"),
     "a number for disk": (_with(resources={"disk": 10**19}), 422, "invalid_spec"),
+    "a Secret reference of 300 characters": (_with(secrets={"VALUE": "a" * 295 + "/b..c"}), 422, "invalid_spec"),
+    "a Secret reference with two slashes": (_with(secrets={"VALUE": "a/b/c"}), 422, "invalid_spec"),
+    "a variable in env and in secrets": (
+        _with(env={"VALUE": "x"}, secrets={"VALUE": "huggingface/token"}),
+        422,
+        "invalid_spec",
+    ),
     "a reserved variable": (_with(env={"NVIDIA_VISIBLE_DEVICES": "all"}), 422, "invalid_spec"),
 }
 

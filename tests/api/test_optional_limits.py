@@ -48,6 +48,20 @@ async def finish(runway: Runway, job_id: str) -> None:
     await final_record(runway, job_id)
 
 
+async def end_an_hour_late(runway: Runway, job_id: str) -> dict[str, Any]:
+    """Let a job exceed its timeout and run for another hour, and return its record."""
+    pod = runway.kubernetes.start_pod(job_id)
+    ended = {"exitCode": 137, "reason": "Error", "startedAt": runway.kubernetes.now()}
+    late = text_of(datetime.now(UTC) + timedelta(seconds=3600))
+    state = {"terminated": ended | {"finishedAt": late}}
+    status = runway.kubernetes.pod(pod)["status"]
+    runway.kubernetes.set_status(
+        pod, {**status, "phase": "Failed", "containerStatuses": [{"name": "job", "state": state}]}
+    )
+    runway.kubernetes.fail(job_id, "DeadlineExceeded")
+    return await final_record(runway, job_id)
+
+
 async def test_disk_of_jobs_and_of_pods_created_outside_runway_counts(kubernetes: FakeKubernetes) -> None:
     async with serve(kubernetes, policy=policy_with("disk: 3Gi")) as runway:
         assert (await runway.submit()).status_code == 201
@@ -158,6 +172,27 @@ async def test_budget_holds_ceilings_then_actual_cost(dated: FakeKubernetes) -> 
         assert (await runway.submit(**DEAR)).status_code == 201
 
 
+async def test_refusal_says_when_finished_jobs_leave_enough_of_the_budget(dated: FakeKubernetes) -> None:
+    async with serve(dated, policy=policy_with(budget=BUDGET)) as runway:
+        job_id = (await runway.submit(**DEAR)).json()["id"]
+        await end_an_hour_late(runway, job_id)
+        finished = datetime.fromisoformat((await runway.view(job_id))["finished_at"])
+        problem = (await runway.submit(**DEAR)).json()
+        budget = problem["quota"]["budget"]
+        assert (problem["code"], budget["committed"]) == ("quota_exceeded", "0")
+        assert datetime.fromisoformat(budget["available_at"]) == finished + timedelta(hours=24)
+        (violation,) = problem["violations"]
+        assert f"submit again at {budget['available_at']}" in violation["hint"]
+
+
+async def test_policy_compares_quotas_with_what_the_pools_hold(kubernetes: FakeKubernetes) -> None:
+    bounded = POLICY.read_text().replace("gpu_type: a10g,", "gpu_type: a10g, max_nodes: 1,")
+    async with serve(kubernetes, policy=parse_policy(bounded)) as runway:
+        gpu, cpu, _ = (await runway.client.get("/v1/policy")).json()["capacity"]
+    assert gpu == {"resource": "gpu", "gpu_type": "a10g", "quotas": "6", "pools": "4", "sufficient": False}
+    assert cpu == {"resource": "cpu", "gpu_type": None, "quotas": "56", "pools": None, "sufficient": None}
+
+
 async def test_budget_is_rebuilt_from_jobs_after_a_crash(dated: FakeKubernetes) -> None:
     """One job is unfinished, one finished with a record, one finished without, and one finished before the window."""
     policy = policy_with(budget='{usd: "100", hours: 1}')
@@ -218,16 +253,7 @@ async def test_concurrent_submissions_never_exceed_the_budget(dated: FakeKuberne
 async def test_cost_beyond_the_ceiling_is_a_metric_and_no_charge(dated: FakeKubernetes) -> None:
     async with serve(dated) as runway:
         view = (await runway.submit(resources={"gpu": 1}, timeout_seconds=10, grace_period_seconds=10)).json()
-        pod = dated.start_pod(view["id"])
-        ended = {"exitCode": 137, "reason": "Error", "startedAt": dated.now()}
-        late = text_of(datetime.now(UTC) + timedelta(seconds=3600))
-        state = {"terminated": ended | {"finishedAt": late}}
-        dated.set_status(
-            pod,
-            {**dated.pod(pod)["status"], "phase": "Failed", "containerStatuses": [{"name": "job", "state": state}]},
-        )
-        dated.fail(view["id"], "DeadlineExceeded")
-        record = await final_record(runway, view["id"])
+        record = await end_an_hour_late(runway, view["id"])
         assert record["actual"] == view["cost"]["ceiling"]
         beyond = 3600 * Decimal(view["cost"]["hourly"]) / 3600 - Decimal(view["cost"]["ceiling"])
         name = 'runway_uncharged_cost_usd_total{reason="late_end",tenant="vision"'
@@ -236,7 +262,28 @@ async def test_cost_beyond_the_ceiling_is_a_metric_and_no_charge(dated: FakeKube
             return abs(await metric(runway, name) - float(beyond)) < 0.001
 
         await runway.until(counted)
-        await until_metric(runway, 'runway_uncharged_cost_usd_total{reason="node_lost",tenant="vision"', 0)
+        await until_metric(runway, name.replace("late_end", "node_lost"), 0)
+
+
+async def test_cost_of_a_lost_node_beyond_the_ceiling_is_a_metric_and_no_charge(dated: FakeKubernetes) -> None:
+    async with serve(dated) as runway:
+        view = (await runway.submit(resources={"gpu": 1}, timeout_seconds=10, grace_period_seconds=10)).json()
+        pod = dated.start_pod(view["id"])
+        gone = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}
+        gone["lastTransitionTime"] = text_of(datetime.now(UTC) + timedelta(seconds=3600))
+        known = dated.pod(pod)["status"]
+        dated.set_status(pod, {**known, "phase": "Failed", "conditions": [*known["conditions"], gone]})
+        dated.fail(view["id"], "DeadlineExceeded")
+        assert (await final_record(runway, view["id"]))["actual"] == view["cost"]["ceiling"]
+        beyond = float(Decimal(view["cost"]["hourly"]) - Decimal(view["cost"]["ceiling"]))
+        assert beyond > 0
+        name = 'runway_uncharged_cost_usd_total{reason="node_lost",tenant="vision"'
+
+        async def counted() -> bool:
+            return abs(await metric(runway, name) - beyond) < 0.001
+
+        await runway.until(counted)
+        await until_metric(runway, name.replace("node_lost", "late_end"), 0)
 
 
 async def test_console_and_dry_run_show_the_limits(dated: FakeKubernetes) -> None:

@@ -11,6 +11,7 @@ This covers 15 of the alerts. Only promtool tests the others, because they need:
 - RunwayServerErrors: a defect in Runway
 - RunwayGpuIdle, RunwayGpuHardware, RunwayGpuXid, RunwayGpuMemoryErrors, RunwayGpusNotRegistered: real GPUs
 - RunwayGpuMetricsMissing: fires at rest, since the local cluster has no DCGM exporter
+- RunwayGpuNodesEmpty: fires at rest, unless other tests use the GPUs
 - RunwayStartDeadlinesFailing: patches that fail for five minutes
 - RunwayPoolNodesUndersized, RunwayGpusStranded, RunwayNodeCostUncharged: nodes of another size or number
 - RunwayUndecodableObjects: a broken object, as in test_hostile_objects.py
@@ -37,6 +38,7 @@ from testbed.context import Context, Tools
 from testbed.http_client import Document, RunwayClient, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
+from testbed.storage import bound_claim
 from tests.support.allowed import once_allowed
 from tests.support.prometheus import Alarms, evaluating, hurried
 from tests.support.tcp_proxy import TcpProxy
@@ -55,6 +57,7 @@ QUIET_SECONDS = 12.0
 
 TENANT_ALERTS: dict[str, dict[str, str]] = {
     "RunwayGpuQuotaNearFull": {"tenant": "vision"},
+    "RunwayBudgetNearlySpent": {"tenant": "vision"},
     "RunwayGpusHeldByTerminating": {"tenant": "speech"},
     "RunwayJobsPendingLong": {"tenant": "vision"},
     "RunwayRegistryFailing": {"severity": "page"},
@@ -83,6 +86,10 @@ NODES = {"cpu": "1", "memory": "1Gi"}
 NO_NODES = {"instance_type": "none", "hourly_usd": "1", **NODES, "node_selector": {"runway.local/size": "none"}}
 """A pool without nodes: its jobs wait."""
 DEAD_REGISTRY = "127.0.0.1:1/team/train:1"
+UNBOUND = "unbound"
+"""A volume of tenant vision whose claim has no PersistentVolume."""
+BUDGET = {"usd": "1100", "hours": 24}
+"""Four GPUs for a week commit more than four fifths of it."""
 
 
 def gpus(number: int) -> Document:
@@ -140,6 +147,11 @@ def set_up(kubernetes: Kubectl, settings: Mapping[str, str], folder: Path) -> It
     policy["limits"]["timeout_seconds"]["max"] = 7 * 86400
     policy["images"]["allow"].append("127.0.0.1:1/*")
     policy["pools"]["a10g"].pop("per_gpu", None)
+    vision = policy["tenants"]["vision"]
+    vision["budget"] = BUDGET
+    vision["volumes"][UNBOUND] = {"claim": UNBOUND, "path": "/unbound"}
+    _, claim = bound_claim(vision["namespace"], UNBOUND)
+    kubernetes.apply(json.dumps(claim))
     policy["pools"] = {name: pool | NODES for name, pool in policy["pools"].items()} | {"none": NO_NODES}
     (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
     with TcpProxy(address.hostname, address.port) as network:
@@ -163,6 +175,7 @@ def set_up(kubernetes: Kubectl, settings: Mapping[str, str], folder: Path) -> It
                 runway.stop()
                 runway.start()
                 context.cancel_jobs()
+                kubernetes.run("delete", "pvc", UNBOUND, f"--namespace={vision['namespace']}", "--wait=false")
 
 
 def generate_load(scene: Scene) -> Document:
@@ -176,6 +189,8 @@ def generate_load(scene: Scene) -> Document:
     context.submit("vision", shell("true", pool="none", timeout_seconds=600))
     for _ in range(6):
         context.submit("vision", shell("true", image=DEAD_REGISTRY, timeout_seconds=12))
+        # Failed pulls do not count in RunwayJobsFailing, and unbound volumes do.
+        context.submit("vision", shell("true", volumes=[UNBOUND], timeout_seconds=12))
     running = context.submit("vision", shell(SLEEP, timeout_seconds=600))
     context.until_log(stubborn["id"], "started")
     context.runway.cancel(stubborn["id"])

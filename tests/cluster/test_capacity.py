@@ -36,11 +36,11 @@ IDLE_SECONDS = 240.0
 
 
 class DcgmExporter:
-    """Serves the utilisation of one GPU of each pod as NVIDIA's exporter does, on a loopback port."""
+    """Serves the utilisation of the GPUs of each pod as NVIDIA's exporter does, on a loopback port."""
 
     def __init__(self) -> None:
-        self.utilisation: dict[tuple[str, str], float] = {}
-        """Percent by namespace and pod."""
+        self.utilisation: dict[tuple[str, str], tuple[float, ...]] = {}
+        """Percent of each GPU by namespace and pod."""
         exporter = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -69,7 +69,8 @@ class DcgmExporter:
 
     def render(self) -> str:
         lines = ["# TYPE DCGM_FI_DEV_GPU_UTIL gauge"]
-        for number, ((namespace, pod), value) in enumerate(list(self.utilisation.items())):
+        gpus = [(pod, value) for pod, values in list(self.utilisation.items()) for value in values]
+        for number, ((namespace, pod), value) in enumerate(gpus):
             labels = f'gpu="{number}",UUID="GPU-sim-{number}",Hostname="node",namespace="{namespace}",pod="{pod}"'
             lines.append(f"DCGM_FI_DEV_GPU_UTIL{{{labels}}} {value}")
         return "\n".join(lines) + "\n"
@@ -128,13 +129,21 @@ def post_event(context: Context, pod: Document, reason: str, message: str) -> No
 def test_idle_job_is_ended_and_busy_and_unmeasured_jobs_run_on(capacity: Context) -> None:
     """The first test: Runway's first check, a minute after its start, then finds the job idle for long enough."""
     spec = shell(SLEEP, resources=ONE_GPU, timeout_seconds=600)
+    partly_idle = capacity.submit("speech", spec | {"resources": ONE_GPU | {"gpu": 2}})
     idle, busy, unmeasured = (capacity.submit("vision", spec) for _ in range(3))
     with DcgmExporter() as exporter, scraping(exporter.target):
-        for view, percent in ((idle, 0.0), (busy, 90.0)):
+        utilisation: dict[tuple[str, str], tuple[float, ...]] = {}
+        for view, percents in ((partly_idle, (2.0, 90.0)), (idle, (0.0,)), (busy, (90.0,))):
             capacity.until_log(view["id"], "started")
             meta = capacity.pod(view)["metadata"]
-            exporter.utilisation[meta["namespace"], meta["name"]] = percent
+            utilisation[meta["namespace"], meta["name"]] = percents
+        exporter.utilisation = utilisation  # All at once, so that one check finds the idle GPUs of both jobs.
         ended = capacity.until_finished(idle["id"], IDLE_SECONDS)
+        reported = capacity.until(partly_idle["id"], lambda seen: codes(seen) == ["gpu_idle"], "idle", IDLE_SECONDS)
+        assert 'runway_idle_gpus{gpu_type="a10g",tenant="speech"} 1.0' in capacity.runway.get("/metrics").text
+    (condition,) = reported["conditions"]
+    assert condition["message"] == "1 of 2 GPUs of the job had a utilisation of at most 2 % for 1m (the limit is 5 %)"
+    assert reported["state"] == "running"
     assert (ended["state"], ended["failure"]["code"]) == ("failed", "gpu_idle")
     assert ended["failure"]["evidence"]["peak_percent"] == "0"
     assert ended["attempts"][-1]["cause"] == "gpu_idle"

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 import pytest
 
@@ -226,6 +227,11 @@ def failed_jobs(tools: Tools, namespaces: Mapping[str, str]) -> Iterator[dict[st
 @pytest.mark.parametrize("name", CASES)
 def test_failure_is_diagnosed(name: str, failed_jobs: dict[str, Document]) -> None:
     assert_failure(failed_jobs[name], CASES[name])
+
+
+def test_job_that_ignores_sigterm_is_charged_at_most_its_ceiling(failed_jobs: dict[str, Document]) -> None:
+    cost = failed_jobs["deadline, ignores SIGTERM"]["cost"]
+    assert 0 < Decimal(cost["actual"]) <= Decimal(cost["ceiling"])
 
 
 @pytest.mark.alone

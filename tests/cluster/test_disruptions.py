@@ -57,6 +57,28 @@ def test_drained_job_runs_again_without_using_a_retry(context: Context, kubernet
 
 
 @pytest.mark.alone
+def test_faulty_gpus_of_a_node_are_a_condition_of_its_gpu_job(context: Context, kubernetes: Kubectl) -> None:
+    """The condition is the one that the EKS node monitoring agent sets."""
+    fault = {"type": "AcceleratedHardwareReady", "status": "False", "reason": "NvidiaXID79Error", "message": "XID 79"}
+
+    def patch(condition: Document) -> None:
+        text = json.dumps({"status": {"conditions": [condition]}})
+        kubernetes.run("patch", "node", NODE_NAME, "--subresource=status", f"--patch={text}")
+
+    view = started(context, resources={"cpu": "100m", "memory": "32Mi", "gpu": 1})
+    try:
+        patch(fault)
+        view = context.until(view["id"], lambda seen: codes(seen) == ["gpu_hardware"], "has the condition")
+        assert "NvidiaXID79Error: XID 79" in view["conditions"][0]["message"]
+        assert view["state"] == "running"
+        assert 'runway_pool_faulty_gpu_nodes{pool="a10g"} 1.0' in context.runway.get("/metrics").text
+    finally:
+        patch({"type": fault["type"], "$patch": "delete"})
+    context.until(view["id"], lambda seen: seen["conditions"] == [], "has no condition after the repair")
+    assert 'runway_pool_faulty_gpu_nodes{pool="a10g"} 0.0' in context.runway.get("/metrics").text
+
+
+@pytest.mark.alone
 def test_preempted_job_runs_again(context: Context, kubernetes: Kubectl) -> None:
     view = started(context, resources={"cpu": "1", "memory": "32Mi"})
     name = f"urgent-{uuid.uuid4().hex[:8]}"

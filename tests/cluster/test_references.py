@@ -1,6 +1,7 @@
 """Volumes, Secrets and the service account that a job refers to, and those that do not exist.
 
-A Runway of its own has a tenant whose policy names them. The jobs of `views` run concurrently.
+A Runway of its own has a tenant whose policy names them, and links to stored logs. All jobs run in an image that root
+built. The jobs of `views` run concurrently.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from demo.scenarios.training import TRAIN_IMAGE
 from testbed.context import Context, Tools
 from testbed.http_client import Document, RunwayClient, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
 from testbed.storage import SECRET_VALUE, bound_claim
 from testbed.tenants import apply_tenants
+from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -30,6 +33,9 @@ SECRET_MD5 = hashlib.md5(SECRET_VALUE.encode(), usedforsecurity=False).hexdigest
 WAIT_SECONDS = 20
 """The timeout of jobs that cannot start: enough for the kubelet to report the reason."""
 FINISHED_SECONDS = 90.0
+DISK = "40Gi"
+ROLE = {"example.com/role": "refs"}
+STORED_LOGS = "https://logs.example.com/"
 OTHER_ZONE = {
     "required": {
         "nodeSelectorTerms": [
@@ -38,23 +44,30 @@ OTHER_ZONE = {
     }
 }
 
+CONFIG_ERROR = "CreateContainerConfigError"
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a job refers to, and the code and words of its condition and of its failure."""
+    """What a job refers to, the code and words of its condition and of its failure, and the reason of Kubernetes."""
 
     references: Document
     condition: str
     code: str
     words: tuple[str, ...]
+    reason: str = "Unschedulable"
 
 
 CASES = {
     "no such claim": Case({"volumes": ["absent"]}, "volume_not_ready", "volume_missing", ("absent-claim",)),
     "unbound claim": Case({"volumes": ["unbound"]}, "volume_not_ready", "volume_not_bound", ("unbound-claim",)),
     "other zone": Case({"volumes": ["elsewhere"]}, "volume_not_ready", "volume_zone_conflict", ("elsewhere-claim",)),
-    "no such Secret": Case({"secrets": {"VALUE": "absent/token"}}, "secret_missing", "secret_missing", ("absent",)),
-    "no such key": Case({"secrets": {"VALUE": "present/nokey"}}, "secret_missing", "secret_missing", ("nokey",)),
+    "no such Secret": Case(
+        {"secrets": {"VALUE": "absent/token"}}, "secret_missing", "secret_missing", ("absent",), CONFIG_ERROR
+    ),
+    "no such key": Case(
+        {"secrets": {"VALUE": "present/nokey"}}, "secret_missing", "secret_missing", ("nokey",), CONFIG_ERROR
+    ),
 }
 CLAIMS = {"absent": "absent-claim", "unbound": "unbound-claim", "elsewhere": "elsewhere-claim", "bound": "bound-claim"}
 
@@ -67,14 +80,15 @@ def context(
     folder = tmp_path_factory.mktemp("references")
     namespace, lease = f"runway-refs{suffix}", f"runway-refs-lease{suffix}"
     policy = yaml.safe_load(Path(settings["RUNWAY_POLICY"]).read_text(encoding="utf-8"))
+    policy["logs"] = {"url_template": STORED_LOGS + "{namespace}/{job}/{pod}"}
     policy["tenants"] = {
         TENANT: {
             "namespace": namespace,
-            "quota": {"gpu": 0, "cpu": "8", "memory": "32Gi", "jobs": 20},
+            "quota": {"gpu": 0, "cpu": "8", "memory": "32Gi", "disk": DISK, "jobs": 20},
             "rate": {"per_minute": 600, "burst": 100},
             "volumes": {name: {"claim": claim, "path": f"/{name}"} for name, claim in CLAIMS.items()},
             "secrets": ["absent", "present"],
-            "service_account": {"annotations": {"example.com/role": "refs"}, "pod_identity": True},
+            "service_account": {"annotations": ROLE, "pod_identity": True},
             "image_pull_secrets": ["registry-credentials"],
         }
     }
@@ -104,7 +118,9 @@ def views(context: Context) -> dict[str, tuple[Document, Document]]:
     """Run all cases, and return the view of each pending job with its condition, and of the finished job."""
 
     def run(case: Case) -> tuple[Document, Document]:
-        job_id = context.submit(TENANT, shell("true", timeout_seconds=WAIT_SECONDS) | case.references)["id"]
+        job_id = context.submit(
+            TENANT, shell("true", image=TRAIN_IMAGE, timeout_seconds=WAIT_SECONDS) | case.references
+        )["id"]
         pending = context.until(job_id, lambda view: case.condition in codes(view), case.condition, WAIT_SECONDS)
         return dict(pending), context.until_finished(job_id, FINISHED_SECONDS)
 
@@ -122,11 +138,14 @@ def test_missing_reference_is_a_condition_and_a_failure(
     assert (finished["state"], finished["failure"]["code"]) == ("failed", case.code)
     text = json.dumps([finished["failure"][part] for part in ("message", "hint", "evidence")])
     assert [word for word in case.words if word not in text] == []
+    # Once it deletes the pod, the kubelet reports a container that it never created as ContainerStatusUnknown.
+    assert pending["attempts"][-1]["reason"] == case.reason
+    assert [word for word in case.words if word not in finished["attempts"][-1]["message"]] == []
 
 
 def test_job_gets_volume_secret_and_service_account_of_its_tenant(context: Context) -> None:
     script = "echo x > /bound/file && cat /bound/file; printf %s $VALUE | md5sum; ls -d /unbound /run/secrets || :"
-    spec = shell(script, volumes=["bound"], secrets={"VALUE": "present/token"})
+    spec = shell(script, image=TRAIN_IMAGE, volumes=["bound"], secrets={"VALUE": "present/token"})
     view = context.until_finished(context.submit(TENANT, spec)["id"])
     assert view["state"] == "succeeded"
     lines = context.runway.log(view["id"]).text.splitlines()
@@ -135,6 +154,30 @@ def test_job_gets_volume_secret_and_service_account_of_its_tenant(context: Conte
     assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("runway-job", False)
     assert pod["imagePullSecrets"] == [{"name": "registry-credentials"}]
     assert SECRET_VALUE not in json.dumps([context.job(view), context.runway.job(view["id"])])
+
+
+def test_tenant_has_the_disk_quota_and_the_annotations_of_its_policy(context: Context, suffix: str) -> None:
+    quota = context.kubernetes.get("resourcequota", "runway-quota", f"runway-refs{suffix}")
+    account = context.kubernetes.get("serviceaccount", "runway-job", f"runway-refs{suffix}")
+    assert quota is not None
+    hard = quota["status"]["hard"]
+    assert (hard["requests.ephemeral-storage"], hard["limits.ephemeral-storage"]) == (DISK, DISK)
+    assert account is not None
+    assert account["metadata"]["annotations"].items() >= ROLE.items()
+
+
+def test_log_of_a_deleted_pod_links_to_the_stored_logs(context: Context) -> None:
+    view = context.until_finished(context.submit(TENANT, shell("echo done", image=TRAIN_IMAGE))["id"])
+    namespace, pod = view["kubernetes"]["namespace"], view["attempts"][0]["pod"]
+    link = f"{STORED_LOGS}{namespace}/{view['id']}/{pod}"
+    assert view["logs_url"] == link
+    context.kubernetes.run("delete", "pod", pod, f"--namespace={namespace}")
+
+    def gone() -> Document | None:
+        answer = context.runway.log(view["id"])
+        return answer.json() if answer.status_code == 410 else None
+
+    assert wait_for(gone, "the log is gone", FINISHED_SECONDS)["logs_url"] == link
 
 
 def codes(view: Document) -> list[str]:

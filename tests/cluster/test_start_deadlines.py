@@ -12,7 +12,8 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
@@ -120,8 +121,8 @@ CAUSES: Final = {
 @pytest.fixture(scope="module")
 def ended(
     runway: tuple[Server, RunwayClient], kubernetes: Kubectl, registry: Registry
-) -> Iterator[dict[str, Document]]:
-    """Run a job of each cause at the same time, and return the views of the finished jobs."""
+) -> Iterator[dict[str, tuple[Document, datetime]]]:
+    """Run a job of each cause at the same time, and return each finished job's view with the time of the read."""
     used = Context(Tools(runway[1], kubernetes, None, runway[0]), show=lambda *_: None)
     specs = {
         name: job(pool="large", resources={"cpu": "8", "memory": "32Mi"})
@@ -131,21 +132,28 @@ def ended(
     }
     try:
         ids = {name: used.submit("vision", spec)["id"] for name, spec in specs.items()}
-        yield {name: used.until_finished(job_id, REGISTRY_SECONDS + 3 * LATE_SECONDS) for name, job_id in ids.items()}
+        seconds = REGISTRY_SECONDS + 3 * LATE_SECONDS
+        yield {name: (used.until_finished(job_id, seconds), datetime.now(UTC)) for name, job_id in ids.items()}
     finally:
         used.cancel_jobs()
 
 
 @pytest.mark.parametrize("name", CAUSES)
-def test_job_is_ended_at_the_limit_of_its_cause(name: str, ended: dict[str, Document]) -> None:
+def test_job_is_ended_at_the_limit_of_its_cause(name: str, ended: dict[str, tuple[Document, datetime]]) -> None:
     _, limit, seconds, code = CAUSES[name]
-    view, failure = ended[name], ended[name]["failure"]
+    view, read_at = ended[name]
+    failure = view["failure"]
     assert (view["state"], failure["code"]) == ("failed", code), failure
     evidence = {key: failure["evidence"][key] for key in ("cause", "limit", "limit_seconds", "job_reason")}
     assert evidence == {
         "cause": code, "limit": limit, "limit_seconds": str(seconds), "job_reason": "DeadlineExceeded"
     }  # fmt: skip
     assert seconds <= seconds_of(view) < seconds + 2 * LATE_SECONDS
+    # Kubernetes' times are whole seconds, and an attempt ends no later than the read saw it.
+    latest = min(read_at, datetime.fromisoformat(view["finished_at"]) + timedelta(seconds=1))
+    ends = [datetime.fromisoformat(each["finished_at"]) for each in view["attempts"] if each["finished_at"]]
+    assert [end for end in ends if end > latest] == [], view
+    assert 0 <= Decimal(view["cost"]["actual"]) <= Decimal(view["cost"]["ceiling"])
 
 
 def test_missing_secret_is_ended_at_the_limit_of_the_configuration(starts: Context, kubernetes: Kubectl) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,29 @@ def failed(context: Context, spec: Document) -> Document:
     return view
 
 
+def test_image_is_made_for_no_platform(context: Context) -> None:
+    script = "grep -c :1000: /etc/passwd; stat -c '%u %a' /workspace"
+    assert succeeded(context, job(["sh", "-c", script])) == ["0", "0 755"]
+
+
 # The demo does the same with the default user.
 def test_image_trains_and_resumes_with_another_user(context: Context) -> None:
     train_and_resume(context, user=65532)
 
 
-def test_documented_example_runs_twice(context: Context) -> None:
+def test_documented_example_continues_from_its_checkpoint(context: Context) -> None:
     text = (CHECKOUT / "docs/features.md").read_text(encoding="utf-8").partition("## Bring your container\n")[2]
     spec = yaml.safe_load(text.partition("```yaml\n")[2].partition("```\n")[0])
-    for _ in range(2):
-        assert succeeded(context, spec) == [f"token of {len(SECRET_VALUE)} characters; {ROWS} rows"]
+    words = f"token of {len(SECRET_VALUE)} characters; {ROWS} rows; from step "
+    endless = {**spec, "env": {**spec["env"], "STEPS": str(10**9)}}
+    job_id = context.submit("vision", endless)["id"]
+    first = context.until_log(job_id, words)
+    context.runway.cancel(job_id)
+    view = context.until_finished(job_id)
+    assert (view["state"], view["attempts"][0]["exit_code"]) == ("cancelled", 143)
+    # The volume may have the checkpoint of an earlier test run.
+    (second,) = succeeded(context, spec)
+    assert int(second.removeprefix(words)) > int(first.removeprefix(words))
 
 
 WRITABLE = """
@@ -147,6 +161,41 @@ def test_writing_past_shared_memory_is_an_error_or_sigbus(context: Context) -> N
     assert "shared_memory" in view["failure"]["hint"]
 
 
+WORKER = """
+import multiprocessing, numpy, signal, sys
+
+
+def load():
+    numpy.memmap("/dev/shm/batch", "uint8", "w+", shape=65 << 20)[:] = 1
+
+
+worker = multiprocessing.Process(target=load)
+worker.start()
+worker.join()
+if worker.exitcode == -signal.SIGBUS:
+    # As PyTorch: https://github.com/pytorch/pytorch/issues/108861
+    sys.exit(
+        f"RuntimeError: DataLoader worker (pid {worker.pid}) is killed by signal: Bus error. It is possible that "
+        "dataloader's workers are out of shared memory. Please try to raise your shared memory limit."
+    )
+"""
+
+
+def test_worker_that_dies_of_full_shared_memory_gets_hint(context: Context) -> None:
+    view = failed(context, python(WORKER, memory="256Mi", shared_memory="64Mi"))
+    failure = view["failure"]
+    assert (failure["code"], view["attempts"][0]["exit_code"]) == ("exit_nonzero", 1)
+    assert failure["evidence"]["log_hint"] == "shared_memory"
+    assert "raise resources.shared_memory" in failure["hint"]
+
+
+def test_script_with_crlf_gets_hint(context: Context) -> None:
+    script = r"printf '#!/bin/sh\r\ntrue\r\n' > run.sh; chmod +x run.sh; ./run.sh"
+    view = failed(context, job(["bash", "-c", script], working_dir="/scratch"))
+    assert view["failure"]["evidence"]["log_hint"] == "interpreter", view["failure"]
+    assert "LF line endings" in view["failure"]["hint"]
+
+
 def test_shared_memory_is_half_of_the_memory_by_default(context: Context) -> None:
     script = "df --block-size=1 --output=size /dev/shm"
     assert succeeded(context, job(["sh", "-c", script]))[1].strip() == str(64 * MIB)
@@ -174,9 +223,12 @@ def test_cancel_ends_a_command_without_handler_by_sigterm(context: Context, part
     spec = job([]) | {"command": [], part: ["sleep", "600"]}
     job_id = context.submit("vision", spec)["id"]
     context.until(job_id, lambda view: view["state"] == "running", "running")
+    cancelled = datetime.now(UTC)
     context.runway.cancel(job_id)
     view = context.until_finished(job_id)
     assert view["state"] == "cancelled"
+    ended_after = datetime.fromisoformat(view["attempts"][0]["finished_at"]) - cancelled
+    assert ended_after < timedelta(seconds=spec["grace_period_seconds"] / 2)
     assert (view["attempts"][0]["exit_code"], view["attempts"][0]["signal"]) == (143, "SIGTERM")
 
 

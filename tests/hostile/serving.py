@@ -93,9 +93,10 @@ class Process:
             self.popen.send_signal(signal.SIGCONT)
 
     def faults(self) -> list[dict[str, Any]]:
-        """Return the errors and 500 responses in the log."""
+        """Return the errors, those of uvicorn too, and 500 responses in the log."""
         whole = self.log.read_text(encoding="utf-8").split("\n")[:-1]  # The last line may be incomplete.
-        lines = (json.loads(line) for line in whole if line[:1] == "{")
+        lines = [json.loads(line) for line in whole if line[:1] == "{"]
+        lines += [{"level": "error", "event": line} for line in whole if line.startswith("ERROR:")]
         return [line for line in lines if line["level"] in ("error", "critical") or line.get("status") == 500]
 
 

@@ -54,7 +54,7 @@ class Move(StrEnum):
     COMPLETE = "the Job controller sets the condition Complete"
     SET_FAILED = "the Job controller sets the condition Failed"
     DEADLINE = "the deadline has passed: failure is announced, and the pod is terminating"
-    RECORD = "a process records the cost of a finished Job"
+    RECORD = "version 0.7 records the cost of a finished Job, which may exceed its ceiling"
     TTL = "Kubernetes deletes a finished Job and its pods"
     DELETE_JOB = "kubectl delete job: the Job is deleted, its pods are terminating"
     ORPHAN = "kubectl delete job --cascade=orphan: the Job is deleted, its pods stay"
@@ -144,15 +144,15 @@ class Controllers:
                 server.delete_job(name)
 
     def _record(self, job: Json) -> None:
-        """Write a final record with half of the ceiling as actual cost; every third record has no cost."""
+        """Write a final record with half of the ceiling as actual cost, with three halves, or without a cost."""
         notes = job["metadata"]["annotations"]
         state = "succeeded" if job["status"]["conditions"][0]["type"] == "Complete" else "failed"
         if state == "failed" and "runway.internal/cancelled-at" in notes:
             state = "cancelled"
         record = {"version": 1, "uid": uid(job), "kept_at": self.server.now(), "state": state}
         self._made += 1
-        if self._made % 3:
-            record["actual"] = f"{Decimal(json.loads(notes[_COST])['ceiling']) / 2:.6f}"
+        if halves := (0, 1, 3)[self._made % 3]:
+            record["actual"] = f"{Decimal(json.loads(notes[_COST])['ceiling']) * halves / 2:.6f}"
         notes[_RECORD] = json.dumps(record)
         self.server.put("jobs", job, "MODIFIED")
 

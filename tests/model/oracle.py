@@ -2,8 +2,8 @@
 
 A job uses its GPUs while its Job is unfinished or any of its pods is not terminal. That includes terminating pods and
 pods of deleted Jobs. CPU, memory, disk, hourly price and the number of jobs follow the same rule. A budget counts the
-Jobs of Runway alone, at their ceilings until a record has their cost. This module uses none of Runway's code for
-observed usage and budgets, except its prices.
+Jobs of Runway alone, at their ceilings until a record has their cost, which counts up to the ceiling. This module uses
+none of Runway's code for observed usage and budgets, except its prices.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def budget_of(
         ended = datetime.fromisoformat(condition["lastTransitionTime"])
         if ended + timedelta(seconds=seconds) > now:
             record = json.loads(notes.get("runway.internal/record", "{}"))
-            spent += _micro(record["actual"]) if record.get("actual") else ceiling
+            spent += min(_micro(record["actual"]), ceiling) if record.get("actual") else ceiling
     return Budget(spent, committed)
 
 

@@ -31,6 +31,12 @@ OF_ONE_OUTAGE = {
     "RunwayEvidenceNotKept": {},
 }
 """What fires while the API server is away. The chart's own rules follow."""
+OF_A_REGISTRY = {
+    "RunwayRegistryFailing": {},
+    "RunwayJobsFailing": {"category": "infra"},
+    "RunwayJobsPendingLong": {"tenant": "speech"},
+}
+"""What may fire while a registry fails for all tenants."""
 OF_THE_CHART = (
     {"alertname": "KubeAPIDown", "severity": "critical", "namespace": "default"},
     {"alertname": "NodeRAIDDegraded", "severity": "critical", "namespace": "monitoring"},
@@ -62,10 +68,11 @@ def routed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
         with alertmanager(config, tmp_path_factory.mktemp("alertmanager")) as alerts:
             own = [
                 {"alertname": name, "severity": SEVERITY[name], **labels}
-                for name, labels in (OF_ONE_OUTAGE | UNRELATED).items()
+                for name, labels in (OF_ONE_OUTAGE | OF_A_REGISTRY | UNRELATED).items()
             ]
             alerts.fire(*own, *OF_THE_CHART)
             webhooks.until("pager", "RunwayNoWriter")
+            webhooks.until("pager", "RunwayRegistryFailing")
             webhooks.until("tickets", "RunwayCostBurn")
             # Each later heartbeat is one interval, in which an alert that waits in a group is sent.
             webhooks.until("heartbeat", "Watchdog", webhooks.names("heartbeat").count("Watchdog") + 3)
@@ -82,6 +89,12 @@ def test_outage_of_the_api_server_is_one_page(routed: Routed) -> None:
     paged = routed.webhooks.names("pager")
     assert [name for name in paged if name in {*OF_ONE_OUTAGE, "KubeAPIDown"}] == ["RunwayNoWriter"]
     assert routed.alerts.inhibited() >= OF_ONE_OUTAGE.keys() - {"RunwayNoWriter"} | {"KubeAPIDown"}
+
+
+def test_registry_that_fails_for_all_is_one_page_and_no_ticket(routed: Routed) -> None:
+    got = routed.webhooks.names("pager") + routed.webhooks.names("tickets")
+    assert [name for name in got if name in OF_A_REGISTRY] == ["RunwayRegistryFailing"]
+    assert routed.alerts.inhibited() >= OF_A_REGISTRY.keys() - {"RunwayRegistryFailing"}
 
 
 def test_critical_alerts_of_the_chart_page(routed: Routed) -> None:

@@ -8,10 +8,13 @@ from tests.support.fake_cluster import NOW, FakeKubernetes, Json
 
 
 def put_node(kubernetes: FakeKubernetes, name: str = "node-1", *, ready: bool = True, **more: Any) -> None:
-    """Add or change a node. `more` is `labels`, `spec` or `allocatable`."""
+    """Add or change a node. `more` is `labels`, `spec`, `allocatable` or `conditions`."""
     allocatable = {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "8"}
     status = {
-        "conditions": [{"type": "Ready", "status": "True" if ready else "Unknown", "lastTransitionTime": NOW}],
+        "conditions": [
+            {"type": "Ready", "status": "True" if ready else "Unknown", "lastTransitionTime": NOW},
+            *more.get("conditions", []),
+        ],
         "allocatable": allocatable | more.get("allocatable", {}),
     }
     metadata = {"name": name, "uid": f"uid-{name}", "labels": more.get("labels", {})}

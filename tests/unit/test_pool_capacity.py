@@ -51,6 +51,12 @@ def test_example_policy_promises_no_more_than_its_pools_hold() -> None:
     assert {found.is_sufficient for found in capacities(load_policy(EXAMPLE))} == {True}
 
 
+def test_example_policy_bounds_every_gpu_pool_per_gpu() -> None:
+    bounds = {name: pool.per_gpu for name, pool in load_policy(EXAMPLE).pools.items() if pool.gpu}
+    assert bounds
+    assert [name for name, bound in bounds.items() if bound is None] == []
+
+
 def test_amounts_are_shown_as_quantities() -> None:
     shown = [found.to_json() for found in capacities(load_policy(EXAMPLE))]
     assert shown == [

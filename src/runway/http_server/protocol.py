@@ -273,7 +273,7 @@ class HttpConnection(HttpToolsProtocol):
         self._active = cycle
         if cycle.scope["http_version"] == "1.0":
             app = self._for_old_client(cycle, app)
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, _breaking_off(cycle, app))
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -432,6 +432,18 @@ class HttpConnection(HttpToolsProtocol):
 
 def _held_bytes(target_bytes: int, fields: list[tuple[bytes, bytes]]) -> int:
     return limit.TARGET_COPIES * target_bytes + sum(map(len, chain.from_iterable(fields)))
+
+
+def _breaking_off(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+    """Close the connection of a stream that the app breaks off, which is an error to uvicorn's log."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+        if cycle.response_started and not cycle.response_complete and not cycle.disconnected:
+            cycle.transport.close()
+            _disconnect(cycle)
+
+    return answer
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:

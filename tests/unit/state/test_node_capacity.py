@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from runway.jobs.snapshot import FreeCapacity, PoolSize
 from runway.kube.objects import Node, Pod
@@ -25,7 +26,10 @@ def node(name: str = "node-1", *, ready: str = "True", **more: Any) -> Node:
         {
             "metadata": {"name": name, "labels": more.get("labels", POOL), "annotations": more.get("annotations", {})},
             "spec": {"unschedulable": more.get("cordoned", False), "taints": more.get("taints", [])},
-            "status": {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": ready}]},
+            "status": {
+                "allocatable": allocatable,
+                "conditions": [{"type": "Ready", "status": ready}, *more.get("conditions", [])],
+            },
         },
         Node,
     )
@@ -239,6 +243,35 @@ def test_nodes_smaller_than_the_policy_are_counted() -> None:
     )
     assert found["a10g"].undersized == 2
     assert found["cpu"].undersized == 0
+
+
+def test_log_names_the_pool_whose_nodes_are_smaller_than_in_the_policy() -> None:
+    with capture_logs() as logged:
+        pools(node("right"), node("few-cpus", allocatable={"cpu": "2"}), node("little", allocatable={"memory": "8Gi"}))
+    assert logged == [
+        {
+            "event": "nodes smaller than in the policy",
+            "log_level": "warning",
+            "pool": "a10g",
+            "nodes": 2,
+            "least": {"gpu": 4, "cpu": "2", "memory": "8Gi"},
+            "policy": {"gpu": 4, "cpu": "8", "memory": "32Gi"},
+        }
+    ]
+
+
+def test_nodes_with_faulty_gpus_are_counted_ready_or_not() -> None:
+    def faulty(status: str, reason: str = "NvidiaXID79Error") -> list[dict[str, str]]:
+        return [{"type": "AcceleratedHardwareReady", "status": status, "reason": reason}]
+
+    assert pools(node(conditions=faulty("False")))["a10g"].faulty_gpu_nodes == 1
+    found = pools(
+        node("healthy", conditions=faulty("True")),
+        node("unmeasured", conditions=faulty("False", "DCGMError")),
+        node("faulty", conditions=faulty("False")),
+        node("away", ready="Unknown", conditions=faulty("False")),
+    )
+    assert found["a10g"].faulty_gpu_nodes == 2
 
 
 def test_schedulable_nodes_of_a_gpu_pool_without_registered_gpus_are_counted() -> None:

@@ -165,6 +165,16 @@ def test_train_image_is_built_once_and_kept_in_the_cache(monkeypatch: pytest.Mon
     assert train_image.ensure_built().parent == tmp_path / "runway"
 
 
+def test_train_image_is_made_for_no_platform() -> None:
+    document, _ = images.archive_documents(images.TRAIN_IMAGE, train_image.CONFIG, "0" * 64)
+    config = json.loads(document)["config"]
+
+    assert "User" not in config  # root
+    assert "HOME=/root" in config["Env"]
+    assert config["WorkingDir"] == "/workspace"
+    assert config["Entrypoint"] == ["/usr/local/bin/entrypoint"]
+
+
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # Neither Prometheus nor apt-get is installed.
     monkeypatch.setenv("PATH", str(tmp_path))

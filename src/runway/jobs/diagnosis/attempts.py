@@ -26,7 +26,7 @@ from typing import Final
 
 from runway.jobs.annotations import ANNOTATION_CANCELLED_AT, spec_of
 from runway.jobs.diagnosis.codes import Diagnosis, FailureCode
-from runway.jobs.diagnosis.container_exit import diagnose_exit, memory_limit, signal_of, started_at
+from runway.jobs.diagnosis.container_exit import diagnose_exit, memory_limit, signal_of, started_at, was_never_created
 from runway.jobs.diagnosis.container_start import IN_PROGRESS, diagnose_container_start
 from runway.jobs.diagnosis.disruption import disruption, disruption_of, eviction_of, rejection_of, status_evidence
 from runway.jobs.diagnosis.gpu_health import with_gpu_fault
@@ -35,7 +35,7 @@ from runway.jobs.diagnosis.start_timeout import diagnose_start_timeout, start_ti
 from runway.jobs.ending import diagnose_ending, ending_of
 from runway.jobs.models import DIGEST_GRAMMAR, Attempt
 from runway.jobs.snapshot import JobSnapshot
-from runway.kube.objects import Job, Pod, is_possible_year
+from runway.kube.objects import Job, Pod, Terminated, is_possible_year
 from runway.text import one_line
 
 _CLOCK_SKEW: Final = timedelta(seconds=2)
@@ -299,7 +299,7 @@ def incomplete_success(attempts: Sequence[Attempt]) -> str | None:
 
 
 def _attempt(snapshot: JobSnapshot, pod: Pod) -> Attempt:
-    ended, cause, state = pod.container.terminated, attempt_failure(snapshot, pod), _state(snapshot, pod)
+    ended, cause, state = _exit(pod), attempt_failure(snapshot, pod), _state(snapshot, pod)
     return Attempt(
         pod=pod.metadata.name,
         node=pod.spec.node_name,
@@ -318,13 +318,19 @@ def _attempt(snapshot: JobSnapshot, pod: Pod) -> Attempt:
     )
 
 
+def _exit(pod: Pod) -> Terminated | None:
+    """Return the end of the container; None also for one that never existed, whose exit the kubelet invents."""
+    ended = pod.container.terminated
+    return None if ended is not None and was_never_created(ended) else ended
+
+
 def _reason(pod: Pod) -> str | None:
     """Return the reason of the node, of the disruption, of the container's state or of the scheduler, in this order."""
     target, container, scheduled = disruption(pod), pod.container, pod.condition("PodScheduled")
     if reason := pod.status.reason or (target.reason if target else None):
         return reason
-    if container.terminated is not None:
-        return container.terminated.reason
+    if (ended := _exit(pod)) is not None:
+        return ended.reason
     if container.waiting is not None and container.waiting.reason not in IN_PROGRESS:
         return container.waiting.reason
     return scheduled.reason if scheduled is not None and scheduled.status == "False" else None
@@ -381,7 +387,8 @@ def _remark(snapshot: JobSnapshot, pod: Pod, state: str) -> str | None:
 def _end_of_deletion(snapshot: JobSnapshot, pod: Pod) -> datetime | None:
     """Return the end of a pod without a termination time, between the request of its deletion and its observed end.
 
-    Its deletion timestamp is the end of its grace period, which a pod without a running container does not use.
+    Its deletion timestamp is the end of its grace period, which a pod without a running container does not use. The pod
+    garbage collector dates the end of a pod on a lost node with its disruption.
     """
     requested, until = termination_requested_at(pod, snapshot.job), pod.metadata.deletion_timestamp
     if requested is None or until is None:
@@ -390,8 +397,9 @@ def _end_of_deletion(snapshot: JobSnapshot, pod: Pod) -> datetime | None:
     earliest = max(requested, pod.metadata.creation_timestamp or until)
     if not container_started(pod):
         return earliest
-    seen = snapshot.deletions_seen.get(pod.metadata.name)
-    return until if seen is None else max(earliest, min(until, seen))
+    target = disruption(pod) if pod.is_terminal else None
+    ends = (until, snapshot.deletions_seen.get(pod.metadata.name), target.last_transition_time if target else None)
+    return max(earliest, min(end for end in ends if end is not None))
 
 
 def _suspicious_success(snapshot: JobSnapshot, pod: Pod) -> str | None:

@@ -66,21 +66,43 @@ def test_deleted_attempt_never_ends_later_than_it_was_seen_to(found: Pod, seen: 
     assert job_view(snapshot).attempts[0].finished_at == moment(finished)
 
 
+def lost_while_terminating() -> Pod:
+    conditions = [disrupted("DeletionByPodGC")]
+    return pod(phase="Failed", state=running(), deleted=95, grace=30, conditions=conditions)
+
+
 @pytest.mark.parametrize(
     ("shown", "finished"),
     [
         (attempt(pod(state=running(), deleted=95, grace=30), gone=True), 95),
         (attempt(pod(phase="Failed", conditions=[disrupted("DeletionByPodGC")])), 80),
+        (attempt(lost_while_terminating()), 80),
         (attempt(pod(phase="Failed", reason="OutOfcpu", message="Pod was rejected: no room", conditions=BOUND)), 3),
         (attempt(pod(state=ended(137, "ContainerStatusUnknown", finished=-1795507200), deleted=95, grace=0)), 95),
         (attempt(pod(state=running(), deleted=95, grace=30)), None),
         (attempt(pod(state=running())), None),
         (attempt(pod(phase="Failed")), None),
     ],
-    ids=["deleted", "disrupted", "rejected by its node", "lost", "terminating", "running", "no time known"],
+    ids=[
+        "deleted",
+        "disrupted",
+        "lost in its grace period",
+        "rejected by its node",
+        "lost",
+        "terminating",
+        "running",
+        "no time known",
+    ],
 )
 def test_attempt_without_container_exit_takes_finish_time_from_pod(shown: Attempt, finished: float | None) -> None:
     assert shown.finished_at == (None if finished is None else moment(finished))
+
+
+def test_container_that_never_existed_has_no_exit() -> None:
+    """The kubelet reports 137 for it after the deletion of its pod."""
+    invented = ended(137, "ContainerStatusUnknown", started=-1795507200, finished=-1795507200)
+    shown = attempt(pod(state=invented, conditions=BOUND, deleted=95, grace=0))
+    assert (shown.exit_code, shown.signal, shown.reason) == (None, None, None)
 
 
 @pytest.mark.parametrize(
