@@ -35,8 +35,8 @@ export PATH := $(CURDIR)/.local/bin:$(PATH)
 # Some images set it. Each of the hundreds of Python processes of the tests would then compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup check static types secrets fast test alone alone-isolated beside browser cluster-up cluster-down serve demo \
-	deploy-local undeploy-local deploy-tools bench soak simulate format requirements terraform-tools coverage audit
+.PHONY: help setup check static types secrets fast test alone alone-isolated beside browser cluster-up cluster-down \
+	serve demo deploy-local undeploy-local deploy-tools bench soak simulate format requirements terraform-tools coverage audit
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s "$$(printf '\t')"

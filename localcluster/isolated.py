@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from localcluster.addresses import SUFFIX_VARIABLE
 
-SUFFIX = "-isolated"
+SECOND_SUFFIX = "-isolated"
 # The first process of the part: bash, since it reaps orphans.
 SCRIPT = """
 ip link set lo up
@@ -33,7 +33,7 @@ def run_isolated(command: Sequence[str]) -> int:
     """Run a command as root and return its exit code. All its processes end with it, or with the caller."""
     # unshare(1) ignores SIGTERM, so it would outlive a caller that is stopped.
     unshare = ["setpriv", "--pdeathsig=KILL", "unshare", "--net", "--mount", "--pid", "--mount-proc", "--fork"]
-    environment = os.environ | {SUFFIX_VARIABLE: SUFFIX}
+    environment = os.environ | {SUFFIX_VARIABLE: SECOND_SUFFIX}
     return subprocess.run(
         [*unshare, "--kill-child", "bash", "-euc", SCRIPT, "bash", *command], env=environment, check=False
     ).returncode

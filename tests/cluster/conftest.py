@@ -42,8 +42,8 @@ NAMES_OF_THE_DOCUMENTS = ("test_deployed.py", "test_chart.py")
 class _Distribution(LoadScopeScheduling):  # type: ignore[misc]
     """Distribute single tests to the next free process, and modules with module fixtures as a whole.
 
-    Otherwise each process would set up the fixtures. Modules that use the same names go to one process, or others would
-    wait for it. The largest modules go first, and then the tests marked `long`.
+    Otherwise each process would set up the fixtures. Modules that install the same names go to one process, or another
+    would wait for them. The largest modules go first, and then the tests marked `long`.
     """
 
     def _split_scope(self, nodeid: str) -> str:
