@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from copy import deepcopy
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx2
@@ -55,7 +55,7 @@ def test_job_beside_an_injected_container_has_its_own_log_and_exit_code(context:
 def test_pod_that_lives_for_an_injected_container_is_reported_and_ends_with_its_own_code(context: Context) -> None:
     """https://github.com/kubeflow/trainer/issues/1182"""
     proxy = "trap 'exit 0' TERM; sleep 600 & wait"
-    view = with_proxy(context, "echo done", proxy=proxy, timeout_seconds=15)
+    view = with_proxy(context, "echo done", proxy=proxy, timeout_seconds=30)
     view = context.until(view["id"], lambda seen: seen["conditions"] != [], "has a condition")
     assert (view["state"], view["conditions"][0]["code"]) == ("running", "other_container_running")
     assert "a-proxy" in view["conditions"][0]["message"]
@@ -97,20 +97,25 @@ ROTATED = (
 
 @pytest.mark.long
 def test_rotated_log_says_that_its_beginning_may_be_missing(context: Context, server: Server) -> None:
-    """https://github.com/kubernetes/kubernetes/issues/11046"""
+    """https://github.com/kubernetes/kubernetes/issues/11046
+
+    A rotation while the script writes leaves some of its lines before the last one.
+    """
     view = context.submit("vision", shell(ROTATED, timeout_seconds=120, resources={"cpu": "500m", "memory": "64Mi"}))
     view = context.until_finished(view["id"], 120)
-    started = datetime.fromisoformat(view["attempts"][0]["started_at"])
+    left = context.runway.log(view["id"]).text
+    assert not left.startswith("first\n")
+    assert left.endswith("after the rotation\n")
+    first_line = context.runway.log(view["id"], timestamps=True).text.split(" ", 1)[0]
     for query in ({}, {"follow": True}, {"tail": 1}, {"attempt": 1}):
         answer = context.runway.log(view["id"], **query)
-        assert answer.text == "after the rotation\n"
-        first = datetime.fromisoformat(answer.headers["Runway-Log-First-Line"][:26]).replace(tzinfo=UTC)
-        assert first - started > timedelta(seconds=ROTATION_SECONDS)
+        assert answer.text == ("after the rotation\n" if "tail" in query else left)
+        assert answer.headers["Runway-Log-First-Line"] == first_line
         assert "earlier lines are missing" in answer.headers["Runway-Log-Warning"]
     for options in ([], ["-f"]):
         command = [RUNWAY, "logs", view["id"], *options, "--url", server.url]
         shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert (shown.returncode, shown.stdout) == (0, "after the rotation\n")
+        assert (shown.returncode, shown.stdout) == (0, left)
         assert "earlier lines are missing" in " ".join(shown.stderr.split())
 
 
@@ -120,15 +125,19 @@ def test_followed_large_log_has_no_gap_or_breaks_off(context: Context, server: S
     resources = {"cpu": "1", "memory": "64Mi"}
     view = context.submit("vision", shell(script, timeout_seconds=240, resources=resources))
     context.until(view["id"], lambda seen: seen["state"] != "pending", "runs")
-    numbers: list[int] = []
+    lines: list[str] = []
+    broke_off = False
     try:
         path = f"{server.url}/v1/jobs/{view['id']}/logs?follow=true"
         with httpx2.Client(trust_env=False, timeout=120) as client, client.stream("GET", path) as answer:
-            numbers += [int(line.split(" ", 1)[0]) for line in answer.iter_lines() if line]
+            lines.extend(answer.iter_lines())  # Keeps the lines before an error.
     except httpx2.RemoteProtocolError:
         broke_off = True
-    else:
-        broke_off = False
+    if lines[0].startswith("x"):
+        # containerd cuts a line where it rotates, so a log that is opened after this begins with the rest (`readLine`):
+        # https://github.com/containerd/containerd/blob/v2.2.0/internal/cri/io/logger.go
+        lines.pop(0)
+    numbers = [int(line.split(" ", 1)[0]) for line in lines]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "there is no gap before the end"
     assert broke_off or numbers[-1] == 119_999
 
