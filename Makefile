@@ -95,7 +95,7 @@ audit: $(UV) ## known vulnerabilities of the pinned packages; asks the package i
 		&& touch $(AUDIT)/.ready; }
 	@$(AUDIT)/bin/pip-audit --require-hashes --disable-pip -r requirements/runtime.txt -r requirements/dev.txt
 
-# The cluster tests mostly wait, so six processes run them side by side. Those marked `alone` disturb what all share. They
+# The cluster tests mostly wait, so five processes run them side by side. Those marked `alone` disturb what all share. They
 # run one by one, in a cluster of their own beside the first. What needs no cluster follows.
 REPORTS := .local/reports
 CLUSTER_TESTS := $(BIN)/pytest -p no:randomly tests/cluster
@@ -104,7 +104,7 @@ SECOND_KUBECONFIG := $(LOCAL_KUBECONFIG)-isolated
 test: terraform-tools deploy-tools browser cluster-up ## everything, on the real local Kubernetes too
 	@rm -rf $(REPORTS); mkdir -p $(REPORTS); failed=0; began=$$SECONDS; \
 	$(MAKE) --no-print-directory alone > .local/alone.log 2>&1 & alone=$$!; \
-	KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(CLUSTER_TESTS) -m "not alone" -n 6 --junitxml=$(REPORTS)/cluster.xml \
+	KUBECONFIG=$(CURDIR)/$(LOCAL_KUBECONFIG) $(CLUSTER_TESTS) -m "not alone" -n 5 --junitxml=$(REPORTS)/cluster.xml \
 		|| failed=1; \
 	$(MAKE) --no-print-directory beside || failed=1; \
 	wait $$alone || failed=1; cat .local/alone.log; \

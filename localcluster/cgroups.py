@@ -7,6 +7,9 @@ from pathlib import Path
 
 from localcluster import addresses, processes, waiting
 
+CPU_SHARES = 4096
+"""As much CPU as four other processes (`cpu.shares` of one is 1024): the pods of a busy machine still get theirs."""
+
 
 def is_v2() -> bool:
     """Whether this machine has only the unified hierarchy. https://docs.kernel.org/admin-guide/cgroup-v2.html"""
@@ -22,6 +25,10 @@ def ensure_parent() -> None:
         for name in ("cpuset.cpus", "cpuset.mems"):
             if (parent / name).exists() and not is_v2() and not (parent / name).read_text().strip():
                 (parent / name).write_text((root / name).read_text())
+        if (parent / "cpu.shares").exists():
+            (parent / "cpu.shares").write_text(str(CPU_SHARES))
+        elif (parent / "cpu.weight").exists():
+            (parent / "cpu.weight").write_text(str(CPU_SHARES * 100 // 1024))
 
 
 def ours() -> list[Path]:

@@ -19,7 +19,7 @@ TRAIN_IMAGE = os.environ.get("DEMO_TRAIN_IMAGE", LOCAL_IMAGE)
 CHECKPOINTS = "checkpoints"
 HUGGING_FACE = "huggingface"
 """The Secret with the token."""
-TIMEOUT_SECONDS = 12
+TIMEOUT_SECONDS = 20
 STEPS_AFTER_RESUME = 5
 WORKERS = 4
 SHARED_MIB = 200

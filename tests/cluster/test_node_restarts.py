@@ -75,13 +75,23 @@ def total(context: Context, metric: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
 
+def counted(context: Context) -> float:
+    """Return the number of finished jobs that are counted, once no finished job is left to record."""
+
+    def probe() -> float | None:
+        is_recorded = "runway_record_lag_seconds 0.0" in context.runway.get("/metrics").text.splitlines()
+        return total(context, "runway_jobs_finished_total") if is_recorded else None
+
+    return wait_for(probe, "the jobs of earlier tests are recorded", 20)
+
+
 def gpu_of(context: Context, view: Document) -> str:
     return context.runway.log(view["id"]).text.splitlines()[0]
 
 
 @pytest.mark.alone
 def test_kubelet_restart_keeps_a_gpu_job_and_reports_one_that_ended_meanwhile(context: Context) -> None:
-    finished = total(context, "runway_jobs_finished_total")
+    finished = counted(context)
     lasts, ends = held(SHOW_GPU), held()
     running, ending = started(context, lasts.script), started(context, ends.script)
     with stopped("kubelet"):
@@ -180,7 +190,7 @@ def test_job_of_a_deleted_node_runs_again_and_its_lost_attempt_is_charged(
 @pytest.mark.alone
 def test_jobs_that_end_without_a_job_controller_say_so_and_count_once(context: Context, kubernetes: Kubectl) -> None:
     """Kubernetes keeps each pod with its finalizer until the controller has counted it."""
-    finished = total(context, "runway_jobs_finished_total")
+    finished = counted(context)
     well, badly = held(), held(code=3)
     succeeds, fails = started(context, well.script), started(context, badly.script)
     with stopped("kube-controller-manager"):

@@ -78,7 +78,7 @@ def test_hint_of_failed_job_mentions_throttling(context: Context) -> None:
     script = f"sh -c '{BUSY}' {name} & wait $!; echo 'not done in time'; exit 3"
     job = HeldJob(script, f"sh\0-c\0{BUSY}\0{name}\0")
     job_id = context.submit("vision", shell(job.script, resources={"cpu": "100m", "memory": "32Mi"}))["id"]
-    until_usage(context, job_id, lambda seen: (seen["throttled_ratio"] or 0) > 0.5, "a sample")
+    until_usage(context, job_id, lambda seen: seen["findings"] != [], "a finding")
     job.end()
     context.until_finished(job_id)
     kept = context.until(job_id, lambda view: view["usage"] is not None, "its usage is kept", 20)

@@ -39,8 +39,8 @@ class HeldJob:
                 continue
 
 
-def held(first: str = "", code: int = 0) -> HeldJob:
-    """Return a job that runs the command `first` at its start."""
+def held(first: str = "", code: int = 0, then: str = "") -> HeldJob:
+    """Return a job that runs the commands `first` at its start, and `then` after it has printed "finished"."""
     duration = f"600.{uuid.uuid4().int % 10**9:09}"
-    script = f"{first}echo started; trap 'exit 143' TERM; sleep {duration} & wait $!; echo finished; exit {code}"
+    script = f"{first}echo started; trap 'exit 143' TERM; sleep {duration} & wait $!; echo finished; {then}exit {code}"
     return HeldJob(script, f"sleep\0{duration}\0")

@@ -31,34 +31,22 @@ class Mode(StrEnum):
     MISSING = "404 to every manifest"
     DENIED = "401 to everything"
     DOWN = "503 to everything"
-    HELD = "the manifest, and no layer until `release`"
+    HELD = "the manifest, and no configuration until `release`"
     PUBLISHED = "the image"
 
 
 class Registry:
-    """Repositories by name. Every tag of a repository is the same image."""
+    """Repositories by name. Every tag of a repository is the same image.
+
+    Each image has its own configuration, so that each is pulled: the layer may be on the node already.
+    """
 
     def __init__(self, layer: bytes) -> None:
         self.modes: dict[str, Mode] = {}
         self._released = threading.Event()
-        config = _json(
-            {
-                "architecture": ARCHITECTURES[platform.machine()],
-                "os": "linux",
-                "config": {"User": f"{USER_ID}:{USER_ID}", "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
-                "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
-            }
-        )
-        self.layer = _digest(layer)
-        self.blobs = {_digest(blob): blob for blob in (config, layer)}
-        self.manifest = _json(
-            {
-                "schemaVersion": 2,
-                "mediaType": MANIFEST_TYPE,
-                "config": {"mediaType": CONFIG_TYPE, "digest": _digest(config), "size": len(config)},
-                "layers": [{"mediaType": LAYER_TYPE, "digest": _digest(layer), "size": len(layer)}],
-            }
-        )
+        self._layer = layer
+        self._manifests: dict[str, bytes] = {}
+        self._blobs = {_digest(layer): layer}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.host = f"localhost:{self._server.server_address[1]}"
 
@@ -77,15 +65,37 @@ class Registry:
 
     def image(self, repository: str, mode: Mode) -> str:
         """Create a repository and return the reference of its image."""
+        layer = self._layer
+        config = _json(
+            {
+                "architecture": ARCHITECTURES[platform.machine()],
+                "os": "linux",
+                "config": {
+                    "User": f"{USER_ID}:{USER_ID}",
+                    "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+                    "Labels": {"repository": repository},
+                },
+                "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+            }
+        )
+        self._blobs[_digest(config)] = config
+        self._manifests[repository] = _json(
+            {
+                "schemaVersion": 2,
+                "mediaType": MANIFEST_TYPE,
+                "config": {"mediaType": CONFIG_TYPE, "digest": _digest(config), "size": len(config)},
+                "layers": [{"mediaType": LAYER_TYPE, "digest": _digest(layer), "size": len(layer)}],
+            }
+        )
         self.modes[repository] = mode
         return f"{self.host}/{repository}:1"
 
     def release(self) -> None:
-        """Send the layers that `Mode.HELD` holds back."""
+        """Send what `Mode.HELD` holds back."""
         self._released.set()
 
     def answer(self, path: str) -> tuple[int, bytes, str]:
-        """Return status, body and media type for a path. Waits for `release` if the layer is held."""
+        """Return status, body and media type for a path. Waits for `release` if it is held."""
         kind, repository, reference = _parse(path)
         if kind == "base":
             return 200, b"{}", "application/json"
@@ -93,11 +103,11 @@ class Registry:
         if mode in _STATUSES:
             return _STATUSES[mode], b"", "application/json"
         if mode is not Mode.MISSING and kind == "manifests":
-            return 200, self.manifest, MANIFEST_TYPE
-        if mode is not Mode.MISSING and reference in self.blobs:
-            if mode is Mode.HELD and reference == self.layer:
+            return 200, self._manifests[repository], MANIFEST_TYPE
+        if mode is not Mode.MISSING and reference in self._blobs:
+            if mode is Mode.HELD and reference != _digest(self._layer):
                 self._released.wait(HOLD_SECONDS)
-            return 200, self.blobs[reference], "application/octet-stream"
+            return 200, self._blobs[reference], "application/octet-stream"
         error = {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}
         return 404, _json(error), "application/json"
 
