@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
@@ -33,6 +34,8 @@ from tests.model.oracle import (
 )
 from tests.support.fake_cluster import FakeKubernetes, copy_of
 
+GRACE_SECONDS: Final = 30
+"""The grace period of every pod: the default of the policy and of Kubernetes."""
 _COST: Final = "runway.internal/cost"
 _RECORD: Final = "runway.internal/record"
 
@@ -54,6 +57,7 @@ class Move(StrEnum):
     COMPLETE = "the Job controller sets the condition Complete"
     SET_FAILED = "the Job controller sets the condition Failed"
     DEADLINE = "the deadline has passed: failure is announced, and the pod is terminating"
+    LOSE_NODE = "the node is gone: the pod garbage collector fails and deletes the pod"
     RECORD = "version 0.7 records the cost of a finished Job, which may exceed its ceiling"
     TTL = "Kubernetes deletes a finished Job and its pods"
     DELETE_JOB = "kubectl delete job: the Job is deleted, its pods are terminating"
@@ -81,6 +85,7 @@ class Controllers:
             Move.FAIL: ("pods", lambda pod: not is_terminal(pod)),
             Move.DELETE_POD: ("pods", lambda pod: not is_terminal(pod) and not is_terminating(pod)),
             Move.EVICT: ("pods", lambda pod: not is_terminal(pod) and not is_terminating(pod)),
+            Move.LOSE_NODE: ("pods", lambda pod: not is_terminal(pod) and "nodeName" in pod["spec"]),
             Move.REMOVE_POD: ("pods", self._can_go),
             Move.COMPLETE: ("jobs", self._can_complete),
             Move.SET_FAILED: ("jobs", lambda job: self._spent(job) and not self._live(job)),
@@ -115,11 +120,13 @@ class Controllers:
             case Move.FAIL:
                 self._end_pod(name, "Failed", 1)
             case Move.DELETE_POD:
-                server.terminate_pod(name)
+                self._terminate(name, GRACE_SECONDS)
             case Move.EVICT:
-                condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
-                server.set_status(name, {**server.pod(name)["status"], "conditions": [condition]})
-                server.terminate_pod(name)
+                self._disrupt(name, "EvictionByEvictionAPI")
+                self._terminate(name, GRACE_SECONDS)
+            case Move.LOSE_NODE:
+                self._disrupt(name, "DeletionByPodGC", phase="Failed")
+                self._terminate(name, 0)
             case Move.REMOVE_POD:
                 server.remove_pod(name)
             case Move.COMPLETE:
@@ -231,15 +238,38 @@ class Controllers:
     def _bind(self, name: str, phase: str, state: Json) -> None:
         """Set the pod's container, on the node."""
         pod = copy_of(self.server.pod(name))
-        pod["spec"]["nodeName"] = NODE
-        statuses = [{"name": "job", "state": state}]
-        pod["status"] = {**pod["status"], "phase": phase, "containerStatuses": statuses}
+        statuses, conditions = [{"name": "job", "state": state}], pod["status"].get("conditions", [])
+        if "nodeName" not in pod["spec"]:
+            pod["spec"]["nodeName"] = NODE
+            conditions = [*conditions, self._condition("PodScheduled")]
+        pod["status"] = {**pod["status"], "phase": phase, "containerStatuses": statuses, "conditions": conditions}
+        self.server.put("pods", pod, "MODIFIED")
+
+    def _disrupt(self, name: str, reason: str, **status: str) -> None:
+        known = self.server.pod(name)["status"]
+        conditions = [item for item in known.get("conditions", []) if item["type"] != "DisruptionTarget"]
+        target = self._condition("DisruptionTarget") | {"reason": reason}
+        self.server.set_status(name, {**known, **status, "conditions": [*conditions, target]})
+
+    def _condition(self, type_: str) -> Json:
+        return {"type": type_, "status": "True", "lastTransitionTime": self.server.now()}
+
+    def _terminate(self, name: str, grace: int) -> None:
+        """Delete the pod: the deletion timestamp is the end of its grace period, which another deletion can shorten."""
+        pod = copy_of(self.server.pod(name))
+        meta = pod["metadata"]
+        requested = datetime.fromisoformat(self.server.now())
+        if is_terminating(pod):
+            before = timedelta(seconds=meta["deletionGracePeriodSeconds"])
+            requested = datetime.fromisoformat(meta["deletionTimestamp"]) - before
+        until = requested + timedelta(seconds=grace)
+        meta |= {"deletionTimestamp": until.isoformat(), "deletionGracePeriodSeconds": grace}
         self.server.put("pods", pod, "MODIFIED")
 
     def _end_pods(self, job: Json) -> None:
         for pod in pods_of(self.server, job):
             if not is_terminal(pod) and not is_terminating(pod):
-                self.server.terminate_pod(pod["metadata"]["name"])
+                self._terminate(pod["metadata"]["name"], GRACE_SECONDS)
 
 
 def _can_record(job: Json) -> bool:

@@ -16,19 +16,23 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 import msgspec
 
 from runway.errors import PublicError
-from runway.jobs.annotations import ANNOTATION_START_TIMEOUT, LABEL_NAME
+from runway.jobs.annotations import ANNOTATION_COST, ANNOTATION_RECORD, ANNOTATION_START_TIMEOUT, LABEL_NAME
+from runway.jobs.record import record_of, uncharged_cost_of
 from runway.jobs.resources import ZERO
 from runway.jobs.start import FIRST_POD_SECONDS
+from runway.kube.decode import decode_object
+from runway.kube.objects import Job
 from runway.kube.transport import Response as HttpAnswer
 from runway.services.submit import Submission
 from runway.state.job_store import JobKey
-from tests.model.apiserver import ApiServer, Call
+from tests.model.apiserver import START, ApiServer, Call
 from tests.model.controllers import Controllers
 from tests.model.faults import Calls
 from tests.model.oracle import (
@@ -39,6 +43,7 @@ from tests.model.oracle import (
     Usage,
     budget_of,
     cause_of,
+    cost_of_attempts,
     has_started,
     is_finished,
     owner_uid,
@@ -93,6 +98,10 @@ class InvariantChecker:
         self._ids: dict[tuple[str, str], str] = {}
         self._made: Counter[JobKey] = Counter()
         self._announced: Counter[JobKey] = Counter()
+        self._ends: dict[tuple[Process, str], float] = {}
+        """When a process, even one that has exited, observed the end of a pod."""
+        self.uncharged = Decimal()
+        """USD that the recorded jobs cost beyond their ceilings."""
         self._read_pods: dict[tuple[Process, str], int] = {}
         """The newest version that a process's read of the pods of a Job has seen."""
         self._starts: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
@@ -179,11 +188,45 @@ class InvariantChecker:
                 self.broken(f"{name} was ended before its own start timeout")
             return
         causes = {cause_of(pod) for pod in self._in_window(versions, since)}
-        if causes != {timeout["cause"]}:
+        if causes != {timeout["cause"]} and not any(uid(pod) in known.gaps for _, pod in versions):
             self.broken(f"{name} was ended for {timeout['cause']}, but in that time the causes were {causes}")
         nodes = [(version, node) for version, _, node in self._server.history["nodes"] if uid(node) == f"uid-{NODE}"]
         if all(node["status"]["conditions"][0]["status"] != "True" for node in self._in_window(nodes, since)):
             self.broken(f"{name} was ended although its node did not respond in the whole time")
+
+    def _recorded(self, process: Process, body: bytes) -> None:
+        """Check a record: no attempt ends after its observed end, and the actual cost is exact up to the ceiling."""
+        job = msgspec.json.decode(body)
+        notes, name = job["metadata"]["annotations"], job["metadata"]["name"]
+        record = msgspec.json.decode(notes[ANNOTATION_RECORD])
+        attempts: list[Json] = record.get("attempts", [])
+        for attempt in attempts:
+            self._attempt_recorded(process, attempt)
+        if "state" not in record or ANNOTATION_COST not in notes:
+            return
+        price, actual = msgspec.json.decode(notes[ANNOTATION_COST]), record.get("actual")
+        exact = None if record.get("attempts_left_out") else cost_of_attempts(price["hourly"], attempts)
+        if exact is None or actual is None:
+            if exact != actual:
+                self.broken(f"{name} was recorded with the cost {actual} instead of {exact}")
+            return
+        decoded = decode_object(body, Job)
+        known = record_of(decoded)
+        uncharged = Decimal() if known is None else uncharged_cost_of(decoded, known)
+        if Decimal(actual) > Decimal(price["ceiling"]):
+            self.broken(f"{name} was charged {actual}, more than its ceiling of {price['ceiling']}")
+        if Decimal(actual) + uncharged != exact or (uncharged and Decimal(actual) != Decimal(price["ceiling"])):
+            self.broken(f"{name} was charged {actual} with {uncharged} uncharged, but its attempts cost {exact}")
+        self.uncharged += uncharged
+
+    def _attempt_recorded(self, process: Process, attempt: Json) -> None:
+        if attempt["finished_at"] is None:
+            return
+        self._ends.update({(process, pod): at for pod, at in process.wire.observed.ends.items()})
+        observed = [at for (_, pod), at in self._ends.items() if pod == f"uid-{attempt['pod']}"]
+        ended = datetime.fromisoformat(attempt["finished_at"])
+        if ended > START + timedelta(seconds=max(observed, default=self._api.loop.time())):
+            self.broken(f"the attempt {attempt['pod']} was recorded with an end after its observed end: {ended}")
 
     def _in_window(self, versions: list[tuple[int, Json]], since: float) -> list[Json]:
         """Return the newest version before a time, and all later ones."""
@@ -214,6 +257,8 @@ class InvariantChecker:
         process = self._sender(call)
         if "labelSelector" in call.query and process is not None:
             self._read_pods[process, call.query["labelSelector"].rpartition("=")[2]] = self._server.version
+        if call.calls is Calls.PATCH and process is not None and ANNOTATION_RECORD.encode() in (call.body or b""):
+            self._recorded(process, answer.body)
         if call.calls is Calls.LEASE and call.method != "GET":
             self._lease_written(call)
         if call.creates:

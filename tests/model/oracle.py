@@ -3,7 +3,7 @@
 A job uses its GPUs while its Job is unfinished or any of its pods is not terminal. That includes terminating pods and
 pods of deleted Jobs. CPU, memory, disk, hourly price and the number of jobs follow the same rule. A budget counts the
 Jobs of Runway alone, at their ceilings until a record has their cost, which counts up to the ceiling. This module uses
-none of Runway's code for observed usage and budgets, except its prices.
+none of Runway's code for observed usage, budgets and actual cost, except its prices.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Set
 from datetime import datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from runway.jobs.cost import hourly_micro_usd
@@ -214,6 +215,20 @@ def budget_of(
             record = json.loads(notes.get("runway.internal/record", "{}"))
             spent += min(_micro(record["actual"]), ceiling) if record.get("actual") else ceiling
     return Budget(spent, committed)
+
+
+def cost_of_attempts(hourly: str, attempts: list[Json]) -> Decimal | None:
+    """Return the exact cost of recorded attempts in USD, without a ceiling; None if a time is unknown."""
+    bound = [attempt for attempt in attempts if attempt["node"] is not None]
+    if any(attempt["bound_at"] is None or attempt["finished_at"] is None for attempt in bound):
+        return None
+    seconds = sum(max(0, _second(attempt["finished_at"]) - _second(attempt["bound_at"])) for attempt in bound)
+    micro_usd = round(Fraction(hourly) * 1_000_000 * (max(seconds, 1) if bound else 0) / 3600)
+    return Decimal(micro_usd).scaleb(-6)
+
+
+def _second(time: str) -> int:
+    return int(datetime.fromisoformat(time).timestamp())
 
 
 def _micro(usd: str) -> int:

@@ -9,7 +9,7 @@ from runway.policy import Budget, Tenant, parse_policy
 SKEW: Final = 1.02
 """The maximum ratio of the speeds of two processes' clocks."""
 
-BUDGET_SECONDS: Final = 600
+BUDGET_SECONDS: Final = 300
 """The window of the budget. A policy has whole hours, in which the process renews its Lease a thousand times."""
 
 _PARSED: Final = parse_policy("""\
@@ -76,9 +76,13 @@ SIZES: Final[dict[str, dict[str, Any]]] = {
 
 
 def document(
-    resources: dict[str, Any], key: str | None, retries: int = 0, start_timeout: int | None = None
+    resources: dict[str, Any],
+    key: str | None,
+    retries: int = 0,
+    start_timeout: int | None = None,
+    timeout: int = 3600,
 ) -> dict[str, Any]:
     """Return a spec; its name identifies the Jobs of one key."""
     spec = {"image": "runway.local/busybox:1", "command": ["true"], "resources": resources, "retries": retries}
-    spec |= {"start_timeout_seconds": start_timeout}
+    spec |= {"start_timeout_seconds": start_timeout, "timeout_seconds": timeout}
     return spec if key is None else {**spec, "name": f"key-{key}"}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from runway.backoff import Timing
+from runway.controllers.job_recorder import JobRecorder
 from runway.controllers.leadership import Leadership
 from runway.controllers.start_deadlines import StartDeadlines
 from runway.controllers.sync import ClusterSync, DiagnosticsSync
@@ -32,6 +34,7 @@ RESYNC_SECONDS: Final = 900.0
 """Longer than the time to converge at the end of a history: only a lost event may need a resync."""
 
 METRICS: Final = Metrics()
+"""Of all processes of all histories."""
 _TOKENS: Final = itertools.count()
 """Random tokens, unique across processes."""
 OWNER: Final[ContextVar[Process | None]] = ContextVar("OWNER", default=None)
@@ -70,6 +73,7 @@ class Process:
         self.starts = StartDeadlines(
             self.kubernetes, self.cluster, self.writer, METRICS, policy.limits.start_timeout_seconds, timing
         )
+        self.recorder = JobRecorder(self.kubernetes, self.cluster, self.writer, METRICS, timing)
         self.submitter = Submitter(
             policy,
             self.kubernetes,
@@ -166,7 +170,8 @@ class Process:
     async def _main(self) -> None:
         """Run the controllers, as the lifespan of `runway.app` does."""
         await self.election.try_acquire_or_renew()
-        loops = (self.election.run, self.sync.run, self.diagnostics.run, self.writer.run, self.starts.run)
+        controllers = (self.sync, self.diagnostics, self.writer, self.starts, self.recorder)
+        loops = (self.election.run, *(controller.run for controller in controllers))
         tasks = [self.spawn(run()) for run in loops]
         try:
             await asyncio.gather(*tasks)
@@ -176,6 +181,16 @@ class Process:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.election.release()
+
+
+def uncharged_usd() -> dict[str, float]:
+    """Return what jobs cost beyond their ceilings in all histories, by reason, as the metric has counted it."""
+    total: dict[str, float] = defaultdict(float)
+    for family in METRICS.uncharged_cost.collect():
+        for sample in family.samples:
+            if sample.name.endswith("_total"):
+                total[sample.labels["reason"]] += sample.value
+    return total
 
 
 def owned_task(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from decimal import Decimal
 
 import pytest
 
@@ -10,7 +12,7 @@ from tests.model.controllers import Move
 from tests.model.faults import Answer, Calls, Fate
 from tests.model.invariants import Request
 from tests.model.policy import SIZES, document
-from tests.model.process import Process
+from tests.model.process import Process, uncharged_usd
 from tests.model.world import World
 
 NEVER = Fate(lands=None, answer=Answer.NONE)
@@ -83,6 +85,47 @@ def test_leader_frozen_in_create_may_also_report_job_as_created(world: World) ->
     world.loop.wait(1.0)
     assert (first.outcome, second.outcome) == ("created", "created")
     assert len(world.api.server.objects["jobs"]) == 1
+    world.end()
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"), [(Move.FAIL, "late_end"), (Move.LOSE_NODE, "node_lost")], ids=["late end", "lost node"]
+)
+def test_cost_beyond_the_ceiling_is_counted_once_and_not_charged(world: World, end: Move, reason: str) -> None:
+    """A job with a ceiling of 40 s occupies its node for two minutes."""
+    process, before = _start(world, "one"), uncharged_usd()
+    world.submit(process, "green", None, document(SIZES["one gpu"], None, timeout=10))
+    world.loop.turns(10)
+    (job,) = world.api.server.objects["jobs"]
+    for move in (Move.START, Move.RUN):
+        world.controllers.make(move, world.controllers.moves(move)[0])
+    world.loop.wait(120.0)
+    for move in (end, Move.DEADLINE, Move.SET_FAILED):
+        world.controllers.make(move, world.controllers.moves(move)[0])
+    world.loop.wait(3.0)
+    price = json.loads(world.api.server.objects["jobs"][job]["metadata"]["annotations"]["runway.internal/cost"])
+    beyond = Decimal(price["hourly"]) * 120 / 3600 - Decimal(price["ceiling"])
+    counted = {name: usd - before[name] for name, usd in uncharged_usd().items()}
+    assert counted == pytest.approx({"late_end": 0, "node_lost": 0} | {reason: float(beyond)}, abs=2e-6)
+    budget = process.cluster.ledger.accounts["green"].budget
+    assert budget is not None
+    assert budget.spent(world.api.now()) == Decimal(price["ceiling"]) * 1_000_000
+    world.end()
+
+
+def test_job_whose_pod_a_list_shows_first_is_ended_after_its_node_recovers(world: World) -> None:
+    """The node recovers before the watch reports the pod, so the watch of nodes changes no known job."""
+    process = _start(world, "one")
+    world.controllers.set_node(ready=False)
+    world.submit(process, "red", None, document(SIZES["small"], None))
+    world.loop.turns(10)
+    process.wire.trouble("pods", "mute", 0)
+    for move in (Move.START, Move.NO_IMAGE):
+        world.controllers.make(move, world.controllers.moves(move)[0])
+    process.spawn(process.sync.ensure_listed_since(process.clock()))
+    world.loop.wait(1.0)
+    world.controllers.set_node(ready=True)
+    world.loop.wait(1.0)
     world.end()
 
 

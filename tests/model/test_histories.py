@@ -1,4 +1,4 @@
-"""Random histories of a cluster with Runway: quota holds, no job is lost, and none is ended wrongly.
+"""Random histories of a cluster with Runway: limits hold, and no job is lost, ended or charged wrongly.
 
 Runway's real components run in virtual time on an API server in memory. The faults are those of the network, the API
 server, Kubernetes and SIGKILL. `invariants.py` has the invariants, `World.end` the checks at the end of a history.
@@ -32,8 +32,8 @@ from tests.model.policy import BUDGET_SECONDS, POLICY, SIZES, SKEW, document
 from tests.model.process import Process
 from tests.model.world import World
 
-HISTORIES: Final = int(os.environ.get("MODEL_HISTORIES", "1200"))
-"""Histories of each of the two classes: 2,400 in all, in about 70 seconds of one core."""
+HISTORIES: Final = int(os.environ.get("MODEL_HISTORIES", "1000"))
+"""Histories of each of the two classes: 2,000 in all, in about two minutes of one core."""
 
 SETTINGS: Final = settings(
     max_examples=HISTORIES,
@@ -221,23 +221,58 @@ class Histories(RuleBasedStateMachine):
     @rule(
         tenant=TENANT,
         cause=st.sampled_from([Move.NO_IMAGE, Move.NO_IMAGE, Move.NO_REGISTRY]),
+        start=st.sampled_from([None, None, 9]),
         seconds=st.sampled_from([5.0, 9.0, 9.5, 12.0, 24.5]),
-        trouble=st.sampled_from([None, None, "mute", "late", "expire", "break"]),
+        trouble=st.sampled_from([None, None, "node", "mute", "late", "expire", "break"]),
         moves=st.sampled_from([[], [Move.RUN], [Move.PULL, Move.NO_IMAGE], [Move.EVICT, Move.REMOVE_POD, Move.START]])
         | MOVES,
         rest=st.sampled_from([1.0, 5.0, 12.0]),
     )
     def cannot_start(
-        self, tenant: str, cause: Move, seconds: float, trouble: str | None, moves: list[Move], rest: float
+        self,
+        tenant: str,
+        cause: Move,
+        start: int | None,
+        seconds: float,
+        trouble: str | None,
+        moves: list[Move],
+        rest: float,
     ) -> None:
-        """Submit a job that cannot start. Before its start deadline, disturb the watch of pods and make moves."""
-        self._submit(0, tenant, None, document(SIZES["small"], None), None)
+        """Submit a job that cannot start. Before its start deadline, lose its node or watch, and make moves."""
+        self._submit(0, tenant, None, document(SIZES["small"], None, start_timeout=start), None)
         self._run_turns(6)
         self.move_all([Move.START, cause], 2)
         self.wait(seconds)
-        if trouble is not None and (process := self._process(0)):
+        if trouble == "node":
+            self.world.controllers.set_node(ready=False)
+        elif trouble is not None and (process := self._process(0)):
             process.wire.trouble("pods", trouble, 3.0)
         self.move_all(moves, 0)
+        self.wait(rest)
+
+    @rule(
+        tenant=TENANT,
+        size=st.sampled_from(SPENDERS),
+        seconds=st.sampled_from([2.0, 45.0]),
+        late=st.sampled_from([0.0, 1.0, 20.0, 120.0]),
+        how=st.sampled_from([Move.SUCCEED, Move.FAIL, Move.REMOVE_POD, Move.LOSE_NODE]),
+        is_ended=st.booleans(),
+        rest=st.sampled_from([0.0, 3.0]),
+    )
+    def end_late(
+        self, tenant: str, size: str, seconds: float, late: float, how: Move, is_ended: bool, rest: float
+    ) -> None:
+        """Submit a job with a ceiling of 40 s. Its pod ends up to minutes later, or is lost with its node."""
+        self._submit(0, tenant, None, document(SIZES[size], None, timeout=10), None)
+        self._run_turns(6)
+        for move in (Move.START, Move.RUN):
+            self.move(move, 0, 2)
+        self.wait(seconds)
+        if is_ended:
+            self.move(Move.DEADLINE, 0, 2)
+        self.wait(late)
+        for move in (how, Move.DEADLINE, Move.COMPLETE, Move.SET_FAILED):
+            self.move(move, 0, 2)
         self.wait(rest)
 
     @rule(ready=st.booleans(), turns=TURNS)

@@ -23,6 +23,7 @@ from runway.kube.transport import Response as HttpAnswer
 from runway.kube.transport import UnexpectedStatus
 from tests.model.apiserver import ApiServer, Call
 from tests.model.faults import Answer, Calls, kind_of_call
+from tests.model.oracle import is_terminal
 from tests.support.fake_cluster import Json, event_line
 
 BOOKMARK_SECONDS: Final = 60.0
@@ -61,8 +62,12 @@ class Observations:
     """For each uid, the time from which the process must respect it."""
     lists_asked: dict[str, int] = field(default_factory=dict)
     """For each kind, the time of the request of the newest complete list."""
+    ends: dict[str, float] = field(default_factory=dict)
+    """For each uid of a pod, when a watch first reported its end."""
     lost: set[str] = field(default_factory=set)
     """Objects with a lost event and in no later list."""
+    gaps: set[str] = field(default_factory=set)
+    """Objects with a lost event: no process can know each of their versions."""
     pages: dict[asyncio.Task[Any] | None, tuple[int, list[str]]] = field(default_factory=dict)
     """For each listing task, the time of its first request and the uids of its pages.
 
@@ -154,12 +159,15 @@ class Watch:
             return []
         if type_ != "DELETED":
             wire.note(item)
+        if self._kind == "pods" and (type_ == "DELETED" or is_terminal(item)):
+            wire.observed.ends.setdefault(item["metadata"]["uid"], self._api.loop.time())
         line = event_line(type_, item)
         twice, self.twice = self.twice, False
         return [line, line] if twice else [line]
 
     def _lose(self, item: Json) -> None:
         self._wire.observed.lost.add(item["metadata"]["uid"])
+        self._wire.observed.gaps.add(item["metadata"]["uid"])
         self._api.lost_events += 1
 
     async def _until(self, moment: float) -> None:
@@ -230,16 +238,19 @@ class Wire:
                 raise AmbiguousOutcome(f"the Kubernetes API did not answer within {seconds:g} s") from None
         await self.running.wait()
         answer = reply.result()
-        if fate.answer is Answer.TRUE and "labelSelector" in query:
-            self._must_know([item.metadata["uid"] for item in _page.decode(answer.body).items])
-        if calls is Calls.LIST and fate.answer is Answer.TRUE and answer.status == 200:
-            self._note_page(path.rsplit("/", 1)[1], call, answer.body)
+        if fate.answer is Answer.TRUE and answer.status == 200:
+            self._note_answer(call, answer.body)
         return answer
 
     async def stream(self, path: str, *, query: Mapping[str, str], idle: float | None) -> AsyncGenerator[bytes, None]:
-        assert idle is not None, "only watches are streamed here"
         if self.dead:
             await _never()
+        if path.endswith("/log"):
+            await self.sleep(0)
+            for chunk in (b"", b"epoch 1\n"):
+                yield chunk
+            return
+        assert idle is not None, "all other streams are watches"
         if self.cut:
             await self.sleep(CONNECT_SECONDS)
             raise NotExecuted("no connection to the Kubernetes API: timed out")
@@ -307,6 +318,13 @@ class Wire:
     def note(self, item: Json) -> None:
         """Record that a watch has reported an object, which the process must respect at once."""
         self.observed.objects.setdefault(item["metadata"]["uid"], self.api.mark())
+
+    def _note_answer(self, call: Call, body: bytes) -> None:
+        """Record the objects of a read or list."""
+        if "labelSelector" in call.query:
+            self._must_know([item.metadata["uid"] for item in _page.decode(body).items])
+        elif call.calls is Calls.LIST:
+            self._note_page(call.path.rsplit("/", 1)[1], call, body)
 
     def _note_page(self, kind: str, call: Call, body: bytes) -> None:
         page = _page.decode(body)

@@ -13,11 +13,11 @@ from runway.quantity import micro_usd
 from runway.services.dry_run import dry_run
 from runway.state.job_store import JobKey
 from tests.model.apiserver import ApiServer
-from tests.model.controllers import Controllers
+from tests.model.controllers import GRACE_SECONDS, Controllers
 from tests.model.invariants import InvariantChecker, Request
 from tests.model.oracle import TENANTS, Json, Usage, budget_of, usage_of
 from tests.model.policy import POLICY, SKEW, document
-from tests.model.process import RESYNC_SECONDS, Process, owned_task
+from tests.model.process import RESYNC_SECONDS, Process, owned_task, uncharged_usd
 from tests.model.wire import REQUEST
 from tests.support.virtual_time import VirtualLoop
 
@@ -27,8 +27,6 @@ QUIET_SECONDS: Final = 300.0
 It covers a delayed create (60 s) and the reads that resolve it (150 s at most). It also covers the idle timeout of a
 watch (90 s) and the Lease of a killed process (15 s).
 """
-GRACE_SECONDS: Final = 30.0
-"""The default of `terminationGracePeriodSeconds` in Kubernetes."""
 
 
 class Broken(AssertionError):
@@ -49,6 +47,7 @@ class World:
         self.api.sending = self.invariants.sending
         self.api.landed = self.invariants.landed
         self.requests: list[Request] = []
+        self._uncharged_before = sum(uncharged_usd().values())
 
     def start(self, identity: str, seed: int, skew: float = 1.0) -> Process:
         """Start a process. Two live processes must not have the same identity."""
@@ -108,6 +107,9 @@ class World:
             self.loop.wait(1.0)
             self.controllers.catch_up()
             self.check()
+        counted = sum(uncharged_usd().values()) - self._uncharged_before
+        if counted > float(self.invariants.uncharged) + 1e-6:
+            raise Broken(f"the metric of uncharged cost has {counted}, more than {self.invariants.uncharged}")
         for tenant in POLICY.tenants:
             self._fill(tenant)
         self.check()

@@ -11,7 +11,9 @@ Every process times the waits; only the leader patches. These rules lengthen a w
 
 - Times are monotonic and start when this process first sees the job or cause. A clock that jumps ends no job.
 - Another cause, pod or unknown state restarts the time of a cause. So does a new list after a lost watch, an emergency
-  stop, and a pod version that the watch has not reported: the cause may have changed in between.
+  stop, and a pod version that only the read before the patch shows: the cause may have changed in between.
+- Every version of a pod that the watch reports counts, even if a list or lookup has shown a newer one before. Until the
+  watch has reported the newest one, no job is ended for a cause. A list alone restarts no time.
 - Without contact with Kubernetes, with an unready node, or during an emergency stop, Runway ends no job.
 
 A container can start between the read and the patch. It is then ended, and the failure code is `start_timeout`.
@@ -39,7 +41,7 @@ from runway.jobs.diagnosis.start_timeout import StartLimit, StartTimeout, encode
 from runway.jobs.manifest import deadline_patch
 from runway.jobs.models import JobState
 from runway.jobs.snapshot import JobSnapshot
-from runway.jobs.start import FIRST_POD_SECONDS, StartWait, explain, node_responds, start_wait
+from runway.jobs.start import FIRST_POD_SECONDS, StartWait, explain, node_responds, start_cause, start_wait
 from runway.kube.client import NODES, PODS, KubeClient
 from runway.kube.objects import Job, Pod, resource_version_number
 from runway.policy import StartTimeouts
@@ -85,6 +87,10 @@ class _Wait:
     is_sent: bool = False
     """Whether this process has sent a patch that may have had its effect."""
 
+    def forget_cause(self) -> None:
+        """The next observation of a cause then restarts its timer."""
+        self.code, self.pod = None, ""
+
 
 class StartDeadlines:
     """Ends jobs that cannot start. `run` is its only task."""
@@ -105,6 +111,7 @@ class StartDeadlines:
         self._limits = limits
         self._timing = timing
         self._changed = cluster.subscriptions.subscribe_all()
+        cluster.pod_observers.append(self._observe_version)
         self._waits: dict[JobKey, _Wait] = {}
         self._heap: list[tuple[float, JobKey]] = []
         self._due: FairQueue[JobKey] = FairQueue()
@@ -160,6 +167,16 @@ class StartDeadlines:
         self._time_cause(wait, found)
         self._schedule(key, wait)
         return (snapshot, found, wait) if snapshot is not None and found is not None else None
+
+    def _observe_version(self, key: JobKey, pod: Pod) -> None:
+        """Restart the timer at a pod version with another cause: `_observe` sees only the newest version."""
+        wait = self._waits.get(key)
+        if wait is None or wait.pod != pod.metadata.uid or self._cause_due_at(wait) == float("inf"):
+            return
+        snapshot = self._cluster.snapshot(key)
+        cause = start_cause(snapshot, pod) if snapshot is not None and not pod.metadata.unreadable else None
+        if cause is None or cause.code != wait.code:
+            wait.forget_cause()
 
     def _new_wait(self, uid: str, created: datetime | None) -> _Wait:
         age = None if created is None else self._timing.now() - created
@@ -290,7 +307,7 @@ class StartDeadlines:
         if known == before and known.keys() <= found:
             return True
         if wait is not None:
-            wait.code, wait.pod = None, ""  # The next observation restarts the timer.
+            wait.forget_cause()
         return False
 
     def _versions(self, key: JobKey) -> dict[str, int]:
@@ -308,7 +325,8 @@ class StartDeadlines:
         if not self._is_current(snapshot, found.pod):
             return None
         now, job = self._timing.clock(), snapshot.job
-        if found.cause is not None and wait.since_time is not None and self._cause_due_at(wait) <= now:
+        is_due = self._cause_due_at(wait) <= now and self._is_reported(found.pod)
+        if found.cause is not None and wait.since_time is not None and is_due:
             limit = limit_of(found.cause.code)
             seconds = int(getattr(self._limits, limit))
             return StartTimeout(limit, seconds, found.cause.code, wait.since_time, one_line(found.cause.message))
@@ -317,6 +335,10 @@ class StartDeadlines:
             return None
         cause = explain(snapshot, found.pod)
         return StartTimeout(StartLimit.JOB, wait.own_seconds, cause.code, accepted, one_line(cause.message))
+
+    def _is_reported(self, pod: Pod | None) -> bool:
+        """Return whether the watch has reported every version of the pod up to this one."""
+        return pod is not None and resource_version_number(pod) <= self._cluster.watches[PODS.name].version
 
     def _is_current(self, snapshot: JobSnapshot, pod: Pod | None) -> bool:
         """Return whether the pod's status is current: its node is ready, by a connected watch."""

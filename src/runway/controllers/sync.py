@@ -22,7 +22,7 @@ import structlog
 from runway.backoff import Backoff, Timing
 from runway.errors import ClusterError, PublicError
 from runway.kube.client import EVENTS, JOBS, NODES, PODS, KubeClient, Resource
-from runway.kube.objects import Event, Job, Node, Object, Pod, WatchEvent
+from runway.kube.objects import Event, Job, Node, Object, Pod, WatchEvent, resource_version_number
 from runway.kube.reflector import MAX_BACKOFF_SECONDS, Bookmark, Disconnected, Relisted, reflect
 from runway.state.cluster_state import ClusterState, WatchStatus
 from runway.state.job_store import JobKey, drain, job_key_of
@@ -106,8 +106,10 @@ class ClusterSync:
                 nodes.delete_pod(pod.metadata.uid)
             else:
                 nodes.upsert_pod(pod, job_key_of(pod) if is_tenants else None)
-            if is_tenants:
-                self._cluster.refresh(store.delete_pod(pod) if is_deleted else store.upsert_pod(pod))
+            if is_tenants and is_deleted:
+                self._cluster.refresh(store.delete_pod(pod))
+            elif is_tenants:
+                self._cluster.apply_pod_event(pod)
 
     def _replace_pods(self, pods: deque[Pod], version: int) -> Iterator[list[JobKey]]:
         with_keys = ((pod, job_key_of(pod) if self._is_in_tenant_namespace(pod) else None) for pod in pods)
@@ -295,9 +297,13 @@ async def _follow(
             yield update
             watch.synced = True
             watch.continuous_since = timing.clock()
-        elif not isinstance(update, Bookmark):
+            watch.version = update.version
+        elif isinstance(update, Bookmark):
+            watch.version = max(watch.version, update.version)
+        else:
             watch.update_undecodable(update.object, deleted=update.type == "DELETED")
             yield update
+            watch.version = max(watch.version, resource_version_number(update.object))
         if watch.disconnect_reason is not None:
             log.info("watch restored", kind=kind.name)
         watch.mark_connected()

@@ -56,7 +56,7 @@ def start_wait(
     if len(live) > 1:
         return None
     pod = live[0] if live else None
-    return StartWait(pod, _cause(snapshot, pod) if pod is not None else None)
+    return StartWait(pod, start_cause(snapshot, pod) if pod is not None else None)
 
 
 def _is_first(attempt: Attempt, job: Job) -> bool:
@@ -81,7 +81,8 @@ def explain(snapshot: JobSnapshot, pod: Pod | None) -> Diagnosis:
     return found or Diagnosis(FailureCode.START_TIMEOUT, "")
 
 
-def _cause(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
+def start_cause(snapshot: JobSnapshot, pod: Pod) -> Diagnosis | None:
+    """Return what keeps this version of a pod from starting; None if nothing does, or if its status is old."""
     if pod.metadata.deletion_timestamp is not None or not node_responds(snapshot, pod):
         return None
     return diagnose_container_start(replace(snapshot, events=()), pod)

@@ -47,6 +47,8 @@ class Disconnected:
 class Bookmark:
     """The API server reported progress without a change."""
 
+    version: int
+
 
 async def reflect(
     kubernetes: KubeClient,
@@ -83,12 +85,12 @@ async def _list_then_watch(
                     received = True
                     if event.object.metadata.resource_version != NO_VERSION:
                         version = event.object.metadata.resource_version
-                    yield Bookmark() if event.type == "BOOKMARK" else event
+                    yield Bookmark(int(version)) if event.type == "BOOKMARK" else event
         except ResourceExpired:
             return
         if not kind.has_bookmarks and timing.clock() - began >= kind.watch_seconds / 2:
             received = True  # The server ended a quiet watch in time.
-            yield Bookmark()
+            yield Bookmark(int(version))
         # The server closes each watch after some minutes. Pause after one without an event, to avoid a busy loop.
         if received:
             backoff.reset()

@@ -33,7 +33,7 @@ from runway.jobs.view import conditions_of, job_view, pending_since, state_of
 from runway.kube.client import EVENTS, JOBS, NODES, PODS
 from runway.kube.objects import Event, Job, Node, Pod
 from runway.policy import Policy, StartTimeouts
-from runway.state.job_store import JobEntry, JobKey, JobStore
+from runway.state.job_store import JobEntry, JobKey, JobStore, job_key_of
 from runway.state.node_capacity import NodeCache
 from runway.state.subscriptions import Subscriptions
 from runway.state.warning_events import WarningEventCache
@@ -58,6 +58,8 @@ class WatchStatus:
     synced: bool = False
     listed_at: float = float("-inf")
     """When the newest applied list was requested."""
+    version: int = 0
+    """The resource version up to which the watch has reported every change."""
     continuous_since: float = float("-inf")
     """When the current watch began, after its list: every later change was reported. Earlier ones may be unknown."""
     disconnect_reason: str | None = None
@@ -242,6 +244,8 @@ class ClusterState:
         self.warnings = WarningEventCache(self.tenants)
         self.nodes = NodeCache(policy.pools)
         self.subscriptions = Subscriptions()
+        self.pod_observers: list[Callable[[JobKey, Pod], None]] = []
+        """Called with each pod that the watch reports, in order, even if a list has shown a newer version before."""
         self._idle_gpus: dict[JobKey, IdleGpus] = {}
         namespaces = frozenset({NODES_NAMESPACE, *self.tenants})
         self.watches = {kind.name: WatchStatus(kind.name, namespaces, clock()) for kind in (JOBS, PODS)}
@@ -257,6 +261,17 @@ class ClusterState:
     def apply_job(self, job: Job) -> None:
         """Apply the Job of a response to one of Runway's own calls."""
         self.refresh(self.store.upsert_job(job))
+
+    def apply_pod_event(self, pod: Pod) -> None:
+        """Apply a pod that the watch reports, and show this version to the observers.
+
+        Its job counts as changed even if a list has shown the pod before: changes of its node were not notified then.
+        """
+        key = job_key_of(pod)
+        self.store.upsert_pod(pod)
+        for observe in self.pod_observers:
+            observe(key, pod)
+        self.refresh([key])
 
     def refresh(self, changed: Iterable[JobKey]) -> None:
         """Update usage, then statistics, then subscribers of the jobs that the store changed."""

@@ -33,6 +33,7 @@ NOT_FOUND = ("ErrImagePull", "failed to resolve reference: x: not found")
 BACK_OFF = ("ImagePullBackOff", f'Back-off pulling image "x": ErrImagePull: {NOT_FOUND[1]}')
 UNAVAILABLE = ("ErrImagePull", "dial tcp: i/o timeout")
 NO_CONFIG = ("CreateContainerConfigError", 'configmap "x" not found')
+RESYNC_SECONDS = 300
 SLACK = 3.0
 """Seconds for the watch, the tick and the calls."""
 
@@ -45,7 +46,7 @@ class Process:
         kubernetes = KubeClient(world.server, 2.5)
         cluster = ClusterState(world.policy, self.metrics, clock=self.loop.time)
         timing = Timing(self.loop.time, lambda: world.now() + self.jump, asyncio.sleep, lambda: 0.5)
-        sync = ClusterSync(kubernetes, cluster, self.metrics, timing, resync_seconds=300)
+        sync = ClusterSync(kubernetes, cluster, self.metrics, timing, resync_seconds=RESYNC_SECONDS)
         diagnostics = DiagnosticsSync(kubernetes, cluster, self.metrics, timing)
         election = LeaderElector(kubernetes, LeaseLock("default", "runway-writer", identity), timing)
         leadership = Leadership(election, cluster, sync, 2.5, timing)
@@ -117,6 +118,11 @@ class World:
         pod = self.start_pod(self.create(job, **fields))
         self.waits(pod, *why)
         return pod
+
+    def unmute(self) -> None:
+        """Let the watches report what they have held back."""
+        self.server.mute = False
+        self.node("True")
 
     def wait(self, seconds: float) -> None:
         while seconds > 0:
@@ -247,9 +253,50 @@ def test_pod_version_that_the_watch_has_not_reported_restarts_the_timer(world: W
     world.waits(pod, *NOT_FOUND)
     world.wait(20)
     assert world.timeout() is None
-    world.wait(270)
+    world.unmute()
+    world.wait(290)
     assert world.timeout() is None
-    world.wait(40)
+    world.wait(20)
+    assert world.timeout() is not None
+
+
+def test_cause_that_changes_for_a_moment_restarts_the_timer(world: World) -> None:
+    """The watch reports both changes at once."""
+    pod = world.stuck()
+    world.wait(290)
+    world.waits(pod, *UNAVAILABLE)
+    world.waits(pod, *NOT_FOUND)
+    world.wait(299)
+    assert world.timeout() is None
+    world.wait(1 + SLACK)
+    assert world.timeout() is not None
+
+
+def test_change_of_the_cause_that_a_list_hides_restarts_the_timer(world: World) -> None:
+    """A resync shows the newest version of the pod before the delayed watch reports the change."""
+    pod = world.stuck(why=UNAVAILABLE)
+    world.wait(2 * RESYNC_SECONDS - 5)
+    world.server.mute = True
+    world.waits(pod, *NOT_FOUND)
+    world.waits(pod, *UNAVAILABLE)
+    world.wait(120)
+    assert world.timeout() is None
+    world.unmute()
+    world.wait(695)
+    assert world.timeout() is None
+    world.wait(5 + SLACK)
+    assert world.timeout() is not None
+
+
+def test_list_that_shows_a_back_off_before_the_watch_does_not_lengthen_the_wait(world: World) -> None:
+    pod = world.stuck(why=UNAVAILABLE)
+    world.wait(2 * RESYNC_SECONDS - 5)
+    world.server.mute = True
+    world.waits(pod, "ImagePullBackOff", f'Back-off pulling image "x": ErrImagePull: {UNAVAILABLE[1]}')
+    world.waits(pod, *UNAVAILABLE)
+    world.wait(50)
+    world.unmute()
+    world.wait(700 - 2 * RESYNC_SECONDS - 45 + SLACK)
     assert world.timeout() is not None
 
 
