@@ -297,6 +297,7 @@ def test_runbook_links_of_rules_and_dashboard_are_those_of_the_installation(helm
         ("--set=networkPolicy.apiServerPorts={https}", "/networkPolicy/apiServerPorts/0"),
         ("--set=networkPolicy.clients={Portal}", "/networkPolicy/clients/0"),
         ("--set=networkPolicy.clientCidrs={10.1.0.0}", "/networkPolicy/clientCidrs/0"),
+        ("--set=networkPolicy.clientCidrs={10.1.0.0/99}", "/networkPolicy/clientCidrs/0"),
         ("--set=prometheus.url=monitoring:9090", "/prometheus/url"),
         ("--set=priorityClass.value=2000000000", "/priorityClass/value"),
         ("--set=nodeSelector.pool=true", "/nodeSelector/pool"),

@@ -577,7 +577,7 @@ def test_own_images_of_a_tenant_replace_the_common_ones() -> None:
         "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
         "GITHUB_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY", "API_KEY", "DB_PASSWORD", "PASSWORD", "password",
         "PGPASSWORD", "AZURE_CLIENT_SECRET", "S3_SECRET_KEY", "NEPTUNE_API_TOKEN", "SLACK_ACCESS_TOKEN",
-        "SSH_PRIVATE_KEY",
+        "SSH_PRIVATE_KEY", "MINIO_SECRET_ACCESS_KEY", "DB_PASS", "MYSQL_PASSWD", "NPM_TOKEN",
     ],
 )  # fmt: skip
 def test_credential_in_env_is_refused_without_its_value(name: str) -> None:
@@ -591,6 +591,7 @@ def test_credential_in_env_is_refused_without_its_value(name: str) -> None:
     [
         "TOKENIZERS_PARALLELISM", "MAX_TOKENS", "TOKEN_LIMIT", "EOS_TOKEN", "PAD_TOKEN", "KEY_COLUMN", "SORT_KEY",
         "PASSWORD_MIN_LENGTH", "HF_TOKEN_PATH", "SECRETS_DIR", "AWS_REGION", "API_KEY_FILE", "XPASSWORD", "AUTHOR",
+        "FORWARD_PASS",
     ],
 )  # fmt: skip
 def test_other_names_are_no_credentials(name: str) -> None:

@@ -355,7 +355,7 @@ def test_failure_can_come_from_a_recorded_attempt() -> None:
     failure = job_view(snapshot_of(failed)).failure
     assert failure is not None
     assert failure.code == "deadline_exceeded"
-    assert "killed by SIGTERM" in failure.message
+    assert "ended on SIGTERM" in failure.message
     assert failure.evidence["exit_code"] == "143"
     assert final(snapshot_of(failed)).failure == failure
 

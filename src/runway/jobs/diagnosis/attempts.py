@@ -268,7 +268,7 @@ def describe_termination(job: Job, pod: Pod) -> str:
     if ended.reason == "OOMKilled":
         return "; the kernel killed the process during termination because it exceeded its memory limit"
     if name := signal_of(ended):
-        return f"; the process was killed by {name}"
+        return f"; the process ended on {name} (exit code {ended.exit_code})"
     return f"; the process exited with code {ended.exit_code} within its grace period"
 
 

@@ -150,6 +150,23 @@ _CAUSES: Final = (
         (("version `glibc", "not found"),),
     ),
     LogPattern(
+        "missing_compiler",
+        "that a compiler is missing, which torch.compile and extensions need",
+        "install gcc and g++ in the image, or do without compilation",
+        (
+            "no working c++ compiler found",
+            "failed to find c compiler",
+            "gcc: command not found",
+            "g++: command not found",
+            "gcc: not found",
+            "g++: not found",
+            "no such file or directory: 'gcc'",
+            "no such file or directory: 'g++'",
+            "command 'gcc' failed: no such file",
+            "command 'g++' failed: no such file",
+        ),
+    ),
+    LogPattern(
         "disk_full",
         "that a disk is full",
         "raise resources.disk and write to /scratch, or write less",

@@ -115,7 +115,7 @@ def test_container_that_never_existed_has_no_exit() -> None:
         (attempt(rejected("OutOfcpu", "no room")), True, "admission_rejected", "rejected the pod"),
         (attempt(pod(state=running(), deleted=50), gone=True), True, "pod_deleted", "deleted outside Runway"),
         (attempt(pod(state=running()), gone=True), True, "pod_deleted", "did not see"),
-        (attempt(overdue(ended(143, finished=71)), DEADLINE), True, "deadline_exceeded", "killed by SIGTERM"),
+        (attempt(overdue(ended(143, finished=71)), DEADLINE), True, "deadline_exceeded", "ended on SIGTERM"),
         (attempt(pod(state=ended(3, finished=20)), DEADLINE), True, "exit_nonzero", "exited with code 3"),
         (attempt(NEVER_SCHEDULED, DEADLINE), True, "unschedulable", "too few free GPUs"),
         (attempt(pod(phase="Failed")), True, "unknown", "does not report the reason"),
@@ -203,7 +203,7 @@ def test_active_or_succeeded_attempt_has_no_cause(found: Pod) -> None:
     [
         (
             pod(state=ended(143, finished=72), deleted=100, grace=30),
-            "cancelled; the process was killed by SIGTERM",
+            "cancelled; the process ended on SIGTERM (exit code 143)",
         ),
         (pod(state=ended(137, finished=100), deleted=100, grace=30), "killed after its grace period of 30 s"),
         (pod(node=None, phase="Failed", deleted=70, grace=0), "the job was cancelled"),
@@ -222,7 +222,7 @@ def test_cancelled_attempt_has_message_but_no_cause(found: Pod, words: str) -> N
 def test_job_with_an_impossible_time_of_cancellation_has_a_view(time: str) -> None:
     edited = job(outcome="Failed", reason="DeadlineExceeded", annotations={ANNOTATION_CANCELLED_AT: time})
     shown = attempt(pod(state=ended(143, finished=72), deleted=100, grace=30), edited)
-    assert shown.message == "the job was cancelled; the process was killed by SIGTERM"
+    assert shown.message == "the job was cancelled; the process ended on SIGTERM (exit code 143)"
 
 
 def test_attempt_failed_before_cancellation_keeps_its_cause() -> None:

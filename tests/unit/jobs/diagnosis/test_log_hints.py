@@ -114,6 +114,17 @@ LOGS: dict[str, tuple[str, str]] = {
         f"{TRACEBACK}ImportError: libGL.so.1: cannot open shared object file: No such file or directory\n",
     ),
     "C library": ("missing_library", "./train: /lib/libc.so.6: version `GLIBC_2.38' not found (required by ./train)\n"),
+    # https://github.com/pytorch/pytorch/issues/92745
+    "compiler of C++": (
+        "missing_compiler",
+        f"{TRACEBACK}torch._inductor.exc.InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config\n",
+    ),
+    "compiler of C, Triton": (
+        "missing_compiler",
+        f"{TRACEBACK}RuntimeError: Failed to find C compiler. Please specify via CC environment variable.\n",
+    ),
+    "compiler, setuptools": ("missing_compiler", "error: command 'gcc' failed: No such file or directory\n"),
+    "compiler, shell": ("missing_compiler", "sh: 1: gcc: not found\n"),
     "disk": ("disk_full", f"{TRACEBACK}OSError: [Errno 28] No space left on device\n"),
     # https://github.com/jim60105/docker-whisperX/issues/27
     "home directory": (

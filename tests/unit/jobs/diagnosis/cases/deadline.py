@@ -58,7 +58,7 @@ DEADLINES: dict[str, DiagnosisCase] = {
     "a container started at the moment of the start deadline": DiagnosisCase(
         C.START_TIMEOUT, INFRA, True,
         "at the moment when its container started, because it had not started for 300 s: the registry has no such "
-        "image: ErrImagePull: not found; the process was killed by SIGTERM",
+        "image: ErrImagePull: not found; the process ended on SIGTERM",
         [overdue(ended(143, finished=72))], job=ended_by_start_deadline(),
         hint="it can start now", evidence={"cause": "image_not_found", "limit_seconds": "300"},
     ),
@@ -67,16 +67,16 @@ DEADLINES: dict[str, DiagnosisCase] = {
         [pod(state=ended(0, started=69, finished=70))], job=ended_by_start_deadline(),
     ),
     "SIGTERM exits with 143": DiagnosisCase(
-        C.DEADLINE_EXCEEDED, USER, False, "timeout of 60 s and was terminated; the process was killed by SIGTERM",
+        C.DEADLINE_EXCEEDED, USER, False, "timeout of 60 s and was terminated; the process ended on SIGTERM",
         [overdue(ended(143, finished=71))], job=DEADLINE,
         hint="above 60", evidence={"job_reason": "DeadlineExceeded", "exit_code": "143", "timeout_seconds": "60"},
     ),
     "the kubelet ended the pod at its own deadline, as the Job controller did not": DiagnosisCase(
-        C.DEADLINE_EXCEEDED, USER, False, "timeout of 60 s and was terminated; the process was killed by SIGTERM",
+        C.DEADLINE_EXCEEDED, USER, False, "timeout of 60 s and was terminated; the process ended on SIGTERM",
         [pod(state=ended(143, finished=220), reason="DeadlineExceeded", message=OWN_DEADLINE)], job=DEADLINE,
     ),
     "the same, and the Job controller then saw the exit code first": DiagnosisCase(
-        C.DEADLINE_EXCEEDED, USER, False, "timeout of 3600 s and was terminated; the process was killed by SIGTERM",
+        C.DEADLINE_EXCEEDED, USER, False, "timeout of 3600 s and was terminated; the process ended on SIGTERM",
         [pod(state=ended(143, finished=220), reason="DeadlineExceeded", message=OWN_DEADLINE)],
         job=job(outcome="Failed", reason="PodFailurePolicy"),
     ),
@@ -93,7 +93,7 @@ DEADLINES: dict[str, DiagnosisCase] = {
         hint="handle SIGTERM", evidence={"grace_period": "overrun", "grace_period_seconds": "30"},
     ),
     "killed within the grace period": DiagnosisCase(
-        C.DEADLINE_EXCEEDED, USER, False, "the process was killed by SIGKILL",
+        C.DEADLINE_EXCEEDED, USER, False, "the process ended on SIGKILL",
         [overdue(ended(137, finished=80))], job=DEADLINE,
     ),
     "pod deleted, exit not seen": DiagnosisCase(

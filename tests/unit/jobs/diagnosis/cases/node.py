@@ -196,7 +196,7 @@ NODE: dict[str, DiagnosisCase] = {
         )],
     ),
     "deleted with kubectl": DiagnosisCase(
-        C.POD_DELETED, INFRA, True, "deleted outside Runway; the process was killed by SIGTERM",
+        C.POD_DELETED, INFRA, True, "deleted outside Runway; the process ended on SIGTERM",
         [pod(state=ended(143, finished=71), deleted=100, grace=30)],
     ),
     "deleted with kubectl, SIGTERM ignored": DiagnosisCase(

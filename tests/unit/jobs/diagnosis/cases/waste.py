@@ -37,7 +37,7 @@ NVSENTINEL = condition(
 
 WASTE: dict[str, DiagnosisCase] = {
     "ended for idle GPUs": DiagnosisCase(
-        C.GPU_IDLE, USER, False, "at most 0 % for 1h; the process was killed by SIGTERM",
+        C.GPU_IDLE, USER, False, "at most 0 % for 1h; the process ended on SIGTERM",
         [pod(state=ended(143, started=20, finished=75), deleted=100, grace=30)], job=IDLE,
         hint="does not use its GPUs", evidence={"gpus": "1", "job_reason": "DeadlineExceeded"},
     ),
