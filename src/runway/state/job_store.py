@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from runway.fair_share import FairBudget
 from runway.jobs.annotations import ANNOTATION_SPEC
-from runway.kube.objects import LABEL_JOB_NAME, Job, Pod, merge_pod_status, resource_version_number
+from runway.kube.objects import LABEL_JOB_NAME, Job, Metadata, Pod, merge_pod_status, resource_version_number
 
 MAX_SPEC_BYTES: Final = 96 << 20
 """Characters of all cached large specs. Beyond it, the oldest specs of the largest namespace leave the memory."""
@@ -85,6 +85,14 @@ class JobStore:
 
     def __len__(self) -> int:
         return len(self._order)
+
+    def has_job_version(self, metadata: Metadata) -> bool:
+        """Return whether this version of a Job is stored, and every field of it was readable."""
+        entry = self._entries.get(JobKey(metadata.namespace, metadata.name))
+        if entry is None or entry.job is None or entry.job.metadata.unreadable:
+            return False
+        known = entry.job.metadata
+        return (known.uid, known.resource_version) == (metadata.uid, metadata.resource_version)
 
     def upsert_job(self, job: Job) -> list[JobKey]:
         """Store a Job of an event or a response, unless a newer version is known.
