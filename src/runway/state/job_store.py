@@ -53,6 +53,8 @@ class JobEntry:
 
     def all_pods(self) -> list[Pod]:
         """Return every known pod, oldest first."""
+        if not self.pods and not self.deleted_pods:
+            return []
         pods = [*self.deleted_pods.values(), *self.pods.values()]
         return sorted(pods, key=lambda pod: (_created(pod), pod.metadata.name))
 
