@@ -273,8 +273,9 @@ class JobStore:
             self._awaiting_pod_list[job.metadata.uid] = key
 
     def _add_to_order(self, key: JobKey, job: Job) -> None:
+        place = (_created(job), key)
         for order in (self._order, self._order_in.setdefault(key.namespace, [])):
-            insort(order, (_created(job), key))
+            insort(order, place)
 
     def _remove_from_order(self, key: JobKey, job: Job) -> None:
         for order in (self._order, self._order_in[key.namespace]):
