@@ -149,8 +149,7 @@ class TenantQuota:
     def holders(self, rows: Iterable[Row]) -> list[str]:
         """Return the jobs that use or reserve some of these amounts."""
         entries = [*((job_id, usage.amounts) for job_id, usage in self.observed.items()), *self.reservations.items()]
-        found = (job_id for job_id, amounts in entries if any(row.amount(amounts) for row in rows))
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(job_id for row in rows for job_id, amounts in entries if row.amount(amounts)))
 
 
 class Ledger:
