@@ -26,7 +26,7 @@ from localcluster.cluster import LocalCluster
 
 QUIET = ("kube-controller-manager", "kube-scheduler")
 """Frozen while only creates are measured, so that a created Job causes no other work."""
-STARTS_SHARE = 4
+STARTS_SHARE = 5
 """One start for this many samples of other measurements: a start takes more than a second."""
 Parts = dict[str, str]
 
@@ -136,7 +136,7 @@ def main() -> None:
         "--samples",
         type=int,
         default=200,
-        help="samples of releases and changes; starts: a quarter, takeovers: a fortieth",
+        help="samples of releases and changes; starts: a fifth, takeovers: a fortieth",
     )
     parser.add_argument("--no-write", action="store_true", help="do not change docs/performance.md and its plots")
     asked = parser.parse_args()

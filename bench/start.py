@@ -6,6 +6,7 @@ The three take turns, one job at a time. Each time ends when one watch of pods r
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -23,6 +24,8 @@ LONG_SPEC: Final[dict[str, Any]] = SPEC | {"command": ["sleep", "3"]}
 """The kubelet looks for new states once a second, so a shorter container might never be reported as running."""
 RUNNING_SECONDS: Final = 60.0
 SEEN_SECONDS: Final = 0.01
+MAX_PAUSE_SECONDS: Final = 1.0
+"""A random pause before each start, so that a start is not in phase with the kubelet's look."""
 
 Create = Callable[[], Awaitable[str]]
 """Create a job, and return its name."""
@@ -43,9 +46,11 @@ async def measure_starts(cluster: LocalCluster, api: ApiServer, runway_url: str,
         took: dict[str, list[float]] = {way: [] for way in ways}
         running: dict[str, float] = {}
         watching = asyncio.create_task(_watch_running(kubernetes, api, running))
+        chance = random.Random(8)  # noqa: S311 (not a secret)
         try:
             for _ in range(samples + 1):
                 for way, prepare in ways.items():
+                    await asyncio.sleep(chance.uniform(0, MAX_PAUSE_SECONDS))
                     took[way].append(await _start(prepare(), running))
         finally:
             watching.cancel()
