@@ -118,6 +118,8 @@ class JobStat(msgspec.Struct, frozen=True, gc=False):
     """The hourly price of that job in USD."""
 
 
+_FINISHED: Final = {state: JobStat(state) for state in JobState}
+"""What most finished jobs contribute, shared among them."""
 NO_CONDITION: Final = "none"
 """The label of a pending job without a condition: its image is pulled, or its container is created."""
 
@@ -131,7 +133,7 @@ def job_stat(
     state = state_of(job, pods, deleted_pods, retries)
     if state.is_finished:
         condition = job.condition("Failed") if state is JobState.FAILED else None
-        return JobStat(state, failed_at=condition.last_transition_time if condition else None)
+        return JobStat(state, failed_at=condition.last_transition_time) if condition else _FINISHED[state]
     is_bound = any(pod.spec.node_name and not pod.is_terminal and pod.metadata.name not in deleted_pods for pod in pods)
     stat = JobStat(
         state,
