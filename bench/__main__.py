@@ -11,18 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import report
+from bench.fanout import measure_fanout
 from bench.kubernetes import ApiServer, delete_namespace
+from bench.limits import measure_limits
 from bench.many_jobs import measure_many_jobs
 from bench.overload import overload
 from bench.process import URL, frozen, render_tenants, runway
 from bench.quota_release import measure_quota_release
 from bench.restart import fill, restart, starts, time_list
+from bench.start import measure_starts
 from bench.submit import in_process, rate, runway_target, submit_pairs
 from bench.takeover import takeovers
 from localcluster.cluster import LocalCluster
 
 QUIET = ("kube-controller-manager", "kube-scheduler")
 """Frozen while only creates are measured, so that a created Job causes no other work."""
+STARTS_SHARE = 5
+"""One start for this many samples of other measurements: a start takes more than a second."""
 Parts = dict[str, str]
 
 
@@ -65,6 +70,22 @@ class Bench:
         ]
         return {"history": report.history(found, self.images)}
 
+    def limits(self) -> Parts:
+        """Admission with few and many jobs, with and without limits of a tenant. About 1 minute; needs no cluster."""
+        few, many = asyncio.run(measure_limits((self.histories[0], self.histories[-1])))
+        return {"limits": report.limits(few, many)}
+
+    def fanout(self) -> Parts:
+        """Memory, delay and CPU use of many streams. About 2 minutes; needs no cluster."""
+        return {"fanout": report.fanout(asyncio.run(measure_fanout(self.samples)))}
+
+    def start(self) -> Parts:
+        """From a submission to a running container, beside `kubectl create`. About 3 minutes."""
+        samples = max(1, self.samples // STARTS_SHARE)
+        with runway(self.cluster):
+            found = asyncio.run(measure_starts(self.cluster, self.api, URL, samples))
+        return {"start": report.start(found, samples)}
+
     def release(self) -> Parts:
         """Delay from a finished job to the release of its quota. About 2 minutes."""
         with runway(self.cluster):
@@ -89,7 +110,7 @@ class Bench:
         return {"takeover": report.takeover(takeovers(self.cluster, max(1, self.samples // 40)))}
 
 
-WITHOUT_CLUSTER = {"history"}
+WITHOUT_CLUSTER = {"history", "limits", "fanout"}
 
 
 def main() -> None:
@@ -97,7 +118,10 @@ def main() -> None:
         "takeover": Bench.takeover,
         "release": Bench.release,
         "submit": Bench.submit,
+        "start": Bench.start,
         "history": Bench.history,
+        "limits": Bench.limits,
+        "fanout": Bench.fanout,
         "restart": Bench.restart,
     }
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
@@ -109,7 +133,10 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=10_000, help="Jobs in the cluster for restart")
     parser.add_argument(
-        "--samples", type=int, default=200, help="samples of releases and changes; takeovers: a fortieth"
+        "--samples",
+        type=int,
+        default=200,
+        help="samples of releases and changes; starts: a fifth, takeovers: a fortieth",
     )
     parser.add_argument("--no-write", action="store_true", help="do not change docs/performance.md and its plots")
     asked = parser.parse_args()

@@ -2,13 +2,15 @@
 
 Deleting 50,000 real Jobs takes the local cluster longer than all measurements. The objects here have the size of real
 ones: Runway's manifests with the fields that Kubernetes adds, the record of finished jobs, and one pod each. Every job
-has a different spec.
+has a different spec. A created Job is only answered and reported to the watches, and gets no pod.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -37,9 +39,21 @@ Json = dict[str, Any]
 FIRST_VERSION: Final = 1000
 RUNNING_EVERY: Final = 10
 """Each tenth job runs; the others have succeeded."""
-_BEGUN: Final = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+CREATED_WITHIN: Final = timedelta(hours=10)
+"""The jobs were created, and finished, evenly within this time. It began `BEGAN_BEFORE` the start of the server."""
+BEGAN_BEFORE: Final = timedelta(hours=12)
+DOCUMENT: Final[Json] = {
+    "name": "train-resnet",
+    "image": "runway.local/busybox:1",
+    "command": ["python", "train.py"],
+    "env": {"EPOCHS": "3"},
+    "resources": {"cpu": "100m", "memory": "64Mi"},
+}
+"""The request of each job, but for its number at the end of the command."""
 _NAME, _UID, _POD_UID, _NUMBER = "rw-" + "n" * 20, "u" * 36, "p" * 36, "0123456789"
+_POD_SUFFIX: Final = "abcde"
 _CREATED: Final = "2026-11-24T08:00:00Z"
+_CREATED_AT: Final = datetime(2026, 11, 24, 8, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +61,7 @@ class _Text:
     """A JSON template of a Job or pod, with placeholders for name, uids, version, time and number."""
 
     text: str
+    begun: datetime
 
     def of(self, number: int, version: int, later: int = 0) -> bytes:
         """Return the text for this job; `later` moves all of its times by this number of seconds."""
@@ -57,13 +72,18 @@ class _Text:
         filled = filled.replace(_NUMBER, f"{number:010d}").replace(
             '"resourceVersion":"0"', f'"resourceVersion":"{version}"'
         )
-        created = _BEGUN + timedelta(seconds=number % 36_000 + later)
+        created = self.begun + timedelta(seconds=number % CREATED_WITHIN.seconds + later)
         return filled.replace(_CREATED, f"{created:%Y-%m-%dT%H:%M:%SZ}").encode()
 
 
 def name_of(number: int) -> str:
     """Return the name of the job with this number."""
     return "rw-" + sha256(str(number).encode()).hexdigest()[:20].translate(str.maketrans("0189", "wxyz"))
+
+
+def pod_of(number: int) -> str:
+    """Return the name of this job's pod."""
+    return f"{name_of(number)}-{_POD_SUFFIX}"
 
 
 def _uid(kind: str, number: int) -> str:
@@ -74,18 +94,18 @@ def _uid(kind: str, number: int) -> str:
 class FakeApiServer:
     """A fake API server. Call `serve`, then start a Runway with the kubeconfig that it yields."""
 
-    def __init__(self, policy: Policy, jobs: int) -> None:
+    def __init__(self, policy: Policy, jobs: int, document: Json = DOCUMENT) -> None:
         self.jobs = jobs
         self.version = FIRST_VERSION + 2 * jobs
-        running, finished = _job(policy, finished=False), _job(policy, finished=True)
-        self._texts = {
-            "jobs": (_Text(_compact(running[0])), _Text(_compact(finished[0]))),
-            "pods": (_Text(_compact(running[1])), _Text(_compact(finished[1]))),
-        }
+        begun = datetime.now(UTC) - BEGAN_BEFORE
+        running, finished = [
+            [_Text(_compact(item), begun) for item in _job(policy, document, finished=finished)]
+            for finished in (False, True)
+        ]
+        self._texts = {"jobs": (running[0], finished[0]), "pods": (running[1], finished[1])}
         self._lease: Json = {}
-        self._watches: dict[str, set[asyncio.Queue[bytes]]] = {
-            kind: set() for kind in ("jobs", "pods", "events", "nodes")
-        }
+        self._readers: defaultdict[str, set[asyncio.Queue[bytes]]] = defaultdict(set)
+        """The open streams: watches by kind, logs by pod."""
         self._ending = asyncio.Event()
 
     @asynccontextmanager
@@ -94,6 +114,8 @@ class FakeApiServer:
         app = web.Application()
         for kind, path in (("jobs", "apis/batch/v1"), ("pods", "api/v1"), ("events", "api/v1"), ("nodes", "api/v1")):
             app.router.add_get(f"/{path}/{kind}", self._listing_of(kind))
+        app.router.add_post("/apis/batch/v1/namespaces/{namespace}/jobs", self._create)
+        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/log", self._log)
         leases = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         app.router.add_post(leases, self._write_lease)
         app.router.add_put(leases + "/{name}", self._write_lease)
@@ -110,21 +132,27 @@ class FakeApiServer:
             yield kubeconfig
         finally:
             self._ending.set()
-            for queue in (queue for queues in self._watches.values() for queue in queues):
-                queue.put_nowait(b"")
+            for reader in tuple(self._readers):
+                self._send(reader, b"")
             await runner.cleanup()
 
     def change_pod(self, number: int, later: int) -> None:
         """Send the watches an event of this running job's pod, with a start time that is `later` seconds later."""
         self.version += 1
-        item = self._texts["pods"][0].of(number, self.version, later)
-        for queue in self._watches["pods"]:
-            queue.put_nowait(b'{"type":"MODIFIED","object":' + item + b"}\n")
+        self._send("pods", _event(b"MODIFIED", self._texts["pods"][0].of(number, self.version, later)))
+
+    def write_log(self, number: int) -> None:
+        """Send the readers of this running job's log a line."""
+        self._send(pod_of(number), _log_line())
+
+    def _send(self, reader: str, text: bytes) -> None:
+        for queue in self._readers[reader]:
+            queue.put_nowait(text)
 
     def _listing_of(self, kind: str) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
             if "watch" in request.query:
-                return await self._watch(kind, request)
+                return await self._stream(request, kind)
             if kind not in self._texts:
                 return _answer(_page(b"", self.version, ""))
             start = int(request.query.get("continue", "0"))
@@ -139,18 +167,34 @@ class FakeApiServer:
         text = running if number % RUNNING_EVERY == 0 else finished
         return text.of(number, FIRST_VERSION + number)
 
-    async def _watch(self, kind: str, request: web.Request) -> web.StreamResponse:
+    async def _create(self, request: web.Request) -> web.Response:
+        job, now = msgspec.json.decode(await request.read()), datetime.now(UTC)
+        self.version += 1
+        job["metadata"] |= {"namespace": request.match_info["namespace"], **_added(str(uuid.uuid4()))}
+        job["metadata"] |= {"resourceVersion": str(self.version), "creationTimestamp": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
+        item = msgspec.json.encode(_managed(_with_selector(job) | {"status": {}}))
+        self._send("jobs", _event(b"ADDED", item))
+        return web.Response(status=201, body=item, content_type="application/json")
+
+    async def _log(self, request: web.Request) -> web.StreamResponse:
+        """Serve one line, and with `follow` those of `write_log`."""
+        if request.query["follow"] == "true":
+            return await self._stream(request, request.match_info["pod"], _log_line())
+        return web.Response(body=_log_line())
+
+    async def _stream(self, request: web.Request, reader: str, first: bytes = b"") -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
         queue: asyncio.Queue[bytes] = asyncio.Queue()
-        self._watches[kind].add(queue)
+        self._readers[reader].add(queue)
         try:
+            await response.write(first)
             while not self._ending.is_set():
                 await response.write(await queue.get())
         except ConnectionError:
-            pass  # The watching Runway has exited.
+            pass  # The reading Runway has exited.
         finally:
-            self._watches[kind].discard(queue)
+            self._readers[reader].discard(queue)
         return response
 
     async def _version(self, _: web.Request) -> web.Response:
@@ -166,24 +210,15 @@ class FakeApiServer:
         return _answer(msgspec.json.encode(self._lease))
 
 
-def _job(policy: Policy, *, finished: bool) -> tuple[Json, Json]:
+def _job(policy: Policy, document: Json, *, finished: bool) -> tuple[Json, Json]:
     """Return a Job of Runway and its pod with the fields that Kubernetes adds."""
-    document = {
-        "name": "train-resnet",
-        "image": "runway.local/busybox:1",
-        "command": ["python", "train.py", "--run", _NUMBER],
-        "env": {"EPOCHS": "3"},
-        "resources": {"cpu": "100m", "memory": "64Mi"},
-    }
+    document = document | {"command": [*document["command"], "--run", _NUMBER]}
     tenant = next(iter(policy.tenants))
     passed = validate(read_draft(document), policy, tenant)
     placement = Placement(_NAME, tenant, NAMESPACE, request_hash(document), policy.pools[passed.pool], passed.price)
     job: Json = msgspec.json.decode(msgspec.json.encode(job_manifest(passed.spec, placement, policy.limits)))
     job["metadata"] |= _added(_UID)
-    labels = {"batch.kubernetes.io/controller-uid": _UID, "batch.kubernetes.io/job-name": _NAME}
-    labels |= {"controller-uid": _UID, "job-name": _NAME}
-    job["spec"]["template"]["metadata"]["labels"] |= labels
-    job["spec"]["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": _UID}}
+    job = _with_selector(job)
     job["status"] = {"startTime": _CREATED, "ready": 0, "uncountedTerminatedPods": {}}
     job["status"] |= {"succeeded": 1, "completionTime": _CREATED} if finished else {"active": 1}
     if finished:
@@ -194,7 +229,7 @@ def _job(policy: Policy, *, finished: bool) -> tuple[Json, Json]:
     if finished:
         case = JobSnapshot(tenant, msgspec.convert(job, Job), (msgspec.convert(pod, Pod),))
         job["metadata"]["annotations"][ANNOTATION_RECORD] = encode(
-            final_record(case, None, None, None, _BEGUN), case.job
+            final_record(case, None, None, None, _CREATED_AT), case.job
         )
     return _managed(job), _managed(pod)
 
@@ -227,9 +262,18 @@ def _pod(job: Json, *, finished: bool) -> Json:
             }
         ],
     }
-    metadata = template["metadata"] | {"name": f"{_NAME}-abcde", "namespace": NAMESPACE, **_added(_POD_UID)}
+    metadata = template["metadata"] | {"name": f"{_NAME}-{_POD_SUFFIX}", "namespace": NAMESPACE, **_added(_POD_UID)}
     spec = template["spec"] | {"nodeName": "node-1", "tolerations": tolerations, "schedulerName": "default-scheduler"}
     return {"metadata": metadata, "spec": spec, "status": status}
+
+
+def _with_selector(job: Json) -> Json:
+    """Add the labels of the pods, and the selector of these labels."""
+    uid, name = job["metadata"]["uid"], job["metadata"]["name"]
+    labels = {"batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": name}
+    job["spec"]["template"]["metadata"]["labels"] |= labels | {"controller-uid": uid, "job-name": name}
+    job["spec"]["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+    return job
 
 
 def _added(uid: str) -> Json:
@@ -264,6 +308,14 @@ def _fields(part: object) -> Json:
 
 def _compact(item: Json) -> str:
     return msgspec.json.encode(item).decode()
+
+
+def _event(kind: bytes, item: bytes) -> bytes:
+    return b'{"type":"%s","object":%s}\n' % (kind, item)
+
+
+def _log_line() -> bytes:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}000Z a line of the log\n".encode()
 
 
 def _page(items: bytes, version: int, token: str) -> bytes:

@@ -1,14 +1,17 @@
-"""The API server of the bench, and the bench's namespace."""
+"""The API server of the bench, its watches, and the bench's namespace."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import ssl
 import tempfile
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import yaml
@@ -50,6 +53,19 @@ def _file(entry: dict[str, str], name: str, scratch: Path) -> str:
     with os.fdopen(descriptor, "wb") as out:
         out.write(base64.b64decode(entry[f"{name}-data"]))
     return str(file)
+
+
+async def watch(client: aiohttp.ClientSession, url: str) -> AsyncGenerator[Any, None]:
+    """Yield the events of a kind of object from now on, for at most half an hour."""
+    async with client.get(url, params={"limit": "1"}) as answer:
+        version = (await answer.json())["metadata"]["resourceVersion"]
+    query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "1800"}
+    async with client.get(url, params=query, timeout=aiohttp.ClientTimeout(total=None)) as stream:
+        rest = b""
+        async for chunk in stream.content.iter_any():
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield json.loads(line)
 
 
 async def delete_namespace(api: ApiServer, namespace: str = NAMESPACE) -> None:

@@ -65,7 +65,7 @@ async def measure_many_jobs(jobs: int, reads: int, changes: int) -> ManyJobs:
             with Process(kubeconfig, port=PORT) as process:
                 await asyncio.to_thread(process.wait_for, "writer")
                 ready = time.monotonic() - process.started
-                await _until_idle(process)
+                await until_idle(process)
                 took, pages = [
                     {what: await _read(client, process.url + path, reads) for what, path in paths.items()}
                     for paths in (_reads(jobs), _pages(jobs))
@@ -110,7 +110,7 @@ async def _fetch(client: aiohttp.ClientSession, url: str) -> float:
     return time.monotonic() - started
 
 
-async def _until_idle(process: Process) -> None:
+async def until_idle(process: Process) -> None:
     """Wait until the CPU is idle: after the start, Runway checks each job's record once."""
     async with asyncio.timeout(120):
         before = float("-inf")

@@ -1,4 +1,4 @@
-"""Run Runway as a process with the bench's policy and default settings."""
+"""Run Runway as a process, by default with the bench's policy and default settings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from localcluster.cluster import LocalCluster
@@ -24,7 +25,7 @@ URL = f"http://127.0.0.1:{PORT}"
 
 
 class Process:
-    """One Runway with the bench's policy. A context manager that starts and stops it."""
+    """One Runway. `settings` are environment variables. A context manager that starts and stops it."""
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Process:
         instance: str = "bench",
         port: int = PORT,
         policy: Path = POLICY,
+        settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._command = [
@@ -49,6 +51,7 @@ class Process:
             "RUNWAY_POLICY": str(policy),
             "RUNWAY_INSTANCE": instance,
             "KUBECONFIG": str(kubeconfig),
+            **settings,
         }
 
     def __enter__(self) -> Self:

@@ -7,16 +7,15 @@ For a succeeded job it is the pod's Succeeded phase, about a second before the J
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
-from bench.kubernetes import NAMESPACE, ApiServer
+from bench.kubernetes import NAMESPACE, ApiServer, watch
 from bench.process import URL
 
 HEADERS = {"X-Tenant-ID": "bench"}
@@ -97,24 +96,11 @@ async def _poll_until_free(runway: aiohttp.ClientSession, ids: set[str], seen: _
 async def _watch(
     kubernetes: aiohttp.ClientSession, url: str, finished_job: Callable[[Any], str | None], seen: _Seen
 ) -> None:
-    async with kubernetes.get(url, params={"limit": "1"}) as answer:
-        version = (await answer.json())["metadata"]["resourceVersion"]
-    async with aclosing(_events(kubernetes, url, version)) as events:
+    async with aclosing(watch(kubernetes, url)) as events:
         async for event in events:
             name = finished_job(event["object"])
             if name is not None:
                 seen.reported.setdefault(name, time.monotonic())
-
-
-async def _events(kubernetes: aiohttp.ClientSession, url: str, version: str) -> AsyncGenerator[Any, None]:
-    query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "1800"}
-    timeout = aiohttp.ClientTimeout(total=None)
-    async with kubernetes.get(url, params=query, timeout=timeout) as stream:
-        rest = b""
-        async for chunk in stream.content.iter_any():
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield json.loads(line)
 
 
 def _job_failed(job: Any) -> str | None:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import plot
+from bench.fanout import EVENT_STREAMS, LOG_STREAMS, Fanout
+from bench.limits import SUBMISSIONS, Admission
 from bench.load import Measured
 from bench.many_jobs import ROUNDS, Latency, ManyJobs
 from bench.overload import Overload
@@ -35,7 +37,7 @@ def write(parts: Mapping[str, str], kubernetes: str, document: Path = DOCUMENT) 
         _, closed, tail = rest.partition(end)
         if not (found and closed):
             raise ValueError(f"{document} lacks the markers {begin} and {end}")
-        text = f"{head}{begin}\n\n{part}\n\n{measured}\n\n{end}{tail}"
+        text = f"{head}{begin}\n{part}\n\n{measured}\n{end}{tail}"
     document.write_text(text)
 
 
@@ -149,13 +151,50 @@ def history(found: list[ManyJobs], images: Path) -> str:
         + f"Ratios of {last.jobs:,} jobs to {base.jobs:,}: "
         + ", ".join(ratios)
         + f", view delay {_of(last.shown, base.shown)}.\n\n"
-        + "![Resident memory by number of jobs](images/memory.svg)\n![Reads by number of jobs](images/reads.svg)\n"
+        + "![Resident memory by number of jobs](images/memory.svg) ![Reads by number of jobs](images/reads.svg) "
         + "![Pages of the console by number of jobs](images/pages.svg)"
     )
 
 
 def _of(last: Latency, base: Latency) -> str:
     return f"{last.p50 / base.p50:.2f} / {last.p99 / base.p99:.2f}"
+
+
+def limits(few: list[Admission], many: list[Admission]) -> str:
+    """Render the admission with few and with many jobs."""
+    columns = ("p50 / p99 / CPU ms of a submission", f"{few[0].jobs:,} jobs", f"{many[0].jobs:,} jobs", "ratio")
+    rows = []
+    for base, one in zip(few, many, strict=True):
+        ratios = [figure / its for figure, its in zip(one.figures, base.figures, strict=True)]
+        cells = [" / ".join(f"{figure:.2f}" for figure in figures) for figures in (base.figures, one.figures, ratios)]
+        rows.append((one.what, *cells))
+    return (
+        _table(columns, rows)
+        + f"\n\nOne at a time, {SUBMISSIONS} in each of {ROUNDS} rounds, of which p50 and p99 are "
+        "medians. CPU time is that of Runway's process."
+    )
+
+
+def fanout(one: Fanout) -> str:
+    """Render delays, memory and CPU use of many streams."""
+    rows = [(what, f"{took.p50:.1f}", f"{took.p99:.1f}") for what, took in one.delays.items()]
+    return (
+        _table(("open streams", "p50 ms", "p99 ms"), rows)
+        + f"\n\nAn event stream takes {one.event_stream:.0f} KB of resident memory, a log stream "
+        f"{one.log_stream:.0f} KB. While nothing happens, the process uses {one.idle:.1f} % of a core without streams, "
+        f"and {one.idle_with_streams:.1f} % with {EVENT_STREAMS + LOG_STREAMS}."
+    )
+
+
+def start(found: Mapping[str, Latency], samples: int) -> str:
+    """Render the times from a submission to a running container; the first is Runway's."""
+    runway = next(iter(found.values()))
+    rows = [
+        (way, f"{one.p50:.0f}", f"{one.p99:.0f}", f"{runway.p50 / one.p50:.2f}", f"{runway.p99 / one.p99:.2f}")
+        for way, one in found.items()
+    ]
+    columns = ("created by", "p50 ms", "p99 ms", "Runway / this, p50", "p99")
+    return _table(columns, rows) + f"\n\n{samples} of each in turn, one at a time."
 
 
 def release(releases: list[QuotaRelease]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,17 +124,17 @@ async def _spent(url: str) -> tuple[float, float]:
     return total("runway_http_request_seconds_sum", method="POST") - create, total("process_cpu_seconds_total")
 
 
-def runway_target(url: str) -> Target:
+def runway_target(url: str, spec: Mapping[str, Any] = SPEC) -> Target:
     """Return the target of submissions to Runway."""
     headers = {"Content-Type": "application/json", "X-Tenant-ID": "bench"}
-    return Target(f"{url}/v1/jobs", headers, lambda: json.dumps(SPEC).encode())
+    return Target(f"{url}/v1/jobs", headers, lambda: json.dumps(spec).encode())
 
 
-async def raw_target(api: ApiServer, runway_url: str) -> Target:
+async def raw_target(api: ApiServer, runway_url: str, spec: Mapping[str, Any] = SPEC) -> Target:
     """Return the target of raw creates: the manifest that Runway renders, with a new name and another manager label."""
     async with (
         aiohttp.ClientSession() as session,
-        session.post(f"{runway_url}/v1/jobs?dry_run=true", json=SPEC, headers={"X-Tenant-ID": "bench"}) as answer,
+        session.post(f"{runway_url}/v1/jobs?dry_run=true", json=spec, headers={"X-Tenant-ID": "bench"}) as answer,
     ):
         manifest = (await answer.json())["manifest"]
     for metadata in (manifest["metadata"], manifest["spec"]["template"]["metadata"]):

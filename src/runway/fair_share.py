@@ -33,6 +33,9 @@ class FairQueue(Generic[_Item]):
     def __len__(self) -> int:
         return sum(map(len, self._items.values()))
 
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
     def put(self, owner: Owner, item: _Item) -> None:
         """Add an item; one that waits already keeps its place. O(1)."""
         self._items.setdefault(owner, OrderedDict())[item] = None

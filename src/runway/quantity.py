@@ -64,6 +64,7 @@ def format_cpu(milli: int) -> str:
     return str(milli // 1000) if milli % 1000 == 0 else f"{milli}m"
 
 
+@_cached
 def format_bytes(amount: int) -> str:
     """Format bytes with the largest binary suffix that divides them: 67108864 is `"64Mi"`, 1000 is `"1000"`."""
     for suffix, size in reversed(_BINARY.items()):

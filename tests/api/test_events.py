@@ -76,6 +76,21 @@ async def test_stream_resumes_in_another_process(kubernetes: FakeKubernetes) -> 
         assert (await runway.client.get(path(job_id), headers={"Last-Event-ID": ended[0]["id"]})).status_code == 204
 
 
+async def test_readers_of_one_job_follow_it_as_their_tenants_may(runway: Runway) -> None:
+    job_id = (await runway.submit(env={"EPOCHS": "90"})).json()["id"]
+    own = {"X-Tenant-ID": "vision"}
+    async with runway.stream(path(job_id), x_tenant_id="vision") as one, runway.stream(path(job_id)) as other:
+        await asyncio.gather(one.until(b"pending"), other.until(b"pending"))
+        runway.kubernetes.start_pod(job_id)
+        await asyncio.gather(one.until(b'"running"'), other.until(b'"running"'))
+        await succeeded(runway, job_id)
+        last_of_one, last_of_other = [views(await stream.end())[-1] for stream in (one, other)]
+    assert last_of_one == (await runway.client.get(f"/v1/jobs/{job_id}", headers=own)).json()
+    assert last_of_other == await runway.view(job_id)
+    assert (last_of_one["spec"]["env"]["EPOCHS"], last_of_one["state"]) == ("90", "succeeded")
+    assert "90" not in last_of_other["spec"]["env"]["EPOCHS"]
+
+
 async def test_slow_client_gets_the_latest_view_without_a_queue(runway: Runway) -> None:
     job_id = (await runway.submit(retries=3)).json()["id"]
     async with runway.stream(path(job_id)) as stream:

@@ -35,6 +35,13 @@ async def until_named(runway: Runway, kind: str) -> Json:
     return dict(await runway.until(named))
 
 
+async def until_none_is_named(runway: Runway) -> None:
+    async def forgotten() -> bool:
+        return bool((await runway.client.get("/readyz")).json()["undecodable_objects"] == 0)
+
+    await runway.until(forgotten)
+
+
 async def follows_another_tenants_job(runway: Runway) -> None:
     job_id = (await runway.submit("speech")).json()["id"]
     runway.kubernetes.end_pod(runway.kubernetes.start_pod(job_id))
@@ -97,11 +104,15 @@ async def test_repaired_or_deleted_object_is_no_longer_reported(runway: Runway) 
     await until_named(runway, "jobs")
     runway.kubernetes.put("jobs", {**copy_of(runway.kubernetes.job(repaired)), "status": {}}, "MODIFIED")
     runway.kubernetes.delete_job(deleted)
+    await until_none_is_named(runway)
 
-    async def forgotten() -> bool:
-        return bool((await runway.client.get("/readyz")).json()["undecodable_objects"] == 0)
 
-    await runway.until(forgotten)
+async def test_object_that_a_response_shows_repaired_is_no_longer_reported(runway: Runway) -> None:
+    job_id = await broken(runway, "jobs", startTime=YEAR_10000)
+    await until_named(runway, "jobs")
+    runway.kubernetes.job(job_id)["status"] = {}
+    assert (await runway.cancel(job_id)).status_code == 202
+    await until_none_is_named(runway)
 
 
 async def test_annotation_with_absurd_timeout_breaks_no_view(runway: Runway) -> None:

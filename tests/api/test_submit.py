@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from runway.errors import AmbiguousOutcome, NotExecuted
 from runway.kube.transport import Response
@@ -26,6 +28,22 @@ async def test_valid_job_is_created_and_its_view_returned(runway: Runway) -> Non
     assert view["cost"]["ceiling"] == view["cost"]["hourly"]
     assert view["kubernetes"] == {"namespace": "runway-vision", "job": view["id"]}
     assert runway.kubernetes.job(view["id"])["spec"]["activeDeadlineSeconds"] == 3580
+
+
+async def test_accepted_submission_is_one_log_line_with_tenant_and_job(runway: Runway) -> None:
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+        first = await runway.submit(headers={"Idempotency-Key": "one"})
+        await runway.submit(headers={"Idempotency-Key": "one"})
+        await runway.client.get("/v1/quota", headers={"X-Tenant-ID": "vision"})
+    found = [
+        (line["event"], line["status"], line.get("tenant"), line.get("decision"), line.get("job_id")) for line in lines
+    ]
+    job_id = first.json()["id"]
+    assert found == [
+        ("request", 201, "vision", "created", job_id),
+        ("request", 200, "vision", "replayed", job_id),
+        ("request", 200, None, None, None),
+    ]
 
 
 async def test_storage_user_and_working_directory_reach_the_pod(runway: Runway) -> None:

@@ -111,8 +111,10 @@ class SpendingWindow:
         spent = self.spent(now)
         if spent <= most:
             return int(now)
-        for place, (finished_at, _) in enumerate(islice(self._order, self._left, None), start=self._left):
-            spent -= self._amount(place)
+        if most < 0:
+            return None
+        for finished_at, job_id in islice(self._order, self._left, None):
+            spent -= self._charges[job_id].amount
             if spent <= most:
                 return finished_at + self.seconds
         return None

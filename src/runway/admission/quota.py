@@ -138,6 +138,8 @@ class TenantQuota:
         if reservation is None:
             return ZERO
         own = self.observed.get(job_id, _NO_USAGE).own
+        if own == reservation:
+            return ZERO
         return reservation if own is ZERO else reservation.maximum(own) - own
 
     def users(self) -> Iterator[tuple[str, ObservedUsage]]:
@@ -147,8 +149,7 @@ class TenantQuota:
     def holders(self, rows: Iterable[Row]) -> list[str]:
         """Return the jobs that use or reserve some of these amounts."""
         entries = [*((job_id, usage.amounts) for job_id, usage in self.observed.items()), *self.reservations.items()]
-        found = (job_id for job_id, amounts in entries if any(row.amount(amounts) for row in rows))
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(job_id for row in rows for job_id, amounts in entries if row.amount(amounts)))
 
 
 class Ledger:
@@ -165,7 +166,8 @@ class Ledger:
         A second create of the same name can only enlarge a reservation: Kubernetes may carry out either of the two.
         """
         account = self.accounts[tenant]
-        reservation = account.reservations.get(job_id, ZERO).maximum(request)
+        earlier = account.reservations.get(job_id)
+        reservation = request if earlier is None else earlier.maximum(request)
         taken = account.used + account.reserved - account.unobserved_reservation(job_id)
         needed = taken + reservation
         limits = account.limits_at(now).items()
@@ -203,6 +205,7 @@ class Ledger:
         _set_or_delete(account.reservations, job_id, reservation)
         if after is not before:
             account.used = account.used - before.amounts + after.amounts
+        if after.terminating is not before.terminating:
             account.terminating = account.terminating - before.terminating + after.terminating
         if unobserved is not ZERO or reservation is not None:
             account.reserved = account.reserved - unobserved + account.unobserved_reservation(job_id)
@@ -277,7 +280,8 @@ def observed_usage(
     pods, deleted = list(pods), list(deleted)
     uid = None if job is None else job.metadata.uid
     live = [pod for pod in pods if not pod.is_terminal]
-    if not live and not deleted and (job is None or finish_second(job) is not None):
+    is_finished = job is not None and finish_second(job) is not None
+    if not live and not deleted and (job is None or is_finished):
         return None  # The common case in the first list.
     prices = {known.metadata.uid: price_of(known) for known in ([job] if job else []) + deleted}
     by_controller: dict[str | None, ResourceVector] = {}
@@ -295,8 +299,9 @@ def observed_usage(
     own = by_job.pop(uid, ZERO)
     if job is not None:
         price = prices[job.metadata.uid]
-        ceiling = price.ceiling if price is not None and finish_second(job) is None else 0
-        own = replace(own.maximum(_expected_usage(job, pods, price, pools)), ceiling=ceiling)
+        ceiling = price.ceiling if price is not None and not is_finished else 0
+        expected = _expected_usage(job, pods, price, pools)
+        own = replace(expected if own is ZERO else own.maximum(expected), ceiling=ceiling)
     # Earlier Jobs of the same name, which were deleted while a pod was running.
     earlier = sum(
         (

@@ -97,9 +97,9 @@ async def check_parameter_names(request: Request) -> None:
 
     Raises InvalidParameter. It comes first, so that such a request counts against no rate limit.
     """
-    counts = Counter(name for name, _ in request.query_params.multi_items())
-    if not counts:
+    if not request.scope["query_string"]:
         return
+    counts = Counter(name for name, _ in request.query_params.multi_items())
     models = [field.field_info.annotation for field in request.scope["route"].dependant.query_params]
     known = [name for model in models for name in model.model_fields]
     hint = f"parameters here: {', '.join(known)}" if known else "this path has no parameters"

@@ -26,6 +26,7 @@ from runway.kube.client import KubeClient
 from runway.policy import Policy
 from runway.state.cluster_state import ClusterState
 from runway.state.job_store import JobKey
+from runway.state.subscriptions import JobQueue
 from runway.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -55,7 +56,8 @@ class JobEnder:
         self._metrics = metrics
         self._timing = timing
         self._spot_pools = frozenset(name for name, pool in policy.pools.items() if pool.spot)
-        self._changed = cluster.subscriptions.subscribe_all()
+        # Without spot pools there are no jobs to look at: this queue stays empty.
+        self._changed = cluster.subscriptions.subscribe_all() if self._spot_pools else JobQueue()
         self._disrupted: dict[JobKey, int] = {}
         """The disruptions of the jobs that exceeded the limit."""
         self._due: FairQueue[JobKey] = FairQueue()
@@ -77,7 +79,6 @@ class JobEnder:
                 self._count_disruptions(key)
             except Exception:
                 log.exception("cannot count the disruptions of the job", job_id=key.name)
-            await asyncio.sleep(0)
 
     def _count_disruptions(self, key: JobKey) -> None:
         self._disrupted.pop(key, None)

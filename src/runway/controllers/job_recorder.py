@@ -136,7 +136,6 @@ class JobRecorder:
                 self._capture_logs(key)
             except Exception:
                 log.exception("cannot decide what to record", job_id=key.name)
-            await asyncio.sleep(0)
 
     def _update_pending(self, key: JobKey) -> None:
         job, kind, due = self._cluster.job(key), self._record_kind(key), self._pending.get(key)

@@ -147,9 +147,8 @@ class StartDeadlines:
                 self._observe(key)
             except Exception:
                 log.exception("cannot decide whether the job can start", job_id=key.name)
-            await asyncio.sleep(0)
 
-    def _observe(self, key: JobKey) -> tuple[JobSnapshot, StartWait, _Wait] | None:
+    def _observe(self, key: JobKey) -> _Wait | None:
         """Update the timers of a job; None if it does not wait for its start."""
         job, wait = self._cluster.job(key), self._waits.get(key)
         if job is not None and wait is not None and wait.is_sent:
@@ -162,11 +161,14 @@ class StartDeadlines:
             wait = self._waits[key] = self._new_wait(job.metadata.uid, job.metadata.creation_timestamp)
         if (spec := spec_of(job)) is not None:
             wait.own_seconds = spec.start_timeout_seconds
-        snapshot = self._cluster.snapshot(key)
-        found = start_wait(snapshot, has_history=self._has_history(wait)) if snapshot is not None else None
-        self._time_cause(wait, found)
+        # Without a pod there is no cause.
+        snapshot = self._cluster.snapshot(key) if self._cluster.attempts(key) else None
+        self._time_cause(wait, None if snapshot is None else self._start_wait(snapshot, wait))
         self._schedule(key, wait)
-        return (snapshot, found, wait) if snapshot is not None and found is not None else None
+        return wait
+
+    def _start_wait(self, snapshot: JobSnapshot, wait: _Wait) -> StartWait | None:
+        return start_wait(snapshot, has_history=self._has_history(wait))
 
     def _observe_version(self, key: JobKey, pod: Pod) -> None:
         """Restart the timer at a pod version with another cause: `_observe` sees only the newest version."""
@@ -318,11 +320,9 @@ class StartDeadlines:
 
     def _passed_limit(self, key: JobKey) -> StartTimeout | None:
         """Return the limit of the job that has passed; None without one, or if something is unknown."""
-        observed = self._observe(key)
-        if observed is None:
-            return None
-        snapshot, found, wait = observed
-        if not self._is_current(snapshot, found.pod):
+        wait, snapshot = self._observe(key), self._cluster.snapshot(key)
+        found = None if wait is None or snapshot is None else self._start_wait(snapshot, wait)
+        if wait is None or snapshot is None or found is None or not self._is_current(snapshot, found.pod):
             return None
         now, job = self._timing.clock(), snapshot.job
         is_due = self._cause_due_at(wait) <= now and self._is_reported(found.pod)

@@ -22,7 +22,8 @@ import structlog
 from runway.backoff import Backoff, Timing
 from runway.errors import ClusterError, PublicError
 from runway.kube.client import EVENTS, JOBS, NODES, PODS, KubeClient, Resource
-from runway.kube.objects import Event, Job, Node, Object, Pod, WatchEvent, resource_version_number
+from runway.kube.decode import IsKnown
+from runway.kube.objects import Event, Job, Metadata, Node, Object, Pod, WatchEvent, resource_version_number
 from runway.kube.reflector import MAX_BACKOFF_SECONDS, Bookmark, Disconnected, Relisted, reflect
 from runway.state.cluster_state import ClusterState, WatchStatus
 from runway.state.job_store import JobKey, drain, job_key_of
@@ -82,7 +83,7 @@ class ClusterSync:
 
     async def _sync_jobs(self) -> None:
         store = self._cluster.store
-        async for update in self._follow(JOBS):
+        async for update in self._follow(JOBS, self._is_known_job):
             if isinstance(update, Relisted):
                 jobs = self._in_tenant_namespaces(update.items)
                 await self._apply_relist(JOBS, update, store.replace_jobs(jobs, update.version))
@@ -91,6 +92,12 @@ class ClusterSync:
                 is_deleted = update.type == "DELETED"
                 changed = store.delete_job(update.object) if is_deleted else store.upsert_job(update.object)
                 self._cluster.refresh(changed)
+
+    def _is_known_job(self, metadata: Metadata) -> bool:
+        """Return whether the response to one of Runway's own calls already had this version, and all of it was read."""
+        undecodable = self._cluster.watches[JOBS.name].undecodable
+        is_readable = (metadata.namespace, metadata.name) not in undecodable
+        return is_readable and self._cluster.store.has_job_version(metadata)
 
     async def _sync_pods(self) -> None:
         await self._jobs_listed.wait()
@@ -117,8 +124,11 @@ class ClusterSync:
             yield []
         yield from self._cluster.store.replace_pods(self._in_tenant_namespaces(pods), version)
 
-    def _follow(self, kind: Resource[Object]) -> AsyncGenerator[Relisted[Object] | WatchEvent[Object], None]:
-        return _follow(self._kubernetes, kind, self._cluster.watches[kind.name], self._metrics, self._timing)
+    def _follow(
+        self, kind: Resource[Object], is_known: IsKnown = lambda _: False
+    ) -> AsyncGenerator[Relisted[Object] | WatchEvent[Object], None]:
+        watch = self._cluster.watches[kind.name]
+        return _follow(self._kubernetes, kind, watch, self._metrics, self._timing, is_known=is_known)
 
     async def _apply_relist(
         self, kind: Resource[Object], update: Relisted[Object], steps: Iterator[list[JobKey]]
@@ -279,12 +289,13 @@ async def _follow(
     metrics: Metrics,
     timing: Timing,
     max_backoff_seconds: float = MAX_BACKOFF_SECONDS,
+    is_known: IsKnown = lambda _: False,
 ) -> AsyncGenerator[Relisted[Object] | WatchEvent[Object], None]:
     """Yield every list and every event of a kind, forever.
 
     `watch` counts as synced and connected only after the consumer has applied the list.
     """
-    async for update in reflect(kubernetes, kind, timing, max_backoff_seconds):
+    async for update in reflect(kubernetes, kind, timing, max_backoff_seconds, is_known):
         if isinstance(update, Disconnected):
             if watch.disconnect_reason != update.reason:
                 log.warning("watch lost", kind=kind.name, reason=update.reason)

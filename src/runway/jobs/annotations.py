@@ -51,6 +51,8 @@ METADATA: Final = MetadataFilter(
 MAX_RETRIES: Final = 10_000
 MAX_GPUS: Final = 10_000
 MAX_USER: Final = 2**31 - 1  # The limit of Kubernetes.
+MAX_CACHED_SPEC: Final = 1024
+"""Characters of a specification that is decoded once for all its jobs and their events; few are longer."""
 MAX_PRICE_TEXT: Final = 512
 """Characters of all names and quantities in a price: a pool and an instance type have 63 each."""
 MAX_PRICE_LINES: Final = 3  # CPU, memory and GPUs.
@@ -65,7 +67,14 @@ _cost_decoder = msgspec.json.Decoder(CostView)
 
 def spec_of(job: Job) -> SpecView | None:
     """Return the admitted specification; None for a Job that was created outside Runway."""
-    spec = read_annotation(_spec_decoder, job.metadata.annotations.get(ANNOTATION_SPEC))
+    text = job.metadata.annotations.get(ANNOTATION_SPEC)
+    if text is None:
+        return None
+    return _cached_spec(text) if len(text) <= MAX_CACHED_SPEC else _read_spec(text)
+
+
+def _read_spec(text: str) -> SpecView | None:
+    spec = read_annotation(_spec_decoder, text)
     if spec is None:
         return None
     seconds = (spec.timeout_seconds, spec.grace_period_seconds)
@@ -73,6 +82,9 @@ def spec_of(job: Job) -> SpecView | None:
     possible = possible and 0 < spec.user <= MAX_USER
     possible = possible and (spec.start_timeout_seconds is None or 0 < spec.start_timeout_seconds <= MAX_SECONDS)
     return spec if possible and 0 <= spec.resources.gpu <= MAX_GPUS else None
+
+
+_cached_spec = lru_cache(maxsize=256)(_read_spec)
 
 
 def cost_of(job: Job) -> CostView | None:

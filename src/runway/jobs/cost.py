@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from runway.jobs.models import Attempt, CostLineView, CostView, JobView
 from runway.jobs.spec import Resources
 from runway.policy import Pool
-from runway.quantity import format_bytes, format_cpu
+from runway.quantity import MICRO, format_bytes, format_cpu
 
 MIN_CHARGE: Final = timedelta(seconds=1)
 """Kubernetes dates in whole seconds, so a short job seems to take no time."""
@@ -56,11 +56,11 @@ def estimate_cost(pool_name: str, pool: Pool, resources: Resources, max_seconds:
     return CostView(
         currency="USD",
         rate_card=f"{pool_name}/{pool.instance_type}@{pool.hourly_usd}",
-        hourly=f"{_usd(hourly):f}",
-        ceiling=f"{_usd(-(-hourly * max_seconds // 3600)):f}",
+        hourly=_show_usd(hourly),
+        ceiling=_show_usd(-(-hourly * max_seconds // 3600)),
         actual=None,
         lines=[
-            CostLineView(resource, quantity, f"{_usd(amount):f}")
+            CostLineView(resource, quantity, _show_usd(amount))
             for (resource, quantity, units), amount in zip(shares, amounts, strict=True)
             if units
         ],
@@ -83,6 +83,11 @@ def _units(cpu: int, memory: int, gpu: int) -> int:
 
 def _usd(millionths: int) -> Decimal:
     return Decimal(millionths).scaleb(-6)
+
+
+def _show_usd(millionths: int) -> str:
+    """Show USD with all six decimals."""
+    return f"{millionths // MICRO}.{millionths % MICRO:06}"
 
 
 def _apportion(total: int, parts: list[tuple[int, int]]) -> list[int]:

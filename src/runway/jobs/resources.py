@@ -153,7 +153,8 @@ def requests_of(spec: PodSpec) -> ResourceVector:
         if container.restart_policy == "Always":
             sidecars = step
     total = sum((amounts_of(container.resources.requests) for container in spec.containers or ()), sidecars)
-    total = total.maximum(largest_step)
+    if spec.init_containers:
+        total = total.maximum(largest_step)
     if not spec.resources.requests:
         return total
     of_pod = amounts_of(spec.resources.requests)

@@ -151,7 +151,7 @@ def _cost(job: Job, state: JobState, known: AttemptHistory, final: Record | None
     if cost is None:
         return None
     actual = final.actual if final else actual_cost_of(job, known) if state.is_finished else None
-    return replace(cost, actual=actual)
+    return cost if actual == cost.actual else replace(cost, actual=actual)
 
 
 def conditions_of(

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from runway import errors
-from runway.kube.decode import decode_lease, decode_list, decode_object, decode_watch_event
+from runway.kube.decode import IsKnown, decode_lease, decode_list, decode_object, decode_watch_event
 from runway.kube.objects import (
     LABEL_JOB_NAME,
     Event,
@@ -213,8 +213,12 @@ class KubeClient:
                 return ObjectList(metadata=page.metadata, items=tuple(items))
             query["continue"] = page.metadata.continue_
 
-    async def watch(self, kind: Resource[Object], version: str) -> AsyncGenerator[WatchEvent[Object], None]:
+    async def watch(
+        self, kind: Resource[Object], version: str, is_known: IsKnown = lambda _: False
+    ) -> AsyncGenerator[WatchEvent[Object], None]:
         """Yield every event after `version`, bookmarks included, until the server closes the watch.
+
+        An event of a known version is yielded as a bookmark.
 
         Raises ResourceExpired if `version` is too old, and the errors of a call. A silent watch is ambiguous.
         https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
@@ -226,7 +230,7 @@ class KubeClient:
             async with aclosing(self._lines(kind.path, query)) as lines:
                 async for line in lines:
                     try:
-                        event = decode_watch_event(line, kind.type, self._metadata)
+                        event = decode_watch_event(line, kind.type, self._metadata, is_known)
                     except (msgspec.DecodeError, RecursionError):
                         raise _watch_error(line) from None
                     yield event

@@ -3,8 +3,8 @@
 1. msgspec decodes the object strictly into its type of `runway.kube.objects`.
 2. If that fails, the object is decoded field by field, without the invalid fields.
 3. Texts, times, durations and quantities are limited to the bounds below, so no other module has to.
-4. Equal strings and specs of Jobs and pods are interned, which halves the memory of a job. Decoded objects are frozen,
-   so sharing their parts is safe.
+4. Equal strings and specs are interned, which halves the memory of a job, and an equal spec is limited once. Decoded
+   objects are frozen, so sharing their parts is safe.
 
 `metadata.unreadable` names the fields that were left out. Such an object is called undecodable: it counts for quota by
 its valid fields, and an invalid quantity counts as more than any quota.
@@ -74,6 +74,7 @@ _WITHOUT_REQUESTS: Final = frozenset(
         "tolerations",
     }
 )
+_SPECS: Final = (k8s.JobSpec, k8s.PodSpec)
 _VOLUMES: Final = "spec.template.spec.volumes"
 _RESOURCES: Final = ("cpu", "memory", k8s.DISK_RESOURCE, k8s.GPU_RESOURCE)
 _KUBERNETES_LABELS: Final = frozenset({k8s.LABEL_CONTROLLER, k8s.LABEL_JOB_NAME})
@@ -81,6 +82,8 @@ _CUT: Final = " ... "
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{}]', re.DOTALL)
 """A JSON string, or a bracket outside of one."""
 _UNREADABLE: Final = msgspec.UNSET
+IsKnown = Callable[[k8s.Metadata], bool]
+"""Called with the metadata of a watch event's object; returns whether this version needs no decoding."""
 _Part = TypeVar("_Part", bound=msgspec.Struct)
 _ObjectOrLease = TypeVar("_ObjectOrLease", k8s.Job, k8s.Pod, k8s.Event, k8s.Node, k8s.Lease)
 
@@ -111,17 +114,30 @@ def decode_list(
 
 
 def decode_watch_event(
-    line: bytes, type_: type[k8s.Object], metadata: k8s.MetadataFilter | None = None
+    line: bytes,
+    type_: type[k8s.Object],
+    metadata: k8s.MetadataFilter | None = None,
+    is_known: IsKnown = lambda _: False,
 ) -> k8s.WatchEvent[k8s.Object]:
-    """Decode one event of a watch. Raises msgspec.DecodeError for an invalid event, but not for an invalid object."""
-    event: _RawWatchEvent = _decode(line, _RawWatchEvent)
-    return k8s.WatchEvent(type=event.type, object=decode_object(bytes(event.object), type_, metadata))
+    """Decode one event of a watch. Raises msgspec.DecodeError for an invalid event, but not for an invalid object.
+
+    Returns a bookmark instead of an object whose version is known.
+    """
+    try:
+        event: k8s.WatchEvent[k8s.Object] = _decode(line, k8s.WatchEvent[type_])  # type: ignore[valid-type]
+    except (msgspec.DecodeError, RecursionError):
+        raw: _RawWatchEvent = _decode(line, _RawWatchEvent)
+        return k8s.WatchEvent(type=raw.type, object=decode_object(bytes(raw.object), type_, metadata))
+    version = event.object.metadata.resource_version
+    if event.type in ("ADDED", "MODIFIED") and is_known(event.object.metadata):
+        return k8s.WatchEvent("BOOKMARK", type_(metadata=k8s.Metadata(resource_version=version)))
+    return k8s.WatchEvent(event.type, _sanitize(event.object, [], metadata))
 
 
 def decode_object(raw: bytes, type_: type[k8s.Object], metadata: k8s.MetadataFilter | None = None) -> k8s.Object:
     """Decode and sanitize one object. An object with invalid metadata has no name."""
     item, faults = _decode_leniently(raw, type_)
-    return intern_object(_sanitize(item, faults, metadata))
+    return _sanitize(item, faults, metadata)
 
 
 def decode_lease(raw: bytes) -> k8s.Lease:
@@ -232,7 +248,7 @@ def _without_none(type_: Any) -> Any:
 
 
 def _sanitize(item: k8s.Object, faults: list[str], keep: k8s.MetadataFilter | None) -> k8s.Object:
-    """Limit all fields; add the paths of invalid ones to `faults`."""
+    """Limit all fields and intern equal parts; add the paths of invalid fields to `faults`."""
     requests_lost = any(map(_may_hide_requests, faults))
     clean = _limit(item, "", faults)
     if requests_lost and isinstance(clean, k8s.Job | k8s.Pod):
@@ -243,6 +259,8 @@ def _sanitize(item: k8s.Object, faults: list[str], keep: k8s.MetadataFilter | No
     if faults:
         named = [fault[:MAX_WORD] for fault in dict.fromkeys(faults)][:MAX_FAULTS]
         metadata = replace(metadata, unreadable=tuple(named))
+    if isinstance(clean, k8s.Job | k8s.Pod):
+        return replace(clean, metadata=metadata, status=_intern_status(clean.status))
     return clean if metadata is clean.metadata else replace(clean, metadata=metadata)
 
 
@@ -271,17 +289,24 @@ def _filter_metadata(
     if not is_version(metadata.resource_version):
         faults.append("metadata.resourceVersion")
         return k8s.Metadata(unreadable=("metadata.resourceVersion",))
-    changes: dict[str, Any] = {}
-    annotations = metadata.annotations
-    if annotations and type_ is not k8s.Job:
-        changes["annotations"] = {}
+    annotations, labels = metadata.annotations, metadata.labels
+    if type_ is not k8s.Job:
+        annotations = {}
     elif annotations and keep is not None:
         limits = keep.annotations.items()
-        changes["annotations"] = {name: annotations[name][:limit] for name, limit in limits if name in annotations}
-    if metadata.labels and type_ is not k8s.Node:
-        kept = metadata.labels.keys() if keep is None else keep.labels | _KUBERNETES_LABELS
-        changes["labels"] = {name: _word(text) for name, text in metadata.labels.items() if name in kept}
-    return replace(metadata, **changes) if changes else metadata
+        annotations = {name: annotations[name][:limit] for name, limit in limits if name in annotations}
+    if labels and type_ is not k8s.Node:
+        kept = labels.keys() if keep is None else keep.labels | _KUBERNETES_LABELS
+        labels = {name: _word(text) for name, text in labels.items() if name in kept}
+    return replace(
+        metadata,
+        # Pods repeat the name and uid of their Job in labels.
+        name=intern(metadata.name),
+        uid=intern(metadata.uid),
+        namespace=intern(metadata.namespace),
+        labels=_intern_texts(labels),
+        annotations=_intern_texts(annotations),
+    )
 
 
 def _limit(part: _Part, path: str, faults: list[str]) -> _Part:
@@ -295,6 +320,8 @@ def _limit(part: _Part, path: str, faults: list[str]) -> _Part:
             if clean is _UNREADABLE:
                 faults.append(f"{path}.{encoded}".lstrip("."))
                 clean = None
+        elif type(value) in _SPECS:
+            clean = _limit_spec(value, f"{path}.{encoded}", faults)
         elif isinstance(value, tuple):
             clean = _limit_list(value, f"{path}.{encoded}", faults)
         elif isinstance(value, k8s.ResourceRequirements):
@@ -304,6 +331,24 @@ def _limit(part: _Part, path: str, faults: list[str]) -> _Part:
         if clean is not value:
             changes[field] = clean
     return replace(part, **changes) if changes else part
+
+
+_interned_specs: dict[tuple[type, bytes], k8s.JobSpec | k8s.PodSpec] = {}
+
+
+def _limit_spec(spec: k8s.JobSpec | k8s.PodSpec, path: str, faults: list[str]) -> k8s.JobSpec | k8s.PodSpec:
+    """Limit a spec. All equal specs share the first result, unless the spec is large or has invalid fields."""
+    encoded = msgspec.json.encode(spec)
+    known = _interned_specs.get((type(spec), encoded))
+    if known is not None:
+        return known
+    faults_before = len(faults)
+    limited = _limit(spec, path, faults)
+    if len(encoded) <= MAX_INTERNED_SPEC_BYTES and len(faults) == faults_before:
+        if len(_interned_specs) >= MAX_INTERNED_SPECS:
+            _interned_specs.clear()
+        _interned_specs[type(spec), encoded] = limited
+    return limited
 
 
 @cache
@@ -420,29 +465,14 @@ _LIMITS: Final[Mapping[k8s.Bound, Callable[[Any], Any]]] = {
 }
 
 
-_interned_specs: dict[tuple[type, bytes], k8s.JobSpec | k8s.PodSpec] = {}
-
-
-def intern_object(item: k8s.Object) -> k8s.Object:
-    """Return an equal Job or pod with interned parts; return other kinds unchanged, because there are few."""
-    if not isinstance(item, k8s.Job | k8s.Pod):
-        return item
-    metadata = replace(
-        item.metadata,
-        # Pods repeat the name and uid of their Job in labels.
-        name=intern(item.metadata.name),
-        uid=intern(item.metadata.uid),
-        namespace=intern(item.metadata.namespace),
-        labels=_intern_texts(item.metadata.labels),
-        annotations=_intern_texts(item.metadata.annotations),
-    )
-    changes: dict[str, Any] = {"conditions": tuple(map(_intern_condition, item.status.conditions))}
-    if isinstance(item, k8s.Pod):
-        changes["container_statuses"] = tuple(map(_intern_image, item.status.container_statuses))
-        changes["init_container_statuses"] = tuple(map(_intern_image, item.status.init_container_statuses))
-    status: Any = replace(item.status, **changes)
-    spec: Any = _intern_spec(item.spec)
-    return replace(item, metadata=metadata, spec=spec, status=status)
+def _intern_status(status: k8s.JobStatus | k8s.PodStatus) -> k8s.JobStatus | k8s.PodStatus:
+    changes: dict[str, Any] = {}
+    if status.conditions:
+        changes["conditions"] = tuple(map(_intern_condition, status.conditions))
+    if isinstance(status, k8s.PodStatus):
+        changes["container_statuses"] = tuple(map(_intern_image, status.container_statuses))
+        changes["init_container_statuses"] = tuple(map(_intern_image, status.init_container_statuses))
+    return replace(status, **changes) if changes else status
 
 
 def _intern_texts(texts: Mapping[str, str]) -> dict[str, str]:
@@ -462,12 +492,3 @@ def _intern_condition(condition: k8s.Condition) -> k8s.Condition:
 def _intern_image(status: k8s.ContainerStatus) -> k8s.ContainerStatus:
     """Intern the image, which is long and the same for many pods."""
     return replace(status, image_id=intern(status.image_id)) if status.image_id else status
-
-
-def _intern_spec(spec: k8s.JobSpec | k8s.PodSpec) -> k8s.JobSpec | k8s.PodSpec:
-    encoded = msgspec.msgpack.encode(spec)
-    if len(encoded) > MAX_INTERNED_SPEC_BYTES:
-        return spec
-    if len(_interned_specs) >= MAX_INTERNED_SPECS:
-        _interned_specs.clear()
-    return _interned_specs.setdefault((type(spec), encoded), spec)

@@ -169,7 +169,10 @@ class Job(_KubeObject, frozen=True):
 
     def condition(self, type_: str) -> Condition | None:
         """Return the condition of this type if its status is True."""
-        return next((item for item in self.status.conditions if item.type == type_ and item.status == "True"), None)
+        for item in self.status.conditions:  # Without a generator, because most calls find no conditions at all.
+            if item.type == type_ and item.status == "True":
+                return item
+        return None
 
     @property
     def has_outcome(self) -> bool:

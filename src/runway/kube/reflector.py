@@ -18,6 +18,7 @@ from typing import Final, Generic
 from runway.backoff import Backoff, Timing
 from runway.errors import ClusterError, PublicError, ResourceExpired
 from runway.kube.client import KubeClient, Resource
+from runway.kube.decode import IsKnown
 from runway.kube.objects import Metadata, Object, WatchEvent
 
 MAX_BACKOFF_SECONDS: Final = 5.0
@@ -55,12 +56,13 @@ async def reflect(
     kind: Resource[Object],
     timing: Timing,
     max_backoff_seconds: float = MAX_BACKOFF_SECONDS,
+    is_known: IsKnown = lambda _: False,
 ) -> AsyncGenerator[Relisted[Object] | WatchEvent[Object] | Bookmark | Disconnected, None]:
-    """Yield lists and events of all objects of a kind, forever."""
+    """Yield lists and events of all objects of a kind, forever. An event of a known version is a bookmark."""
     backoff = Backoff(timing.jitter, longest=max_backoff_seconds)
     while True:
         try:
-            async with aclosing(_list_then_watch(kubernetes, kind, backoff, timing)) as updates:
+            async with aclosing(_list_then_watch(kubernetes, kind, backoff, timing, is_known)) as updates:
                 async for update in updates:
                     yield update
         except (ClusterError, PublicError) as error:
@@ -69,7 +71,7 @@ async def reflect(
 
 
 async def _list_then_watch(
-    kubernetes: KubeClient, kind: Resource[Object], backoff: Backoff, timing: Timing
+    kubernetes: KubeClient, kind: Resource[Object], backoff: Backoff, timing: Timing, is_known: IsKnown
 ) -> AsyncGenerator[Relisted[Object] | WatchEvent[Object] | Bookmark, None]:
     requested_at = timing.clock()
     listing = await kubernetes.list(kind)
@@ -80,7 +82,7 @@ async def _list_then_watch(
     while True:
         received, began = False, timing.clock()
         try:
-            async with aclosing(kubernetes.watch(kind, version)) as events:
+            async with aclosing(kubernetes.watch(kind, version, is_known)) as events:
                 async for event in events:
                     received = True
                     if event.object.metadata.resource_version != NO_VERSION:

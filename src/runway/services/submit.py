@@ -99,7 +99,8 @@ class Submitter:
         decision = "replayed" if submission.replayed else "created"
         self._metrics.submissions.labels(tenant, decision).inc()
         self._observe_stage("total", started)
-        log.info("submission accepted", tenant=tenant, decision=decision, job_id=submission.view.id)
+        # The log line of the request has these: one line for an accepted submission.
+        structlog.contextvars.bind_contextvars(tenant=tenant, decision=decision, job_id=submission.view.id)
         return submission
 
     async def _submit(self, tenant: str, document: object, idempotency_key: str | None) -> Submission:

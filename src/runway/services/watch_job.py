@@ -57,10 +57,11 @@ async def watch_job(
     A job finishes a moment before its record is written, and only then is its view final. `shown` removes from a view
     what the reader may not see. Raises NotReady once Runway no longer knows the state of the cluster.
     """
+    read = cluster.view  # A new reader gets the current view. Those that follow a change share one.
     with cluster.subscriptions.subscribe(key) as reader:
         while True:
             cluster.require_synced()
-            view = cluster.view(key)
+            view, read = read(key), cluster.shared_view
             if view is None:
                 yield JobDeleted()
                 return

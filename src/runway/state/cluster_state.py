@@ -118,6 +118,8 @@ class JobStat(msgspec.Struct, frozen=True, gc=False):
     """The hourly price of that job in USD."""
 
 
+_FINISHED: Final = {state: JobStat(state) for state in JobState}
+"""What most finished jobs contribute, shared among them."""
 NO_CONDITION: Final = "none"
 """The label of a pending job without a condition: its image is pulled, or its container is created."""
 
@@ -131,7 +133,7 @@ def job_stat(
     state = state_of(job, pods, deleted_pods, retries)
     if state.is_finished:
         condition = job.condition("Failed") if state is JobState.FAILED else None
-        return JobStat(state, failed_at=condition.last_transition_time if condition else None)
+        return JobStat(state, failed_at=condition.last_transition_time) if condition else _FINISHED[state]
     is_bound = any(pod.spec.node_name and not pod.is_terminal and pod.metadata.name not in deleted_pods for pod in pods)
     stat = JobStat(
         state,
@@ -246,6 +248,7 @@ class ClusterState:
         self.subscriptions = Subscriptions()
         self.pod_observers: list[Callable[[JobKey, Pod], None]] = []
         """Called with each pod that the watch reports, in order, even if a list has shown a newer version before."""
+        self._shared_view: tuple[JobKey, JobView | None] | None = None
         self._idle_gpus: dict[JobKey, IdleGpus] = {}
         namespaces = frozenset({NODES_NAMESPACE, *self.tenants})
         self.watches = {kind.name: WatchStatus(kind.name, namespaces, clock()) for kind in (JOBS, PODS)}
@@ -275,6 +278,7 @@ class ClusterState:
 
     def refresh(self, changed: Iterable[JobKey]) -> None:
         """Update usage, then statistics, then subscribers of the jobs that the store changed."""
+        self._shared_view = None
         for key in dict.fromkeys([*changed, *self.store.drop_excess_specs()]):
             self._update_usage(key, self.store.get(key) or JobEntry())
             self._update_stats(key)
@@ -282,6 +286,7 @@ class ClusterState:
 
     def notify(self, changed: Iterable[JobKey]) -> None:
         """Update statistics, then subscribers of the jobs whose events or nodes changed."""
+        self._shared_view = None
         for key in changed:
             if self.stats.state(key) is JobState.PENDING:
                 self._update_stats(key)
@@ -410,6 +415,12 @@ class ClusterState:
         """Return the view of a job; None without a Job of this name that Runway created."""
         snapshot = self.snapshot(key)
         return None if snapshot is None else job_view(snapshot, self.log_template, self._start_timeouts)
+
+    def shared_view(self, key: JobKey) -> JobView | None:
+        """Return the view of a job since the last change of any job: the subscribers of one job read it in a row."""
+        if self._shared_view is None or self._shared_view[0] != key:
+            self._shared_view = key, self.view(key)
+        return self._shared_view[1]
 
     def record(self, key: JobKey) -> Record | None:
         job = self.job(key)

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeVar
+from itertools import islice
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
 from runway.fair_share import FairBudget
 from runway.jobs.annotations import ANNOTATION_SPEC
-from runway.kube.objects import LABEL_JOB_NAME, Job, Pod, merge_pod_status, resource_version_number
+from runway.kube.objects import LABEL_JOB_NAME, Job, Metadata, Pod, merge_pod_status, resource_version_number
 
 MAX_SPEC_BYTES: Final = 96 << 20
 """Characters of all cached large specs. Beyond it, the oldest specs of the largest namespace leave the memory."""
@@ -29,6 +31,8 @@ USUAL_SPEC: Final = 1024
 MAX_DELETED_PODS: Final = 16
 """Deleted pods remembered per job: a deadline or a drain deletes the pod, the only trace of the attempt."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+"""Shared by the entries without deletions, which are most."""
 _Item = TypeVar("_Item")
 
 
@@ -45,14 +49,16 @@ class JobEntry:
 
     job: Job | None = None
     pods: dict[str, Pod] = field(default_factory=dict)
-    deleted_pods: dict[str, Pod] = field(default_factory=dict)
-    deletions_seen: dict[str, datetime] = field(default_factory=dict)
+    deleted_pods: Mapping[str, Pod] = field(default_factory=lambda: _NOTHING)
+    deletions_seen: Mapping[str, datetime] = field(default_factory=lambda: _NOTHING)
     """When the deletions were observed, in whole seconds as Kubernetes dates them."""
-    deleted_jobs: dict[str, Job] = field(default_factory=dict)
+    deleted_jobs: Mapping[str, Job] = field(default_factory=lambda: _NOTHING)
     """Jobs by uid that were deleted unfinished, and of which a pod may be unknown."""
 
     def all_pods(self) -> list[Pod]:
         """Return every known pod, oldest first."""
+        if not self.pods and not self.deleted_pods:
+            return []
         pods = [*self.deleted_pods.values(), *self.pods.values()]
         return sorted(pods, key=lambda pod: (_created(pod), pod.metadata.name))
 
@@ -85,6 +91,14 @@ class JobStore:
 
     def __len__(self) -> int:
         return len(self._order)
+
+    def has_job_version(self, metadata: Metadata) -> bool:
+        """Return whether this version of a Job is stored, and every field of it was readable."""
+        entry = self._entries.get(JobKey(metadata.namespace, metadata.name))
+        if entry is None or entry.job is None or entry.job.metadata.unreadable:
+            return False
+        known = entry.job.metadata
+        return (known.uid, known.resource_version) == (metadata.uid, metadata.resource_version)
 
     def upsert_job(self, job: Job) -> list[JobKey]:
         """Store a Job of an event or a response, unless a newer version is known.
@@ -153,7 +167,7 @@ class JobStore:
         for uid in uids:
             key = self._awaiting_pod_list.pop(uid)
             entry = self._entries[key]
-            del entry.deleted_jobs[uid]
+            entry.deleted_jobs = {other: job for other, job in entry.deleted_jobs.items() if other != uid}
             self._drop_if_empty(key, entry)
             changed.append(key)
         return changed
@@ -184,11 +198,9 @@ class JobStore:
         if entry is None or known is None:
             return []
         if entry.job is not None:
-            entry.deleted_pods[pod.metadata.name] = merge_pod_status(pod, known)
-            entry.deletions_seen[pod.metadata.name] = self._now().replace(microsecond=0)
-            if len(entry.deleted_pods) > MAX_DELETED_PODS:
-                oldest = next(iter(entry.deleted_pods))
-                del entry.deleted_pods[oldest], entry.deletions_seen[oldest]
+            name, seen = pod.metadata.name, self._now().replace(microsecond=0)
+            entry.deleted_pods = _newest({**entry.deleted_pods, name: merge_pod_status(pod, known)})
+            entry.deletions_seen = _newest({**entry.deletions_seen, name: seen})
         self._drop_if_empty(key, entry)
         return [key]
 
@@ -256,15 +268,15 @@ class JobStore:
     def _end_job(self, key: JobKey, entry: JobEntry, job: Job) -> None:
         self._remove_from_order(key, job)
         self._specs.discard(key.namespace, key)
-        entry.deleted_pods.clear()
-        entry.deletions_seen.clear()
+        entry.deleted_pods = entry.deletions_seen = _NOTHING
         if not job.finished:
-            entry.deleted_jobs[job.metadata.uid] = job
+            entry.deleted_jobs = {**entry.deleted_jobs, job.metadata.uid: job}
             self._awaiting_pod_list[job.metadata.uid] = key
 
     def _add_to_order(self, key: JobKey, job: Job) -> None:
+        place = (_created(job), key)
         for order in (self._order, self._order_in.setdefault(key.namespace, [])):
-            insort(order, (_created(job), key))
+            insort(order, place)
 
     def _remove_from_order(self, key: JobKey, job: Job) -> None:
         for order in (self._order, self._order_in[key.namespace]):
@@ -292,6 +304,11 @@ def drain(items: deque[_Item]) -> Iterator[_Item]:
     """Pop each item: freeing a long list at once blocks the event loop."""
     while items:
         yield items.popleft()
+
+
+def _newest(items: dict[str, _Item]) -> dict[str, _Item]:
+    """Return the last `MAX_DELETED_PODS` items."""
+    return dict(islice(items.items(), max(0, len(items) - MAX_DELETED_PODS), None))
 
 
 def _created(item: Job | Pod) -> datetime:

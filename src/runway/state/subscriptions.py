@@ -84,8 +84,10 @@ class JobQueue:
         self._changed.set()
 
     async def take(self) -> JobKey:
-        """Wait for the next job whose tenant has a free slot."""
+        """Wait for the next job whose tenant has a free slot. Other tasks have a turn before, even if one waits."""
         async with self._first:
+            if self._queue:
+                await asyncio.sleep(0)
             while (found := self._queue.take(self._has_room)) is None:
                 self._changed.clear()
                 await self._changed.wait()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from runway.backoff import Timing
 from runway.errors import AmbiguousOutcome, NotExecuted, ResponseTooLarge, TooBusy
 from runway.kube.client import EVENTS, IDLE_SECONDS, JOBS, MAX_EVENT_BYTES, PODS, KubeClient
+from runway.kube.decode import IsKnown
 from runway.kube.reflector import Bookmark, Disconnected, Relisted, reflect
 from runway.kube.transport import Response
 from tests.support.scripted import Script, ScriptEnded, Step, Watched, bookmark, expired, item, line, listed, refused
@@ -21,12 +22,12 @@ from tests.support.scripted import Script, ScriptEnded, Step, Watched, bookmark,
 BROKEN = AmbiguousOutcome("the connection broke")
 
 
-async def follow(*steps: Step, kind: Any = JOBS) -> tuple[list[str], Script]:
+async def follow(*steps: Step, kind: Any = JOBS, is_known: IsKnown = lambda _: False) -> tuple[list[str], Script]:
     """Run the reflector until the script ends; each pause is the longest of its range."""
     script = Script(list(steps))
     updates: list[str] = []
     timing = Timing(clock=lambda: script.now, sleep=script.sleep, jitter=lambda: 1.0)
-    changes = reflect(KubeClient(script, 5), kind, timing)
+    changes = reflect(KubeClient(script, 5), kind, timing, is_known=is_known)
     with suppress(ScriptEnded):
         async for change in changes:
             updates.append(describe(change))  # noqa: PERF401 (what came before the script ended is to be kept)
@@ -67,6 +68,18 @@ async def test_bookmark_advances_version() -> None:
     updates, script = await follow(listed(10), Watched([bookmark(50)]), Watched([bookmark(60)]), Watched())
     assert updates == ["list 10:", "bookmark", "bookmark"]
     assert script.trace[:4] == ["list", "watch from 10", "watch from 50", "watch from 60"]
+
+
+async def test_event_of_known_version_advances_watch_as_bookmark() -> None:
+    updates, script = await follow(
+        listed(10),
+        Watched([line("ADDED", item("a", 11)), line("MODIFIED", item("a", 12)), line("DELETED", item("a", 13))]),
+        Watched([line("ADDED", item("b", 14))]),
+        Watched(),
+        is_known=lambda metadata: metadata.resource_version in ("12", "13", "14"),
+    )
+    assert updates == ["list 10:", "ADDED a", "bookmark", "DELETED a", "bookmark"]
+    assert script.trace[:4] == ["list", "watch from 10", "watch from 13", "watch from 14"]
 
 
 async def test_version_expired_during_watch_relists_after_pause() -> None:

@@ -9,6 +9,7 @@ from itertools import chain
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from runway.jobs.annotations import ANNOTATION_RECORD, ANNOTATION_SPEC
 from runway.kube.objects import Job, Pod
@@ -76,6 +77,20 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+def test_only_the_same_version_of_the_same_readable_job_is_known() -> None:
+    store, stored = JobStore(), job("a", version=5)
+    assert not store.has_job_version(stored.metadata)
+    store.upsert_job(stored)
+    assert store.has_job_version(stored.metadata)
+    others = (job("a", version=4), job("a", version=6), job("a", version=5, uid="another"), job("b", version=5))
+    assert not any(store.has_job_version(other.metadata) for other in others)
+    partly_read = replace(job("b", version=6).metadata, unreadable=("status",))
+    store.upsert_job(replace(job("b", version=6), metadata=partly_read))
+    assert not store.has_job_version(partly_read)
+    store.delete_job(job("a", version=7))
+    assert not store.has_job_version(stored.metadata)
 
 
 def key(name: str) -> JobKey:

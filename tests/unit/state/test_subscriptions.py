@@ -39,12 +39,30 @@ async def test_slow_jobs_of_one_tenant_leave_places_for_another() -> None:
         queue.add(JobKey("runway-vision", name))
     assert [(await queue.take()).name, (await queue.take()).name] == ["a", "b"]
     waiting = asyncio.create_task(queue.take())
-    await asyncio.sleep(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
     assert not waiting.done(), "one tenant has at most half"
     queue.add(JobKey("runway-speech", "a"))
     assert await waiting == JobKey("runway-speech", "a")
     queue.done(A)
     assert (await queue.take()).name == "c"
+
+
+async def test_other_tasks_have_a_turn_before_each_of_many_changed_jobs() -> None:
+    queue, taken = JobQueue(), list[JobKey]()
+    queue.add(A)
+    queue.add(B)
+
+    async def take_both() -> None:
+        taken.append(await queue.take())
+        taken.append(await queue.take())
+
+    taking = asyncio.create_task(take_both())
+    seen = set[int]()
+    while not taking.done():
+        await asyncio.sleep(0)
+        seen.add(len(taken))
+    assert seen == {0, 1, 2}
 
 
 async def test_changed_jobs_are_taken_once_in_order_of_change() -> None:
