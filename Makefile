@@ -130,7 +130,7 @@ browser: $(READY) ## Debian's Chromium, a font, nginx and Alertmanager, for the 
 
 terraform-tools: $(UV) ## tflint and checkov, for tests/terraform
 	@mkdir -p $(CACHE) .local/bin
-	@[ -x $(TFLINT) ] || { echo "setup: tflint, built once, about 4 minutes on 2 cores" \
+	@[ -x $(TFLINT) ] || { echo "setup: tflint, built once, up to 2 minutes on 2 cores" \
 		&& (cd infra/tools && CGO_ENABLED=0 GOFLAGS= GOWORK=off GOGC=off GOMEMLIMIT=512MiB go build -buildvcs=false -trimpath \
 			-gcflags=all=-dwarf=false -ldflags '-s -w' -o $(TFLINT).unfinished github.com/terraform-linters/tflint) \
 		&& mv $(TFLINT).unfinished $(TFLINT); }

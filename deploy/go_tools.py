@@ -42,7 +42,7 @@ def ensure_built(name: str) -> Path:
 
 
 def _build(name: str, binary: Path) -> None:
-    say(f"building {name} once, about 3 minutes on 2 cores")
+    say(f"building {name} once, up to 2 minutes on 2 cores")
     # An atomic rename publishes the build, so that an interrupted one is never used.
     unfinished = binary.with_name(f"{binary.name}.unfinished")
     with step(f"build: {name}"):
