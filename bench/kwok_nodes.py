@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 
 from bench.kubernetes import ApiServer
-from localcluster import paths
+from localcluster import go, paths
 from localcluster.cluster import LocalCluster
 
 SIMULATION = Path(__file__).parent / "simulation"
@@ -33,29 +33,13 @@ BUILD_SECONDS = 1200
 
 
 def ensure_built() -> Path:
-    """Build the pinned kwok from source, once, and return its path. Raises CalledProcessError."""
+    """Build the pinned kwok from source, once, and return its path. Raises LocalClusterError."""
     pinned = hashlib.sha256(b"".join((SIMULATION / name).read_bytes() for name in ("go.mod", "go.sum"))).hexdigest()
     binary = paths.build_cache() / f"kwok-{pinned[:12]}"
     if not binary.exists():
         print("bench: building kwok once (about 2 minutes on 2 cores)", flush=True)
         unfinished = binary.with_suffix(".unfinished")
-        subprocess.run(
-            [
-                "go",
-                "build",
-                "-buildvcs=false",
-                "-trimpath",
-                "-ldflags",
-                "-s -w",
-                "-o",
-                unfinished,
-                "sigs.k8s.io/kwok/cmd/kwok",
-            ],
-            cwd=SIMULATION,
-            env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"},
-            check=True,
-            timeout=BUILD_SECONDS,
-        )
+        go.build(SIMULATION, ["sigs.k8s.io/kwok/cmd/kwok"], unfinished, timeout=BUILD_SECONDS)
         unfinished.rename(binary)
     return binary
 

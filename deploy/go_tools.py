@@ -6,15 +6,11 @@ The user's cache holds the binaries, named by a hash of the pins and shared by a
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Final
 
-from localcluster import paths
-from localcluster.errors import LocalClusterError
+from localcluster import go, paths
 from localcluster.locking import only_one
 from localcluster.progress import say, step
 
@@ -46,31 +42,9 @@ def ensure_built(name: str) -> Path:
 
 
 def _build(name: str, binary: Path) -> None:
-    if shutil.which("go") is None:
-        raise LocalClusterError(f"go is not in PATH: {name} is built from source")
-    say(f"building {name} once, about 3 minutes on 2 cores")
+    say(f"building {name} once, up to 2 minutes on 2 cores")
     # An atomic rename publishes the build, so that an interrupted one is never used.
     unfinished = binary.with_name(f"{binary.name}.unfinished")
-    command = [
-        "go",
-        "build",
-        "-buildvcs=false",
-        "-trimpath",
-        "-ldflags",
-        "-s -w",
-        "-o",
-        str(unfinished),
-        PACKAGES[name],
-    ]
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
     with step(f"build: {name}"):
-        try:
-            done = subprocess.run(
-                command, cwd=MODULE, env=environment, capture_output=True, text=True, timeout=BUILD_TIMEOUT_SECONDS,
-                check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise LocalClusterError(f"building {name}: still running after {BUILD_TIMEOUT_SECONDS} s") from error
-    if done.returncode:
-        raise LocalClusterError(f"building {name} failed:\n{done.stderr[-3000:]}")
+        go.build(MODULE, [PACKAGES[name]], unfinished, timeout=BUILD_TIMEOUT_SECONDS)
     unfinished.rename(binary)

@@ -1,6 +1,6 @@
 """A real single-node Kubernetes on this machine, for Runway's demo and tests.
 
-`python -m localcluster up | down | status | isolated`, or from a test:
+`python -m localcluster up | down | status | build | isolated`, or from a test:
 
     cluster = LocalCluster.default()
     cluster.component("kube-apiserver").freeze()   # SIGSTOP; .thaw(), .kill(), .start(), .wait_healthy()
@@ -12,6 +12,7 @@ Read in this order:
 
 - `addresses` and `paths`: names and places
 - `cluster`: the steps of up and down
+- `preparation`: what a first up installs and builds side by side
 - `control_plane` and `node`: the flags of each component, with reasons
 - `cleanup`: finding and removing traces of an earlier run
 

@@ -1,9 +1,10 @@
-"""`python -m localcluster up | down | status | isolated`."""
+"""`python -m localcluster up | down | status | build | isolated`."""
 
 import argparse
+import signal
 import sys
 
-from localcluster import paths
+from localcluster import paths, preparation
 from localcluster.cluster import NOT_UP, LocalCluster
 from localcluster.errors import LocalClusterError
 from localcluster.isolated import run_isolated
@@ -13,20 +14,27 @@ def main() -> int:
     """Return the exit code: 0 if done (for status: up), 1 if failed (for status: not up)."""
     parser = argparse.ArgumentParser(prog="python -m localcluster", description="Run Kubernetes on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start or repair the cluster; does nothing if it is up")
+    up = commands.add_parser("up", help="start or repair the cluster; does nothing if it is up")
+    up.add_argument("beside", nargs=argparse.REMAINDER, help="a command to run while `up` builds what it starts")
     down = commands.add_parser("down", help="stop the cluster and remove everything but the built binaries")
     down.add_argument("--force", action="store_true", help="also if another checkout started it")
     commands.add_parser("status", help="show the health of each component")
+    build = commands.add_parser("build", help="build one part of what `up` starts, unless it is cached")
+    build.add_argument("part", choices=preparation.BUILDS)
     isolated = commands.add_parser("isolated", help="run a command where `up` starts a second cluster beside the first")
     isolated.add_argument("argv", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     cluster = LocalCluster.default()
     try:
         if arguments.command == "up":
-            cluster.up()
+            _stop_by_exception()
+            cluster.up(arguments.beside)
             _print_access(cluster)
         elif arguments.command == "down":
             cluster.down(force=arguments.force)
+        elif arguments.command == "build":
+            _stop_by_exception()
+            preparation.BUILDS[arguments.part]()
         elif arguments.command == "isolated":
             return run_isolated(arguments.argv)
         else:
@@ -38,6 +46,12 @@ def main() -> int:
         print("localcluster: interrupted; run the command again to continue", file=sys.stderr)
         return 130
     return 0
+
+
+def _stop_by_exception() -> None:
+    """Let SIGTERM do what Ctrl-C does, so that `up` stops what it runs. A shell's background jobs ignore SIGINT."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def _status(cluster: LocalCluster) -> int:

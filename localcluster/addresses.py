@@ -50,7 +50,7 @@ CGROUP = CLUSTER
 GPU_RESOURCE = "nvidia.com/gpu"
 # The quota of four Runways with config/policy.local.yaml: the cluster tests run several concurrently.
 GPU_COUNT = 24
-# The GPUs are simulated (see components/deviceplugin), and the last label says so.
+# The GPUs are simulated (see components/gpu-device-plugin), and the last label says so.
 NODE_LABELS = {
     "nvidia.com/gpu.present": "true",
     "nvidia.com/gpu.product": "NVIDIA-A10G",

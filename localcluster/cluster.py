@@ -3,7 +3,7 @@
 Steps of `up`, each skipped if already done:
 
  1. check that we are root, and that no other checkout's cluster and no other Kubernetes runs;
- 2. install packages, build the components and the image of `train_image`;
+ 2. install packages, build the components and the image of `train_image`, side by side (`preparation`);
  3. remove all of a cluster of another checkout, or the pods of ours if its containerd has died (etcd's data stays, and
     the pods fail as after a reboot);
  4. create bridge, cgroup and certificates;
@@ -12,6 +12,7 @@ Steps of `up`, each skipped if already done:
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from localcluster import (
@@ -26,7 +27,6 @@ from localcluster import (
     monitoring,
     network,
     node,
-    packages,
     paths,
     pki,
     processes,
@@ -35,11 +35,12 @@ from localcluster import (
     train_image,
     waiting,
 )
-from localcluster.build import Build, current, ensure_built
+from localcluster.build import Build, current
 from localcluster.commands import run
 from localcluster.component import Component, ComponentSpec
 from localcluster.errors import LocalClusterError
 from localcluster.locking import only_one
+from localcluster.preparation import prepare
 from localcluster.progress import say, step
 
 NOT_UP = "the local cluster is not up"
@@ -94,17 +95,15 @@ class LocalCluster:
             raise LocalClusterError(f"{NOT_UP}: run `python -m localcluster up`")
         return [Component(spec, self.checkout) for spec in _specs(current())]
 
-    def up(self) -> None:
-        """Start or repair all components and wait until the node is ready.
+    def up(self, beside: Sequence[str] = ()) -> None:
+        """Start or repair all components and wait until the node is ready. The command `beside` runs beside the builds.
 
         Raises LocalClusterError with the end of the failing component's log. The other components keep running, and the
         next `up` continues from there.
         """
         _require_root()
         self._refuse_other_owner()
-        packages.ensure_installed()
-        ensure_built()
-        train_image.ensure_built()
+        prepare(beside)
         with only_one(paths.LOCK_FILE, what="up or down", timeout=LOCK_TIMEOUT_SECONDS):
             self._refuse_other_owner()
             if self._is_up():

@@ -92,7 +92,7 @@ def kube_proxy(build: Build) -> ComponentSpec:
 
 
 def gpu_device_plugin(build: Build) -> ComponentSpec:
-    """Return the plugin for SIMULATED GPUs, see components/deviceplugin. The node's status shows their registration."""
+    """Return the plugin for SIMULATED GPUs (components/gpu-device-plugin); the node's status shows them."""
     return ComponentSpec(
         name="gpu-device-plugin",
         argv=(

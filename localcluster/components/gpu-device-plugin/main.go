@@ -1,4 +1,4 @@
-// Command deviceplugin registers simulated GPUs with the kubelet.
+// Command gpu-device-plugin registers simulated GPUs with the kubelet.
 //
 // THE GPUS ARE SIMULATED. No device node is mounted, no driver is needed and nothing computes on them. What is real is
 // everything Kubernetes does with them: the kubelet's allocation, "Insufficient nvidia.com/gpu", quota, and the
