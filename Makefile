@@ -35,7 +35,10 @@ export PATH := $(CURDIR)/.local/bin:$(PATH)
 # Some images set it. Each of the hundreds of Python processes of the tests would then compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup check static types secrets fast test alone alone-isolated beside browser cluster-up cluster-down \
+# Three processes of about equal time. Workers of xdist would each import and collect all tests, a quarter more CPU.
+FAST := fast-api fast-unit-a-to-i fast-unit-j-to-z
+
+.PHONY: help setup check static types secrets fast $(FAST) test alone alone-isolated beside browser cluster-up cluster-down \
 	serve demo deploy-local undeploy-local deploy-tools bench soak simulate format requirements terraform-tools coverage audit
 
 help: ## list the commands
@@ -55,7 +58,7 @@ $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml | $(UV)
 
 # Its parts need little of each other and some mostly wait, so they run side by side; each shows its output when it is done.
 check: $(READY) ## format, lint, types, import layers, fast tests, secrets: under a minute
-	@$(MAKE) --no-print-directory --jobs --output-sync=target types secrets fast
+	@$(MAKE) --no-print-directory --jobs --output-sync=target types secrets $(FAST)
 
 static: types secrets
 
@@ -77,10 +80,17 @@ secrets: $(READY)
 	@mv $(SCANNED).now $(SCANNED)
 
 # In random order; `--randomly-seed=N`, with the seed that is printed, repeats it.
-PARALLEL := --dist worksteal -n
-
 fast: $(READY) ## unit and HTTP tests
-	@$(BIN)/pytest $(PARALLEL) 3 tests/unit tests/api
+	@$(MAKE) --no-print-directory --jobs --output-sync=target $(FAST)
+
+fast-api: $(READY)
+	@$(BIN)/pytest tests/api
+fast-unit-a-to-i: $(READY)
+	@$(BIN)/pytest tests/unit/[a-i]*/
+fast-unit-j-to-z: $(READY)
+	@$(BIN)/pytest tests/unit/[j-z]*/ tests/unit/test_*.py
+
+PARALLEL := --dist worksteal -n
 
 # Measured minus one point.
 COVERAGE_FLOOR := 91

@@ -119,7 +119,7 @@ def fake_api_server(folder: Path) -> Iterator[tuple[FakeApiServer, Path]]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
         thread.start()
         fake.url = f"http://127.0.0.1:{server.server_port}"
         try:
