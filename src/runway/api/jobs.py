@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from pydantic import Field
 
 from runway import errors
@@ -27,7 +29,34 @@ from runway.services.job_usage import report_usage
 from runway.services.list_jobs import JobFilter, Place, full_page
 from runway.state.job_store import JobKey
 
-router = APIRouter(tags=["jobs"], dependencies=deps.CHECKED_PARAMETERS, generate_unique_id_function=operation_id)
+
+class _SubmitRoute(APIRoute):
+    """Calls the handler of a submission directly, unless the request has query parameters.
+
+    To solve its dependencies, FastAPI needs a tenth of the time of a submission.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        with_parameters = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            if request.scope["query_string"]:
+                return await with_parameters(request)
+            return await submit_job(request, await deps.required_tenant(request), _NO_PARAMETERS)
+
+        return handle
+
+
+def _router(route_class: type[APIRoute] = APIRoute) -> APIRouter:
+    return APIRouter(
+        tags=["jobs"],
+        dependencies=deps.CHECKED_PARAMETERS,
+        generate_unique_id_function=operation_id,
+        route_class=route_class,
+    )
+
+
+submissions, router = _router(_SubmitRoute), _router()
 
 PAGE_BYTES: Final = 1 << 20
 """The maximum size of a page with more than one job. A specification may have 256 KiB, so 500 jobs have 125 MiB."""
@@ -72,6 +101,9 @@ class SubmitQuery(deps.QueryParameters):
     """Validate, price and let Kubernetes check the job, but create nothing."""
 
 
+_NO_PARAMETERS: Final = SubmitQuery()
+
+
 class ListQuery(deps.QueryParameters):
     """The filters and the position of a page of jobs."""
 
@@ -89,7 +121,7 @@ class ListQuery(deps.QueryParameters):
     """`next_cursor` of the previous page."""
 
 
-@router.post(
+@submissions.post(
     "/v1/jobs",
     status_code=201,
     response_model=JobView,
@@ -134,6 +166,9 @@ async def submit_job(request: Request, tenant: deps.SubmitTenant, query: Annotat
     if submission.replayed:
         return deps.json_response(submission.view, headers=headers | {"Idempotent-Replay": "true"})
     return deps.json_response(submission.view, status=201, headers=headers)
+
+
+router.routes.extend(submissions.routes)
 
 
 @router.get(
