@@ -16,7 +16,7 @@ from bench.kubernetes import ApiServer, delete_namespace
 from bench.limits import measure_limits
 from bench.many_jobs import measure_many_jobs
 from bench.overload import overload
-from bench.process import URL, frozen, render_tenants, runway
+from bench.process import URL, Process, frozen, render_tenants, runway
 from bench.quota_release import measure_quota_release
 from bench.restart import fill, restart, starts, time_list
 from bench.start import measure_starts
@@ -50,8 +50,9 @@ class Bench:
 
     def submit(self) -> Parts:
         """Submissions against raw creates, and at twice the sustainable rate. About 4 minutes."""
-        with frozen(self.cluster, *QUIET), runway(self.cluster):
-            pairs = asyncio.run(submit_pairs(self.api, URL, self.requests, self.rounds))
+        with frozen(self.cluster, *QUIET), Process(self.cluster.kubeconfig) as process:
+            process.wait_for("writer")
+            pairs = asyncio.run(submit_pairs(self.api, process, self.requests, self.rounds))
             # Long enough for more than twice the allowed number of waiting callers.
             seconds = max(5.0, self.requests / 400)
             inside = asyncio.run(in_process(URL, self.requests))
@@ -73,18 +74,18 @@ class Bench:
     def limits(self) -> Parts:
         """Admission with few and many jobs, with and without limits of a tenant. About 1 minute; needs no cluster."""
         few, many = asyncio.run(measure_limits((self.histories[0], self.histories[-1])))
-        return {"limits": report.limits(few, many)}
+        return {"limits": report.limits(few, many, self.images)}
 
     def fanout(self) -> Parts:
         """Memory, delay and CPU use of many streams. About 2 minutes; needs no cluster."""
-        return {"fanout": report.fanout(asyncio.run(measure_fanout(self.samples)))}
+        return {"fanout": report.fanout(asyncio.run(measure_fanout(self.samples)), self.images)}
 
     def start(self) -> Parts:
         """From a submission to a running container, beside `kubectl create`. About 3 minutes."""
         samples = max(1, self.samples // STARTS_SHARE)
         with runway(self.cluster):
             found = asyncio.run(measure_starts(self.cluster, self.api, URL, samples))
-        return {"start": report.start(found, samples)}
+        return {"start": report.start(found, samples, self.images)}
 
     def release(self) -> Parts:
         """Delay from a finished job to the release of its quota. About 2 minutes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -27,7 +28,11 @@ def bars(file: Path, title: str, unit: str, groups: Sequence[str], series: Mappi
                 f'height="{height:.1f}" fill="{colour}"/>'
                 + _text(left + width / 2, HEIGHT - BOTTOM - height - 4, _short(value), "middle", 10)
             )
-    labels = [_text(LEFT + (at + 0.5) * room, HEIGHT - BOTTOM + 16, name) for at, name in enumerate(groups)]
+    labels = [
+        _text(LEFT + (at + 0.5) * room, HEIGHT - BOTTOM + 16 + 13 * line, text)
+        for at, name in enumerate(groups)
+        for line, text in enumerate(textwrap.wrap(name, int(room / 6)))
+    ]
     _write(file, title, unit, top, list(series), parts + labels)
 
 

@@ -49,7 +49,18 @@ def submit(pairs: list[Pair], images: Path) -> str:
         "Runway": [rate(pair.runway) for pair in pairs],
     }
     plot.bars(images / "submit-throughput.svg", "Jobs created, by concurrent requests", "per second", names, series)
-    columns = ("concurrency", "raw", "p50 ms", "p99 ms", "Runway", "p50 ms", "p99 ms", "throughput / raw", "p50 / raw")
+    columns = (
+        "concurrency",
+        "raw",
+        "p50 ms",
+        "p99 ms",
+        "Runway",
+        "p50 ms",
+        "p99 ms",
+        "throughput / raw",
+        "p50 / raw",
+        "CPU ms",
+    )
     rows = [
         (
             str(pair.concurrency),
@@ -57,6 +68,7 @@ def submit(pairs: list[Pair], images: Path) -> str:
             *_measured(pair.runway),
             _spread(pair.throughput, pair.ratios(lambda one: one.per_second)),
             _spread(middle(p50s := pair.ratios(lambda one: one.p50)), p50s),
+            f"{pair.cpu:.2f}",
         )
         for pair in pairs
     ]
@@ -64,7 +76,8 @@ def submit(pairs: list[Pair], images: Path) -> str:
     return (
         _table(columns, rows)
         + f"\n\n{rounds} alternating rounds of each. Rates cover all rounds. p50 and p99 are medians of the rounds. "
-        + "The ratios include the lowest and the highest round.\n\n"
+        + "The ratios include the lowest and the highest round. CPU time is that of Runway's process for a submission "
+        + "and the watch events of its Job.\n\n"
         + "![Jobs created per second](images/submit-throughput.svg)"
     )
 
@@ -88,8 +101,7 @@ def in_process(one: InProcess) -> str:
     """Render the time that Runway adds to a submission."""
     return (
         f"In process, without the wait for the API server, a submission takes {one.in_process:.2f} ms (mean of "
-        f"{one.submissions}, one at a time). The process uses {one.cpu:.2f} ms of CPU time for a submission and the "
-        "watch events of its Job."
+        f"{one.submissions}, one at a time)."
     )
 
 
@@ -156,12 +168,18 @@ def history(found: list[ManyJobs], images: Path) -> str:
     )
 
 
+def _percentiles(found: Mapping[str, Latency]) -> dict[str, list[float]]:
+    return {"p50": [one.p50 for one in found.values()], "p99": [one.p99 for one in found.values()]}
+
+
 def _of(last: Latency, base: Latency) -> str:
     return f"{last.p50 / base.p50:.2f} / {last.p99 / base.p99:.2f}"
 
 
-def limits(few: list[Admission], many: list[Admission]) -> str:
-    """Render the admission with few and with many jobs."""
+def limits(few: list[Admission], many: list[Admission], images: Path) -> str:
+    """Render the admission with few and with many jobs, with a plot in `images`."""
+    series = {f"{found[0].jobs:,} jobs": [one.figures[2] for one in found] for found in (few, many)}
+    plot.bars(images / "limits.svg", "CPU time of a submission", "ms", [one.what for one in few], series)
     columns = ("p50 / p99 / CPU ms of a submission", f"{few[0].jobs:,} jobs", f"{many[0].jobs:,} jobs", "ratio")
     rows = []
     for base, one in zip(few, many, strict=True):
@@ -171,30 +189,36 @@ def limits(few: list[Admission], many: list[Admission]) -> str:
     return (
         _table(columns, rows)
         + f"\n\nOne at a time, {SUBMISSIONS} in each of {ROUNDS} rounds, of which p50 and p99 are "
-        "medians. CPU time is that of Runway's process."
+        "medians. CPU time is that of Runway's process.\n![CPU time of a submission](images/limits.svg)"
     )
 
 
-def fanout(one: Fanout) -> str:
-    """Render delays, memory and CPU use of many streams."""
+def fanout(one: Fanout, images: Path) -> str:
+    """Render delays, memory and CPU use of many streams, with a plot in `images`."""
+    plot.bars(images / "fanout.svg", "From a change to a client", "ms", list(one.delays), _percentiles(one.delays))
     rows = [(what, f"{took.p50:.1f}", f"{took.p99:.1f}") for what, took in one.delays.items()]
     return (
         _table(("open streams", "p50 ms", "p99 ms"), rows)
         + f"\n\nAn event stream takes {one.event_stream:.0f} KB of resident memory, a log stream "
         f"{one.log_stream:.0f} KB. While nothing happens, the process uses {one.idle:.1f} % of a core without streams, "
-        f"and {one.idle_with_streams:.1f} % with {EVENT_STREAMS + LOG_STREAMS}."
+        f"and {one.idle_with_streams:.1f} % with {EVENT_STREAMS + LOG_STREAMS}.\n"
+        "![From a change to a client](images/fanout.svg)"
     )
 
 
-def start(found: Mapping[str, Latency], samples: int) -> str:
-    """Render the times from a submission to a running container; the first is Runway's."""
+def start(found: Mapping[str, Latency], samples: int, images: Path) -> str:
+    """Render the times from a submission to a running container; the first is Runway's. The plot is in `images`."""
+    plot.bars(images / "start.svg", "From a submission to a running container", "ms", list(found), _percentiles(found))
     runway = next(iter(found.values()))
     rows = [
         (way, f"{one.p50:.0f}", f"{one.p99:.0f}", f"{runway.p50 / one.p50:.2f}", f"{runway.p99 / one.p99:.2f}")
         for way, one in found.items()
     ]
     columns = ("created by", "p50 ms", "p99 ms", "Runway / this, p50", "p99")
-    return _table(columns, rows) + f"\n\n{samples} of each in turn, one at a time."
+    return (
+        _table(columns, rows)
+        + f"\n\n{samples} of each in turn, one at a time.\n![Submission to running container](images/start.svg)"
+    )
 
 
 def release(releases: list[QuotaRelease]) -> str:

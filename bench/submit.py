@@ -6,21 +6,25 @@ scheduler are frozen, so they use none of the two cores.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.kubernetes import NAMESPACE, ApiServer
 from bench.load import Measured, Target, measure
+from bench.process import Process
 from runway.jobs.annotations import LABEL_MANAGED_BY
 
 CONCURRENCIES = (1, 8, 32)
+SETTLE_SECONDS: Final = 0.1
+"""After a round, for what follows the last submissions: their watch events."""
 
 SPEC: dict[str, Any] = {
     "image": "runway.local/busybox:1",
@@ -30,13 +34,21 @@ SPEC: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pair:
-    """The same load on the API server and on Runway in alternating rounds."""
+    """The same load on the API server and on Runway in alternating rounds of `requests` requests."""
 
     concurrency: int
-    raw: list[Measured]
-    runway: list[Measured]
+    requests: int
+    raw: list[Measured] = field(default_factory=list)
+    runway: list[Measured] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+    """The CPU time of Runway's process in its rounds."""
+
+    @property
+    def cpu(self) -> float:
+        """Milliseconds of CPU time for a submission and the watch events of its Job."""
+        return self.cpu_seconds * 1e3 / (self.requests * len(self.runway))
 
     @property
     def throughput(self) -> float:
@@ -54,11 +66,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class InProcess:
-    """Mean milliseconds of a submission: time in Runway without the create call, and CPU time of the process."""
+    """Mean milliseconds of a submission in Runway, without the create call."""
 
     submissions: int
     in_process: float
-    cpu: float
 
 
 def middle(figures: Iterable[float]) -> float:
@@ -71,21 +82,24 @@ def rate(rounds: Iterable[Measured]) -> float:
     return statistics.harmonic_mean([one.per_second for one in rounds])
 
 
-async def submit_pairs(api: ApiServer, runway_url: str, requests: int, rounds: int) -> list[Pair]:
+async def submit_pairs(api: ApiServer, process: Process, requests: int, rounds: int) -> list[Pair]:
     """Measure raw creates and Runway in alternating short rounds at each concurrency.
 
     A shared machine slows down for seconds, and longer rounds would slow only one of the two.
     """
-    raw, runway = await raw_target(api, runway_url), runway_target(runway_url)
+    raw, runway = await raw_target(api, process.url), runway_target(process.url)
     for target in (runway, raw):
         await measure(target, 100, 8)
     pairs = []
     for concurrency in CONCURRENCIES:
         count = max(50, (requests // 4 if concurrency == 1 else requests) // rounds)
-        pair = Pair(concurrency, [], [])
+        pair = Pair(concurrency, count)
         for _ in range(rounds):
             pair.raw.append(await measure(raw, count, concurrency))
+            before = process.cpu_seconds()
             pair.runway.append(await measure(runway, count, concurrency))
+            await asyncio.sleep(SETTLE_SECONDS)
+            pair.cpu_seconds += process.cpu_seconds() - before
         pairs.append(pair)
         rates, p50s = pair.ratios(lambda one: one.per_second), pair.ratios(lambda one: one.p50)
         print(
@@ -93,26 +107,26 @@ async def submit_pairs(api: ApiServer, runway_url: str, requests: int, rounds: i
             f"p50 {middle(one.p50 for one in pair.raw):.2f} ms; "
             f"Runway {rate(pair.runway):.0f}/s "
             f"p50 {middle(one.p50 for one in pair.runway):.2f} ms; throughput {pair.throughput:.2f} of raw "
-            f"({rates[0]:.2f} to {rates[-1]:.2f}), p50 {middle(p50s):.2f} of raw ({p50s[0]:.2f} to {p50s[-1]:.2f})",
+            f"({rates[0]:.2f} to {rates[-1]:.2f}), p50 {middle(p50s):.2f} of raw ({p50s[0]:.2f} to {p50s[-1]:.2f}); "
+            f"CPU {pair.cpu:.2f} ms",
             flush=True,
         )
     return pairs
 
 
 async def in_process(runway_url: str, submissions: int) -> InProcess:
-    """Measure what Runway adds to a submission, one at a time. CPU time includes the watch events of its Job."""
+    """Measure what Runway adds to a submission, one at a time."""
     target = runway_target(runway_url)
     await measure(target, 200, 1)
-    seconds, cpu = await _spent(runway_url)
+    before = await _seconds(runway_url)
     await measure(target, submissions, 1)
-    seconds_after, cpu_after = await _spent(runway_url)
-    found = InProcess(submissions, (seconds_after - seconds) * 1e3 / submissions, (cpu_after - cpu) * 1e3 / submissions)
-    print(f"submit, in process: {found.in_process:.2f} ms per submission; CPU {found.cpu:.2f} ms", flush=True)
+    found = InProcess(submissions, (await _seconds(runway_url) - before) * 1e3 / submissions)
+    print(f"submit, in process: {found.in_process:.2f} ms per submission", flush=True)
     return found
 
 
-async def _spent(url: str) -> tuple[float, float]:
-    """Read the seconds of all submissions without their create calls, and the CPU seconds of the process."""
+async def _seconds(url: str) -> float:
+    """Read the seconds of all submissions without their create calls."""
     async with aiohttp.ClientSession() as client, client.get(f"{url}/metrics") as answer:
         text = await answer.text()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
@@ -121,7 +135,7 @@ async def _spent(url: str) -> tuple[float, float]:
         return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
 
     create = total("runway_submission_seconds_sum", stage="create")
-    return total("runway_http_request_seconds_sum", method="POST") - create, total("process_cpu_seconds_total")
+    return total("runway_http_request_seconds_sum", method="POST") - create
 
 
 def runway_target(url: str, spec: Mapping[str, Any] = SPEC) -> Target:

@@ -61,13 +61,13 @@ def test_table_is_written_between_its_markers(tmp_path: Path) -> None:
 
 
 def test_ratios_are_computed_per_round() -> None:
-    pair = Pair(1, [Measured(100, 2, 3), Measured(10, 20, 30)], [Measured(80, 3, 4), Measured(9, 22, 30)])
+    pair = Pair(1, 100, [Measured(100, 2, 3), Measured(10, 20, 30)], [Measured(80, 3, 4), Measured(9, 22, 30)])
     assert pair.ratios(lambda one: one.per_second) == [0.8, 0.9]
     assert pair.ratios(lambda one: one.p50) == [1.1, 1.5]
 
 
 def test_throughput_covers_all_rounds() -> None:
-    pair = Pair(32, [Measured(100, 2, 3), Measured(50, 2, 3)], [Measured(50, 2, 3), Measured(50, 2, 3)])
+    pair = Pair(32, 100, [Measured(100, 2, 3), Measured(50, 2, 3)], [Measured(50, 2, 3), Measured(50, 2, 3)])
     assert rate(pair.raw) == pytest.approx(200 / 3)  # 100 in one second, 100 in two
     assert pair.throughput == pytest.approx(0.75)
 
@@ -75,5 +75,8 @@ def test_throughput_covers_all_rounds() -> None:
 def test_plot_labels_series_and_positions(tmp_path: Path) -> None:
     plot.bars(tmp_path / "bars.svg", "Created", "per second", ["1", "32"], {"raw": [200, 900], "Runway": [150, 600]})
     assert {"Created (per second)", "raw", "Runway", "1", "32", "900", "600"} <= set(texts(tmp_path / "bars.svg"))
+    groups = ["a name that is longer than the place below its bars", "2", "3"]
+    plot.bars(tmp_path / "wrapped.svg", "Created", "per second", groups, {"raw": [1, 2, 3]})
+    assert {"a name that is longer than the", "place below its bars"} <= set(texts(tmp_path / "wrapped.svg"))
     plot.lines(tmp_path / "lines.svg", "Memory", "MB", [1000, 50_000], {"Runway": [96, 365.4]}, "jobs")
     assert {"Memory (MB)", "Runway", "1,000", "50,000", "jobs"} <= set(texts(tmp_path / "lines.svg"))
