@@ -87,16 +87,18 @@ def test_check_shows_limits_pools_and_tenants(policy: Path) -> None:
     assert re.fullmatch(rf"OK {policy}: 2 tenants \(vision, speech\), 2 pools, hash [0-9a-f]{{12}}", last)
     assert lines == [
         "Limits of a job",
-        "  FIELD         MIN   MAX    DEFAULT",
-        "  cpu           100m  16",
-        "  memory        32Mi  128Gi",
-        "  gpu           0     4      0",
-        "  timeout       1s    1d     1h",
-        "  grace period        2m     30s",
-        "  retries       0     3      0",
-        "  disk          1Gi   10Gi   10Gi",
-        "  user          1     65535  1000",
-        "  retention                  1d",
+        "  FIELD               MIN   MAX    DEFAULT",
+        "  cpu                 100m  16",
+        "  memory              32Mi  128Gi",
+        "  gpu                 0     4      0",
+        "  timeout             1s    1d     1h",
+        "  grace period              2m     30s",
+        "  retries             0     3      0",
+        "  disk                1Gi   10Gi   10Gi",
+        "  user                1     65535  1000",
+        "  retention                        1d",
+        "  credentials in env               refuse",
+        "  idle GPU                         none",
         "Allowed images",
         "  runway.local/*",
         "Pools",
@@ -124,6 +126,7 @@ def test_shipped_policies_fit_80_columns(name: str) -> None:
     lines = output.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.split() == ["INSTANCE", "g5.12xlarge"] for line in lines)
+    assert any("idle GPU " in line and line.endswith("report below 5% for 1h") for line in lines)
 
 
 def test_check_shows_the_link_to_stored_logs(tmp_path: Path) -> None:

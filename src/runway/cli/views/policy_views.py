@@ -17,7 +17,7 @@ from runway.quantity import format_bytes, format_cpu, format_usd
 from runway.text import show_duration, show_usd
 
 if TYPE_CHECKING:
-    from runway.policy import PerGpu, Policy, PoolToleration
+    from runway.policy import IdleGpuLimit, PerGpu, Policy, PoolToleration
 
 HASH_SHOWN: Final = 12  # Characters of a hash; `-o json` has all.
 TENANTS_NAMED: Final = 10
@@ -35,6 +35,7 @@ def show_policy(screen: Screen, policy: Policy) -> None:
     """Show limits, images, pools and tenants."""
     limits = policy.limits
     timeout, grace, disk, user = limits.timeout_seconds, limits.grace_period_seconds, limits.disk, limits.user
+    idle = limits.idle_gpu
     screen.out("Limits of a job", style="bold")
     bounds = (
         ("cpu", format_cpu(limits.cpu.min), format_cpu(limits.cpu.max), ""),
@@ -51,6 +52,8 @@ def show_policy(screen: Screen, policy: Policy) -> None:
         ("disk", format_bytes(disk.min), format_bytes(disk.max), format_bytes(disk.default)),
         ("user", user.min, user.max, user.default),
         ("retention", "", "", show_duration(limits.retention_seconds)),
+        ("credentials in env", "", "", limits.secrets_in_env),
+        ("idle GPU", "", "", "none" if idle is None else _show_idle(idle)),
     )
     screen.table(columns("FIELD", "MIN", "MAX", "DEFAULT"), bounds, indent=2)
     screen.out("Allowed images", style="bold")
@@ -89,6 +92,10 @@ def show_policy(screen: Screen, policy: Policy) -> None:
         screen.out("Volumes", style="bold")
         screen.table(columns("TENANT", "VOLUME", "CLAIM", "PATH", "READ-ONLY"), volumes, indent=2)
     _show_capacity(screen, policy)
+
+
+def _show_idle(limit: IdleGpuLimit) -> str:
+    return f"{limit.action} below {limit.below_percent}% for {show_duration(limit.for_seconds)}"
 
 
 def _show_share(share: PerGpu | None) -> str | None:
