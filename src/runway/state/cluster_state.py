@@ -172,7 +172,7 @@ class JobStats:
 
     def put(self, tenant: str, key: JobKey, stat: JobStat | None) -> None:
         """Replace the contribution of a job; None removes it."""
-        before, pending, failed = self._stats.pop(key, None), self._pending[tenant], self._failed[tenant]
+        before, pending, failed = self._stats.get(key), self._pending[tenant], self._failed[tenant]
         if before is not None:
             self.states[tenant, before.state] -= 1
             self._count(tenant, before, -1)
@@ -181,7 +181,10 @@ class JobStats:
                 del pending[bisect_left(pending, (before.pending_since, key))]
             if before.failed_at is not None:
                 del failed[bisect_left(failed, (before.failed_at, key))]
-        if stat is not None:
+        if stat is None:
+            self._stats.pop(key, None)
+        else:
+            # Without a removal before, the dictionary keeps its own key: an equal one would take memory.
             self._stats[key] = stat
             self.states[tenant, stat.state] += 1
             self._count(tenant, stat, 1)
