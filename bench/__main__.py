@@ -55,11 +55,10 @@ class Bench:
             pairs = asyncio.run(submit_pairs(self.api, process, self.requests, self.rounds))
             # Long enough for more than twice the allowed number of waiting callers.
             seconds = max(5.0, self.requests / 400)
-            inside = asyncio.run(in_process(URL, self.requests))
+            inside = asyncio.run(in_process(process, self.requests))
             found = asyncio.run(overload(runway_target(URL), rate(pairs[-1].runway), seconds))
         return {
-            "submit": report.submit(pairs, self.images),
-            "in_process": report.in_process(inside),
+            "submit": report.submit(pairs, inside, self.images),
             "overload": report.overload(found),
         }
 
