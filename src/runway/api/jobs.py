@@ -57,7 +57,7 @@ def _router(route_class: type[APIRoute] = APIRoute) -> APIRouter:
     )
 
 
-submissions, router = _router(_SubmitRoute), _router()
+_submissions, router = _router(_SubmitRoute), _router()
 
 PAGE_BYTES: Final = 1 << 20
 """The maximum size of a page with more than one job. A specification may have 256 KiB, so 500 jobs have 125 MiB."""
@@ -122,7 +122,7 @@ class ListQuery(deps.QueryParameters):
     """`next_cursor` of the previous page."""
 
 
-@submissions.post(
+@_submissions.post(
     "/v1/jobs",
     status_code=201,
     response_model=JobView,
@@ -169,7 +169,7 @@ async def submit_job(request: Request, tenant: deps.SubmitTenant, query: Annotat
     return deps.json_response(submission.view, status=201, headers=headers)
 
 
-router.routes.extend(submissions.routes)
+router.routes.extend(_submissions.routes)
 
 
 @router.get(
