@@ -166,6 +166,8 @@ async def audit(api: ApiServer) -> AsyncIterator[Audit]:
         finally:
             for task in tasks:
                 task.cancel()
+            # It resets the open watches. A cancelled task would leave its connection waiting for the end of TLS.
+            await session.close()
             await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -75,6 +75,7 @@ async def delete_namespace(api: ApiServer, namespace: str = NAMESPACE) -> None:
             await answer.read()
         for _ in range(300):
             async with session.get(f"{api.url}/api/v1/namespaces/{namespace}") as answer:
+                await answer.read()  # A connection with an unread body would outlive the session.
                 if answer.status == 404:
                     return
             await asyncio.sleep(1)

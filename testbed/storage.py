@@ -42,8 +42,16 @@ def provide_storage(kubernetes: Kubectl, policy: Path) -> None:
     if objects:
         kubernetes.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
     for namespace, claim in claims:
-        bound = ("--for=jsonpath={.status.phase}=Bound", f"--timeout={BOUND_SECONDS}s")
-        kubernetes.run("wait", f"persistentvolumeclaim/{claim}", f"--namespace={namespace}", *bound, timeout=35)
+        wait_until_bound(kubernetes, namespace, claim)
+
+
+def wait_until_bound(kubernetes: Kubectl, namespace: str, claim: str) -> None:
+    """Wait for a claim. Kubernetes looks again only after 15 s if it saw the claim first. Raises KubectlFailed.
+
+    A pod that it schedules meanwhile waits with "unbound immediate PersistentVolumeClaims".
+    """
+    bound = ("--for=jsonpath={.status.phase}=Bound", f"--timeout={BOUND_SECONDS}s")
+    kubernetes.run("wait", f"persistentvolumeclaim/{claim}", f"--namespace={namespace}", *bound, timeout=35)
 
 
 def volume_directory(namespace: str, claim: str) -> Path:

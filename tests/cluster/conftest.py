@@ -9,6 +9,7 @@ disturbs these is marked `alone`. `make test` runs such tests one by one, in a s
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -71,6 +72,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _is_marked(item: pytest.Item, name: str) -> bool:
     return item.get_closest_marker(name) is not None
+
+
+@pytest.fixture(autouse=True)
+def garbage() -> Iterator[None]:
+    """Collect what the test left, so that an open connection fails this test and not a later one."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from testbed.context import Context, Tools
 from testbed.http_client import Document, RunwayClient, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
-from testbed.storage import SECRET_VALUE, bound_claim
+from testbed.storage import SECRET_VALUE, bound_claim, wait_until_bound
 from testbed.tenants import apply_tenants
 from testbed.waiting import wait_for
 
@@ -105,6 +105,8 @@ def context(
         *bound_claim(namespace, "bound-claim"),
     ]
     kubernetes.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+    for claim in ("elsewhere-claim", "bound-claim"):
+        wait_until_bound(kubernetes, namespace, claim)
     environment = {**settings, "RUNWAY_POLICY": str(file), "RUNWAY_LEASE_NAMESPACE": lease}
     with Server(folder / "runway.log", environment) as server, RunwayClient(server.url) as runway:
         server.start()
