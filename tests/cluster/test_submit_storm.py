@@ -164,7 +164,7 @@ def test_second_process_serves_reads_and_takes_over_leadership(
 
 
 def at_once(server: Server, requests: list[tuple[Document, str | None]]) -> list[httpx2.Response]:
-    with ThreadPoolExecutor(50) as pool, httpx2.Client(base_url=server.url, trust_env=False, timeout=60) as client:
+    with httpx2.Client(base_url=server.url, trust_env=False, timeout=60) as client, ThreadPoolExecutor(50) as pool:
         return list(pool.map(lambda request: post(client, *request), requests))
 
 

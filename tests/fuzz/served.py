@@ -27,11 +27,15 @@ from tests.support.fake_cluster import FakeKubernetes, Json
 POLICY = Path(__file__).parents[2] / "config" / "policy.local.yaml"
 RUN_SECONDS = 0.15
 BOUNDS = Bounds(
-    head_seconds=2, request_seconds=5, linger_seconds=1, discard_seconds=5, stalled_seconds=3, max_connections=200
+    head_seconds=2,
+    request_seconds=5,
+    idle_seconds=1,
+    linger_seconds=1,
+    discard_seconds=5,
+    stalled_seconds=3,
+    max_connections=200,
 )
 """Short times and few connections."""
-KEEP_ALIVE_SECONDS = 1
-"""uvicorn's bound on the pause between two requests."""
 
 
 def permissive_policy() -> Policy:
@@ -106,7 +110,6 @@ async def main(port: int, changes: dict[str, Any]) -> None:
         log_config=None,
         http=cast("Any", Protocol),
         ws="none",
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     server = uvicorn.Server(config)
     controllers = asyncio.create_task(Controllers(kubernetes).run())

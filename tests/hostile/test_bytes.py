@@ -30,6 +30,8 @@ SPEC = json.dumps(
     {"image": "runway.local/busybox:1", "command": ["true"], "resources": {"cpu": "100m", "memory": "64Mi"}}
 ).encode()
 SLEEPER = SPEC.replace(b'["true"]', b'["sleep", "600"]')
+UVICORN_IDLE_SECONDS = 5.0
+"""Its default, which `Bounds.idle_seconds` replaces."""
 END_SECONDS = 12.0
 """For the end of any connection: two bounds of `tests.fuzz.served.BOUNDS` in sequence, and a margin."""
 
@@ -415,6 +417,11 @@ def test_idle_connections_do_not_block_a_new_client(hostile_server: Process) -> 
         assert time.monotonic() - started < 1
         held_open(hostile_server, b"", 100, stack)
         assert is_served(hostile_server)
+
+
+def test_idle_connection_ends_after_its_own_time(tmp_path: Path) -> None:
+    with serving(tmp_path, idle_seconds=0.2) as server:
+        assert seconds_until_it_ends(server, get(b"/healthz"), b"") < UVICORN_IDLE_SECONDS
 
 
 def test_connection_beyond_maximum_gets_503_with_retry_after(tmp_path: Path) -> None:

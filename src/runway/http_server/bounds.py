@@ -51,6 +51,12 @@ class Bounds:
     """From the start of the connection, or the first byte after a response, until a head is complete."""
     request_seconds: float = 25.0
     """From a complete head until the rest of the request. Above `BODY_SECONDS` of the API, which is answered."""
+    idle_seconds: float = 120.0
+    """From a response until the next request. A request on a connection that Runway just closes gets no response.
+
+    So it is longer than clients and load balancers keep an idle connection for reuse:
+    https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html
+    """
     linger_seconds: float = 2.0
     """For reading after a refusal."""
     discard_seconds: float = 20.0

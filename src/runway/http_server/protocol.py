@@ -289,7 +289,7 @@ class HttpConnection(HttpToolsProtocol):
             self._resume_reading()
             self._table.mark_idle(self)
             if self._awaited is None:
-                self._await(_Awaited.NEXT_REQUEST, self.timeout_keep_alive)
+                self._await(_Awaited.NEXT_REQUEST, self._bounds.idle_seconds)
 
     def _for_old_client(self, cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
         """End a body of unknown length with the connection: HTTP/1.0 has no chunks, which uvicorn sends nevertheless.

@@ -43,6 +43,12 @@ def admitted(table: ConnectionTable, count: int, *, busy: bool = False) -> list[
     return connections
 
 
+def test_idle_connection_stays_open_for_longer_than_clients_reuse_it() -> None:
+    """Otherwise a request can meet the close of its connection: https://github.com/Kludex/uvicorn/issues/1637"""
+    reused_for_seconds = {"httpx": 5, "aiohttp": 15, "AWS ALB": 60, "nginx": 60, "Go": 90}
+    assert Bounds().idle_seconds > max(reused_for_seconds.values())
+
+
 def test_new_connection_replaces_longest_idle_connection() -> None:
     table = ConnectionTable(Bounds(max_connections=3))
     first, second, third = admitted(table, 3)
