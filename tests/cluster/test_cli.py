@@ -17,6 +17,7 @@ from testbed.context import Context
 from testbed.http_client import IMAGE
 from testbed.server import Server
 from tests.support.documented import Block, blocks, parse
+from tests.support.held_jobs import held
 
 pytestmark = pytest.mark.cluster
 
@@ -47,7 +48,7 @@ def runs(environment: dict[str, str]) -> dict[str, Done]:
     commands = {
         "succeeds": ["--env=WHO=you", "--", "sh", "-c", "echo hello $WHO; echo there"],
         "fails": ["--", "sh", "-c", "echo no data; exit 3"],
-        "too long": ["--timeout=10", *SLEEP],
+        "too long": ["--timeout=15", *SLEEP],
         "fails twice": ["--retries=1", "--", "sh", "-c", "echo trying; exit 4"],
     }
     started = {name: start(environment, "run", *SPEC, *command) for name, command in commands.items()}
@@ -127,14 +128,19 @@ def test_rejected_submission_shows_every_violation_and_exits_1(cli: Cli) -> None
     assert "quota_exceeded" in over_quota.stderr
 
 
-def test_submit_wait_shows_progress_and_exits_with_job_code(cli: Cli) -> None:
-    done = cli("submit", "--wait", *SPEC, "--", "sh", "-c", "sleep 1; echo last words; exit 3")
+def test_submit_wait_shows_progress_and_exits_with_job_code(cli: Cli, environment: dict[str, str]) -> None:
+    job = held(code=3)
+    waiting = start(environment, "submit", "--wait", *SPEC, "--", "sh", "-c", job.script)
+    progress = until_running(waiting)
+    job.end()
+    done = finish(waiting)
+    progress += done.stderr
     job_id = done.stdout.split()[0]
     assert done.returncode == 3
-    assert f"{job_id} is running" in done.stderr
-    assert "of at most" in done.stderr
+    assert f"{job_id} is running" in progress
+    assert "of at most" in progress
     assert "hint: " in done.stdout
-    assert done.stdout.endswith("  last words\n"), "the last view of the stream has the end of the log"
+    assert done.stdout.endswith("  finished\n"), "the last view of the stream has the end of the log"
 
     story = cli("status", job_id).stdout
     for words in ("accepted", "bound to node", "started", "exit code 3", "failed: exit_nonzero"):
@@ -142,14 +148,13 @@ def test_submit_wait_shows_progress_and_exits_with_job_code(cli: Cli) -> None:
 
 
 def test_wait_survives_restart(cli: Cli, environment: dict[str, str], server: Server) -> None:
-    submitted = cli("submit", *SPEC, "-o", "name", "--", "sh", "-c", "sleep 15")
+    job = held()
+    submitted = cli("submit", *SPEC, "-o", "name", "--", "sh", "-c", job.script)
     waiting = start(environment, "wait", submitted.stdout.strip())
-    assert waiting.stderr is not None
-    # It has read that the job runs, so it has the stream open that the kill closes.
-    while "is running" not in (line := waiting.stderr.readline()):
-        assert line != ""
+    until_running(waiting)  # So it has the stream open that the kill closes.
     server.kill()
     server.start()
+    job.end()
     stdout, _ = waiting.communicate(timeout=60)
     assert (waiting.returncode, "succeeded" in stdout) == (0, True)
 
@@ -213,6 +218,17 @@ def shape(session: Iterable[Block]) -> list[str]:
 def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     command = [RUNWAY, *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until_running(process: subprocess.Popen[str]) -> str:
+    """Return what the command has written to stderr as soon as it says that the job is running."""
+    assert process.stderr is not None
+    written = ""
+    while "is running" not in written:
+        line = process.stderr.readline()
+        assert line != "", written
+        written += line
+    return written
 
 
 def finish(process: subprocess.Popen[str]) -> Done:

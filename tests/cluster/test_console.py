@@ -13,6 +13,7 @@ from testbed.http_client import shell
 from testbed.server import Server
 from tests.support.allowed import once_allowed
 from tests.support.chromium import NARROW, WIDE, Watched, chromium
+from tests.support.held_jobs import held
 
 pytestmark = pytest.mark.cluster
 
@@ -90,14 +91,16 @@ def test_pages_are_accessible_in_every_color_scheme_and_width(
 
 
 def test_job_page_shows_state_changes_without_reload(scene: Scene, context: Context, browser: Browser) -> None:
-    job_id = context.submit("vision", shell("for i in 1 2 3 4 5 6; do echo line $i; sleep 1; done; exit 3"))["id"]
+    job = held(code=3)
+    job_id = context.submit("vision", shell(job.script))["id"]
     with Watched(browser, scene.url) as seen:
         page = _open_marked(seen, f"/jobs/{job_id}")
         expect(page.locator("h1 .state")).to_have_text("running", timeout=20_000)
-        expect(page.locator("#log")).to_contain_text("line 2")
+        expect(page.locator("#log")).to_contain_text("started")
+        job.end()
         expect(page.locator("h1 .state")).to_have_text("failed", timeout=20_000)
         expect(page.locator("#announcement")).to_have_text("The job is now failed")
-        expect(page.locator("#log")).to_contain_text("line 6")
+        expect(page.locator("#log")).to_contain_text("finished")
         expect(page.locator(".verdict")).to_contain_text("exit_nonzero")
         expect(page.locator("#timeline svg.end.failed")).to_be_visible()
         expect(page.locator("#attempts")).to_contain_text("exit 3")

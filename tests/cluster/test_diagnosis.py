@@ -25,6 +25,8 @@ pytestmark = pytest.mark.cluster
 
 JOB_SECONDS = shell("")["timeout_seconds"]
 """The timeout of jobs that finish before it."""
+DEADLINE_SECONDS = 15
+"""The timeout of jobs that run into it: beside other jobs that start, a pod can take 10 s to run."""
 WAIT_SECONDS = 15
 """The timeout of jobs that cannot start: enough for the kubelet to report the reason."""
 FINISHED_SECONDS = 120.0
@@ -72,13 +74,15 @@ SUBMITTED: dict[str, Case] = {
     "SIGBUS": Case(shell(in_child("BUS")), "bus_error", ["SIGBUS"]),
     "SIGUSR1": Case(shell(in_child("USR1")), "killed_by_signal", ["SIGUSR1"]),
     "deadline, ends with 143": Case(
-        shell("trap 'echo saving; exit 143' TERM; sleep 600 & wait", timeout_seconds=10), "deadline_exceeded"
+        shell("trap 'echo saving; exit 143' TERM; sleep 600 & wait", timeout_seconds=DEADLINE_SECONDS),
+        "deadline_exceeded",
     ),
     "deadline, ends with 0": Case(
-        shell("trap 'echo saving; exit 0' TERM; sleep 600 & wait", timeout_seconds=10), "deadline_exceeded"
+        shell("trap 'echo saving; exit 0' TERM; sleep 600 & wait", timeout_seconds=DEADLINE_SECONDS),
+        "deadline_exceeded",
     ),
     "deadline, ignores SIGTERM": Case(
-        shell("trap '' TERM; while :; do sleep 1; done", timeout_seconds=10, grace_period_seconds=2),
+        shell("trap '' TERM; while :; do sleep 1; done", timeout_seconds=DEADLINE_SECONDS, grace_period_seconds=2),
         "deadline_exceeded",
         ["grace period", "2 s"],
     ),

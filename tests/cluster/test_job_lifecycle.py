@@ -9,11 +9,13 @@ import pytest
 from testbed.context import Context
 from testbed.http_client import FINISHED, Document, shell
 from testbed.waiting import wait_for
+from tests.support.held_jobs import held
 
 pytestmark = pytest.mark.cluster
 
 SLEEP = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
-IGNORE_SIGTERM = "trap '' TERM; echo started; while :; do sleep 600 & wait; done"
+GRACE_SECONDS = 60
+"""Of jobs that ignore SIGTERM until the test ends them: longer than the test needs."""
 
 
 def on_gpus(gpus: int, script: str = SLEEP, **fields: object) -> Document:
@@ -21,17 +23,19 @@ def on_gpus(gpus: int, script: str = SLEEP, **fields: object) -> Document:
 
 
 def test_followed_log_streams_lines_until_container_exits(context: Context) -> None:
-    job_id = context.submit("vision", shell("echo one; sleep 3; echo two; sleep 1; echo three"))["id"]
-    context.until_log(job_id, "one")
+    job = held(then="sleep 1; echo done; ")
+    job_id = context.submit("vision", shell(job.script))["id"]
+    context.until_log(job_id, "started")
     lines = context.runway.follow(job_id)
 
-    assert next(lines) == "one"
-    assert context.runway.log(job_id).text == "one\n"
+    assert next(lines) == "started"
+    assert context.runway.log(job_id).text == "started\n"
     assert context.runway.job(job_id)["state"] == "running"
-    assert list(lines) == ["two", "three"]
+    job.end()
+    assert list(lines) == ["finished", "done"]
     assert context.until_finished(job_id)["state"] == "succeeded"
-    assert context.runway.log(job_id, tail=1).text == "three\n"
-    assert list(context.runway.follow(job_id)) == ["one", "two", "three"]
+    assert context.runway.log(job_id, tail=1).text == "done\n"
+    assert list(context.runway.follow(job_id)) == ["started", "finished", "done"]
 
 
 def test_unschedulable_job_names_the_missing_resource(context: Context) -> None:
@@ -77,7 +81,8 @@ def test_job_between_attempts_is_pending_and_keeps_its_quota(context: Context) -
 
 
 def test_cancelled_job_uses_gpus_until_its_pod_terminates(context: Context) -> None:
-    view = context.submit("vision", on_gpus(2, IGNORE_SIGTERM, grace_period_seconds=5))
+    job = held(on_sigterm="")
+    view = context.submit("vision", on_gpus(2, job.script, grace_period_seconds=GRACE_SECONDS))
     context.until_log(view["id"], "started")
     context.runway.cancel(view["id"])
     wait_for(lambda: holders(context, "vision").get(view["id"], {}).get("terminating") or None, "terminating", 15)
@@ -89,13 +94,15 @@ def test_cancelled_job_uses_gpus_until_its_pod_terminates(context: Context) -> N
     assert refused.json()["held_by"] == [view["id"]]
     assert context.pod(view)["status"]["phase"] == "Running"
 
+    job.end()
     assert context.until_finished(view["id"])["state"] == "cancelled"
     assert holders(context, "vision") == {}
     context.submit("vision", on_gpus(3))
 
 
 def test_quota_of_deleted_job_is_released_when_its_pod_terminates(context: Context) -> None:
-    view = context.submit("vision", on_gpus(2, IGNORE_SIGTERM, grace_period_seconds=5))
+    job = held(on_sigterm="")
+    view = context.submit("vision", on_gpus(2, job.script, grace_period_seconds=GRACE_SECONDS))
     namespace = view["kubernetes"]["namespace"]
     context.until_log(view["id"], "started")
     context.kubernetes.run("delete", "job", view["id"], f"--namespace={namespace}", "--wait=false")
@@ -105,6 +112,7 @@ def test_quota_of_deleted_job_is_released_when_its_pod_terminates(context: Conte
     entry = holders(context, "vision")[view["id"]]
     assert (entry["state"], entry["gpu"]) == (None, 2)
     assert len(context.kubernetes.pods(namespace, view["id"])) == 1
+    job.end()
     wait_for(lambda: view["id"] not in holders(context, "vision") or None, "quota released", 20)
     assert running_pods(context, view) == []
 

@@ -239,14 +239,14 @@ def test_orphaned_pod_ends_at_its_own_deadline(context: Context, kubernetes: Kub
     """The Job's timeout ended with the Job; the kubelet enforces the pod's."""
     job = shell("trap 'exit 0' TERM; echo started; sleep 600 & wait", resources=GPU)
     manifest = document(context.runway.submit("vision", job, dry_run=True))["manifest"]
-    manifest["spec"]["template"]["spec"]["activeDeadlineSeconds"] = 4
+    manifest["spec"]["template"]["spec"]["activeDeadlineSeconds"] = 15
     kubernetes.run("create", "--filename=-", stdin=json.dumps(manifest))
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
     context.track(name)
     context.until_log(name, "started")
     kubernetes.run("delete", "job", name, f"--namespace={namespace}", "--cascade=orphan")
     wait_for(lambda: orphan(context), "the quota names the orphan", 20)
-    wait_for(lambda: used(context) == 0 or None, "the pod has ended", 30)
+    wait_for(lambda: used(context) == 0 or None, "the pod has ended", 45)
     (pod,) = kubernetes.pods(namespace, name)
     assert (pod["status"]["phase"], pod["status"]["reason"]) == ("Failed", "DeadlineExceeded")
     kubernetes.run("delete", "pod", pod["metadata"]["name"], f"--namespace={namespace}", "--wait=false")

@@ -178,6 +178,7 @@ def test_next_attempt_is_due_when_kubernetes_creates_it(context: Context) -> Non
     assert timedelta(seconds=9) <= late <= timedelta(seconds=20)
 
 
+@pytest.mark.alone  # The start of its 40 jobs would delay the jobs of other tests by 10 s.
 def test_failing_jobs_of_one_tenant_displace_no_record_log_warning_or_stream_of_another(
     context: Context, server: Server
 ) -> None:

@@ -23,6 +23,7 @@ from testbed.context import Context
 from testbed.http_client import Document, shell
 from testbed.server import Server
 from testbed.waiting import wait_for
+from tests.support.held_jobs import held
 from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.cluster
@@ -135,9 +136,13 @@ def test_client_disconnect_closes_stream_to_kubernetes(context: Context, server:
 
 
 def test_events_cover_job_from_pending_to_succeeded(context: Context, server: Server) -> None:
-    job_id = context.submit("vision", shell("echo hello; sleep 2"))["id"]
+    job = held()
+    job_id = context.submit("vision", shell(job.script))["id"]
     url = f"{server.url}/v1/jobs/{job_id}/events"
-    body = Reading(url).end().decode()
+    reading = Reading(url)
+    reading.until(b'"state":"running"')
+    job.end()
+    body = reading.end().decode()
     events = [
         dict(line.split(": ", 1) for line in block.splitlines()) for block in body.split("\n\n") if "id: " in block
     ]

@@ -44,7 +44,7 @@ def test_20_identical_concurrent_submissions_create_one_job(context: Context) ->
 
 
 def test_concurrent_submissions_never_exceed_quota(context: Context) -> None:
-    spec = shell("sleep 5", resources={"cpu": "100m", "memory": "32Mi", "gpu": 1})
+    spec = shell("sleep 600", resources={"cpu": "100m", "memory": "32Mi", "gpu": 1})
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda _: context.runway.submit("vision", spec), range(12)))
 

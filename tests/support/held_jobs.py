@@ -39,8 +39,12 @@ class HeldJob:
                 continue
 
 
-def held(first: str = "", code: int = 0, then: str = "") -> HeldJob:
-    """Return a job that runs the commands `first` at its start, and `then` after it has printed "finished"."""
+def held(first: str = "", code: int = 0, then: str = "", on_sigterm: str = "exit 143") -> HeldJob:
+    """Return a job that runs the commands `first` at its start, and `then` after it has printed "finished".
+
+    It ignores SIGTERM if `on_sigterm` is empty.
+    """
     duration = f"600.{uuid.uuid4().int % 10**9:09}"
-    script = f"{first}echo started; trap 'exit 143' TERM; sleep {duration} & wait $!; echo finished; {then}exit {code}"
+    begin = f"{first}trap '{on_sigterm}' TERM; echo started; sleep {duration} & wait $!"
+    script = f"{begin}; echo finished; {then}exit {code}"
     return HeldJob(script, f"sleep\0{duration}\0")
