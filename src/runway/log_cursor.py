@@ -82,14 +82,18 @@ class LogCursor:
         self._open_bytes = 0
         self.rewind()
 
-    def rewind(self) -> None:
-        """Start a new connection, which repeats part of the log."""
+    def rewind(self, *, whole: bool = False) -> None:
+        """Start a new connection, which repeats part of the log. `whole`: the one before it ended without an error.
+
+        A rotation cuts a line that is being written. Its rest then begins the next file, with a time of its own.
+        """
         self._mode = _Mode.NONE
         self._held = self._unexpected = self._stamp = b""
         self._skip = 0  # Bytes of the current line that were returned before.
         self._behind = not self.at_start  # Whether the next line may be a repetition.
         self._repeats = self._copies.copy()  # Number of repetitions still expected of each recent time.
         self._first_line = True
+        self._is_continued = whole and self._open  # By the first line of a file that has begun since.
 
     @property
     def at_start(self) -> bool:
@@ -158,17 +162,21 @@ class LogCursor:
             self._mode = _Mode.UNEXPECTED
             self._keep_unexpected(data[at:])
             return None
-        self._first_line = False
-        if self._is_repetition(time):
+        is_first, self._first_line = self._first_line, False
+        continues = is_first and self._is_continued
+        if self._is_repetition(time) or (is_first and self._is_rest_of_returned_line(time)):
             resumes = not self._behind and self._open
             self._mode = _Mode.RETURN if resumes else _Mode.DROP
             self._skip = self._open_bytes if resumes else 0
         else:
-            if self._open:
+            if self._open and not continues:
                 pieces.append(Piece(b"", b"\n"))  # The rest of that line is lost.
             self._behind = False
             self._mode, self._skip = _Mode.RETURN, 0
             self._remember_line(time)
+            if continues:
+                self._stamp = b""
+                return match.end()
         self._stamp = b"" if self._open_bytes else data[at : match.end() - 1]
         return match.end()
 
@@ -182,6 +190,10 @@ class LogCursor:
                 self._behind = False
             return True
         return self._floor is not None and time <= self._floor
+
+    def _is_rest_of_returned_line(self, time: int) -> bool:
+        """Return whether the kubelet sent this beginning of a file as the end of a line, which has the earlier time."""
+        return self._behind and self.newest is not None and time < self.newest
 
     def _remember_line(self, time: int) -> None:
         if self.jump is None and self._recent and time - self._recent[-1] > JUMP_SECONDS * NANOSECONDS:

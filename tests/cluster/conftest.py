@@ -2,7 +2,7 @@
 
 A missing cluster fails the tests; no test is skipped. Each test cancels the jobs that it submitted.
 
-Several pytest processes share the cluster (`pytest -n 6`). Each has its own namespaces and its own Lease, so its Runway
+Several pytest processes share the cluster (`pytest -n 5`). Each has its own namespaces and its own Lease, so its Runway
 counts no other jobs. They share the node, its two CPUs, the components and the cluster-wide objects. A test that
 disturbs these is marked `alone`. `make test` runs such tests one by one, in a second cluster.
 """

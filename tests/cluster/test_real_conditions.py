@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import uuid
 from copy import deepcopy
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,8 @@ from testbed.context import Context
 from testbed.http_client import Document, document, shell
 from testbed.server import Server
 from testbed.waiting import wait_for
-from tests.support.held_jobs import held
+from tests.cluster.test_streams import Reading
+from tests.support.held_jobs import HeldJob, held
 
 pytestmark = pytest.mark.cluster
 
@@ -136,11 +138,46 @@ def test_followed_large_log_has_no_gap_or_breaks_off(context: Context, server: S
             assert next(lines) == "started"
             job.end()
             assert next(lines) == "finished"
-            numbers.extend(int(line.split(" ", 1)[0]) for line in lines)  # Keeps those before an error.
+            for line in lines:
+                number = line.partition(" ")[0]
+                # Without a number: the kubelet turned to a new file before containerd ended the old one.
+                numbers.append(len(numbers) if number.strip("x") == "" else int(number))
     except httpx2.RemoteProtocolError:
         broke_off = True
     assert numbers == list(range(len(numbers))), "there is no gap before the end"
     assert broke_off or len(numbers) == 120_000
+
+
+@pytest.mark.long
+def test_followed_line_that_a_rotation_cuts_is_sent_once(context: Context, server: Server) -> None:
+    """The kubelet sends both parts as one line. In the new file, the second part has a time of its own."""
+    lines, duration = MEBIBYTES * 1024, f"600.{uuid.uuid4().int % 10**9:09}"
+    flood = f"yes {'x' * 1000} | head -n {lines}; printf begun; "
+    before = held(then=f"{flood}sleep {duration} & wait $!; echo ' and ended'; echo last; sleep 3; ")
+    cut = HeldJob(before.script, f"sleep\0{duration}\0")
+    resources = {"cpu": "500m", "memory": "64Mi"}
+    view = context.submit("vision", shell(before.script, timeout_seconds=120, resources=resources))
+    reading = Reading(f"{server.url}/v1/jobs/{view['id']}/logs?follow=true")
+    reading.until(b"started")
+    before.end()
+    wait_for(lambda: is_rotated(context, view), "the log is rotated", 60)
+    cut.end()
+    broke_off = False
+    try:
+        reading.end(90)
+    except httpx2.RemoteProtocolError:
+        broke_off = True
+    shown = "\n".join(line.strip("x") for line in reading.body.decode().splitlines())
+    beginning = "\n".join(["started", "finished", *[""] * lines, ""])
+    expected = [beginning + end for end in ("begun and ended\nlast", " and ended\nlast")]
+    # The second: the kubelet turned to the new file before containerd wrote the first part to the old one.
+    assert [whole for whole in expected if whole.startswith(shown)] != [], shown[-100:]
+    assert broke_off or shown in expected
+
+
+def is_rotated(context: Context, view: Document) -> bool | None:
+    """Return True once the newest file begins late or has been empty for a while, else None."""
+    return "Runway-Log-Warning" in context.runway.log(view["id"], tail=1).headers or None
 
 
 def test_text_before_a_progress_bar_is_kept(context: Context) -> None:

@@ -15,7 +15,7 @@ from tests.hostile.serving import FULL, POLICY, Process, Runway, api_server, fre
 LIMIT = 64
 CLIENTS = 200
 HELD_SECONDS = 40.0 if FULL else 6.0
-"""The long form outlasts the Lease and Runway's idle timeout."""
+"""The long form outlasts the Lease and Runway's wait for a request head."""
 
 
 def test_lease_is_renewed_without_busy_loop_while_descriptors_are_exhausted(tmp_path: Path) -> None:

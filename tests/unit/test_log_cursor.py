@@ -31,9 +31,11 @@ def read(cursor: LogCursor, data: bytes, seed: int = 0) -> list[Piece]:
 
 
 @st.composite
-def logs(draw: st.DrawFn) -> list[Record]:
-    """Generate a log whose times often repeat, sometimes decrease, and cross seconds."""
-    steps = st.sampled_from([0, 0, 0, 1, 1000, -1000, SECOND // 3, 2 * SECOND])
+def logs(draw: st.DrawFn, *, increasing: bool = False) -> list[Record]:
+    """Generate a log whose times cross seconds. They often repeat and sometimes decrease, unless `increasing`."""
+    steps = st.sampled_from(
+        [1, 1000, SECOND // 3] if increasing else [0, 0, 0, 1, 1000, -1000, SECOND // 3, 2 * SECOND]
+    )
     text = st.sampled_from([b"", b"a", b"same", b"2026-11-24T08:00:00.000000000Z not a time", b"\xff\x00\r", b"x" * 50])
     records: list[Record] = []
     time = START + SECOND // 2
@@ -104,6 +106,41 @@ def test_newline_is_added_to_line_whose_rest_is_lost() -> None:
     cursor.rewind()
     taken += read(cursor, kubelet(lines("next", start=START + SECOND)))
     assert text_of(taken, timestamps=False) == b"begun\nnext\n"
+
+
+@settings(max_examples=300)
+@given(logs(increasing=True), st.data(), st.integers())
+def test_line_that_a_rotation_cuts_is_returned_once(records: list[Record], data: st.DataObject, seed: int) -> None:
+    """The first connection ends before the rotation, or follows it until a line of the new file has begun."""
+    rotated = data.draw(st.integers(0, len(records)), "first record of the new file")
+    followed = data.draw(st.integers(rotated, len(records)), "records of the first connection")
+    if all(at > 0 and records[at - 1].partial for at in range(rotated, followed)):
+        followed = rotated
+    cursor = LogCursor()
+    taken = read(cursor, kubelet(records[:followed]), seed)
+    for written in (data.draw(st.integers(followed, len(records)), "records of the second"), len(records)):
+        cursor.rewind(whole=True)
+        taken += read(cursor, kubelet(records[rotated:written], cursor.since), seed)
+    assert text_of(taken, timestamps=True) == kubelet(records)
+
+
+def test_rest_of_a_line_that_a_rotation_cut_is_not_repeated() -> None:
+    log = [Record(START, b"be", partial=True), Record(START + 1, b"gun"), Record(START + 2, b"next")]
+    cursor = LogCursor()
+    assert text_of(read(cursor, kubelet(log)), timestamps=False) == b"begun\nnext\n"
+    for _ in range(2):
+        cursor.rewind(whole=True)
+        assert read(cursor, kubelet(log[1:], cursor.since)) == []
+        assert cursor.caught_up
+
+
+def test_line_that_a_rotation_cut_continues_in_the_next_file() -> None:
+    log = [Record(START, b"be", partial=True), Record(START + 1, b"gun"), Record(START + 2, b"next")]
+    cursor = LogCursor()
+    taken = read(cursor, kubelet(log[:1]))
+    cursor.rewind(whole=True)
+    taken += read(cursor, kubelet(log[1:], cursor.since))
+    assert text_of(taken, timestamps=True) == kubelet(log)
 
 
 def test_clock_set_back_loses_no_line() -> None:

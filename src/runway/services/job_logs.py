@@ -245,7 +245,7 @@ class _LogStream:
 
     async def connect(self) -> AsyncGenerator[bytes, None]:
         """Open the next connection. Raises the errors of a call to Kubernetes, and StreamInterrupted."""
-        self._cursor.rewind()
+        self._cursor.rewind(whole=self._whole)
         self._brought_news = False
         self._opened, self._final = self._clock(), self._ended()
         connection = self._kubernetes.read_log(
