@@ -33,13 +33,13 @@ def gpu_job(gpus: int) -> Document:
 def test_300_concurrent_submissions_fill_but_never_exceed_quota(context: Context, server: Server) -> None:
     quota = context.runway.quota("vision")
     assert quota["used"]["jobs"] == 0, quota["jobs"]
-    answers = at_once(server, [(gpu_job(1), None)] * 300)
-    created = [answer.json()["id"] for answer in answers if answer.status_code == 201]
+    answers = at_once(server, gpu_job(1), 300)
+    created = [answer.json()["id"] for answer in answers if answer.is_success]
     for job_id in created:
         context.track(job_id)
 
     # The tenant's rate admits 100 at once and a few more meanwhile; all others get 429.
-    assert {answer.status_code for answer in answers} == {201, 403, 429}
+    assert {answer.status_code for answer in answers} - {200} == {201, 403, 429}
     assert {answer.json()["code"] for answer in answers if answer.status_code == 403} == {"quota_exceeded"}
     assert len(created) == quota["limit"]["gpu"] == 4
     assert context.runway.quota("vision")["used"]["gpu"] == 4
@@ -60,12 +60,12 @@ def test_300_concurrent_submissions_at_the_edge_of_a_budget_never_exceed_it(
         with _runway_with_budget(settings, tmp_path, limit) as runway, RunwayClient(runway.url) as api:
             context = Context(Tools(api, kubernetes, None, runway), show=lambda *_: None)
             try:
-                answers = at_once(runway, [(spec, None)] * 300)
-                created = [answer.json()["id"] for answer in answers if answer.status_code == 201]
+                answers = at_once(runway, spec, 300)
+                created = [answer.json()["id"] for answer in answers if answer.is_success]
                 for job_id in created:
                     context.track(job_id)
                 refused = {answer.json()["violations"][0]["code"] for answer in answers if answer.status_code == 403}
-                assert {answer.status_code for answer in answers} == {201, 403}
+                assert {answer.status_code for answer in answers} - {200} == {201, 403}
                 assert refused == {"budget_exceeded"}
                 assert len(created) == 7
                 budget = api.quota("vision")["budget"]
@@ -163,9 +163,18 @@ def test_second_process_serves_reads_and_takes_over_leadership(
         wait_for(lambda: reachable_role(server) == "reader" or None, "the first Runway comes back as a reader", 30)
 
 
-def at_once(server: Server, requests: list[tuple[Document, str | None]]) -> list[httpx2.Response]:
+def at_once(server: Server, spec: Document, count: int) -> list[httpx2.Response]:
+    """Submit `count` jobs concurrently. Repeat each under its key while it gets 503, which a busy machine can cause."""
+
+    def submit(key: str) -> httpx2.Response:
+        def attempt() -> httpx2.Response | None:
+            answer = post(client, spec, key)
+            return None if answer.status_code == 503 else answer
+
+        return wait_for(attempt, "an answer other than 503", 60)
+
     with httpx2.Client(base_url=server.url, trust_env=False, timeout=60) as client, ThreadPoolExecutor(50) as pool:
-        return list(pool.map(lambda request: post(client, *request), requests))
+        return list(pool.map(submit, [f"storm {uuid.uuid4()}" for _ in range(count)]))
 
 
 def submit_quietly(server: Server, spec: Document, key: str) -> httpx2.Response | None:
