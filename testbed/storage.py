@@ -46,9 +46,10 @@ def provide_storage(kubernetes: Kubectl, policy: Path) -> None:
 
 
 def wait_until_bound(kubernetes: Kubectl, namespace: str, claim: str) -> None:
-    """Wait for a claim. Kubernetes looks again only after 15 s if it saw the claim first. Raises KubectlFailed.
+    """Wait for a claim. Raises KubectlFailed.
 
-    A pod that it schedules meanwhile waits with "unbound immediate PersistentVolumeClaims".
+    If the controller manager sees a claim before its volume, it binds them only when it looks again, after 15 s. Pods
+    that use the claim wait meanwhile.
     """
     bound = ("--for=jsonpath={.status.phase}=Bound", f"--timeout={BOUND_SECONDS}s")
     kubernetes.run("wait", f"persistentvolumeclaim/{claim}", f"--namespace={namespace}", *bound, timeout=35)

@@ -93,7 +93,7 @@ class LogCursor:
         self._behind = not self.at_start  # Whether the next line may be a repetition.
         self._repeats = self._copies.copy()  # Number of repetitions still expected of each recent time.
         self._first_line = True
-        self._is_continued = whole and self._open  # By the first line of a file that has begun since.
+        self._is_continued = whole and self._open  # Whether a first line that is new ends the line returned last.
 
     @property
     def at_start(self) -> bool:
@@ -163,21 +163,19 @@ class LogCursor:
             self._keep_unexpected(data[at:])
             return None
         is_first, self._first_line = self._first_line, False
-        continues = is_first and self._is_continued
+        ends_open_line = False
         if self._is_repetition(time) or (is_first and self._is_rest_of_returned_line(time)):
             resumes = not self._behind and self._open
             self._mode = _Mode.RETURN if resumes else _Mode.DROP
             self._skip = self._open_bytes if resumes else 0
         else:
-            if self._open and not continues:
+            ends_open_line = is_first and self._is_continued
+            if self._open and not ends_open_line:
                 pieces.append(Piece(b"", b"\n"))  # The rest of that line is lost.
             self._behind = False
             self._mode, self._skip = _Mode.RETURN, 0
             self._remember_line(time)
-            if continues:
-                self._stamp = b""
-                return match.end()
-        self._stamp = b"" if self._open_bytes else data[at : match.end() - 1]
+        self._stamp = b"" if self._open_bytes or ends_open_line else data[at : match.end() - 1]
         return match.end()
 
     def _is_repetition(self, time: int) -> bool:
@@ -192,7 +190,7 @@ class LogCursor:
         return self._floor is not None and time <= self._floor
 
     def _is_rest_of_returned_line(self, time: int) -> bool:
-        """Return whether the kubelet sent this beginning of a file as the end of a line, which has the earlier time."""
+        """Return whether the first line of a file was returned before, as the end of a line that a rotation cut."""
         return self._behind and self.newest is not None and time < self.newest
 
     def _remember_line(self, time: int) -> None:

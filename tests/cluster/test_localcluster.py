@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from localcluster import LocalCluster, addresses
 from localcluster.isolated import run_isolated
 from testbed.waiting import wait_for
-from tests.support.held_jobs import HeldJob
+from tests.support.held_jobs import HeldJob, unique_duration
 
 pytestmark = pytest.mark.cluster
 
@@ -71,7 +70,7 @@ def test_isolated_command_meets_no_other_cluster_and_leaves_no_process(
     cluster: LocalCluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert "rwbr0" in [link.name for link in Path("/sys/class/net").iterdir()]
-    duration = f"600.{uuid.uuid4().int % 10**9:09}"
+    duration = unique_duration()
     script = f"ls --almost-all /sys/class/net /var/lib/kubelet; cat /proc/[0-9]*/comm | sort; sleep {duration} & exit 7"
     assert run_isolated(["bash", "-c", script]) == 7
     shown = capfd.readouterr().out.split()
@@ -82,7 +81,7 @@ def test_isolated_command_meets_no_other_cluster_and_leaves_no_process(
 
 
 def test_isolated_command_ends_with_its_caller() -> None:
-    duration = f"600.{uuid.uuid4().int % 10**9:09}"
+    duration = unique_duration()
     sleeping = HeldJob(f"sleep {duration}", f"sleep\0{duration}\0")
     caller = subprocess.Popen([sys.executable, "-m", "localcluster", "isolated", "sleep", duration])
     try:

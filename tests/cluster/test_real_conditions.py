@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import uuid
 from copy import deepcopy
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +17,7 @@ from testbed.http_client import Document, document, shell
 from testbed.server import Server
 from testbed.waiting import wait_for
 from tests.cluster.test_streams import Reading
-from tests.support.held_jobs import HeldJob, held
+from tests.support.held_jobs import HeldJob, held, unique_duration
 
 pytestmark = pytest.mark.cluster
 
@@ -151,7 +150,7 @@ def test_followed_large_log_has_no_gap_or_breaks_off(context: Context, server: S
 @pytest.mark.long
 def test_followed_line_that_a_rotation_cuts_is_sent_once(context: Context, server: Server) -> None:
     """The kubelet sends both parts as one line. In the new file, the second part has a time of its own."""
-    lines, duration = MEBIBYTES * 1024, f"600.{uuid.uuid4().int % 10**9:09}"
+    lines, duration = MEBIBYTES * 1024, unique_duration()
     flood = f"yes {'x' * 1000} | head -n {lines}; printf begun; "
     before = held(then=f"{flood}sleep {duration} & wait $!; echo ' and ended'; echo last; sleep 3; ")
     cut = HeldJob(before.script, f"sleep\0{duration}\0")

@@ -39,12 +39,17 @@ class HeldJob:
                 continue
 
 
+def unique_duration() -> str:
+    """Return about 600 s as an argument of `sleep`, by which a test finds the process."""
+    return f"600.{uuid.uuid4().int % 10**9:09}"
+
+
 def held(first: str = "", code: int = 0, then: str = "", on_sigterm: str = "exit 143") -> HeldJob:
     """Return a job that runs the commands `first` at its start, and `then` after it has printed "finished".
 
     It ignores SIGTERM if `on_sigterm` is empty.
     """
-    duration = f"600.{uuid.uuid4().int % 10**9:09}"
+    duration = unique_duration()
     begin = f"{first}trap '{on_sigterm}' TERM; echo started; sleep {duration} & wait $!"
     script = f"{begin}; echo finished; {then}exit {code}"
     return HeldJob(script, f"sleep\0{duration}\0")

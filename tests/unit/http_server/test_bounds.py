@@ -44,7 +44,7 @@ def admitted(table: ConnectionTable, count: int, *, busy: bool = False) -> list[
 
 
 def test_idle_connection_stays_open_for_longer_than_clients_reuse_it() -> None:
-    """Otherwise a request can meet the close of its connection: https://github.com/Kludex/uvicorn/issues/1637"""
+    """Otherwise a request can meet the close of its connection, and gets no response (`Bounds.idle_seconds`)."""
     reused_for_seconds = {"httpx": 5, "aiohttp": 15, "AWS ALB": 60, "nginx": 60, "Go": 90}
     assert Bounds().idle_seconds > max(reused_for_seconds.values())
 
