@@ -39,7 +39,7 @@ def with_proxy(context: Context, script: str, *, proxy: str, **fields: object) -
     name = manifest["metadata"]["name"]
     context.track(name)
     # Runway knows a Job that it did not create only after its watch event.
-    wait_for(lambda: context.runway.get(f"/v1/jobs/{name}").status_code == 200 or None, f"{name} known", 10)
+    wait_for(lambda: context.runway.get(f"/v1/jobs/{name}").status_code == 200 or None, f"{name} known")
     return context.until(name, lambda seen: seen["state"] != "pending", "runs")
 
 
@@ -104,7 +104,7 @@ def test_rotated_log_says_that_its_beginning_may_be_missing(context: Context, se
     A rotation while the script writes leaves some of its lines before the last one.
     """
     view = context.submit("vision", shell(ROTATED, timeout_seconds=120, resources={"cpu": "500m", "memory": "64Mi"}))
-    view = context.until_finished(view["id"], 120)
+    view = context.until_finished(view["id"])
     left = context.runway.log(view["id"]).text
     assert not left.startswith("first\n")
     assert left.endswith("after the rotation\n")
@@ -159,7 +159,7 @@ def test_followed_line_that_a_rotation_cuts_is_sent_once(context: Context, serve
     reading = Reading(f"{server.url}/v1/jobs/{view['id']}/logs?follow=true")
     reading.until(b"started")
     before.end()
-    wait_for(lambda: is_rotated(context, view), "the log is rotated", 60)
+    wait_for(lambda: is_rotated(context, view), "the log is rotated")
     cut.end()
     broke_off = False
     try:

@@ -116,7 +116,7 @@ class Load:
                 return str(answer.json()["id"]) if answer.is_success else None
             return None
 
-        return wait_for(attempt, "the submission is accepted", 45)
+        return wait_for(attempt, "the submission is accepted")
 
 
 def run(url: str, *arguments: str) -> str:
@@ -141,16 +141,16 @@ def test_replacement_of_runway_under_load_loses_and_repeats_nothing(
         followed = others.submit(run, service.url, "logs", "-f", watched)
         waited = others.submit(run, service.url, "submit", "--wait", *SMALL, "--", "sh", "-c", "sleep 10; echo end")
         load.start()
-        wait_for(lambda: load.submitted([EACH] * 3), "each client has submitted", 60)
+        wait_for(lambda: load.submitted([EACH] * 3), "each client has submitted")
         service.stop(0)
         so_far = [len(ids) for ids in load.ids]
         service.start(1)
-        wait_for(lambda: load.submitted([number + EACH for number in so_far]), "each client has submitted", 60)
+        wait_for(lambda: load.submitted([number + EACH for number in so_far]), "each client has submitted")
         ids = load.stop()
         assert followed.result().splitlines() == LINES
         assert "succeeded" in waited.result()
     with RunwayClient(service.url) as runway:
-        wait_for(lambda: all(runway.job(each)["state"] == "succeeded" for each in ids) or None, "all succeeded", 60)
+        wait_for(lambda: all(runway.job(each)["state"] == "succeeded" for each in ids) or None, "all succeeded")
         quota = runway.quota("vision")
     assert (quota["used"]["jobs"], quota["reserved"]["jobs"]) == (0, 0)
     assert len(set(ids)) == len(ids)
