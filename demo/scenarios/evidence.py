@@ -34,7 +34,7 @@ def lose_a_worker(context: Context) -> None:
 
 
 def be_evicted(context: Context) -> None:
-    until = int(time.time()) + 20
+    until = int(time.time()) + 30
     script = f"echo training; trap 'exit 143' TERM; while [ $(date +%s) -lt {until} ]; do sleep 1; done; echo done"
     view = context.submit("vision", shell(script, retries=0, timeout_seconds=120))
     context.until_log(view["id"], "training")

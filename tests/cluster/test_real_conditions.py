@@ -15,7 +15,7 @@ import pytest
 from testbed.context import Context
 from testbed.http_client import Document, document, shell
 from testbed.server import Server
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.cluster.test_streams import Reading
 from tests.support.held_jobs import HeldJob, held, unique_duration
 
@@ -79,7 +79,11 @@ def test_evicted_job_that_saves_its_work_and_exits_with_0_may_be_incomplete(cont
     assert view["state"] == "succeeded"
     assert "its work may be incomplete" in view["may_be_incomplete"]
     waited = subprocess.run(
-        [RUNWAY, "wait", view["id"], "--url", server.url], capture_output=True, text=True, timeout=60, check=False
+        [RUNWAY, "wait", view["id"], "--url", server.url],
+        capture_output=True,
+        text=True,
+        timeout=GUARD_SECONDS,
+        check=False,
     )
     assert waited.returncode == 0
     assert "may be incomplete" in waited.stdout
@@ -116,7 +120,7 @@ def test_rotated_log_says_that_its_beginning_may_be_missing(context: Context, se
         assert "earlier lines are missing" in answer.headers["Runway-Log-Warning"]
     for options in ([], ["-f"]):
         command = [RUNWAY, "logs", view["id"], *options, "--url", server.url]
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=GUARD_SECONDS, check=False)
         assert (shown.returncode, shown.stdout) == (0, left)
         assert "earlier lines are missing" in " ".join(shown.stderr.split())
 
@@ -163,7 +167,7 @@ def test_followed_line_that_a_rotation_cuts_is_sent_once(context: Context, serve
     cut.end()
     broke_off = False
     try:
-        reading.end(90)
+        reading.end()
     except httpx2.RemoteProtocolError:
         broke_off = True
     shown = "\n".join(line.strip("x") for line in reading.body.decode().splitlines())

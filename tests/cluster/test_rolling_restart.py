@@ -19,13 +19,13 @@ from runway.policy import load_policy
 from testbed.http_client import RunwayClient, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.cluster
 
 RUNWAY = str(Path(sys.executable).with_name("runway"))
-SMALL = ("--image=runway.local/busybox:1", "--cpu=100m", "--memory=32Mi", "--timeout=120")
+SMALL = ("--image=runway.local/busybox:1", "--cpu=100m", "--memory=32Mi", "--timeout=300")
 COUNT = "i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i + 1)); sleep 0.2; done"
 LINES = [f"line {number}" for number in range(60)]
 EACH = 2
@@ -94,7 +94,7 @@ class Load:
         """End the clients after their current submission, and return all ids."""
         self._stop.set()
         for client in self._clients:
-            client.result(timeout=60)
+            client.result(timeout=GUARD_SECONDS)
         self._pool.shutdown()
         return [job_id for ids in self.ids for job_id in ids]
 
@@ -123,7 +123,7 @@ def run(url: str, *arguments: str) -> str:
     """Return what the command prints. It must succeed."""
     environment = {**os.environ, "RUNWAY_URL": url, "RUNWAY_TENANT": "vision"}
     done = subprocess.run(
-        [RUNWAY, *arguments], env=environment, capture_output=True, text=True, timeout=90, check=False
+        [RUNWAY, *arguments], env=environment, capture_output=True, text=True, timeout=GUARD_SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
