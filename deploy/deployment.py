@@ -30,8 +30,6 @@ PODS = (
 """Not the pod of the policy check, which stays after a failure."""
 ROLLOUT_SECONDS = 120
 DELETE_SECONDS = 60
-LEADER_SECONDS = 30.0
-"""Longer than the expiry of a killed holder's Lease."""
 CONTAINER_PORT = 8000
 
 
@@ -135,9 +133,9 @@ class DeployedRunway:
     def start(self) -> None:
         """Wait until its current pod is the leader and reachable. Raises DeployFailed."""
         try:
-            pod = wait_for(lambda: _started(find_pod(self._kubernetes)), "a pod that runs", ROLLOUT_SECONDS)
+            pod = wait_for(lambda: _started(find_pod(self._kubernetes)), "a pod that runs")
             self._connect(pod["status"]["podIP"])
-            wait_for(self._ready, "Runway ready", LEADER_SECONDS)
+            wait_for(self._ready, "Runway ready")
         except TimedOut as error:
             raise DeployFailed(f"{error}\n{_describe_pods(self._kubernetes)}") from error
 
@@ -147,7 +145,7 @@ class DeployedRunway:
         if pid is None:
             raise DeployFailed("Runway does not run, so it cannot be killed")
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: None if Path("/proc", str(pid)).exists() else True, "the killed process is gone", 10)
+        wait_for(lambda: None if Path("/proc", str(pid)).exists() else True, "the killed process is gone")
 
     def _ready(self) -> bool | None:
         try:
@@ -188,7 +186,7 @@ def _wait_for_lease(kubernetes: Kubectl) -> None:
         return (pod is not None and holder == [pod["metadata"]["name"]]) or None
 
     try:
-        wait_for(is_held_by_pod, "the deployed Runway is the leader", LEADER_SECONDS)
+        wait_for(is_held_by_pod, "the deployed Runway is the leader")
     except TimedOut as error:
         raise DeployFailed(f"{error}: the Lease is held by {holder or 'nobody'}; is another Runway running?") from error
 

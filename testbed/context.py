@@ -12,11 +12,7 @@ import httpx2
 from testbed.http_client import FINISHED, Document, RunwayClient, document
 from testbed.kernel_log import Kernel
 from testbed.kubectl import Kubectl
-from testbed.waiting import TimedOut, wait_for
-
-START_SECONDS = 30.0
-"""From accepted to running on a busy machine; a job usually takes 2 s."""
-END_SECONDS = 45.0
+from testbed.waiting import GUARD_SECONDS, TimedOut, wait_for
 
 
 class Source(StrEnum):
@@ -104,7 +100,9 @@ class Context:
         self._jobs.append(job_id)
         self.submitted.append(job_id)
 
-    def until(self, job_id: str, done: Callable[[Document], bool], what: str, seconds: float = END_SECONDS) -> Document:
+    def until(
+        self, job_id: str, done: Callable[[Document], bool], what: str, seconds: float = GUARD_SECONDS
+    ) -> Document:
         """Return the view of a job as soon as `done` holds for it. Raises NotSeen with the last view."""
         last: Document = {}
 
@@ -118,11 +116,11 @@ class Context:
             conditions = [f"{item['code']}: {item['message']}" for item in last["conditions"]]
             raise NotSeen(f"job {job_id} {error}; it is {last['state']} {conditions or ''}".rstrip()) from error
 
-    def until_finished(self, job_id: str, seconds: float = END_SECONDS) -> Document:
+    def until_finished(self, job_id: str, seconds: float = GUARD_SECONDS) -> Document:
         """Return the view of a job as soon as it is finished. Raises NotSeen."""
         return self.until(job_id, lambda view: view["state"] in FINISHED, "finished", seconds)
 
-    def until_log(self, job_id: str, words: str, seconds: float = START_SECONDS) -> str:
+    def until_log(self, job_id: str, words: str, seconds: float = GUARD_SECONDS) -> str:
         """Return the log of a job as soon as it contains these words. Raises TimedOut."""
 
         def probe() -> str | None:

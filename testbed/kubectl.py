@@ -12,7 +12,7 @@ from localcluster import LocalCluster
 
 Document = dict[str, Any]
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 60.0
 
 
 class KubectlFailed(Exception):

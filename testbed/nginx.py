@@ -60,7 +60,7 @@ def nginx(directory: Path, upstream: str, *, idle_seconds: int = 60, options: st
     errors = directory / "error.log"
     process = subprocess.Popen([EXECUTABLE, "-c", file, "-p", directory, "-e", errors], stdin=subprocess.DEVNULL)
     try:
-        wait_for(lambda: _answers(port) or None, "nginx listens", 10)
+        wait_for(lambda: _answers(port) or None, "nginx listens")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

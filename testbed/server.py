@@ -18,8 +18,7 @@ from testbed.waiting import TimedOut, wait_for
 CHECKOUT = Path(__file__).resolve().parents[1]
 UVICORN_PROTOCOL = (f"--http={HTTP_PROTOCOL}", "--ws=none")
 """The uvicorn options for the protocol that limits the bytes of a client."""
-READY_SECONDS = 30.0
-STOP_SECONDS = 10.0
+STOP_SECONDS = 30.0
 
 
 class ServerFailed(Exception):
@@ -72,7 +71,7 @@ class Server:
         """Start it and wait until it is the leader. Raises ServerFailed, also if another Runway stays the leader."""
         self.launch()
         try:
-            wait_for(self._ready, "Runway ready", READY_SECONDS)
+            wait_for(self._ready, "Runway ready")
         except TimedOut as error:
             reader = "; it only reads: another Runway is the leader" if self._last_role == "reader" else ""
             raise ServerFailed(f"{error}{reader}\n{self.log_tail()}") from error

@@ -16,8 +16,6 @@ GPU = "nvidia.com/gpu"
 GPU_POOL = "a10g"
 WAITING_POOL = "large"
 """A pool without nodes that jobs can select: its jobs wait, and hold their maximum cost."""
-RECORD_SECONDS = 15.0
-"""Until Runway has recorded a finished job."""
 SIMULATED_LABEL = "runway.local/simulated-gpus"
 
 # Each key is a field of a spec that is wrong in as many ways as there are keys.
@@ -145,7 +143,7 @@ def spend_budget(context: Context) -> None:
         return Decimal(context.runway.quota("research")["budget"]["free"]) >= ceiling or None
 
     # The ceiling counts until the job's record has its actual cost.
-    wait_for(is_free, "the cancelled job costs nothing", RECORD_SECONDS)
+    wait_for(is_free, "the cancelled job costs nothing")
     third = context.submit("research", spec)
     after = context.runway.quota("research")["budget"]
     context.show(Source.RUNWAY, f"the first job is cancelled before it ran; {third['id']} is admitted: {after}")

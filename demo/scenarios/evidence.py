@@ -29,12 +29,12 @@ def lose_a_worker(context: Context) -> None:
     if kernel is None:
         context.show(Source.LINUX, "not available: the jobs run on another machine")
         return
-    for line in wait_for(lambda: kernel.oom_kill(uid), f"the kernel logs an OOM kill in pod {uid}", 5):
+    for line in wait_for(lambda: kernel.oom_kill(uid), f"the kernel logs an OOM kill in pod {uid}"):
         context.show(Source.LINUX, line)
 
 
 def be_evicted(context: Context) -> None:
-    until = int(time.time()) + 20
+    until = int(time.time()) + 30
     script = f"echo training; trap 'exit 143' TERM; while [ $(date +%s) -lt {until} ]; do sleep 1; done; echo done"
     view = context.submit("vision", shell(script, retries=0, timeout_seconds=120))
     context.until_log(view["id"], "training")
@@ -44,7 +44,7 @@ def be_evicted(context: Context) -> None:
     context.kubernetes.run("create", f"--raw={path}", "--filename=-", stdin=json.dumps(eviction))
     context.show(Source.KUBERNETES, f"pod {pod['name']} is evicted, as a drain does; the job has no retries")
 
-    view = context.until_finished(view["id"], 90)
+    view = context.until_finished(view["id"])
     for number, attempt in enumerate(view["attempts"], start=1):
         counted = "counts" if attempt["counted"] else "does not count"
         cause = attempt["cause"] or f"exit code {attempt['exit_code']}"
@@ -60,7 +60,7 @@ def be_evicted(context: Context) -> None:
 def outlive_the_pod(context: Context) -> None:
     script = "echo epoch 1; sleep 3; echo 'loading the extension'; sh -c 'kill -SEGV $$'; exit $?"
     view = context.until_finished(context.submit("vision", shell(script))["id"])
-    before = context.until(view["id"], lambda seen: seen["excerpt"] and seen["cost"]["actual"], "recorded", 20)
+    before = context.until(view["id"], lambda seen: seen["excerpt"] and seen["cost"]["actual"], "recorded")
     context.show(Source.RUNWAY, f"{before['state']}: {_summary(before)}")
     namespace, pod = view["kubernetes"]["namespace"], context.pod(view)["metadata"]["name"]
     context.kubernetes.run("delete", "pod", pod, f"--namespace={namespace}", "--wait=true", timeout=60)

@@ -56,7 +56,7 @@ def run_out_of_memory(context: Context) -> None:
         # Kubernetes reads OOMKilled from the node's kernel, so the claim holds without the log line.
         context.show(Source.LINUX, "not available: the jobs run on another machine")
         return
-    for line in wait_for(lambda: kernel.oom_kill(uid), f"the kernel logs an OOM kill in pod {uid}", 5):
+    for line in wait_for(lambda: kernel.oom_kill(uid), f"the kernel logs an OOM kill in pod {uid}"):
         context.show(Source.LINUX, line)
 
 

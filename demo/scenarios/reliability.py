@@ -100,7 +100,7 @@ def lose_kubernetes(context: Context) -> None:
     finally:
         api_server.thaw()
     thawed = time.monotonic()
-    wait_for(lambda: context.runway.get("/readyz").json().get("role") == "writer" or None, "ready again", 30)
+    wait_for(lambda: context.runway.get("/readyz").json().get("role") == "writer" or None, "ready again")
     context.show(Source.RUNWAY, f"ready again {time.monotonic() - thawed:.1f} s after SIGCONT")
     again = context.try_to_submit("vision", spec, key=key)
     expect(again.status_code in (200, 201), f"the same request again: {again.status_code} {again.text}")

@@ -25,7 +25,7 @@ def free_the_gpus_of_a_typo(context: Context) -> None:
     context.show(Source.RUNWAY, f"a second job: {refused.status_code} {refused.json()['code']}")
     expect(refused.status_code == 403, f"the second job got {refused.status_code}")
 
-    view = context.until_finished(stuck["id"], START_SECONDS + 60)
+    view = context.until_finished(stuck["id"])
     failure = view["failure"] or {}
     context.show(Source.RUNWAY, f"{view['state']}: {failure.get('code')}: {failure.get('message')}")
     timeout = json.loads(context.job(view)["metadata"]["annotations"].get("runway.internal/start-timeout", "{}"))

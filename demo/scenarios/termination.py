@@ -36,7 +36,7 @@ def reach_deadline(context: Context) -> None:
     context.show(Source.KUBERNETES, f"Job condition Failed: {failed['reason']}: {failed.get('message')}")
     expect(failed["reason"] == "DeadlineExceeded", f"the Job's condition is {failed}")
 
-    gone = wait_for(lambda: _log_gone(context, view), f"410 for the log of {view['id']} after its pod's deletion", 20)
+    gone = wait_for(lambda: _log_gone(context, view), f"410 for the log of {view['id']} after its pod's deletion")
     pods = context.kubernetes.pods(view["kubernetes"]["namespace"], view["id"])
     context.show(Source.KUBERNETES, f"pods left of the job: {len(pods)}")
     expect(not pods, f"{len(pods)} pods are left")
@@ -52,7 +52,7 @@ def ignore_sigterm(context: Context) -> None:
     spec = shell(script, timeout_seconds=TIMEOUT_SECONDS, grace_period_seconds=GRACE_SECONDS)
     view = context.submit("vision", spec)
     context.until_log(view["id"], "training")
-    pod = wait_for(lambda: _terminating(context, view), f"the pod of {view['id']} is terminating", 30)
+    pod = wait_for(lambda: _terminating(context, view), f"the pod of {view['id']} is terminating")
     # The API server sets deletionTimestamp to the end of the grace period.
     # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/
     grace = timedelta(seconds=pod["metadata"]["deletionGracePeriodSeconds"])

@@ -24,7 +24,6 @@ STEPS_AFTER_RESUME = 5
 WORKERS = 4
 SHARED_MIB = 200
 """At least this much is in shared memory: each worker fills a batch of 56 MiB."""
-FINISHED_SECONDS = TIMEOUT_SECONDS + 15.0
 
 SCRIPT = """\
 import getpass, hashlib, multiprocessing, os, pathlib, signal, sys
@@ -117,7 +116,7 @@ def train_and_resume(context: Context, **fields: object) -> None:
     _expect_environment(context, view, log, user)
     saved, losses = _number(log, r"^SIGTERM saved step (\d+)$"), _losses(log)
 
-    view = context.until_finished(view["id"], FINISHED_SECONDS)
+    view = context.until_finished(view["id"])
     failure, attempt = view["failure"] or {}, view["attempts"][-1]
     context.show(Source.RUNWAY, f"{view['state']}: {failure.get('code')}, exit code {attempt['exit_code']}")
     expect(failure.get("code") == "deadline_exceeded", f"the failure is {failure or view['state']}")
@@ -132,7 +131,7 @@ def train_and_resume(context: Context, **fields: object) -> None:
         expect(status.st_uid == user, f"the owner of the checkpoint is {status.st_uid}, not {user}")
 
     second = context.submit("vision", training_job(run, steps=STEPS_AFTER_RESUME, **fields))
-    second = context.until_finished(second["id"], FINISHED_SECONDS)
+    second = context.until_finished(second["id"])
     log = context.runway.log(second["id"]).text
     context.show(Source.JOB, f"the second job: {_without_token(log)}")
     context.show(Source.RUNWAY, f"{second['id']} {second['state']}")

@@ -191,9 +191,9 @@ def test_hidden_page_closes_its_streams(served: Served, browser: Browser) -> Non
         expect(seen.page.locator("#live")).to_have_attribute("data-how", "on")
         assert served.run(streams) == 2
         _set_visibility(seen, "hidden")
-        wait_for(lambda: served.run(streams) == 0 or None, "both streams closed", 10)
+        wait_for(lambda: served.run(streams) == 0 or None, "both streams closed")
         _set_visibility(seen, "visible")
-        wait_for(lambda: served.run(streams) == 2 or None, "both streams open", 10)
+        wait_for(lambda: served.run(streams) == 2 or None, "both streams open")
         assert seen.complaints == []
 
 

@@ -103,7 +103,7 @@ def gateway(upstreams: Upstreams, tmp_path: Path) -> Iterator[httpx2.Client]:
         try:
             client = httpx2.Client(base_url=f"http://127.0.0.1:{ports[1].number}", trust_env=False, timeout=10)
             stack.enter_context(client)
-            wait_for(lambda: _answers(client, process), "nginx answers", 10)
+            wait_for(lambda: _answers(client, process), "nginx answers")
             upstreams.seen.clear()
             upstreams.identity_saw.clear()
             yield client

@@ -29,12 +29,12 @@ def admission_policy(kubernetes: Kubectl, namespaces: Mapping[str, str]) -> Iter
     items = render_admission_policy([user])
     kubernetes.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     try:
-        wait_for(lambda: refused(kubernetes, job(namespaces["research"])), "the policy is in force", 30)
+        wait_for(lambda: refused(kubernetes, job(namespaces["research"])), "the policy is in force")
         yield
     finally:
         kinds = "validatingadmissionpolicybinding,validatingadmissionpolicy"
         kubernetes.run("delete", kinds, ADMISSION_POLICY, "--ignore-not-found")
-        wait_for(lambda: not refused(kubernetes, job(namespaces["research"])) or None, "the policy is lifted", 30)
+        wait_for(lambda: not refused(kubernetes, job(namespaces["research"])) or None, "the policy is lifted")
 
 
 def job(namespace: str, kind: str = "Job") -> Document:

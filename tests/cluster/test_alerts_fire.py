@@ -129,7 +129,7 @@ def history(
             in_use = scene.alarms.names()
             inject_faults(scene, running)
             resolved = {"RunwayWatchStale", "RunwayNotSynced", "RunwayNoWriter"}
-            scene.alarms.until_quiet(resolved, 20)
+            scene.alarms.until_quiet(resolved)
             yield History(at_rest, in_use, scene.alarms, scene.alarms.now())
     finally:
         server.start()
@@ -197,7 +197,7 @@ def generate_load(scene: Scene) -> Document:
     # More GPUs than the quota has: each request counts against the tenant's rate, and none creates a job.
     refused = shell("true", resources=gpus(4))
     with submitting(scene.runway, "speech", refused), submitting(scene.runway, "vision", refused):
-        scene.alarms.until_firing(TENANT_ALERTS, 60)
+        scene.alarms.until_firing(TENANT_ALERTS)
     return running
 
 
@@ -212,17 +212,17 @@ def inject_faults(scene: Scene, running: Document) -> None:
     stop = ("annotate", "lease", name, f"--namespace={namespace}")
     scene.context.kubernetes.run(*stop, "--overwrite", "runway.internal/submissions-stopped=to see the alert")
     try:
-        scene.alarms.until_firing(["RunwayResyncDrift", "RunwaySubmissionsStopped"], 60)
+        scene.alarms.until_firing(["RunwayResyncDrift", "RunwaySubmissionsStopped"])
     finally:
         scene.context.kubernetes.run(*stop, "runway.internal/submissions-stopped-")
-    scene.alarms.until_quiet(["RunwaySubmissionsStopped"], 20)
+    scene.alarms.until_quiet(["RunwaySubmissionsStopped"])
     assert scene.network.refuse() > 0
     with submitting(scene.runway, "vision", shell("true")):
-        scene.alarms.until_firing(["RunwayKubernetesErrors", "RunwaySubmissionsFailing", "RunwayNoWriter"], 40)
-    scene.alarms.until_firing(["RunwayWatchStale"], 90)
+        scene.alarms.until_firing(["RunwayKubernetesErrors", "RunwaySubmissionsFailing", "RunwayNoWriter"])
+    scene.alarms.until_firing(["RunwayWatchStale"])
     scene.runway.kill()
     scene.runway.launch()
-    scene.alarms.until_firing(["RunwayNotSynced"], 20)
+    scene.alarms.until_firing(["RunwayNotSynced"])
     scene.network.accept()
 
 

@@ -87,7 +87,7 @@ def outages(tools: Tools) -> Iterator[Outages]:
     key = f"test {uuid.uuid4()}"
     try:
         # Pods of earlier tests may still be terminating and use GPUs.
-        wait_for(lambda: context.runway.quota("vision")["used"]["gpu"] == 0 or None, "no GPU in use", 60)
+        wait_for(lambda: context.runway.quota("vision")["used"]["gpu"] == 0 or None, "no GPU in use")
         # Two to cancel: the API server may execute the first cancel after the thaw.
         lasting = context.submit("vision", GPU_JOB)
         to_cancel, another = context.submit("vision", shell(SLEEP)), context.submit("vision", shell(SLEEP))
@@ -106,7 +106,7 @@ def outages(tools: Tools) -> Iterator[Outages]:
         ending = context.submit("vision", shell("echo started; sleep 3"))
         context.until_log(ending["id"], "started")
         api_server.kill()
-        wait_for(lambda: context.runway.get("/readyz").status_code == 503 or None, "not ready", 10)
+        wait_for(lambda: context.runway.get("/readyz").status_code == 503 or None, "not ready")
         killed = observe(
             context, submit_at_once(context, shell("true"), [None] * 3), another, lambda: restart(api_server)
         )

@@ -155,11 +155,11 @@ def test_idle_job_is_ended_and_busy_and_unmeasured_jobs_run_on(capacity: Context
 
 def test_normal_event_of_an_autoscaler_becomes_a_condition(capacity: Context) -> None:
     view = capacity.submit("vision", shell("true", pool="none", timeout_seconds=300))
-    waiting = capacity.until(view["id"], lambda seen: "unschedulable" in codes(seen), "unschedulable", 30)
+    waiting = capacity.until(view["id"], lambda seen: "unschedulable" in codes(seen), "unschedulable")
     assert waiting["spec"]["pool"] == "none"
     pod = capacity.pod(view)
     post_event(capacity, pod, "TriggeredScaleUp", "pod triggered scale-up: [{eks-none-36c1 0->1 (max: 3)}]")
-    found = capacity.until(view["id"], lambda seen: "node_starting" in codes(seen), "node_starting", 30)
+    found = capacity.until(view["id"], lambda seen: "node_starting" in codes(seen), "node_starting")
     message = next(each["message"] for each in found["conditions"] if each["code"] == "node_starting")
     assert "eks-none-36c1 0->1" in message
     assert 'runway_waiting_jobs{condition="node_starting",tenant="vision"} 1.0' in capacity.runway.get("/metrics").text

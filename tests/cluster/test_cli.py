@@ -16,6 +16,7 @@ from demo.session import play, session_environment
 from testbed.context import Context
 from testbed.http_client import IMAGE
 from testbed.server import Server
+from testbed.waiting import GUARD_SECONDS
 from tests.support.documented import Block, blocks, parse
 from tests.support.held_jobs import held
 
@@ -93,9 +94,9 @@ def test_submit_follow_wait_and_cancel(cli: Cli, environment: dict[str, str]) ->
     waiting = start(environment, "wait", job_id)
     cancelled = cli("cancel", "-y", job_id)
     assert (cancelled.returncode, "cancelling" in cancelled.stdout) == (0, True)
-    assert waiting.communicate(timeout=30)[0] != ""
+    assert waiting.communicate(timeout=GUARD_SECONDS)[0] != ""
     assert waiting.returncode == 130
-    assert following.communicate(timeout=30)[0] == "ending\n"
+    assert following.communicate(timeout=GUARD_SECONDS)[0] == "ending\n"
     assert following.returncode == 0
     assert cli("wait", job_id).returncode == 130
     # The pod and the recorded excerpt give the same text.
@@ -113,7 +114,7 @@ def test_followed_logs_wait_for_pending_job(cli: Cli, environment: dict[str, str
     assert cli("logs", never, "--tenant=research").returncode == 1
     assert following.poll() is None
     assert cli("cancel", "-y", never, "--tenant=research").returncode == 0
-    assert following.communicate(timeout=30)[0] == ""
+    assert following.communicate(timeout=GUARD_SECONDS)[0] == ""
     assert following.returncode == 1
 
 
@@ -155,7 +156,7 @@ def test_wait_survives_restart(cli: Cli, environment: dict[str, str], server: Se
     server.kill()
     server.start()
     job.end()
-    stdout, _ = waiting.communicate(timeout=60)
+    stdout, _ = waiting.communicate(timeout=GUARD_SECONDS)
     assert (waiting.returncode, "succeeded" in stdout) == (0, True)
 
 
@@ -233,7 +234,7 @@ def until_running(process: subprocess.Popen[str]) -> str:
 
 def finish(process: subprocess.Popen[str]) -> Done:
     try:
-        stdout, stderr = process.communicate(timeout=90)
+        stdout, stderr = process.communicate(timeout=GUARD_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()

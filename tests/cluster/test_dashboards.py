@@ -51,10 +51,10 @@ def prometheus(tools: Tools, server: Server, namespaces: Mapping[str, str]) -> I
         scraping(target),
     ):
         # Prometheus sees no increase in events before the first scrape.
-        wait_for(lambda: ask(client, f'runway_is_writer{{instance="{target}"}} == 1') or None, "the first scrape", 30)
+        wait_for(lambda: ask(client, f'runway_is_writer{{instance="{target}"}} == 1') or None, "the first scrape")
         try:
             generate_load(context, namespaces)
-            wait_for(lambda: all_scraped(context, client, target), "all events scraped", 60)
+            wait_for(lambda: all_scraped(context, client, target), "all events scraped")
             yield client
         finally:
             context.cancel_jobs()

@@ -125,7 +125,7 @@ def test_service_endpoint_is_the_runway_pod(kubernetes: Kubectl) -> None:
 
     pod = find_pod(kubernetes)
     assert pod is not None
-    assert wait_for(ready, "a ready endpoint", 20) == [{"address": [pod["status"]["podIP"]], "port": 8000}]
+    assert wait_for(ready, "a ready endpoint") == [{"address": [pod["status"]["podIP"]], "port": 8000}]
 
 
 @pytest.mark.usefixtures("deployed")
@@ -313,7 +313,7 @@ def assert_unchanged(context: Context, jobs: list[str], before: dict[str, object
     now, firm = observed(context, jobs), [key for key in before if key.endswith((" state", " uses"))]
     assert {key: now[key] for key in firm} == {key: before[key] for key in firm}
     with suppress(TimedOut):
-        wait_for(lambda: observed(context, jobs) == before or None, "the same views", 10)
+        wait_for(lambda: observed(context, jobs) == before or None, "the same views")
     assert observed(context, jobs) == before
 
 

@@ -29,7 +29,6 @@ DEADLINE_SECONDS = 15
 """The timeout of jobs that run into it: beside other jobs that start, a pod can take 10 s to run."""
 WAIT_SECONDS = 15
 """The timeout of jobs that cannot start: enough for the kubelet to report the reason."""
-FINISHED_SECONDS = 120.0
 CONCURRENT_JOBS = 8
 """Together these jobs request 800m of the node's two CPUs, which other tests use too."""
 
@@ -190,7 +189,7 @@ def one_free_gpu(kubernetes: Kubectl) -> Iterator[None]:
     kubernetes.apply(json.dumps(pod))
     try:
         running = lambda: (kubernetes.get("pod", name, "default") or {})["status"]["phase"] == "Running" or None  # noqa: E731
-        wait_for(running, "the hog runs", 30)
+        wait_for(running, "the hog runs")
         yield
     finally:
         kubernetes.run("delete", "pod", name, "--namespace=default", "--wait=true")
@@ -203,13 +202,13 @@ def failed_jobs(tools: Tools, namespaces: Mapping[str, str]) -> Iterator[dict[st
 
     def run(case: Case) -> Document:
         if case.spec.get("kind") != "Job":
-            return context.until_finished(context.submit(case.tenant, case.spec)["id"], FINISHED_SECONDS)
+            return context.until_finished(context.submit(case.tenant, case.spec)["id"])
         tools.kubernetes.run("create", f"--namespace={namespaces[case.tenant]}", "-f", "-", stdin=json.dumps(case.spec))
         job_id = str(case.spec["metadata"]["name"])
         context.track(job_id)
         # Runway knows a Job that it did not create only after its watch event.
-        wait_for(lambda: context.runway.get(f"/v1/jobs/{job_id}").status_code == 200 or None, f"{job_id} known", 10)
-        return context.until_finished(job_id, FINISHED_SECONDS)
+        wait_for(lambda: context.runway.get(f"/v1/jobs/{job_id}").status_code == 200 or None, f"{job_id} known")
+        return context.until_finished(job_id)
 
     try:
         # Jobs that run into their deadline start first.
@@ -242,7 +241,7 @@ def test_job_that_ignores_sigterm_is_charged_at_most_its_ceiling(failed_jobs: di
 @pytest.mark.usefixtures("one_free_gpu")
 def test_unschedulable_for_lack_of_free_gpus_is_diagnosed(context: Context) -> None:
     view = context.submit(TOO_FEW_GPUS.tenant, TOO_FEW_GPUS.spec)
-    assert_failure(context.until_finished(view["id"], FINISHED_SECONDS), TOO_FEW_GPUS)
+    assert_failure(context.until_finished(view["id"]), TOO_FEW_GPUS)
 
 
 def assert_failure(view: Document, case: Case) -> None:

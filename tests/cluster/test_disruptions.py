@@ -21,8 +21,6 @@ from tests.support.held_jobs import held
 pytestmark = pytest.mark.cluster
 
 SLEEP = "trap 'exit 143' TERM; echo started; sleep 600 & wait"
-LOST_SECONDS = 120.0
-"""The local node controller waits 12 s before it calls a silent node unknown, and pods are collected every 20 s."""
 
 
 def started(context: Context, tenant: str = "vision", script: str = SLEEP, **fields: object) -> Document:
@@ -43,9 +41,9 @@ def test_drained_job_runs_again_without_using_a_retry(context: Context, kubernet
         assert "cordoned" in view["conditions"][0]["message"]
     finally:
         kubernetes.run("uncordon", NODE_NAME)
-    context.until(view["id"], lambda seen: seen["state"] == "running", "runs again", 60)
+    context.until(view["id"], lambda seen: seen["state"] == "running", "runs again")
     job.end()
-    view = context.until_finished(view["id"], 60)
+    view = context.until_finished(view["id"])
     assert (view["state"], view["failure"]) == ("succeeded", None)
     first, second = view["attempts"]
     assert (first["cause"], first["counted"], first["state"]) == ("drained", False, "failed")
@@ -99,14 +97,14 @@ def test_preempted_job_runs_again(context: Context, kubernetes: Kubectl) -> None
     kubernetes.apply(json.dumps(priority))
     try:
         kubernetes.apply(json.dumps(pod))
-        view = context.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt", 60)
+        view = context.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt")
         first = view["attempts"][0]
         assert (first["cause"], first["counted"]) == ("preempted", False)
         assert view["state"] == "pending"
     finally:
         kubernetes.run("delete", "pod", name, "--namespace=default", "--ignore-not-found", "--wait=true")
         kubernetes.run("delete", "priorityclass", name)
-    context.until(view["id"], lambda seen: seen["state"] == "running", "runs again", 60)
+    context.until(view["id"], lambda seen: seen["state"] == "running", "runs again")
 
 
 @pytest.mark.alone
@@ -114,11 +112,9 @@ def test_node_taint_is_distinguished_from_node_loss(context: Context, kubernetes
     view = started(context)
     kubernetes.run("taint", "node", NODE_NAME, "test.runway/maintenance=now:NoExecute")
     try:
-        view = context.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt", 60)
+        view = context.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt")
         assert (view["attempts"][0]["cause"], view["attempts"][0]["counted"]) == ("node_tainted", False)
-        view = context.until(
-            view["id"], lambda seen: codes(seen) == ["unschedulable"], "waits for the tainted node", 30
-        )
+        view = context.until(view["id"], lambda seen: codes(seen) == ["unschedulable"], "waits for the tainted node")
         assert "taint" in view["conditions"][0]["message"]
     finally:
         kubernetes.run("taint", "node", NODE_NAME, "test.runway/maintenance:NoExecute-")
@@ -127,7 +123,7 @@ def test_node_taint_is_distinguished_from_node_loss(context: Context, kubernetes
 def test_pod_deleted_by_hand_counts_as_failed_attempt(context: Context, kubernetes: Kubectl) -> None:
     view = started(context)
     kubernetes.run("delete", "pod", view["attempts"][0]["pod"], f"--namespace={view['kubernetes']['namespace']}")
-    view = context.until_finished(view["id"], 60)
+    view = context.until_finished(view["id"])
     assert (view["state"], view["failure"]["code"]) == ("failed", "pod_deleted")
     assert view["attempts"][0]["counted"]
 
@@ -137,7 +133,7 @@ def test_retry_succeeds_on_second_attempt(context: Context) -> None:
     until = int(time.time()) + 10
     script = f"[ $(date +%s) -ge {until} ] && echo 'data is here' && exit 0; echo 'no data yet'; exit 9"
     view = context.submit("vision", shell(script, retries=2, timeout_seconds=120))
-    view = context.until_finished(view["id"], 90)
+    view = context.until_finished(view["id"])
     assert (view["state"], view["failure"]) == ("succeeded", None)
     assert [attempt["exit_code"] for attempt in view["attempts"]] == [9, 0]
     first, last = view["attempts"]
@@ -148,7 +144,7 @@ def test_retry_succeeds_on_second_attempt(context: Context) -> None:
 def test_ephemeral_storage_overuse_is_diagnosed_as_eviction(context: Context) -> None:
     script = "echo started; head -c 1200000000 /dev/zero | tr '\\0' x > /tmp/big; sleep 600 & wait"
     view = context.submit("vision", shell(script, timeout_seconds=300, resources={"cpu": "500m", "memory": "64Mi"}))
-    view = context.until_finished(view["id"], 150)
+    view = context.until_finished(view["id"])
     assert view["failure"]["code"] == "ephemeral_storage_exceeded", view["failure"]
     assert "1Gi" in view["failure"]["message"]
 
@@ -163,17 +159,15 @@ def test_unreachable_node_is_a_condition_and_not_a_failure(context: Context, kub
     healthy, unwanted = started(context, script=job.script), started(context)
     with frozen_kubelet(kubernetes):
         for view in (healthy, unwanted):
-            seen = context.until(
-                view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable", LOST_SECONDS
-            )
+            seen = context.until(view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable")
             assert seen["state"] == "running"
         assert context.runway.cancel(unwanted["id"]).status_code == 202
-        seen = context.until(unwanted["id"], lambda seen: "terminating" in codes(seen), "terminating", 30)
+        seen = context.until(unwanted["id"], lambda seen: "terminating" in codes(seen), "terminating")
         assert (seen["state"], sorted(codes(seen))) == ("cancelling", ["node_unreachable", "terminating"])
         assert unwanted["id"] in holders(context)
         job.end()
-    assert context.until_finished(healthy["id"], 120)["state"] == "succeeded"
-    assert context.until_finished(unwanted["id"], 60)["state"] == "cancelled"
+    assert context.until_finished(healthy["id"])["state"] == "succeeded"
+    assert context.until_finished(unwanted["id"])["state"] == "cancelled"
     assert len(context.runway.job(healthy["id"])["attempts"]) == 1
 
 
@@ -181,12 +175,12 @@ def test_unreachable_node_is_a_condition_and_not_a_failure(context: Context, kub
 def test_job_on_lost_node_runs_again(context: Context, kubernetes: Kubectl) -> None:
     view = started(context)
     with frozen_kubelet(kubernetes):
-        context.until(view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable", LOST_SECONDS)
+        context.until(view["id"], lambda seen: "node_unreachable" in codes(seen), "unreachable")
         # An operator marks the machine as shut down, and Kubernetes deletes its pods.
         # https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/#non-graceful-node-shutdown
         kubernetes.run("taint", "node", NODE_NAME, "node.kubernetes.io/out-of-service=off:NoExecute")
         try:
-            view = context.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt", LOST_SECONDS)
+            view = context.until(view["id"], lambda seen: len(seen["attempts"]) == 2, "a second attempt")
         finally:
             kubernetes.run("taint", "node", NODE_NAME, "node.kubernetes.io/out-of-service:NoExecute-")
     assert (view["attempts"][0]["cause"], view["attempts"][0]["counted"]) == ("node_lost", False)
@@ -202,7 +196,7 @@ def frozen_kubelet(kubernetes: Kubectl) -> Iterator[None]:
         yield
     finally:
         kubelet.thaw()
-        wait_for(lambda: ready(kubernetes) or None, "the node is ready again", 90)
+        wait_for(lambda: ready(kubernetes) or None, "the node is ready again")
 
 
 def ready(kubernetes: Kubectl) -> bool:

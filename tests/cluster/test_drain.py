@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from testbed.context import START_SECONDS, Context
+from testbed.context import Context
 from testbed.http_client import RunwayClient, document, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
@@ -42,14 +42,14 @@ def test_sigterm_completes_requests_closes_streams_and_releases_the_lease(
     with RunwayClient(stopping_server.url) as runway, connect(stopping_server) as request:
         view = document(runway.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 60 & wait")))
         context.track(view["id"])
-        wait_for(lambda: "started" in runway.log(view["id"]).text or None, "the job has started", START_SECONDS)
+        wait_for(lambda: "started" in runway.log(view["id"]).text or None, "the job has started")
         lines = runway.follow(view["id"])
         assert next(lines) == "started"
         head = f"POST /v1/jobs HTTP/1.1\r\nHost: runway\r\nX-Tenant-ID: vision\r\nContent-Length: {len(body)}\r\n"
         request.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body[:10])
 
         os.kill(pid, signal.SIGTERM)
-        wait_for(lambda: closed(stopping_server), "the listening socket is closed", 10)
+        wait_for(lambda: closed(stopping_server), "the listening socket is closed")
         request.sendall(body[10:])
         answer = b"".join(iter(lambda: request.recv(65_536), b"")).decode()
         with pytest.raises(httpx2.RemoteProtocolError):
@@ -60,7 +60,7 @@ def test_sigterm_completes_requests_closes_streams_and_releases_the_lease(
     assert created is not None
     assert kubernetes.get("job", created[1], view["kubernetes"]["namespace"]) is not None
     assert context.pod(view)["status"]["phase"] == "Running"
-    wait_for(lambda: None if stopping_server.pid else True, "the process has ended", 10)
+    wait_for(lambda: None if stopping_server.pid else True, "the process has ended")
     lease = kubernetes.get("lease", *stopping_server.lease)
     assert lease is not None
     assert lease["spec"]["holderIdentity"] == ""

@@ -71,7 +71,7 @@ def test_non_leader_reports_emergency_stop(
     annotate(f"{ANNOTATION}=")
     with Server(tmp_path / "reader.log", settings) as reader:
         reader.launch()
-        readiness = wait_for(lambda: ready(reader), "a process that is ready", 20)
+        readiness = wait_for(lambda: ready(reader), "a process that is ready")
         assert (readiness["role"], readiness["stop_reason"]) == ("reader", "no reason was given")
         wait_for(lambda: stop_reason(context) or None, "the leader sees the stop", SEEN_SECONDS)
         assert "runway_submissions_stopped 1.0" in context.runway.get("/metrics").text

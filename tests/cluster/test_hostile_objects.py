@@ -91,7 +91,7 @@ def test_undecodable_dates_affect_no_other_job_and_are_reported(
     context: Context, server: Server, broken: Document
 ) -> None:
     for kind in ("jobs", "pods", "events"):
-        wait_for(lambda kind=kind: undecodable(server, kind) or None, f"{kind} named in /readyz", 10)  # type: ignore[misc]
+        wait_for(lambda kind=kind: undecodable(server, kind) or None, f"{kind} named in /readyz")  # type: ignore[misc]
     assert undecodable(server, "jobs") == [broken["id"]]
     assert context.runway.quota("vision")["used"]["gpu"] == 1
     assert context.runway.job(broken["id"])["state"] == "running"
@@ -115,12 +115,12 @@ def test_runbook_repairs_undecodable_objects(
     context: Context, server: Server, broken: Document, kubeconfig: Path, namespaces: Mapping[str, str]
 ) -> None:
     """Run the commands of RunwayUndecodableObjects for the Job, and then for the pod."""
-    wait_for(lambda: undecodable(server, "jobs") or None, "named in /readyz", 10)
-    wait_for(lambda: undecodable(server, "pods") or None, "named in /readyz", 10)
+    wait_for(lambda: undecodable(server, "jobs") or None, "named in /readyz")
+    wait_for(lambda: undecodable(server, "pods") or None, "named in /readyz")
     repair = next(block for block in blocks("docs/runbooks.md") if "kubectl replace --raw" in block.script)
     job_path, pod_path = broken["places"]["jobs"], broken["places"]["pods"]
     words = {r"\bNAMESPACE\b": namespaces["vision"], r"\bID\b": broken["id"]}
     for replaced in (words, words | {re.escape(job_path): pod_path}):
         played(repair, environment(KUBECONFIG=str(kubeconfig)), replaced)
-    wait_for(lambda: not (undecodable(server, "jobs") or undecodable(server, "pods")) or None, "none is named", 30)
+    wait_for(lambda: not (undecodable(server, "jobs") or undecodable(server, "pods")) or None, "none is named")
     assert context.runway.job(broken["id"])["state"] == "running"

@@ -85,7 +85,7 @@ def test_cancelled_job_uses_gpus_until_its_pod_terminates(context: Context) -> N
     view = context.submit("vision", on_gpus(2, job.script, grace_period_seconds=GRACE_SECONDS))
     context.until_log(view["id"], "started")
     context.runway.cancel(view["id"])
-    wait_for(lambda: holders(context, "vision").get(view["id"], {}).get("terminating") or None, "terminating", 15)
+    wait_for(lambda: holders(context, "vision").get(view["id"], {}).get("terminating") or None, "terminating")
 
     quota = context.runway.quota("vision")
     assert (quota["used"]["gpu"], quota["held_by_terminating"]["gpu"]) == (2, 2)
@@ -106,14 +106,14 @@ def test_quota_of_deleted_job_is_released_when_its_pod_terminates(context: Conte
     namespace = view["kubernetes"]["namespace"]
     context.until_log(view["id"], "started")
     context.kubernetes.run("delete", "job", view["id"], f"--namespace={namespace}", "--wait=false")
-    wait_for(lambda: context.runway.get(f"/v1/jobs/{view['id']}").status_code == 404 or None, "job vanished", 10)
-    wait_for(lambda: holders(context, "vision")[view["id"]]["terminating"] or None, "terminating", 10)
+    wait_for(lambda: context.runway.get(f"/v1/jobs/{view['id']}").status_code == 404 or None, "job vanished")
+    wait_for(lambda: holders(context, "vision")[view["id"]]["terminating"] or None, "terminating")
 
     entry = holders(context, "vision")[view["id"]]
     assert (entry["state"], entry["gpu"]) == (None, 2)
     assert len(context.kubernetes.pods(namespace, view["id"])) == 1
     job.end()
-    wait_for(lambda: view["id"] not in holders(context, "vision") or None, "quota released", 20)
+    wait_for(lambda: view["id"] not in holders(context, "vision") or None, "quota released")
     assert running_pods(context, view) == []
 
 

@@ -85,11 +85,11 @@ def test_isolated_command_ends_with_its_caller() -> None:
     sleeping = HeldJob(f"sleep {duration}", f"sleep\0{duration}\0")
     caller = subprocess.Popen([sys.executable, "-m", "localcluster", "isolated", "sleep", duration])
     try:
-        wait_for(lambda: sleeping.runs() or None, "it runs", 30)
+        wait_for(lambda: sleeping.runs() or None, "it runs")
     finally:
         caller.terminate()
         caller.wait(10)
-    wait_for(lambda: not sleeping.runs() or None, "it has ended", 30)
+    wait_for(lambda: not sleeping.runs() or None, "it has ended")
 
 
 @pytest.mark.alone

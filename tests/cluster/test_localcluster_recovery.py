@@ -133,7 +133,7 @@ def kill_everything() -> None:
         except ProcessLookupError:
             continue
     # A process in uninterruptible disk wait exits only after the wait.
-    wait_for(lambda: True if not set(pids) & set(marked_pids()) else None, "killed processes have exited", 30)
+    wait_for(lambda: True if not set(pids) & set(marked_pids()) else None, "killed processes have exited")
 
 
 def sleeping_pods() -> list[str]:

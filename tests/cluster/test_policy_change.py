@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from testbed.context import START_SECONDS
 from testbed.http_client import FINISHED, Document, RunwayClient, document, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
@@ -118,7 +117,7 @@ def test_resource_quota_limits_quota_raised_only_in_policy(operator: Operator) -
     first = running(runway, "vision", gpus(4))
     waiting = document(runway.submit("vision", gpus(2)))["id"]
     # The event with the reason arrives a moment after the job.
-    wait_for(lambda: "quota_backstop" in codes(runway.job(waiting)) or None, "quota_backstop", START_SECONDS)
+    wait_for(lambda: "quota_backstop" in codes(runway.job(waiting)) or None, "quota_backstop")
     runway.cancel(first)
 
 
@@ -139,7 +138,7 @@ def test_tenant_is_added(operator: Operator, suffix: str) -> None:
         job_id = running(runway, "audio", gpus(1))
     finally:
         operator.kubernetes.run("delete", "namespace", namespace, "--timeout=60s", timeout=65)
-    wait_for(lambda: used(runway, "audio") == 0 or None, "quota released", 20)
+    wait_for(lambda: used(runway, "audio") == 0 or None, "quota released")
     assert runway.get(f"/v1/jobs/{job_id}").status_code == 404
     assert f"namespace {namespace} does not exist" in runway.submit("audio", shell("true")).json()["detail"]
 
@@ -169,13 +168,13 @@ def gpus(number: int) -> Document:
 def running(runway: RunwayClient, tenant: str, spec: Document) -> str:
     """Submit a job, retrying while the rate limit rejects it, and wait for its first log line."""
     job_id = str(allowed(runway, tenant, spec)["id"])
-    wait_for(lambda: "started" in runway.log(job_id).text or None, f"job {job_id} has started", START_SECONDS)
+    wait_for(lambda: "started" in runway.log(job_id).text or None, f"job {job_id} has started")
     return job_id
 
 
 def finished(runway: RunwayClient, job_id: str) -> Document:
     """Return the view of a job as soon as it is finished."""
-    return wait_for(lambda: view if (view := runway.job(job_id))["state"] in FINISHED else None, "finished", 45)
+    return wait_for(lambda: view if (view := runway.job(job_id))["state"] in FINISHED else None, "finished")
 
 
 def used(runway: RunwayClient, tenant: str) -> int:

@@ -132,7 +132,7 @@ def serving(command: str, environment: dict[str, str], log: Path) -> Iterator[No
         return (answer.status_code == 200 and answer.json()["role"] == "writer") or None
 
     try:
-        wait_for(is_leader, f"{command} is the leader", 60)
+        wait_for(is_leader, f"{command} is the leader")
         yield
     finally:
         with suppress(ProcessLookupError):

@@ -15,7 +15,7 @@ import pytest
 from testbed.context import Context
 from testbed.http_client import Document, document, shell
 from testbed.server import Server
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.cluster.test_streams import Reading
 from tests.support.held_jobs import HeldJob, held, unique_duration
 
@@ -39,7 +39,7 @@ def with_proxy(context: Context, script: str, *, proxy: str, **fields: object) -
     name = manifest["metadata"]["name"]
     context.track(name)
     # Runway knows a Job that it did not create only after its watch event.
-    wait_for(lambda: context.runway.get(f"/v1/jobs/{name}").status_code == 200 or None, f"{name} known", 10)
+    wait_for(lambda: context.runway.get(f"/v1/jobs/{name}").status_code == 200 or None, f"{name} known")
     return context.until(name, lambda seen: seen["state"] != "pending", "runs")
 
 
@@ -79,7 +79,11 @@ def test_evicted_job_that_saves_its_work_and_exits_with_0_may_be_incomplete(cont
     assert view["state"] == "succeeded"
     assert "its work may be incomplete" in view["may_be_incomplete"]
     waited = subprocess.run(
-        [RUNWAY, "wait", view["id"], "--url", server.url], capture_output=True, text=True, timeout=60, check=False
+        [RUNWAY, "wait", view["id"], "--url", server.url],
+        capture_output=True,
+        text=True,
+        timeout=GUARD_SECONDS,
+        check=False,
     )
     assert waited.returncode == 0
     assert "may be incomplete" in waited.stdout
@@ -104,7 +108,7 @@ def test_rotated_log_says_that_its_beginning_may_be_missing(context: Context, se
     A rotation while the script writes leaves some of its lines before the last one.
     """
     view = context.submit("vision", shell(ROTATED, timeout_seconds=120, resources={"cpu": "500m", "memory": "64Mi"}))
-    view = context.until_finished(view["id"], 120)
+    view = context.until_finished(view["id"])
     left = context.runway.log(view["id"]).text
     assert not left.startswith("first\n")
     assert left.endswith("after the rotation\n")
@@ -116,7 +120,7 @@ def test_rotated_log_says_that_its_beginning_may_be_missing(context: Context, se
         assert "earlier lines are missing" in answer.headers["Runway-Log-Warning"]
     for options in ([], ["-f"]):
         command = [RUNWAY, "logs", view["id"], *options, "--url", server.url]
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=GUARD_SECONDS, check=False)
         assert (shown.returncode, shown.stdout) == (0, left)
         assert "earlier lines are missing" in " ".join(shown.stderr.split())
 
@@ -159,11 +163,11 @@ def test_followed_line_that_a_rotation_cuts_is_sent_once(context: Context, serve
     reading = Reading(f"{server.url}/v1/jobs/{view['id']}/logs?follow=true")
     reading.until(b"started")
     before.end()
-    wait_for(lambda: is_rotated(context, view), "the log is rotated", 60)
+    wait_for(lambda: is_rotated(context, view), "the log is rotated")
     cut.end()
     broke_off = False
     try:
-        reading.end(90)
+        reading.end()
     except httpx2.RemoteProtocolError:
         broke_off = True
     shown = "\n".join(line.strip("x") for line in reading.body.decode().splitlines())

@@ -32,7 +32,6 @@ SECRET_MD5 = hashlib.md5(SECRET_VALUE.encode(), usedforsecurity=False).hexdigest
 """What a job prints instead of the value, since the log belongs to the view."""
 WAIT_SECONDS = 20
 """The timeout of jobs that cannot start: enough for the kubelet to report the reason."""
-FINISHED_SECONDS = 90.0
 DISK = "40Gi"
 ROLE = {"example.com/role": "refs"}
 STORED_LOGS = "https://logs.example.com/"
@@ -123,8 +122,8 @@ def views(context: Context) -> dict[str, tuple[Document, Document]]:
         job_id = context.submit(
             TENANT, shell("true", image=TRAIN_IMAGE, timeout_seconds=WAIT_SECONDS) | case.references
         )["id"]
-        pending = context.until(job_id, lambda view: case.condition in codes(view), case.condition, WAIT_SECONDS)
-        return dict(pending), context.until_finished(job_id, FINISHED_SECONDS)
+        pending = context.until(job_id, lambda view: case.condition in codes(view), case.condition)
+        return dict(pending), context.until_finished(job_id)
 
     with ThreadPoolExecutor(len(CASES)) as pool:
         return dict(zip(CASES, pool.map(run, CASES.values()), strict=True))
@@ -179,7 +178,7 @@ def test_log_of_a_deleted_pod_links_to_the_stored_logs(context: Context) -> None
         answer = context.runway.log(view["id"])
         return answer.json() if answer.status_code == 410 else None
 
-    assert wait_for(gone, "the log is gone", FINISHED_SECONDS)["logs_url"] == link
+    assert wait_for(gone, "the log is gone")["logs_url"] == link
 
 
 def codes(view: Document) -> list[str]:

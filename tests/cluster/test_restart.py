@@ -37,15 +37,15 @@ def test_restart_after_kill_restores_jobs_and_quota(context: Context, server: Se
 
     server.kill()
     server.launch()
-    seen = wait_for(lambda: first_answer(server), "Runway answers for quota", 30)
+    seen = wait_for(lambda: first_answer(server), "Runway answers for quota")
 
     # The first response is complete; before it, Runway reports that it is not ready.
     assert seen == quota
-    wait_for(lambda: context.runway.get("/readyz").status_code == 200 or None, "ready", 10)
+    wait_for(lambda: context.runway.get("/readyz").status_code == 200 or None, "ready")
     assert states_of_all(context) == states
     # Diagnosis also needs events, which may arrive a moment later.
     with suppress(TimedOut):
-        wait_for(lambda: views_of(context, views) == views or None, "the same views", 10)
+        wait_for(lambda: views_of(context, views) == views or None, "the same views")
     assert views_of(context, views) == views
     assert context.runway.job(cancelled["id"])["state"] == "cancelled"
     replay = context.runway.submit("vision", spec, key=key)

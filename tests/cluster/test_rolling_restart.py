@@ -19,13 +19,13 @@ from runway.policy import load_policy
 from testbed.http_client import RunwayClient, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.cluster
 
 RUNWAY = str(Path(sys.executable).with_name("runway"))
-SMALL = ("--image=runway.local/busybox:1", "--cpu=100m", "--memory=32Mi", "--timeout=120")
+SMALL = ("--image=runway.local/busybox:1", "--cpu=100m", "--memory=32Mi", "--timeout=300")
 COUNT = "i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i + 1)); sleep 0.2; done"
 LINES = [f"line {number}" for number in range(60)]
 EACH = 2
@@ -94,7 +94,7 @@ class Load:
         """End the clients after their current submission, and return all ids."""
         self._stop.set()
         for client in self._clients:
-            client.result(timeout=60)
+            client.result(timeout=GUARD_SECONDS)
         self._pool.shutdown()
         return [job_id for ids in self.ids for job_id in ids]
 
@@ -116,14 +116,14 @@ class Load:
                 return str(answer.json()["id"]) if answer.is_success else None
             return None
 
-        return wait_for(attempt, "the submission is accepted", 45)
+        return wait_for(attempt, "the submission is accepted")
 
 
 def run(url: str, *arguments: str) -> str:
     """Return what the command prints. It must succeed."""
     environment = {**os.environ, "RUNWAY_URL": url, "RUNWAY_TENANT": "vision"}
     done = subprocess.run(
-        [RUNWAY, *arguments], env=environment, capture_output=True, text=True, timeout=90, check=False
+        [RUNWAY, *arguments], env=environment, capture_output=True, text=True, timeout=GUARD_SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -141,16 +141,16 @@ def test_replacement_of_runway_under_load_loses_and_repeats_nothing(
         followed = others.submit(run, service.url, "logs", "-f", watched)
         waited = others.submit(run, service.url, "submit", "--wait", *SMALL, "--", "sh", "-c", "sleep 10; echo end")
         load.start()
-        wait_for(lambda: load.submitted([EACH] * 3), "each client has submitted", 60)
+        wait_for(lambda: load.submitted([EACH] * 3), "each client has submitted")
         service.stop(0)
         so_far = [len(ids) for ids in load.ids]
         service.start(1)
-        wait_for(lambda: load.submitted([number + EACH for number in so_far]), "each client has submitted", 60)
+        wait_for(lambda: load.submitted([number + EACH for number in so_far]), "each client has submitted")
         ids = load.stop()
         assert followed.result().splitlines() == LINES
         assert "succeeded" in waited.result()
     with RunwayClient(service.url) as runway:
-        wait_for(lambda: all(runway.job(each)["state"] == "succeeded" for each in ids) or None, "all succeeded", 60)
+        wait_for(lambda: all(runway.job(each)["state"] == "succeeded" for each in ids) or None, "all succeeded")
         quota = runway.quota("vision")
     assert (quota["used"]["jobs"], quota["reserved"]["jobs"]) == (0, 0)
     assert len(set(ids)) == len(ids)

@@ -42,7 +42,7 @@ def reader(
     environment = {**settings, "KUBECONFIG": str(through), "RUNWAY_RESYNC_SECONDS": "10"}
     with Server(tmp_path / "reader.log", environment) as running:
         running.launch()
-        wait_for(lambda: role(running) == "reader" or None, "second Runway ready as a reader", 30)
+        wait_for(lambda: role(running) == "reader" or None, "second Runway ready as a reader")
         yield running
 
 
@@ -56,12 +56,12 @@ def test_resync_finds_job_that_finished_during_stalled_watch(context: Context, p
             answer = other.get(f"/v1/jobs/{job['id']}")
             return str(answer.json()["state"]) if answer.status_code == 200 else None
 
-        wait_for(lambda: state() == "running" or None, "the reader sees it run", 15)
+        wait_for(lambda: state() == "running" or None, "the reader sees it run")
         losses = metric(other, "runway_watch_losses_total")
         assert proxy.silence() >= 2
         context.runway.cancel(job["id"])
         assert context.until_finished(job["id"])["state"] == "cancelled"
-        wait_for(lambda: state() == "cancelled" or None, "the reader sees it cancelled", 60)
+        wait_for(lambda: state() == "cancelled" or None, "the reader sees it cancelled")
         assert metric(other, "runway_resync_corrections_total") > 0
         assert metric(other, "runway_watch_losses_total") == losses, "the stalled watches stay open"
 

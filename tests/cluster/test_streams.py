@@ -22,7 +22,7 @@ from localcluster import LocalCluster
 from testbed.context import Context
 from testbed.http_client import Document, shell
 from testbed.server import Server
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.support.held_jobs import held
 from tests.support.tcp_proxy import TcpProxy
 
@@ -45,11 +45,11 @@ class Reading:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
-    def until(self, text: bytes, seconds: float = 45) -> bytes:
+    def until(self, text: bytes, seconds: float = GUARD_SECONDS) -> bytes:
         """Return the body as soon as it contains these bytes."""
         return wait_for(lambda: self.body if text in self.body else None, f"{text!r} in {self._url}", seconds)
 
-    def end(self, seconds: float = 60) -> bytes:
+    def end(self, seconds: float = GUARD_SECONDS) -> bytes:
         """Return the complete body. Raises if the connection was closed early."""
         self._thread.join(seconds)
         assert not self._thread.is_alive(), f"{self._url} still streams after {seconds} s: {self.body[-300:]!r}"
@@ -132,12 +132,12 @@ def test_client_disconnect_closes_stream_to_kubernetes(context: Context, server:
     assert open_before >= 5
     for reading in readings:
         reading.disconnect()
-    wait_for(lambda: connections_to(server, kubernetes) <= open_before - 5 or None, "streams to Kubernetes closed", 10)
+    wait_for(lambda: connections_to(server, kubernetes) <= open_before - 5 or None, "streams to Kubernetes closed")
 
 
 def test_events_cover_job_from_pending_to_succeeded(context: Context, server: Server) -> None:
     job = held()
-    job_id = context.submit("vision", shell(job.script))["id"]
+    job_id = context.submit("vision", shell(job.script, timeout_seconds=300))["id"]
     url = f"{server.url}/v1/jobs/{job_id}/events"
     reading = Reading(url)
     reading.until(b'"state":"running"')
@@ -159,14 +159,17 @@ def test_events_cover_job_from_pending_to_succeeded(context: Context, server: Se
 
 @pytest.mark.long
 def test_streams_do_not_delay_shutdown_and_cli_resumes_after_restart(context: Context, server: Server) -> None:
-    job_id = context.submit("vision", shell("for i in $(seq 1 200); do echo $i; sleep 0.1; done"))["id"]
-    context.until_log(job_id, "3\n")
+    job = held(then="for i in $(seq 1 200); do echo $i; sleep 0.1; done; ")
+    job_id = context.submit("vision", shell(job.script, timeout_seconds=300))["id"]
+    context.until_log(job_id, "started")
     environment = {**os.environ, "RUNWAY_URL": server.url, "RUNWAY_TENANT": "vision"}
     cli = subprocess.Popen([RUNWAY, "logs", "-f", job_id], stdout=subprocess.PIPE, env=environment)
     raw = Reading(log_url(server, job_id, follow="true"))
     events = Reading(f"{server.url}/v1/jobs/{job_id}/events")
-    raw.until(b"10\n")
+    raw.until(b"started")
     events.until(b"running")
+    job.end()
+    raw.until(b"10\n")
     stopped = time.monotonic()
     server.stop()
     assert time.monotonic() - stopped < 2.5, "open streams must not delay the shutdown"
@@ -174,8 +177,8 @@ def test_streams_do_not_delay_shutdown_and_cli_resumes_after_restart(context: Co
         with pytest.raises(httpx2.RemoteProtocolError):
             reading.end()
     server.start()
-    said, _ = cli.communicate(timeout=60)
-    assert [int(line) for line in said.split()] == list(range(1, 201))
+    said, _ = cli.communicate(timeout=GUARD_SECONDS)
+    assert said.decode().split() == ["started", "finished", *map(str, range(1, 201))]
     assert cli.returncode == 0
 
 
@@ -194,7 +197,7 @@ def behind_a_proxy(settings: Mapping[str, str], folder: Path) -> Iterator[tuple[
         mine.chmod(0o600)
         with Server(folder / "runway.log", {**settings, "KUBECONFIG": str(mine)}) as reader:
             reader.launch()
-            wait_for(lambda: reader_is_ready(reader), "reader ready", 30)
+            wait_for(lambda: reader_is_ready(reader), "reader ready")
             yield reader, proxy
 
 
@@ -208,19 +211,19 @@ def reader_is_ready(server: Server) -> bool | None:
 def test_broken_log_connections_lose_and_repeat_no_lines(
     context: Context, settings: Mapping[str, str], tmp_path: Path
 ) -> None:
-    script = (
-        "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo out $i; [ $((i % 7)) = 0 ] && echo err $i >&2;"
-        "[ $((i % 50)) = 0 ] && sleep 0.2; done; head -c 40000 /dev/zero | tr '\\0' y; echo; echo out 3001"
+    job = held(
+        then="i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo out $i; [ $((i % 7)) = 0 ] && echo err $i >&2;"
+        "[ $((i % 50)) = 0 ] && sleep 0.2; done; head -c 40000 /dev/zero | tr '\\0' y; echo; echo out 3001; "
     )
-    job_id = context.submit("vision", shell(script))["id"]
     with behind_a_proxy(settings, tmp_path) as (reader, proxy):
-        wait_for(lambda: context.runway.job(job_id)["attempts"] or None, "a pod", 20)
-        wait_for(lambda: known(reader, job_id), "known to the reader", 10)
+        job_id = context.submit("vision", shell(job.script, timeout_seconds=300))["id"]
+        wait_for(lambda: known(reader, job_id), "known to the reader")
         reading = Reading(log_url(reader, job_id, follow="true"))
         stamped = Reading(log_url(reader, job_id, follow="true", timestamps="true"))
         # Both logs are open before the first cut: a cut while one opens is a 503, not a gap.
-        reading.until(b"out 100\n")
-        stamped.until(b"out 100\n")
+        reading.until(b"started\n")
+        stamped.until(b"started\n")
+        job.end()
         cuts = 0
         while not reading.ended():
             cuts += proxy.cut()
@@ -251,7 +254,7 @@ def test_log_stream_is_aborted_when_kubernetes_stays_unreachable(
         reading.until(b"started")
         proxy.__exit__()
         with pytest.raises(httpx2.RemoteProtocolError):
-            reading.end(120)
+            reading.end()
 
 
 def test_unschedulable_job_is_cancelled(context: Context) -> None:
@@ -326,7 +329,7 @@ def test_job_cancelled_while_job_controller_is_frozen_gets_at_most_one_pod(conte
         controllers.thaw()
     final = cancelled(context, view, 30)
     assert len(final["attempts"]) <= 1
-    wait_for(lambda: context.kubernetes.pods(view["kubernetes"]["namespace"], view["id"]) == [] or None, "no pod", 30)
+    wait_for(lambda: context.kubernetes.pods(view["kubernetes"]["namespace"], view["id"]) == [] or None, "no pod")
 
 
 def test_suspended_job_is_cancelled(context: Context) -> None:

@@ -127,10 +127,10 @@ def second(server: Server, settings: Mapping[str, str], tmp_path: Path) -> Itera
     """Run a second Runway on the same cluster."""
     with Server(tmp_path / "second.log", settings) as running:
         running.launch()
-        wait_for(lambda: reachable_role(running) == "reader" or None, "second Runway ready as a reader", 30)
+        wait_for(lambda: reachable_role(running) == "reader" or None, "second Runway ready as a reader")
         yield running
     # The first is the leader again, for the tests that follow.
-    wait_for(lambda: reachable_role(server) == "writer" or None, "the first Runway is the leader", 40)
+    wait_for(lambda: reachable_role(server) == "writer" or None, "the first Runway is the leader")
 
 
 @pytest.mark.long
@@ -143,9 +143,7 @@ def test_second_process_serves_reads_and_takes_over_leadership(
         def submit() -> httpx2.Response:
             return other.post("/v1/jobs", json=gpu_job(2), headers={"X-Tenant-ID": "vision"})
 
-        wait_for(
-            lambda: other.get(f"/v1/jobs/{running['id']}").status_code == 200 or None, "the reader sees the job", 10
-        )
+        wait_for(lambda: other.get(f"/v1/jobs/{running['id']}").status_code == 200 or None, "the reader sees the job")
         refused = submit()
         assert (refused.status_code, refused.json()["code"]) == (503, "not_leader")
         cancel = other.delete(f"/v1/jobs/{running['id']}", headers={"X-Tenant-ID": "vision"})
@@ -153,14 +151,14 @@ def test_second_process_serves_reads_and_takes_over_leadership(
 
         server.kill()
         killed = time.monotonic()
-        wait_for(lambda: reachable_role(second) == "writer" or None, "the second Runway takes over", 40)
+        wait_for(lambda: reachable_role(second) == "writer" or None, "the second Runway takes over")
         record_property("takeover_seconds", round(time.monotonic() - killed, 1))
         refused = submit()
         assert (refused.status_code, refused.json()["code"]) == (403, "quota_exceeded")
         assert refused.json()["held_by"] == [running["id"]]
 
         server.launch()
-        wait_for(lambda: reachable_role(server) == "reader" or None, "the first Runway comes back as a reader", 30)
+        wait_for(lambda: reachable_role(server) == "reader" or None, "the first Runway comes back as a reader")
 
 
 def at_once(server: Server, spec: Document, count: int) -> list[httpx2.Response]:
@@ -171,7 +169,7 @@ def at_once(server: Server, spec: Document, count: int) -> list[httpx2.Response]
             answer = post(client, spec, key)
             return None if answer.status_code == 503 else answer
 
-        return wait_for(attempt, "an answer other than 503", 60)
+        return wait_for(attempt, "an answer other than 503")
 
     with httpx2.Client(base_url=server.url, trust_env=False, timeout=60) as client, ThreadPoolExecutor(50) as pool:
         return list(pool.map(submit, [f"storm {uuid.uuid4()}" for _ in range(count)]))

@@ -213,7 +213,7 @@ def test_shared_memory_counts_towards_the_memory_limit(context: Context) -> None
 def test_writing_past_scratch_is_diagnosed_as_disk(context: Context) -> None:
     spec = job(["sh", "-c", "dd if=/dev/zero of=/scratch/file bs=1M count=100; sleep 600"])
     spec["resources"]["disk"] = "64Mi"
-    view = context.until_finished(context.submit("vision", spec | {"timeout_seconds": 120})["id"], 150)
+    view = context.until_finished(context.submit("vision", spec | {"timeout_seconds": 120})["id"])
     assert view["failure"]["code"] == "ephemeral_storage_exceeded", view
 
 

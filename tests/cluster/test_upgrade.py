@@ -59,7 +59,7 @@ def finish(kubernetes: Kubectl, namespace: str, name: str) -> None:
         assert job is not None
         return job if known <= {condition["type"] for condition in job["status"].get("conditions", [])} else None
 
-    job = wait_for(finished, f"{name} is finished", 60)
+    job = wait_for(finished, f"{name} is finished")
     kubernetes.run(
         "delete", "pod", f"--namespace={namespace}", f"--selector=batch.kubernetes.io/job-name={stored.name}"
     )

@@ -24,8 +24,6 @@ pytestmark = pytest.mark.cluster
 MIB = 1 << 20
 MEASURED = ("cpu_seconds", "cpu_cores", "throttled_ratio", "memory_bytes", "memory_peak_bytes", "gpu_utilisation")
 BUSY = "while :; do :; done"
-SAMPLE_SECONDS = 90.0
-"""Kubelet and Prometheus sample every 2 s. On a busy node, cAdvisor finds a cgroup only by its check once a minute."""
 
 
 @pytest.fixture
@@ -46,14 +44,13 @@ def usage(context: Context, job_id: str) -> Document:
     return document(context.runway.get(f"/v1/jobs/{job_id}/usage"))
 
 
-def until_usage(
-    context: Context, job_id: str, done: Callable[[Document], bool], what: str, seconds: float = SAMPLE_SECONDS
-) -> Document:
+def until_usage(context: Context, job_id: str, done: Callable[[Document], bool], what: str) -> Document:
+    # On a busy node, cAdvisor finds a cgroup only by its check once a minute.
     def probe() -> Document | None:
         found = usage(context, job_id)
         return found if done(found) else None
 
-    return wait_for(probe, what, seconds)
+    return wait_for(probe, what)
 
 
 def test_throttled_job_reports_throttling_while_running_and_finished(context: Context) -> None:
@@ -86,7 +83,7 @@ def test_hint_of_failed_job_mentions_throttling(context: Context) -> None:
     until_usage(context, job_id, lambda seen: seen["findings"] != [], "a finding")
     job.end()
     context.until_finished(job_id)
-    kept = context.until(job_id, lambda view: view["usage"] is not None, "its usage is kept", 20)
+    kept = context.until(job_id, lambda view: view["usage"] is not None, "its usage is kept")
     assert kept["failure"]["code"] == "exit_nonzero"
     assert "throttled in " in kept["failure"]["hint"]
     assert float(kept["failure"]["evidence"]["throttled_ratio"]) >= THROTTLED_RATIO
@@ -163,9 +160,9 @@ def test_prometheus_scrapes_kubelet_and_listed_runway_targets(cluster: LocalClus
         answer = httpx2.get(url, params={"query": query}, trust_env=False)
         return list(document(answer)["data"]["result"]) or None
 
-    wait_for(lambda: samples('up{job="cadvisor"} == 1'), "the kubelet scraped", SAMPLE_SECONDS)
+    wait_for(lambda: samples('up{job="cadvisor"} == 1'), "the kubelet scraped")
     with scraping(target):
-        wait_for(lambda: samples(f'runway_synced{{instance="{target}"}} == 1'), "Runway scraped", SAMPLE_SECONDS)
+        wait_for(lambda: samples(f'runway_synced{{instance="{target}"}} == 1'), "Runway scraped")
 
 
 def test_prometheus_account_may_read_only_kubelet_metrics(cluster: LocalCluster) -> None:

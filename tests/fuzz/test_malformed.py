@@ -110,7 +110,6 @@ def test_disconnect_within_a_body_is_not_an_error(served: Process) -> None:
     wait_for(
         lambda: "client disconnected before its request was complete" in served.log.read_text(encoding="utf-8") or None,
         "Runway has noticed",
-        10,
     )
     assert b"200 OK" in served.send(_get(b"/healthz"))
     assert served.faults() == []

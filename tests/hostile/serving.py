@@ -22,7 +22,6 @@ from testbed.waiting import wait_for
 CHECKOUT = Path(__file__).parents[2]
 POLICY = CHECKOUT / "config" / "policy.local.yaml"
 CLI = [sys.executable, "-c", "from runway.cli.main import main; main()"]
-START_SECONDS = 60.0
 FULL = os.environ.get("HOSTILE_FULL") == "1"
 """`HOSTILE_FULL=1 pytest tests/hostile` runs the long form of some tests: minutes instead of one minute."""
 LONGEST_ANSWER_SECONDS = 1.0 if FULL else 10.0
@@ -123,7 +122,7 @@ class Runway(Process):
         answer = httpx2.post(f"{self.url}/v1/jobs", json=spec, headers=headers, timeout=10, trust_env=False)
         assert answer.status_code == 201, answer.text
         job = str(answer.json()["id"])
-        wait_for(lambda: self.get(f"/v1/jobs/{job}").json()["state"] == "running" or None, "job running", 10)
+        wait_for(lambda: self.get(f"/v1/jobs/{job}").json()["state"] == "running" or None, "job running")
         return job
 
     def metric(self, name: str) -> float:
@@ -178,7 +177,7 @@ def serving(scratch: Path, **bounds: float) -> Iterator[Process]:
     arguments = ["-m", "tests.fuzz.served", "PORT", json.dumps(bounds)]
     with _started(arguments, scratch / "runway.log", {}) as (popen, port):
         process = Process(popen, port, scratch / "runway.log")
-        wait_for(lambda: process.succeeds("/readyz"), "Runway ready", START_SECONDS)
+        wait_for(lambda: process.succeeds("/readyz"), "Runway ready")
         yield process
 
 
@@ -188,7 +187,7 @@ def api_server(scratch: Path) -> Iterator[Process]:
     with _started(["-m", "tests.hostile.apiserver", "PORT"], scratch / "apiserver.log", {}) as (popen, port):
         process = Process(popen, port, scratch / "apiserver.log")
         (scratch / "kubeconfig").write_text(yaml.safe_dump(kubeconfig(process.url)))
-        wait_for(lambda: process.succeeds("/version"), "API server", START_SECONDS)
+        wait_for(lambda: process.succeeds("/version"), "API server")
         yield process
 
 
@@ -199,7 +198,7 @@ def runway(scratch: Path, *, policy: Path = POLICY, before: Callable[[], None] |
     arguments = [*CLI[1:], "serve", "--port", "PORT"]
     with _started(arguments, scratch / "runway.log", environment, before) as (popen, port):
         process = Runway(popen, port, scratch / "runway.log")
-        wait_for(lambda: process.role() == "writer" or None, "Runway to lead", START_SECONDS)
+        wait_for(lambda: process.role() == "writer" or None, "Runway to lead")
         yield process
 
 

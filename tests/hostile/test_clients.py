@@ -92,9 +92,9 @@ def test_hostile_clients_get_right_answers_and_leave_nothing_behind(scene: Scene
     assert scene.runway.faults() == []
     third = len(memory) // 3
     assert max(memory[2 * third :]) < max(memory[third : 2 * third]) + GROWTH_BYTES
-    wait_for(lambda: scene.runway.metric("runway_open_streams") == 0 or None, "streams closed", 20)
-    wait_for(lambda: scene.runway.descriptors() <= before[0] + 4 or None, "descriptors returned", 20)
-    wait_for(lambda: scene.runway.metric("runway_tasks") <= before[1] + 2 or None, "tasks ended", 20)
+    wait_for(lambda: scene.runway.metric("runway_open_streams") == 0 or None, "streams closed")
+    wait_for(lambda: scene.runway.descriptors() <= before[0] + 4 or None, "descriptors returned")
+    wait_for(lambda: scene.runway.metric("runway_tasks") <= before[1] + 2 or None, "tasks ended")
 
 
 async def _play(clients: HostileClients, process: Process, memory: list[int]) -> None:

@@ -33,8 +33,8 @@ def test_lease_is_renewed_without_busy_loop_while_descriptors_are_exhausted(tmp_
         assert _lease_writes(api) > written
         for client in clients:
             client.close()
-        wait_for(lambda: process.role() == "writer" or None, "Runway ready again", 10)
-        wait_for(lambda: process.descriptors() <= descriptors + 2 or None, "descriptors returned", 10)
+        wait_for(lambda: process.role() == "writer" or None, "Runway ready again")
+        wait_for(lambda: process.descriptors() <= descriptors + 2 or None, "descriptors returned")
         assert process.submit("quiet")
         assert process.faults() == []
 
@@ -52,7 +52,7 @@ def test_connections_to_kubernetes_recover_after_exhaustion(tmp_path: Path) -> N
         assert process.cpu_seconds() - cpu < HELD_SECONDS / 4
         for client in clients:
             client.close()
-        wait_for(lambda: process.role() == "writer" or None, "Runway ready again", 30)
+        wait_for(lambda: process.role() == "writer" or None, "Runway ready again")
         assert process.submit("quiet")
         assert process.faults() == []
 
@@ -87,7 +87,7 @@ def test_soft_limit_is_raised_to_hard_limit(tmp_path: Path) -> None:
 def _exhaust(process: Runway) -> list[socket.socket]:
     """Open more connections than the process has descriptors."""
     clients = [socket.create_connection(("127.0.0.1", process.port), timeout=5) for _ in range(CLIENTS)]
-    wait_for(lambda: process.descriptors() >= LIMIT - 1 or None, "descriptors exhausted", 10)
+    wait_for(lambda: process.descriptors() >= LIMIT - 1 or None, "descriptors exhausted")
     return clients
 
 

@@ -282,7 +282,7 @@ def test_leader_outlives_the_tokens_of_an_exec_plugin(tmp_path: Path) -> None:
                 counts = api.get("/counts").json()
                 return (len(counts["tokens"]) > 1 and counts["lease_writes"] > first["lease_writes"]) or None
 
-            wait_for(renewed, "the Lease renewed under another token", 30)
+            wait_for(renewed, "the Lease renewed under another token")
             assert process.submit("quiet")
             counts = api.get("/counts").json()
             assert counts["lease_transitions"] == first["lease_transitions"]

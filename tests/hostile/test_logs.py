@@ -129,14 +129,14 @@ def test_stalled_log_readers_take_little_memory(serving: Serving) -> None:
     before, readers = serving.runway.memory(), 15
 
     connections = [_open(serving.runway, f"/v1/jobs/{job}/logs?follow=true") for _ in range(readers)]
-    wait_for(lambda: _is_stalled(serving.api), "Runway stops reading from Kubernetes", 30)
+    wait_for(lambda: _is_stalled(serving.api), "Runway stops reading from Kubernetes")
     grown = serving.runway.memory() - before
     for connection in connections:
         connection.close()
 
     print(f"{readers} readers: {grown / MIB:.1f} MiB more")
     assert grown < readers * STREAM_BYTES
-    wait_for(lambda: serving.runway.metric("runway_open_streams") == 0 or None, "streams closed", 10)
+    wait_for(lambda: serving.runway.metric("runway_open_streams") == 0 or None, "streams closed")
 
 
 def test_concurrent_floods_do_not_block_others(serving: Serving) -> None:
@@ -169,7 +169,7 @@ def test_closed_streams_leak_nothing(serving: Serving, path: str) -> None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
 
-    wait_for(lambda: _no_more_than(idle, _counts(serving.runway)), f"no more than {idle}", 20)
+    wait_for(lambda: _no_more_than(idle, _counts(serving.runway)), f"no more than {idle}")
     print(f"{before / MIB:.0f} to {serving.runway.memory() / MIB:.0f} MiB")
     assert serving.runway.memory() < before + 32 * MIB
 
@@ -183,9 +183,7 @@ def test_line_with_invalid_time_fails_only_its_reader(serving: Serving, number: 
             answer += connection.recv(4096)
         assert answer.startswith(b"HTTP/1.1 200")
         reads = serving.api.get("/counts").json()["log_reads"]
-        wait_for(
-            lambda: serving.api.get("/counts").json()["log_reads"] > reads or None, "Runway reads the log again", 20
-        )
+        wait_for(lambda: serving.api.get("/counts").json()["log_reads"] > reads or None, "Runway reads the log again")
     assert serving.runway.role() == "writer"
 
 
@@ -205,7 +203,7 @@ def test_run_sanitizes_hostile_log_on_terminal(serving: Serving) -> None:
     known = {job["id"] for job in serving.runway.get("/v1/jobs", "vision").json()["jobs"]}
 
     def finish_it() -> None:
-        new = wait_for(lambda: _new_job(serving.runway, known), "a job", 20)
+        new = wait_for(lambda: _new_job(serving.runway, known), "a job")
         time.sleep(0.5)
         _finish(serving, new)
 
@@ -250,7 +248,7 @@ def test_excerpt_of_hostile_log_is_short_and_sanitized(serving: Serving, kind: s
     before = serving.runway.memory()
     _finish(serving, job)
 
-    excerpt = wait_for(lambda: serving.runway.get(f"/v1/jobs/{job}", "vision").json()["excerpt"], "an excerpt", 20)
+    excerpt = wait_for(lambda: serving.runway.get(f"/v1/jobs/{job}", "vision").json()["excerpt"], "an excerpt")
 
     assert len(excerpt["text"].encode()) <= 4096
     assert excerpt["text"].replace("\n", "").replace("\t", "").isprintable()

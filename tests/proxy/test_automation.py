@@ -70,4 +70,4 @@ def test_cancelled_example_cancels_its_job(server: Process, tmp_path: Path, exam
     assert process.returncode != 0
     (job,) = set(re.findall(rb"^rw-[a-z2-7]{20}$", errors, re.MULTILINE))
     path = f"/v1/jobs/{job.decode()}"
-    wait_for(lambda: server.get(path, "vision").json()["state"] == "cancelled" or None, "job cancelled", 20)
+    wait_for(lambda: server.get(path, "vision").json()["state"] == "cancelled" or None, "job cancelled")

@@ -27,7 +27,6 @@ from testbed.waiting import wait_for
 EXECUTABLE: Final = Path("/usr/bin/prometheus-alertmanager")
 AMTOOL: Final = Path("/usr/bin/amtool")
 PACKAGES: Final = {"prometheus-alertmanager": str(EXECUTABLE)}
-START_SECONDS: Final = 20.0
 STOP_SECONDS: Final = 10.0
 HURRIED: Final = {"group_wait": "500ms", "group_interval": "500ms"}
 """Shorter times; a heartbeat repeats at each interval."""
@@ -92,9 +91,7 @@ class Webhooks:
 
     def until(self, receiver: str, alert: str, times: int = 1) -> None:
         """Wait until a receiver has got this alert `times` times."""
-        wait_for(
-            lambda: self.names(receiver).count(alert) >= times or None, f"{receiver} gets {alert} {times} times", 20
-        )
+        wait_for(lambda: self.names(receiver).count(alert) >= times or None, f"{receiver} gets {alert} {times} times")
 
 
 class Alertmanager:
@@ -146,7 +143,7 @@ def alertmanager(config: Json, folder: Path) -> Iterator[Alertmanager]:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
     api = Alertmanager(f"http://127.0.0.1:{port}")
     try:
-        wait_for(lambda: api.is_ready() or None, "Alertmanager is ready", START_SECONDS)
+        wait_for(lambda: api.is_ready() or None, "Alertmanager is ready")
         yield api
     finally:
         api.close()

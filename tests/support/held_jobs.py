@@ -25,10 +25,10 @@ class HeldJob:
 
     def end(self) -> None:
         """Wait until it runs, end it in every container, and wait until it has ended."""
-        wait_for(lambda: self.runs() or None, f"the process {self.command!r} runs", 60)
+        wait_for(lambda: self.runs() or None, f"the process {self.command!r} runs")
         for pid in self._pids():
             os.kill(pid, signal.SIGPIPE)  # The shell writes "Terminated" to the log after a SIGTERM.
-        wait_for(lambda: not self.runs() or None, f"the process {self.command!r} has ended", 60)
+        wait_for(lambda: not self.runs() or None, f"the process {self.command!r} has ended")
 
     def _pids(self) -> Iterator[int]:
         for file in Path("/proc").glob("[0-9]*/cmdline"):

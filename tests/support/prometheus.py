@@ -57,7 +57,7 @@ class Alarms:
         self._thread = threading.Thread(target=self._look, name="alarms")
 
     def __enter__(self) -> Alarms:
-        wait_for(self._scraped, "Runway scraped and the rules evaluated", 20)
+        wait_for(self._scraped, "Runway scraped and the rules evaluated")
         self._thread.start()
         return self
 
@@ -81,15 +81,15 @@ class Alarms:
         with self._lock:
             return {name for name, _ in self._now}
 
-    def until_firing(self, alerts: Iterable[str], seconds: float) -> None:
+    def until_firing(self, alerts: Iterable[str]) -> None:
         """Wait until each of them has fired."""
         for alert in alerts:
-            wait_for(lambda alert=alert: self.seen(alert, "firing"), f"{alert} fires", seconds)  # type: ignore[misc]
+            wait_for(lambda alert=alert: self.seen(alert, "firing"), f"{alert} fires")  # type: ignore[misc]
 
-    def until_quiet(self, alerts: Iterable[str], seconds: float) -> None:
+    def until_quiet(self, alerts: Iterable[str]) -> None:
         """Wait until none of them is pending or firing."""
         wanted = set(alerts)
-        wait_for(lambda: True if not wanted & self.now() else None, f"{sorted(wanted)} resolved", seconds)
+        wait_for(lambda: True if not wanted & self.now() else None, f"{sorted(wanted)} resolved")
 
     def watched_for(self, seconds: float) -> None:
         """Sample for at least `seconds`."""
