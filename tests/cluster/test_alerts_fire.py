@@ -98,7 +98,7 @@ def gpus(number: int) -> Document:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The firing and pending alerts at the end of each phase, and all of them."""
+    """The alerts that have fired by the end of each phase, all of them, and those that fire after the recovery."""
 
     at_rest: set[str]
     in_use: set[str]
@@ -124,9 +124,9 @@ def history(
     try:
         with set_up(kubernetes, settings, tmp_path_factory.mktemp("alerts")) as scene:
             scene.alarms.watched_for(QUIET_SECONDS)
-            at_rest = scene.alarms.names()
+            at_rest = scene.alarms.fired()
             running = generate_load(scene)
-            in_use = scene.alarms.names()
+            in_use = scene.alarms.fired()
             inject_faults(scene, running)
             resolved = {"RunwayWatchStale", "RunwayNotSynced", "RunwayNoWriter"}
             scene.alarms.until_quiet(resolved)

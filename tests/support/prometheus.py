@@ -24,18 +24,21 @@ Json = dict[str, Any]
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 POLL_SECONDS = 0.25
+SHORTEST_FOR_SECONDS = 5
+"""Five scrapes. On a busy machine one scrape can fail, and no shipped alert fires for a single one."""
 
 
 def hurried(rules: Json, *, fors: int, windows: int, thresholds: Mapping[str, tuple[str, str]]) -> Json:
     """Return the rules with shorter durations.
 
-    Every `for` is divided by `fors` and every range in an expression by `windows`, to whole seconds and at least one.
+    Every `for` is divided by `fors`, to at least SHORTEST_FOR_SECONDS, and every range in an expression by `windows`,
+    to at least 1 s, both to whole seconds.
     `thresholds` replaces comparisons, for alerts whose threshold is a waiting time.
     """
     made = copy.deepcopy(rules)
     for rule in (rule for group in made["groups"] for rule in group["rules"]):
         if "for" in rule:
-            rule["for"] = _divided(rule["for"], fors)
+            rule["for"] = _divided(rule["for"], fors, SHORTEST_FOR_SECONDS)
         rule["expr"] = re.sub(r"\[(\w+)\]", lambda found: f"[{_divided(found[1], windows)}]", rule["expr"])
         if rule["alert"] in thresholds:
             before, after = thresholds[rule["alert"]]
@@ -71,15 +74,15 @@ class Alarms:
         with self._lock:
             return self._seen.get((alert, state))
 
-    def names(self) -> set[str]:
-        """Return all alerts that have been pending or firing."""
+    def fired(self) -> set[str]:
+        """Return all alerts that have been firing."""
         with self._lock:
-            return {name for name, _ in self._seen}
+            return {name for name, state in self._seen if state == "firing"}
 
     def now(self) -> set[str]:
-        """Return the alerts that are pending or firing."""
+        """Return the alerts that are firing."""
         with self._lock:
-            return {name for name, _ in self._now}
+            return {name for name, state in self._now if state == "firing"}
 
     def until_firing(self, alerts: Iterable[str]) -> None:
         """Wait until each of them has fired."""
@@ -87,7 +90,7 @@ class Alarms:
             wait_for(lambda alert=alert: self.seen(alert, "firing"), f"{alert} fires")  # type: ignore[misc]
 
     def until_quiet(self, alerts: Iterable[str]) -> None:
-        """Wait until none of them is pending or firing."""
+        """Wait until none of them is firing."""
         wanted = set(alerts)
         wait_for(lambda: True if not wanted & self.now() else None, f"{sorted(wanted)} resolved")
 
@@ -156,7 +159,7 @@ def evaluating(rules: Json, target: str, folder: Path) -> Iterator[Alarms]:
             process.wait(10)
 
 
-def _divided(duration: str, by: int) -> str:
+def _divided(duration: str, by: int, least: int = 1) -> str:
     found = re.fullmatch(r"(\d+)([smhd])", duration)
     assert found, f"unknown duration: {duration}"
-    return f"{max(1, round(int(found[1]) * SECONDS[found[2]] / by))}s"
+    return f"{max(least, round(int(found[1]) * SECONDS[found[2]] / by))}s"
