@@ -7,7 +7,7 @@ directories. The code touches nothing else.
 import shutil
 from pathlib import Path
 
-from localcluster import addresses, cgroups, conflicts, network, paths, processes, sysctls
+from localcluster import addresses, cgroups, conflicts, files, network, paths, processes, sysctls
 from localcluster.commands import run
 from localcluster.errors import LocalClusterError
 
@@ -45,8 +45,8 @@ def remove_all() -> None:
     cgroups.remove()
     network.remove_kube_proxy_chains()
     network.remove_bridge()
-    for file in (*_device_plugin_files(), *_container_log_links()):
-        file.unlink(missing_ok=True)
+    for found in (*_device_plugin_files(), *_container_log_links()):
+        found.unlink(missing_ok=True)
     # Its parent stays: to remove a directory is to unmount what an isolated part has mounted there.
     _remove_if_empty(paths.DEVICE_PLUGIN_DIR, paths.CONTAINER_LOG_LINK_DIR)
     sysctls.restore()
@@ -118,12 +118,11 @@ def _remove_if_empty(*directories: Path) -> None:
 def _cni_results() -> list[Path]:
     """Return the CNI results of our pods, by network namespace: loopback results lack our network's name."""
     mark = f'"sandbox":"{paths.CONTAINERD_RUN_DIR}/'
-    return [path for path in paths.CNI_RESULT_DIR.glob("*") if mark in path.read_text(encoding="utf-8")]
+    return files.containing(paths.CNI_RESULT_DIR, mark)
 
 
 def _container_log_links() -> list[Path]:
-    links = [path for path in paths.CONTAINER_LOG_LINK_DIR.glob("*.log") if path.is_symlink()]
-    return [link for link in links if link.readlink().is_relative_to(paths.POD_LOG_DIR)]
+    return files.links_below(paths.CONTAINER_LOG_LINK_DIR, paths.POD_LOG_DIR)
 
 
 def _device_plugin_files() -> list[Path]:

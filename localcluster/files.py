@@ -1,7 +1,11 @@
-"""Atomic writes: a reader sees the old or the new content, even after a kill."""
+"""Files that others read and remove meanwhile.
+
+Writes are atomic: a reader sees the old or the new content, even after a kill.
+"""
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +42,23 @@ def tail(path: Path, lines: int = 25) -> str:
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except FileNotFoundError:
         return "(no log)"
+
+
+def containing(directory: Path, text: str) -> list[Path]:
+    """Return the files in a directory that contain `text`. Others may remove theirs meanwhile."""
+    found = []
+    for path in directory.glob("*"):
+        with suppress(FileNotFoundError):
+            if text in path.read_text(encoding="utf-8"):
+                found.append(path)
+    return found
+
+
+def links_below(directory: Path, target: Path) -> list[Path]:
+    """Return the symbolic links in a directory that point below `target`. Others may remove theirs meanwhile."""
+    found = []
+    for path in directory.glob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_symlink() and path.readlink().is_relative_to(target):
+                found.append(path)
+    return found

@@ -92,16 +92,31 @@ def traces() -> list[str]:
     found = [f"process {pid}" for pid in marked_pids()]
     found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{NAME}/" in line]
     found += [str(path) for path in Path("/sys/class/net").glob("rwbr0")]
-    found += [str(path) for path in Path("/sys/fs/cgroup").rglob(NAME)]
+    found += [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if Path(folder).name == NAME]
     for program in ("iptables-save", "ip6tables-save"):
         rules = subprocess.run([program], capture_output=True, text=True, timeout=30, check=True).stdout
         found += [line for line in rules.splitlines() if "KUBE-" in line]
-    found += [str(path) for path in Path("/var/lib/cni/results").glob("*") if f"{NAME}/" in path.read_text()]
-    links = [path for path in Path("/var/log/containers").glob("*") if path.is_symlink()]
-    found += [str(link) for link in links if f"{NAME}/" in str(link.readlink())]
+    found += [str(path) for path in Path("/var/lib/cni/results").glob("*") if f"{NAME}/" in read(path)]
+    found += [str(path) for path in Path("/var/log/containers").glob("*") if f"{NAME}/" in target(path)]
     places = [f"/run/{NAME}", f"/var/lib/{NAME}"]
     places += [f"/var/lib/kubelet/device-plugins/{name}" for name in ("kubelet.sock", "runway-simulated-gpu.sock")]
     return found + [place for place in places if Path(place).exists()]
+
+
+def read(path: Path) -> str:
+    """Return the content of a file; nothing if the other cluster has removed it meanwhile."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def target(path: Path) -> str:
+    """Return the target of a link; nothing if the other cluster has removed the link meanwhile."""
+    try:
+        return str(path.readlink()) if path.is_symlink() else ""
+    except FileNotFoundError:
+        return ""
 
 
 def shim_sockets() -> list[Path]:

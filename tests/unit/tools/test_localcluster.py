@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import tarfile
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from localcluster import (
     LocalCluster,
     addresses,
+    files,
     images,
     monitoring,
     packages,
@@ -195,14 +197,14 @@ def test_prometheus_listens_on_loopback_with_bounded_storage() -> None:
 
 
 def test_prometheus_scrapes_kubelet_by_certificate_and_runway_by_file() -> None:
-    files = monitoring.prometheus().files
-    cadvisor, runway = json.loads(files[monitoring.PROMETHEUS_CONFIG])["scrape_configs"]
+    written = monitoring.prometheus().files
+    cadvisor, runway = json.loads(written[monitoring.PROMETHEUS_CONFIG])["scrape_configs"]
 
     assert (cadvisor["scheme"], cadvisor["metrics_path"]) == ("https", "/metrics/cadvisor")
     assert cadvisor["static_configs"] == [{"targets": ["10.231.0.1:16250"]}]
     assert cadvisor["tls_config"]["cert_file"].endswith("/prometheus.pem")
     assert runway["file_sd_configs"][0]["files"] == [f"{monitoring.TARGET_DIR}/*.json"]
-    assert json.loads(files[monitoring.TARGET_DIR / "runway.json"]) == [{"targets": ["127.0.0.1:8000"]}]
+    assert json.loads(written[monitoring.TARGET_DIR / "runway.json"]) == [{"targets": ["127.0.0.1:8000"]}]
 
 
 def test_makefile_has_local_prometheus_url() -> None:
@@ -221,3 +223,28 @@ def test_exported_local_kubeconfig_still_means_the_local_cluster(kubeconfig: str
 
     assert ("localcluster up" in plan) is is_ours
     assert ("policy.local.yaml" in plan) is is_ours
+
+
+def test_search_of_a_directory_survives_files_that_vanish(tmp_path: Path) -> None:
+    """Another cluster on the machine starts and removes containers meanwhile."""
+    ours = tmp_path / "ours"
+    (tmp_path / "kept").write_text("ours")
+    (tmp_path / "link").symlink_to(ours / "log")
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            (tmp_path / "passing").write_text("theirs")
+            (tmp_path / "passing link").symlink_to("theirs")
+            (tmp_path / "passing").unlink()
+            (tmp_path / "passing link").unlink()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(500):
+            assert files.links_below(tmp_path, ours) == [tmp_path / "link"]
+            assert files.containing(tmp_path, "ours") == [tmp_path / "kept"]
+    finally:
+        stop.set()
+        other.join(10)
