@@ -120,14 +120,14 @@ class Context:
         """Return the view of a job as soon as it is finished. Raises NotSeen."""
         return self.until(job_id, lambda view: view["state"] in FINISHED, "finished", seconds)
 
-    def until_log(self, job_id: str, words: str, seconds: float = GUARD_SECONDS) -> str:
+    def until_log(self, job_id: str, words: str) -> str:
         """Return the log of a job as soon as it contains these words. Raises TimedOut."""
 
         def probe() -> str | None:
             answer = self.runway.log(job_id)
             return answer.text if answer.is_success and words in answer.text else None
 
-        return wait_for(probe, f"job {job_id} writes {words!r}", seconds)
+        return wait_for(probe, f"job {job_id} writes {words!r}")
 
     def pod(self, view: Document) -> Document:
         """Return the only pod of a job from Kubernetes. Raises NotSeen if there are none or several."""

@@ -51,7 +51,7 @@ class Kubectl:
 
     def apply(self, manifests: str) -> None:
         """Apply a stream of YAML or JSON."""
-        self.run("apply", "-f", "-", stdin=manifests, timeout=60)
+        self.run("apply", "-f", "-", stdin=manifests)
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Document | None:
         """Return one object, or None if it does not exist."""

@@ -52,7 +52,7 @@ def wait_until_bound(kubernetes: Kubectl, namespace: str, claim: str) -> None:
     that use the claim wait meanwhile.
     """
     bound = ("--for=jsonpath={.status.phase}=Bound", f"--timeout={BOUND_SECONDS}s")
-    kubernetes.run("wait", f"persistentvolumeclaim/{claim}", f"--namespace={namespace}", *bound, timeout=35)
+    kubernetes.run("wait", f"persistentvolumeclaim/{claim}", f"--namespace={namespace}", *bound)
 
 
 def volume_directory(namespace: str, claim: str) -> Path:

@@ -33,7 +33,5 @@ def apply_tenants(kubernetes: Kubectl, policy: Path) -> list[str]:
     namespaces = [tenant.namespace for tenant in load_policy(policy).tenants.values()]
     for namespace in namespaces:
         # Kubernetes creates a namespace's default service account a moment later, and admits no pod before.
-        kubernetes.run(
-            "wait", "--for=create", "serviceaccount/default", f"--namespace={namespace}", "--timeout=30s", timeout=35
-        )
+        kubernetes.run("wait", "--for=create", "serviceaccount/default", f"--namespace={namespace}", "--timeout=30s")
     return namespaces

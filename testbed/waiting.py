@@ -25,7 +25,7 @@ class TimedOut(Exception):
 def wait_for(probe: Callable[[], _Found | None], what: str, seconds: float = GUARD_SECONDS) -> _Found:
     """Call `probe` until it returns a value other than None, and return that value. Pauses grow and have jitter.
 
-    Raises TimedOut, which names `what`, after `seconds`. Give them only where the time is part of the claim.
+    Raises TimedOut, which names `what`, after `seconds`. Give `seconds` only where the time is part of the claim.
     """
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE_SECONDS

@@ -63,7 +63,7 @@ def outlive_the_pod(context: Context) -> None:
     before = context.until(view["id"], lambda seen: seen["excerpt"] and seen["cost"]["actual"], "recorded")
     context.show(Source.RUNWAY, f"{before['state']}: {_summary(before)}")
     namespace, pod = view["kubernetes"]["namespace"], context.pod(view)["metadata"]["name"]
-    context.kubernetes.run("delete", "pod", pod, f"--namespace={namespace}", "--wait=true", timeout=60)
+    context.kubernetes.run("delete", "pod", pod, f"--namespace={namespace}", "--wait=true")
     left = context.kubernetes.pods(namespace, view["id"])
     context.show(Source.KUBERNETES, f"pods left of the job: {len(left)}")
     expect(not left, f"{len(left)} pods are left")

@@ -36,7 +36,7 @@ def test_drained_job_runs_again_without_using_a_retry(context: Context, kubernet
     try:
         selector = f"--pod-selector=batch.kubernetes.io/job-name={view['id']}"
         # Every job has a scratch disk, which the eviction deletes.
-        kubernetes.run("drain", NODE_NAME, "--force", "--delete-emptydir-data", selector, timeout=60)
+        kubernetes.run("drain", NODE_NAME, "--force", "--delete-emptydir-data", selector)
         view = context.until(view["id"], lambda seen: codes(seen) == ["unschedulable"], "waits for the cordoned node")
         assert "cordoned" in view["conditions"][0]["message"]
     finally:

@@ -56,6 +56,6 @@ def helm() -> Helm:
 
 def try_to_apply(kubernetes: Kubectl, manifests: str) -> None:
     """Apply every object as a server-side dry run, with defaults and admission."""
-    output = kubernetes.run("apply", "--dry-run=server", "--filename=-", stdin=manifests, timeout=60)
+    output = kubernetes.run("apply", "--dry-run=server", "--filename=-", stdin=manifests)
     objects = [item for item in yaml.safe_load_all(manifests) if item]
     assert output.count("server dry run") == len(output.splitlines()) == len(objects)

@@ -50,9 +50,9 @@ def _known(kubernetes: Kubectl) -> Iterator[None]:
     before = kubernetes.run("get", *names, "--ignore-not-found", "--output=name").split()
     try:
         for path in definitions():
-            kubernetes.run("apply", "--server-side", f"--filename={path}", timeout=60)
-        kubernetes.run("wait", "--for=condition=Established", *names, "--timeout=30s", timeout=35)
+            kubernetes.run("apply", "--server-side", f"--filename={path}")
+        kubernetes.run("wait", "--for=condition=Established", *names, "--timeout=30s")
         yield
     finally:
         if not before:
-            kubernetes.run("delete", *names, "--ignore-not-found", "--timeout=30s", timeout=35)
+            kubernetes.run("delete", *names, "--ignore-not-found", "--timeout=30s")

@@ -5,8 +5,8 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tarfile
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -230,21 +230,12 @@ def test_search_of_a_directory_survives_files_that_vanish(tmp_path: Path) -> Non
     ours = tmp_path / "ours"
     (tmp_path / "kept").write_text("ours")
     (tmp_path / "link").symlink_to(ours / "log")
-    stop = threading.Event()
-
-    def come_and_go() -> None:
-        while not stop.is_set():
-            (tmp_path / "passing").write_text("theirs")
-            (tmp_path / "passing link").symlink_to("theirs")
-            (tmp_path / "passing").unlink()
-            (tmp_path / "passing link").unlink()
-
-    other = threading.Thread(target=come_and_go)
-    other.start()
-    try:
-        for _ in range(500):
-            assert files.links_below(tmp_path, ours) == [tmp_path / "link"]
-            assert files.containing(tmp_path, "ours") == [tmp_path / "kept"]
-    finally:
-        stop.set()
-        other.join(10)
+    come_and_go = "import os\nwhile True:\n os.symlink('theirs', 'passing')\n os.unlink('passing')"
+    # A process: a thread would seldom run between the two steps of the search.
+    with subprocess.Popen([sys.executable, "-c", come_and_go], cwd=tmp_path) as other:
+        try:
+            for _ in range(1000):
+                assert files.links_below(tmp_path, ours) == [tmp_path / "link"]
+                assert files.containing(tmp_path, "ours") == [tmp_path / "kept"]
+        finally:
+            other.kill()
