@@ -231,7 +231,7 @@ def test_search_of_a_directory_survives_files_that_vanish(tmp_path: Path) -> Non
     (tmp_path / "kept").write_text("ours")
     (tmp_path / "link").symlink_to(ours / "log")
     come_and_go = "import os\nwhile True:\n os.symlink('theirs', 'passing')\n os.unlink('passing')"
-    # A process: a thread would seldom run between the two steps of the search.
+    # A process: a thread would hardly ever run between the two steps of the search.
     with subprocess.Popen([sys.executable, "-c", come_and_go], cwd=tmp_path) as other:
         try:
             for _ in range(1000):
