@@ -187,9 +187,11 @@ def generate_load(scene: Scene) -> Document:
     context.submit("vision", shell(SLEEP, resources=gpus(4), timeout_seconds=7 * 86400))
     stubborn = once_allowed(context, "speech", shell(IGNORE_SIGTERM, resources=gpus(1), grace_period_seconds=60))
     context.submit("vision", shell("true", pool="none", timeout_seconds=600))
+    # The alert needs three of them at the same time, also on a node that starts pods slowly.
+    for _ in range(3):
+        context.submit("vision", shell("true", image=DEAD_REGISTRY, timeout_seconds=600))
+    # Failed pulls do not count in RunwayJobsFailing, and unbound volumes do.
     for _ in range(6):
-        context.submit("vision", shell("true", image=DEAD_REGISTRY, timeout_seconds=12))
-        # Failed pulls do not count in RunwayJobsFailing, and unbound volumes do.
         context.submit("vision", shell("true", volumes=[UNBOUND], timeout_seconds=12))
     running = context.submit("vision", shell(SLEEP, timeout_seconds=600))
     context.until_log(stubborn["id"], "started")
