@@ -20,6 +20,7 @@ from typing import Final, Literal
 import aiohttp
 import msgspec
 
+from runway.client_socket import client_socket
 from runway.errors import PrometheusUnavailable
 from runway.fair_share import FairSemaphore, FairSlots, Owner
 
@@ -52,7 +53,7 @@ class Prometheus:
         self._pending = FairSlots(MAX_PENDING_QUERIES)
         self._concurrent = FairSemaphore(MAX_CONCURRENT_QUERIES)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_CONCURRENT_QUERIES),
+            connector=aiohttp.TCPConnector(limit=MAX_CONCURRENT_QUERIES, socket_factory=client_socket),
             timeout=aiohttp.ClientTimeout(total=seconds),
             # Decompression could exceed MAX_RESPONSE_BYTES in one step.
             headers={"Accept-Encoding": "identity"},

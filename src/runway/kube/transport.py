@@ -16,6 +16,7 @@ import aiohttp
 from kubernetes.aio.config import ConfigException
 
 from runway.backoff import Timing
+from runway.client_socket import client_socket
 from runway.errors import AmbiguousOutcome, NotExecuted, ResponseTooLarge, TooBusy
 from runway.fair_share import FairSemaphore, FairSlots
 from runway.kube.credentials import Credentials
@@ -79,9 +80,9 @@ class _Connections:
         self.access = access
         proxy, tls = access.configuration.proxy, access.tls
         # Watches and logs stay open for long, so they have their own pool and cannot starve calls.
-        calls = aiohttp.TCPConnector(limit=max_in_flight, ssl=tls)
+        calls = aiohttp.TCPConnector(limit=max_in_flight, ssl=tls, socket_factory=client_socket)
         self.calls = aiohttp.ClientSession(connector=calls, proxy=proxy)
-        streams = aiohttp.TCPConnector(limit=0, ssl=tls)
+        streams = aiohttp.TCPConnector(limit=0, ssl=tls, socket_factory=client_socket)
         self.streams = aiohttp.ClientSession(connector=streams, proxy=proxy, read_bufsize=READ_BYTES)
         self.requests = 0
 

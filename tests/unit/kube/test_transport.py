@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+import struct
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from uvicorn.config import Config
 
 from runway.backoff import Timing
-from runway.errors import AmbiguousOutcome, TooBusy
+from runway.errors import AmbiguousOutcome, NotExecuted, TooBusy
 from runway.kube.kubeconfig import load_access
 from runway.kube.transport import AiohttpTransport
 
@@ -105,3 +110,50 @@ async def test_hanging_calls_of_one_tenant_leave_those_of_others_and_the_lease_a
     assert server.asked.count(path) == MAX_IN_FLIGHT // 2
     server.answers.set()
     assert await asyncio.gather(*hanging) == [200] * len(hanging)
+
+
+def test_uvloop_653_connections_reset_while_they_open_are_failed_calls(tmp_path: Path) -> None:
+    """A load balancer can reset connections while they open. That aborted the process, with the loop of uvicorn."""
+
+    async def calls(port: int) -> list[object]:
+        kubeconfig = KUBECONFIG.format(port=port).replace("http:", "https:").replace("user: {}", "user: {token: none}")
+        (tmp_path / "kubeconfig").write_text(kubeconfig)
+        transport = AiohttpTransport(load_access(str(tmp_path / "kubeconfig")), 20)
+        try:
+            return [
+                result
+                for _ in range(100)
+                for result in await asyncio.gather(
+                    *(call(transport, f"/api/v1/pods?n={number}") for number in range(20)), return_exceptions=True
+                )
+            ]
+        finally:
+            await transport.close()
+
+    loop = Config("runway.app:create").get_loop_factory()
+    with resetting_server() as port, asyncio.Runner(loop_factory=loop) as runner:
+        results = runner.run(calls(port))
+    assert {type(result) for result in results} <= {NotExecuted, AmbiguousOutcome}
+
+
+@contextmanager
+def resetting_server() -> Iterator[int]:
+    """Reset each connection at once. Yields the port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+
+        def reset() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:  # The test has ended.
+                    return
+                with connection:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        thread = threading.Thread(target=reset)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
