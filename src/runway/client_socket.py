@@ -10,8 +10,8 @@ class ClientSocket(socket.socket):
     """A socket that, when it is collected, closes its descriptor only if it still has it.
 
     uvloop 0.23 closes the descriptor of a connection that is reset while it opens, but leaves its number in the socket
-    object. Python would close that number a second time, which by then can be the descriptor of another connection, of
-    any client. https://github.com/MagicStack/uvloop/issues/653
+    object. Python would close that number a second time, and by then it can belong to another connection, for example
+    of a client. https://github.com/MagicStack/uvloop/issues/653
     """
 
     def __init__(self, family: int, kind: int, protocol: int) -> None:
