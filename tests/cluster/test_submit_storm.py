@@ -18,6 +18,7 @@ from testbed.context import Context, Tools
 from testbed.http_client import Document, RunwayClient, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
+from testbed.tenants import apply_tenants
 from testbed.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -47,55 +48,65 @@ def test_300_concurrent_submissions_fill_but_never_exceed_quota(context: Context
 
 
 def test_300_concurrent_submissions_at_the_edge_of_a_budget_never_exceed_it(
-    server: Server, kubernetes: Kubectl, settings: Mapping[str, str], tmp_path: Path
+    context: Context, kubernetes: Kubectl, settings: Mapping[str, str], tmp_path: Path
 ) -> None:
-    """The budget has room for seven ceilings beside what earlier jobs of the tenant cost."""
     spec = shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi"}, timeout_seconds=300)
-    server.stop()
-    try:
-        with _runway_with_budget(settings, tmp_path, Decimal(1000)) as runway, RunwayClient(runway.url) as api:
-            spent = Decimal(api.quota("vision")["budget"]["spent"])
-            ceiling = Decimal(api.submit("vision", spec, dry_run=True).json()["cost"]["ceiling"])
-        limit = spent + 7 * ceiling
-        with _runway_with_budget(settings, tmp_path, limit) as runway, RunwayClient(runway.url) as api:
-            context = Context(Tools(api, kubernetes, None, runway), show=lambda *_: None)
-            try:
-                answers = at_once(runway, spec, 300)
-                created = [answer.json()["id"] for answer in answers if answer.is_success]
-                for job_id in created:
-                    context.track(job_id)
-                refused = {answer.json()["violations"][0]["code"] for answer in answers if answer.status_code == 403}
-                assert {answer.status_code for answer in answers} - {200} == {201, 403}
-                assert refused == {"budget_exceeded"}
-                assert len(created) == 7
-                budget = api.quota("vision")["budget"]
-                assert Decimal(budget["committed"]) == 7 * ceiling
-                assert Decimal(budget["free"]) == 0
-                assert sorted(unfinished(context)) == sorted(created)
+    ceiling = Decimal(context.runway.submit("vision", spec, dry_run=True).json()["cost"]["ceiling"])
+    with _runway_with_budget(kubernetes, settings, tmp_path, 7 * ceiling) as runway, RunwayClient(runway.url) as api:
+        own = Context(Tools(api, kubernetes, None, runway), show=lambda *_: None)
+        try:
+            answers = at_once(runway, spec, 300)
+            created = [answer.json()["id"] for answer in answers if answer.is_success]
+            for job_id in created:
+                own.track(job_id)
+            refused = {answer.json()["violations"][0]["code"] for answer in answers if answer.status_code == 403}
+            assert {answer.status_code for answer in answers} - {200} == {201, 403}
+            assert refused == {"budget_exceeded"}
+            assert len(created) == 7
+            budget = api.quota("vision")["budget"]
+            assert Decimal(budget["committed"]) == 7 * ceiling
+            assert Decimal(budget["free"]) == 0
+            assert sorted(unfinished(own)) == sorted(created)
 
-                runway.kill()
-                runway.start()
-                after = api.quota("vision")["budget"]
-                assert after == budget
-                assert api.submit("vision", spec).status_code == 403
-            finally:
-                context.cancel_jobs()
-    finally:
-        server.start()
+            runway.kill()
+            runway.start()
+            after = api.quota("vision")["budget"]
+            assert after == budget
+            assert api.submit("vision", spec).status_code == 403
+        finally:
+            own.cancel_jobs()
 
 
 @contextmanager
-def _runway_with_budget(settings: Mapping[str, str], folder: Path, usd: Decimal) -> Iterator[Server]:
-    """Run Runway with a budget of tenant vision, and without a limit of its rate that matters."""
+def _runway_with_budget(
+    kubernetes: Kubectl, settings: Mapping[str, str], folder: Path, usd: Decimal
+) -> Iterator[Server]:
+    """Run a Runway with a budget of tenant vision, and without a limit of its rate that matters.
+
+    The tenant has a namespace of its own. Earlier jobs would count with their ceilings until their costs are recorded,
+    so the budget would change meanwhile.
+    """
     policy = yaml.safe_load(Path(settings["RUNWAY_POLICY"]).read_text())
-    policy["tenants"]["vision"] |= {
-        "budget": {"usd": f"{usd:f}", "hours": 24},
-        "rate": {"per_minute": 60_000, "burst": 1000},
+    vision = policy["tenants"]["vision"]
+    namespace = f"{vision['namespace']}-budget-{uuid.uuid4().hex[:6]}"
+    policy["tenants"] = {
+        "vision": vision
+        | {
+            "namespace": namespace,
+            "budget": {"usd": f"{usd:f}", "hours": 24},
+            "rate": {"per_minute": 60_000, "burst": 1000},
+        }
     }
-    (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
-    with Server(folder / "runway.log", {**settings, "RUNWAY_POLICY": str(folder / "policy.yaml")}) as runway:
-        runway.start()
-        yield runway
+    file = folder / "policy.yaml"
+    file.write_text(yaml.safe_dump(policy))
+    apply_tenants(kubernetes, file)
+    try:
+        own = {"RUNWAY_POLICY": str(file), "RUNWAY_LEASE_NAMESPACE": namespace}
+        with Server(folder / "runway.log", {**settings, **own}) as runway:
+            runway.start()
+            yield runway
+    finally:
+        kubernetes.run("delete", "namespace", namespace, "--wait=false")
 
 
 @pytest.mark.long
