@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from runway.app import create_app
 from runway.policy import Policy, load_policy
 from runway.settings import Settings
+from testbed.waiting import GUARD_SECONDS
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.streaming_client import StreamingClient
 from tests.support.virtual_time import VirtualLoop
@@ -66,7 +67,7 @@ class Runway:
 
     async def until(self, condition: Callable[[], Any]) -> Any:
         """Wait until an async condition is true; the events of the fake need a few turns of the loop to arrive."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD_SECONDS):
             while not (result := await condition()):  # noqa: ASYNC110 (what is waited for is seen over HTTP)
                 await asyncio.sleep(0.02)
         return result

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runway.policy import parse_policy
+from testbed.waiting import GUARD_SECONDS
 from tests.api.conftest import POLICY, Runway, serve
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.fake_logs import FakeLog
@@ -137,7 +138,7 @@ async def test_reads_and_streams_have_their_own_limits(kubernetes: FakeKubernete
         async def refused() -> bool:
             # A task of its own: since Python 3.12 wait_for would start this request before `first`.
             second = asyncio.create_task(runway.client.get(url))
-            return bool((await asyncio.wait_for(second, 2)).status_code == 429)
+            return bool((await asyncio.wait_for(second, GUARD_SECONDS)).status_code == 429)
 
         await runway.until(refused)
         kubernetes.end_pod(pod)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from runway.jobs.models import JobState
+from testbed.waiting import GUARD_SECONDS
 from tests.api.conftest import Runway, serve
 from tests.support.fake_cluster import FakeKubernetes
 from tests.support.fake_logs import FakeLog
@@ -212,7 +213,7 @@ async def test_log_streams_are_bounded_and_release_their_slot(kubernetes: FakeKu
                 return False
             # A task of its own: since Python 3.12 wait_for would start this request before `first`.
             second = asyncio.create_task(runway.client.get(url, headers=own))
-            return bool((await asyncio.wait_for(second, 1)).json()["code"] == "too_busy")
+            return bool((await asyncio.wait_for(second, GUARD_SECONDS)).json()["code"] == "too_busy")
 
         await runway.until(refused)
         kubernetes.end_pod(pod)

@@ -17,8 +17,12 @@ from runway.yaml_loader import MAX_MESSAGE
 from tests.hostile.serving import FULL, MIB, POLICY, Process, api_server, run_cli, runway
 
 TEXT = POLICY.read_text()
-SECONDS = 5.0
-"""CPU time of one file. On an idle machine each takes well below 1 s."""
+MOST_TIMES = 100
+"""CPU time of a faulty file, in times that of a valid policy of 1,000 tenants, which has 23,000 values.
+
+The slowest, with 180,000 values and 90,000 faults, takes about 20 times as long. Work for each pair of faults would
+take thousands.
+"""
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{chr(98 + at)}: &{chr(98 + at)} [{', '.join(['*' + chr(97 + at)] * 9)}]\n" for at in range(8)
 )
@@ -66,8 +70,16 @@ FAULTY: dict[str, tuple[str | bytes, str]] = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def valid_seconds() -> float:
+    """Return the CPU time of a valid policy of 1,000 tenants."""
+    begun = time.process_time()
+    parse_policy(_policy_of_tenants(1000))
+    return time.process_time() - begun
+
+
 @pytest.mark.parametrize("case", FAULTY)
-def test_hostile_policy_is_rejected_in_time_on_one_screen(case: str, tmp_path: Path) -> None:
+def test_hostile_policy_is_rejected_in_time_on_one_screen(case: str, valid_seconds: float, tmp_path: Path) -> None:
     text, expected = FAULTY[case]
     file = tmp_path / "policy.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -78,7 +90,7 @@ def test_hostile_policy_is_rejected_in_time_on_one_screen(case: str, tmp_path: P
     took, message = time.process_time() - begun, str(caught.value)
 
     assert expected in message
-    assert took < SECONDS
+    assert took < MOST_TIMES * valid_seconds
     assert len(message.splitlines()) <= MAX_FAULTS + 1
     assert max(map(len, message.splitlines())) <= 3 * MAX_MESSAGE
     assert all(line.isprintable() for line in message.splitlines())
@@ -161,12 +173,16 @@ TENANT_BYTES = 80 << 10
 @pytest.fixture(scope="module")
 def many_tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     scratch = tmp_path_factory.mktemp("many")
-    head = TEXT.partition("tenants:")[0]
-    quota = 'quota: {gpu: 0, cpu: "8", memory: 32Gi, jobs: 20}, rate: {per_minute: 60, burst: 20}'
-    tenants = "".join(f"  team-{at}: {{namespace: runway-team-{at}, {quota}}}\n" for at in range(TENANTS))
-    (scratch / "policy.yaml").write_text(f"{head}tenants:\n{tenants}")
+    (scratch / "policy.yaml").write_bytes(_policy_of_tenants(TENANTS))
     with api_server(scratch), runway(scratch, policy=scratch / "policy.yaml") as process:
         yield process
+
+
+def _policy_of_tenants(count: int) -> bytes:
+    head = TEXT.partition("tenants:")[0]
+    quota = 'quota: {gpu: 0, cpu: "8", memory: 32Gi, jobs: 20}, rate: {per_minute: 60, burst: 20}'
+    tenants = "".join(f"  team-{at}: {{namespace: runway-team-{at}, {quota}}}\n" for at in range(count))
+    return f"{head}tenants:\n{tenants}".encode()
 
 
 def test_thousands_of_tenants_are_served(many_tenants: Process) -> None:

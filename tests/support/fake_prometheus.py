@@ -10,6 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
+from testbed.waiting import GUARD_SECONDS
+
 
 class FakePrometheus:
     """Answers every query with `samples`, or with `status`, `headers` and `body` if a test sets them."""
@@ -34,7 +36,7 @@ class FakePrometheus:
 
     async def until_asked(self, queries: int) -> None:
         """Wait until this number of queries has arrived."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(GUARD_SECONDS):
             while len(self.queries) < queries:  # noqa: ASYNC110 (one condition, for tests only)
                 await asyncio.sleep(0.001)
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from starlette.types import ASGIApp, Message
 
 from runway.api.streaming import HALF_CLOSED
+from testbed.waiting import GUARD_SECONDS
 
 
 class StreamingClient:
@@ -59,7 +60,7 @@ class StreamingClient:
         """Disconnect, and wait until the application has noticed."""
         self._gone.set()
         self.reading.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(GUARD_SECONDS):
             await self._task
 
     def close_sending_side(self) -> None:
@@ -86,7 +87,7 @@ class StreamingClient:
         return dict(json.loads(self.body))
 
     async def _until(self, condition: Any) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD_SECONDS):
             while not condition():
                 if self._task.done() and self._task.exception() is not None:
                     await self._task

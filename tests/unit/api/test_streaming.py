@@ -8,6 +8,7 @@ import signal
 from types import FrameType
 
 from runway.api.streaming import close_streams_on_shutdown
+from testbed.waiting import GUARD_SECONDS
 
 
 async def test_signal_closes_streams_and_reaches_the_handler_of_the_server() -> None:
@@ -21,7 +22,7 @@ async def test_signal_closes_streams_and_reaches_the_handler_of_the_server() -> 
     try:
         with close_streams_on_shutdown(closing):
             os.kill(os.getpid(), signal.SIGTERM)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(GUARD_SECONDS):
                 await closing.wait()
         assert handled == [signal.SIGTERM]
         assert signal.getsignal(signal.SIGTERM) is server

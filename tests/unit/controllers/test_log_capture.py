@@ -10,6 +10,7 @@ from runway.controllers.log_capture import MAX_BYTES, MAX_FOLLOWED, LogCapture
 from runway.kube.client import KubeClient
 from runway.kube.objects import Pod
 from runway.kube.transport import Response
+from testbed.waiting import GUARD_SECONDS
 from tests.support.builders import NAMESPACE, pod, running
 
 
@@ -62,7 +63,7 @@ async def test_captured_logs_are_bounded_fairly() -> None:
     for one in (other, *pods):
         done = asyncio.Event()
         capture.follow(one, (), done.set)
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), GUARD_SECONDS)
     assert capture.of(other) is not None
     assert capture.of(pods[0]) is None
     assert capture.of(pods[-1]) is not None
