@@ -52,9 +52,8 @@ class Client:
         half_closed: bool = False,
         to_head: bool = False,
         lenient: bool = False,
-        seconds: float = ANSWER_SECONDS,
     ) -> Answer:
-        """Send a request whose response ends the connection, or is cut after `seconds`. Raises ValueError.
+        """Send a request whose response ends the connection, or is cut after a time. Raises ValueError.
 
         `lenient`: sending may fail.
         """
@@ -67,7 +66,7 @@ class Client:
             if half_closed:
                 connection.close_sending_side()
             with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(ANSWER_SECONDS):
                     await connection.read_to_end()
             return self._only(connection.received, connection, to_head=to_head)
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,9 @@ SUBMIT_SECONDS = 2.0
 RELEASE_SECONDS = 180.0
 GROWTH = 1.10
 """The allowed ratio of memory in the last quarter to memory in the second quarter."""
+
+EXTRA_SECONDS = 180.0
+"""For the required responses that the load has not had at its end: on a slow node few jobs start in a short run."""
 
 HOSTILE_LOOPS = 6
 HOSTILE_SECONDS = 0.2
@@ -233,32 +236,47 @@ class Soak:
 
 
 async def soak(
-    cluster: LocalCluster, process: Process, proxies: list[int], seconds: float, seed: int, submit_seconds: float
+    cluster: LocalCluster,
+    process: Process,
+    proxies: list[int],
+    seconds: float,
+    seed: int,
+    submit_seconds: float,
+    required: Set[str],
 ) -> tuple[Soak, Audit]:
-    """Run the load for `seconds`, then wait until all quota is released and all clients are gone."""
+    """Run the load for `seconds`, then wait until all quota is released and all clients are gone.
+
+    It continues for up to EXTRA_SECONDS until it has had all `required` responses.
+    """
     found = Soak(process.url, random.Random(seed))  # noqa: S311 (reproducible by its seed)
     clients = HostileClients(_port(process.url), proxies, ("red", "green"), found.written_jobs, found.chance)
     api, began = ApiServer.from_kubeconfig(cluster.kubeconfig), time.monotonic()
+    over = asyncio.Event()
     timeout, connector = aiohttp.ClientTimeout(total=30), aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session, audit(api) as record:
 
         async def repeat(call: Callable[[], Awaitable[None]], pause: float) -> None:
-            while time.monotonic() - began < seconds:
+            while not over.is_set():
                 await call()
-                left = max(0.0, began + seconds - time.monotonic())
-                await asyncio.sleep(min(left, found.chance.uniform(0.5, 1.5) * pause))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(over.wait(), found.chance.uniform(0.5, 1.5) * pause)
 
-        async def one_client() -> None:
-            with contextlib.suppress(TimeoutError):  # A client that is not done at the end vanishes.
-                await asyncio.wait_for(clients.act(), max(0.1, began + seconds - time.monotonic()))
+        async def end() -> None:
+            await asyncio.sleep(seconds)
+            latest = time.monotonic() + EXTRA_SECONDS
+            while required - found.answers.keys() - clients.found.answers.keys() and time.monotonic() < latest:  # noqa: ASYNC110
+                await asyncio.sleep(0.5)
+            over.set()
+            for loop in hostile:
+                loop.cancel()  # A client that is not done at the end vanishes.
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(3):
                 tasks.create_task(repeat(lambda: found.submit(session), submit_seconds))
                 tasks.create_task(repeat(lambda: found.stream(session), 0.5))
                 tasks.create_task(repeat(lambda: found.read(session), 0.1))
-            for _ in range(HOSTILE_LOOPS):
-                tasks.create_task(repeat(one_client, HOSTILE_SECONDS))
+            hostile = [tasks.create_task(repeat(clients.act, HOSTILE_SECONDS)) for _ in range(HOSTILE_LOOPS)]
+            tasks.create_task(end())
             tasks.create_task(repeat(lambda: found.observe(session, process, began), 2.0))
             tasks.create_task(repeat(lambda: found.compare(session), 5.0))
             tasks.create_task(repeat(lambda: freeze(cluster), 40.0))
@@ -337,7 +355,11 @@ def memory(found: Soak) -> tuple[float, float]:
 
 
 def run(
-    minutes: float, seed: int, growth: float = GROWTH, submit_seconds: float = SUBMIT_SECONDS
+    minutes: float,
+    seed: int,
+    growth: float = GROWTH,
+    submit_seconds: float = SUBMIT_SECONDS,
+    required: Set[str] = frozenset(),
 ) -> tuple[Soak, list[str]]:
     """Start Runway on the local cluster, run the soak, and delete its namespaces."""
     cluster = LocalCluster.default()
@@ -345,7 +367,7 @@ def run(
     try:
         with Process(cluster.kubeconfig, "soak", policy=POLICY) as process, _proxies(process.url) as proxies:
             process.wait_for("writer")
-            found, record = asyncio.run(soak(cluster, process, proxies, minutes * 60, seed, submit_seconds))
+            found, record = asyncio.run(soak(cluster, process, proxies, minutes * 60, seed, submit_seconds, required))
     finally:
         asyncio.run(_remove(ApiServer.from_kubeconfig(cluster.kubeconfig)))
     return found, judge(found, record, growth)

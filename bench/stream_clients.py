@@ -12,7 +12,7 @@ from bench.findings import WrittenJob
 from bench.raw_http import Answer, Connection, get, read_answers
 
 FOLLOW_SECONDS: Final = 10.0
-"""For following a log whose job may run on."""
+"""For following a log whose job may run on, or has not started."""
 SMALL_BUFFER_BYTES: Final = 4096
 FINISHED: Final = ("succeeded", "failed", "cancelled")
 
@@ -65,9 +65,12 @@ class StreamClients(Client):
             request = self.chance.choice((get("/v1/quota", "Connection: close"), self._dry_run(close=True)))
             self.found.expect("behind a proxy", await self._whole(request, port=port), {200}, repr(request[:40]))
             return
-        path = f"/v1/jobs/{job.id}/logs{self.chance.choice(('', '?follow=true'))}"
-        answer = await self._whole(get(path, "Connection: close"), port=port, seconds=FOLLOW_SECONDS)
-        self.found.expect_log("behind a proxy", answer, job, proxied=True)
+        if self.chance.random() < 0.5:
+            answer = await self._followed(job, port)
+        else:
+            answer = await self._whole(get(f"/v1/jobs/{job.id}/logs", "Connection: close"), port=port)
+        if answer is not None:
+            self.found.expect_log("behind a proxy", answer, job, proxied=True)
 
     async def log_with_breaks(self) -> None:
         """Follow a log, break off, and follow again until the log ends regularly; then compare it."""
@@ -82,7 +85,9 @@ class StreamClients(Client):
                     async with asyncio.timeout(self.chance.uniform(0.05, 0.8)):
                         await connection.read_to_end()
                 connection.vanish(with_reset=self.chance.random() < 0.5)
-        answer = await self._whole(get(path, "Connection: close"), seconds=FOLLOW_SECONDS)
+        answer = await self._followed(job, self.port)
+        if answer is None:
+            return
         self.found.expect_log("log with breaks", answer, job)
         if answer.status != 200 or not answer.is_complete:
             return
@@ -94,6 +99,21 @@ class StreamClients(Client):
         if document["state"] == "succeeded" or failure == "exit_nonzero":
             seen = f"{len(answer.body)} of {len(job.log)} bytes"
             self.found.check(answer.body == job.log, f"log with breaks: the log of {job.id} ends early: {seen}")
+
+    async def _followed(self, job: WrittenJob, port: int) -> Answer | None:
+        """Follow a log for a while. None: no response yet, which is right before the container has started.
+
+        Raises ValueError if the server closes the connection without a response.
+        """
+        async with Connection(port) as connection:
+            await connection.send(get(f"/v1/jobs/{job.id}/logs?follow=true", "Connection: close"))
+            try:
+                async with asyncio.timeout(FOLLOW_SECONDS):
+                    await connection.read_to_end()
+            except TimeoutError:
+                if not connection.received:
+                    return None
+            return self._only(connection.received, connection)
 
     async def events_with_breaks(self) -> None:
         """Follow the events with `Last-Event-ID` after each break, until the job is finished."""
