@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from runway.services.log_start import SILENT_START
 from testbed.context import Context
 from testbed.http_client import Document, document, shell
 from testbed.server import Server
@@ -94,8 +95,10 @@ def test_plain_success_is_complete(context: Context) -> None:
     assert (view["state"], view["may_be_incomplete"]) == ("succeeded", None)
 
 
+AFTER_THE_START = f"sleep {SILENT_START.seconds + 1}; "
+"""Before a rotation: Runway takes an earlier first line for the first of the log."""
 ROTATED = (
-    f"echo first; yes {'x' * 1000} | head -n {MEBIBYTES * 1024}; sleep {2 * ROTATION_SECONDS + 5}; "
+    f"echo first; {AFTER_THE_START}yes {'x' * 1000} | head -n {MEBIBYTES * 1024}; sleep {2 * ROTATION_SECONDS + 5}; "
     "echo after the rotation; sleep 5"
 )
 """A script that writes more than the kubelet keeps, waits for the rotation, and writes one line."""
@@ -155,7 +158,7 @@ def test_followed_large_log_has_no_gap_or_breaks_off(context: Context, server: S
 def test_followed_line_that_a_rotation_cuts_is_sent_once(context: Context, server: Server) -> None:
     """The kubelet sends both parts as one line. In the new file, the second part has a time of its own."""
     lines, duration = MEBIBYTES * 1024, unique_duration()
-    flood = f"yes {'x' * 1000} | head -n {lines}; printf begun; "
+    flood = f"{AFTER_THE_START}yes {'x' * 1000} | head -n {lines}; printf begun; "
     before = held(then=f"{flood}sleep {duration} & wait $!; echo ' and ended'; echo last; sleep 3; ")
     cut = HeldJob(before.script, f"sleep\0{duration}\0")
     resources = {"cpu": "500m", "memory": "64Mi"}

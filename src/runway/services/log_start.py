@@ -22,7 +22,10 @@ from runway.text import show_duration
 PROBE_BYTES: Final = 64  # More than a time with nanoseconds, and a space.
 PROBE_SECONDS: Final = 2.0
 SILENT_START: Final = timedelta(seconds=3)
-"""A first line within this time of the container's start is the first of the log: a rotation takes longer."""
+"""A first line within this time of the container's start counts as the first of the log.
+
+It is wrong for a container that writes 10 MiB in this time, just before the kubelet looks.
+"""
 SILENT_LOG: Final = timedelta(seconds=15)
 """An empty log of a container that ran for this long may have been rotated: the kubelet looks every 10 s."""
 
