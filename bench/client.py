@@ -53,7 +53,7 @@ class Client:
         to_head: bool = False,
         lenient: bool = False,
     ) -> Answer:
-        """Send a request whose response ends the connection, or is cut after a time. Raises ValueError.
+        """Send a request whose response ends the connection, or is cut after ANSWER_SECONDS. Raises ValueError.
 
         `lenient`: sending may fail.
         """

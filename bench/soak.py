@@ -48,7 +48,7 @@ GROWTH = 1.10
 """The allowed ratio of memory in the last quarter to memory in the second quarter."""
 
 EXTRA_SECONDS = 180.0
-"""For the required responses that the load has not had at its end: on a slow node few jobs start in a short run."""
+"""How much longer the load may take until it has had the required responses: a slow node starts few jobs in 30 s."""
 
 HOSTILE_LOOPS = 6
 HOSTILE_SECONDS = 0.2
@@ -246,7 +246,7 @@ async def soak(
 ) -> tuple[Soak, Audit]:
     """Run the load for `seconds`, then wait until all quota is released and all clients are gone.
 
-    It continues for up to EXTRA_SECONDS until it has had all `required` responses.
+    The load continues until it has had all `required` responses, for at most EXTRA_SECONDS more.
     """
     found = Soak(process.url, random.Random(seed))  # noqa: S311 (reproducible by its seed)
     clients = HostileClients(_port(process.url), proxies, ("red", "green"), found.written_jobs, found.chance)

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -17,7 +16,7 @@ from testbed.http_client import Document, shell
 from testbed.kubectl import Kubectl, KubectlFailed
 from testbed.server import Server
 from testbed.waiting import wait_for
-from tests.support.documented import blocks, environment, play
+from tests.support.documented import blocks, environment, play, strict
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
@@ -119,14 +118,13 @@ def test_runbook_repairs_undecodable_objects(
     wait_for(lambda: undecodable(server, "jobs") or None, "named in /readyz")
     wait_for(lambda: undecodable(server, "pods") or None, "named in /readyz")
     repair = next(block for block in blocks("docs/runbooks.md") if "kubectl replace --raw" in block.script)
-    strict = replace(repair, commands=("set -euxo pipefail", *repair.commands))
     job_path, pod_path = broken["places"]["jobs"], broken["places"]["pods"]
     words = {r"\bNAMESPACE\b": namespaces["vision"], r"\bID\b": broken["id"]}
     for replaced in (words, words | {re.escape(job_path): pod_path}):
 
         def repaired(replaced: Mapping[str, str] = replaced) -> bool | None:
             """Return None on a conflict: a controller has changed the object since it was read."""
-            done = play(strict, environment(KUBECONFIG=str(kubeconfig)), replaced)
+            done = play(strict(repair), environment(KUBECONFIG=str(kubeconfig)), replaced)
             if "(Conflict)" in done.stderr:
                 return None
             assert done.returncode == 0, done.stderr

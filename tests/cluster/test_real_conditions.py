@@ -96,7 +96,7 @@ def test_plain_success_is_complete(context: Context) -> None:
 
 
 AFTER_THE_START = f"sleep {SILENT_START.seconds + 1}; "
-"""Before a rotation: Runway takes an earlier first line for the first of the log."""
+"""Precedes the lines that fill the log file: Runway does not notice a rotation within SILENT_START."""
 ROTATED = (
     f"echo first; {AFTER_THE_START}yes {'x' * 1000} | head -n {MEBIBYTES * 1024}; sleep {2 * ROTATION_SECONDS + 5}; "
     "echo after the rotation; sleep 5"

@@ -98,11 +98,15 @@ def play(
     )
 
 
+def strict(block: Block) -> Block:
+    """Return the block in a form that prints each command and ends at the first one that fails."""
+    return replace(block, commands=("set -euxo pipefail", *block.commands))
+
+
 def played(
     block: Block, environment: Mapping[str, str], replaced: Mapping[str, str] | None = None, *, cwd: Path = CHECKOUT
 ) -> str:
     """Run a block whose commands must all succeed, and return its output."""
-    strict = replace(block, commands=("set -euxo pipefail", *block.commands))
-    done = play(strict, environment, replaced, cwd=cwd)
+    done = play(strict(block), environment, replaced, cwd=cwd)
     assert done.returncode == 0, f"{block.document}, {block.heading}:\n{done.stderr}\n{done.stdout}"
     return done.stdout

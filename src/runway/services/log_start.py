@@ -24,7 +24,7 @@ PROBE_SECONDS: Final = 2.0
 SILENT_START: Final = timedelta(seconds=3)
 """A first line within this time of the container's start counts as the first of the log.
 
-It is wrong for a container that writes 10 MiB in this time, just before the kubelet looks.
+This is wrong if the container writes 10 MiB in this time and the kubelet then looks: nothing shows that rotation.
 """
 SILENT_LOG: Final = timedelta(seconds=15)
 """An empty log of a container that ran for this long may have been rotated: the kubelet looks every 10 s."""
