@@ -45,6 +45,8 @@ from localcluster.progress import say, step
 
 NOT_UP = "the local cluster is not up"
 NODE_READY_TIMEOUT_SECONDS = 90.0
+# Longer than `kubectl wait` in tests, so that it can report why it failed.
+KUBECTL_TIMEOUT_SECONDS = 220.0
 # `up` of everything takes less than a minute, `down` up to one minute.
 LOCK_TIMEOUT_SECONDS = 300.0
 # A running component that does not answer has this time to recover before `up` restarts it.
@@ -77,7 +79,7 @@ class LocalCluster:
         """The kubectl of the cluster's own version."""
         return current().binary("kubectl")
 
-    def kubectl(self, *arguments: str, stdin: str = "", timeout: float = 90.0) -> str:
+    def kubectl(self, *arguments: str, stdin: str = "", timeout: float = KUBECTL_TIMEOUT_SECONDS) -> str:
         """Run kubectl as the administrator and return its output. Raises LocalClusterError."""
         command = [str(self.kubectl_binary), f"--kubeconfig={self.kubeconfig}", *arguments]
         return run(command, stdin=stdin, timeout=timeout)
@@ -153,6 +155,7 @@ class LocalCluster:
         self._remove_leftovers()
         files.write_json(paths.OWNER_FILE, {"checkout": str(self.checkout)})
         sysctls.remember()
+        sysctls.keep_addresses()
         network.ensure_bridge()
         cgroups.ensure_parent()
         with step("certificates"):

@@ -1,10 +1,13 @@
-"""Save the sysctls that the components change, and restore them on `down`."""
+"""Save the sysctls that the cluster changes, and restore them on `down`."""
 
 from pathlib import Path
 
 from localcluster import files, paths
 
 FORWARDING = "net/ipv4/ip_forward"
+ADDRESS_MODE = "net/ipv6/conf/default/addr_gen_mode"
+NO_ADDRESS = "1"
+"""https://docs.kernel.org/networking/ip-sysctl.html"""
 
 # The kubelet sets the first six (setupKernelTunables in pkg/kubelet/cm/container_manager_linux.go): reboot on an oops,
 # allow memory overcommit. The bridge plugin enables forwarding.
@@ -16,13 +19,24 @@ NAMES = (
     "vm/overcommit_memory",
     "vm/panic_on_oom",
     FORWARDING,
+    ADDRESS_MODE,
 )
 
 
 def remember() -> None:
-    """Save the current values, unless values from before the cluster's first start are saved."""
-    if files.read_json(paths.SYSCTL_FILE) is None:
-        files.write_json(paths.SYSCTL_FILE, {name: _path(name).read_text().strip() for name in NAMES})
+    """Save the current values, except those that were saved before the cluster's first start."""
+    current = {name: _path(name).read_text().strip() for name in NAMES if _path(name).exists()}
+    files.write_json(paths.SYSCTL_FILE, current | (files.read_json(paths.SYSCTL_FILE) or {}))
+
+
+def keep_addresses() -> None:
+    """Give no address to interfaces of new pods on the machine's side.
+
+    With a link-local one, each pod would add and remove an address of the machine. Browsers fail their connections when
+    an address changes (ERR_NETWORK_CHANGED in Chromium).
+    """
+    if _path(ADDRESS_MODE).exists():
+        _path(ADDRESS_MODE).write_text(NO_ADDRESS)
 
 
 def restore() -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from localcluster import LocalCluster
+from testbed.waiting import GUARD_SECONDS
 
 Document = dict[str, Any]
 
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 1.2 * GUARD_SECONDS
+"""So that `kubectl wait` with the guard as its timeout can report why it failed."""
 
 
 class KubectlFailed(Exception):

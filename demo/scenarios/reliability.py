@@ -15,7 +15,7 @@ from testbed.http_client import Document, document, shell
 from testbed.waiting import wait_for
 
 SLEEP = "trap 'exit 0' TERM; echo started; sleep 600 & wait"
-ANSWER_SECONDS = 6.0
+ANSWER_SECONDS = 8.0
 AT_ONCE = 20
 
 

@@ -16,11 +16,10 @@ from runway.app import create_app
 from runway.cli.main import HTTP_PROTOCOL
 from runway.policy import load_policy
 from runway.settings import Settings
+from testbed.waiting import GUARD_SECONDS
 from tests.api.conftest import POLICY, Runway
 from tests.support.chromium import chromium
 from tests.support.fake_cluster import FakeKubernetes
-
-SECONDS = 15.0
 
 _Result = TypeVar("_Result")
 
@@ -54,7 +53,7 @@ class Served:
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._thread.join(SECONDS)
+        self._thread.join(GUARD_SECONDS)
         assert not self._thread.is_alive(), "the server did not stop"
         self._loop.close()
 
@@ -62,18 +61,18 @@ class Served:
         """Run `action` on the event loop of the server, and return its result."""
 
         async def with_client() -> _Result:
-            async with asyncio.timeout(SECONDS), httpx2.AsyncClient(base_url=self.url, trust_env=False) as client:
+            async with asyncio.timeout(GUARD_SECONDS), httpx2.AsyncClient(base_url=self.url, trust_env=False) as client:
                 return await action(Runway(self._app, client, self.kubernetes))
 
         work: Coroutine[Any, Any, _Result] = with_client()
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS + 1)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(GUARD_SECONDS + 1)
 
     async def _ready(self, _: Runway) -> None:
         while not self._server.started:  # noqa: ASYNC110 (uvicorn has no event to wait for)
             await asyncio.sleep(0.02)
         port = self._server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        async with httpx2.AsyncClient(base_url=self.url, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=self.url, timeout=GUARD_SECONDS, trust_env=False) as client:
             runway = Runway(self._app, client, self.kubernetes)
 
             async def writes() -> bool:

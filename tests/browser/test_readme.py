@@ -8,12 +8,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from testbed.waiting import GUARD_SECONDS
 from tests.api.conftest import Runway
 from tests.browser.conftest import Served
 from tests.support.documented import blocks, code_blocks, environment
 
 ADDRESS = "127.0.0.1:8000"
-TIMEOUT = 30
 
 
 def start(command: list[str], variables: Mapping[str, str]) -> subprocess.Popen[str]:
@@ -40,7 +40,7 @@ def test_python_quickstart_prints_the_states_and_the_log(served: Served) -> None
         await runway.until_state(job_id, "succeeded")
 
     served.run(run_job)
-    output, errors = process.communicate(timeout=TIMEOUT)
+    output, errors = process.communicate(timeout=GUARD_SECONDS)
     assert (process.returncode, errors) == (0, "")
     words = output.split()
     assert words[-2:] == ["succeeded", "hello"]
@@ -50,7 +50,7 @@ def test_python_quickstart_prints_the_states_and_the_log(served: Served) -> None
 def test_python_quickstart_prints_the_violations(served: Served) -> None:
     program = code_blocks("README.md", "python")[0].replace(ADDRESS, served.url.removeprefix("http://"))
     process = start([sys.executable, "-c", program.replace("500m", "99")], {**os.environ})
-    _, errors = process.communicate(timeout=TIMEOUT)
+    _, errors = process.communicate(timeout=GUARD_SECONDS)
     assert process.returncode == 1
     assert json.loads(errors)["violations"][0]["field"] == "resources.cpu"
 
@@ -59,7 +59,7 @@ def test_curl_quickstart_submits_and_finds_the_job(served: Served) -> None:
     [block] = blocks("README.md", "With curl")
     script = f"set -e\n{block.script}".replace(ADDRESS, served.url.removeprefix("http://"))
     process = start(["bash", "-c", script], environment())
-    output, errors = process.communicate(timeout=TIMEOUT)
+    output, errors = process.communicate(timeout=GUARD_SECONDS)
     assert (process.returncode, errors) == (0, "")
     submitted, end = json.JSONDecoder().raw_decode(output)
     assert [job["id"] for job in json.loads(output[end:])["jobs"]] == [submitted["id"]]

@@ -39,6 +39,7 @@ from testbed.http_client import Document, RunwayClient, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
 from testbed.storage import bound_claim
+from testbed.waiting import GUARD_SECONDS
 from tests.support.allowed import once_allowed
 from tests.support.prometheus import Alarms, evaluating, hurried
 from tests.support.tcp_proxy import TcpProxy
@@ -235,7 +236,7 @@ def submitting(runway: Server, tenant: str, spec: Document) -> Iterator[None]:
     answers: list[int] = []
 
     def submit() -> None:
-        with httpx2.Client(base_url=runway.url, trust_env=False, timeout=20) as client:
+        with httpx2.Client(base_url=runway.url, trust_env=False, timeout=GUARD_SECONDS) as client:
             while not stop.wait(0.25):
                 answers.append(client.post("/v1/jobs", json=spec, headers={"X-Tenant-ID": tenant}).status_code)
 

@@ -95,10 +95,10 @@ def test_job_page_shows_state_changes_without_reload(scene: Scene, context: Cont
     job_id = context.submit("vision", shell(job.script))["id"]
     with Watched(browser, scene.url) as seen:
         page = _open_marked(seen, f"/jobs/{job_id}")
-        expect(page.locator("h1 .state")).to_have_text("running", timeout=20_000)
+        expect(page.locator("h1 .state")).to_have_text("running")
         expect(page.locator("#log")).to_contain_text("started")
         job.end()
-        expect(page.locator("h1 .state")).to_have_text("failed", timeout=20_000)
+        expect(page.locator("h1 .state")).to_have_text("failed")
         expect(page.locator("#announcement")).to_have_text("The job is now failed")
         expect(page.locator("#log")).to_contain_text("finished")
         expect(page.locator(".verdict")).to_contain_text("exit_nonzero")
@@ -120,7 +120,7 @@ def test_job_page_follows_log_until_cancel(scene: Scene, context: Context, brows
             "(before) => document.querySelector('#log').textContent.split('step').length > before + 4", arg=before
         )
         context.runway.cancel(job_id)
-        expect(page.locator("h1 .state")).to_have_text("cancelled", timeout=20_000)
+        expect(page.locator("h1 .state")).to_have_text("cancelled")
         expect(page.locator(".moments")).to_contain_text("cancelled")
         _assert_not_reloaded(page)
         assert seen.complaints == []
@@ -131,7 +131,7 @@ def test_new_job_appears_on_overview_and_job_list(scene: Scene, context: Context
         pages = [_open_marked(seen, "/"), _open_marked(beside, "/jobs?tenant=speech")]
         job_id = once_allowed(context, "speech", shell("sleep 30", resources=TINY | {"gpu": 1}))["id"]
         for page in pages:
-            expect(link_to(page, job_id)).to_be_visible(timeout=15_000)
+            expect(link_to(page, job_id)).to_be_visible()
             _assert_not_reloaded(page)
         expect(pages[0].locator("#quota article", has_text="speech").locator("li", has_text="GPU")).to_contain_text(
             "1 of 2"

@@ -16,7 +16,7 @@ from localcluster.monitoring import scraping
 from testbed.context import Context, Tools
 from testbed.http_client import Document, document, shell
 from testbed.server import Server
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.cluster.test_diagnosis import job_manifest
 from tests.support.panels import Query, dashboard, queries
 
@@ -47,7 +47,7 @@ def prometheus(tools: Tools, server: Server, namespaces: Mapping[str, str]) -> I
     target = urllib.parse.urlsplit(server.url).netloc
     context = Context(tools, show=lambda *_: None)
     with (
-        httpx2.Client(base_url=LocalCluster.default().prometheus_url, trust_env=False, timeout=30) as client,
+        httpx2.Client(base_url=LocalCluster.default().prometheus_url, trust_env=False, timeout=GUARD_SECONDS) as client,
         scraping(target),
     ):
         # Prometheus sees no increase in events before the first scrape.

@@ -21,7 +21,7 @@ from testbed.http_client import Document, RunwayClient, shell
 from testbed.kernel_log import Kernel
 from testbed.kubectl import Kubectl, KubectlFailed, find_kubectl
 from testbed.server import CHECKOUT
-from testbed.waiting import TimedOut, wait_for
+from testbed.waiting import GUARD_SECONDS, TimedOut, wait_for
 from tests.support.documented import Block, blocks, environment, play, played
 from tests.support.operator_kinds import operator_kinds
 from tests.support.views import but_for_free_capacity
@@ -86,7 +86,7 @@ def test_deleted_pod_is_replaced_without_data_loss(context: Context, deployed: D
     before = observed(context, jobs)
     assert pod is not None
     context.kubernetes.run(
-        "delete", "pod", pod["metadata"]["name"], f"--namespace={NAMESPACE}", "--wait=false", timeout=30
+        "delete", "pod", pod["metadata"]["name"], f"--namespace={NAMESPACE}", "--wait=false", timeout=GUARD_SECONDS
     )
     deployed.start()
 

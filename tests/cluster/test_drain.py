@@ -17,7 +17,7 @@ from testbed.context import Context
 from testbed.http_client import RunwayClient, document, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -68,7 +68,7 @@ def test_sigterm_completes_requests_closes_streams_and_releases_the_lease(
 
 def connect(server: Server) -> socket.socket:
     url = httpx2.URL(server.url)
-    return socket.create_connection((url.host, url.port or 0), timeout=20)
+    return socket.create_connection((url.host, url.port or 0), timeout=GUARD_SECONDS)
 
 
 def closed(server: Server) -> bool | None:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +11,12 @@ import pytest
 
 from localcluster import LocalCluster, addresses
 from localcluster.isolated import run_isolated
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.support.held_jobs import HeldJob, unique_duration
 
 pytestmark = pytest.mark.cluster
 
-NAMESPACE = "localcluster-test"
+WAIT = f"--timeout={GUARD_SECONDS:.0f}s"
 
 
 @pytest.fixture
@@ -28,13 +28,36 @@ def cluster() -> LocalCluster:
 
 @pytest.fixture
 def namespace(cluster: LocalCluster) -> Iterator[str]:
+    name = f"localcluster-test-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
     cluster.kubectl("apply", "-f-", stdin=json.dumps(manifest))
     # Kubernetes creates the default service account a moment after the namespace.
-    cluster.kubectl("-n", NAMESPACE, "wait", "--for=create", "serviceaccount/default", "--timeout=30s")
-    yield NAMESPACE
-    cluster.kubectl("delete", "namespace", NAMESPACE)
+    cluster.kubectl("-n", name, "wait", "--for=create", "serviceaccount/default", WAIT)
+    yield name
+    cluster.kubectl("delete", "namespace", name)
+
+
+def create_pod(cluster: LocalCluster, namespace: str, script: str) -> None:
+    container = {
+        "name": "main",
+        "image": "runway.local/busybox:1",
+        "command": ["sh", "-c", script],
+        "resources": {"limits": {"cpu": "100m", "memory": "32Mi"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    spec = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client"}, "spec": spec}
+    cluster.kubectl("-n", namespace, "apply", "-f-", stdin=json.dumps(pod))
+
+
+def wait_for_pod(cluster: LocalCluster, namespace: str, condition: str) -> None:
+    cluster.kubectl("-n", namespace, "wait", f"--for={condition}", "pod/client", WAIT)
 
 
 def test_node_is_ready_and_labels_gpus_as_simulated(cluster: LocalCluster) -> None:
@@ -50,10 +73,9 @@ def test_node_is_ready_and_labels_gpus_as_simulated(cluster: LocalCluster) -> No
 @pytest.mark.alone
 def test_up_is_idempotent(cluster: LocalCluster) -> None:
     before = {component.name: component.pid for component in cluster.components()}
-    started = time.monotonic()
+
     cluster.up()
 
-    assert time.monotonic() - started < 5
     assert {component.name: component.pid for component in cluster.components()} == before
 
 
@@ -88,7 +110,7 @@ def test_isolated_command_ends_with_its_caller() -> None:
         wait_for(lambda: sleeping.runs() or None, "it runs")
     finally:
         caller.terminate()
-        caller.wait(10)
+        caller.wait(GUARD_SECONDS)
     wait_for(lambda: not sleeping.runs() or None, "it has ended")
 
 
@@ -106,21 +128,21 @@ def test_killed_scheduler_can_be_started_again(cluster: LocalCluster) -> None:
 
 
 def test_restricted_pod_reaches_api_server_service(cluster: LocalCluster, namespace: str) -> None:
-    container = {
-        "name": "main",
-        "image": "runway.local/busybox:1",
-        # busybox has no TLS; the API server's response to plain HTTP proves the connection.
-        "command": ["sh", "-c", r"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 5 $KUBERNETES_SERVICE_HOST 443"],
-        "resources": {"limits": {"cpu": "100m", "memory": "32Mi"}},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-    }
-    security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    spec = {"restartPolicy": "Never", "securityContext": security, "containers": [container]}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client"}, "spec": spec}
-    cluster.kubectl("-n", namespace, "apply", "-f-", stdin=json.dumps(pod))
-    cluster.kubectl("-n", namespace, "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/client", "--timeout=45s")
+    # busybox has no TLS; the API server's response to plain HTTP proves the connection.
+    create_pod(cluster, namespace, r"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 5 $KUBERNETES_SERVICE_HOST 443")
+    wait_for_pod(cluster, namespace, "jsonpath={.status.phase}=Succeeded")
 
     assert "HTTP request to an HTTPS server" in cluster.kubectl("-n", namespace, "logs", "client")
+
+
+def test_running_pod_adds_no_address_to_the_machine(cluster: LocalCluster, namespace: str) -> None:
+    """Chromium fails connections with ERR_NETWORK_CHANGED when an address of the machine changes."""
+    create_pod(cluster, namespace, "sleep 600")
+    wait_for_pod(cluster, namespace, "condition=Ready")
+
+    names = [link.name for link in Path("/sys/class/net").iterdir() if link.name.startswith("veth")]
+    assert names != []
+    assert [line for line in Path("/proc/net/if_inet6").read_text().splitlines() if line.split()[-1] in names] == []
 
 
 def listening_addresses(pid: int) -> set[tuple[str, int]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from localcluster import LocalCluster
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.recovery]
 
@@ -57,7 +57,9 @@ def test_up_recovers_after_all_processes_were_killed(cluster: LocalCluster) -> N
     assert cluster.problems() == []
     # etcd's data remains, so Runway finds its jobs. The pod has failed, as after a reboot, and does not restart.
     cluster.kubectl("get", "configmap", "survivor", "-n", "default")
-    cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Failed", f"pod/{sleeper}", "--timeout=60s")
+    cluster.kubectl(
+        "wait", "--for=jsonpath={.status.phase}=Failed", f"pod/{sleeper}", f"--timeout={GUARD_SECONDS:.0f}s"
+    )
     assert sleeping_pods() == []
 
 
@@ -94,7 +96,7 @@ def traces() -> list[str]:
     found += [str(path) for path in Path("/sys/class/net").glob("rwbr0")]
     found += [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if Path(folder).name == NAME]
     for program in ("iptables-save", "ip6tables-save"):
-        rules = subprocess.run([program], capture_output=True, text=True, timeout=30, check=True).stdout
+        rules = subprocess.run([program], capture_output=True, text=True, timeout=GUARD_SECONDS, check=True).stdout
         found += [line for line in rules.splitlines() if "KUBE-" in line]
     found += [str(path) for path in Path("/var/lib/cni/results").glob("*") if f"{NAME}/" in read(path)]
     found += [str(path) for path in Path("/var/log/containers").glob("*") if f"{NAME}/" in target(path)]
@@ -170,7 +172,7 @@ def start_sleeping_pod(cluster: LocalCluster) -> str:
     spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [container]}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
     cluster.kubectl("apply", "-f-", stdin=json.dumps(pod))
-    cluster.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+    cluster.kubectl("wait", "--for=condition=Ready", f"pod/{name}", f"--timeout={GUARD_SECONDS:.0f}s")
     assert len(sleeping_pods()) == 1
     return name
 

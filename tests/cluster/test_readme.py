@@ -22,7 +22,7 @@ from runway.console.docs_page import reference_of
 from testbed.context import Context
 from testbed.http_client import IMAGE, shell
 from testbed.server import CHECKOUT, Server
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.support.documented import Block, blocks, code_blocks, environment, play, played
 from tests.support.locks import one_at_a_time
 
@@ -46,7 +46,9 @@ def test_readme_quick_start_works(server: Server, tmp_path: Path) -> None:
     ):
         said = played(rest, bare)
         answers = played(curl, bare)
-        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+        ran = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=GUARD_SECONDS, check=False
+        )
     assert "hello" in said.splitlines()
     assert "succeeded" in said
     assert "Would be admitted" in said
@@ -69,14 +71,14 @@ def documents(text: str) -> list[Any]:
 
 def test_docs_page_is_at_the_documented_path(server: Server) -> None:
     assert "OpenAPI at /docs" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    answer = httpx2.get(f"{server.url}/docs", trust_env=False)
+    answer = httpx2.get(f"{server.url}/docs", timeout=GUARD_SECONDS, trust_env=False)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
 def test_commands_of_the_api_page_work(context: Context, server: Server) -> None:
     """Run them in their order, with jobs and an image of this cluster instead of the example's, and with new keys."""
     finished = context.until_finished(context.submit("vision", shell("echo hello"))["id"])["id"]
-    calls = reference_of(httpx2.get(f"{server.url}/openapi.json", trust_env=False).json()).calls
+    calls = reference_of(httpx2.get(f"{server.url}/openapi.json", timeout=GUARD_SECONDS, trust_env=False).json()).calls
     commands = [Block("/docs", call.summary, (one.text,)) for call in calls for one in call.commands]
     new, submitted = uuid4().hex, finished
     for block in commands:

@@ -12,7 +12,7 @@ import pytest
 from testbed.context import Context
 from testbed.http_client import Document, shell
 from testbed.server import Server
-from testbed.waiting import TimedOut, wait_for
+from testbed.waiting import GUARD_SECONDS, TimedOut, wait_for
 from tests.support.views import but_for_free_capacity
 
 pytestmark = pytest.mark.cluster
@@ -82,7 +82,7 @@ def views_of(context: Context, job_ids: Iterable[str]) -> dict[str, Document]:
 def first_answer(server: Server) -> list[Document] | None:
     """Return the first quota that Runway serves; before it, only 503 is allowed."""
     try:
-        answer = httpx2.get(f"{server.url}/v1/quota", trust_env=False, timeout=5)
+        answer = httpx2.get(f"{server.url}/v1/quota", trust_env=False, timeout=GUARD_SECONDS)
     except httpx2.ConnectError:
         return None
     if answer.status_code == 503:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from testbed.context import Context
 from testbed.http_client import shell
 from testbed.server import Server
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.cluster
@@ -50,7 +50,7 @@ def reader(
 def test_resync_finds_job_that_finished_during_stalled_watch(context: Context, proxy: TcpProxy, reader: Server) -> None:
     job = context.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 600 & wait"))
     context.until_log(job["id"], "started")
-    with httpx2.Client(base_url=reader.url, trust_env=False, timeout=10) as other:
+    with httpx2.Client(base_url=reader.url, trust_env=False, timeout=GUARD_SECONDS) as other:
 
         def state() -> str | None:
             answer = other.get(f"/v1/jobs/{job['id']}")

@@ -12,6 +12,7 @@ import pytest
 from testbed.context import Context
 from testbed.http_client import Document, document, shell
 from testbed.server import Server
+from testbed.waiting import GUARD_SECONDS
 
 pytestmark = pytest.mark.cluster
 
@@ -111,7 +112,7 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
 @pytest.mark.parametrize(("body", "status", "code"), BODIES.values(), ids=BODIES.keys())
 def test_invalid_body_gets_problem_document(body: bytes, status: int, code: str, server: Server) -> None:
     headers = {"X-Tenant-ID": "vision", "Content-Type": "application/json", "X-Request-ID": "bad-body"}
-    answer = httpx2.post(f"{server.url}/v1/jobs", content=body, headers=headers, trust_env=False, timeout=10)
+    answer = httpx2.post(f"{server.url}/v1/jobs", content=body, headers=headers, trust_env=False, timeout=GUARD_SECONDS)
 
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
     assert answer.headers["X-Request-ID"] == answer.json()["request_id"] == "bad-body"
@@ -122,7 +123,7 @@ def test_job_of_another_tenant_is_not_found(context: Context, server: Server) ->
     view: Document = context.submit("vision", shell("true"))
     for method, path in (("GET", ""), ("GET", "/logs"), ("DELETE", "")):
         url = f"{server.url}/v1/jobs/{view['id']}{path}"
-        answer = httpx2.request(method, url, headers={"X-Tenant-ID": "speech"}, trust_env=False)
+        answer = httpx2.request(method, url, headers={"X-Tenant-ID": "speech"}, timeout=GUARD_SECONDS, trust_env=False)
         assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
     assert context.until_finished(view["id"])["state"] == "succeeded"
 

@@ -19,7 +19,7 @@ from testbed.http_client import Document, RunwayClient, shell
 from testbed.kubectl import Kubectl
 from testbed.server import Server
 from testbed.tenants import apply_tenants
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -149,7 +149,7 @@ def test_second_process_serves_reads_and_takes_over_leadership(
     context: Context, server: Server, second: Server, record_property: Callable[[str, object], None]
 ) -> None:
     running = context.submit("vision", gpu_job(3))
-    with httpx2.Client(base_url=second.url, trust_env=False, timeout=10) as other:
+    with httpx2.Client(base_url=second.url, trust_env=False, timeout=GUARD_SECONDS) as other:
 
         def submit() -> httpx2.Response:
             return other.post("/v1/jobs", json=gpu_job(2), headers={"X-Tenant-ID": "vision"})
@@ -182,13 +182,16 @@ def at_once(server: Server, spec: Document, count: int) -> list[httpx2.Response]
 
         return wait_for(attempt, "an answer other than 503")
 
-    with httpx2.Client(base_url=server.url, trust_env=False, timeout=60) as client, ThreadPoolExecutor(50) as pool:
+    with (
+        httpx2.Client(base_url=server.url, trust_env=False, timeout=GUARD_SECONDS) as client,
+        ThreadPoolExecutor(50) as pool,
+    ):
         return list(pool.map(submit, [f"storm {uuid.uuid4()}" for _ in range(count)]))
 
 
 def submit_quietly(server: Server, spec: Document, key: str) -> httpx2.Response | None:
     """Return the response, or None if the server was killed during the request."""
-    with httpx2.Client(base_url=server.url, trust_env=False, timeout=30) as client:
+    with httpx2.Client(base_url=server.url, trust_env=False, timeout=GUARD_SECONDS) as client:
         try:
             return post(client, spec, key)
         except httpx2.TransportError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -223,12 +222,9 @@ def test_cancel_ends_a_command_without_handler_by_sigterm(context: Context, part
     spec = job([]) | {"command": [], part: ["sleep", "600"]}
     job_id = context.submit("vision", spec)["id"]
     context.until(job_id, lambda view: view["state"] == "running", "running")
-    cancelled = datetime.now(UTC)
     context.runway.cancel(job_id)
     view = context.until_finished(job_id)
     assert view["state"] == "cancelled"
-    ended_after = datetime.fromisoformat(view["attempts"][0]["finished_at"]) - cancelled
-    assert ended_after < timedelta(seconds=spec["grace_period_seconds"] / 2)
     assert (view["attempts"][0]["exit_code"], view["attempts"][0]["signal"]) == (143, "SIGTERM")
 
 

@@ -16,7 +16,7 @@ from runway.jobs.usage import THROTTLED_RATIO
 from testbed.context import Context
 from testbed.http_client import Document, document, shell
 from testbed.server import Server
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.support.held_jobs import HeldJob
 
 pytestmark = pytest.mark.cluster
@@ -157,7 +157,7 @@ def test_prometheus_scrapes_kubelet_and_listed_runway_targets(cluster: LocalClus
 
     def samples(query: str) -> list[Document] | None:
         url = f"{cluster.prometheus_url}/api/v1/query"
-        answer = httpx2.get(url, params={"query": query}, trust_env=False)
+        answer = httpx2.get(url, params={"query": query}, timeout=GUARD_SECONDS, trust_env=False)
         return list(document(answer)["data"]["result"]) or None
 
     wait_for(lambda: samples('up{job="cadvisor"} == 1'), "the kubelet scraped")

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.hostile.serving import Process
 
 
@@ -83,7 +83,10 @@ def test_malformed_request_gets_its_problem(served: Process, case: str) -> None:
 def test_endless_headers_are_bounded(served: Process, head: bytes) -> None:
     piece = b"a" * 10_000 if head.endswith(b": ") else b"X-More: and more\r\n" * 500
     sent = 0
-    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection, suppress(ConnectionError):
+    with (
+        socket.create_connection(("127.0.0.1", served.port), timeout=GUARD_SECONDS) as connection,
+        suppress(ConnectionError),
+    ):
         connection.sendall(head)
         while sent < 100_000_000:
             connection.sendall(piece)
@@ -105,7 +108,7 @@ def test_connection_with_incomplete_second_head_is_closed(served: Process) -> No
 
 
 def test_disconnect_within_a_body_is_not_an_error(served: Process) -> None:
-    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=GUARD_SECONDS) as connection:
         connection.sendall(_post(b"Content-Length: 200", body=b"{"))
     wait_for(
         lambda: "client disconnected before its request was complete" in served.log.read_text(encoding="utf-8") or None,

@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 import yaml
 
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 
 CHECKOUT = Path(__file__).parents[2]
 POLICY = CHECKOUT / "config" / "policy.local.yaml"
@@ -60,7 +60,7 @@ class Process:
         fields = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def get(self, path: str, tenant: str | None = None, seconds: float = 10.0) -> httpx2.Response:
+    def get(self, path: str, tenant: str | None = None, seconds: float = GUARD_SECONDS) -> httpx2.Response:
         headers = {"X-Tenant-ID": tenant} if tenant else {}
         return httpx2.get(self.url + path, headers=headers, timeout=seconds, trust_env=False)
 
@@ -71,7 +71,7 @@ class Process:
         except httpx2.TransportError:
             return None
 
-    def connect(self, seconds: float = 10) -> socket.socket:
+    def connect(self, seconds: float = GUARD_SECONDS) -> socket.socket:
         """Open a connection whose calls time out after `seconds`."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=seconds)
 
@@ -119,7 +119,7 @@ class Runway(Process):
             "resources": {"cpu": "100m", "memory": "32Mi"},
         }
         headers = {"X-Tenant-ID": tenant}
-        answer = httpx2.post(f"{self.url}/v1/jobs", json=spec, headers=headers, timeout=10, trust_env=False)
+        answer = httpx2.post(f"{self.url}/v1/jobs", json=spec, headers=headers, timeout=GUARD_SECONDS, trust_env=False)
         assert answer.status_code == 201, answer.text
         job = str(answer.json()["id"])
         wait_for(lambda: self.get(f"/v1/jobs/{job}").json()["state"] == "running" or None, "job running")
@@ -165,7 +165,7 @@ def run_cli(
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=GUARD_SECONDS,
         check=False,
         preexec_fn=before,
     )

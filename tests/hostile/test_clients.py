@@ -19,7 +19,7 @@ import pytest
 from bench.findings import WrittenJob
 from bench.hostile_clients import HostileClients
 from testbed.nginx import nginx
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.hostile.apiserver import CHUNK
 from tests.hostile.serving import FULL, MIB, POLICY, Process, Runway, api_server, runway
 
@@ -65,7 +65,7 @@ def _jobs(api: Process, process: Runway) -> list[WrittenJob]:
         block = LINE * (CHUNK // (len(LINE) + 31))
         log = block * (size // ((len(LINE) + 31) * (CHUNK // (len(LINE) + 31)))) if size else b"hello\n"
         job = WrittenJob(process.submit(kind, str(size)), "vision", log)
-        httpx2.post(f"{api.url}/finish/{job.id}", timeout=10, trust_env=False).raise_for_status()
+        httpx2.post(f"{api.url}/finish/{job.id}", timeout=GUARD_SECONDS, trust_env=False).raise_for_status()
         jobs.append(job)
     return jobs
 

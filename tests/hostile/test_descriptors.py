@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx2
 
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.hostile.serving import FULL, POLICY, Process, Runway, api_server, free_port, kubeconfig, run_cli, runway
 
 LIMIT = 64
@@ -43,7 +43,7 @@ def test_connections_to_kubernetes_recover_after_exhaustion(tmp_path: Path) -> N
     with api_server(tmp_path) as api, runway(tmp_path) as process:
         resource.prlimit(process.popen.pid, resource.RLIMIT_NOFILE, (LIMIT, LIMIT))
         clients = _exhaust(process)
-        httpx2.post(f"{api.url}/break", timeout=5, trust_env=False)
+        httpx2.post(f"{api.url}/break", timeout=GUARD_SECONDS, trust_env=False)
         cpu = process.cpu_seconds()
 
         time.sleep(HELD_SECONDS)
@@ -86,7 +86,7 @@ def test_soft_limit_is_raised_to_hard_limit(tmp_path: Path) -> None:
 
 def _exhaust(process: Runway) -> list[socket.socket]:
     """Open more connections than the process has descriptors."""
-    clients = [socket.create_connection(("127.0.0.1", process.port), timeout=5) for _ in range(CLIENTS)]
+    clients = [socket.create_connection(("127.0.0.1", process.port), timeout=GUARD_SECONDS) for _ in range(CLIENTS)]
     wait_for(lambda: process.descriptors() >= LIMIT - 1 or None, "descriptors exhausted")
     return clients
 

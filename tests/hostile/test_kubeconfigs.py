@@ -23,7 +23,7 @@ from aiohttp import web
 from runway.errors import ConfigurationError, NotExecuted
 from runway.kube.kubeconfig import load_access
 from runway.kube.transport import AiohttpTransport
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.hostile.serving import POLICY, api_server, free_port, kubeconfig, run_cli, runway
 from tests.hostile.test_policies import BOMB
 
@@ -276,7 +276,7 @@ def test_leader_outlives_the_tokens_of_an_exec_plugin(tmp_path: Path) -> None:
         (tmp_path / "kubeconfig").write_text(_config(api.url, user=_plugin_user(tmp_path)))
         with runway(tmp_path) as process:
             first = api.get("/counts").json()
-            httpx2.post(f"{api.url}/break", timeout=5, trust_env=False)
+            httpx2.post(f"{api.url}/break", timeout=GUARD_SECONDS, trust_env=False)
 
             def renewed() -> bool | None:
                 counts = api.get("/counts").json()
@@ -307,7 +307,7 @@ async def test_requests_outlive_the_tokens_of_an_exec_plugin(tmp_path: Path) -> 
         loaded = await asyncio.to_thread(load_access, str(tmp_path / "kubeconfig"))
         connection = AiohttpTransport(loaded, 4)
         statuses = set()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(GUARD_SECONDS):
             while len(seen) < 4:
                 call = connection.request(
                     "GET", "/version", query={}, body=None, content_type="application/json", seconds=15

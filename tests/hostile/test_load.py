@@ -18,6 +18,7 @@ from typing import NamedTuple
 import httpx2
 import pytest
 
+from testbed.waiting import GUARD_SECONDS
 from tests.hostile.serving import CHECKOUT, FULL, LONGEST_ANSWER_SECONDS, MIB, POLICY, Runway, api_server, runway
 
 RATE = 2000
@@ -50,7 +51,7 @@ def test_flood_of_submissions_does_not_block_another_tenant(limited: bool, tmp_p
         job = process.submit("quiet", tenant="speech")
         before = _read_until(process, job, _later(2))
         memory = process.memory()
-        with httpx2.Client(trust_env=False, timeout=60) as client:
+        with httpx2.Client(trust_env=False, timeout=GUARD_SECONDS) as client:
             streams = [_hold_stream(client, process, job) for _ in range(STREAMS)]
             flood = _flood(process)
             during = _read_until(process, job, lambda: flood.poll() is not None)
@@ -83,7 +84,7 @@ def _read_until(process: Runway, job: str, is_over: Callable[[], bool]) -> Reads
     statuses: Counter[int] = Counter()
     took: list[float] = []
     paths = (f"/v1/jobs/{job}", "/v1/jobs", "/v1/quota")
-    with httpx2.Client(trust_env=False, timeout=30, headers={"X-Tenant-ID": "speech"}) as client:
+    with httpx2.Client(trust_env=False, timeout=GUARD_SECONDS, headers={"X-Tenant-ID": "speech"}) as client:
         while not is_over():
             begun = time.monotonic()
             statuses[client.get(process.url + paths[len(took) % len(paths)]).status_code] += 1

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import httpx2
 import pytest
 
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.hostile.apiserver import STEERING, YEARS
 from tests.hostile.serving import (
     CLI,
@@ -68,7 +68,7 @@ def _read(process: Runway, job: str, query: str = "") -> int:
     """Read a log, and return its length."""
     headers = {"X-Tenant-ID": "vision"}
     with httpx2.stream(
-        "GET", f"{process.url}/v1/jobs/{job}/logs{query}", headers=headers, timeout=60, trust_env=False
+        "GET", f"{process.url}/v1/jobs/{job}/logs{query}", headers=headers, timeout=GUARD_SECONDS, trust_env=False
     ) as answer:
         assert answer.status_code == 200
         return sum(map(len, answer.iter_raw()))
@@ -76,7 +76,7 @@ def _read(process: Runway, job: str, query: str = "") -> int:
 
 def _open(process: Runway, path: str) -> socket.socket:
     """Send a request, and return the connection with the response unread."""
-    connection = socket.create_connection(("127.0.0.1", process.port), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", process.port), timeout=GUARD_SECONDS)
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: runway\r\nX-Tenant-ID: vision\r\n\r\n".encode())
     return connection
 
@@ -88,7 +88,7 @@ def _others(process: Runway) -> Iterator[list[float]]:
     stop = threading.Event()
 
     def read() -> None:
-        with httpx2.Client(trust_env=False, timeout=30) as client:
+        with httpx2.Client(trust_env=False, timeout=GUARD_SECONDS) as client:
             while not stop.is_set():
                 begun = time.monotonic()
                 answer = client.get(f"{process.url}/v1/quota", headers={"X-Tenant-ID": "speech"})
@@ -219,7 +219,7 @@ def test_run_sanitizes_hostile_log_on_terminal(serving: Serving) -> None:
 def test_pipe_gets_the_raw_log(serving: Serving) -> None:
     job = serving.runway.submit("steering")
     done = subprocess.run(
-        [*CLI, "logs", job], env=serving.runway.environment(), capture_output=True, timeout=30, check=True
+        [*CLI, "logs", job], env=serving.runway.environment(), capture_output=True, timeout=GUARD_SECONDS, check=True
     )
     assert done.stdout == b"".join(line + b"\n" for line in STEERING)
 
@@ -278,7 +278,7 @@ def _is_stalled(api: Process) -> bool | None:
 
 
 def _finish(serving: Serving, job: str) -> None:
-    httpx2.post(f"{serving.api.url}/finish/{job}", timeout=10, trust_env=False).raise_for_status()
+    httpx2.post(f"{serving.api.url}/finish/{job}", timeout=GUARD_SECONDS, trust_env=False).raise_for_status()
 
 
 def _new_job(process: Runway, known: set[str]) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.hostile.serving import MIB, Process, Runway, api_server, runway
 from tests.hostile.terminal import at_terminal
 from tests.support.chromium import Watched, chromium
@@ -33,7 +33,7 @@ STRANGE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1a\x7f]|\x1b\](?!8;)|\x1b\[2J")
 
 def add(api: Process, kind: str, item: Json, count: int) -> None:
     """Create objects outside Runway, with four letters for `NUMBER`."""
-    answer = httpx2.post(f"{api.url}/add/{kind}?count={count}", json=item, timeout=60, trust_env=False)
+    answer = httpx2.post(f"{api.url}/add/{kind}?count={count}", json=item, timeout=GUARD_SECONDS, trust_env=False)
     assert answer.status_code == 200
 
 

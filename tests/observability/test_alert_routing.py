@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from deploy.export_rules import rule_file
+from testbed.waiting import GUARD_SECONDS
 from tests.support.alertmanager import AMTOOL, Alertmanager, Webhooks, alertmanager, check, hurried
 from tests.support.documented import blocks
 from tests.unit.tools.test_monitoring_values import VALUES
@@ -126,7 +127,7 @@ def test_documented_test_page_reaches_the_pager(routed: Routed) -> None:
     ]
     inside = re.sub(r"^.* -- amtool ", "", command.replace("\\\n", " "))
     arguments = shlex.split(inside.replace("http://127.0.0.1:9093", routed.alerts.url))
-    done = subprocess.run([AMTOOL, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([AMTOOL, *arguments], capture_output=True, text=True, timeout=GUARD_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     routed.webhooks.until("pager", "RunwayTestPage")
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from deploy.export_rules import OBSERVABILITY, rule_file
+from testbed.waiting import GUARD_SECONDS
 from tests.support.metric_names import SCRAPED, faults, metric_names, sections
 
 RUNBOOK = ("**Means.**", "**Look.**", "**Do.**", "**Escalate**")
@@ -39,7 +40,7 @@ def seen(alert: str, firing: bool) -> list[Json]:
 def promtool(*arguments: str) -> None:
     found = shutil.which("promtool")
     assert found, "promtool is not installed: it comes with Debian's package prometheus (`make cluster-up`)"
-    done = subprocess.run([found, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([found, *arguments], capture_output=True, text=True, timeout=GUARD_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

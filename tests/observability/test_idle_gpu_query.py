@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runway.controllers.idle_gpus import promql
 from runway.jobs.gpu_idle import GpuFigure, GpuFigures, judge
+from testbed.waiting import GUARD_SECONDS
 
 HOUR = 3600
 POD = 'namespace="runway-vision",pod="rw-a-1",Hostname="node-1"'
@@ -53,7 +54,9 @@ def test_query_measures_each_gpu_of_the_pods(tmp_path: Path) -> None:
     file.write_text(json.dumps({"evaluation_interval": "30s", "tests": [case]}))
     found = shutil.which("promtool")
     assert found, "promtool is not installed: it comes with Debian's package prometheus (`make cluster-up`)"
-    done = subprocess.run([found, "test", "rules", str(file)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [found, "test", "rules", str(file)], capture_output=True, text=True, timeout=GUARD_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

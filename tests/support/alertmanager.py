@@ -22,7 +22,7 @@ import httpx2
 
 from localcluster import LocalClusterError
 from localcluster.packages import ensure_installed
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 
 EXECUTABLE: Final = Path("/usr/bin/prometheus-alertmanager")
 AMTOOL: Final = Path("/usr/bin/amtool")
@@ -99,7 +99,7 @@ class Alertmanager:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._http = httpx2.Client(base_url=url, trust_env=False, timeout=10)
+        self._http = httpx2.Client(base_url=url, trust_env=False, timeout=GUARD_SECONDS)
 
     def close(self) -> None:
         self._http.close()
@@ -155,7 +155,9 @@ def check(config: Json, folder: Path) -> str:
     """Have amtool check a configuration, and return its output. Raises AssertionError if it refuses it."""
     file = folder / "checked.json"
     file.write_text(json.dumps(config), encoding="utf-8")
-    done = subprocess.run([AMTOOL, "check-config", file], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [AMTOOL, "check-config", file], capture_output=True, text=True, timeout=GUARD_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return re.sub(r"\s+", " ", done.stdout)
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from localcluster import LocalClusterError
 from localcluster.packages import ensure_installed
+from testbed.waiting import GUARD_SECONDS
 
 EXECUTABLE: Final = Path("/usr/bin/chromium")
 PACKAGES: Final = {
@@ -26,16 +27,13 @@ PACKAGES: Final = {
 SCREENSHOTS: Final = Path(__file__).parents[2] / ".local" / "screenshots"
 WIDE: Final = 1280
 NARROW: Final = 375
-WAIT_MILLISECONDS: Final = 20_000
-"""The timeout for page content: a job's pod takes a few seconds on a busy machine."""
-NETWORK_CHANGED: Final = "net::ERR_NETWORK_CHANGED"
-"""Chromium fails connections that it opens while an address appears. Each pod's interface on this machine has one. The
-tests still assert what the page shows, so the page must load what failed again."""
+GUARD_MILLISECONDS: Final = GUARD_SECONDS * 1000
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Run a browser until the context exits."""
+    """Run a browser until the context exits. Waits for pages claim no time."""
+    expect.set_options(timeout=GUARD_MILLISECONDS)
     with sync_playwright() as playwright:
         # Chromium's sandbox does not work for root, and the tests of the local cluster run as root.
         browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=["--no-sandbox"])
@@ -51,7 +49,7 @@ class Watched:
     def __init__(self, browser: Browser, url: str, **options: Any) -> None:
         plain = {"viewport": {"width": WIDE, "height": 900}, "reduced_motion": "reduce"}
         self.context: BrowserContext = browser.new_context(base_url=url, **(plain | options))
-        self.context.set_default_timeout(WAIT_MILLISECONDS)
+        self.context.set_default_timeout(GUARD_MILLISECONDS)
         self.page: Page = self.context.new_page()
         self.complaints: list[str] = []
         """Script errors, and violations of the content security policy."""
@@ -81,7 +79,7 @@ class Watched:
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
     def _said(self, kind: str, text: str) -> None:
-        if kind == "error" and NETWORK_CHANGED not in text:
+        if kind == "error":
             self.complaints.append(text)
 
     def _dialog(self, dialog: Any) -> None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from runway.cli.context import Environment
 from runway.cli.main import app
+from testbed.waiting import GUARD_SECONDS
 
 NOW = datetime(2026, 11, 24, 8, 10, tzinfo=UTC)
 URL = "http://runway.test"
@@ -238,13 +239,13 @@ def failure(code: str = "exit_nonzero", category: str = "user", **members: Any) 
 def serve(*responses: bytes) -> Iterator[str]:
     """Serve one connection after the other: send these bytes and close it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(10)
+        server.settimeout(GUARD_SECONDS)
 
         def answer() -> None:
             for response in responses:
                 connection, _ = server.accept()
                 with connection:
-                    connection.settimeout(10)
+                    connection.settimeout(GUARD_SECONDS)
                     received = b""
                     while b"\r\n\r\n" not in received:
                         received += connection.recv(4096)
@@ -255,5 +256,5 @@ def serve(*responses: bytes) -> Iterator[str]:
         try:
             yield f"http://127.0.0.1:{server.getsockname()[1]}"
         finally:
-            thread.join(timeout=30)
+            thread.join(timeout=GUARD_SECONDS)
             assert not thread.is_alive()

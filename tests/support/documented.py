@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from testbed.waiting import GUARD_SECONDS
+
 CHECKOUT: Final = Path(__file__).parents[2]
 FENCE: Final = re.compile(r"^ *(`{3,})([a-z]*)\n(.*?)^ *\1$", re.DOTALL | re.MULTILINE)
 HEADING: Final = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
@@ -93,7 +95,7 @@ def play(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=GUARD_SECONDS,
         check=False,
     )
 

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from testbed.waiting import GUARD_SECONDS
+
 CHECKOUT: Final = Path(__file__).parents[2]
 UV: Final = CHECKOUT / ".local" / "uv" / "bin" / "uv"
-RUN_SECONDS: Final = 120.0
 
 
 def run(
@@ -29,7 +30,7 @@ def run(
         env=kept | dict(variables or {}),
         capture_output=True,
         text=True,
-        timeout=RUN_SECONDS,
+        timeout=GUARD_SECONDS,
         check=False,
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from testbed.kubectl import Kubectl
+from testbed.waiting import GUARD_SECONDS
 from tests.support.locks import one_at_a_time
 
 MODULE: Final = "github.com/prometheus-operator/prometheus-operator"
@@ -51,8 +52,8 @@ def _known(kubernetes: Kubectl) -> Iterator[None]:
     try:
         for path in definitions():
             kubernetes.run("apply", "--server-side", f"--filename={path}")
-        kubernetes.run("wait", "--for=condition=Established", *names, "--timeout=30s")
+        kubernetes.run("wait", "--for=condition=Established", *names, f"--timeout={GUARD_SECONDS:.0f}s")
         yield
     finally:
         if not before:
-            kubernetes.run("delete", *names, "--ignore-not-found", "--timeout=30s")
+            kubernetes.run("delete", *names, "--ignore-not-found", f"--timeout={GUARD_SECONDS:.0f}s")

@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 import yaml
 
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 
 Json = dict[str, Any]
 
@@ -51,7 +51,7 @@ class Alarms:
     """Samples the alerts four times a second, and keeps the first sample of each alert and state."""
 
     def __init__(self, url: str) -> None:
-        self._http = httpx2.Client(base_url=url, trust_env=False, timeout=10)
+        self._http = httpx2.Client(base_url=url, trust_env=False, timeout=GUARD_SECONDS)
         self._lock = threading.Lock()
         self._seen: dict[tuple[str, str], Json] = {}
         self._now: set[tuple[str, str]] = set()

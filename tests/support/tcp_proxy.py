@@ -8,6 +8,8 @@ import threading
 from contextlib import suppress
 from typing import Self
 
+from testbed.waiting import GUARD_SECONDS
+
 
 class TcpProxy:
     """Forwards `port` to `host:port`. A context manager."""
@@ -69,7 +71,7 @@ class TcpProxy:
             except OSError:
                 return
             try:
-                server = socket.create_connection(self._target, timeout=5)
+                server = socket.create_connection(self._target, timeout=GUARD_SECONDS)
             except OSError:
                 client.close()
                 continue

@@ -13,6 +13,7 @@ import yaml
 
 from runway.policy import Policy, Pool, load_policy
 from runway.quantity import parse_bytes, parse_cpu
+from testbed.waiting import GUARD_SECONDS
 from tests.terraform.hcl import CHECKOUT, MODULE, Module, plain
 
 EXAMPLE = CHECKOUT / "config" / "policy.eks.example.yaml"
@@ -36,7 +37,7 @@ def policy() -> Policy:
 
 def test_policy_check_accepts_eks_example() -> None:
     command = [sys.executable, "-c", "from runway.cli.main import main; main()", "policy", "check", str(EXAMPLE)]
-    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=GUARD_SECONDS, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
     assert "g5.12xlarge" in checked.stdout
 

@@ -7,9 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from testbed.waiting import GUARD_SECONDS
 from tests.terraform.hcl import CHECKOUT
-
-TIMEOUT_SECONDS = 120
 
 _WHERE_FROM = {
     "terraform": "install Terraform 1.11 or later",
@@ -29,7 +28,7 @@ def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_SECONDS,
+        timeout=GUARD_SECONDS,
         check=False,
     )
 

@@ -9,13 +9,15 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+from testbed.waiting import GUARD_SECONDS
+
 CHECKOUT = Path(__file__).parents[2]
 CONSOLE = CHECKOUT / "src" / "runway" / "console"
 
 
 def test_wheel_contains_console_templates_and_static_files(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
-    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, timeout=GUARD_SECONDS)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     files = [path for folder in ("templates", "static") for path in (CONSOLE / folder).iterdir()]

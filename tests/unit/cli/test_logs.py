@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from runway.cli.commands.logs import MAX_JSON_LINE_BYTES, watch_reader
 from runway.cli.context import Environment
+from testbed.waiting import GUARD_SECONDS
 from tests.support.cli import Chunks, Clock, FakeRunway, attempt, invoke, job, problem, reply, runway, serve
 
 
@@ -45,7 +46,7 @@ def test_end_of_the_reader_of_a_quiet_log_is_noticed_at_once() -> None:
         stdout.write(b"one\n")
         assert (reader.read(4), ended.is_set()) == (b"one\n", False)
         reader.close()
-        assert ended.wait(10)
+        assert ended.wait(GUARD_SECONDS)
 
 
 def test_log_options_become_query_parameters() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from runway.cli.commands.logs import TerminalSanitizer
 from runway.cli.context import Environment
+from testbed.waiting import GUARD_SECONDS
 from tests.support.cli import COMMAND, NOW, URL, Chunks, Clock, FakeRunway, attempt, failure, job, problem, reply
 from tests.unit.cli.test_event_stream import event, stream
 from tests.unit.cli.test_output import HARMLESS, HOSTILE, steering
@@ -79,7 +80,7 @@ def seen(
         with os.fdopen(child, "w") as screen, redirect_stdout(screen), redirect_stderr(screen):
             code = COMMAND.main(list(arguments), obj=edges, standalone_mode=False)
     finally:
-        reader.join(timeout=10)
+        reader.join(timeout=GUARD_SECONDS)
         os.close(parent)
     return int(code or 0), written.decode()
 

@@ -160,4 +160,4 @@ def resetting_server() -> Iterator[int]:
             yield listening.getsockname()[1]
         finally:
             listening.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+            thread.join(GUARD_SECONDS)

@@ -27,6 +27,7 @@ from localcluster import (
 )
 from localcluster.errors import LocalClusterError
 from localcluster.processes import Process
+from testbed.waiting import GUARD_SECONDS
 
 KUBELET_STARTED = datetime(2026, 11, 24, 8, 0, 0, tzinfo=UTC)
 
@@ -88,7 +89,7 @@ def test_frozen_process_is_alive_and_can_be_stopped(tmp_path: Path) -> None:
     process = spawn(tmp_path, "sleep", "600")
     process.send(signal.SIGSTOP)
 
-    waiting.until(lambda: None if process.stopped else "runs", what="SIGSTOP", timeout=5)
+    waiting.until(lambda: None if process.stopped else "runs", what="SIGSTOP", timeout=GUARD_SECONDS)
     assert process.alive
     processes.stop([process])
     assert not process.alive
@@ -112,7 +113,7 @@ def test_children_are_found_but_not_mistaken_for_component(tmp_path: Path) -> No
         found = [one for one in processes.marked() if one.checkout == str(tmp_path)]
         return {kind: [one.process.pid for one in found if one.is_component is kind] for kind in (True, False)}
 
-    waiting.until(lambda: None if family()[False] else "no child yet", what="the child", timeout=5)
+    waiting.until(lambda: None if family()[False] else "no child yet", what="the child", timeout=GUARD_SECONDS)
     assert family()[True] == [parent.pid]
     processes.kill([one.process for one in processes.marked() if one.checkout == str(tmp_path)])
 
@@ -126,7 +127,7 @@ def test_component_inherits_no_file_descriptors(tmp_path: Path) -> None:
         waiting.until(
             lambda: None if is_sleep(process.pid) and descriptors(process.pid) else "still starting",
             what="sleep",
-            timeout=5,
+            timeout=GUARD_SECONDS,
         )
         assert descriptors(process.pid) == [0, 1, 2]
     finally:

@@ -8,8 +8,8 @@ import pytest
 from localcluster import build, processes, waiting
 from localcluster.errors import LocalClusterError
 from localcluster.preparation import Programs
+from testbed.waiting import GUARD_SECONDS
 
-WAIT_SECONDS = 20.0
 # Finds the output directory and the packages of `go build … -o DIRECTORY PACKAGE…`.
 FAKE_GO = """\
 #!/bin/sh
@@ -36,7 +36,7 @@ def wait_for(path: Path) -> str:
 def assert_ended(pid_file: Path) -> None:
     pid = int(pid_file.read_text(encoding="ascii"))
     waiting.until(
-        lambda: None if processes.find(pid) is None else "still runs", what=f"process {pid}", timeout=WAIT_SECONDS
+        lambda: None if processes.find(pid) is None else "still runs", what=f"process {pid}", timeout=GUARD_SECONDS
     )
 
 
@@ -66,7 +66,7 @@ def test_program_that_fails_says_why_and_stops_the_others(tmp_path: Path, capfd:
 def interrupt_build(pid_file: Path) -> None:
     with Programs() as programs:
         programs.start(program_below_shell(pid_file))
-        waiting.until(lambda: None if pid_file.exists() else "missing", what="the program", timeout=WAIT_SECONDS)
+        waiting.until(lambda: None if pid_file.exists() else "missing", what="the program", timeout=GUARD_SECONDS)
         raise KeyboardInterrupt
 
 
