@@ -29,7 +29,7 @@ PODS = (
 )
 """Not the pod of the policy check, which stays after a failure."""
 ROLLOUT_SECONDS = 120
-DELETE_SECONDS = 60
+DELETE_SECONDS = 180
 CONTAINER_PORT = 8000
 
 

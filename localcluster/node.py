@@ -184,6 +184,8 @@ def _kubelet_config() -> dict[str, Any]:
             "x509": {"clientCAFile": str(pki.CA)},
         },
         "authorization": {"mode": "Webhook"},
+        # A registry that does not answer must not delay the pulls of other jobs.
+        "serializeImagePulls": False,
         "containerRuntimeEndpoint": f"unix://{paths.CONTAINERD_SOCKET}",
         # Our own parent, so that its processes are known to be pods of this cluster.
         "cgroupRoot": f"/{addresses.CGROUP}",

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import httpx2
 
+from testbed.waiting import GUARD_SECONDS
+
 Document = dict[str, Any]
 
 IMAGE = os.environ.get("DEMO_IMAGE", "runway.local/busybox:1")
@@ -16,13 +18,17 @@ FINISHED = ("succeeded", "failed", "cancelled")
 """The final states of a job."""
 
 
+JOB_SECONDS = 600
+"""The timeout of a job that does not run into it, with its wait for a start on a busy machine."""
+
+
 def shell(script: str, **fields: object) -> Document:
     """Return the spec of a small job that runs this shell script; `fields` replace the defaults."""
     spec: Document = {
         "image": IMAGE,
         "command": ["sh", "-c", script],
         "resources": {"cpu": "100m", "memory": "32Mi"},
-        "timeout_seconds": 60,
+        "timeout_seconds": JOB_SECONDS,
         "grace_period_seconds": 5,
     }
     return spec | fields
@@ -33,7 +39,7 @@ class RunwayClient:
 
     def __init__(self, url: str) -> None:
         # A server on this machine needs no proxy from the environment.
-        self._http = httpx2.Client(base_url=url, timeout=30, trust_env=False)
+        self._http = httpx2.Client(base_url=url, timeout=GUARD_SECONDS, trust_env=False)
 
     def __enter__(self) -> Self:
         return self

@@ -61,8 +61,10 @@ class Kernel:
     def cpu_stat(self, pod_uid: str) -> dict[str, int]:
         """Return the CPU bandwidth statistics of a running pod's cgroup: nr_periods, nr_throttled and others."""
         for root in CPU_CGROUPS:
-            for file in root.rglob(f"pod{pod_uid}/cpu.stat"):
-                return parse_cpu_stat(file.read_text(encoding="ascii"))
+            # Unlike Path.rglob, os.walk ignores cgroups that vanish meanwhile.
+            for folder, _, files in os.walk(root):
+                if folder.endswith(f"/pod{pod_uid}") and "cpu.stat" in files:
+                    return parse_cpu_stat(Path(folder, "cpu.stat").read_text(encoding="ascii"))
         raise KernelUnreadable(f"pod {pod_uid} has no cgroup below {' or '.join(map(str, CPU_CGROUPS))}")
 
     def _read(self) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 from localcluster import LocalClusterError
 from localcluster.packages import ensure_installed
+from testbed.ports import ReservedPort
 from testbed.waiting import wait_for
 
 EXECUTABLE: Final = Path("/usr/sbin/nginx")
@@ -52,8 +53,8 @@ http {{
 @contextmanager
 def nginx(directory: Path, upstream: str, *, idle_seconds: int = 60, options: str = "") -> Iterator[str]:
     """Run nginx with its default buffering until the context exits, and yield its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    claim = ReservedPort()
+    port = claim.number
     settings = {"directory": directory, "port": port, "upstream": upstream, "idle_seconds": idle_seconds}
     file = directory / "nginx.conf"
     file.write_text(CONFIGURATION.format(**settings, options=options), encoding="utf-8")
@@ -65,6 +66,7 @@ def nginx(directory: Path, upstream: str, *, idle_seconds: int = 60, options: st
     finally:
         process.terminate()
         process.wait(STOP_SECONDS)
+        claim.release()
 
 
 def _answers(port: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Self
 
 import httpx2
 
-from runway.cli.main import HTTP_PROTOCOL
+from runway.cli.main import HTTP_PROTOCOL, SHUTDOWN_SECONDS
 from testbed.ports import ReservedPort
 from testbed.waiting import TimedOut, wait_for
 
@@ -58,8 +58,7 @@ class Server:
         command = [sys.executable, "-m", "uvicorn", "main:app", "--host=127.0.0.1", f"--port={self._port}"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                # Open log streams delay the shutdown by at most this time.
-                [*command, *UVICORN_PROTOCOL, "--no-access-log", "--timeout-graceful-shutdown=3"],
+                [*command, *UVICORN_PROTOCOL, "--no-access-log", f"--timeout-graceful-shutdown={SHUTDOWN_SECONDS}"],
                 cwd=CHECKOUT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

@@ -27,7 +27,7 @@ FEATURES = 8
 ROWS = 4096
 SECRET_VALUE = "a-token-of-the-demo"  # noqa: S105 (not secret)  # pragma: allowlist secret
 """The value of key `token` in every Secret."""
-BOUND_SECONDS = 30
+BOUND_SECONDS = 180
 
 
 def provide_storage(kubernetes: Kubectl, policy: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runway.policy import load_policy
 from testbed.kubectl import Kubectl
+from testbed.waiting import GUARD_SECONDS
 
 RUNWAY = Path(sys.executable).with_name("runway")
 APPLY_SECONDS = 120.0
@@ -33,5 +34,11 @@ def apply_tenants(kubernetes: Kubectl, policy: Path) -> list[str]:
     namespaces = [tenant.namespace for tenant in load_policy(policy).tenants.values()]
     for namespace in namespaces:
         # Kubernetes creates a namespace's default service account a moment later, and admits no pod before.
-        kubernetes.run("wait", "--for=create", "serviceaccount/default", f"--namespace={namespace}", "--timeout=30s")
+        kubernetes.run(
+            "wait",
+            "--for=create",
+            "serviceaccount/default",
+            f"--namespace={namespace}",
+            f"--timeout={GUARD_SECONDS:.0f}s",
+        )
     return namespaces

@@ -180,7 +180,7 @@ def limit_rate(context: Context) -> None:
 
 def _gpu_spec(gpus: int) -> Document:
     script = "trap 'exit 0' TERM; echo devices $NVIDIA_VISIBLE_DEVICES; sleep 600 & wait"
-    return shell(script, resources={"cpu": "100m", "memory": "32Mi", "gpu": gpus}, timeout_seconds=120)
+    return shell(script, resources={"cpu": "100m", "memory": "32Mi", "gpu": gpus})
 
 
 def _run_on_gpus(context: Context, gpus: int) -> Document:

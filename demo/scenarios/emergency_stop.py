@@ -24,7 +24,7 @@ def stop_submissions(context: Context) -> None:
     annotate: Callable[[str], str] = lambda text: context.kubernetes.run(  # noqa: E731
         "annotate", "lease", name, f"--namespace={namespace}", "--overwrite", f"{ANNOTATION}{text}"
     )
-    first, second = (context.submit("vision", shell(SLEEP, timeout_seconds=120)) for _ in range(2))
+    first, second = (context.submit("vision", shell(SLEEP)) for _ in range(2))
     for view in (first, second):
         context.until_log(view["id"], "started")
     annotate(f"={REASON}")
@@ -59,14 +59,17 @@ def stop_submissions(context: Context) -> None:
 def _until(context: Context, submissions: str) -> None:
     since = time.monotonic()
     wait_for(
-        lambda: _readiness(context)["submissions"] == submissions or None, f"submissions {submissions}", SEEN_SECONDS
+        lambda: _readiness(context).get("submissions") == submissions or None,
+        f"submissions {submissions}",
+        SEEN_SECONDS,
     )
     context.show(Source.RUNWAY, f"/readyz {time.monotonic() - since:.1f} s later: {_readiness(context)}")
 
 
 def _readiness(context: Context) -> Document:
-    ready = document(context.runway.get("/readyz"))
-    return {name: ready[name] for name in ("submissions", "stop_reason")}
+    """Return what /readyz says about submissions. Nothing while Runway is not ready."""
+    answer = context.runway.get("/readyz")
+    return {name: answer.json()[name] for name in ("submissions", "stop_reason")} if answer.is_success else {}
 
 
 def _refused(context: Context) -> None:

@@ -34,9 +34,9 @@ def lose_a_worker(context: Context) -> None:
 
 
 def be_evicted(context: Context) -> None:
-    until = int(time.time()) + 30
+    until = int(time.time()) + 60
     script = f"echo training; trap 'exit 143' TERM; while [ $(date +%s) -lt {until} ]; do sleep 1; done; echo done"
-    view = context.submit("vision", shell(script, retries=0, timeout_seconds=120))
+    view = context.submit("vision", shell(script, retries=0))
     context.until_log(view["id"], "training")
     pod = context.pod(view)["metadata"]
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod["name"]}}

@@ -23,7 +23,7 @@ def kill_runway(context: Context) -> None:
     if context.server is None:
         raise Unavailable("a Runway that the demo has started, so that it can kill it")
     context.require_gpus(4)
-    spec = shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi", "gpu": 3}, timeout_seconds=120)
+    spec = shell(SLEEP, resources={"cpu": "100m", "memory": "32Mi", "gpu": 3})
     view = context.submit("vision", spec)
     context.until_log(view["id"], "started")
     before, pid = context.runway.quota("vision")["used"], context.server.pid

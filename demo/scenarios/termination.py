@@ -13,7 +13,7 @@ from testbed.http_client import Document, document, shell
 from testbed.waiting import wait_for
 
 GRACE_SECONDS = 4
-TIMEOUT_SECONDS = 12
+TIMEOUT_SECONDS = 25
 
 
 def reach_deadline(context: Context) -> None:

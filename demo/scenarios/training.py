@@ -10,7 +10,7 @@ import uuid
 
 from demo.scenario import Scenario
 from testbed.context import Context, NotSeen, Source, Unavailable, expect
-from testbed.http_client import Document
+from testbed.http_client import JOB_SECONDS, Document
 from testbed.storage import DATASETS, volume_directory
 
 LOCAL_IMAGE = "runway.local/train:1"
@@ -19,7 +19,7 @@ TRAIN_IMAGE = os.environ.get("DEMO_TRAIN_IMAGE", LOCAL_IMAGE)
 CHECKPOINTS = "checkpoints"
 HUGGING_FACE = "huggingface"
 """The Secret with the token."""
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 40
 STEPS_AFTER_RESUME = 5
 WORKERS = 4
 SHARED_MIB = 200
@@ -93,7 +93,7 @@ def training_job(run: str, *, steps: int, **fields: object) -> Document:
         "secrets": {"HF_TOKEN": f"{HUGGING_FACE}/token"},
         "volumes": [DATASETS, CHECKPOINTS],
         "resources": {"cpu": "500m", "memory": "1Gi"},
-        "timeout_seconds": 60,
+        "timeout_seconds": JOB_SECONDS,
         "grace_period_seconds": 10,
     }
     return spec | fields

@@ -61,7 +61,10 @@ class Served:
         """Run `action` on the event loop of the server, and return its result."""
 
         async def with_client() -> _Result:
-            async with asyncio.timeout(GUARD_SECONDS), httpx2.AsyncClient(base_url=self.url, trust_env=False) as client:
+            async with (
+                asyncio.timeout(GUARD_SECONDS),
+                httpx2.AsyncClient(base_url=self.url, timeout=None, trust_env=False) as client,
+            ):
                 return await action(Runway(self._app, client, self.kubernetes))
 
         work: Coroutine[Any, Any, _Result] = with_client()
@@ -72,7 +75,7 @@ class Served:
             await asyncio.sleep(0.02)
         port = self._server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        async with httpx2.AsyncClient(base_url=self.url, timeout=GUARD_SECONDS, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=self.url, timeout=None, trust_env=False) as client:
             runway = Runway(self._app, client, self.kubernetes)
 
             async def writes() -> bool:

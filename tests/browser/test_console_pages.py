@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
+from testbed.waiting import wait_for
 from tests.api.conftest import Runway
 from tests.browser.conftest import Served
 from tests.browser.scene import Scene, play
@@ -117,6 +118,33 @@ def test_search_filter_and_sort_apply_at_once_and_keep_their_place(
         expect(names).to_have_text(["evaluate"])
         page.reload()
         expect(names).to_have_text(["evaluate"])
+
+
+def test_search_is_announced_when_a_later_refresh_overtakes_it(stage: tuple[Served, Scene], browser: Browser) -> None:
+    served, _ = stage
+    held: list[Route] = []
+
+    def wait_until_held(page: Page, number: int) -> None:
+        # Playwright calls the route's handler during a call of the page.
+        def are_held() -> bool | None:
+            page.title()
+            return len(held) >= number or None
+
+        wait_for(are_held, f"{number} requests")
+
+    with Watched(browser, served.url) as seen:
+        seen.page.clock.install()
+        seen.page.goto("/jobs")
+        seen.page.route("**/jobs?q=TRAIN*", lambda route: held.append(route))
+        seen.page.get_by_label("Name or id").fill("TRAIN")
+        seen.page.clock.run_for(300)
+        wait_until_held(seen.page, 1)
+        seen.page.clock.run_for(10_000)  # The page refreshes every five seconds.
+        wait_until_held(seen.page, 2)
+        for route in held:
+            route.continue_()
+        expect(seen.page.locator("#announcement")).to_have_text("2 jobs match")
+        assert seen.complaints == []
 
 
 def test_filters_work_without_javascript(stage: tuple[Served, Scene], browser: Browser) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from deploy import go_tools
 from testbed.server import CHECKOUT
+from testbed.waiting import GUARD_SECONDS
 
 WORKFLOWS = sorted((CHECKOUT / ".github" / "workflows").glob("*.yaml"))
 
@@ -28,7 +29,7 @@ def test_actionlint_finds_no_fault(tmp_path: Path) -> None:
         shutil.copy(workflow, tmp_path)
     names = [workflow.name for workflow in WORKFLOWS]
     command = [str(go_tools.ensure_built("actionlint")), "-no-color", "-shellcheck=", "-pyflakes=", *names]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=GUARD_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -182,5 +182,7 @@ def deployed(server: Server, kubernetes: Kubectl) -> Iterator[DeployedRunway]:
                 running.start()
                 yield running
         finally:
-            deployment.down(kubernetes)
-            server.start()
+            try:
+                deployment.down(kubernetes)
+            finally:
+                server.start()

@@ -51,7 +51,7 @@ RULES = hurried(
     fors=180,  # Half an hour is 10 s.
     windows=30,  # Half an hour is a minute; five minutes are 10 s, which is ten scrapes.
     # The thresholds of these alerts are waiting times. All other thresholds are the shipped ones.
-    thresholds={"RunwayJobsPendingLong": ("> 1800", "> 10"), "RunwayWatchStale": ("> 120", "> 60")},
+    thresholds={"RunwayJobsPendingLong": ("> 1800", "> 30"), "RunwayWatchStale": ("> 120", "> 60")},
 )
 QUIET_SECONDS = 12.0
 """Longer than the longest `for`, so that a false alert at rest would fire."""
@@ -193,7 +193,7 @@ def generate_load(scene: Scene) -> Document:
         context.submit("vision", shell("true", image=DEAD_REGISTRY, timeout_seconds=600))
     # Failed pulls do not count in RunwayJobsFailing, and unbound volumes do.
     for _ in range(6):
-        context.submit("vision", shell("true", volumes=[UNBOUND], timeout_seconds=12))
+        context.submit("vision", shell("true", volumes=[UNBOUND], timeout_seconds=25))
     running = context.submit("vision", shell(SLEEP, timeout_seconds=600))
     context.until_log(stubborn["id"], "started")
     context.runway.cancel(stubborn["id"])

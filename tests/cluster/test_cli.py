@@ -49,7 +49,7 @@ def runs(environment: dict[str, str]) -> dict[str, Done]:
     commands = {
         "succeeds": ["--env=WHO=you", "--", "sh", "-c", "echo hello $WHO; echo there"],
         "fails": ["--", "sh", "-c", "echo no data; exit 3"],
-        "too long": ["--timeout=15", *SLEEP],
+        "too long": ["--timeout=40", *SLEEP],
         "fails twice": ["--retries=1", "--", "sh", "-c", "echo trying; exit 4"],
     }
     started = {name: start(environment, "run", *SPEC, *command) for name, command in commands.items()}

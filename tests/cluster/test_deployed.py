@@ -282,7 +282,7 @@ def test_documented_restart_works(
     context.until_log(running, "started")
     command = "kubectl -n runway rollout restart deployment/runway"
     assert f"`{command}`" in (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8")
-    wait = "kubectl -n runway rollout status deployment/runway --timeout=60s"
+    wait = f"kubectl -n runway rollout status deployment/runway --timeout={GUARD_SECONDS:.0f}s"
     played(Block("", "restart", (command, wait)), environment(KUBECONFIG=str(kubeconfig)))
     deployed.start()
     assert context.runway.job(running)["state"] == "running"

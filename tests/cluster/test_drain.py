@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
@@ -39,12 +40,13 @@ def test_sigterm_completes_requests_closes_streams_and_releases_the_lease(
     pid = stopping_server.pid
     assert pid is not None
     body = json.dumps(shell("true")).encode()
-    with RunwayClient(stopping_server.url) as runway, connect(stopping_server) as request:
+    with RunwayClient(stopping_server.url) as runway, ExitStack() as stack:
         view = document(runway.submit("vision", shell("trap 'exit 0' TERM; echo started; sleep 60 & wait")))
         context.track(view["id"])
         wait_for(lambda: "started" in runway.log(view["id"]).text or None, "the job has started")
         lines = runway.follow(view["id"])
         assert next(lines) == "started"
+        request = stack.enter_context(connect(stopping_server))
         head = f"POST /v1/jobs HTTP/1.1\r\nHost: runway\r\nX-Tenant-ID: vision\r\nContent-Length: {len(body)}\r\n"
         request.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body[:10])
 

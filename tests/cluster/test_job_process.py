@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from testbed.context import Context
-from testbed.http_client import IMAGE, Document
+from testbed.http_client import IMAGE, JOB_SECONDS, Document
 
 pytestmark = pytest.mark.cluster
 
@@ -19,7 +19,7 @@ AWKWARD = [
 
 def job(command: list[str], **fields: object) -> Document:
     resources = {"cpu": "100m", "memory": "32Mi"}
-    return {"image": IMAGE, "command": command, "resources": resources, "timeout_seconds": 60} | fields
+    return {"image": IMAGE, "command": command, "resources": resources, "timeout_seconds": JOB_SECONDS} | fields
 
 
 def test_arguments_reach_the_process_verbatim(context: Context) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,12 @@ WAIT = f"--timeout={GUARD_SECONDS:.0f}s"
 @pytest.fixture
 def cluster() -> LocalCluster:
     local = LocalCluster.default()
-    assert local.problems() == []
+    wait_until_healthy(local)
     return local
+
+
+def wait_until_healthy(cluster: LocalCluster) -> None:
+    wait_for(lambda: cluster.problems() == [] or None, "no problems")
 
 
 @pytest.fixture
@@ -99,7 +104,7 @@ def test_isolated_command_meets_no_other_cluster_and_leaves_no_process(
     assert shown[:3] == ["/sys/class/net:", "lo", "/var/lib/kubelet:"]
     assert {"bash"} <= set(shown[3:]) <= {"bash", "cat", "sort"}
     assert not HeldJob(script, f"sleep\0{duration}\0").runs()
-    assert cluster.problems() == []
+    wait_until_healthy(cluster)
 
 
 def test_isolated_command_ends_with_its_caller() -> None:
@@ -147,8 +152,10 @@ def test_running_pod_adds_no_address_to_the_machine(cluster: LocalCluster, names
 
 def listening_addresses(pid: int) -> set[tuple[str, int]]:
     """Return the listening TCP sockets of the process from /proc/net (proc_pid_net(5)); IPv6 hosts stay in hex."""
-    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
-    found = set()
+    links, found = [], set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # It is closed meanwhile.
+            links.append(str(link.readlink()))
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
             fields = line.split()

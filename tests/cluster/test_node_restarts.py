@@ -5,7 +5,6 @@ Reports of other systems: duplicate ends, lost logs, GPUs that are free on paper
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from localcluster import LocalCluster
 from localcluster.addresses import NODE_NAME
 from localcluster.component import Component
 from testbed.context import Context
-from testbed.http_client import Document, document, shell
+from testbed.http_client import Document, shell
 from testbed.kubectl import Kubectl
 from testbed.waiting import wait_for
 from tests.support.held_jobs import held
@@ -233,19 +232,16 @@ def test_pod_of_a_job_deleted_with_cascade_orphan_keeps_its_quota_and_is_reporte
 
 def test_orphaned_pod_ends_at_its_own_deadline(context: Context, kubernetes: Kubectl) -> None:
     """The Job's timeout ended with the Job; the kubelet enforces the pod's."""
-    job = shell("trap 'exit 0' TERM; echo started; sleep 600 & wait", resources=GPU)
-    manifest = document(context.runway.submit("vision", job, dry_run=True))["manifest"]
-    manifest["spec"]["template"]["spec"]["activeDeadlineSeconds"] = 15
-    kubernetes.run("create", "--filename=-", stdin=json.dumps(manifest))
-    name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
-    context.track(name)
-    context.until_log(name, "started")
+    view = started(context, "trap 'exit 0' TERM; echo started; sleep 600 & wait")
+    name, namespace, pod = view["id"], view["kubernetes"]["namespace"], view["attempts"][0]["pod"]
     kubernetes.run("delete", "job", name, f"--namespace={namespace}", "--cascade=orphan")
     wait_for(lambda: orphan(context), "the quota names the orphan")
+    sooner = '{"spec": {"activeDeadlineSeconds": 1}}'
+    kubernetes.run("patch", "pod", pod, f"--namespace={namespace}", f"--patch={sooner}")
     wait_for(lambda: used(context) == 0 or None, "the pod has ended")
-    (pod,) = kubernetes.pods(namespace, name)
-    assert (pod["status"]["phase"], pod["status"]["reason"]) == ("Failed", "DeadlineExceeded")
-    kubernetes.run("delete", "pod", pod["metadata"]["name"], f"--namespace={namespace}", "--wait=false")
+    status = context.pod(view)["status"]
+    assert (status["phase"], status["reason"]) == ("Failed", "DeadlineExceeded")
+    kubernetes.run("delete", "pod", pod, f"--namespace={namespace}", "--wait=false")
 
 
 def orphan(context: Context) -> Document | None:

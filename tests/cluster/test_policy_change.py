@@ -81,7 +81,7 @@ def operator(
     finally:
         using.close()
         for tenant in ("vision", "speech"):
-            kubernetes.run("delete", "jobs", "--all", f"--namespace={namespaces[tenant]}", "--timeout=60s", timeout=65)
+            kubernetes.run("delete", "jobs", "--all", f"--namespace={namespaces[tenant]}")
         apply_tenants(kubernetes, policy_file)
         server.start()
 
@@ -137,7 +137,7 @@ def test_tenant_is_added(operator: Operator, suffix: str) -> None:
         # An operator deletes the namespace by mistake, with a job in it.
         job_id = running(runway, "audio", gpus(1))
     finally:
-        operator.kubernetes.run("delete", "namespace", namespace, "--timeout=60s", timeout=65)
+        operator.kubernetes.run("delete", "namespace", namespace)
     wait_for(lambda: used(runway, "audio") == 0 or None, "quota released")
     assert runway.get(f"/v1/jobs/{job_id}").status_code == 404
     assert f"namespace {namespace} does not exist" in runway.submit("audio", shell("true")).json()["detail"]

@@ -90,6 +90,7 @@ def test_commands_of_the_api_page_work(context: Context, server: Server) -> None
             r'"cpu": "8"': '"cpu": "1"',  # The local node has two CPUs and 4Gi.
             r'"memory": "32Gi"': '"memory": "1Gi"',
             r"2026-11-24'": f"{new}'",
+            r'"python", "train\.py"': '"sleep", "600"',  # It must not end before the example of DELETE.
         }
         done = play(block, environment(RUNWAY_URL=server.url), replaced)
         answer, _, status = done.stdout.rpartition("\n")

@@ -58,7 +58,7 @@ def test_job_beside_an_injected_container_has_its_own_log_and_exit_code(context:
 def test_pod_that_lives_for_an_injected_container_is_reported_and_ends_with_its_own_code(context: Context) -> None:
     """https://github.com/kubeflow/trainer/issues/1182"""
     proxy = "trap 'exit 0' TERM; sleep 600 & wait"
-    view = with_proxy(context, "echo done", proxy=proxy, timeout_seconds=30)
+    view = with_proxy(context, "echo done", proxy=proxy, timeout_seconds=60)
     view = context.until(view["id"], lambda seen: seen["conditions"] != [], "has a condition")
     assert (view["state"], view["conditions"][0]["code"]) == ("running", "other_container_running")
     assert "a-proxy" in view["conditions"][0]["message"]
@@ -110,7 +110,7 @@ def test_rotated_log_says_that_its_beginning_may_be_missing(context: Context, se
 
     A rotation while the script writes leaves some of its lines before the last one.
     """
-    view = context.submit("vision", shell(ROTATED, timeout_seconds=120, resources={"cpu": "500m", "memory": "64Mi"}))
+    view = context.submit("vision", shell(ROTATED, resources={"cpu": "500m", "memory": "64Mi"}))
     view = context.until_finished(view["id"])
     left = context.runway.log(view["id"]).text
     assert not left.startswith("first\n")
@@ -162,7 +162,7 @@ def test_followed_line_that_a_rotation_cuts_is_sent_once(context: Context, serve
     before = held(then=f"{flood}sleep {duration} & wait $!; echo ' and ended'; echo last; sleep 3; ")
     cut = HeldJob(before.script, f"sleep\0{duration}\0")
     resources = {"cpu": "500m", "memory": "64Mi"}
-    view = context.submit("vision", shell(before.script, timeout_seconds=120, resources=resources))
+    view = context.submit("vision", shell(before.script, resources=resources))
     reading = Reading(f"{server.url}/v1/jobs/{view['id']}/logs?follow=true")
     reading.until(b"started")
     before.end()

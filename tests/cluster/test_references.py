@@ -30,7 +30,7 @@ pytestmark = pytest.mark.cluster
 TENANT = "refs"
 SECRET_MD5 = hashlib.md5(SECRET_VALUE.encode(), usedforsecurity=False).hexdigest()
 """What a job prints instead of the value, since the log belongs to the view."""
-WAIT_SECONDS = 20
+WAIT_SECONDS = 40
 """The timeout of jobs that cannot start: enough for the kubelet to report the reason."""
 DISK = "40Gi"
 ROLE = {"example.com/role": "refs"}

@@ -213,7 +213,7 @@ def test_image_that_appears_in_time_runs(starts: Context, registry: Registry) ->
 
 def test_own_start_timeout_ends_a_pull(starts: Context, registry: Registry) -> None:
     image = registry.image(fresh(), Mode.DOWN)
-    view = starts.submit("vision", job(image=image, start_timeout_seconds=8))
+    view = starts.submit("vision", job(image=image, start_timeout_seconds=REGISTRY_SECONDS - 2))
     view = starts.until_finished(view["id"])
     failure = view["failure"]
     assert (failure["code"], failure["evidence"]["limit"]) == ("registry_unavailable", "job"), failure

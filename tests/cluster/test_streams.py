@@ -149,7 +149,8 @@ def test_events_cover_job_from_pending_to_succeeded(context: Context, server: Se
     ]
     views = [json.loads(event["data"]) for event in events]
     states = list(dict.fromkeys(view["state"] for view in views))
-    assert states == ["pending", "running", "succeeded"]
+    # The job may run before the stream begins.
+    assert states in (["pending", "running", "succeeded"], ["running", "succeeded"])
     assert views[-1] == context.runway.job(job_id)
     again = httpx2.get(url, headers={"Last-Event-ID": events[-1]["id"]}, timeout=GUARD_SECONDS, trust_env=False)
     assert again.status_code == 204

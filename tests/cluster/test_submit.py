@@ -47,10 +47,10 @@ def test_20_identical_concurrent_submissions_create_one_job(context: Context) ->
 def test_concurrent_submissions_never_exceed_quota(context: Context) -> None:
     spec = shell("sleep 600", resources={"cpu": "100m", "memory": "32Mi", "gpu": 1})
     with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(lambda _: context.runway.submit("vision", spec), range(12)))
+        answers = list(pool.map(lambda _: context.respond("vision", spec), range(12)))
 
-    accepted = [context.accepted(answer) for answer in answers if answer.status_code == 201]
-    refused = [answer for answer in answers if answer.status_code != 201]
+    accepted = [context.accepted(answer) for answer in answers if answer.is_success]
+    refused = [answer for answer in answers if not answer.is_success]
     assert len(accepted) == 4
     assert {answer.json()["code"] for answer in refused} == {"quota_exceeded"}
     quota = context.runway.quota("vision")

@@ -39,8 +39,8 @@ def test_300_concurrent_submissions_fill_but_never_exceed_quota(context: Context
     for job_id in created:
         context.track(job_id)
 
-    # The tenant's rate admits 100 at once and a few more meanwhile; all others get 429.
-    assert {answer.status_code for answer in answers} - {200} == {201, 403, 429}
+    # The tenant's rate admits 100 at once and ten more each second; all others get 429.
+    assert {201, 403} <= {answer.status_code for answer in answers} - {200} <= {201, 403, 429}
     assert {answer.json()["code"] for answer in answers if answer.status_code == 403} == {"quota_exceeded"}
     assert len(created) == quota["limit"]["gpu"] == 4
     assert context.runway.quota("vision")["used"]["gpu"] == 4

@@ -13,7 +13,7 @@ import yaml
 
 from demo.scenarios.training import TRAIN_IMAGE, train_and_resume
 from testbed.context import Context
-from testbed.http_client import Document
+from testbed.http_client import JOB_SECONDS, Document
 from testbed.kubectl import Kubectl, KubectlFailed
 from testbed.server import CHECKOUT
 from testbed.storage import ROWS, SECRET_VALUE
@@ -31,7 +31,7 @@ def job(command: Sequence[str], memory: str = "128Mi", shared_memory: str | None
         "image": TRAIN_IMAGE,
         "command": list(command),
         "resources": resources,
-        "timeout_seconds": 60,
+        "timeout_seconds": JOB_SECONDS,
         "grace_period_seconds": 20,
     }
     return spec | fields
@@ -212,7 +212,7 @@ def test_shared_memory_counts_towards_the_memory_limit(context: Context) -> None
 def test_writing_past_scratch_is_diagnosed_as_disk(context: Context) -> None:
     spec = job(["sh", "-c", "dd if=/dev/zero of=/scratch/file bs=1M count=100; sleep 600"])
     spec["resources"]["disk"] = "64Mi"
-    view = context.until_finished(context.submit("vision", spec | {"timeout_seconds": 120})["id"])
+    view = context.until_finished(context.submit("vision", spec)["id"])
     assert view["failure"]["code"] == "ephemeral_storage_exceeded", view
 
 
@@ -239,7 +239,7 @@ def states():
     for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
         try:
             name, state = stat.read_text().split("(")[1].split(") ")
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
         found += [(name, state[0])] if name == "sleep" else []
     return found

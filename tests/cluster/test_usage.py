@@ -112,11 +112,10 @@ def test_memory_peak_includes_short_spikes_and_excludes_page_cache(context: Cont
         context.until_log(view["id"], "records out")
 
     def is_measured(seen: Document) -> bool:
-        # A first sample of 0 is unknown, so the current memory may follow the peak.
-        return (seen["memory_peak_bytes"] or 0) > 40 * MIB and seen["memory_bytes"] is not None
+        # A first sample of 0 is unknown, so the current memory may follow the peak; a sample may also be of the spike.
+        return (seen["memory_peak_bytes"] or 0) > 40 * MIB and 0 < (seen["memory_bytes"] or 0) < 10 * MIB
 
-    found = until_usage(context, spike["id"], is_measured, "the spike")
-    assert found["memory_bytes"] < 10 * MIB
+    until_usage(context, spike["id"], is_measured, "the spike, and less memory after it")
     found = until_usage(context, file["id"], lambda seen: seen["memory_peak_bytes"] is not None, "a sample")
     assert found["memory_peak_bytes"] < 20 * MIB
     assert found["findings"] == []

@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 import yaml
 
+from testbed.ports import ReservedPort
 from testbed.waiting import GUARD_SECONDS, wait_for
 
 CHECKOUT = Path(__file__).parents[2]
@@ -106,7 +107,7 @@ class Runway(Process):
     def role(self) -> str | None:
         """Return the role in `/readyz`, or None if the process is not ready."""
         try:
-            answer = self.get("/readyz", seconds=2)
+            answer = self.get("/readyz")
         except httpx2.TransportError:
             return None
         return str(answer.json()["role"]) if answer.status_code == 200 else None
@@ -219,7 +220,8 @@ def _started(
     arguments: list[str], log: Path, environment: dict[str, str], before: Callable[[], None] | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run Python with a free port for the argument `PORT`, and stop it at the end."""
-    port = free_port()
+    claim = ReservedPort()
+    port = claim.number
     with log.open("wb") as file:
         popen = subprocess.Popen(
             [sys.executable, *(str(port) if argument == "PORT" else argument for argument in arguments)],
@@ -237,4 +239,5 @@ def _started(
             popen.wait(15)
         except subprocess.TimeoutExpired:
             popen.kill()
-            popen.wait(5)
+            popen.wait(GUARD_SECONDS)
+        claim.release()

@@ -121,9 +121,9 @@ def test_plugin_without_credentials_is_killed_and_reported(script: str, expected
     begun = time.monotonic()
 
     with pytest.raises(ConfigurationError, match=expected):
-        load_access(str(_with_plugin(tmp_path, script)), seconds=1)
+        load_access(str(_with_plugin(tmp_path, script)), seconds=1 if "sleep" in script else GUARD_SECONDS)
 
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < GUARD_SECONDS
     assert not [line for line in _processes() if str(tmp_path) in line]
 
 
@@ -258,7 +258,7 @@ async def _reaches(kubeconfig_file: Path) -> bool:
 
 TOKENS = f"""#!{sys.executable}
 import json, time
-expires = time.time() + 1.5
+expires = time.time() + 5
 print(json.dumps({{"status": {{
     "token": str(expires), "expirationTimestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires + 1))}}}}))
 """
@@ -308,9 +308,9 @@ async def test_requests_outlive_the_tokens_of_an_exec_plugin(tmp_path: Path) -> 
         connection = AiohttpTransport(loaded, 4)
         statuses = set()
         async with asyncio.timeout(GUARD_SECONDS):
-            while len(seen) < 4:
+            while len(seen) < 2:
                 call = connection.request(
-                    "GET", "/version", query={}, body=None, content_type="application/json", seconds=15
+                    "GET", "/version", query={}, body=None, content_type="application/json", seconds=GUARD_SECONDS
                 )
                 statuses.add((await call).status)
                 async for _ in connection.stream("/api/v1/pods", query={"watch": "1"}, idle=5):
@@ -329,7 +329,7 @@ async def test_rejected_credentials_do_not_call_the_plugin_in_a_loop(tmp_path: P
         connection = AiohttpTransport(await asyncio.to_thread(load_access, str(file)), 4)
         for _ in range(20):
             answered = await connection.request(
-                "GET", "/version", query={}, body=None, content_type="application/json", seconds=15
+                "GET", "/version", query={}, body=None, content_type="application/json", seconds=GUARD_SECONDS
             )
             assert answered.status == 401
         await connection.close()

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import httpx2
 import pytest
 
-from testbed.waiting import GUARD_SECONDS
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.hostile.serving import CHECKOUT, FULL, LONGEST_ANSWER_SECONDS, MIB, POLICY, Runway, api_server, runway
 
 RATE = 2000
@@ -70,7 +70,8 @@ def test_flood_of_submissions_does_not_block_another_tenant(limited: bool, tmp_p
         assert set(during.statuses) == {200}
         assert during.percentile(0.99) < LONGEST_ANSWER_SECONDS
         assert process.peak() < memory + GROWTH_BYTES
-        assert process.role() == "writer"
+        # A renewal of the Lease may have been late during the flood.
+        wait_for(lambda: process.role() == "writer" or None, "Runway leads again")
         assert counts["lease_transitions"] == 0
         assert process.faults() == []
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from testbed.waiting import wait_for
+from testbed.waiting import GUARD_SECONDS, wait_for
 from tests.hostile.serving import CLI, Process, serving
 
 FEATURES = Path(__file__).parents[2] / "docs" / "features.md"
@@ -55,7 +55,7 @@ def started(server: Process, folder: Path, example: str, *, endless: bool) -> su
 @pytest.mark.parametrize("example", ["step", "target"])
 def test_example_exits_like_its_job(server: Process, tmp_path: Path, example: str) -> None:
     with started(server, tmp_path, example, endless=False) as process:
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=GUARD_SECONDS)
     assert process.returncode == 0, errors
     assert output.endswith(b"hello\n")
 
@@ -66,7 +66,7 @@ def test_cancelled_example_cancels_its_job(server: Process, tmp_path: Path, exam
         assert process.stdout is not None
         assert process.stdout.readline().endswith(b"hello\n")
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=GUARD_SECONDS)
     assert process.returncode != 0
     (job,) = set(re.findall(rb"^rw-[a-z2-7]{20}$", errors, re.MULTILINE))
     path = f"/v1/jobs/{job.decode()}"

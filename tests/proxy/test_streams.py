@@ -19,6 +19,7 @@ import pytest
 from runway.errors import AmbiguousOutcome
 from runway.services.watch_job import HEARTBEAT_SECONDS
 from testbed.nginx import nginx
+from testbed.waiting import GUARD_SECONDS
 from tests.api.conftest import Runway
 from tests.browser.conftest import Served
 from tests.hostile.serving import CLI
@@ -80,7 +81,7 @@ def job(served: Served) -> Job:
 
 @contextmanager
 def reading(url: str, **headers: str) -> Iterator[httpx2.Response]:
-    timeout = httpx2.Timeout(40.0)
+    timeout = httpx2.Timeout(GUARD_SECONDS)
     with (
         httpx2.Client(trust_env=False, timeout=timeout) as client,
         client.stream("GET", url, headers=headers) as answer,
@@ -123,7 +124,7 @@ def test_events_pass_a_buffering_proxy_at_once(served: Served, job: Job, tmp_pat
 def test_idle_event_stream_survives_the_idle_limit_of_a_proxy(served: Served, job: Job, tmp_path: Path) -> None:
     """Proxies end a response that is silent for a minute; this one for a little longer than a heartbeat takes."""
     with (
-        nginx(tmp_path, served.url, idle_seconds=int(HEARTBEAT_SECONDS) + 2) as url,
+        nginx(tmp_path, served.url, idle_seconds=int(HEARTBEAT_SECONDS) + 10) as url,
         reading(f"{url}/v1/jobs/{job.id}/events") as answer,
     ):
         lines = answer.iter_lines()
@@ -144,7 +145,7 @@ def test_command_line_resumes_a_quiet_log_that_the_proxy_ends(
             job.served.run(partial(_opened_again, job))
             job.write(b"two")
             job.end()
-            output, _ = shown.communicate(timeout=30)
+            output, _ = shown.communicate(timeout=GUARD_SECONDS)
     assert output == b"one\ntwo\n"
     assert shown.returncode == 0
 
@@ -223,7 +224,7 @@ def _get_1_0(served: Served, path: str, fields: bytes = b"", method: bytes = b"G
 @contextmanager
 def _asked_1_0(served: Served, path: str, fields: bytes = b"", method: bytes = b"GET") -> Iterator[socket.socket]:
     url = httpx2.URL(served.url)
-    with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
+    with socket.create_connection((url.host, url.port or 0), timeout=GUARD_SECONDS) as connection:
         request = b"%s %s HTTP/1.0\r\nHost: %s\r\n%s\r\n" % (method, path.encode(), url.host.encode(), fields)
         connection.sendall(request)
         yield connection

@@ -9,7 +9,6 @@ import copy
 import http.server
 import json
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ import httpx2
 
 from localcluster import LocalClusterError
 from localcluster.packages import ensure_installed
+from testbed.ports import ReservedPort
 from testbed.waiting import GUARD_SECONDS, wait_for
 
 EXECUTABLE: Final = Path("/usr/bin/prometheus-alertmanager")
@@ -129,8 +129,8 @@ class Alertmanager:
 def alertmanager(config: Json, folder: Path) -> Iterator[Alertmanager]:
     """Run an Alertmanager alone, without peers, until the context exits."""
     (folder / "alertmanager.json").write_text(json.dumps(config), encoding="utf-8")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    claim = ReservedPort()
+    port = claim.number
     command = [
         str(EXECUTABLE),
         f"--config.file={folder / 'alertmanager.json'}",
@@ -149,6 +149,7 @@ def alertmanager(config: Json, folder: Path) -> Iterator[Alertmanager]:
         api.close()
         process.terminate()
         process.wait(STOP_SECONDS)
+        claim.release()
 
 
 def check(config: Json, folder: Path) -> str:

@@ -6,7 +6,6 @@ import copy
 import json
 import re
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import httpx2
 import yaml
 
+from testbed.ports import ReservedPort
 from testbed.waiting import GUARD_SECONDS, wait_for
 
 Json = dict[str, Any]
@@ -136,8 +136,8 @@ def evaluating(rules: Json, target: str, folder: Path) -> Iterator[Alarms]:
         "scrape_configs": [{"job_name": "runway", "static_configs": [{"targets": [target]}]}],
     }
     (folder / "prometheus.json").write_text(json.dumps(config))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    claim = ReservedPort()
+    port = claim.number
     command = [
         binary,
         f"--config.file={folder / 'prometheus.json'}",
@@ -157,6 +157,7 @@ def evaluating(rules: Json, target: str, folder: Path) -> Iterator[Alarms]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
+        claim.release()
 
 
 def _divided(duration: str, by: int, least: int = 1) -> str:

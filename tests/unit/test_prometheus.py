@@ -23,6 +23,7 @@ from runway.prometheus import (
     matching,
     matching_any,
 )
+from testbed.waiting import GUARD_SECONDS
 from tests.support.fake_prometheus import FakePrometheus, fake_prometheus, vector
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -36,7 +37,7 @@ async def fake() -> AsyncIterator[FakePrometheus]:
 
 @pytest.fixture
 async def client(fake: FakePrometheus) -> AsyncIterator[Prometheus]:
-    client = Prometheus(fake.url, seconds=5)
+    client = Prometheus(fake.url, seconds=GUARD_SECONDS)
     yield client
     await client.close()
 
@@ -173,7 +174,7 @@ async def test_slow_queries_of_one_tenant_delay_no_query_of_another(client: Prom
 
 
 async def test_password_is_sent_and_not_in_messages(fake: FakePrometheus) -> None:
-    client = Prometheus(fake.url.replace("http://", "http://reader:s3cret@"))
+    client = Prometheus(fake.url.replace("http://", "http://reader:s3cret@"), seconds=GUARD_SECONDS)
     await client.query("up")
     assert (fake.credentials or "").startswith("Basic ")
 

@@ -47,7 +47,7 @@ function path(element, root) {
   return ":scope > " + steps.join(" > ");
 }
 
-let requested = 0, failures = 0;
+let requested = 0, failures = 0, filtered = false;
 async function refresh() { // Whether the page changes later; null where it could not be fetched.
   const address = new URL(location.href), number = ++requested;
   if (main.dataset.job) address.searchParams.set("log", "false");
@@ -58,6 +58,8 @@ async function refresh() { // Whether the page changes later; null where it coul
     failures = 0;
     if (number !== requested) return true;
     const changes = put(text);
+    if (filtered) announcement.textContent = document.getElementById("count").textContent;
+    filtered = false;
     show(changes ? "on" : "finished", changes ? "Live, as of " : "Finished, as of ");
     return changes;
   } catch (error) {
@@ -201,7 +203,8 @@ function watchFilters(form) {
     const address = "/jobs" + (query.size ? "?" + query : "");
     if (!main.dataset.refresh) return location.assign(address); // A page of older jobs is not updated.
     history.replaceState(null, "", address);
-    if (await refresh()) announcement.textContent = document.getElementById("count").textContent;
+    filtered = true; // Another refresh may come first.
+    refresh();
   };
   form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(apply, 250); });
   form.addEventListener("submit", (event) => { event.preventDefault(); apply(); });
